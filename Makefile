@@ -1,0 +1,42 @@
+# Two commands do all set-up: `make demo` runs the main job, `make test` passes the tests.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: setup demo demo-full serve test lint lock clean
+.DEFAULT_GOAL := setup
+
+# torch first, by itself and with its dependencies; then everything else exactly as locked (see CONTRIBUTING.md).
+$(READY): locks/cpu.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r locks/cpu.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $(READY)
+
+setup: $(READY) ## install from the lock file into .venv
+
+demo: $(READY) ## the whole job on this environment's API documentation, about 12 minutes on 2 cores
+	$(BIN)/rrad run configs/demo/pipeline.yaml
+
+demo-full: $(READY) ## the same with more labels and steps, at most an hour on 2 cores
+	$(BIN)/rrad run configs/demo/full.yaml
+
+serve: $(READY) ## the demo's winner on http://127.0.0.1:8000, until Ctrl-C
+	$(BIN)/rrad serve configs/serve.yaml input=runs/demo/winner
+
+test: $(READY) ## every test
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+lock: ## resolve the CPU set afresh into locks/cpu.txt
+	locks/refresh.sh
+
+clean: ## drop the virtual environment and all runs
+	rm -rf $(VENV) runs

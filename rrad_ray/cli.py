@@ -1,0 +1,82 @@
+"""`rrad <stage> <yaml> [key=value ...]` runs one stage; `rrad run <yaml>` runs a pipeline of them."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+import time
+from typing import Annotated, Any
+
+import typer
+
+from rrad_ray import config, settings
+from rrad_ray.errors import RradError
+
+# What each stage is for, and its config. The module is imported when the stage runs: `rrad --help` is instant.
+STAGES: dict[str, tuple[type, str]] = {
+    "retrieve": (config.RetrieveConfig, "candidates of every query: BM25 and a bi-encoder, or your own TREC run"),
+    "prerank": (config.PrerankConfig, "a cheap ranker orders the candidates; top-k and bottom-k stay"),
+    "judge": (config.JudgeConfig, "an LLM labels them: Ray Data x vLLM"),
+    "label": (config.LabelConfig, "the LLM's answers to training targets"),
+    "train": (config.TrainConfig, "distil a student under Ray Train"),
+    "evaluate": (config.EvaluateConfig, "every ranker on the same queries, side by side; report.html"),
+    "select": (config.SelectConfig, "the best student inside the latency budget"),
+    "serve": (config.ServeConfig, "the winner behind Ray Serve: POST /rerank"),
+}
+app = typer.Typer(
+    help="Distil an LLM's ranking ability into a re-ranker you can afford to serve.\n\n"
+    "Start with `rrad run configs/demo/pipeline.yaml`. A stage takes a YAML file and key=value overrides, as in "
+    "`rrad judge configs/judge.yaml input=s3://bucket/candidates output=s3://bucket/judgments workers=8`.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, e.g. workers=8 gate.enabled=false")]
+Yaml = Annotated[str, typer.Argument(help="the config file, local or s3://")]
+
+
+def run_stage(stage: str, cfg: Any) -> str:
+    """Runs a stage on its config; the URI of its output."""
+    return importlib.import_module(f"rrad_ray.stages.{stage}").run(cfg)
+
+
+def run_pipeline(path: str, overrides: list[str]) -> list[str]:
+    """Runs a pipeline's steps in order; the URIs of their outputs. All configs are checked before the first runs."""
+    _, steps = settings.load_pipeline(path, overrides)
+    for step in steps:
+        if step.stage not in STAGES:
+            near = difflib.get_close_matches(step.stage, STAGES, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(STAGES)}"
+            raise RradError("config", f"{path}: steps.{step.name}", f"no stage '{step.stage}'", hint)
+    built = [(step, settings.build(STAGES[step.stage][0], step.values, f"{path}: {step.name}")) for step in steps]
+    uris, began = [], time.monotonic()
+    for number, (step, cfg) in enumerate(built, 1):
+        took = time.monotonic() - began
+        print(f"\n--- step {number} of {len(built)}: {step.name} (at {took // 60:.0f}:{took % 60:02.0f})", flush=True)
+        uris.append(run_stage(step.stage, cfg))
+    return uris
+
+
+def _add(stage: str, schema: type, purpose: str) -> None:
+    @app.command(stage, help=f"{purpose}.")
+    def command(yaml: Yaml, overrides: Overrides = None) -> None:
+        print(run_stage(stage, settings.load(schema, yaml, overrides or ())))
+
+
+@app.command("run", help="run a pipeline: every step of the file in order; finished steps are skipped.")
+def pipeline(yaml: Yaml, overrides: Overrides = None) -> None:
+    run_pipeline(yaml, overrides or [])
+
+
+for _stage, (_schema, _purpose) in STAGES.items():
+    _add(_stage, _schema, _purpose)
+
+
+def main(*command: str) -> None:
+    """The `rrad` command, or one of its stages for `jobs/`: a user's mistake is one line on stderr and exit code 2."""
+    try:
+        app([*command, *sys.argv[1:]])
+    except RradError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)

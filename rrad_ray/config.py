@@ -1,0 +1,248 @@
+"""One frozen dataclass per stage. `settings.load` merges YAML and `key=value` overrides into them.
+
+A URI is a local path or `s3://bucket/prefix`. A model is a local folder, a hub id, or one of the two offline
+defaults in `models.py` (`bundled:all-minilm-l6-v2`, `bundled:smollm2-135m-instruct`). Environment variables carry
+credentials only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+SPLITS = ("train", "dev", "test", "unlabelled")
+MINILM = "bundled:all-minilm-l6-v2"
+SMOLLM2 = "bundled:smollm2-135m-instruct"
+
+
+def _require(ok: bool, key: str, value: Any, want: str) -> None:
+    if not ok:
+        raise ValueError(f"{key}={value!r}: {want}")
+
+
+def _choose(key: str, value: str, choices: tuple[str, ...]) -> None:
+    _require(value in choices, key, value, f"choose one of {', '.join(choices)}")
+
+
+@dataclass(frozen=True)
+class RetrieveConfig:
+    """First stage: the nearest documents by BM25 and by a bi-encoder, or the user's own TREC run."""
+
+    data: str  # `pydoc:` (the documentation of this Python environment) or a BEIR folder
+    output: str
+    run: str = ""  # a TREC run of your own first stage; then BM25 and the bi-encoder only score its documents
+    model: str = MINILM
+    bm25_depth: int = 10
+    dense_depth: int = 10
+    queries: dict[str, int] = field(default_factory=dict)  # at most how many of a split; a split not named: all
+    batch_tokens: int = 8192  # tokens per forward pass of the bi-encoder
+    max_length: int = 128  # tokens of a document that the bi-encoder reads
+    workers: int = 1
+    rows_per_part: int = 128
+    max_quarantined: float = 0.05
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(self.bm25_depth >= 0, "bm25_depth", self.bm25_depth, "must not be negative")
+        _require(self.dense_depth >= 0, "dense_depth", self.dense_depth, "must not be negative")
+        _require(bool(self.run) or self.bm25_depth + self.dense_depth > 0, "bm25_depth", 0, "no source is left")
+        for split, limit in self.queries.items():
+            _choose("queries", split, SPLITS)
+            _require(limit >= 0, f"queries.{split}", limit, "must not be negative")
+        _require(self.workers >= 1, "workers", self.workers, "must be at least 1")
+        _require(self.rows_per_part >= 1, "rows_per_part", self.rows_per_part, "must be at least 1")
+
+
+@dataclass(frozen=True)
+class PrerankConfig:
+    """Pre-ranker: orders the candidates and keeps the top-k, the bottom-k and, between them, a random few."""
+
+    input: str
+    output: str
+    source: str = ""  # order by this source's scores (`dense`), which retrieve kept; empty: run `model` on the texts
+    model: str = MINILM
+    top_k: int = 10
+    bottom_k: int = 5
+    random_k: int = 0
+    keep_whole: tuple[str, ...] = ("dev", "test")  # splits that are judged whole, so that they can be measured
+    batch_tokens: int = 8192
+    max_length: int = 128
+    workers: int = 1
+    max_quarantined: float = 0.05
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for key in ("top_k", "bottom_k", "random_k"):
+            _require(getattr(self, key) >= 0, key, getattr(self, key), "must not be negative")
+        _require(self.top_k + self.bottom_k + self.random_k >= 2, "top_k", self.top_k, "keep at least two documents")
+        for split in self.keep_whole:
+            _choose("keep_whole", split, SPLITS)
+
+
+@dataclass(frozen=True)
+class GateConfig:
+    """Before labels are paid for: does the labeller beat its own shuffled input and the first stage on dev?"""
+
+    enabled: bool = True
+    against: str = "bm25"  # the source whose order is the first stage
+    max_p: float = 0.05  # one-sided paired t-test against shuffled input
+    min_queries: int = 30  # fewer judged dev queries than this: no check is possible, and it says so
+
+    def __post_init__(self) -> None:
+        _require(0 < self.max_p <= 1, "gate.max_p", self.max_p, "must be in (0, 1]")
+
+
+@dataclass(frozen=True)
+class JudgeConfig:
+    """The LLM's labels: Ray Data x vLLM. `likelihood`: log p(query | document). `order`: one listwise answer."""
+
+    input: str
+    output: str
+    task: str = "likelihood"
+    engine: str = "vllm"  # `echo` answers at once: dry runs and scale tests only
+    likelihood_by: str = "pooler"  # vllm_likelihood.py: projects the query's tokens only; or vLLM's `prompt_logprobs`
+    model: str = SMOLLM2
+    template: str = "question"  # prompts.LIKELIHOOD: how the passage and the query stand in the prompt
+    doc_tokens: int = 96  # a document is cut to so many tokens
+    query_tokens: int = 64
+    max_tokens: int = 128  # of the answer, for `order`
+    shuffle: bool = True  # for `order`: an LLM that echoes its input must not inherit the first stage's quality
+    gate: GateConfig = field(default_factory=GateConfig)
+    batch_size: int = 32
+    concurrent_batches: int = 8
+    workers: int = 1
+    worker: dict[str, float] = field(default_factory=lambda: {"GPU": 1})  # what an engine asks of Ray
+    engine_kwargs: dict[str, Any] = field(default_factory=dict)  # vllm.AsyncEngineArgs
+    engine_env: dict[str, str] = field(default_factory=dict)  # vLLM's own environment knobs (VLLM_CPU_...)
+    stall_s: float = 600.0  # no answer for so long: stop with the reason
+    max_quarantined: float = 0.05
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _choose("task", self.task, ("likelihood", "order"))
+        _choose("engine", self.engine, ("vllm", "echo"))
+        _choose("likelihood_by", self.likelihood_by, ("pooler", "prompt_logprobs"))
+        for key in ("doc_tokens", "query_tokens", "max_tokens", "batch_size", "concurrent_batches", "workers"):
+            _require(getattr(self, key) >= 1, key, getattr(self, key), "must be at least 1")
+        _require(self.stall_s > 0, "stall_s", self.stall_s, "must be positive")
+
+
+@dataclass(frozen=True)
+class LabelConfig:
+    """Answers to targets. For `likelihood`: the fused teacher, a weighted sum of per-query z-scores."""
+
+    input: str
+    output: str
+    weights: dict[str, float] = field(default_factory=dict)  # `judge` and source names; empty: fitted on dev
+    max_quarantined: float = 0.05
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A student, distilled under Ray Train from labels."""
+
+    input: str
+    output: str
+    kind: str = "encoder"  # `encoder`: RRA-BERT without its Term Control Layer; `decoder`: ranking layer, last token
+    model: str = MINILM
+    layers: int = 0  # keep the first n layers; 0: all
+    max_length: int = 96  # tokens of query and document together
+    splits: tuple[str, ...] = ("train", "unlabelled")
+    docs_per_query: int = 6  # documents of one query in a step
+    top_docs: int = 3  # of them, from the top by target; the rest at random
+    queries_per_step: int = 8
+    epochs: float = 3.0
+    max_steps: int = 0  # 0: what the epochs give
+    max_seconds: float = 0.0  # 0: no limit; otherwise the schedule ends there, whatever the machine's speed
+    losses: dict[str, float] = field(default_factory=lambda: {"soft_ranknet": 1.0})
+    target_scale: float = 2.0  # soft_ranknet: sigmoid(target_scale * difference of targets)
+    lr: float = 1e-4
+    head_lr: float = 1e-3
+    weight_decay: float = 0.01
+    warmup_steps: int = 30
+    clip: float = 1.0
+    freeze_embeddings: bool = True
+    dtype: str = "auto"  # bfloat16 where the hardware multiplies it; the optimizer keeps float32 either way
+    eval_steps: int = 100  # dev nDCG@10 and a checkpoint every so many steps
+    eval_queries: int = 60
+    workers: int = 1
+    worker: dict[str, float] = field(default_factory=lambda: {"CPU": 1})
+    max_failures: int = 2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _choose("kind", self.kind, ("encoder", "decoder"))
+        _choose("dtype", self.dtype, ("auto", "bfloat16", "float32"))
+        _require(self.docs_per_query >= 2, "docs_per_query", self.docs_per_query, "a rank loss needs two documents")
+        _require(0 <= self.top_docs <= self.docs_per_query, "top_docs", self.top_docs, "at most docs_per_query")
+        for key in ("max_length", "queries_per_step", "eval_steps", "workers"):
+            _require(getattr(self, key) >= 1, key, getattr(self, key), "must be at least 1")
+        _require(bool(self.losses), "losses", self.losses, "weigh at least one loss, as in {ranknet: 1.0}")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Every ranker on the same queries, side by side."""
+
+    input: str  # candidates
+    output: str
+    students: dict[str, str] = field(default_factory=dict)  # name -> output of train, or a checkpoint folder
+    labels: str = ""  # output of label: the teacher's row
+    teacher: str = ""  # the teacher's model, to measure its latency; empty: no figure
+    template: str = "question"
+    doc_tokens: int = 96
+    title: str = ""
+    split: str = "test"
+    dev: str = "dev"  # where fusion weights come from
+    latency_docs: int = 20
+    latency_repeats: int = 30
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _choose("split", self.split, SPLITS)
+        _choose("dev", self.dev, SPLITS)
+        _require(self.split != self.dev, "dev", self.dev, "weights must not be fitted on the split that is reported")
+
+
+@dataclass(frozen=True)
+class SelectConfig:
+    """Best quality inside the latency budget."""
+
+    input: str  # output of evaluate
+    output: str
+    metric: str = "nDCG@10"
+    max_p99_ms: float = 1000.0  # for latency_docs documents; students above it cannot win
+
+    def __post_init__(self) -> None:
+        _choose("metric", self.metric, ("nDCG@10", "MRR@10", "PNR"))
+
+
+@dataclass(frozen=True)
+class ServeConfig:
+    """The winner behind Ray Serve."""
+
+    input: str  # output of select or train, a checkpoint folder, or a hub id
+    host: str = "127.0.0.1"
+    port: int = 8000
+    replicas: int = 1
+    max_documents: int = 1000  # of a request
+    max_query_chars: int = 8000
+    max_body_bytes: int = 16_000_000
+    batch_requests: int = 32  # requests that are scored together
+    batch_documents: int = 256  # documents that one scoring call may take from several requests
+    batch_wait_s: float = 0.005
+    max_queued: int = 128  # requests that wait in a replica; more get 503
+    timeout_s: float = 120.0  # a request that takes longer gets 408
+    worker: dict[str, float] = field(default_factory=lambda: {"CPU": 1})
+    blocking: bool = True  # stay until Ctrl-C; false: send a query of `probe`, print the answer, stop
+    probe: str = ""  # output of retrieve or prerank, from which a real query is taken
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.port <= 65535, "port", self.port, "must be in 1..65535")
+        counts = ("replicas", "max_documents", "max_query_chars", "max_body_bytes", "batch_requests", "batch_documents")
+        for key in (*counts, "max_queued"):
+            _require(getattr(self, key) >= 1, key, getattr(self, key), "must be at least 1")
+        _require(self.batch_wait_s >= 0, "batch_wait_s", self.batch_wait_s, "must not be negative")
+        _require(self.timeout_s > 0, "timeout_s", self.timeout_s, "must be positive")
+        _require(self.blocking or bool(self.probe), "probe", self.probe, "blocking=false needs a table to take a query from")

@@ -1,0 +1,232 @@
+"""Rankers: torch modules that score documents for a query. Offline evaluation and the endpoint call the same `score`.
+
+A student is a plain Hugging Face sequence-classification checkpoint with one output. How query and document are
+joined is part of its tokenizer (`tokenizer(query, document)`), for the decoder too, so that other software
+(transformers, sentence-transformers' `CrossEncoder`, vLLM `/score`, TEI) scores it the same without our code.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers.processors import TemplateProcessing
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+from rrad_ray import prompts
+
+Encoded = list[dict[str, list[int]]]
+SCORE_TOKENS = 4096  # of a forward pass when scoring; padding included
+PAD = "<|pad|>"
+
+
+def best_dtype(device: str = "cpu") -> torch.dtype:
+    """bfloat16 where the hardware multiplies it (CUDA; CPUs with AMX or AVX512-BF16), float32 elsewhere."""
+    if device.startswith("cuda"):
+        return torch.bfloat16
+    probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    fast = any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
+    return torch.bfloat16 if fast else torch.float32
+
+
+def dtype_of(name: str, device: str = "cpu") -> torch.dtype:
+    """`auto`, `bfloat16` or `float32` as a torch dtype."""
+    return best_dtype(device) if name == "auto" else getattr(torch, name)
+
+
+class Ranker(nn.Module):
+    """A student: one score for a query and a document.
+
+    Encoder: RRA-BERT at inference, a cross-encoder with a score from `[CLS]`. Decoder: the ranking layer, a linear
+    score from the hidden state of the last token.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, max_length: int) -> None:
+        super().__init__()
+        self.model, self.tokenizer, self.max_length = model, tokenizer, max_length
+
+    # ---- making and keeping ----
+
+    @classmethod
+    def load(cls, folder: str, *, device: str = "cpu", dtype: str = "auto") -> Ranker:
+        """A saved student."""
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=dtype_of(dtype, device)).to(device)
+        return cls(model, tokenizer, int(tokenizer.model_max_length)).eval()
+
+    @classmethod
+    def encoder(cls, source: str, *, max_length: int, layers: int = 0) -> Ranker:
+        """A fresh encoder student on a pretrained encoder; a head of its own is drawn at random."""
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        options = {"num_hidden_layers": layers} if layers else {}
+        model = AutoModelForSequenceClassification.from_pretrained(source, num_labels=1, dtype=torch.float32, **options)
+        return cls._prepare(model, tokenizer, max_length)
+
+    @classmethod
+    def decoder(cls, source: str, *, max_length: int, layers: int = 0) -> Ranker:
+        """A fresh decoder student on the first layers of a causal LM, with a ranking layer on the last token.
+
+        DisRanker appends the end-of-sequence token and scores its state; RRA-GPT reads the last prompt token. Here
+        the last prompt token *is* an end-of-sequence token. It must not double as padding, or libraries differ
+        about which token is the last one: the checkpoint gets a pad token of its own.
+        """
+        tokenizer = AutoTokenizer.from_pretrained(source, add_prefix_space=True)
+        options = {"num_hidden_layers": layers} if layers else {}
+        model = AutoModelForSequenceClassification.from_pretrained(source, num_labels=1, dtype=torch.float32, **options)
+        tokenizer.add_special_tokens({"pad_token": PAD})
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        model.config.pad_token_id = tokenizer.pad_token_id
+        tokenizer.padding_side = "right"
+        _set_pair_template(tokenizer)
+        return cls._prepare(model, tokenizer, max_length)
+
+    @classmethod
+    def _prepare(cls, model: Any, tokenizer: Any, max_length: int) -> Ranker:
+        tokenizer.model_max_length = max_length
+        # sentence-transformers puts a sigmoid on a single output unless the checkpoint says otherwise.
+        model.config.sentence_transformers = {"activation_fn": "torch.nn.modules.linear.Identity"}
+        return cls(model, tokenizer, max_length)
+
+    def save(self, folder: str | Path, exact: Mapping[str, Tensor] | None = None) -> None:
+        """A plain Hugging Face checkpoint folder, float32. `exact`: finer copies of this module's parameters."""
+        fine = {name.removeprefix("model."): tensor for name, tensor in (exact or {}).items()}
+        weights = {name: fine.get(name, tensor).detach().float().cpu() for name, tensor in self.model.state_dict().items()}
+        self.model.save_pretrained(folder, state_dict=weights)
+        self.tokenizer.save_pretrained(folder)
+        config = Path(folder) / "config.json"
+        content = json.loads(config.read_text()) | {"dtype": "float32"}
+        config.write_text(json.dumps(content, indent=2) + "\n")
+
+    @property
+    def parameters_count(self) -> int:
+        return sum(weight.numel() for weight in self.model.parameters())
+
+    # ---- scoring ----
+
+    def encode(self, queries: Sequence[str], texts: Sequence[str]) -> Encoded:
+        """Token ids of pairs, cut to `max_length` (the longer of the two first)."""
+        found = self.tokenizer(list(queries), list(texts), truncation=True, max_length=self.max_length)
+        return [{key: found[key][row] for key in found} for row in range(len(texts))]
+
+    def logits(self, pairs: Encoded, tokens: int) -> Tensor:
+        """Scores (P,) of encoded pairs in float32, in passes of at most `tokens` padded tokens of like length."""
+        device = self.model.device
+        by_length = sorted(range(len(pairs)), key=lambda index: len(pairs[index]["input_ids"]))
+        scores, done = [], 0
+        while done < len(by_length):
+            size = 1
+            while done + size < len(by_length):
+                if (size + 1) * len(pairs[by_length[done + size]]["input_ids"]) > tokens:
+                    break
+                size += 1
+            chunk = self.tokenizer.pad([pairs[index] for index in by_length[done : done + size]], return_tensors="pt")
+            scores.append(self.model(**chunk.to(device)).logits[:, 0].float())
+            done += size
+        order = torch.tensor(by_length, device=device)
+        return torch.cat(scores)[torch.argsort(order)]
+
+    def forward(self, pairs: Encoded, mask_BN: Tensor, tokens: int = SCORE_TOKENS) -> Tensor:
+        """scores_BN (B queries x N slots) of the pairs that fill the true slots of `mask_BN`, row by row."""
+        mask_BN = mask_BN.to(self.model.device)
+        return torch.zeros(mask_BN.shape, device=mask_BN.device).masked_scatter(mask_BN, self.logits(pairs, tokens))
+
+    @torch.inference_mode()
+    def score_pairs(self, queries: Sequence[str], texts: Sequence[str]) -> list[float]:
+        """Scores of (query, text) pairs, in input order; pairs of several queries may share a pass."""
+        if not texts:
+            return []
+        return self.logits(self.encode(queries, texts), SCORE_TOKENS).tolist()
+
+    def score(self, query: str, texts: Sequence[str]) -> list[float]:
+        """Scores of one query's documents, in input order; evaluate and serve call this."""
+        return self.score_pairs([query] * len(texts), texts)
+
+
+def _set_pair_template(tokenizer: Any) -> None:
+    """Make `tokenizer(query, document)` write `Query: ...\\nDocument: ...<eos>`, in the saved tokenizer itself."""
+    pieces = {"[QUERY]": "Query:", "[DOCUMENT]": "\nDocument:"}
+    special: list[Any] = [
+        {"id": name, "ids": ids, "tokens": tokenizer.convert_ids_to_tokens(ids)}
+        for name, text in pieces.items()
+        for ids in [tokenizer(text, add_special_tokens=False)["input_ids"]]
+    ]
+    end = tokenizer.eos_token
+    special.append((end, tokenizer.eos_token_id))
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"$A {end}", pair=f"[QUERY] $A [DOCUMENT]:1 $B:1 {end}:1", special_tokens=special
+    )
+
+
+class BiEncoder:
+    """A sentence-transformers bi-encoder: the dense half of the first stage, and the pre-ranker."""
+
+    def __init__(self, source: str, *, max_length: int = 128, batch_tokens: int = 8192, dtype: str = "auto") -> None:
+        from sentence_transformers import SentenceTransformer
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.model = SentenceTransformer(source, device=device, model_kwargs={"dtype": dtype_of(dtype, device)})
+        self.model.max_seq_length = max_length
+        self.batch_size = max(1, batch_tokens // max_length)
+
+    def queries(self, texts: Sequence[str]) -> Any:
+        """Unit vectors (T, D), float32 NumPy."""
+        return self._run(self.model.encode_query, texts)
+
+    def documents(self, texts: Sequence[str]) -> Any:
+        """Unit vectors (T, D), float32 NumPy."""
+        return self._run(self.model.encode_document, texts)
+
+    def _run(self, encode: Any, texts: Sequence[str]) -> Any:
+        options = {"batch_size": self.batch_size, "normalize_embeddings": True, "show_progress_bar": False}
+        return encode(list(texts), **options)
+
+
+class LikelihoodRanker(nn.Module):
+    """Query likelihood (Sachan et al., 2022) of a causal LM by transformers: the judge's `likelihood` task without
+    vLLM, for a bare machine and to hold vLLM's scores against."""
+
+    def __init__(self, source: str, *, template: str, doc_tokens: int, query_tokens: int = 64, dtype: str = "auto"):
+        super().__init__()
+        self.tokenizer = AutoTokenizer.from_pretrained(source)
+        self.model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype_of(dtype)).eval()
+        self.plan = LikelihoodPlan(self.tokenizer, template, doc_tokens, query_tokens)
+
+    @torch.inference_mode()
+    def score(self, query: str, texts: Sequence[str]) -> list[float]:
+        """Mean log p(query token) given each text, in input order, nats per token."""
+        if not texts:
+            return []
+        spans = self.plan(query, texts)
+        longest = max(len(span.ids) for span in spans)
+        tail = len(spans[0].ids) - spans[0].start  # the query's tokens: the same number in each prompt
+        ids = torch.zeros(len(spans), longest, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, span in enumerate(spans):  # padded on the left, so that the query stands at the end of every row
+            ids[row, longest - len(span.ids) :] = torch.tensor(span.ids)
+            mask[row, longest - len(span.ids) :] = 1
+        places = (mask.cumsum(1) - 1).clamp(min=0)
+        out = self.model(input_ids=ids, attention_mask=mask, position_ids=places, logits_to_keep=tail + 1)
+        logprobs = out.logits[:, :-1].float().log_softmax(-1)
+        return logprobs.gather(2, ids[:, -tail:, None])[:, :, 0].mean(1).tolist()
+
+
+class LikelihoodPlan:
+    """Tokenized likelihood prompts of a query over documents; a document is cut to `doc_tokens`, a query likewise."""
+
+    def __init__(self, tokenizer: Any, template: str, doc_tokens: int, query_tokens: int) -> None:
+        if template not in prompts.LIKELIHOOD:
+            raise ValueError(f"template={template!r}: choose one of {', '.join(prompts.LIKELIHOOD)}")
+        self.tokenizer, self.doc_tokens, self.query_tokens = tokenizer, doc_tokens, query_tokens
+        self.before, self.between = (self._ids(text) for text in prompts.LIKELIHOOD[template])
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def __call__(self, query: str, texts: Sequence[str]) -> list[prompts.Span]:
+        wanted = self._ids(f" {query}")[: self.query_tokens]
+        docs = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        return [prompts.likelihood(self.before, doc[: self.doc_tokens], self.between, wanted) for doc in docs]

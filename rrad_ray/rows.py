@@ -1,0 +1,77 @@
+"""The row types: one TypedDict per table that passes between stages.
+
+One row is one query with its parallel lists of documents, so a row is all that an actor needs: no joins while
+labelling. `tables.py` derives each table's Arrow schema from these types and checks it on reading and writing.
+"""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+
+class Candidates(TypedDict):
+    """A query and its candidate documents, best first by `scores`.
+
+    `sources` names the rankers that scored these documents (`bm25`, `dense`, a run's tag); `source_scores[s][i]`
+    is what source `s` gave document `i`, NaN where that source did not score it. `judged_ids` and
+    `judged_grades` hold every judgment that the collection has for the query, also of documents that are not
+    among the candidates: metrics need them all. Both are empty for a query without judgments.
+    """
+
+    query_id: str
+    query: str
+    split: str  # train | dev | test | unlabelled
+    doc_ids: list[str]
+    texts: list[str]
+    scores: list[float]
+    sources: list[str]
+    source_scores: list[list[float]]
+    judged_ids: list[str]
+    judged_grades: list[int]
+
+
+class Judgment(Candidates):
+    """What the judge was shown and what came back; `label` can be run again on it without the engine.
+
+    task `likelihood`: `judge_scores[i]` is the mean log-probability of the query's tokens given document i
+    (nats per token). task `order`: `shown` holds the candidates' indices in the order shown, `response` the raw
+    answer, `judge_scores` is empty.
+    """
+
+    task: str
+    model: str
+    shown: list[int]
+    response: str
+    judge_scores: list[float]
+    prompt_tokens: int
+    generated_tokens: int
+
+
+class Labels(Candidates):
+    """Training targets, one for each document: higher is better. `missing[i]`: the LLM left document i out."""
+
+    targets: list[float]
+    missing: list[bool]
+    parse_status: str
+
+
+class Ranking(TypedDict):
+    """How one system ordered one query's candidates, and what that was worth."""
+
+    system: str
+    query_id: str
+    query: str
+    split: str
+    doc_ids: list[str]  # best first
+    scores: list[float]
+    ndcg_10: float
+    mrr_10: float
+
+
+class Quarantined(TypedDict):
+    """A bad input row: kept, counted, never dropped in silence."""
+
+    stage: str
+    id: str
+    reason: str
+    content: str

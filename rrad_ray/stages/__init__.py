@@ -1,0 +1,1 @@
+"""The stages: `run(cfg) -> uri`. The only files that import ray."""

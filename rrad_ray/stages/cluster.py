@@ -1,0 +1,111 @@
+"""How every stage meets Ray: one way to start, and one check that what a worker asks for can ever be had."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import psutil
+import ray
+
+from rrad_ray.errors import RradError
+
+# Small machines run several light actors beside a heavy one; they wait more than they work.
+LEAST_CPUS = 4
+# On the terminal our progress lines stand alone; Ray and the libraries log to their files. Inherited by the workers of
+# a local cluster, as is OMP_NUM_THREADS: one heavy actor runs at a time there, and it may use every core.
+QUIET = {
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TQDM_DISABLE": "1",
+    "RAY_LOG_TO_DRIVER_EVENT_LEVEL": "FATAL",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+}
+
+
+def start() -> None:
+    """Join the cluster that `RAY_ADDRESS` or a submitted job names; otherwise a local one, ended with the process."""
+    if ray.is_initialized():
+        return
+    local = "RAY_ADDRESS" not in os.environ
+    options: dict[str, Any] = {}
+    if local:
+        cores = os.cpu_count() or 1
+        options = {"num_cpus": max(LEAST_CPUS, cores), "include_dashboard": False}
+        for name, value in (QUIET | {"OMP_NUM_THREADS": str(cores)}).items():
+            os.environ.setdefault(name, value)
+    ray.init(logging_level=logging.WARNING, log_to_driver=True, **options)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.issue_detectors_config.detectors = []
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def require(stage: str, worker: Mapping[str, float], workers: int = 1) -> None:
+    """`RradError` if no node of a cluster that cannot grow has what a worker asks for."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if _can_grow():
+        return
+    fits = sum(min(int(node.get(key, 0.0) // value) for key, value in worker.items() if value) for node in nodes)
+    if fits < workers:
+        have = "; ".join(str({key: value for key, value in node.items() if key in worker}) for node in nodes)
+        found = f"{workers} worker(s) ask for {dict(worker)} each, the cluster has {have or 'no node'}"
+        raise RradError(stage, "worker", found, "lower worker/workers in the config, or use a cluster that has it")
+
+
+def end_orphans(mark: str, output: str) -> None:
+    """Kill engine processes on this machine that a killed run of the same output has left behind: vLLM's outlive
+    their parent and would hold its cores or its GPU memory."""
+    wanted = f"{mark}={os.path.abspath(output)}"
+    for process in psutil.process_iter(["ppid"]):
+        try:
+            if process.info["ppid"] == 1 and process.environ().get(mark) == wanted.partition("=")[2]:
+                process.kill()
+        except psutil.Error:
+            continue
+
+
+def _can_grow() -> bool:
+    """Whether an autoscaler may add nodes."""
+    from ray._private import worker
+
+    return bool(worker.global_worker.gcs_client.internal_kv_get(b"__autoscaling_config", None, None))
+
+
+class PartActor:
+    """Runs `work.part(name)` for each part name that it is sent; a failure comes back as text, with its kind."""
+
+    def __init__(self, work: Callable[..., Any], options: Mapping[str, Any]) -> None:
+        self.work = work(**options)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        try:
+            self.work.part(row["name"])
+        except (RradError, KeyError, ValueError) as error:  # the user's to mend; anything else Ray may retry
+            return {"name": row["name"], "error": str(error)}
+        return {"name": row["name"], "error": ""}
+
+
+def map_parts(
+    work: Callable[..., Any], options: Mapping[str, Any], names: Sequence[str], *, workers: int = 1, cpus: float = 1
+) -> Iterator[dict[str, Any]]:
+    """Runs `work(**options).part(name)` for each name in an actor pool; yields `{name, error}` as parts finish."""
+    if not names:
+        return
+    start()
+    parts = ray.data.from_items([{"name": name} for name in names], override_num_blocks=len(names))
+    done = parts.map(
+        PartActor,
+        fn_constructor_args=(work, dict(options)),
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers),
+        num_cpus=cpus,
+    )
+    yield from done.iter_rows()
+
+
+def resources(worker: Mapping[str, float]) -> dict[str, float]:
+    """`{"CPU": 1, "GPU": 0.5}` as the options of a Ray Data actor."""
+    known = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
+    return {known[key]: value for key, value in worker.items() if key in known}

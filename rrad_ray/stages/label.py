@@ -1,0 +1,76 @@
+"""label: the judge's answers to training targets. No engine, no cluster: a better parser re-runs on a laptop."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from rrad_ray import metrics, tables, teacher
+from rrad_ray.config import LabelConfig
+from rrad_ray.errors import RradError
+from rrad_ray.rows import Judgment, Labels
+
+
+def run(cfg: LabelConfig) -> str:
+    """Targets for every judged query. Raises `RradError` if more answers than `max_quarantined` are unusable, or
+    if fusion weights name a source that is not there, or cannot be fitted for want of judged dev queries."""
+    out = tables.Output("label", cfg, Labels, {"input": cfg.input})
+    if out.finished:
+        return out.uri
+    source = tables.read_manifest(cfg.input, "label")
+    weights, quality = _weights(cfg)
+    statuses: Counter[str] = Counter()
+    rows = 0
+    for name in tables.part_names(cfg.input, "label"):
+        labelled = list(_labelled(cfg, name, weights, out, statuses))
+        out.write_part(name, labelled)
+        rows += len(labelled)
+    shown = ", ".join(f"{key} x {value:g}" for key, value in weights.items()) or "the LLM's order"
+    print(f"[label] teacher = {shown}; answers: {dict(statuses)}", flush=True)
+    return out.commit(
+        seen=rows + len(out.quarantined),
+        max_quarantined=cfg.max_quarantined,
+        rows=rows,
+        answers=dict(statuses),
+        weights=weights,
+        dev=quality,
+        model=source["config"]["model"],
+        gate=source.get("gate", {}),
+    )
+
+
+def _weights(cfg: LabelConfig) -> tuple[dict[str, float], dict[str, Any]]:
+    """The teacher's fusion weights: the config's, or those with the best nDCG@10 on judged dev queries."""
+    rows = [row for row in tables.read(cfg.input, Judgment, "label") if row["split"] == "dev"]
+    first = next(tables.read(cfg.input, Judgment, "label"), None)
+    known = [teacher.JUDGE, *(first["sources"] if first else [])]
+    for name in cfg.weights:
+        if name not in known:
+            raise RradError("label", f"weights.{name}", "no such source", f"choose from {', '.join(known)}")
+    judged = teacher.judged(rows)
+    if cfg.weights:
+        return dict(cfg.weights), {}
+    if first is None or first["task"] == "order":
+        return {}, {}  # RRADistill: the LLM's order alone is the target
+    if len(judged) < 10:
+        found = f"{len(judged)} judged dev queries are too few to fit fusion weights"
+        raise RradError("label", cfg.input, found, "give weights in the config, as in weights={judge: 1}")
+    quality = teacher.quality(judged)
+    del quality["per_query"]
+    return {name: weight for name, weight in quality["teacher_weights"].items() if weight}, quality
+
+
+def _labelled(
+    cfg: LabelConfig, name: str, weights: dict[str, float], out: tables.Output, statuses: Counter[str]
+) -> Iterator[dict[str, Any]]:
+    """Label rows of one part; an answer that says nothing is set aside with its text."""
+    for row in tables.read_part(cfg.input, name, Judgment, "label"):
+        targets, missing, status = teacher.judge_scores(row)
+        statuses[status.partition(":")[0]] += 1
+        if status.startswith("rejected"):
+            out.quarantine(row["query_id"], status, row["response"])
+            continue
+        if weights:
+            targets = metrics.fuse(teacher.with_judge(row), weights)
+        yield {**row, "targets": targets, "missing": missing, "parse_status": status}

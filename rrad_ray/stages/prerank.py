@@ -1,0 +1,112 @@
+"""prerank: a cheap ranker orders the candidates; top-k and bottom-k stay (RRADistill, label generation, step 2).
+
+Part in, part out: an actor reads a part, orders it and writes the part of the same name, so rows never pass
+through the driver, finished parts survive a kill, and every query comes out exactly once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from typing import Any
+
+import numpy as np
+
+from rrad_ray import models, tables
+from rrad_ray.config import PrerankConfig
+from rrad_ray.errors import RradError
+from rrad_ray.progress import Progress
+from rrad_ray.rankers import BiEncoder
+from rrad_ray.rows import Candidates
+from rrad_ray.stages import cluster
+
+
+def run(cfg: PrerankConfig) -> str:
+    """The short candidates. Raises `RradError` if `source` names scores that the input does not have."""
+    out = tables.Output("prerank", cfg, Candidates, {"input": cfg.input})
+    if out.finished:
+        return out.uri
+    names = tables.part_names(cfg.input)
+    todo = [name for name in names if name not in out.parts()]
+    progress = Progress("prerank", len(names), "parts", done=len(names) - len(todo))
+    source = "" if cfg.source else models.resolve(cfg.model, "prerank")
+    options = {"cfg": cfg, "model": source, "out": out}
+    for found in cluster.map_parts(Order, options, todo, workers=cfg.workers):
+        if found["error"]:
+            raise RradError("prerank", cfg.input, found["error"], "mend the config or the input; then run again")
+        progress.add()
+    counts = _count(cfg, out, names)
+    return out.commit(max_quarantined=cfg.max_quarantined, **counts)
+
+
+def _count(cfg: PrerankConfig, out: tables.Output, names: list[str]) -> dict[str, Any]:
+    """Rows and documents of the output, and the input rows that are not in it, set aside."""
+    rows = documents = 0
+    for name in names:
+        kept = {row["query_id"]: len(row["doc_ids"]) for row in tables.read_part(out.uri, name, Candidates)}
+        rows, documents = rows + len(kept), documents + sum(kept.values())
+        for row in tables.read_part(cfg.input, name, Candidates):
+            if row["query_id"] not in kept:
+                out.quarantine(row["query_id"], "no candidates: nothing to order", row["query"])
+    return {"rows": rows, "candidates": documents, "seen": rows + len(out.quarantined)}
+
+
+class Order:
+    """An actor: the name of a part to the same part, ordered and cut."""
+
+    def __init__(self, cfg: PrerankConfig, model: str, out: tables.Output) -> None:
+        self.cfg, self.out = cfg, out
+        self.encoder = (
+            BiEncoder(model, max_length=cfg.max_length, batch_tokens=cfg.batch_tokens) if model else None
+        )
+
+    def part(self, name: str) -> None:
+        rows = [row for row in tables.read_part(self.cfg.input, name, Candidates, "prerank") if row["doc_ids"]]
+        scores = self._by_model(rows) if self.encoder else [self._by_source(row) for row in rows]
+        self.out.write_part(name, [cut(row, values, self.cfg) for row, values in zip(rows, scores, strict=True)])
+
+    def _by_source(self, row: dict[str, Any]) -> list[float]:
+        if self.cfg.source not in row["sources"]:
+            raise KeyError(f"no source '{self.cfg.source}' among {', '.join(row['sources'])}")
+        return row["source_scores"][row["sources"].index(self.cfg.source)]
+
+    def _by_model(self, rows: list[dict[str, Any]]) -> list[list[float]]:
+        """Cosines; a document that several queries of the part share is read once. Kept as source `prerank`."""
+        assert self.encoder is not None
+        place = {text: number for number, text in enumerate(dict.fromkeys(t for row in rows for t in row["texts"]))}
+        documents = self.encoder.documents(list(place))
+        queries = self.encoder.queries([row["query"] for row in rows])
+        scores = []
+        for row, query in zip(rows, queries, strict=True):
+            values = (documents[[place[text] for text in row["texts"]]] @ query).tolist()
+            row["sources"], row["source_scores"] = [*row["sources"], "prerank"], [*row["source_scores"], values]
+            scores.append(values)
+        return scores
+
+
+def cut(row: dict[str, Any], scores: list[float], cfg: PrerankConfig) -> dict[str, Any]:
+    """The row in the pre-ranker's order, with the top-k, the bottom-k and a random few between them."""
+    order = sorted(range(len(scores)), key=lambda index: (-np.nan_to_num(scores[index], nan=-np.inf), index))
+    if row["split"] not in cfg.keep_whole:
+        order = _short(order, row["query_id"], cfg)
+
+    def pick(values: list[Any]) -> list[Any]:
+        return [values[index] for index in order]
+
+    return {
+        **row,
+        "doc_ids": pick(row["doc_ids"]),
+        "texts": pick(row["texts"]),
+        "scores": pick(scores),
+        "source_scores": [pick(values) for values in row["source_scores"]],
+    }
+
+
+def _short(order: list[int], query_id: str, cfg: PrerankConfig) -> list[int]:
+    if len(order) <= cfg.top_k + cfg.bottom_k + cfg.random_k:
+        return order
+    top, rest = order[: cfg.top_k], order[cfg.top_k :]
+    between, bottom = rest[: len(rest) - cfg.bottom_k], rest[len(rest) - cfg.bottom_k :]
+    seed = int.from_bytes(hashlib.sha256(f"{cfg.seed}:{query_id}".encode()).digest()[:8], "big")
+    some = sorted(random.Random(seed).sample(range(len(between)), min(cfg.random_k, len(between))))
+    return [*top, *(between[index] for index in some), *bottom]

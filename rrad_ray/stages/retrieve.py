@@ -1,0 +1,188 @@
+"""retrieve: a collection and its queries to candidates, by BM25 united with a bi-encoder, or the user's own run."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import bm25s
+import numpy as np
+import Stemmer
+
+from rrad_ray import metrics, tables
+from rrad_ray.config import RetrieveConfig
+from rrad_ray.errors import RradError
+from rrad_ray.formats import Collection, Query, read_collection, read_trec_run
+from rrad_ray.progress import Progress
+from rrad_ray.rows import Candidates
+from rrad_ray.stages import dense
+
+SOURCES = ("bm25", "dense")
+
+
+def run(cfg: RetrieveConfig) -> str:
+    """Candidates of every chosen query, with each source's score for each of them.
+
+    Raises `RradError` for a collection that cannot be read, or one with more bad rows than `max_quarantined`.
+    """
+    named = {"run": cfg.run} | ({} if cfg.data.startswith("pydoc:") else {"data": cfg.data})
+    out = tables.Output("retrieve", cfg, Candidates, named)
+    if out.finished:
+        return out.uri
+    collection = read_collection(cfg.data)
+    for identity, reason, content in collection.rejected:
+        out.quarantine(identity, reason, content)
+    queries = choose(collection.queries, cfg)
+    print(f"[retrieve] {len(collection.corpus):,} documents, {len(queries):,} queries from {cfg.data}", flush=True)
+    first_stage = FirstStage(collection.corpus, queries, cfg)
+    listed = read_trec_run(cfg.run) if cfg.run else None
+    rows = candidates(first_stage, queries, listed, out, cfg)
+    count = out.write_all(rows, cfg.rows_per_part)
+    splits = {split: sum(query.split == split for query in queries) for split in sorted({q.split for q in queries})}
+    return out.commit(
+        seen=len(collection.corpus) + len(collection.queries) + len(collection.rejected),
+        max_quarantined=cfg.max_quarantined,
+        rows=count,
+        documents=len(collection.corpus),
+        queries=splits,
+        sources=first_stage.figures(queries),
+    )
+
+
+def choose(queries: Sequence[Query], cfg: RetrieveConfig) -> list[Query]:
+    """At most `cfg.queries[split]` of each split, by hash of the query: the same ones whatever the limits elsewhere.
+
+    Judged splits come first, so that `judge` can check its labeller before it spends anything on the rest.
+    """
+
+    def key(query: Query) -> tuple[int, str]:
+        rank = ("dev", "test", "train", "unlabelled").index(query.split)
+        return rank, hashlib.sha256(f"{cfg.seed}:{query.query_id}".encode()).hexdigest()
+
+    taken: dict[str, int] = {}
+    chosen = []
+    for query in sorted(queries, key=key):
+        taken[query.split] = taken.get(query.split, 0) + 1
+        if taken[query.split] <= cfg.queries.get(query.split, len(queries)):
+            chosen.append(query)
+    return chosen
+
+
+class FirstStage:
+    """BM25 and dense scores of the whole collection, one query at a time."""
+
+    def __init__(self, corpus: dict[str, str], queries: Sequence[Query], cfg: RetrieveConfig) -> None:
+        self.corpus, self.ids = corpus, list(corpus)
+        self.place = {identity: index for index, identity in enumerate(self.ids)}
+        self.stemmer = Stemmer.Stemmer("english")
+        self.bm25 = bm25s.BM25()
+        texts = list(corpus.values())
+        words = bm25s.tokenize(texts, stopwords="en", stemmer=self.stemmer, show_progress=False)
+        self.bm25.index(words, show_progress=False)
+        embedded = dense.embed(texts, [query.text for query in queries], cfg)
+        self.doc_vectors, self.query_vectors, self.docs_per_s = embedded
+        self.encoder = dense.local(cfg)
+
+    def lexical(self, text: str) -> np.ndarray:
+        """BM25 scores of all documents, (D,)."""
+        tokens = bm25s.tokenize([text], stopwords="en", stemmer=self.stemmer, show_progress=False, return_ids=False)[0]
+        # bm25s cannot score a query none of whose words it has indexed.
+        known = [token for token in tokens if token in self.bm25.vocab_dict]
+        return self.bm25.get_scores(known) if known else np.zeros(len(self.ids), dtype=np.float32)
+
+    def semantic(self, number: int) -> np.ndarray:
+        """Cosines of all documents with the `number`-th query, (D,)."""
+        return self.doc_vectors @ self.query_vectors[number]
+
+    def figures(self, queries: Sequence[Query]) -> dict[str, Any]:
+        """Latency of one search over the whole collection, and documents/s, per source; measured here and now."""
+        sample = [query.text for query in queries[:100]]
+        lexical = latency(lambda text: top(self.lexical(text), 20), sample)
+        semantic = latency(lambda text: top(self.doc_vectors @ self.encoder.queries([text])[0], 20), sample)
+        per_s = len(self.ids) / (lexical["p50"] / 1000) if sample else 0.0
+        weights = sum(weight.numel() for weight in self.encoder.model.parameters())
+        return {
+            "bm25": {"latency_ms": lexical, "documents_per_s": per_s, "parameters": 0},
+            "dense": {"latency_ms": semantic, "documents_per_s": self.docs_per_s, "parameters": weights},
+        }
+
+
+def latency(call: Callable[[str], Any], texts: Sequence[str]) -> dict[str, float]:
+    """p50 and p99 of a call in milliseconds, after a few to warm up."""
+    for text in texts[:3]:
+        call(text)
+    took = []
+    for text in texts:
+        began = time.perf_counter()
+        call(text)
+        took.append(1000 * (time.perf_counter() - began))
+    return {"p50": float(np.percentile(took, 50)), "p99": float(np.percentile(took, 99))} if took else {}
+
+
+def top(scores: np.ndarray, depth: int) -> list[int]:
+    """Indices of the best `depth` scores above zero, best first; ties by index."""
+    if depth == 0:
+        return []
+    picked = np.argpartition(-scores, min(depth, len(scores)) - 1)[:depth]
+    return [int(index) for index in sorted(picked, key=lambda index: (-scores[index], index)) if scores[index] > 0]
+
+
+def candidates(
+    first: FirstStage,
+    queries: Sequence[Query],
+    listed: dict[str, list[tuple[str, float]]] | None,
+    out: tables.Output,
+    cfg: RetrieveConfig,
+) -> Iterator[Candidates]:
+    """One row per query; a query without candidates is set aside."""
+    progress = Progress("retrieve", len(queries), "queries")
+    for number, query in enumerate(queries):
+        progress.add()
+        scores = {"bm25": first.lexical(query.text), "dense": first.semantic(number)}
+        if listed is None:
+            depths = {"bm25": cfg.bm25_depth, "dense": cfg.dense_depth}
+            places = list(dict.fromkeys(index for source in SOURCES for index in top(scores[source], depths[source])))
+            own = None
+        else:
+            places, own = from_run(first, query, listed.get(query.query_id, []), cfg.run)
+        if not places:
+            out.quarantine(query.query_id, "no candidates: the first stage found no document", query.text)
+            continue
+        yield row(first, query, places, scores, own)
+
+
+def from_run(
+    first: FirstStage, query: Query, entries: Sequence[tuple[str, float]], uri: str
+) -> tuple[list[int], list[float] | None]:
+    """Places and scores of a run's documents; `RradError` for a document that the collection does not have."""
+    for identity, _ in entries:
+        if identity not in first.place:
+            found = f"query {query.query_id} lists document '{identity}', which the collection does not have"
+            raise RradError("retrieve", uri, found, "use the run that belongs to this collection")
+    return [first.place[identity] for identity, _ in entries], [score for _, score in entries]
+
+
+def row(
+    first: FirstStage, query: Query, places: list[int], scores: dict[str, np.ndarray], own: list[float] | None
+) -> Candidates:
+    """A Candidates row, ordered by the run's own scores or by the sum of the sources' z-scores."""
+    by_source = {source: [float(scores[source][index]) for index in places] for source in SOURCES}
+    if own is not None:
+        by_source["run"] = own
+    values = own if own is not None else metrics.fuse(by_source, dict.fromkeys(SOURCES, 1.0))
+    order = sorted(range(len(places)), key=lambda index: (-values[index], index))
+    ids = [first.ids[places[index]] for index in order]
+    return {
+        "query_id": query.query_id,
+        "query": query.text,
+        "split": query.split,
+        "doc_ids": ids,
+        "texts": [first.corpus[identity] for identity in ids],
+        "scores": [float(values[index]) for index in order],
+        "sources": list(by_source),
+        "source_scores": [[column[index] for index in order] for column in by_source.values()],
+        "judged_ids": list(query.judged),
+        "judged_grades": list(query.judged.values()),
+    }

@@ -1,0 +1,52 @@
+"""select: the student with the best quality inside the latency budget, and why."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from rrad_ray import report, tables
+from rrad_ray.config import SelectConfig
+from rrad_ray.errors import RradError
+
+
+def run(cfg: SelectConfig) -> str:
+    """`winner.json` in the output; the winner and the reason in the report too. Raises `RradError` if no student
+    keeps the budget."""
+    out = tables.Output("select", cfg, None, {"input": cfg.input})
+    if out.finished:
+        return out.uri
+    place = tables.join(cfg.input, "report.json")
+    content = json.loads(tables.read_text(place, "select"))
+    evaluated = tables.read_manifest(cfg.input, "select")
+    winner = choose(content, cfg)
+    winner["checkpoint"] = evaluated["config"]["students"][winner["system"]]
+    content["winner"] = winner
+    tables.write_text(tables.join(out.uri, "winner.json"), json.dumps(winner, indent=2), "select")
+    tables.write_text(tables.join(out.uri, "report.json"), json.dumps(content, indent=1), "select")
+    tables.write_text(tables.join(out.uri, "report.html"), report.html(content), "select")
+    print(f"[select] winner: {winner['system']}. {winner['reason']}", flush=True)
+    return out.commit(winner=winner)
+
+
+def choose(content: dict[str, Any], cfg: SelectConfig) -> dict[str, Any]:
+    """The winner among the students of a report, with rule and reason."""
+    students = [system for system in content["systems"] if system["kind"] == "student"]
+    inside = [s for s in students if s["latency_ms"] and s["latency_ms"]["p99"] <= cfg.max_p99_ms]
+    if not inside:
+        took = ", ".join(f"{s['system']} {s['latency_ms']['p99']:.0f} ms" for s in students if s["latency_ms"])
+        found = f"no student keeps p99 <= {cfg.max_p99_ms:g} ms ({took or 'no student was evaluated'})"
+        raise RradError("select", cfg.input, found, "raise max_p99_ms, or train a smaller student")
+
+    def quality(system: dict[str, Any]) -> tuple[float, float]:
+        return system["metrics"][cfg.metric]["mean"] or 0.0, -system["latency_ms"]["p99"]
+
+    best, *others = sorted(inside, key=quality, reverse=True)
+    value = best["metrics"][cfg.metric]["mean"]
+    against = [f"{s['system']} {s['metrics'][cfg.metric]['mean']:.3f}" for s in others]
+    out_of_budget = [s["system"] for s in students if s not in inside]
+    reason = f"{cfg.metric} {value:.3f} at p99 {best['latency_ms']['p99']:.0f} ms"
+    reason += f", above {', '.join(against)}" if against else ""
+    reason += f"; over the budget: {', '.join(out_of_budget)}" if out_of_budget else ""
+    rule = f"the highest {cfg.metric} among students with p99 <= {cfg.max_p99_ms:g} ms; ties to the faster one"
+    return {"system": best["system"], "reason": reason, "rule": rule, "metric": cfg.metric, "value": value}

@@ -1,0 +1,169 @@
+"""train: distil a student from labels under Ray Train. All training is `fit.fit`; this file only hands it a worker."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow.fs as pafs
+import ray.train
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from rrad_ray import losses, models, tables, teacher
+from rrad_ray.config import TrainConfig
+from rrad_ray.errors import RradError
+from rrad_ray.fit import STATE, Data, Worker, fit
+from rrad_ray.rankers import Ranker
+from rrad_ray.rows import Labels
+from rrad_ray.stages import cluster
+
+RAY_FOLDER = "ray"  # Ray Train's own storage under the output: checkpoints, from which a killed run goes on
+
+
+def run(cfg: TrainConfig) -> str:
+    """A checkpoint folder `model/`, the best on dev. Raises `RradError` for labels that do not fill a step, a loss
+    that is not a number, or a worker that keeps failing."""
+    try:
+        losses.weighted(cfg.losses)
+    except ValueError as error:
+        raise RradError("train", "config", str(error), "mend the config") from error
+    out = tables.Output("train", cfg, None, {"input": cfg.input})
+    if out.finished:
+        return out.uri
+    source = models.resolve(cfg.model, "train")
+    rows = sum(row["split"] in cfg.splits for row in tables.read(cfg.input, Labels, "train"))
+    print(f"[train] {cfg.kind} student from {cfg.model} on {rows:,} labelled queries", flush=True)
+    cluster.start()
+    cluster.require("train", cfg.worker, cfg.workers)
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    result = _trainer(cfg, source).fit()
+    if result.error:
+        raise RradError("train", cfg.output, _cause(result.error), "mend the cause; run again to go on")
+    facts = _keep(cfg, result)
+    return out.commit(queries=rows, **facts)
+
+
+def _trainer(cfg: TrainConfig, source: str) -> TorchTrainer:
+    """The same storage path and name on every run: that is how Ray Train v2 goes on after a kill."""
+    fs, path = tables.filesystem(tables.join(cfg.output, RAY_FOLDER))
+    remote = {} if "file" in fs.protocol else {"storage_filesystem": pafs.PyFileSystem(pafs.FSSpecHandler(fs))}
+    keep = CheckpointConfig(num_to_keep=2, checkpoint_score_attribute="dev_ndcg", checkpoint_score_order="max")
+    return TorchTrainer(
+        _worker,
+        train_loop_config={"cfg": cfg, "source": source},
+        torch_config=TorchConfig(backend="nccl" if cfg.worker.get("GPU") else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=cfg.workers, resources_per_worker=dict(cfg.worker), use_gpu=bool(cfg.worker.get("GPU"))
+        ),
+        run_config=RunConfig(
+            storage_path=path,
+            name="run",
+            checkpoint_config=keep,
+            failure_config=FailureConfig(max_failures=cfg.max_failures),
+            **remote,
+        ),
+    )
+
+
+def _worker(config: dict[str, Any]) -> None:
+    """One training process."""
+    cfg: TrainConfig = config["cfg"]
+    context = ray.train.get_context()
+    rank, world_size = context.get_world_rank(), context.get_world_size()
+    rows = list(tables.read(cfg.input, Labels, "train"))
+    data = Data([row for row in rows if row["split"] in cfg.splits], cfg, rank, world_size)
+    judged = teacher.judged(rows)
+    dev = random.Random(cfg.seed).sample(judged, min(len(judged), cfg.eval_queries))
+    make = Ranker.encoder if cfg.kind == "encoder" else Ranker.decoder
+    ranker = make(config["source"], max_length=cfg.max_length, layers=cfg.layers)
+    with tempfile.TemporaryDirectory() as scratch:
+        worker = Worker(
+            rank=rank,
+            world_size=world_size,
+            device=str(ray.train.torch.get_device()),
+            report=_reporter(cfg),
+            resume=_resume(Path(scratch)),
+        )
+        fit(ranker, data, data.steps, cfg, worker, dev)
+
+
+def _resume(scratch: Path) -> Path | None:
+    """The newest checkpoint of this run, local; None for a fresh one."""
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        return None
+    print("[train] goes on from the last checkpoint", flush=True)
+    return Path(checkpoint.to_directory(str(scratch)))
+
+
+def _reporter(cfg: TrainConfig) -> Callable[[dict[str, float], Callable[[Path], None] | None], None]:
+    """Metrics to the terminal and the history file; those of a checkpoint to Ray Train, from every worker."""
+    rank = ray.train.get_context().get_world_rank()
+    place = tables.join(cfg.output, "history.json")
+    empty: dict[str, list[float]] = {"steps": [], "loss": [], "dev_steps": [], "dev_ndcg": []}
+    history = json.loads(tables.read_text(place)) if tables.exists(place) else empty
+
+    def report(metrics: dict[str, float], save: Callable[[Path], None] | None) -> None:
+        if rank == 0:
+            _remember(history, metrics)
+            print(_line(metrics), flush=True)
+        if "final" not in metrics:
+            return
+        if save is None:
+            ray.train.report(metrics)
+            return
+        tables.write_text(place, json.dumps(history))
+        with tempfile.TemporaryDirectory() as folder:
+            save(Path(folder))
+            ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
+
+    return report
+
+
+def _remember(history: dict[str, list[float]], metrics: Mapping[str, float]) -> None:
+    """Adds to the curves; steps that a resumed run does again replace what the killed one wrote."""
+    for at, value in (("steps", "loss"), ("dev_steps", "dev_ndcg")):
+        if value not in metrics:
+            continue
+        while history[at] and history[at][-1] >= metrics["step"]:
+            history[at].pop()
+            history[value].pop()
+        history[at].append(metrics["step"])
+        history[value].append(metrics[value])
+
+
+def _line(metrics: Mapping[str, float]) -> str:
+    left = int(metrics["left_s"])
+    dev = f", dev nDCG@10 {metrics['dev_ndcg']:.3f}" if "dev_ndcg" in metrics else ""
+    speed = f"{metrics['pairs_per_s']:.0f} pairs/s, ETA {left // 60}:{left % 60:02d}"
+    return f"[train] step {metrics['step']:.0f}, loss {metrics['loss']:.4f}{dev}, {speed}"
+
+
+def _keep(cfg: TrainConfig, result: Any) -> dict[str, Any]:
+    """Copies the best checkpoint on dev to `model/`, without the optimizer's state; drops Ray's storage."""
+    kept = [(checkpoint, found) for checkpoint, found in result.best_checkpoints]
+    checkpoint, found = max(kept, key=lambda pair: pair[1].get("dev_ndcg", pair[1]["step"]))
+    with checkpoint.as_directory() as folder:
+        for name in sorted(os.listdir(folder)):
+            if name != STATE:
+                content = (Path(folder) / name).read_bytes()
+                tables.write_bytes(tables.join(cfg.output, "model", name), content, "train")
+    fs, path = tables.filesystem(tables.join(cfg.output, RAY_FOLDER))
+    fs.rm(path, recursive=True)
+    wanted = ("step", "loss", "dev_ndcg", "pairs_per_s", "seconds")
+    return {"best": {key: found[key] for key in wanted if key in found}, "model": "model"}
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost line of a worker's failure."""
+    failures = getattr(error, "worker_failures", None)
+    inner = next(iter(failures.values())) if failures else error
+    lines = [line.strip() for line in str(inner).splitlines() if line.strip()]
+    return lines[-1] if lines else type(inner).__name__

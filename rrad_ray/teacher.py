@@ -1,0 +1,82 @@
+"""What the teacher says of a judged query: its scores, and how good they are on judged dev queries.
+
+`judge` checks its labeller here before it spends on the rest; `label` turns the same scores into targets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rrad_ray import answers, metrics
+
+JUDGE = "judge"
+Row = Mapping[str, Any]
+
+
+def judge_scores(row: Row) -> tuple[list[float], list[bool], str]:
+    """Scores, missing flags and parse status of a `Judgment` row, in the order of its documents."""
+    if row["task"] == "likelihood":
+        return list(row["judge_scores"]), [False] * len(row["doc_ids"]), "ok"
+    order = answers.parse(row["response"], len(row["shown"]))
+    values, missing = answers.targets(order, row["shown"])
+    return values, missing, order.status
+
+
+def by_source(row: Row) -> dict[str, Sequence[float]]:
+    """Every source's scores of a row's documents, by name."""
+    return dict(zip(row["sources"], row["source_scores"], strict=True))
+
+
+def with_judge(row: Row) -> dict[str, Sequence[float]]:
+    """The sources' scores and the judge's own."""
+    return {JUDGE: judge_scores(row)[0], **by_source(row)}
+
+
+def shuffled(row: Row) -> list[float]:
+    """A random order of the row's documents, the same for the same query."""
+    source = random.Random(hashlib.sha256(str(row["query_id"]).encode()).hexdigest())
+    return [source.random() for _ in row["doc_ids"]]
+
+
+def judged(rows: Sequence[Row], split: str = "dev") -> list[Row]:
+    """The rows of a split that have a relevant document."""
+    return [row for row in rows if row["split"] == split and any(grade > 0 for grade in row["judged_grades"])]
+
+
+def quality(rows: Sequence[Row]) -> dict[str, Any]:
+    """nDCG@10 on judged rows of: shuffled input, each source, the sources' free fusion, the judge alone, and the
+    teacher (judge and sources fused); with the fusions' weights, fitted on these rows."""
+    sources = list(rows[0]["sources"])
+    all_scores = [with_judge(row) for row in rows]
+    per_query = {"shuffled": [metrics.row_ndcg(row, shuffled(row)) for row in rows]}
+    for name in (*sources, JUDGE):
+        per_query[name] = [metrics.row_ndcg(row, scores[name]) for row, scores in zip(rows, all_scores, strict=True)]
+    fusion, free = metrics.fit_weights(rows, all_scores, sources)
+    weights, fused = metrics.fit_weights(rows, all_scores, [JUDGE, *sources])
+    means = {name: float(np.mean(values)) for name, values in per_query.items()}
+    return {
+        "queries": len(rows),
+        "ndcg_10": means | {"fusion": free, "teacher": fused},
+        "fusion_weights": fusion,
+        "teacher_weights": weights,
+        "per_query": per_query,
+    }
+
+
+def gate(found: Mapping[str, Any], against: str, max_p: float) -> tuple[bool, str]:
+    """Whether the judge alone beats its shuffled input (paired, p < max_p) and the first stage; and the finding."""
+    mine, means = found["per_query"][JUDGE], found["ndcg_10"]
+    p = metrics.paired_p(mine, found["per_query"]["shuffled"], "greater")
+    passed = p < max_p and means[JUDGE] > means[against]
+    verdict = "worth its labels" if passed else "NOT worth its labels"
+    text = (
+        f"on {found['queries']} judged dev queries the labeller reaches nDCG@10 {means[JUDGE]:.3f}; shuffled input "
+        f"{means['shuffled']:.3f} (p = {p:.2g}), first stage {against} {means[against]:.3f}; free fusion "
+        f"{means['fusion']:.3f}, labeller fused with the sources {means['teacher']:.3f}: {verdict}"
+    )
+    return passed, text

@@ -1,0 +1,92 @@
+"""Fixtures of the stage tests: a small collection of real text, and how a killed command is run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quiet_ray() -> Iterator[None]:
+    """Whatever a test module started in this process ends with the session; nothing else is touched."""
+    yield
+    import ray
+
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def beir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BEIR folder cut from this environment's documentation: 400 documents, 24 queries of each split."""
+    from rrad_ray.pydocs import read_pydoc
+
+    collection = read_pydoc()
+    chosen = []
+    for split in ("train", "dev", "test", "unlabelled"):
+        chosen += [query for query in collection.queries if query.split == split][:24]
+    wanted = {doc_id for query in chosen for doc_id in query.judged}
+    ids = sorted(wanted) + [doc_id for doc_id in sorted(collection.corpus) if doc_id not in wanted][: 400 - len(wanted)]
+    folder = tmp_path_factory.mktemp("beir")
+    corpus = [json.dumps({"_id": doc_id, "title": "", "text": collection.corpus[doc_id]}) for doc_id in ids]
+    (folder / "corpus.jsonl").write_text("\n".join(corpus))
+    queries = [json.dumps({"_id": query.query_id, "text": query.text}) for query in chosen]
+    (folder / "queries.jsonl").write_text("\n".join(queries))
+    (folder / "qrels").mkdir()
+    for split in ("train", "dev", "test"):
+        lines = ["query-id\tcorpus-id\tscore"]
+        for query in chosen:
+            if query.split == split:
+                lines += [f"{query.query_id}\t{doc_id}\t{grade}" for doc_id, grade in query.judged.items()]
+        (folder / "qrels" / f"{split}.tsv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def short(beir: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Real candidates of that folder, retrieved and pre-ranked; parts of 6 queries."""
+    from rrad_ray.config import PrerankConfig, RetrieveConfig
+    from rrad_ray.stages import prerank, retrieve
+
+    place = tmp_path_factory.mktemp("short")
+    candidates = retrieve.run(
+        RetrieveConfig(data=str(beir), output=f"{place}/candidates", bm25_depth=4, dense_depth=4, rows_per_part=6)
+    )
+    return prerank.run(PrerankConfig(input=candidates, output=f"{place}/short", source="dense", top_k=3, bottom_k=2))
+
+
+@pytest.fixture
+def killed() -> Callable[[list[str], Callable[[], bool]], str]:
+    """Runs `rrad ARGS` and kills it with SIGKILL as soon as a condition holds; its output so far."""
+
+    def run(arguments: list[str], when: Callable[[], bool], timeout_s: float = 240) -> str:
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        command = [sys.executable, "-c", "from rrad_ray.cli import main; main()", *arguments]
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, text=True, cwd=ROOT
+        )
+        end = time.monotonic() + timeout_s
+        while not when():
+            if process.poll() is not None or time.monotonic() > end:
+                process.kill()
+                text = process.communicate()[0]
+                pytest.fail(f"it ended before it could be killed:\n{text[-3000:]}")
+            time.sleep(0.05)
+        process.kill()
+        return process.communicate()[0]
+
+    return run
+
+
+def rrad(*arguments: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
+    """Runs `rrad ARGS` to its end."""
+    command = [sys.executable, "-c", "from rrad_ray.cli import main; main()", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, cwd=ROOT)

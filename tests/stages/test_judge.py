@@ -1,0 +1,253 @@
+"""judge and label with the real engine: kill -9 and resume, messy answers, the gate, bad rows."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from rrad_ray import models, tables
+from rrad_ray.config import GateConfig, JudgeConfig, LabelConfig
+from rrad_ray.errors import RradError
+from rrad_ray.rankers import LikelihoodRanker
+from rrad_ray.rows import Candidates, Judgment, Labels, Quarantined
+from rrad_ray.stages import judge, label
+
+ENGINE = {
+    "worker": {"CPU": 1},
+    "engine_kwargs": {"dtype": "bfloat16", "enforce_eager": True, "max_model_len": 512, "max_num_batched_tokens": 2048},
+    "engine_env": {
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    },
+}
+CPU = [
+    "configs/judge-cpu.yaml",
+    "doc_tokens=32",
+    "gate.min_queries=5",
+    "gate.enabled=false",
+    "engine_kwargs.max_model_len=512",
+    "engine_kwargs.max_num_batched_tokens=2048",
+    "engine_env.VLLM_CPU_KVCACHE_SPACE='1'",
+]
+
+
+def test_judge_killed_in_the_middle_goes_on_and_holds_every_query_exactly_once(
+    short: str, tmp_path: Path, killed: Callable[..., str]
+) -> None:
+    output = f"{tmp_path}/judgments"
+    arguments = ["judge", *CPU, f"input={short}", f"output={output}"]
+    killed(arguments, lambda: len(tables.part_names(output)) >= 3)
+    done = tables.part_names(output)
+    assert 3 <= len(done) < len(tables.part_names(short)), "it was not killed in the middle"
+    assert not os.path.exists(f"{output}/manifest.json")
+    before = {name: os.stat(f"{output}/{name}").st_mtime_ns for name in done}
+
+    from .conftest import rrad
+
+    again = rrad(*arguments)
+    assert again.returncode == 0, again.stdout[-3000:] + again.stderr[-3000:]
+    assert f"goes on: {len(done)} of" in again.stdout
+    assert {name: os.stat(f"{output}/{name}").st_mtime_ns for name in done} == before, "finished work was repeated"
+    asked = [row["query_id"] for row in tables.read(short, Candidates)]
+    answered = [row["query_id"] for row in tables.read(output, Judgment)]
+    assert sorted(answered) == sorted(asked)
+    assert len(set(answered)) == len(answered)
+    _check_scores(output)
+    assert _engines(output) == [], "engine processes were left behind"
+
+
+def _check_scores(output: str) -> None:
+    """vLLM's likelihoods are those of transformers: the same numbers up to bfloat16."""
+    source = models.resolve(models.BUNDLED[1])
+    ranker = LikelihoodRanker(source, template="question", doc_tokens=32, dtype="float32")
+    for row in list(tables.read(output, Judgment))[:3]:
+        assert all(math.isfinite(score) and score < 0 for score in row["judge_scores"])
+        assert row["judge_scores"] == pytest.approx(ranker.score(row["query"], row["texts"]), abs=0.15)
+        assert row["prompt_tokens"] > 0
+
+
+def _engines(output: str) -> list[int]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(judge.MARK) == output:
+                found.append(process.pid)
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_listwise_answers_of_a_real_small_model_are_parsed_set_aside_or_counted(short: str, tmp_path: Path) -> None:
+    cfg = JudgeConfig(
+        input=short,
+        output=f"{tmp_path}/orders",
+        task="order",
+        doc_tokens=24,
+        max_tokens=48,
+        gate=GateConfig(enabled=False, min_queries=5),
+        **ENGINE,
+    )
+    judge.run(cfg)
+    rows = list(tables.read(cfg.output, Judgment))
+    assert len(rows) == len(list(tables.read(short, Candidates)))
+    for row in rows:
+        assert sorted(row["shown"]) == list(range(len(row["doc_ids"])))
+        assert row["generated_tokens"] > 0
+    assert any(row["shown"] != sorted(row["shown"]) for row in rows), "the input was not shuffled"
+    label.run(LabelConfig(input=cfg.output, output=f"{tmp_path}/labels", max_quarantined=1.0))
+    labelled = list(tables.read(f"{tmp_path}/labels", Labels))
+    manifest = tables.read_manifest(f"{tmp_path}/labels")
+    assert sum(manifest["answers"].values()) == len(rows)
+    assert len(labelled) + sum(manifest["quarantined"].values()) == len(rows)
+    for row in labelled:
+        lowest = [target for target, gone in zip(row["targets"], row["missing"], strict=True) if gone]
+        ranked = [target for target, gone in zip(row["targets"], row["missing"], strict=True) if not gone]
+        assert not lowest or max(lowest) < min(ranked)
+
+
+def test_both_ways_to_a_likelihood_agree_and_a_prompt_too_long_costs_only_its_query(tmp_path: Path) -> None:
+    rows = [_row("good", ["a function that adds two numbers", "a red car"]), _row("long", ["word " * 3000, "a car"])]
+    source = _table(tmp_path / "input", rows)
+    scores = {}
+    for way in ("pooler", "prompt_logprobs"):
+        output = judge.run(
+            JudgeConfig(
+                input=source,
+                output=f"{tmp_path}/{way}",
+                likelihood_by=way,
+                doc_tokens=2000,
+                max_quarantined=0.6,
+                **ENGINE,
+            )
+        )
+        [row] = tables.read(output, Judgment)
+        scores[way] = row["judge_scores"]
+        [bad] = [
+            item
+            for name in tables.part_names(f"{output}/quarantine")
+            for item in tables.read_part(f"{output}/quarantine", name, Quarantined)
+        ]
+        assert bad["id"] == "long"
+        assert bad["reason"].startswith("engine error")
+    assert scores["pooler"] == pytest.approx(scores["prompt_logprobs"], abs=0.05)
+    assert scores["pooler"][0] > scores["pooler"][1], "the passage that fits the query is less likely"
+
+
+# ---- without the engine -------------------------------------------------------------------------------------
+
+
+def test_judge_stops_with_the_reason_when_the_labeller_is_not_worth_its_labels(short: str, tmp_path: Path) -> None:
+    cfg = JudgeConfig(
+        input=short, output=f"{tmp_path}/echo", engine="echo", task="order", gate=GateConfig(min_queries=5)
+    )
+    with pytest.raises(RradError, match="NOT worth its labels"):
+        judge.run(cfg)
+    assert not tables.exists(f"{cfg.output}/manifest.json")
+
+
+def test_echo_labels_are_marked_as_simulated(short: str, tmp_path: Path) -> None:
+    output = _echo(short, tmp_path)
+    assert "no labels" in tables.read_manifest(output)["simulated"]
+
+
+def test_a_query_without_candidates_is_set_aside_and_the_rest_goes_on(tmp_path: Path) -> None:
+    source = _table(tmp_path / "input", [_row("empty", []), _row("good", ["one", "two"])])
+    output = _echo(source, tmp_path, max_quarantined=0.5)
+    assert [row["query_id"] for row in tables.read(output, Judgment)] == ["good"]
+    assert sum(tables.read_manifest(output)["quarantined"].values()) == 1
+
+
+def test_too_many_bad_rows_stop_the_run_and_stay_readable(tmp_path: Path) -> None:
+    source = _table(tmp_path / "input", [_row("empty", []), _row("good", ["one", "two"])])
+    with pytest.raises(RradError, match="1 of 2 rows are bad"):
+        _echo(source, tmp_path, max_quarantined=0.1)
+    assert tables.part_names(f"{tmp_path}/judgments/quarantine")
+
+
+def test_a_missing_column_is_named_with_stage_place_and_remedy(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    source = _table(tmp_path / "input", [_row("good", ["one", "two"])])
+    part = f"{source}/part-00000.parquet"
+    pq.write_table(pq.read_table(part).drop_columns(["texts"]), part)
+    with pytest.raises(RradError, match=r"judge: .*part-00000.parquet: has no column 'texts' .*run the stage"):
+        _echo(source, tmp_path)
+
+
+def test_an_engine_that_no_node_can_hold_is_an_error_not_a_hang(short: str, tmp_path: Path) -> None:
+    cfg = JudgeConfig(input=short, output=f"{tmp_path}/gpu", worker={"GPU": 64})
+    with pytest.raises(RradError, match=r"ask for .*GPU"):
+        judge.run(cfg)
+
+
+def test_a_model_path_that_does_not_exist_is_named(short: str, tmp_path: Path) -> None:
+    cfg = JudgeConfig(input=short, output=f"{tmp_path}/none", model="./no/such/model", worker={"CPU": 1})
+    with pytest.raises(RradError, match="no such model folder"):
+        judge.run(cfg)
+
+
+def test_no_answer_for_stall_s_ends_the_run_with_the_reason() -> None:
+    import time
+
+    def hung():  # type: ignore[no-untyped-def]
+        yield {"row": 1}
+        time.sleep(30)
+
+    rows = judge._watched(hung(), 0.3)
+    assert next(rows) == {"row": 1}
+    with pytest.raises(RradError, match="no answer for"):
+        next(rows)
+
+
+def test_label_refuses_a_weight_for_a_source_that_is_not_there(tmp_path: Path) -> None:
+    output = _echo(_table(tmp_path / "input", [_row("good", ["one", "two"])]), tmp_path)
+    with pytest.raises(RradError, match=r"weights.splade.*choose from judge, bm25"):
+        label.run(LabelConfig(input=output, output=f"{tmp_path}/labels", weights={"splade": 1.0}))
+
+
+def _row(identity: str, texts: list[str]) -> dict[str, object]:
+    count = len(texts)
+    return {
+        "query_id": identity,
+        "query": "add two numbers",
+        "split": "unlabelled",
+        "doc_ids": [f"{identity}-{number}" for number in range(count)],
+        "texts": texts,
+        "scores": [float(-number) for number in range(count)],
+        "sources": ["bm25"],
+        "source_scores": [[float(-number) for number in range(count)]],
+        "judged_ids": [],
+        "judged_grades": [],
+    }
+
+
+def _table(folder: Path, rows: list[dict[str, object]]) -> str:
+    from rrad_ray.config import SelectConfig
+
+    out = tables.Output("retrieve", SelectConfig(input="", output=str(folder)), Candidates, {})
+    out.write_all(rows, 100)
+    return out.commit()
+
+
+def _echo(source: str, tmp_path: Path, **options: object) -> str:
+    cfg = JudgeConfig(
+        input=source,
+        output=f"{tmp_path}/judgments",
+        engine="echo",
+        task="order",
+        gate=GateConfig(enabled=False),
+        **options,  # type: ignore[arg-type]
+    )
+    return judge.run(cfg)
+
+
+def test_manifest_is_json_that_other_tools_read(short: str) -> None:
+    with open(f"{short}/manifest.json", encoding="utf-8") as file:
+        assert json.load(file)["stage"] == "prerank"

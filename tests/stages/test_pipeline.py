@@ -1,0 +1,251 @@
+"""The whole job, small: real LLM, real students, report, winner, endpoint; on local disk and on S3."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from rrad_ray import cli, tables
+from rrad_ray.config import EvaluateConfig, LabelConfig, PrerankConfig, RetrieveConfig, SelectConfig
+from rrad_ray.errors import RradError
+from rrad_ray.rows import Candidates, Judgment, Labels, Ranking
+from rrad_ray.stages import evaluate, label, prerank, retrieve, select
+
+from .conftest import ROOT, rrad
+
+SMALL = [
+    "unlabelled=24",
+    "dev=24",
+    "test=24",
+    "doc_tokens=32",
+    "steps.retrieve.bm25_depth=4",
+    "steps.retrieve.dense_depth=4",
+    "steps.judge.gate.min_queries=5",
+    "steps.judge.gate.enabled=false",
+    "steps.encoder.layers=2",
+    "steps.encoder.max_steps=20",
+    "steps.decoder.layers=1",
+    "steps.decoder.max_steps=5",
+    "steps.evaluate.latency_repeats=5",
+    "steps.select.max_p99_ms=60000",
+]
+
+
+@pytest.fixture(scope="module")
+def job(beir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """One `rrad run` of the BEIR pipeline; its folder and what it printed."""
+    out = tmp_path_factory.mktemp("job") / "run"
+    port = f"steps.serve.port={_free_port()}"
+    done = rrad("run", "configs/beir/pipeline.yaml", f"data={beir}", f"out={out}", port, *SMALL, timeout_s=600)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return out, done.stdout
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_the_job_leaves_every_table_with_a_manifest_and_says_where(job: tuple[Path, str]) -> None:
+    out, said = job
+    for name in ("candidates", "short", "judgments", "labels", "encoder", "decoder", "report", "winner"):
+        assert (out / name / "manifest.json").is_file()
+        assert f"-> {out}/{name}" in said
+    assert len({row["query_id"] for row in tables.read(f"{out}/judgments", Judgment)}) == 72
+    for row in tables.read(f"{out}/labels", Labels):
+        assert len(row["targets"]) == len(row["texts"])
+
+
+def test_the_report_has_every_system_with_quality_and_cost(job: tuple[Path, str]) -> None:
+    out, _ = job
+    report = json.loads((out / "winner" / "report.json").read_text())
+    systems = {system["system"]: system for system in report["systems"]}
+    assert {"bm25", "dense", "fusion", "teacher", "encoder", "decoder", "encoder+first"} <= set(systems)
+    for name in ("bm25", "dense", "fusion", "teacher", "encoder", "decoder"):
+        system = systems[name]
+        for metric in ("nDCG@10", "MRR@10"):
+            value = system["metrics"][metric]
+            assert 0 <= value["low"] <= value["mean"] <= value["high"] <= 1
+        assert system["latency_ms"]["p50"] <= system["latency_ms"]["p99"]
+        assert system["documents_per_s"] > 0
+        assert system["parameters"] is not None
+    assert report["winner"]["system"] in ("encoder", "decoder")
+    assert report["winner"]["reason"]
+    page = (out / "winner" / "report.html").read_text()
+    assert "<svg" in page
+    assert not re.search(r"""(src|href)=["']?https?:""", page)
+
+
+def test_the_rankings_table_agrees_with_the_report(job: tuple[Path, str]) -> None:
+    out, _ = job
+    report = json.loads((out / "report" / "report.json").read_text())
+    rows = [row for row in tables.read(f"{out}/report", Ranking) if row["system"] == "encoder"]
+    mean = sum(row["ndcg_10"] for row in rows) / len(rows)
+    [encoder] = [system for system in report["systems"] if system["system"] == "encoder"]
+    assert mean == pytest.approx(encoder["metrics"]["nDCG@10"]["mean"])
+
+
+def test_the_endpoint_answered_a_real_query(job: tuple[Path, str]) -> None:
+    assert re.search(r"\[serve\].*127\.0\.0\.1", job[1])
+
+
+def test_both_students_load_in_plain_transformers(job: tuple[Path, str]) -> None:
+    for name in ("encoder", "decoder"):
+        folder = job[0] / name / "model"
+        model = AutoModelForSequenceClassification.from_pretrained(folder)
+        tokens = AutoTokenizer.from_pretrained(folder)("a query", "a document", return_tensors="pt")
+        assert model(**tokens).logits.shape == (1, 1)
+
+
+def test_the_same_command_again_has_nothing_to_do_and_a_changed_one_is_refused(job: tuple[Path, str], beir: Path) -> None:
+    out, _ = job
+    arguments = ["run", "configs/beir/pipeline.yaml", f"data={beir}", f"out={out}", *SMALL]
+    again = rrad(*arguments, f"steps.serve.port={_free_port()}", timeout_s=120)
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert again.stdout.count("already done") == 8
+    changed = rrad(*arguments, "steps.label.weights={judge: 1}", timeout_s=120)
+    assert changed.returncode == 2
+    assert "choose a new output" in changed.stderr
+    assert "Traceback" not in changed.stderr
+
+
+# ---- S3, jobs, bad input ------------------------------------------------------------------------------------
+
+
+def test_retrieve_prerank_judge_and_label_run_on_s3_as_on_a_local_disk(beir: Path, s3_uri: str) -> None:
+    fs, path = tables.filesystem(f"{s3_uri}/beir")
+    for name in ("corpus.jsonl", "queries.jsonl", "qrels/train.tsv", "qrels/dev.tsv", "qrels/test.tsv"):
+        fs.put_file(str(beir / name), f"{path}/{name}")
+    # A process of its own: the workers of a cluster that other tests have started do not know this S3's address.
+    steps = [
+        ["retrieve", "configs/retrieve.yaml", f"data={s3_uri}/beir", f"output={s3_uri}/candidates"],
+        ["prerank", "configs/prerank.yaml", f"input={s3_uri}/candidates", f"output={s3_uri}/short", "source=dense"],
+        ["judge", "configs/judge-cpu.yaml", f"input={s3_uri}/short", f"output={s3_uri}/judgments"],
+        ["label", "configs/label.yaml", f"input={s3_uri}/judgments", f"output={s3_uri}/labels"],
+    ]
+    steps[2] += ["engine=echo", "task=order", "gate.enabled=false"]
+    for step in steps:
+        done = rrad(*step, timeout_s=180)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    rows = list(tables.read(f"{s3_uri}/labels", Labels))
+    assert len({row["query_id"] for row in rows}) == 96
+
+
+def test_a_job_submitted_to_a_cluster_gives_its_result(short: str, tmp_path: Path) -> None:
+    script = f"""
+import subprocess, sys, ray
+context = ray.init(num_cpus=4, include_dashboard=True, dashboard_port={_free_port()}, logging_level="ERROR")
+address = "http://" + context.dashboard_url
+done = subprocess.run(
+    ["ray", "job", "submit", "--address", address, "--", sys.executable, "jobs/judge.py", "configs/judge.yaml",
+     "input={short}", "output={tmp_path}/judgments", "engine=echo", "task=order", "gate.enabled=false"],
+    capture_output=True, text=True, timeout=200)
+print(done.stdout[-3000:], done.stderr[-3000:])
+sys.exit(done.returncode)
+"""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=280, cwd=ROOT, env=environment
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "succeeded" in done.stdout
+    asked = sorted(row["query_id"] for row in tables.read(short, Candidates))
+    assert sorted(row["query_id"] for row in tables.read(f"{tmp_path}/judgments", Judgment)) == asked
+
+
+def test_prerank_by_a_model_orders_as_retrieve_did_with_the_same_model(short: str, tmp_path: Path) -> None:
+    output = prerank.run(PrerankConfig(input=short, output=f"{tmp_path}/again", top_k=3, bottom_k=2))
+    for before, after in zip(tables.read(short, Candidates), tables.read(output, Candidates), strict=True):
+        dense = dict(zip(before["doc_ids"], before["source_scores"][before["sources"].index("dense")], strict=True))
+        assert after["scores"] == pytest.approx([dense[doc_id] for doc_id in after["doc_ids"]], abs=0.02)
+
+
+def test_prerank_keeps_top_and_bottom_but_judged_splits_whole(short: str) -> None:
+    sizes = {split: set() for split in ("dev", "test", "train", "unlabelled")}
+    for row in tables.read(short, Candidates):
+        sizes[row["split"]].add(len(row["doc_ids"]))
+        assert row["scores"] == sorted(row["scores"], reverse=True)
+    assert max(sizes["unlabelled"] | sizes["train"]) == 5
+    assert max(sizes["dev"] | sizes["test"]) > 5
+
+
+def test_prerank_names_a_source_that_is_not_there(short: str, tmp_path: Path) -> None:
+    with pytest.raises(RradError, match="no source 'splade' among bm25, dense"):
+        prerank.run(PrerankConfig(input=short, output=f"{tmp_path}/none", source="splade"))
+
+
+def test_a_run_of_ones_own_is_taken_as_it_is_and_a_query_without_candidates_set_aside(
+    beir: Path, tmp_path: Path
+) -> None:
+    ids = [json.loads(line)["_id"] for line in (beir / "corpus.jsonl").read_text().splitlines()]
+    queries = [json.loads(line)["_id"] for line in (beir / "queries.jsonl").read_text().splitlines()]
+    lines = [
+        f"{query} Q0 {ids[(number + place) % len(ids)]} {place + 1} {10 - place} mine"
+        for number, query in enumerate(queries[1:])
+        for place in range(3)
+    ]
+    (tmp_path / "mine.run").write_text("\n".join(lines))
+    cfg = RetrieveConfig(data=str(beir), run=f"{tmp_path}/mine.run", output=f"{tmp_path}/candidates")
+    rows = {row["query_id"]: row for row in tables.read(retrieve.run(cfg), Candidates)}
+    assert set(rows) == set(queries[1:])
+    row = rows[queries[1]]
+    assert row["doc_ids"] == [ids[place % len(ids)] for place in range(3)]
+    assert row["source_scores"][row["sources"].index("run")] == [10, 9, 8]
+    assert tables.read_manifest(cfg.output)["quarantined"] == {"no candidates": 1}
+
+
+def test_duplicate_ids_and_empty_texts_are_counted_and_nothing_else_is_lost(beir: Path, tmp_path: Path) -> None:
+    import shutil
+
+    folder = tmp_path / "beir"
+    shutil.copytree(beir, folder)
+    corpus = (folder / "corpus.jsonl").read_text()
+    first = corpus.splitlines()[0]
+    (folder / "corpus.jsonl").write_text(corpus + "\n" + first + "\n" + json.dumps({"_id": "blank", "text": " "}))
+    out = retrieve.run(RetrieveConfig(data=str(folder), output=f"{tmp_path}/candidates"))
+    manifest = tables.read_manifest(out)
+    assert manifest["quarantined"] == {"duplicate id": 1, "empty text": 1}
+    assert manifest["documents"] == len(corpus.splitlines())
+
+
+def test_evaluate_without_judgments_and_select_without_budget_say_what_is_wrong(
+    job: tuple[Path, str], tmp_path: Path
+) -> None:
+    out, _ = job
+    with pytest.raises(RradError, match="no query of split 'unlabelled' has a relevant document"):
+        evaluate.run(EvaluateConfig(input=f"{out}/short", output=f"{tmp_path}/none", split="unlabelled"))
+    with pytest.raises(RradError, match="no student keeps p99 <= 0.001 ms"):
+        select.run(SelectConfig(input=f"{out}/report", output=f"{tmp_path}/winner", max_p99_ms=0.001))
+
+
+def test_label_fits_weights_on_dev_and_says_so(job: tuple[Path, str], tmp_path: Path) -> None:
+    out, _ = job
+    cfg = LabelConfig(input=f"{out}/judgments", output=f"{tmp_path}/labels")
+    manifest = tables.read_manifest(label.run(cfg))
+    assert manifest["weights"]
+    assert manifest["dev"]["queries"] == 24
+
+
+def test_help_names_every_stage() -> None:
+    said = rrad("--help").stdout
+    for stage in cli.STAGES:
+        assert stage in said
+
+
+def test_a_mistake_on_the_command_line_is_one_line_and_no_traceback() -> None:
+    done = rrad("judge", "configs/judge.yaml", "input=x", "output=y", "wokers=2")
+    assert done.returncode == 2
+    assert "wokers" in done.stderr
+    assert "workers" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,110 @@
+"""train under Ray Train with a real pretrained model: kill -9 and resume, two workers, bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rrad_ray import metrics, tables, teacher
+from rrad_ray.config import SelectConfig, TrainConfig
+from rrad_ray.errors import RradError
+from rrad_ray.rankers import Ranker
+from rrad_ray.rows import Candidates, Labels
+from rrad_ray.stages import train
+
+SMALL = {"layers": 2, "max_length": 48, "queries_per_step": 4, "docs_per_query": 4, "top_docs": 2, "worker": {"CPU": 1}}
+
+
+@pytest.fixture(scope="module")
+def labels(short: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Labels whose targets are the free fusion of the sources: real scores, no engine needed."""
+    place = tmp_path_factory.mktemp("labels")
+    rows = []
+    for row in tables.read(short, Candidates):
+        targets = metrics.fuse(teacher.by_source(row), {"bm25": 1.0, "dense": 2.0})
+        rows.append({**row, "targets": targets, "missing": [False] * len(targets), "parse_status": "ok"})
+    out = tables.Output("label", SelectConfig(input="", output=f"{place}/labels"), Labels, {})
+    out.write_all(rows, 16)
+    return out.commit()
+
+
+def test_train_killed_in_the_middle_goes_on_from_its_checkpoint_to_the_end(
+    labels: str, tmp_path: Path, killed: Callable[..., str]
+) -> None:
+    output = f"{tmp_path}/student"
+    options = [f"{key}={value}" for key, value in SMALL.items() if not isinstance(value, dict)]
+    arguments = ["train", "configs/train.yaml", f"input={labels}", f"output={output}", *options]
+    arguments += ["epochs=40", "max_steps=240", "eval_steps=30", "eval_queries=8", "worker={CPU: 1}"]
+    history = Path(output) / "history.json"
+
+    def two_checkpoints() -> bool:
+        try:
+            return len(json.loads(history.read_text())["dev_steps"]) >= 2
+        except (OSError, ValueError):
+            return False
+
+    killed(arguments, two_checkpoints)
+    assert not os.path.exists(f"{output}/manifest.json")
+
+    from .conftest import rrad
+
+    again = rrad(*arguments)
+    assert again.returncode == 0, again.stdout[-3000:] + again.stderr[-3000:]
+    assert "goes on from the last checkpoint" in again.stdout
+    curves = json.loads(history.read_text())
+    assert curves["dev_steps"] == sorted(set(curves["dev_steps"]))
+    assert curves["dev_steps"][-1] == 240
+    assert np.mean(curves["loss"][-3:]) < curves["loss"][0]
+    assert not os.path.exists(f"{output}/model/state.pt"), "the optimizer's state was shipped"
+    assert "already done" in rrad(*arguments).stdout
+
+
+def test_two_workers_train_one_student_together(labels: str, tmp_path: Path) -> None:
+    cfg = TrainConfig(
+        input=labels, output=f"{tmp_path}/two", workers=2, epochs=4, eval_steps=50, dtype="bfloat16", **SMALL
+    )
+    train.run(cfg)
+    manifest = tables.read_manifest(cfg.output)
+    assert manifest["best"]["step"] == 4 * (48 // 8), "each of two workers takes its own half of every step"
+    ranker = Ranker.load(f"{cfg.output}/model", dtype="float32")
+    scores = ranker.score("add two numbers", ["returns the sum of two numbers", "a red car"])
+    assert len(scores) == 2
+    assert all(np.isfinite(scores))
+
+
+def test_decoder_student_trains_and_keeps_its_template(labels: str, tmp_path: Path) -> None:
+    options = SMALL | {"layers": 1}
+    cfg = TrainConfig(
+        input=labels,
+        output=f"{tmp_path}/decoder",
+        kind="decoder",
+        model="bundled:smollm2-135m-instruct",
+        max_steps=3,
+        losses={"point_mse": 0.5, "margin_mse": 0.5},
+        **options,
+    )
+    train.run(cfg)
+    ranker = Ranker.load(f"{cfg.output}/model", dtype="float32")
+    text = ranker.tokenizer.decode(ranker.encode(["one"], ["two"])[0]["input_ids"])
+    assert text.startswith("Query: one\nDocument: two")
+
+
+def test_too_few_labels_for_a_step_say_so(labels: str, tmp_path: Path) -> None:
+    cfg = TrainConfig(input=labels, output=f"{tmp_path}/few", max_failures=0, **(SMALL | {"queries_per_step": 512}))
+    with pytest.raises(RradError, match="do not fill a step of 512"):
+        train.run(cfg)
+
+
+def test_an_unknown_loss_lists_the_known_ones(labels: str, tmp_path: Path) -> None:
+    with pytest.raises(RradError, match=r"losses.hinge.*margin_mse.*ranknet"):
+        train.run(TrainConfig(input=labels, output=f"{tmp_path}/hinge", losses={"hinge": 1.0}))
+
+
+def test_a_base_model_that_does_not_exist_is_named(labels: str, tmp_path: Path) -> None:
+    with pytest.raises(RradError, match="no such model folder"):
+        train.run(TrainConfig(input=labels, output=f"{tmp_path}/none", model="/no/such/model"))
