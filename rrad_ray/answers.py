@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 _THINK = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL | re.IGNORECASE)
 _BRACKETED = re.compile(r"[\[(【［]\s*(?:passage|document|doc)?\s*#?(\d{1,6})\s*[\])】］]", re.IGNORECASE)
-_LIST = re.compile(r"[\[(【［]?\s*\d{1,6}(?:\s*[,>]\s*\d{1,6})+\s*[\])】］]?")
+_LIST = re.compile(r"""['"]?\d{1,6}['"]?(?:\s*[,>\n]\s*['"]?\d{1,6}['"]?)+""")
 _NUMBER = re.compile(r"\d{1,6}")
 _ENUMERATED = re.compile(r"^\s*\d{1,3}\s*[.)]\s+(?=[\[(【［])", re.MULTILINE)
 _PROSE = re.compile(r"[^\W\d_]{2,}")
@@ -70,7 +70,9 @@ def _verdict(text: str, ranked: list[int], n: int, outside: int, doubled: int, r
         return Order((), everything, "rejected: no identifiers")
     if len(ranked) == 1 and n > 2 and prose > 3:
         return Order((), everything, "rejected: one identifier in prose")
-    if len(ranked) > 1 and ranked == list(range(len(ranked))) and prose > 3 * len(ranked):
+    first = _BRACKETED.search(text)
+    between = len(_PROSE.findall(text[first.start() :])) if first else 0
+    if len(ranked) > 1 and ranked == list(range(len(ranked))) and between > 3 * len(ranked):
         return Order((), everything, "rejected: echo of the input")
     if outside:
         repairs.append(f"{outside} out of range")

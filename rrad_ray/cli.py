@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import sys
 import time
 from typing import Annotated, Any
@@ -75,6 +76,9 @@ for _stage, (_schema, _purpose) in STAGES.items():
 
 def main(*command: str) -> None:
     """The `rrad` command, or one of its stages for `jobs/`: a user's mistake is one line on stderr and exit code 2."""
+    # Read by OpenMP when torch loads, here and in the workers of a local cluster. Threads that spin while they wait
+    # made training ten times as slow when another process wanted one of two cores, and gained nothing on idle ones.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app([*command, *sys.argv[1:]])
     except RradError as error:

@@ -129,7 +129,7 @@ class JudgeConfig:
 
 @dataclass(frozen=True)
 class LabelConfig:
-    """Answers to targets. For `likelihood`: the fused teacher, a weighted sum of per-query z-scores."""
+    """Answers to targets. For `likelihood`: the fused teacher, per-query z-scores of a weighted sum of z-scores."""
 
     input: str
     output: str
@@ -162,6 +162,7 @@ class TrainConfig:
     weight_decay: float = 0.01
     warmup_steps: int = 30
     clip: float = 1.0
+    dropout: float = 0.0  # soft targets regularise enough; drawing masks costs a CPU more than half of its speed
     freeze_embeddings: bool = True
     dtype: str = "auto"  # bfloat16 where the hardware multiplies it; the optimizer keeps float32 either way
     eval_steps: int = 100  # dev nDCG@10 and a checkpoint every so many steps
@@ -176,6 +177,7 @@ class TrainConfig:
         _choose("dtype", self.dtype, ("auto", "bfloat16", "float32"))
         _require(self.docs_per_query >= 2, "docs_per_query", self.docs_per_query, "a rank loss needs two documents")
         _require(0 <= self.top_docs <= self.docs_per_query, "top_docs", self.top_docs, "at most docs_per_query")
+        _require(0 <= self.dropout < 1, "dropout", self.dropout, "must be in [0, 1)")
         for key in ("max_length", "queries_per_step", "eval_steps", "workers"):
             _require(getattr(self, key) >= 1, key, getattr(self, key), "must be at least 1")
         _require(bool(self.losses), "losses", self.losses, "weigh at least one loss, as in {ranknet: 1.0}")
@@ -240,9 +242,9 @@ class ServeConfig:
 
     def __post_init__(self) -> None:
         _require(1 <= self.port <= 65535, "port", self.port, "must be in 1..65535")
-        counts = ("replicas", "max_documents", "max_query_chars", "max_body_bytes", "batch_requests", "batch_documents")
-        for key in (*counts, "max_queued"):
+        limits = ("max_documents", "max_query_chars", "max_body_bytes", "max_queued")
+        for key in ("replicas", "batch_requests", "batch_documents", *limits):
             _require(getattr(self, key) >= 1, key, getattr(self, key), "must be at least 1")
         _require(self.batch_wait_s >= 0, "batch_wait_s", self.batch_wait_s, "must not be negative")
         _require(self.timeout_s > 0, "timeout_s", self.timeout_s, "must be positive")
-        _require(self.blocking or bool(self.probe), "probe", self.probe, "blocking=false needs a table to take a query from")
+        _require(self.blocking or bool(self.probe), "probe", self.probe, "blocking=false takes a query from it")

@@ -1,4 +1,4 @@
-"""What the judge is asked: listwise and likelihood prompts, and the plan of which documents to show in which order."""
+"""What the judge is asked: listwise and likelihood prompts, and the plan of which documents to show in what order."""
 
 from __future__ import annotations
 
@@ -49,13 +49,14 @@ def listwise(query: str, texts: Sequence[str]) -> list[dict[str, str]]:
     RRADistill sends one short list in one call; identifiers are 1-based, in the order shown.
     """
     passages = "\n".join(f"[{number}] {' '.join(text.split())}" for number, text in enumerate(texts, 1))
-    example = " > ".join(f"[{number}]" for number in (2, 1, 3)[: max(1, min(3, len(texts)))])
+    example = " > ".join(f"[{number}]" for number in (2, 1, 3) if number <= len(texts))
     return [
         {"role": "system", "content": "You rank passages by their relevance to a search query."},
         {
             "role": "user",
             "content": f"Search query: {query}\n\n{passages}\n\n"
-            f"Search query: {query}\nRank the {len(texts)} passages above by relevance to the search query, the most "
-            f"relevant first. Leave out passages that are not relevant. Answer with identifiers only, like {example}.",
+            f"Search query: {query}\nRank the {len(texts)} passages above by relevance to the search query, "
+            "the most relevant first. Leave out passages that are not relevant. "
+            f"Answer with identifiers only, like {example}.",
         },
     ]

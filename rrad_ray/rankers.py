@@ -13,9 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import normalizers
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+)
 
 from rrad_ray import prompts
 
@@ -63,7 +69,9 @@ class Ranker(nn.Module):
         """A fresh encoder student on a pretrained encoder; a head of its own is drawn at random."""
         tokenizer = AutoTokenizer.from_pretrained(source)
         options = {"num_hidden_layers": layers} if layers else {}
-        model = AutoModelForSequenceClassification.from_pretrained(source, num_labels=1, dtype=torch.float32, **options)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            source, num_labels=1, dtype=torch.float32, **options
+        )
         return cls._prepare(model, tokenizer, max_length)
 
     @classmethod
@@ -74,15 +82,15 @@ class Ranker(nn.Module):
         the last prompt token *is* an end-of-sequence token. It must not double as padding, or libraries differ
         about which token is the last one: the checkpoint gets a pad token of its own.
         """
-        tokenizer = AutoTokenizer.from_pretrained(source, add_prefix_space=True)
+        tokenizer = AutoTokenizer.from_pretrained(source)
         options = {"num_hidden_layers": layers} if layers else {}
-        model = AutoModelForSequenceClassification.from_pretrained(source, num_labels=1, dtype=torch.float32, **options)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            source, num_labels=1, dtype=torch.float32, **options
+        )
         tokenizer.add_special_tokens({"pad_token": PAD})
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         model.config.pad_token_id = tokenizer.pad_token_id
-        tokenizer.padding_side = "right"
-        _set_pair_template(tokenizer)
-        return cls._prepare(model, tokenizer, max_length)
+        return cls._prepare(model, _with_pair_template(tokenizer), max_length)
 
     @classmethod
     def _prepare(cls, model: Any, tokenizer: Any, max_length: int) -> Ranker:
@@ -94,7 +102,9 @@ class Ranker(nn.Module):
     def save(self, folder: str | Path, exact: Mapping[str, Tensor] | None = None) -> None:
         """A plain Hugging Face checkpoint folder, float32. `exact`: finer copies of this module's parameters."""
         fine = {name.removeprefix("model."): tensor for name, tensor in (exact or {}).items()}
-        weights = {name: fine.get(name, tensor).detach().float().cpu() for name, tensor in self.model.state_dict().items()}
+        weights = {
+            name: fine.get(name, tensor).detach().float().cpu() for name, tensor in self.model.state_dict().items()
+        }
         self.model.save_pretrained(folder, state_dict=weights)
         self.tokenizer.save_pretrained(folder)
         config = Path(folder) / "config.json"
@@ -146,19 +156,28 @@ class Ranker(nn.Module):
         return self.score_pairs([query] * len(texts), texts)
 
 
-def _set_pair_template(tokenizer: Any) -> None:
-    """Make `tokenizer(query, document)` write `Query: ...\\nDocument: ...<eos>`, in the saved tokenizer itself."""
+def _with_pair_template(tokenizer: Any) -> Any:
+    """A tokenizer that writes `Query: ...\\nDocument: ...<eos>` for `(query, document)`, by its saved files alone.
+
+    A plain one: a class such as Qwen2Tokenizer would set its own normalizer when loaded, and sentence-transformers
+    would wrap each pair in a chat template.
+    """
     pieces = {"[QUERY]": "Query:", "[DOCUMENT]": "\nDocument:"}
     special: list[Any] = [
         {"id": name, "ids": ids, "tokens": tokenizer.convert_ids_to_tokens(ids)}
         for name, text in pieces.items()
         for ids in [tokenizer(text, add_special_tokens=False)["input_ids"]]
     ]
-    end = tokenizer.eos_token
+    end, backend = tokenizer.eos_token, tokenizer.backend_tokenizer
     special.append((end, tokenizer.eos_token_id))
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+    backend.post_processor = TemplateProcessing(
         single=f"$A {end}", pair=f"[QUERY] $A [DOCUMENT]:1 $B:1 {end}:1", special_tokens=special
     )
+    space = normalizers.Prepend(" ")  # `Query: how`, not `Query:how`
+    backend.normalizer = normalizers.Sequence([backend.normalizer, space]) if backend.normalizer else space
+    names = {key: str(value) for key, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
+    inputs = ["input_ids", "attention_mask"]
+    return PreTrainedTokenizerFast(tokenizer_object=backend, padding_side="right", model_input_names=inputs, **names)
 
 
 class BiEncoder:

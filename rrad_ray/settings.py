@@ -74,19 +74,21 @@ def load(schema: type[C], path: str, overrides: Sequence[str] = ()) -> C:
 
     Raises `RradError` for an unknown key (naming the nearest), a wrong type, a missing or a forbidden value.
     """
-    return build(schema, OmegaConf.merge(read_yaml(path), dotlist(overrides)), path)
+    return build(schema, override(read_yaml(path), overrides), path)
 
 
-def dotlist(overrides: Sequence[str]) -> DictConfig:
-    """`["lr=1e-4", "gate.enabled=false"]` as a config."""
-    for override in overrides:
-        if "=" not in override:
-            raise RradError("config", override, "not of the form key=value", "write key=value")
+def override(node: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """The config with `["lr=1e-4", "gate.enabled=false", "worker={CPU: 2}"]` on top; a mapping replaces a mapping."""
+    for text in overrides:
+        key, equals, _ = text.partition("=")
+        if not equals or not key:
+            raise RradError("config", text, "not of the form key=value", "write key=value")
         try:
-            OmegaConf.from_dotlist([override])
+            given = OmegaConf.from_dotlist([text])
+            OmegaConf.update(node, key, OmegaConf.select(given, key), merge=False)
         except (YAMLError, OmegaConfBaseException) as error:
-            raise RradError("config", override, f"not a value: {_found(error)}", "quote it") from error
-    return OmegaConf.from_dotlist(list(overrides))
+            raise RradError("config", text, f"not a value: {_found(error)}", "quote it") from error
+    return node
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def load_pipeline(path: str, overrides: Sequence[str] = ()) -> tuple[dict[str, A
     A step's stage is its name, or its `stage:` key. Returns the variables and the steps. Raises `RradError` for an
     override of a variable or step that the file does not have.
     """
-    node, change = read_yaml(path), dotlist(overrides)
+    node, change = read_yaml(path), override(OmegaConf.create(), overrides)
     if not isinstance(node.get("steps"), DictConfig):
         raise RradError("config", path, "has no `steps:`", "list the stages to run under `steps:`")
     changed = change.get("steps", {})
@@ -117,7 +119,7 @@ def load_pipeline(path: str, overrides: Sequence[str] = ()) -> tuple[dict[str, A
                 near = difflib.get_close_matches(str(key), [str(name) for name in known], n=1)
                 hint = f"did you mean '{where}{near[0]}'?" if near else f"known: {', '.join(map(str, known))}"
                 raise RradError("config", path, f"unknown key '{where}{key}'", hint)
-    merged = OmegaConf.merge(node, change)
+    merged = override(node, overrides)
     try:
         values = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:

@@ -210,7 +210,9 @@ def fingerprint(uri: str, stage: str = "read") -> str:
     else:
         fs, path = filesystem(uri)
         try:
-            content = sorted((name.rpartition("/")[2], info["size"]) for name, info in fs.find(path, detail=True).items())
+            content = sorted(
+                (name.rpartition("/")[2], info["size"]) for name, info in fs.find(path, detail=True).items()
+            )
         except Exception as error:
             raise guard(stage, uri, error) from error
         if not content:
@@ -267,7 +269,9 @@ class Output:
         """The parts that an earlier, killed run of the same config has finished."""
         return part_names(self.uri, self.stage)
 
-    def write_part(self, name: str, rows: Sequence[Mapping[str, Any]], row: type | None = None, folder: str = "") -> None:
+    def write_part(
+        self, name: str, rows: Sequence[Mapping[str, Any]], row: type | None = None, folder: str = ""
+    ) -> None:
         """Write one part, whole or not at all. `name` as in `part_name(3)`."""
         place = join(self.uri, folder, name) if folder else join(self.uri, name)
         kind = row or self.row

@@ -14,8 +14,16 @@ from collections.abc import AsyncIterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, FailFast, Field, ValidationError
-from pydantic import WithJsonSchema as Schema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    FailFast,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
 
 RETRY_AFTER_S = 1
@@ -54,13 +62,8 @@ def _not_blank(value: str) -> str:
     return value
 
 
-Text = Annotated[
-    str,
-    BeforeValidator(_text),
-    Schema(
-        {"anyOf": [{"type": "string"}, {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}]}
-    ),
-]
+_OBJECT = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
+Text = Annotated[str, BeforeValidator(_text), WithJsonSchema({"anyOf": [{"type": "string"}, _OBJECT]})]
 
 
 class RerankRequest(BaseModel):
@@ -73,6 +76,12 @@ class RerankRequest(BaseModel):
     top_n: Annotated[int, Field(ge=1)] | None = None
     return_documents: bool | None = False
     model: str | None = None  # whatever a client sends: the endpoint has one model and says which in its answer
+
+
+def openapi() -> dict[str, Any]:
+    """`RerankRequest` for the endpoint's own documentation: the route reads the body itself, to bound it."""
+    content = {"application/json": {"schema": RerankRequest.model_json_schema()}}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 async def read(chunks: AsyncIterable[bytes], declared: str, limit: int) -> bytes:

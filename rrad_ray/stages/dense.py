@@ -62,7 +62,11 @@ def embed(
     began, late = time.monotonic(), 0
     for batch in vectors.iter_batches(batch_size=None, batch_format="numpy"):
         if result is None:  # the first batch waited for the actors
-            result, began, late = np.zeros((len(items), batch["vector"].shape[1]), np.float32), time.monotonic(), -len(batch["number"])
+            result, began, late = (
+                np.zeros((len(items), batch["vector"].shape[1]), np.float32),
+                time.monotonic(),
+                -len(batch["number"]),
+            )
         result[batch["number"]] = batch["vector"]
         late += len(batch["number"])
         progress.add(len(batch["number"]))

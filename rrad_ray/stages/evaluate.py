@@ -300,7 +300,9 @@ class Bench:
         for number in (*order[:2], order[-1]):
             row = self.test[number]
             tops = {
-                name: [row["doc_ids"][i] for i in np.argsort(-np.asarray(self.scores[name][number]), kind="stable")[:5]]
+                name: [
+                    row["doc_ids"][i] for i in np.argsort(-np.asarray(self.scores[name][number]), kind="stable")[:5]
+                ]
                 for name in (before, after)
             }
             grades = dict(zip(row["judged_ids"], row["judged_grades"], strict=True))

@@ -197,7 +197,9 @@ def _watched(rows: Iterator[dict[str, Any]], stall_s: float) -> Iterator[dict[st
             item = arrived.get(timeout=stall_s)
         except queue.Empty as error:
             found = f"no answer for {stall_s:.0f} s"
-            remedy = "look at the engine's log (ray logs), lower gpu_memory_utilization; run again: done parts are kept"
+            remedy = (
+                "look at the engine's log (ray logs), lower gpu_memory_utilization; run again: done parts are kept"
+            )
             raise RradError("judge", "engine", found, remedy) from error
         if item is None:
             return

@@ -72,5 +72,6 @@ def _labelled(
             out.quarantine(row["query_id"], status, row["response"])
             continue
         if weights:
-            targets = metrics.fuse(teacher.with_judge(row), weights)
+            # z-scored again: the targets' spread, which soft losses read, must not hang on the weights' sum
+            targets = metrics.zscores(metrics.fuse(teacher.with_judge(row), weights)).tolist()
         yield {**row, "targets": targets, "missing": missing, "parse_status": status}

@@ -56,9 +56,7 @@ class Order:
 
     def __init__(self, cfg: PrerankConfig, model: str, out: tables.Output) -> None:
         self.cfg, self.out = cfg, out
-        self.encoder = (
-            BiEncoder(model, max_length=cfg.max_length, batch_tokens=cfg.batch_tokens) if model else None
-        )
+        self.encoder = BiEncoder(model, max_length=cfg.max_length, batch_tokens=cfg.batch_tokens) if model else None
 
     def part(self, name: str) -> None:
         rows = [row for row in tables.read_part(self.cfg.input, name, Candidates, "prerank") if row["doc_ids"]]

@@ -14,7 +14,7 @@ import Stemmer
 from rrad_ray import metrics, tables
 from rrad_ray.config import RetrieveConfig
 from rrad_ray.errors import RradError
-from rrad_ray.formats import Collection, Query, read_collection, read_trec_run
+from rrad_ray.formats import Query, read_collection, read_trec_run
 from rrad_ray.progress import Progress
 from rrad_ray.rows import Candidates
 from rrad_ray.stages import dense
@@ -87,7 +87,9 @@ class FirstStage:
 
     def lexical(self, text: str) -> np.ndarray:
         """BM25 scores of all documents, (D,)."""
-        tokens = bm25s.tokenize([text], stopwords="en", stemmer=self.stemmer, show_progress=False, return_ids=False)[0]
+        tokens = bm25s.tokenize([text], stopwords="en", stemmer=self.stemmer, show_progress=False, return_ids=False)[
+            0
+        ]
         # bm25s cannot score a query none of whose words it has indexed.
         known = [token for token in tokens if token in self.bm25.vocab_dict]
         return self.bm25.get_scores(known) if known else np.zeros(len(self.ids), dtype=np.float32)

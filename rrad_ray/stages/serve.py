@@ -1,6 +1,6 @@
 """serve: the winner behind Ray Serve, `POST /rerank` in Cohere's and Jina's format (wire.py) and `GET /healthz`.
 
-Concurrent requests share forward passes. A replica answers up to `max_queued` requests at a time and tells the others
+Concurrent requests share forward passes. A replica takes up to `max_queued` requests at a time and tells the others
 to come back. On a cluster of your own, `serve deploy cluster/serve.yaml` runs the same application from `build`.
 """
 
@@ -12,6 +12,7 @@ import json
 import logging
 import math
 import os
+import signal
 import socket
 import time
 import urllib.request
@@ -34,6 +35,7 @@ from rrad_ray.stages import cluster
 NAME = "rerank"
 LEAST_PROBE_DOCS = 5
 SPARE = 64  # requests beyond max_queued that reach a replica: it refuses them itself and still answers /healthz
+BURST = 1000  # requests that Serve's proxy holds for replicas that do not take them; more get its own, plain 503
 WARM_UP = wire.RerankRequest(query="is the model ready", documents=["yes", "It has been loaded, and now it scores."])
 
 logger = logging.getLogger("ray.serve")
@@ -83,7 +85,6 @@ class Scorer:
         return [len(pair["input_ids"]) for pair in self.ranker.encode(queries, texts)]
 
 
-@serve.deployment
 @serve.ingress(api)
 class Endpoint:
     """One replica: the model and its HTTP routes."""
@@ -95,14 +96,13 @@ class Endpoint:
         device = "cuda" if cfg.worker.get("GPU") else "cpu"
         ranker = Ranker.load(models.resolve(checkpoint, "serve"), device=device)
         self.scorer = Scorer(ranker, cfg.batch_documents)
-        self.batch.set_max_batch_size(cfg.batch_requests)
-        self.batch.set_batch_wait_timeout_s(cfg.batch_wait_s)
+        together = serve.batch(max_batch_size=cfg.batch_requests, batch_wait_timeout_s=cfg.batch_wait_s)
+        self.scores = together(self.scores_of_batch)
         for found in self.scorer([WARM_UP]):
             if isinstance(found, Exception):
                 raise found
 
-    @serve.batch
-    async def batch(self, requests: list[wire.RerankRequest]) -> list[wire.Scores | Exception]:
+    async def scores_of_batch(self, requests: list[wire.RerankRequest]) -> list[wire.Scores | Exception]:
         # In a thread: the event loop goes on answering /healthz and reading the requests of the next batch.
         return await asyncio.to_thread(self.scorer, requests)
 
@@ -111,9 +111,9 @@ class Endpoint:
         """Answers once the model is loaded and has scored something."""
         return {"status": "ok", "model": self.name}
 
-    @api.post("/rerank", response_model_exclude_none=True, openapi_extra=wire.REQUEST_SCHEMA)
-    @api.post("/v1/rerank", response_model_exclude_none=True, openapi_extra=wire.REQUEST_SCHEMA)
-    @api.post("/v2/rerank", response_model_exclude_none=True, openapi_extra=wire.REQUEST_SCHEMA)
+    @api.post("/rerank", response_model_exclude_none=True, openapi_extra=wire.openapi())
+    @api.post("/v1/rerank", response_model_exclude_none=True, openapi_extra=wire.openapi())
+    @api.post("/v2/rerank", response_model_exclude_none=True, openapi_extra=wire.openapi())
     async def rerank(self, request: Request) -> wire.RerankAnswer:
         """Documents best first; `relevance_score` is the sigmoid of the model's raw score."""
         with self._place():
@@ -121,7 +121,7 @@ class Endpoint:
             body = await wire.read(request.stream(), declared, self.cfg.max_body_bytes)
             limits = {"max_documents": self.cfg.max_documents, "max_query_chars": self.cfg.max_query_chars}
             asked = wire.parse(body, **limits)
-            found = await self.batch(asked)
+            found = await self.scores(asked)
             if isinstance(found, Exception):
                 logger.error("a request could not be scored", exc_info=found)
                 raise wire.Refused(500, "model", f"could not score this request ({type(found).__name__})")
@@ -131,7 +131,9 @@ class Endpoint:
     def _place(self) -> Iterator[None]:
         """A place among the waiting; `Refused` if all are taken."""
         if self.waiting >= self.cfg.max_queued:
-            raise wire.Refused(503, "requests", f"{self.waiting} are waiting, at most {self.cfg.max_queued} (max_queued)")
+            raise wire.Refused(
+                503, "requests", f"{self.waiting} are waiting, at most {self.cfg.max_queued} (max_queued)"
+            )
         self.waiting += 1
         try:
             yield
@@ -142,21 +144,22 @@ class Endpoint:
 def application(cfg: ServeConfig) -> Application:
     """The Serve application of a config. Raises `RradError` if its input holds no ranker."""
     checkpoint, name = find(cfg.input)
-    deployment = Endpoint.options(
+    deployment = serve.deployment(
+        name="Endpoint",
         num_replicas=cfg.replicas,
         ray_actor_options=cluster.resources(cfg.worker),
         max_ongoing_requests=cfg.max_queued + SPARE,
-        max_queued_requests=cfg.max_queued,
+        max_queued_requests=BURST,
         backpressure_config=BackpressureConfig(retry_after_s=wire.RETRY_AFTER_S),
         max_constructor_retry_count=2,
         graceful_shutdown_wait_loop_s=0.2,
         logging_config=LoggingConfig(log_level="WARNING"),
-    )
+    )(Endpoint)
     return deployment.bind(cfg, checkpoint, name)
 
 
 def build(args: dict[str, Any]) -> Application:
-    """What `serve deploy` calls: `args` has the keys of `ServeConfig`. Host and port are Serve's `http_options` there."""
+    """For `serve deploy`: `args` has the keys of `ServeConfig`, whose host, port and timeout do not count there."""
     return application(settings.build(ServeConfig, args, "serve deploy: args"))
 
 
@@ -219,11 +222,12 @@ def start(cfg: ServeConfig) -> str:
         serve.start(http_options=http, logging_config=LoggingConfig(log_level="WARNING"))
         serve.run(app, name=NAME, route_prefix="/")
         call(f"{url}/healthz", None, cfg.timeout_s)
-    except BaseException as error:
+    except Exception as error:
+        found = f"the endpoint did not start ({reason(error)})"
         stop()
-        if isinstance(error, Exception):
-            reason = " ".join(str(error).split())[-300:]
-            raise RradError("serve", url, f"the endpoint did not start ({reason})", "see above, and the replica's log") from error
+        raise RradError("serve", url, found, "mend that and start it again") from error
+    except BaseException:
+        stop()
         raise
     print(f"[serve] {url}/rerank", flush=True)
     return url
@@ -232,6 +236,16 @@ def start(cfg: ServeConfig) -> str:
 def stop() -> None:
     """Ends the endpoint and Serve; requests in progress are answered first."""
     serve.shutdown()
+
+
+def reason(error: Exception) -> str:
+    """Why the endpoint did not start: the last line of the replica's traceback, else the error's."""
+    with contextlib.suppress(Exception):
+        deployments = serve.status().applications[NAME].deployments.values()
+        lines = [line.strip() for deployment in deployments for line in deployment.message.splitlines()]
+        causes = [line for line in lines if line.partition(":")[0].endswith(("Error", "Exception"))]
+        return causes[-1]
+    return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
 
 
 def claim(host: str, port: int) -> str:
@@ -247,7 +261,9 @@ def claim(host: str, port: int) -> str:
 
 
 def stay(url: str) -> None:
-    """Prints how to ask, then waits for Ctrl-C."""
+    """Prints how to ask, then waits for Ctrl-C or for SIGTERM, which is how containers are stopped."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     body = json.dumps({"query": "how to open a file", "documents": ["open(path) opens a file", "len(x) is a length"]})
     print(f"[serve] try: curl -s {url}/rerank -d '{body}'\n[serve] Ctrl-C ends it", flush=True)
     with contextlib.suppress(KeyboardInterrupt):

@@ -129,7 +129,9 @@ def test_a_missing_file_a_folder_and_a_binary_file_are_named(tmp_path: Path) -> 
 
 
 def test_a_config_that_a_program_makes_is_checked_in_the_same_way() -> None:
-    assert settings.build(RetrieveConfig, {"data": "d", "output": "o", "queries": {"dev": 3}}, "x").queries == {"dev": 3}
+    assert settings.build(RetrieveConfig, {"data": "d", "output": "o", "queries": {"dev": 3}}, "x").queries == {
+        "dev": 3
+    }
     with pytest.raises(RradError, match=r"here: .*queries='tset'"):
         settings.build(RetrieveConfig, {"data": "d", "output": "o", "queries": {"tset": 3}}, "here")
 

@@ -34,7 +34,9 @@ def beir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for split in ("train", "dev", "test", "unlabelled"):
         chosen += [query for query in collection.queries if query.split == split][:24]
     wanted = {doc_id for query in chosen for doc_id in query.judged}
-    ids = sorted(wanted) + [doc_id for doc_id in sorted(collection.corpus) if doc_id not in wanted][: 400 - len(wanted)]
+    ids = (
+        sorted(wanted) + [doc_id for doc_id in sorted(collection.corpus) if doc_id not in wanted][: 400 - len(wanted)]
+    )
     folder = tmp_path_factory.mktemp("beir")
     corpus = [json.dumps({"_id": doc_id, "title": "", "text": collection.corpus[doc_id]}) for doc_id in ids]
     (folder / "corpus.jsonl").write_text("\n".join(corpus))

@@ -20,7 +20,12 @@ from rrad_ray.stages import judge, label
 
 ENGINE = {
     "worker": {"CPU": 1},
-    "engine_kwargs": {"dtype": "bfloat16", "enforce_eager": True, "max_model_len": 512, "max_num_batched_tokens": 2048},
+    "engine_kwargs": {
+        "dtype": "bfloat16",
+        "enforce_eager": True,
+        "max_model_len": 512,
+        "max_num_batched_tokens": 2048,
+    },
     "engine_env": {
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",

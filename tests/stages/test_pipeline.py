@@ -25,8 +25,7 @@ SMALL = [
     "dev=24",
     "test=24",
     "doc_tokens=32",
-    "steps.retrieve.bm25_depth=4",
-    "steps.retrieve.dense_depth=4",
+    "depth=4",
     "steps.judge.gate.min_queries=5",
     "steps.judge.gate.enabled=false",
     "steps.encoder.layers=2",
@@ -107,7 +106,9 @@ def test_both_students_load_in_plain_transformers(job: tuple[Path, str]) -> None
         assert model(**tokens).logits.shape == (1, 1)
 
 
-def test_the_same_command_again_has_nothing_to_do_and_a_changed_one_is_refused(job: tuple[Path, str], beir: Path) -> None:
+def test_the_same_command_again_has_nothing_to_do_and_a_changed_one_is_refused(
+    job: tuple[Path, str], beir: Path
+) -> None:
     out, _ = job
     arguments = ["run", "configs/beir/pipeline.yaml", f"data={beir}", f"out={out}", *SMALL]
     again = rrad(*arguments, f"steps.serve.port={_free_port()}", timeout_s=120)

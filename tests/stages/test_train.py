@@ -17,7 +17,14 @@ from rrad_ray.rankers import Ranker
 from rrad_ray.rows import Candidates, Labels
 from rrad_ray.stages import train
 
-SMALL = {"layers": 2, "max_length": 48, "queries_per_step": 4, "docs_per_query": 4, "top_docs": 2, "worker": {"CPU": 1}}
+SMALL = {
+    "layers": 2,
+    "max_length": 48,
+    "queries_per_step": 4,
+    "docs_per_query": 4,
+    "top_docs": 2,
+    "worker": {"CPU": 1},
+}
 
 
 @pytest.fixture(scope="module")
