@@ -25,6 +25,14 @@ STAGES: dict[str, tuple[type, str]] = {
     "select": (config.SelectConfig, "the best student inside the latency budget"),
     "serve": (config.ServeConfig, "the winner behind Ray Serve: POST /rerank"),
 }
+# What Ray's and vLLM's workers say on every run and no user can act on; a failure reaches the user as an error.
+CHATTER = (
+    "Elapsed time for batch|Failed to query Ray Train|ServeController.graceful_shutdown|cloud storage mirror|"
+    "Loading safetensors|core_worker.cc|NUMA binding|Max pending requests|Downloading model|Failed to convert column|"
+    "Checkpoint successfully|Reporting training result|Setting up process group|worker group|Requesting resources|"
+    "Loading weights|logging.cc|world_rank=|LOAD REPORT|MISSING|UNEXPECTED|WARNING|^INFO|"
+    r"^\s*$|EngineCore pid=\d+\)\s*$"
+)
 app = typer.Typer(
     help="Distil an LLM's ranking ability into a re-ranker you can afford to serve.\n\n"
     "Start with `rrad run configs/demo/pipeline.yaml`. A stage takes a YAML file and key=value overrides, as in "
@@ -50,7 +58,9 @@ def run_pipeline(path: str, overrides: list[str]) -> list[str]:
             near = difflib.get_close_matches(step.stage, STAGES, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(STAGES)}"
             raise RradError("config", f"{path}: steps.{step.name}", f"no stage '{step.stage}'", hint)
-    built = [(step, settings.build(STAGES[step.stage][0], step.values, f"{path}: {step.name}")) for step in steps]
+    built: list[tuple[settings.Step, Any]] = [
+        (step, settings.build(STAGES[step.stage][0], step.values, f"{path}: {step.name}")) for step in steps
+    ]
     uris, began = [], time.monotonic()
     for number, (step, cfg) in enumerate(built, 1):
         took = time.monotonic() - began
@@ -75,10 +85,11 @@ for _stage, (_schema, _purpose) in STAGES.items():
 
 
 def main(*command: str) -> None:
-    """The `rrad` command, or one of its stages for `jobs/`: a user's mistake is one line on stderr and exit code 2."""
+    """The `rrad` command, or one of its stages for `jobs/`: a mistake is one line on stderr and exit code 2."""
     # Read by OpenMP when torch loads, here and in the workers of a local cluster. Threads that spin while they wait
     # made training ten times as slow when another process wanted one of two cores, and gained nothing on idle ones.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", CHATTER)  # read by Ray when it is imported
     try:
         app([*command, *sys.argv[1:]])
     except RradError as error:

@@ -1,4 +1,4 @@
-"""The one training loop: `fit(ranker, batches, cfg, worker)`. Ray Train fills a `Worker`; a bare box makes one by hand."""
+"""The one training loop: `fit(ranker, batches, ..., worker)`. Ray Train fills a `Worker`; a bare box makes one."""
 
 from __future__ import annotations
 
@@ -93,7 +93,9 @@ class MasterAdamW:
 
 def _groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
     """Trainable weights: the head's, matrices (decayed), and biases and norms (not decayed)."""
-    head, matrices, vectors = [], [], []
+    head: list[nn.Parameter] = []
+    matrices: list[nn.Parameter] = []
+    vectors: list[nn.Parameter] = []
     for name, weight in model.named_parameters():
         if not weight.requires_grad:
             continue

@@ -33,7 +33,7 @@ def row_ndcg(row: Mapping[str, Any], scores: Sequence[float], k: int = 10) -> fl
 
 
 def pair_counts(scores: Sequence[float], grades: Sequence[int]) -> tuple[float, float]:
-    """Concordant and discordant pairs among documents of one query with different grades; a tied score is half each."""
+    """Concordant and discordant pairs among one query's documents of different grades; a tied score is half each."""
     gaps = np.sign(np.subtract.outer(np.asarray(grades, float), np.asarray(grades, float)))
     differences = np.subtract.outer(np.asarray(scores, float), np.asarray(scores, float))
     values = differences[gaps > 0]
@@ -48,7 +48,7 @@ def pnr(counts: Sequence[tuple[float, float]]) -> float:
 
 
 def interval(values: Sequence[Any], statistic: Any = np.mean, seed: int = 0) -> tuple[float, float]:
-    """95 % bootstrap percentile interval of a statistic over queries. `values`: (Q,) or (Q, C); axis 0 is resampled."""
+    """95 % bootstrap percentile interval of a statistic over queries. `values`: (Q,) or (Q, C); axis 0 resampled."""
     data = np.asarray(values, dtype=float)
     picks = np.random.default_rng(seed).integers(0, len(data), size=(2000, len(data)))
     low, high = np.percentile([statistic(data[pick]) for pick in picks], [2.5, 97.5])
@@ -80,7 +80,11 @@ def zscores(values: Sequence[float]) -> np.ndarray:
 
 def fuse(scores: Mapping[str, Sequence[float]], weights: Mapping[str, float]) -> list[float]:
     """Weighted sum of per-query z-scores, (N,). Raises `KeyError` for a weight without scores."""
-    return [float(value) for value in sum(weight * zscores(scores[name]) for name, weight in weights.items())]
+    return _mix({name: zscores(scores[name]) for name in weights}, weights).tolist()
+
+
+def _mix(normal: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np.ndarray:
+    return np.sum([weight * normal[name] for name, weight in weights.items()], axis=0)
 
 
 def fit_weights(
@@ -97,8 +101,8 @@ def fit_weights(
         if max(grid) == 0 or 1.0 not in grid:
             continue
         weights = dict(zip(names, grid, strict=True))
-        mixed = [sum(weight * z[name] for name, weight in weights.items()) for z in normal]
-        mean = float(np.mean([row_ndcg(row, mix) for row, mix in zip(rows, mixed, strict=True)]))
+        mixed = [row_ndcg(row, _mix(z, weights).tolist()) for row, z in zip(rows, normal, strict=True)]
+        mean = float(np.mean(mixed))
         if mean > best[1] + 1e-9:
             best = (weights, mean)
     return best

@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from rrad_ray import tables
 from rrad_ray.errors import RradError
@@ -35,6 +36,7 @@ def resolve(model: str, stage: str = "model") -> str:
     if model.startswith("s3://"):
         return _download(model, stage)
     if os.path.isdir(model):
+        model = os.path.abspath(model)  # workers may stand elsewhere
         # The output of train keeps its checkpoint in `model/`.
         return os.path.join(model, "model") if os.path.isfile(os.path.join(model, "model", "config.json")) else model
     if model.startswith((".", "/", "~")) or model.count("/") != 1:
@@ -87,9 +89,10 @@ def _smollm2(stage: str) -> str:
     print(f"[{stage}] converting {source.name} once (about 15 s)", flush=True)
     folder, name = str(source.parent), source.name
     dequantize = GgufConfig(dequantize=True)
-    model = AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         folder, gguf_file=name, dtype=torch.float32, quantization_config=dequantize
-    ).to(torch.bfloat16)
+    )
+    model = model.to(torch.bfloat16)
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -190,6 +190,7 @@ class BiEncoder:
         self.model = SentenceTransformer(source, device=device, model_kwargs={"dtype": dtype_of(dtype, device)})
         self.model.max_seq_length = max_length
         self.batch_size = max(1, batch_tokens // max_length)
+        self.size = int(self.model.get_embedding_dimension() or 0)
 
     def queries(self, texts: Sequence[str]) -> Any:
         """Unit vectors (T, D), float32 NumPy."""

@@ -15,6 +15,7 @@ import errno
 import hashlib
 import importlib.metadata
 import json
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args, get_origin, get_type_hints
@@ -51,6 +52,11 @@ def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
 def join(uri: str, *names: str) -> str:
     """`join("s3://b/t", "part")` -> `s3://b/t/part`; the same for local paths."""
     return "/".join([uri.rstrip("/"), *names])
+
+
+def absolute(uri: str) -> str:
+    """The same place for a process with another working directory."""
+    return uri if "://" in uri else os.path.abspath(uri)
 
 
 def guard(stage: str, place: str, error: Exception) -> RradError:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the `rrad` command does, before torch is imported
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 BUCKET = "rrad"
 _numbers = itertools.count()

@@ -100,3 +100,21 @@ def test_the_lock_holds_everything_that_the_project_asks_for() -> None:
         for line in (ROOT / "locks" / "cpu.txt").read_text(encoding="utf-8").splitlines()
     }
     assert wanted <= locked
+
+
+@pytest.mark.parametrize(
+    ("name", "definition"),
+    [("raycluster.yaml", "ray.io_rayclusters.yaml"), ("rayjob-judge.yaml", "ray.io_rayjobs.yaml")],
+)
+def test_kuberay_takes_the_cluster_files(name: str, definition: str) -> None:
+    import jsonschema
+
+    place = ROOT.parent / "shared" / "data" / "kuberay" / definition
+    if not place.is_file():
+        pytest.skip(f"KubeRay's {definition} is not on this machine")
+    document = yaml.safe_load((ROOT / "cluster" / name).read_text(encoding="utf-8"))
+    versions = yaml.safe_load(place.read_text(encoding="utf-8"))["spec"]["versions"]
+    [schema] = [v["schema"]["openAPIV3Schema"] for v in versions if f"ray.io/{v['name']}" == document["apiVersion"]]
+    jsonschema.validate(document, schema)
+    known = schema["properties"]["spec"]["properties"]
+    assert set(document["spec"]) <= set(known), "a field that KubeRay does not know"

@@ -14,8 +14,9 @@ from rrad_ray.errors import RradError
 
 # Small machines run several light actors beside a heavy one; they wait more than they work.
 LEAST_CPUS = 4
-# On the terminal our progress lines stand alone; Ray and the libraries log to their files. Inherited by the workers of
-# a local cluster, as is OMP_NUM_THREADS: one heavy actor runs at a time there, and it may use every core.
+LOCAL = "rrad_local"  # a resource that marks the cluster that `start` makes
+# On the terminal our progress lines stand alone; Ray and the libraries log to their files. The workers of a local
+# cluster inherit these, and OMP_NUM_THREADS: one heavy actor runs at a time there, and it may use every core.
 QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
     "TQDM_DISABLE": "1",
@@ -32,7 +33,7 @@ def start() -> None:
     options: dict[str, Any] = {}
     if local:
         cores = os.cpu_count() or 1
-        options = {"num_cpus": max(LEAST_CPUS, cores), "include_dashboard": False}
+        options = {"num_cpus": max(LEAST_CPUS, cores), "include_dashboard": False, "resources": {LOCAL: 1}}
         for name, value in (QUIET | {"OMP_NUM_THREADS": str(cores)}).items():
             os.environ.setdefault(name, value)
     ray.init(logging_level=logging.WARNING, log_to_driver=True, **options)
@@ -68,10 +69,8 @@ def end_orphans(mark: str, output: str) -> None:
 
 
 def _can_grow() -> bool:
-    """Whether an autoscaler may add nodes."""
-    from ray._private import worker
-
-    return bool(worker.global_worker.gcs_client.internal_kv_get(b"__autoscaling_config", None, None))
+    """Whether an autoscaler may add nodes: true of every cluster but the local one that `start` makes."""
+    return LOCAL not in ray.cluster_resources()
 
 
 class PartActor:
@@ -97,7 +96,7 @@ def map_parts(
     start()
     parts = ray.data.from_items([{"name": name} for name in names], override_num_blocks=len(names))
     done = parts.map(
-        PartActor,
+        PartActor,  # type: ignore[arg-type]  # an actor class
         fn_constructor_args=(work, dict(options)),
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers),
         num_cpus=cpus,

@@ -26,7 +26,7 @@ class Embed:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         texts, is_query = batch["text"], batch["is_query"].astype(bool)
-        vectors = np.zeros((len(texts), self.encoder.model.get_embedding_dimension()), dtype=np.float32)
+        vectors = np.zeros((len(texts), self.encoder.size), dtype=np.float32)
         for kind, encode in ((True, self.encoder.queries), (False, self.encoder.documents)):
             if (is_query == kind).any():
                 vectors[is_query == kind] = encode(texts[is_query == kind])
@@ -57,19 +57,15 @@ def embed(
         fn_constructor_kwargs={"source": source, "max_length": cfg.max_length, "batch_tokens": cfg.batch_tokens},
         num_cpus=1,
     )
-    result: np.ndarray | None = None
-    progress = Progress("dense", len(items), "texts")
+    rest = iter(vectors.iter_batches(batch_size=None, batch_format="numpy"))
+    first = next(rest)  # it waited for the actors: what comes after it tells the speed
+    result = np.zeros((len(items), first["vector"].shape[1]), np.float32)
+    result[first["number"]] = first["vector"]
     began, late = time.monotonic(), 0
-    for batch in vectors.iter_batches(batch_size=None, batch_format="numpy"):
-        if result is None:  # the first batch waited for the actors
-            result, began, late = (
-                np.zeros((len(items), batch["vector"].shape[1]), np.float32),
-                time.monotonic(),
-                -len(batch["number"]),
-            )
+    progress = Progress("dense", len(items), "texts", done=len(first["number"]))
+    for batch in rest:
         result[batch["number"]] = batch["vector"]
         late += len(batch["number"])
         progress.add(len(batch["number"]))
-    assert result is not None
-    per_s = (late + 0.0) / max(time.monotonic() - began, 1e-9) if late > 0 else 0.0
+    per_s = late / (time.monotonic() - began) if late else 0.0
     return result[: len(documents)], result[len(documents) :], per_s

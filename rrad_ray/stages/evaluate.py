@@ -22,7 +22,7 @@ from rrad_ray.progress import Progress
 from rrad_ray.rankers import LikelihoodRanker, Ranker
 from rrad_ray.rows import Candidates, Labels, Ranking
 
-Row = dict[str, Any]
+Row = Mapping[str, Any]
 Scores = list[list[float]]  # one list per query, in the row's document order
 SEARCH = "one search over the whole collection"
 RERANK = "re-ranking {docs} documents given as text"
@@ -35,7 +35,7 @@ def run(cfg: EvaluateConfig) -> str:
     if out.finished:
         return out.uri
     rows = list(tables.read(cfg.input, Candidates, "evaluate"))
-    test, dev = teacher.judged(rows, cfg.split), teacher.judged(rows, cfg.dev)
+    test, dev = [list(teacher.judged(rows, split)) for split in (cfg.split, cfg.dev)]
     if not test:
         found = f"no query of split '{cfg.split}' has a relevant document"
         raise RradError("evaluate", cfg.input, found, "give qrels for it, or name another split")
@@ -59,7 +59,7 @@ def quality(rows: Sequence[Row], scores: Scores) -> dict[str, list[float]]:
         judged = zip(row["judged_ids"], row["judged_grades"], strict=True)
         qrels += [ir_measures.Qrel(row["query_id"], doc_id, grade) for doc_id, grade in judged]
         # trec_eval breaks ties by document id; ours is the row's order, made explicit here.
-        order = np.argsort(-np.asarray(values), kind="stable")
+        order = _order(values)
         ranking += [
             ir_measures.ScoredDoc(row["query_id"], row["doc_ids"][index], -float(place))
             for place, index in enumerate(order)
@@ -216,9 +216,10 @@ class Bench:
 
     def rankings(self, system: Mapping[str, Any]) -> list[Row]:
         """Rows of the rankings table for one system."""
-        name, rows = system["system"], []
+        name = system["system"]
+        rows: list[Row] = []
         for number, (row, scores) in enumerate(zip(self.test, self.scores[name], strict=True)):
-            order = np.argsort(-np.asarray(scores), kind="stable")
+            order = _order(scores)
             rows.append(
                 {
                     "system": name,
@@ -300,10 +301,7 @@ class Bench:
         for number in (*order[:2], order[-1]):
             row = self.test[number]
             tops = {
-                name: [
-                    row["doc_ids"][i] for i in np.argsort(-np.asarray(self.scores[name][number]), kind="stable")[:5]
-                ]
-                for name in (before, after)
+                name: [row["doc_ids"][i] for i in _order(self.scores[name][number])[:5]] for name in (before, after)
             }
             grades = dict(zip(row["judged_ids"], row["judged_grades"], strict=True))
             examples.append({"query": row["query"], "before": tops[before], "after": tops[after], "grades": grades})
@@ -313,6 +311,11 @@ class Bench:
 def both_by(name: str, both: Sequence[Scores]) -> tuple[dict[str, Scores], dict[str, Scores]]:
     """A student's test and dev scores, each by its name."""
     return {name: both[0]}, {name: both[1]}
+
+
+def _order(scores: Sequence[float]) -> Any:
+    """Places of the documents, best first; ties keep the row's order."""
+    return np.argsort(-np.asarray(scores), kind="stable")
 
 
 def _summary(values: Sequence[Any], statistic: Callable[[Any], float], seed: int) -> dict[str, float | None]:
@@ -325,10 +328,10 @@ def _summary(values: Sequence[Any], statistic: Callable[[Any], float], seed: int
 def _first_manifest(uri: str) -> dict[str, Any]:
     """The manifest of the retrieve stage that these candidates come from, through prerank if need be."""
     manifest = tables.read_manifest(uri, "evaluate")
-    while manifest["stage"] != "retrieve" and tables.exists(manifest["config"].get("input", "") or "."):
-        parent = manifest["config"].get("input")
+    while manifest["stage"] != "retrieve":
+        parent = manifest["config"].get("input", "")
         if not parent or not tables.exists(tables.join(parent, tables.MANIFEST)):
-            break
+            return {}  # candidates from elsewhere: nothing is known of the first stage's cost
         manifest = tables.read_manifest(parent, "evaluate")
     return manifest
 

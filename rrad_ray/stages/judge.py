@@ -251,7 +251,7 @@ class Plan:
                 for span in self.likelihood(row["query"], row["texts"])
             ]
         docs = self.tokenizer(row["texts"], add_special_tokens=False)["input_ids"]
-        texts = [self.tokenizer.decode(docs[index][: self.cfg.doc_tokens]) for index in shown(row, self.cfg)]
+        texts = [str(self.tokenizer.decode(docs[index][: self.cfg.doc_tokens])) for index in shown(row, self.cfg)]
         chat = self.tokenizer.apply_chat_template(
             prompts.listwise(row["query"], texts), tokenize=False, add_generation_prompt=True
         )

@@ -1,7 +1,8 @@
-"""train: distil a student from labels under Ray Train. All training is `fit.fit`; this file only hands it a worker."""
+"""train: distil a student from labels under Ray Train. All training is `fit.fit`; this file hands it a worker."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
@@ -19,7 +20,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from rrad_ray import losses, models, tables, teacher
 from rrad_ray.config import TrainConfig
 from rrad_ray.errors import RradError
-from rrad_ray.fit import STATE, Data, Worker, fit
+from rrad_ray.fit import STATE, Data, Report, Worker, fit
 from rrad_ray.rankers import Ranker
 from rrad_ray.rows import Labels
 from rrad_ray.stages import cluster
@@ -43,9 +44,12 @@ def run(cfg: TrainConfig) -> str:
     cluster.start()
     cluster.require("train", cfg.worker, cfg.workers)
     logging.getLogger("ray.train").setLevel(logging.WARNING)
-    result = _trainer(cfg, source).fit()
-    if result.error:
-        raise RradError("train", cfg.output, _cause(result.error), "mend the cause; run again to go on")
+    # Ray Train's workers have a working directory of their own.
+    there = dataclasses.replace(cfg, input=tables.absolute(cfg.input), output=tables.absolute(cfg.output))
+    try:
+        result = _trainer(there, source).fit()
+    except ray.train.TrainingFailedError as error:
+        raise RradError("train", cfg.output, _cause(error), "mend the cause; run again to go on") from error
     facts = _keep(cfg, result)
     return out.commit(queries=rows, **facts)
 
@@ -103,7 +107,7 @@ def _resume(scratch: Path) -> Path | None:
     return Path(checkpoint.to_directory(str(scratch)))
 
 
-def _reporter(cfg: TrainConfig) -> Callable[[dict[str, float], Callable[[Path], None] | None], None]:
+def _reporter(cfg: TrainConfig) -> Report:
     """Metrics to the terminal and the history file; those of a checkpoint to Ray Train, from every worker."""
     rank = ray.train.get_context().get_world_rank()
     place = tables.join(cfg.output, "history.json")

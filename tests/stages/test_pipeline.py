@@ -21,6 +21,7 @@ from rrad_ray.stages import evaluate, label, prerank, retrieve, select
 from .conftest import ROOT, rrad
 
 SMALL = [
+    "train=0",
     "unlabelled=24",
     "dev=24",
     "test=24",
@@ -226,7 +227,7 @@ def test_evaluate_without_judgments_and_select_without_budget_say_what_is_wrong(
     out, _ = job
     with pytest.raises(RradError, match="no query of split 'unlabelled' has a relevant document"):
         evaluate.run(EvaluateConfig(input=f"{out}/short", output=f"{tmp_path}/none", split="unlabelled"))
-    with pytest.raises(RradError, match="no student keeps p99 <= 0.001 ms"):
+    with pytest.raises(RradError, match=r"no student keeps p99 <= 0\.001 ms"):
         select.run(SelectConfig(input=f"{out}/report", output=f"{tmp_path}/winner", max_p99_ms=0.001))
 
 
