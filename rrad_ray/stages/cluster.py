@@ -22,6 +22,7 @@ QUIET = {
     "TQDM_DISABLE": "1",
     "RAY_LOG_TO_DRIVER_EVENT_LEVEL": "FATAL",
     "VLLM_LOGGING_LEVEL": "ERROR",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # it prints every line of a worker twice
 }
 
 

@@ -71,13 +71,13 @@ def _commit(cfg: JudgeConfig, out: tables.Output, check: Gate, names: list[str])
     """Counts over the whole output, also what earlier, killed runs have written; then the manifest."""
     counts = {"rows": 0, "prompt_tokens": 0, "generated_tokens": 0, "labels": 0}
     for name in names:
-        rows = tables.read_part(out.uri, name, Judgment)
+        rows = tables.read_part(out.uri, name, Judgment, "judge")
         counts["rows"] += len(rows)
         counts["labels"] += sum(len(row["doc_ids"]) for row in rows)
         counts["prompt_tokens"] += sum(row["prompt_tokens"] for row in rows)
         counts["generated_tokens"] += sum(row["generated_tokens"] for row in rows)
         kept = {row["query_id"] for row in rows}
-        for row in tables.read_part(cfg.input, name, Candidates):
+        for row in tables.read_part(cfg.input, name, Candidates, "judge"):
             if row["query_id"] not in kept and row["query_id"] not in {item["id"] for item in out.quarantined}:
                 out.quarantine(row["query_id"], "engine error: set aside by an earlier run", row["query"])
     seen = counts["rows"] + len(out.quarantined)
@@ -101,7 +101,7 @@ class Gate:
         self.waiting -= set(done)
         if self.waiting or self.found or not self.dev:
             return
-        rows = [row for name in self.dev for row in tables.read_part(self.out.uri, name, Judgment)]
+        rows = [row for name in self.dev for row in tables.read_part(self.out.uri, name, Judgment, "judge")]
         judged = teacher.judged(rows)
         if len(judged) < self.cfg.gate.min_queries:
             print(f"[judge] only {len(judged)} judged dev queries: the labeller is not checked", flush=True)
@@ -147,9 +147,11 @@ class Collected:
 
     def _prompts(self) -> int:
         if self.cfg.task == "order":
-            return sum(len(tables.read_part(self.cfg.input, name, Candidates)) for name in self.todo)
+            return sum(len(tables.read_part(self.cfg.input, name, Candidates, "judge")) for name in self.todo)
         return sum(
-            len(row["doc_ids"]) for name in self.todo for row in tables.read_part(self.cfg.input, name, Candidates)
+            len(row["doc_ids"])
+            for name in self.todo
+            for row in tables.read_part(self.cfg.input, name, Candidates, "judge")
         )
 
     def _write(self, name: str) -> None:

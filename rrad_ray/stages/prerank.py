@@ -43,9 +43,11 @@ def _count(cfg: PrerankConfig, out: tables.Output, names: list[str]) -> dict[str
     """Rows and documents of the output, and the input rows that are not in it, set aside."""
     rows = documents = 0
     for name in names:
-        kept = {row["query_id"]: len(row["doc_ids"]) for row in tables.read_part(out.uri, name, Candidates)}
+        kept = {
+            row["query_id"]: len(row["doc_ids"]) for row in tables.read_part(out.uri, name, Candidates, "prerank")
+        }
         rows, documents = rows + len(kept), documents + sum(kept.values())
-        for row in tables.read_part(cfg.input, name, Candidates):
+        for row in tables.read_part(cfg.input, name, Candidates, "prerank"):
             if row["query_id"] not in kept:
                 out.quarantine(row["query_id"], "no candidates: nothing to order", row["query"])
     return {"rows": rows, "candidates": documents, "seen": rows + len(out.quarantined)}

@@ -117,32 +117,29 @@ def test_listwise_answers_of_a_real_small_model_are_parsed_set_aside_or_counted(
         assert not lowest or max(lowest) < min(ranked)
 
 
-def test_both_ways_to_a_likelihood_agree_and_a_prompt_too_long_costs_only_its_query(tmp_path: Path) -> None:
+def test_a_prompt_too_long_costs_only_its_query_and_vllms_own_logprobs_agree_with_transformers(
+    tmp_path: Path,
+) -> None:
     rows = [_row("good", ["a function that adds two numbers", "a red car"]), _row("long", ["word " * 3000, "a car"])]
-    source = _table(tmp_path / "input", rows)
-    scores = {}
-    for way in ("pooler", "prompt_logprobs"):
-        output = judge.run(
-            JudgeConfig(
-                input=source,
-                output=f"{tmp_path}/{way}",
-                likelihood_by=way,
-                doc_tokens=2000,
-                max_quarantined=0.6,
-                **ENGINE,
-            )
-        )
-        [row] = tables.read(output, Judgment)
-        scores[way] = row["judge_scores"]
-        [bad] = [
-            item
-            for name in tables.part_names(f"{output}/quarantine")
-            for item in tables.read_part(f"{output}/quarantine", name, Quarantined)
-        ]
-        assert bad["id"] == "long"
-        assert bad["reason"].startswith("engine error")
-    assert scores["pooler"] == pytest.approx(scores["prompt_logprobs"], abs=0.05)
-    assert scores["pooler"][0] > scores["pooler"][1], "the passage that fits the query is less likely"
+    cfg = JudgeConfig(
+        input=_table(tmp_path / "input", rows),
+        output=f"{tmp_path}/judgments",
+        likelihood_by="prompt_logprobs",
+        doc_tokens=2000,
+        max_quarantined=0.6,
+        **ENGINE,
+    )
+    output = judge.run(cfg)
+    [row] = tables.read(output, Judgment)
+    assert row["query_id"] == "good"
+    assert row["judge_scores"][0] > row["judge_scores"][1], "the passage that fits the query is less likely"
+    ranker = LikelihoodRanker(
+        models.resolve(models.BUNDLED[1]), template="question", doc_tokens=2000, dtype="float32"
+    )
+    assert row["judge_scores"] == pytest.approx(ranker.score(row["query"], row["texts"]), abs=0.15)
+    [bad] = tables.read_part(f"{output}/quarantine", "part-00000.parquet", Quarantined)
+    assert bad["id"] == "long"
+    assert bad["reason"].startswith("engine error")
 
 
 # ---- without the engine -------------------------------------------------------------------------------------

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from rrad_ray import cli, tables
+from rrad_ray import cli, models, tables
 from rrad_ray.config import EvaluateConfig, LabelConfig, PrerankConfig, RetrieveConfig, SelectConfig
 from rrad_ray.errors import RradError
+from rrad_ray.rankers import Ranker
 from rrad_ray.rows import Candidates, Judgment, Labels, Ranking
 from rrad_ray.stages import evaluate, label, prerank, retrieve, select
 
@@ -124,21 +125,39 @@ def test_the_same_command_again_has_nothing_to_do_and_a_changed_one_is_refused(
 # ---- S3, jobs, bad input ------------------------------------------------------------------------------------
 
 
-def test_retrieve_prerank_judge_and_label_run_on_s3_as_on_a_local_disk(beir: Path, s3_uri: str) -> None:
+def test_every_stage_to_a_student_runs_on_s3_as_on_a_local_disk(beir: Path, s3_uri: str, tmp_path: Path) -> None:
     fs, path = tables.filesystem(f"{s3_uri}/beir")
     for name in ("corpus.jsonl", "queries.jsonl", "qrels/train.tsv", "qrels/dev.tsv", "qrels/test.tsv"):
         fs.put_file(str(beir / name), f"{path}/{name}")
+    pipeline = tmp_path / "pipeline.yaml"
+    pipeline.write_text(
+        f"""
+steps:
+  retrieve: {{data: "{s3_uri}/beir", output: "{s3_uri}/candidates", rows_per_part: 16}}
+  prerank: {{input: "{s3_uri}/candidates", output: "{s3_uri}/short", source: dense}}
+  judge:
+    input: "{s3_uri}/short"
+    output: "{s3_uri}/judgments"
+    engine: echo
+    task: order
+    gate: {{enabled: false}}
+  label: {{input: "{s3_uri}/judgments", output: "{s3_uri}/labels"}}
+  train:
+    input: "{s3_uri}/labels"
+    output: "{s3_uri}/student"
+    layers: 1
+    max_length: 32
+    max_steps: 3
+    queries_per_step: 4
+    eval_queries: 4
+    losses: {{ranknet: 1.0}}
+"""
+    )
     # A process of its own: the workers of a cluster that other tests have started do not know this S3's address.
-    steps = [
-        ["retrieve", "configs/retrieve.yaml", f"data={s3_uri}/beir", f"output={s3_uri}/candidates"],
-        ["prerank", "configs/prerank.yaml", f"input={s3_uri}/candidates", f"output={s3_uri}/short", "source=dense"],
-        ["judge", "configs/judge-cpu.yaml", f"input={s3_uri}/short", f"output={s3_uri}/judgments"],
-        ["label", "configs/label.yaml", f"input={s3_uri}/judgments", f"output={s3_uri}/labels"],
-    ]
-    steps[2] += ["engine=echo", "task=order", "gate.enabled=false"]
-    for step in steps:
-        done = rrad(*step, timeout_s=180)
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    done = rrad("run", str(pipeline), timeout_s=280)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert tables.exists(f"{s3_uri}/student/model/model.safetensors")
+    assert Ranker.load(models.resolve(f"{s3_uri}/student"), dtype="float32").score("a", ["b"])
     rows = list(tables.read(f"{s3_uri}/labels", Labels))
     assert len({row["query_id"] for row in rows}) == 96
 
