@@ -25,12 +25,14 @@ class Embed:
         self.encoder = BiEncoder(source, max_length=max_length, batch_tokens=batch_tokens)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        began = time.monotonic()
         texts, is_query = batch["text"], batch["is_query"].astype(bool)
         vectors = np.zeros((len(texts), self.encoder.size), dtype=np.float32)
         for kind, encode in ((True, self.encoder.queries), (False, self.encoder.documents)):
             if (is_query == kind).any():
                 vectors[is_query == kind] = encode(texts[is_query == kind])
-        return {"number": batch["number"], "vector": vectors}
+        each = (time.monotonic() - began) / len(texts)
+        return {"number": batch["number"], "vector": vectors, "seconds": np.full(len(texts), each)}
 
 
 def local(cfg: RetrieveConfig | PrerankConfig) -> BiEncoder:
@@ -57,15 +59,13 @@ def embed(
         fn_constructor_kwargs={"source": source, "max_length": cfg.max_length, "batch_tokens": cfg.batch_tokens},
         num_cpus=1,
     )
-    rest = iter(vectors.iter_batches(batch_size=None, batch_format="numpy"))
-    first = next(rest)  # it waited for the actors: what comes after it tells the speed
-    result = np.zeros((len(items), first["vector"].shape[1]), np.float32)
-    result[first["number"]] = first["vector"]
-    began, late = time.monotonic(), 0
-    progress = Progress("dense", len(items), "texts", done=len(first["number"]))
-    for batch in rest:
+    result = np.zeros((len(items), 0), np.float32)
+    progress, seconds = Progress("dense", len(items), "texts"), 0.0
+    for batch in vectors.iter_batches(batch_size=None, batch_format="numpy"):
+        if not result.shape[1]:
+            result = np.zeros((len(items), batch["vector"].shape[1]), np.float32)
         result[batch["number"]] = batch["vector"]
-        late += len(batch["number"])
+        seconds += float(batch["seconds"].sum())
         progress.add(len(batch["number"]))
-    per_s = late / (time.monotonic() - began) if late else 0.0
+    per_s = cfg.workers * len(items) / seconds
     return result[: len(documents)], result[len(documents) :], per_s

@@ -164,13 +164,17 @@ steps:
 
 def test_a_job_submitted_to_a_cluster_gives_its_result(short: str, tmp_path: Path) -> None:
     script = f"""
-import subprocess, sys, ray
+import subprocess, sys, time, ray
 context = ray.init(num_cpus=4, include_dashboard=True, dashboard_port={_free_port()}, logging_level="ERROR")
 address = "http://" + context.dashboard_url
-done = subprocess.run(
-    ["ray", "job", "submit", "--address", address, "--", sys.executable, "jobs/judge.py", "configs/judge.yaml",
-     "input={short}", "output={tmp_path}/judgments", "engine=echo", "task=order", "gate.enabled=false"],
-    capture_output=True, text=True, timeout=200)
+for attempt in range(20):  # the job agent of a fresh head is some seconds late
+    done = subprocess.run(
+        ["ray", "job", "submit", "--address", address, "--", sys.executable, "jobs/judge.py", "configs/judge.yaml",
+         "input={short}", "output={tmp_path}/judgments", "engine=echo", "task=order", "gate.enabled=false"],
+        capture_output=True, text=True, timeout=200)
+    if "No available agent" not in done.stdout + done.stderr:
+        break
+    time.sleep(2)
 print(done.stdout[-3000:], done.stderr[-3000:])
 sys.exit(done.returncode)
 """
