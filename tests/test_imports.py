@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-STDLIB_FILES = ("errors", "rows", "config", "prompts", "answers", "progress")
+STDLIB_FILES = ("errors", "rows", "config", "prompts", "answers", "engine", "progress")
 TORCH_FILES = (*STDLIB_FILES, "metrics", "losses", "rankers", "fit", "teacher")
 HELPERS = {"cluster", "dense"}  # what stages share, in their folder because it imports ray
 BLOCKED = {"ray", "vllm", "pyarrow", "fsspec", "s3fs", "omegaconf", "typer"}

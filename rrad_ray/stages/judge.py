@@ -19,14 +19,16 @@ from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
 from rrad_ray import models, prompts, tables, teacher, vllm_likelihood
 from rrad_ray.config import JudgeConfig
+from rrad_ray.engine import CARRIED, echo, reduce
 from rrad_ray.errors import RradError
 from rrad_ray.progress import Progress
 from rrad_ray.rankers import LikelihoodPlan
 from rrad_ray.rows import Candidates, Judgment
 from rrad_ray.stages import cluster
 
-CARRIED = ("part", "row", "slot", "prompts", "start")  # where a prompt belongs
-STAGE_CPUS = 0.1  # the light stages around the engine wait more than they work
+# The light stages around the engine wait more than they work. One process each: at a tenth of a CPU, Ray Data would
+# otherwise start dozens, and on a small machine their imports alone take minutes.
+LIGHT: dict[str, Any] = {"num_cpus": 0.1, "concurrency": 1}
 MARK = "RRAD_JUDGE"  # in the environment of engine processes: whose they are
 
 
@@ -270,30 +272,6 @@ def _parameters(start: int, cfg: JudgeConfig) -> dict[str, Any]:
     return {"sampling_params": {"max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0, "detokenize": False}}
 
 
-def reduce(row: Mapping[str, Any]) -> dict[str, Any]:
-    """An engine's output row to what the judge keeps: prompt log-probabilities become one number here."""
-    logprobs, score = row.get("prompt_logprobs"), 0.0
-    if row.get("embeddings") is not None:
-        score = float(row["embeddings"][0])
-    elif logprobs is not None and len(logprobs):
-        values = [None if at is None else next(iter(at.values()))["logprob"] for at in logprobs]
-        score = prompts.mean_logprob(values, row["start"])
-    return {
-        **{key: row[key] for key in CARRIED},
-        "score": score,
-        "text": row["generated_text"],
-        "prompt_tokens": row["num_input_tokens"],
-        "generated_tokens": row["num_generated_tokens"],
-    }
-
-
-def echo(row: Mapping[str, Any]) -> dict[str, Any]:
-    """An answer at once, without a model: documents in the order shown, shorter first. For dry runs only."""
-    text = " > ".join(f"[{number + 1}]" for number in range(row["tokenized_prompt"][0]))
-    place = {key: row[key] for key in CARRIED}
-    return {**place, "score": -float(row["slot"]), "text": text, "prompt_tokens": 0, "generated_tokens": 0}
-
-
 def _answers(cfg: JudgeConfig, model: str, todo: list[str]) -> Iterator[dict[str, Any]]:
     """The prompts of the parts, in their order, through the engine; answers as they come."""
     parts = ray.data.from_items([{"name": name} for name in todo], override_num_blocks=len(todo))
@@ -301,9 +279,9 @@ def _answers(cfg: JudgeConfig, model: str, todo: list[str]) -> Iterator[dict[str
         Plan,
         fn_constructor_args=(cfg, model),
         compute=ray.data.ActorPoolStrategy(size=1),
-        num_cpus=STAGE_CPUS,
+        num_cpus=LIGHT["num_cpus"],
     )
-    answered = planned.map(echo, num_cpus=STAGE_CPUS) if cfg.engine == "echo" else _engine(cfg, model)(planned)
+    answered = planned.map(echo, **LIGHT) if cfg.engine == "echo" else _engine(cfg, model)(planned)
     for row in answered.iter_rows():
         # An error row skips `reduce`: it brings the engine's columns, not ours.
         error = row.get("__inference_error__") or ""
@@ -324,7 +302,6 @@ def _twin(model: str) -> str:
 
 def _engine(cfg: JudgeConfig, model: str) -> Any:
     """`ray.data.llm`'s processor with only the engine stage: prompts come tokenized, texts leave detokenized."""
-    light = {"num_cpus": STAGE_CPUS}
     pooled = cfg.task == "likelihood" and cfg.likelihood_by == "pooler"
     twin = {"hf_overrides": {"architectures": [_twin(model)]}, "enable_prefix_caching": False} if pooled else {}
     config = vLLMEngineProcessorConfig(
@@ -345,5 +322,5 @@ def _engine(cfg: JudgeConfig, model: str) -> Any:
         detokenize_stage=False,
         log_engine_metrics=False,
     )
-    options = {"preprocess_map_kwargs": light, "postprocess_map_kwargs": light}
+    options = {"preprocess_map_kwargs": LIGHT, "postprocess_map_kwargs": LIGHT}
     return build_processor(config, preprocess=lambda row: {}, postprocess=reduce, **options)
