@@ -163,6 +163,9 @@ steps:
 
 
 def test_a_job_submitted_to_a_cluster_gives_its_result(short: str, tmp_path: Path) -> None:
+    import ray
+
+    ray.shutdown()  # the job agents of two clusters on one machine want the same port
     script = f"""
 import subprocess, sys, time, ray
 context = ray.init(num_cpus=4, include_dashboard=True, dashboard_port={_free_port()}, logging_level="ERROR")
