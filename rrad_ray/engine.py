@@ -28,7 +28,7 @@ def reduce(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def echo(row: Mapping[str, Any]) -> dict[str, Any]:
-    """An answer at once, without a model: documents in the order shown, shorter first. For dry runs only."""
+    """An answer at once, without a model: documents in the order shown. For dry runs only."""
     text = " > ".join(f"[{number + 1}]" for number in range(row["tokenized_prompt"][0]))
     place = {key: row[key] for key in CARRIED}
     return {**place, "score": -float(row["slot"]), "text": text, "prompt_tokens": 0, "generated_tokens": 0}

@@ -150,7 +150,13 @@ class Bench:
             cost = {"parameters": ranker.parameters_count, **self._latency(ranker.score, self.cfg.latency_repeats)}
             self.add(name, f"{name} student", "student", both[0], **cost)
             if self.dev:
-                self._fused(f"{name}+first", f"{name} student + first stage", "student_fused", *both_by(name, both))
+                self._fused(
+                    f"{name}+first",
+                    f"{name} student + first stage",
+                    "student_fused",
+                    {name: both[0]},
+                    {name: both[1]},
+                )
 
     def _ranked(self, ranker: Ranker, rows: list[Row], name: str) -> Scores:
         progress, scores = Progress("evaluate", len(rows), f"queries by {name}"), []
@@ -306,11 +312,6 @@ class Bench:
             grades = dict(zip(row["judged_ids"], row["judged_grades"], strict=True))
             examples.append({"query": row["query"], "before": tops[before], "after": tops[after], "grades": grades})
         return examples
-
-
-def both_by(name: str, both: Sequence[Scores]) -> tuple[dict[str, Scores], dict[str, Scores]]:
-    """A student's test and dev scores, each by its name."""
-    return {name: both[0]}, {name: both[1]}
 
 
 def _order(scores: Sequence[float]) -> Any:

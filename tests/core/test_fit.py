@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from rrad_ray.config import TrainConfig
 from rrad_ray.fit import STATE, Data, MasterAdamW, Worker, collate, dev_ndcg, fit, share_of_peak
 from rrad_ray.rankers import Ranker
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 TOPICS = [
     "sort a list",
     "open a file",
@@ -74,15 +75,6 @@ def changed(**changes: Any) -> TrainConfig:
 def encoder() -> Ranker:
     torch.manual_seed(7)
     return Ranker.encoder(models.resolve(models.BUNDLED[0]), max_length=CFG.max_length, layers=2)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """These models are small: more threads only wait for each other, above all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Listener:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from rrad_ray.errors import RradError
 from rrad_ray.rankers import PAD, BiEncoder, LikelihoodPlan, LikelihoodRanker, Ranker
 
 MINILM, SMOLLM2 = models.BUNDLED
+pytestmark = pytest.mark.usefixtures("one_thread")
 LENGTH = 48
 QUERY = "how do I sort a list of numbers"
 TEXTS = [
@@ -39,15 +40,6 @@ def fresh(kind: str) -> Ranker:
     head = ranker.model.classifier if kind == "encoder" else ranker.model.score
     torch.nn.init.normal_(head.weight, std=2.0)
     return ranker
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """These models are small: more threads only wait for each other, above all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module", params=["encoder", "decoder"])
