@@ -303,7 +303,11 @@ def _twin(model: str) -> str:
 def _engine(cfg: JudgeConfig, model: str) -> Any:
     """`ray.data.llm`'s processor with only the engine stage: prompts come tokenized, texts leave detokenized."""
     pooled = cfg.task == "likelihood" and cfg.likelihood_by == "pooler"
-    twin = {"hf_overrides": {"architectures": [_twin(model)]}, "enable_prefix_caching": False} if pooled else {}
+    twin: dict[str, Any] = {}
+    if pooled:
+        # A pooling model's head is float32 by default; vLLM would cast the whole vocabulary's at every step.
+        overrides = {"architectures": [_twin(model)], "head_dtype": "model"}
+        twin = {"hf_overrides": overrides, "enable_prefix_caching": False}
     config = vLLMEngineProcessorConfig(
         model_source=model,
         task_type="embed" if pooled else "generate",
