@@ -74,7 +74,9 @@ def test_a_torch_file_runs_where_only_torch_transformers_and_numpy_are(name: str
     assert own(found) <= set(TORCH_FILES)
 
 
-@pytest.mark.parametrize("name", ["tables", "settings", "formats", "models", "wire", "report", "pydocs"])
+@pytest.mark.parametrize(
+    "name", ["tables", "settings", "formats", "models", "wire", "report", "page", "pydocs", "docstrings"]
+)
 def test_a_file_that_reads_and_writes_knows_neither_torch_files_nor_stages(name: str) -> None:
     if f"rrad_ray.{name}" not in MODULES:
         pytest.skip(f"no {name}.py")

@@ -15,7 +15,7 @@ import numpy as np
 from ir_measures import RR, nDCG
 from rich.console import Console
 
-from rrad_ray import metrics, models, report, tables, teacher
+from rrad_ray import metrics, models, page, report, tables, teacher
 from rrad_ray.config import EvaluateConfig
 from rrad_ray.errors import RradError
 from rrad_ray.progress import Progress
@@ -47,7 +47,7 @@ def run(cfg: EvaluateConfig) -> str:
     for number, system in enumerate(bench.systems):
         out.write_part(tables.part_name(number), bench.rankings(system))
     tables.write_text(tables.join(out.uri, "report.json"), json.dumps(content, indent=1), "evaluate")
-    tables.write_text(tables.join(out.uri, "report.html"), report.html(content), "evaluate")
+    tables.write_text(tables.join(out.uri, "report.html"), page.html(content), "evaluate")
     Console(width=118).print(report.table(content))
     return out.commit(rows=len(test) * len(bench.systems), queries=len(test), report="report.html")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from rrad_ray import report, tables
+from rrad_ray import page, tables
 from rrad_ray.config import SelectConfig
 from rrad_ray.errors import RradError
 
@@ -24,7 +24,7 @@ def run(cfg: SelectConfig) -> str:
     content["winner"] = winner
     tables.write_text(tables.join(out.uri, "winner.json"), json.dumps(winner, indent=2), "select")
     tables.write_text(tables.join(out.uri, "report.json"), json.dumps(content, indent=1), "select")
-    tables.write_text(tables.join(out.uri, "report.html"), report.html(content), "select")
+    tables.write_text(tables.join(out.uri, "report.html"), page.html(content), "select")
     print(f"[select] winner: {winner['system']}. {winner['reason']}", flush=True)
     return out.commit(winner=winner)
 

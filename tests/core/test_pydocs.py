@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from rrad_ray.docstrings import parse_docstring
 from rrad_ray.formats import Collection, read_collection
-from rrad_ray.pydocs import is_need, parse_docstring
+from rrad_ray.pydocs import is_need
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGEST = """

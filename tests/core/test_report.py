@@ -13,7 +13,9 @@ import matplotlib
 import pytest
 from rich.console import Console
 
+from rrad_ray import page as pages
 from rrad_ray import report as reports
+from rrad_ray.page import html
 
 VOID = {"meta", "br", "hr", "img", "input", "link", "wbr", "col"}
 EVIL = "<script>alert(1)</script>"
@@ -89,7 +91,7 @@ def report() -> dict[str, Any]:
 
 
 def test_page_is_well_formed_and_complete(report: dict[str, Any]) -> None:
-    page = Page(reports.html(report))
+    page = Page(html(report))
     assert page.tags.count("svg") == 5
     assert page.tags.count("h1") == 1
     for text in ("most gained", "most lost", "< 0.001", "shuffled", "grade 2", "was 2", "a cpu", "p99 <= 1000 ms"):
@@ -99,7 +101,7 @@ def test_page_is_well_formed_and_complete(report: dict[str, Any]) -> None:
 
 
 def test_page_fetches_nothing(report: dict[str, Any]) -> None:
-    text = reports.html(report)
+    text = html(report)
     page = Page(text)
     links = [value for name, value in page.attributes if name in ("src", "href", "xlink:href")]
     assert all(link.startswith("#") for link in links)
@@ -110,7 +112,7 @@ def test_page_fetches_nothing(report: dict[str, Any]) -> None:
 
 
 def test_every_reference_in_a_plot_has_its_target(report: dict[str, Any]) -> None:
-    text = reports.html(report)
+    text = html(report)
     assert set(re.findall(r'(?:href="|url\()#([\w-]+)', text)) <= set(re.findall(r'\sid="([\w-]+)"', text))
 
 
@@ -118,7 +120,7 @@ def test_titles_are_escaped_everywhere(report: dict[str, Any]) -> None:
     evil = json.loads(json.dumps(report).replace('"ENCODER"', json.dumps(EVIL)).replace('"demo"', json.dumps(EVIL)))
     evil["query_texts"][0] = evil["examples"][0]["query"] = EVIL
     evil["training"][0]["student"] = 'a" onload="x'
-    text = reports.html(evil)
+    text = html(evil)
     assert "<script" not in text
     assert "&lt;script&gt;" in text
     assert "onload" not in {name for name, _ in Page(text).attributes}
@@ -127,14 +129,14 @@ def test_titles_are_escaped_everywhere(report: dict[str, Any]) -> None:
 
 def test_mathematics_in_a_title_is_plain_text(report: dict[str, Any]) -> None:
     report["systems"][3]["title"] = r"costs $\frac$ more"
-    assert r"costs $\frac$ more" in Page(reports.html(report)).text
+    assert r"costs $\frac$ more" in Page(html(report)).text
 
 
 @pytest.mark.parametrize(
     "systems", [[], [system("bm25", "first_stage", 0.4, None)], [{"system": "x", "metrics": {}}]]
 )  # fmt: skip
 def test_only_systems(systems: list[dict[str, Any]]) -> None:
-    page = Page(reports.html({"systems": systems}))
+    page = Page(html({"systems": systems}))
     assert "svg" not in page.tags
     assert page.tags.count("section") == 1
     assert reports.markdown({"systems": systems}).count("\n") == 2 + len(systems)
@@ -143,14 +145,14 @@ def test_only_systems(systems: list[dict[str, Any]]) -> None:
 def test_every_other_key_may_be_missing_or_empty(report: dict[str, Any]) -> None:
     figures = {"per_query", "training", "seconds"}  # drawing is slow: once is enough
     for key in set(report) - {"systems"}:
-        Page(reports.html({k: v for k, v in report.items() if k not in figures | {key}}))
-    Page(reports.html({key: value if key == "systems" else type(value)() for key, value in report.items()}))
-    Page(reports.html({key: value if key == "systems" else None for key, value in report.items()}))
+        Page(html({k: v for k, v in report.items() if k not in figures | {key}}))
+    Page(html({key: value if key == "systems" else type(value)() for key, value in report.items()}))
+    Page(html({key: value if key == "systems" else None for key, value in report.items()}))
 
 
 def test_nothing_measured_shows_as_a_dash(report: dict[str, Any]) -> None:
     report["tests"][0]["p"] = None
-    assert "–" in Page(reports.html(report)).text
+    assert "–" in Page(html(report)).text
     row = reports.markdown(report).splitlines()[2]
     assert row == "| BM25 | 0.449 [0.409, 0.489] | 0.469 | – | 22.7M | – | 1.4 ms / 2.1 ms |"
 
@@ -185,18 +187,18 @@ def test_headline_is_about_the_winner_or_else_the_best_student(report: dict[str,
 def test_labels_of_close_points_do_not_overlap(report: dict[str, Any]) -> None:
     close = [system(f"s{i}", "student", 0.5 + i / 1000, 10 + i / 10, f"a long title {i}") for i in range(8)]
     report["systems"] = close
-    with matplotlib.rc_context(reports.STYLE):
-        plot = reports._quality(report)
+    with matplotlib.rc_context(pages.STYLE):
+        plot = pages._quality(report)
         assert plot is not None
         plot.figure.draw_without_rendering()
         boxes = [text.get_window_extent() for text in plot.figure.axes[0].texts if text.get_text()]
     assert len(boxes) == 8
-    assert not [1 for i, a in enumerate(boxes) for b in boxes[:i] if reports._overlap(a, b) > 1]
+    assert not [1 for i, a in enumerate(boxes) for b in boxes[:i] if pages._overlap(a, b) > 1]
 
 
 def test_same_report_same_bytes(report: dict[str, Any]) -> None:
     before = copy.deepcopy(report)
-    assert reports.html(report) == reports.html(report)
+    assert html(report) == html(report)
     assert report == before
 
 

@@ -1,0 +1,299 @@
+"""What an evaluation found, as one self-contained HTML page with plots. The content is that of `report.json`."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections import Counter
+from typing import Any, NamedTuple
+
+import jinja2
+import matplotlib
+import numpy as np
+from markupsafe import Markup, escape
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.transforms import Bbox
+
+from rrad_ray.report import (
+    BASELINES,
+    METRIC,
+    STUDENTS,
+    Report,
+    System,
+    best_of,
+    count,
+    duration,
+    headline,
+    hero,
+    latency_of,
+    mean_of,
+    metric_names,
+    number,
+    p_value,
+    signed,
+    title_of,
+    titles_of,
+)
+
+Line = tuple[float, float, float, float]  # latency, mean, and the ends of the interval
+
+# The light theme. Plots are drawn in these colours and refer to the page's CSS variables afterwards, so that
+# one drawing serves light and dark.
+COLOURS = {
+    "ink": "#1d2126", "muted": "#68707c", "line": "#dfe2e7", "base": "#828b98",
+    "student": "#0b6fa4", "teacher": "#b3650a", "loss": "#c4473a",
+}  # fmt: skip
+STYLE: Any = {
+    "svg.hashsalt": "rrad-ray", "svg.fonttype": "none", "text.parse_math": False, "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9, "legend.frameon": False, "lines.linewidth": 1.5,
+    "text.color": COLOURS["ink"], "axes.labelcolor": COLOURS["muted"], "axes.edgecolor": COLOURS["line"],
+    "xtick.color": COLOURS["line"], "ytick.color": COLOURS["line"], "xtick.labelcolor": COLOURS["muted"],
+    "ytick.labelcolor": COLOURS["muted"], "axes.spines.top": False, "axes.spines.right": False,
+    "axes.grid": True, "axes.axisbelow": True, "grid.color": COLOURS["line"], "grid.linewidth": 0.6,
+}  # fmt: skip
+# Where a point's label may stand, nearest first: points from it, and the direction.
+PLACES = [
+    (far, x, y)
+    for far in (8, 14, 22, 32, 44, 60, 80)
+    for x, y in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
+]
+ACROSS, UPWARD = ("center", "left", "right"), ("center", "bottom", "top")  # alignment by direction 0, 1, -1
+
+
+class Plot(NamedTuple):
+    """A figure, what it shows for those who do not see it, and its caption."""
+
+    figure: Figure
+    alt: str
+    caption: str
+
+
+def html(report: Report) -> str:
+    """One page that needs nothing else: inline CSS and SVG, no script, no network. Same report, same bytes."""
+    with matplotlib.rc_context(STYLE):
+        plots = {
+            "quality": _quality(report), "scatter": _scatter(report), "gains": _gains(report),
+            "training": _training(report), "seconds": _seconds(report),
+        }  # fmt: skip
+        figures = {name: (_svg(name, plot), plot.caption) for name, plot in plots.items() if plot}
+    loader = jinja2.PackageLoader("rrad_ray")
+    env = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    env.filters.update(number=number, signed=signed, p_value=p_value, count=count, duration=duration)
+    return env.get_template("report.html.j2").render(
+        report=report, systems=report["systems"], hero=hero(report), headline=headline(report), main=METRIC,
+        metrics=metric_names(report), titles=titles_of(report), span=_span(report), extremes=_extremes(report),
+        figures=figures, colours=COLOURS,
+    )  # fmt: skip
+
+
+def _span(report: Report) -> tuple[float, float]:
+    """Lowest end and extent of all intervals: the scale of the small bars in the table."""
+    ends = [v for s in report["systems"] for e in ("low", "high") if (v := mean_of(s, METRIC, e)) is not None]
+    return (min(ends), (max(ends) - min(ends)) or 1.0) if ends else (0.0, 1.0)
+
+
+def _pairs(report: Report) -> tuple[System, System, np.ndarray, np.ndarray] | None:
+    """Per-query nDCG of the system the page is about and of the best first stage."""
+    best, base = hero(report), best_of(report["systems"], BASELINES)
+    scores = report.get("per_query") or {}
+    if best is None or base is None or best is base or not scores.get(best["system"]):
+        return None
+    ours, theirs = (np.array(scores.get(s["system"]) or [], dtype=float) for s in (best, base))
+    return (best, base, ours, theirs) if len(ours) == len(theirs) else None
+
+
+def _extremes(report: Report, n: int = 4) -> list[tuple[str, float, float]]:
+    """The queries that gained and lost most: text, before, after."""
+    pairs, texts = _pairs(report), report.get("query_texts") or []
+    if pairs is None or len(texts) != len(pairs[2]):
+        return []
+    _, _, ours, theirs = pairs
+    order = np.argsort(theirs - ours, kind="stable")
+    gained = [i for i in order[:n] if ours[i] > theirs[i]]
+    lost = [i for i in order[::-1][:n] if ours[i] < theirs[i]]
+    return [(texts[i], float(theirs[i]), float(ours[i])) for i in [*gained, *lost[::-1]]]
+
+
+def _colour(system: System) -> str:
+    kind = system.get("kind")
+    return COLOURS["student" if kind in STUDENTS else "teacher" if kind == "teacher" else "base"]
+
+
+def _short(text: str, length: int = 30) -> str:
+    text = " ".join(str(text).split())
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+
+
+def _canvas(height: float, rows: int = 1) -> tuple[Figure, list[Axes]]:
+    # Narrow on purpose: on a phone the text must not shrink below what can be read.
+    figure = Figure(figsize=(4.7, height), dpi=72, layout="constrained")
+    return figure, list(figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0])
+
+
+def _svg(name: str, plot: Plot) -> Markup:
+    """The drawing alone: ids of its own on the page, colours from CSS variables, no metadata and no namespace."""
+    buffer = io.StringIO()
+    plot.figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index(">", text.index("<svg")) + 1 :]
+    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.DOTALL)
+    text = re.sub(r'(\sid="|href="#|url\(#)', rf"\g<1>{name}-", text)
+    for variable, colour in COLOURS.items():
+        text = text.replace(colour, f"var(--{variable})")
+    width, height = plot.figure.get_size_inches() * 72
+    return Markup(f'<svg role="img" aria-label="{escape(plot.alt)}" viewBox="0 0 {width:g} {height:g}">{text}')
+
+
+def _quality(report: Report) -> Plot | None:
+    """Quality against p50 latency, with the confidence intervals."""
+    drawn = [s for s in report["systems"] if mean_of(s) is not None and latency_of(s)]
+    drawn.sort(key=lambda system: -(mean_of(system) or 0.0))
+    if not drawn:
+        return None
+    figure, (ax,) = _canvas(3.5)
+    lines = []
+    for system in drawn:
+        x, mean = latency_of(system) or 0.0, mean_of(system) or 0.0
+        low, high = (mean_of(system, METRIC, end) for end in ("low", "high"))
+        lines.append((x, mean, mean if low is None else low, mean if high is None else high))
+        size, marker = 90 if system is hero(report) else 34, "D" if system.get("kind") == "teacher" else "o"
+        ax.scatter([x], [mean], s=size, marker=marker, color=_colour(system), zorder=3)
+        ax.vlines(x, *lines[-1][2:], color=_colour(system), linewidth=1.6, alpha=0.5)
+    xs = [line[0] for line in lines]
+    ax.set(xscale="log", xlim=(min(xs) / 2.5, max(xs) * 2.5), xlabel="p50 latency", ylabel=METRIC)
+    decades = math.log10(max(xs) / min(xs))
+    ax.xaxis.set_major_locator(LogLocator(subs=(1,) if decades > 1.5 else (1, 2, 5)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g} s" if x >= 1 else f"{x * 1000:g} ms"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.margins(y=0.12)
+    _place_labels(ax, lines, [(_short(title_of(s)), _colour(s), s is hero(report)) for s in drawn])
+    kinds: dict[str, list[str]] = {}
+    for system in drawn:
+        kinds.setdefault(str(system.get("latency_of") or "one query"), []).append(title_of(system))
+    missing = [title_of(s) for s in report["systems"] if s not in drawn]
+    caption = f"{METRIC} against latency; up and left is better. Bars are 95 % confidence intervals. Latency is of "
+    caption += "; of ".join(f"{what} ({', '.join(names)})" for what, names in kinds.items())
+    caption += f". Not timed: {', '.join(missing)}." if missing else "."
+    alt = "; ".join(f"{title_of(s)}: {number(mean_of(s))} at {duration(latency_of(s))}" for s in drawn)
+    return Plot(figure, f"{METRIC} against latency. {alt}", caption)
+
+
+def _place_labels(ax: Axes, lines: list[Line], labels: list[tuple[str, str, bool]]) -> None:
+    """Each label goes where it hides least, near its point: no other point or label, and rather no interval."""
+    FigureCanvasAgg(ax.figure)  # type: ignore[arg-type]
+    ax.figure.draw_without_rendering()  # type: ignore[union-attr]
+    inside = ax.get_window_extent()
+    solid, thin, middles = [], [], []
+    for x, mean, low, high in lines:
+        (left, bottom), (_, middle), (_, top) = ax.transData.transform([(x, low), (x, mean), (x, high)])
+        # Wider than the marker: another system's label right beside it would look like its own.
+        solid.append(Bbox([[left - 13, middle - 9], [left + 13, middle + 9]]))
+        thin.append(Bbox([[left - 2, bottom], [left + 2, top]]))
+        middles.append((left, middle))
+    for i, (text, colour, bold) in enumerate(labels):
+        note = ax.annotate(text, lines[i][:2], (0, 0), textcoords="offset points", color=colour, in_layout=False)
+        note.set(weight="bold" if bold else "normal")
+        size = note.get_window_extent()
+        best = (math.inf, PLACES[0], size)
+        for far, dx, dy in PLACES:
+            left = middles[i][0] + far * dx - size.width * (1 - dx) / 2
+            bottom = middles[i][1] + far * dy - size.height * (1 - dy) / 2
+            frame = Bbox.from_bounds(left, bottom, size.width, size.height)
+            hidden = sum(_overlap(frame, other) for other in solid[:i] + solid[i + 1 :])
+            hidden += _area(frame) - _overlap(frame, inside) + 0.2 * sum(_overlap(frame, other) for other in thin)
+            best = min(best, (9 * hidden + 3 * far, (far, dx, dy), frame), key=lambda each: each[0])
+        _, (far, dx, dy), frame = best
+        solid.append(frame)
+        note.set(position=(far * dx, far * dy), ha=ACROSS[dx], va=UPWARD[dy])
+        if far > PLACES[0][0]:  # not next to its point: a line shows whose label it is
+            leader = {"arrowstyle": "-", "color": colour, "linewidth": 0.7, "shrinkA": 0}
+            ax.annotate("", lines[i][:2], (far * dx, far * dy), textcoords="offset points", arrowprops=leader)
+
+
+def _area(frame: Bbox) -> float:
+    return float(frame.width * frame.height)
+
+
+def _overlap(a: Bbox, b: Bbox) -> float:
+    common = Bbox.intersection(a, b)
+    return _area(common) if common else 0.0
+
+
+def _scatter(report: Report) -> Plot | None:
+    """Every query: the first stage's nDCG across, ours up. Equal points become one larger point."""
+    if (pairs := _pairs(report)) is None:
+        return None
+    best, base, ours, theirs = pairs
+    # On a grid of 0.02, and one path per size and colour: thousands of queries must not make a page of megabytes.
+    points = Counter(zip((theirs * 50).round().tolist(), (ours * 50).round().tolist(), strict=True))
+    figure, (ax,) = _canvas(3.6)
+    ax.plot([0, 1], [0, 1], color=COLOURS["base"], linewidth=1, linestyle=(0, (4, 3)))
+    dots: dict[tuple[str, int], list[tuple[float, float]]] = {}
+    for (x, y), n in points.items():
+        dots.setdefault(("student" if y > x else "loss" if y < x else "base", n), []).append((x / 50, y / 50))
+    for (colour, n), where in dots.items():
+        ax.plot(*np.array(where).T, "o", markersize=4 * n**0.25, color=COLOURS[colour], alpha=0.6, markeredgewidth=0)
+    ax.set(xlim=(-0.04, 1.04), ylim=(-0.04, 1.04), aspect="equal")
+    ax.set(xlabel=f"{METRIC}, {_short(title_of(base))}", ylabel=f"{METRIC}, {_short(title_of(best))}")
+    names = f"{title_of(best)} against {title_of(base)}"
+    caption = f"Every query, {names}. Above the line it gained; a larger dot stands for more queries."
+    return Plot(figure, f"Scatter plot of {METRIC} per query, {names}", caption)
+
+
+def _gains(report: Report) -> Plot | None:
+    """Every query's difference, sorted: how many win, how many lose, and how much."""
+    if (pairs := _pairs(report)) is None:
+        return None
+    best, base, ours, theirs = pairs
+    change = np.sort(ours - theirs)[::-1]
+    figure, (ax,) = _canvas(3.6)
+    for part, colour in ((change.clip(min=0), "student"), (change.clip(max=0), "loss")):
+        ax.stairs(part, fill=True, color=COLOURS[colour], linewidth=0)
+    ax.axhline(0, color=COLOURS["base"], linewidth=0.8)
+    ax.set(xlabel="queries, sorted by difference", ylabel=f"difference in {METRIC}", xlim=(0, len(change)))
+    wins, losses = int((change > 0).sum()), int((change < 0).sum())
+    tally = f"{wins} queries gain, {losses} lose, {len(change) - wins - losses} stay as they were"
+    caption = f"{title_of(best)} minus {title_of(base)}, query by query: {tally}."
+    return Plot(figure, f"Sorted per-query differences: {tally}", caption)
+
+
+def _training(report: Report) -> Plot | None:
+    """Loss and dev nDCG of every student."""
+    runs = [run for run in report.get("training") or [] if run.get("steps") or run.get("dev_steps")]
+    if not runs:
+        return None
+    figure, axes = _canvas(3.6, rows=2)
+    for i, run in enumerate(runs):
+        colour, dash = COLOURS[("student", "teacher", "base", "loss")[i % 4]], ("-", "--", ":")[i // 4 % 3]
+        for ax, x, y, marker in zip(axes, ("steps", "dev_steps"), ("loss", "dev_ndcg"), ("", "o"), strict=True):
+            values = np.array(run.get(y) or [], dtype=float)
+            ax.plot(run.get(x) or [], values, marker=marker, markersize=4, color=colour, linestyle=dash)
+        axes[0].lines[-1].set_label(_short(titles_of(report).get(run["student"], run["student"])))
+    axes[0].set_ylabel("training loss")
+    axes[1].set(ylabel=f"dev {METRIC}", xlabel="step")
+    axes[1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.legend(loc="outside upper center", ncols=2)
+    return Plot(figure, "Training loss and dev quality by step", f"Training loss, and {METRIC} on dev, by step.")
+
+
+def _seconds(report: Report) -> Plot | None:
+    """Where the time went."""
+    spent = {str(stage): value for stage, value in (report.get("seconds") or {}).items() if value is not None}
+    if not spent:
+        return None
+    figure, (ax,) = _canvas(min(6.0, 0.5 + 0.4 * len(spent)))
+    bars = ax.barh(range(len(spent)), list(spent.values()), color=COLOURS["student"], height=0.62)
+    ax.bar_label(bars, [duration(value) for value in spent.values()], padding=4, color=COLOURS["ink"])
+    ax.set_yticks(range(len(spent)), [_short(stage, 20) for stage in spent])
+    ax.set_xticks([])
+    ax.set(xlim=(0, 1.25 * max(*spent.values(), 1e-9)))
+    ax.invert_yaxis()
+    ax.spines[["bottom", "left"]].set_visible(False)
+    ax.grid(False)
+    total = duration(sum(spent.values()))
+    alt = "; ".join(f"{stage} {duration(value)}" for stage, value in spent.items())
+    return Plot(figure, f"Time per stage: {alt}", f"Wall-clock time per stage, {total} summed.")
