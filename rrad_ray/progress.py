@@ -8,25 +8,31 @@ import time
 class Progress:
     """`progress.add(32)` prints `[judge] 1,200 of 9,600 prompts, 12 %, 28.3/s, ETA 4:57` every few seconds.
 
-    `done` of them were there before (a resumed run): they count in the share, not in the rate.
+    `done` of them were there before (a resumed run). Rate and ETA count from the first `add`: neither earlier runs
+    nor the minute that an engine takes to start belong to them.
     """
 
     def __init__(self, stage: str, total: int, unit: str, *, done: int = 0, every_s: float = 10.0) -> None:
         self.stage, self.total, self.unit, self.every_s = stage, total, unit, every_s
         self.before = self.count = done
-        self.began = self.told = time.monotonic()
+        self.began: float | None = None
+        self.told = time.monotonic()
 
     def add(self, count: int = 1, note: str = "") -> None:
         self.count += count
         now = time.monotonic()
+        if self.began is None:
+            self.began, self.before = now, self.count
         if now - self.told < self.every_s and self.count < self.total:
             return
         self.told = now
         print(self.line(now, note), flush=True)
 
     def line(self, now: float, note: str = "") -> str:
-        rate = (self.count - self.before) / max(now - self.began, 1e-9)
-        left = int((self.total - self.count) / rate) if rate > 0 else 0
         share = 100 * self.count / max(self.total, 1)
-        text = f"[{self.stage}] {self.count:,} of {self.total:,} {self.unit}, {share:.0f} %, {rate:.1f}/s"
-        return f"{text}, ETA {left // 60}:{left % 60:02d}{f', {note}' if note else ''}"
+        parts = [f"[{self.stage}] {self.count:,} of {self.total:,} {self.unit}", f"{share:.0f} %"]
+        counted, seconds = self.count - self.before, now - (self.began or now)
+        if counted and seconds > 0:
+            left = int((self.total - self.count) * seconds / counted)
+            parts += [f"{counted / seconds:.1f}/s", f"ETA {left // 60}:{left % 60:02d}"]
+        return ", ".join([*parts, *([note] if note else [])])
