@@ -215,6 +215,7 @@ class SelectConfig:
     output: str
     metric: str = "nDCG@10"
     max_p99_ms: float = 1000.0  # for latency_docs documents; students above it cannot win
+    publish: str = ""  # a folder that gets report.json and report.html too: where a person looks first
 
     def __post_init__(self) -> None:
         _choose("metric", self.metric, ("nDCG@10", "MRR@10", "PNR"))

@@ -23,8 +23,10 @@ def run(cfg: SelectConfig) -> str:
     winner["checkpoint"] = evaluated["config"]["students"][winner["system"]]
     content["winner"] = winner
     tables.write_text(tables.join(out.uri, "winner.json"), json.dumps(winner, indent=2), "select")
-    tables.write_text(tables.join(out.uri, "report.json"), json.dumps(content, indent=1), "select")
-    tables.write_text(tables.join(out.uri, "report.html"), page.html(content), "select")
+    for folder in filter(None, (out.uri, cfg.publish)):
+        tables.write_text(tables.join(folder, "report.json"), json.dumps(content, indent=1), "select")
+        tables.write_text(tables.join(folder, "report.html"), page.html(content), "select")
+        print(f"[select] report: {tables.join(folder, 'report.html')}", flush=True)
     print(f"[select] winner: {winner['system']}. {winner['reason']}", flush=True)
     return out.commit(winner=winner)
 

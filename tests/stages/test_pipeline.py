@@ -82,7 +82,8 @@ def test_the_report_has_every_system_with_quality_and_cost(job: tuple[Path, str]
         assert system["parameters"] is not None
     assert report["winner"]["system"] in ("encoder", "decoder")
     assert report["winner"]["reason"]
-    page = (out / "winner" / "report.html").read_text()
+    assert json.loads((out / "report.json").read_text()) == report, "the folder of the run has it too"
+    page = (out / "report.html").read_text()
     assert "<svg" in page
     assert not re.search(r"""(src|href)=["']?https?:""", page)
 
