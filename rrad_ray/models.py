@@ -5,6 +5,7 @@ The bundled ones let tests and the demo run without a hub; their files are check
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import os
@@ -61,6 +62,7 @@ def _hub(model: str, stage: str) -> str:
         raise RradError(stage, model, found, "check the path or the id, and HF_HUB_OFFLINE") from error
 
 
+@functools.cache  # a process checks a file once
 def _package_file(package: str, name: str, sha256: str, stage: str) -> Path:
     """A model file in an installed package, checked."""
     spec = importlib.util.find_spec(package)
