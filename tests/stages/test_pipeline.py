@@ -34,6 +34,7 @@ SMALL = [
     "steps.encoder.max_steps=20",
     "steps.decoder.layers=1",
     "steps.decoder.max_steps=5",
+    "steps.decoder.losses={point_mse: 0.5, margin_mse: 0.5}",
     "steps.evaluate.latency_repeats=5",
     "steps.select.max_p99_ms=60000",
 ]
@@ -107,6 +108,10 @@ def test_both_students_load_in_plain_transformers(job: tuple[Path, str]) -> None
         model = AutoModelForSequenceClassification.from_pretrained(folder)
         tokens = AutoTokenizer.from_pretrained(folder)("a query", "a document", return_tensors="pt")
         assert model(**tokens).logits.shape == (1, 1)
+    ranker = Ranker.load(str(job[0] / "decoder" / "model"), dtype="float32")
+    assert ranker.tokenizer.decode(ranker.encode(["one"], ["two"])[0]["input_ids"]).startswith(
+        "Query: one\nDocument: two"
+    )
 
 
 def test_the_same_command_again_has_nothing_to_do_and_a_changed_one_is_refused(
