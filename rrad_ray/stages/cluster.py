@@ -16,7 +16,8 @@ from rrad_ray.errors import RradError
 LEAST_CPUS = 4
 LOCAL = "rrad_local"  # a resource that marks the cluster that `start` makes
 # On the terminal our progress lines stand alone; Ray and the libraries log to their files. The workers of a local
-# cluster inherit these, and OMP_NUM_THREADS: one heavy actor runs at a time there, and it may use every core.
+# cluster inherit these. Ray gives a worker as many threads as the CPUs it asks for: several workers of one thread do
+# twice the work of one with several, whose threads wait for each other after every small operation.
 QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
     "TQDM_DISABLE": "1",
@@ -35,7 +36,7 @@ def start() -> None:
     if local:
         cores = os.cpu_count() or 1
         options = {"num_cpus": max(LEAST_CPUS, cores), "include_dashboard": False, "resources": {LOCAL: 1}}
-        for name, value in (QUIET | {"OMP_NUM_THREADS": str(cores)}).items():
+        for name, value in QUIET.items():
             os.environ.setdefault(name, value)
     ray.init(logging_level=logging.WARNING, log_to_driver=True, **options)
     context = ray.data.DataContext.get_current()

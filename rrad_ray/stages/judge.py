@@ -317,7 +317,7 @@ def _engine(cfg: JudgeConfig, model: str) -> Any:
         # A task is a part and runs its batches at once. Many tasks at once would share the engine and all finish
         # late together; two keep it busy, and parts become durable one after another.
         max_tasks_in_flight_per_actor=2,
-        concurrency=(1, cfg.workers),
+        concurrency=(cfg.workers, cfg.workers),  # labelling begins with the first engine that is ready
         placement_group_config={"bundles": [dict(cfg.worker)]},
         runtime_env={"env_vars": {**cfg.engine_env, MARK: os.path.abspath(cfg.output)}},
         should_continue_on_error=True,

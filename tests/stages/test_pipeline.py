@@ -23,6 +23,7 @@ from .conftest import ROOT, rrad
 
 SMALL = [
     "train=0",
+    "workers=1",
     "unlabelled=24",
     "dev=24",
     "test=24",
