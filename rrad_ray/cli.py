@@ -28,10 +28,10 @@ STAGES: dict[str, tuple[type, str]] = {
 # What Ray's and vLLM's workers say on every run and no user can act on; a failure reaches the user as an error.
 CHATTER = (
     "Elapsed time for batch|Failed to query Ray Train|ServeController.graceful_shutdown|cloud storage mirror|"
-    "Loading safetensors|Shutting down vLLM engine|core_worker.cc|NUMA binding|Max pending requests|Downloading model|Failed to convert column|"
+    "Loading safetensors|core_worker.cc|NUMA binding|Max pending requests|Downloading model|Failed to convert column|"
     "Checkpoint successfully|Reporting training result|Setting up process group|worker group|Requesting resources|"
     "Loading weights|logging.cc|world_rank=|LOAD REPORT|MISSING|UNEXPECTED|WARNING|^INFO|"
-    r"^\s*$|EngineCore pid=\d+\)\s*$"
+    r"Shutting down vLLM engine|^\s*$|EngineCore pid=\d+\)\s*$"
 )
 app = typer.Typer(
     help="Distil an LLM's ranking ability into a re-ranker you can afford to serve.\n\n"
