@@ -18,7 +18,7 @@ $(READY): locks/cpu.txt pyproject.toml
 
 setup: $(READY) ## install from the lock file into .venv
 
-demo: $(READY) ## the whole job on this environment's API documentation, about 12 minutes on 2 cores
+demo: $(READY) ## the whole job on this environment's API documentation, about 10 minutes on 2 cores
 	$(BIN)/rrad run configs/demo/pipeline.yaml
 
 demo-full: $(READY) ## the same with more labels and steps, at most an hour on 2 cores
