@@ -62,14 +62,18 @@ def _hub(model: str, stage: str) -> str:
         raise RradError(stage, model, found, "check the path or the id, and HF_HUB_OFFLINE") from error
 
 
-@functools.cache  # a process checks a file once
+@functools.cache  # a process reads a file once, whichever stages ask for it
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def _package_file(package: str, name: str, sha256: str, stage: str) -> Path:
     """A model file in an installed package, checked."""
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise RradError(stage, package, "the package that carries this model is not installed", "run `make setup`")
     path = Path(spec.origin).parent / name
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    found = _sha256(path)
     if found != sha256:
         raise RradError(stage, name, f"its SHA-256 is {found}, not {sha256}", "install the package again")
     return path

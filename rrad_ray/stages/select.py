@@ -23,9 +23,10 @@ def run(cfg: SelectConfig) -> str:
     winner["checkpoint"] = evaluated["config"]["students"][winner["system"]]
     content["winner"] = winner
     tables.write_text(tables.join(out.uri, "winner.json"), json.dumps(winner, indent=2), "select")
+    files = {"report.json": json.dumps(content, indent=1), "report.html": page.html(content)}
     for folder in filter(None, (out.uri, cfg.publish)):
-        tables.write_text(tables.join(folder, "report.json"), json.dumps(content, indent=1), "select")
-        tables.write_text(tables.join(folder, "report.html"), page.html(content), "select")
+        for name, text in files.items():
+            tables.write_text(tables.join(folder, name), text, "select")
         print(f"[select] report: {tables.join(folder, 'report.html')}", flush=True)
     print(f"[select] winner: {winner['system']}. {winner['reason']}", flush=True)
     return out.commit(winner=winner)

@@ -68,6 +68,7 @@ def test_train_killed_in_the_middle_goes_on_from_its_checkpoint_to_the_end(
     assert curves["dev_steps"][-1] == 240
     assert np.mean(curves["loss"][-3:]) < curves["loss"][0]
     assert not os.path.exists(f"{output}/model/state.pt"), "the optimizer's state was shipped"
+    assert "already done" in rrad(*arguments).stdout
 
 
 def test_two_workers_train_one_student_together(labels: str, tmp_path: Path) -> None:
