@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rrad_ray import config, settings
+from rrad_ray import config, settings, status
 from rrad_ray.errors import RradError
 
 # What each stage is for, and its config. The module is imported when the stage runs: `rrad --help` is instant.
@@ -78,6 +78,12 @@ def _add(stage: str, schema: type, purpose: str) -> None:
 @app.command("run", help="run a pipeline: every step of the file in order; finished steps are skipped.")
 def pipeline(yaml: Yaml, overrides: Overrides = None) -> None:
     run_pipeline(yaml, overrides or [])
+
+
+@app.command("status", help="how far a run is, while it runs or after: a stage's output, or a pipeline's folder.")
+def show_status(run: Annotated[str, typer.Argument(help="a folder, local or s3://")]) -> None:
+    for line in status.lines(status.of_run(run)):
+        print(line)
 
 
 for _stage, (_schema, _purpose) in STAGES.items():

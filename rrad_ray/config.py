@@ -8,7 +8,7 @@ credentials only.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 SPLITS = ("train", "dev", "test", "unlabelled")
 MINILM = "bundled:all-minilm-l6-v2"
@@ -22,6 +22,13 @@ def _require(ok: bool, key: str, value: Any, want: str) -> None:
 
 def _choose(key: str, value: str, choices: tuple[str, ...]) -> None:
     _require(value in choices, key, value, f"choose one of {', '.join(choices)}")
+
+
+def _is_pool(workers: Any) -> bool:
+    if not isinstance(workers, dict):
+        return isinstance(workers, int) and workers >= 1
+    low, high = workers.get("min", 0), workers.get("max", 0)
+    return set(workers) <= {"min", "max"} and isinstance(low, int) and isinstance(high, int) and 0 <= low <= high >= 1
 
 
 @dataclass(frozen=True)
@@ -93,49 +100,127 @@ class GateConfig:
 
 
 @dataclass(frozen=True)
-class JudgeConfig:
-    """The LLM's labels: Ray Data x vLLM. `likelihood`: log p(query | document). `order`: one listwise answer."""
+class OpenAIConfig:
+    """Any endpoint that speaks OpenAI's chat completions (`engine: openai`)."""
 
-    input: str
+    url: str = "http://127.0.0.1:8000/v1"
+    key_env: str = "OPENAI_API_KEY"  # the environment variable that holds the key, where the actors run
+    concurrency: int = 32  # requests that an actor has under way
+    retries: int = 6  # of one request after 429, 5xx or a broken connection, with exponential backoff
+    timeout_s: float = 120.0  # of one request
+    token_budget: int = 0  # prompt and generated tokens together, over all runs of this output; 0: no limit
+
+    def __post_init__(self) -> None:
+        _require(self.url.startswith(("http://", "https://")), "openai.url", self.url, "must begin with http(s)://")
+        _require(self.concurrency >= 1, "openai.concurrency", self.concurrency, "must be at least 1")
+        _require(self.retries >= 0, "openai.retries", self.retries, "must not be negative")
+        _require(self.timeout_s > 0, "openai.timeout_s", self.timeout_s, "must be positive")
+        _require(self.token_budget >= 0, "openai.token_budget", self.token_budget, "must not be negative")
+
+
+@dataclass(frozen=True)
+class SimulatedConfig:
+    """A teacher made from the collection's own judgments (`engine: simulated`): research on label recipes only."""
+
+    noise: float = 0.5  # standard deviation of what is added to a document's grade
+    missing: float = 0.1  # share of documents that an answer leaves out, the lowest first
+    malformed: float = 0.02  # share of answers that say nothing
+
+    def __post_init__(self) -> None:
+        _require(self.noise >= 0, "simulated.noise", self.noise, "must not be negative")
+        for key in ("missing", "malformed"):
+            _require(0 <= getattr(self, key) <= 1, f"simulated.{key}", getattr(self, key), "must be in [0, 1]")
+
+
+TASKS = ("likelihood", "order", "score", "explain")
+ENGINES = ("vllm", "openai", "echo", "simulated")
+
+
+@dataclass(frozen=True)
+class JudgeConfig:
+    """The LLM's labels: Ray Data x vLLM.
+
+    `order`: a listwise answer, `repeats` of them. `likelihood`: log p(query | document). `score`: a fine-tuned
+    sequence-classification teacher's scores. `explain`: reads judgments, adds the reason for each document's place.
+    """
+
+    # A killed run may go on with other ones: they say how labels are made, not which.
+    FREE: ClassVar[tuple[str, ...]] = ("workers", "worker", "batch_size", "concurrent_batches", "durable_s", "openai")
+    FREE += ("engine_deaths", "gpu_hour_price", "stall_s")
+
+    input: str  # candidates (for `explain`: judgments), or any folder of Parquet files with their columns
     output: str
     task: str = "likelihood"
-    engine: str = "vllm"  # `echo` answers at once: dry runs and scale tests only
+    engine: str = "vllm"  # `echo` and `simulated` answer without a model: dry runs and research only
     likelihood_by: str = "pooler"  # vllm_likelihood.py: projects the query's tokens only; or vLLM's `prompt_logprobs`
     model: str = SMOLLM2
     template: str = "question"  # prompts.LIKELIHOOD: how the passage and the query stand in the prompt
-    doc_tokens: int = 96  # a document is cut to so many tokens
+    doc_tokens: int = 96  # a document is cut to so many tokens, and below that where a prompt would not fit the model
     query_tokens: int = 64
-    max_tokens: int = 128  # of the answer, for `order`
-    shuffle: bool = True  # for `order`: an LLM that echoes its input must not inherit the first stage's quality
+    max_tokens: int = 128  # of the answer, for `order` and `explain`
+    repeats: int = 1  # `order`: calls per query, each with the documents in an order of its own
+    shuffle: bool = True  # `order`: an LLM that echoes its input must not inherit the first stage's quality
+    structured: bool = False  # `order`: vLLM may write identifiers only (prompts.permutation)
+    openai: OpenAIConfig = field(default_factory=OpenAIConfig)
+    simulated: SimulatedConfig = field(default_factory=SimulatedConfig)
     gate: GateConfig = field(default_factory=GateConfig)
     batch_size: int = 32
     concurrent_batches: int = 8
-    workers: int = 1
+    shard_queries: int = 256  # queries of one unit of work, and of one part of the output
+    durable_s: float = 30.0  # answers of unfinished shards are written so often
+    workers: Any = 1  # engines: a number from start to end, or {min: 0, max: 8}, which follows the queue
     worker: dict[str, float] = field(default_factory=lambda: {"GPU": 1})  # what an engine asks of Ray
     engine_kwargs: dict[str, Any] = field(default_factory=dict)  # vllm.AsyncEngineArgs
     engine_env: dict[str, str] = field(default_factory=dict)  # vLLM's own environment knobs (VLLM_CPU_...)
+    engine_deaths: int = 4  # a prompt that was there so often when its engine died is set aside
+    gpu_hour_price: float = 0.0  # what an hour of a GPU costs, to show what labels cost; 0: not shown
     stall_s: float = 600.0  # no answer for so long: stop with the reason
     max_quarantined: float = 0.05
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _choose("task", self.task, ("likelihood", "order"))
-        _choose("engine", self.engine, ("vllm", "echo"))
+        _choose("task", self.task, TASKS)
+        _choose("engine", self.engine, ENGINES)
         _choose("likelihood_by", self.likelihood_by, ("pooler", "prompt_logprobs"))
-        for key in ("doc_tokens", "query_tokens", "max_tokens", "batch_size", "concurrent_batches", "workers"):
+        for key in ("doc_tokens", "query_tokens", "max_tokens", "batch_size", "concurrent_batches"):
             _require(getattr(self, key) >= 1, key, getattr(self, key), "must be at least 1")
+        _require(_is_pool(self.workers), "workers", self.workers, "write a number from 1, or {min: 0, max: 8}")
+        _require(1 <= self.shard_queries <= 1000, "shard_queries", self.shard_queries, "must be in 1..1000")
+        _require(0 < self.durable_s <= 60, "durable_s", self.durable_s, "must be in (0, 60]")
+        _require(self.repeats >= 1, "repeats", self.repeats, "must be at least 1")
+        _require(self.repeats == 1 or self.task == "order", "repeats", self.repeats, "only task=order is repeated")
+        want = "greedy answers to one and the same prompt are all alike: set shuffle=true"
+        _require(self.repeats == 1 or self.shuffle, "repeats", self.repeats, want)
+        _require(self.engine_deaths >= 1, "engine_deaths", self.engine_deaths, "must be at least 1")
+        _require(self.gpu_hour_price >= 0, "gpu_hour_price", self.gpu_hour_price, "must not be negative")
         _require(self.stall_s > 0, "stall_s", self.stall_s, "must be positive")
+        if self.engine == "openai":
+            _require(self.task in ("order", "explain"), "task", self.task, "engine=openai takes order or explain")
+            _require(not self.structured, "structured", self.structured, "engine=openai has no grammar for it")
+
+    @property
+    def pool(self) -> tuple[int, int]:
+        """The fewest and the most engines. A run with work to do has one at least; `min: 0` keeps none beyond it."""
+        if isinstance(self.workers, int):
+            return self.workers, self.workers
+        return max(1, self.workers.get("min", 0)), self.workers["max"]
 
 
 @dataclass(frozen=True)
 class LabelConfig:
-    """Answers to targets. For `likelihood`: the fused teacher, per-query z-scores of a weighted sum of z-scores."""
+    """Answers to targets. For `likelihood` and `score`: the fused teacher, z-scores of a weighted sum of z-scores."""
 
     input: str
     output: str
     weights: dict[str, float] = field(default_factory=dict)  # `judge` and source names; empty: fitted on dev
+    aggregate: str = "borda"  # how several orders of a query become one: `borda`, or `copeland`, the more robust
+    missing: str = "negative"  # documents that an answer leaves out: hard negatives, or `append` as RankGPT does
     max_quarantined: float = 0.05
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        _choose("aggregate", self.aggregate, ("borda", "copeland"))
+        _choose("missing", self.missing, ("negative", "append"))
 
 
 @dataclass(frozen=True)
@@ -151,7 +236,7 @@ class TrainConfig:
     splits: tuple[str, ...] = ("train", "unlabelled")
     docs_per_query: int = 6  # documents of one query in a step
     top_docs: int = 3  # of them, from the top by target; the rest at random
-    queries_per_step: int = 8
+    queries_per_step: int = 8  # of each worker
     epochs: float = 3.0
     max_steps: int = 0  # 0: what the epochs give
     max_seconds: float = 0.0  # 0: no limit; otherwise the schedule ends there, whatever the machine's speed
@@ -168,6 +253,7 @@ class TrainConfig:
     eval_steps: int = 100  # dev nDCG@10 and a checkpoint every so many steps
     eval_queries: int = 60
     workers: int = 1
+    average_every: int = 1  # 1: workers exchange gradients at every step; n: they average their weights every n steps
     worker: dict[str, float] = field(default_factory=lambda: {"CPU": 1})
     max_failures: int = 2
     seed: int = 0
@@ -178,7 +264,7 @@ class TrainConfig:
         _require(self.docs_per_query >= 2, "docs_per_query", self.docs_per_query, "a rank loss needs two documents")
         _require(0 <= self.top_docs <= self.docs_per_query, "top_docs", self.top_docs, "at most docs_per_query")
         _require(0 <= self.dropout < 1, "dropout", self.dropout, "must be in [0, 1)")
-        for key in ("max_length", "queries_per_step", "eval_steps", "workers"):
+        for key in ("max_length", "queries_per_step", "eval_steps", "workers", "average_every"):
             _require(getattr(self, key) >= 1, key, getattr(self, key), "must be at least 1")
         _require(bool(self.losses), "losses", self.losses, "weigh at least one loss, as in {ranknet: 1.0}")
 

@@ -85,6 +85,17 @@ class MasterAdamW:
                 weight.copy_(master)
         return norm
 
+    def average(self) -> None:
+        """Every worker's weights become the mean of all workers'; the optimizer's moments stay each worker's own."""
+        flat = torch.cat([master.view(-1) for master in self.masters])
+        dist.all_reduce(flat)
+        flat /= dist.get_world_size()
+        with torch.no_grad():
+            parts = flat.split([master.numel() for master in self.masters])
+            for weight, master, part in zip(self.weights, self.masters, parts, strict=True):
+                master.copy_(part.view_as(master))
+                weight.copy_(master)
+
     def exact(self, model: nn.Module) -> dict[str, Tensor]:
         """The model's weights by name, trained ones from the float32 masters."""
         fine = {id(weight): master for weight, master in zip(self.weights, self.masters, strict=True)}
@@ -209,11 +220,14 @@ class _Run:
         self.optimizer = MasterAdamW(ranker, cfg)
         self.total = min(cfg.max_steps or 10**12, math.ceil(cfg.epochs * steps_per_epoch))
         self.step, self.seconds, self.pairs, self.recent = 0, 0.0, 0, list[float]()
-        self.told = -1
+        self.told = self.agreed = -1
+        self.alone = 0.0  # seconds since the workers last agreed on the time
         if worker.resume:
             self._load(worker.resume)
-        # The buffer-less forward of a gradient-synchronising wrapper, where there is a process group; one worker too.
-        self.forward = DistributedDataParallel(ranker) if dist.is_initialized() else ranker
+        # Where there is a process group, of one worker too: gradients are exchanged at every step, or weights are
+        # averaged every few ("local SGD", Stich, 2019), which keeps workers from waiting for each other.
+        self.local = dist.is_initialized() and cfg.average_every > 1
+        self.forward = DistributedDataParallel(ranker) if dist.is_initialized() and not self.local else ranker
 
     @property
     def progress(self) -> float:
@@ -239,11 +253,24 @@ class _Run:
         self.optimizer.step(share_of_peak(self.step, self.progress, self.cfg.warmup_steps))
         self.step, self.pairs = self.step + 1, self.pairs + len(pairs)
         self.recent.append(value)
-        self.seconds = _together(self.seconds + time.monotonic() - began)
+        self.alone += time.monotonic() - began
+        if self.step % self.cfg.average_every == 0:
+            self._agree()
         if self.step % self.cfg.eval_steps == 0 and not self.finished:
             self.tell()
         elif self.step % 20 == 0 and self.worker.rank == 0:
             self.worker.report(self.figures(), None)
+
+    def _agree(self) -> None:
+        """The workers' weights and time become one."""
+        if self.agreed == self.step:
+            return
+        self.agreed = self.step
+        began = time.monotonic()
+        if self.local:
+            self.optimizer.average()
+        self.seconds = _together(self.seconds + self.alone + time.monotonic() - began)
+        self.alone = 0.0
 
     def figures(self) -> dict[str, float]:
         rate = self.pairs * self.worker.world_size / max(self.seconds, 1e-9)  # every worker takes as many
@@ -256,6 +283,7 @@ class _Run:
         if self.told == self.step:
             return
         self.told = self.step
+        self._agree()
         figures = self.figures()
         if self.worker.rank == 0 and self.dev:
             figures["dev_ndcg"] = dev_ndcg(self.ranker, self.dev)
@@ -285,7 +313,7 @@ class _Run:
                 weight.copy_(saved)
         self.step, self.seconds = state["step"], state["seconds"]
         self.pairs, self.recent = state["pairs"], list(state["recent"])
-        self.told = self.step
+        self.told = self.agreed = self.step
         torch.set_rng_state(state["random"])
 
 

@@ -86,8 +86,23 @@ def html(report: Report) -> str:
     return env.get_template("report.html.j2").render(
         report=report, systems=report["systems"], hero=hero(report), headline=headline(report), main=METRIC,
         metrics=metric_names(report), titles=titles_of(report), span=_span(report), extremes=_extremes(report),
-        figures=figures, colours=COLOURS,
+        figures=figures, colours=COLOURS, label_quality=_label_quality(report),
     )  # fmt: skip
+
+
+def _label_quality(report: Report) -> list[tuple[str, str, str]]:
+    """Name, value and meaning of each figure about the labels themselves (`quality.LabelQuality`)."""
+    found = (report.get("teacher") or {}).get("label_quality") or {}
+    known = [
+        ("missing_share", "left out", "of the documents shown; these become hard negatives"),
+        ("repaired_share", "repaired answers", "read after mending: repeats, other brackets, cut off"),
+        ("rejected_share", "rejected answers", "without a usable order; set aside"),
+        ("position_bias", "position bias", "Kendall's tau of rank and place in the prompt; 0 is none"),
+        ("repeat_agreement", "agreement of repeats", "mean Kendall's tau between answers to one query; 1 is full"),
+        ("confidence", "confidence", "share of the answers' preferences that the labels keep"),
+        ("ndcg_10", "agreement with judgments", "nDCG@10 of the judge alone, over all queries with judgments"),
+    ]
+    return [(name, number(found[key]), note) for key, name, note in known if isinstance(found.get(key), float)]
 
 
 def _span(report: Report) -> tuple[float, float]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from typing import Any
 
 
 class Progress:
@@ -18,7 +20,8 @@ class Progress:
         self.began: float | None = None
         self.told = time.monotonic()
 
-    def add(self, count: int = 1, note: str = "") -> None:
+    def add(self, count: int = 1, note: str | Callable[[], str] = "") -> None:
+        """Counts, and prints when it is time; `note`, text or what makes it, stands at the line's end."""
         self.count += count
         now = time.monotonic()
         if self.began is None:
@@ -26,7 +29,14 @@ class Progress:
         if now - self.told < self.every_s and self.count < self.total:
             return
         self.told = now
-        print(self.line(now, note), flush=True)
+        print(self.line(now, note() if callable(note) else note), flush=True)
+
+    def state(self) -> dict[str, Any]:
+        """How far it is, as JSON-ready values; rate per second, `left_s` null before there is one."""
+        seconds = time.monotonic() - self.began if self.began else 0.0
+        rate = (self.count - self.before) / seconds if seconds > 0 else 0.0
+        left = (self.total - self.count) / rate if rate else None
+        return {"unit": self.unit, "done": self.count, "total": self.total, "rate": rate, "left_s": left}
 
     def line(self, now: float, note: str = "") -> str:
         share = 100 * self.count / max(self.total, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,16 +18,19 @@ LIKELIHOOD = {
 
 @dataclass(frozen=True)
 class Span:
-    """A tokenized likelihood prompt; the query's tokens are `ids[start:]`."""
+    """A tokenized likelihood prompt; the query's tokens are `ids[start:]`. `cut`: the document did not fit whole."""
 
     ids: list[int]
     start: int
+    cut: bool = False
 
 
-def likelihood(before: Sequence[int], doc: Sequence[int], between: Sequence[int], query: Sequence[int]) -> Span:
+def likelihood(
+    before: Sequence[int], doc: Sequence[int], between: Sequence[int], query: Sequence[int], cut: bool = False
+) -> Span:
     """Joins tokenized pieces, so that where the query begins does not depend on how a tokenizer merges text."""
     ids = [*before, *doc, *between]
-    return Span([*ids, *query], len(ids))
+    return Span([*ids, *query], len(ids), cut)
 
 
 def mean_logprob(logprobs: Sequence[float | None], start: int) -> float:
@@ -38,9 +42,60 @@ def mean_logprob(logprobs: Sequence[float | None], start: int) -> float:
 
 
 def orders(n: int, repeats: int, seed: int) -> list[list[int]]:
-    """Which order to show `n` documents in, for each of `repeats` calls; planned up front, the same for a seed."""
+    """Which order to show `n` documents in, for each of `repeats` calls; planned up front, the same for a seed.
+
+    No order comes twice while there is another: the same prompt again would only get the same answer.
+    """
     source = random.Random(seed)
-    return [source.sample(range(n), n) for _ in range(repeats)]
+    planned: list[list[int]] = []
+    while len(planned) < repeats:
+        order = source.sample(range(n), n)
+        if order not in planned or len(planned) >= math.factorial(min(n, 10)):
+            planned.append(order)
+    return planned
+
+
+def permutation(n: int) -> str:
+    """The grammar of an answer over `n` documents, as a regular expression for vLLM's structured output.
+
+    Identifiers in range, at most `n` of them. That none comes twice no regular expression of bearable size can say:
+    `answers.parse` drops those.
+    """
+    identifier = f"\\[({'|'.join(str(number) for number in range(1, n + 1))})\\]"
+    return f"{identifier}( > {identifier}){{0,{n - 1}}}"
+
+
+def reason(query: str, text: str, place: int, n: int) -> list[dict[str, str]]:
+    """Chat messages that ask a smaller LLM why a document stands in its place (1-based; 0: it was left out).
+
+    RRADistill, label generation, step 5; the wording is ours.
+    """
+    verdict = f"ranked {place} of {n} documents" if place else "left out as not relevant"
+    return [
+        {"role": "system", "content": "You explain the decisions of a search engine, briefly and to the point."},
+        {
+            "role": "user",
+            "content": f"Search query: {query}\n\nDocument: {' '.join(text.split())}\n\n"
+            f"An expert has judged this document for the query: it was {verdict}. "
+            "Say in one sentence why, naming what the document has or lacks.",
+        },
+    ]
+
+
+def fit_tokens(lengths: Sequence[int], limit: int) -> int:
+    """The largest number of tokens to cut every document to, so that together they keep within `limit`.
+
+    The longest documents lose first; 0 if not even one token of each fits.
+    """
+    left = list(lengths)
+    low, high = 0, max(left, default=0)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if sum(min(length, middle) for length in left) <= limit:
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def listwise(query: str, texts: Sequence[str]) -> list[dict[str, str]]:

@@ -34,25 +34,49 @@ class Judgment(Candidates):
     """What the judge was shown and what came back; `label` can be run again on it without the engine.
 
     task `likelihood`: `judge_scores[i]` is the mean log-probability of the query's tokens given document i
-    (nats per token). task `order`: `shown` holds the candidates' indices in the order shown, `response` the raw
-    answer, `judge_scores` is empty.
+    (nats per token); task `score`: what the teacher's ranking head gives query and document i. task `order`: one
+    entry of `shown` (the candidates' indices in the order shown) and of `responses` (the raw answer) for each of the
+    `repeats` calls. `reasons[i]`: why document i stands where it stands, once `explain` has run over the table.
+    `truncated`: how many documents were cut below `doc_tokens` to fit the model. Tokens are the last task's.
     """
 
     task: str
     model: str
-    shown: list[int]
-    response: str
+    shown: list[list[int]]
+    responses: list[str]
     judge_scores: list[float]
+    reasons: list[str]
+    truncated: int
     prompt_tokens: int
     generated_tokens: int
 
 
 class Labels(Candidates):
-    """Training targets, one for each document: higher is better. `missing[i]`: the LLM left document i out."""
+    """Training targets, one for each document: higher is better.
+
+    `missing[i]`: the LLM left document i out. `confidence[i]`: how much of what several answers say about document
+    i the targets keep, 0 to 1. `parse_status`: one for each answer. `reasons`: empty, or one for each document.
+    """
 
     targets: list[float]
     missing: list[bool]
-    parse_status: str
+    confidence: list[float]
+    reasons: list[str]
+    parse_status: list[str]
+
+
+class Answer(TypedDict):
+    """One engine answer that is durable before its shard is: prompt `slot` of row `row` of an output part."""
+
+    part: str
+    row: int
+    slot: int
+    text: str
+    score: float
+    truncated: int
+    prompt_tokens: int
+    generated_tokens: int
+    error: str
 
 
 class Ranking(TypedDict):

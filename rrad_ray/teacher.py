@@ -18,13 +18,21 @@ JUDGE = "judge"
 Row = Mapping[str, Any]
 
 
-def judge_scores(row: Row) -> tuple[list[float], list[bool], str]:
-    """Scores, missing flags and parse status of a `Judgment` row, in the order of its documents."""
-    if row["task"] == "likelihood":
-        return list(row["judge_scores"]), [False] * len(row["doc_ids"]), "ok"
-    order = answers.parse(row["response"], len(row["shown"]))
-    values, missing = answers.targets(order, row["shown"])
-    return values, missing, order.status
+def verdict(row: Row, method: str = "borda", missing: str = "negative") -> answers.Verdict:
+    """What the judge says of a `Judgment` row's documents, in their order; options as of `answers.aggregate`."""
+    if row["task"] != "order":
+        count = len(row["doc_ids"])
+        return answers.Verdict(list(row["judge_scores"]), [False] * count, [1.0] * count, ["ok"])
+    orders = [answers.parse(text, len(shown)) for text, shown in zip(row["responses"], row["shown"], strict=True)]
+    return answers.aggregate(orders, row["shown"], method=method, missing=missing)
+
+
+def places(found: answers.Verdict) -> list[int]:
+    """Every document's place by the verdict, from 1; 0 for a missing one."""
+    order = sorted(range(len(found.targets)), key=lambda index: -found.targets[index])
+    ranked = [index for index in order if not found.missing[index]]
+    place = {index: number for number, index in enumerate(ranked, 1)}
+    return [place.get(index, 0) for index in range(len(found.targets))]
 
 
 def by_source(row: Row) -> dict[str, Sequence[float]]:
@@ -34,7 +42,7 @@ def by_source(row: Row) -> dict[str, Sequence[float]]:
 
 def with_judge(row: Row) -> dict[str, Sequence[float]]:
     """The sources' scores and the judge's own."""
-    return {JUDGE: judge_scores(row)[0], **by_source(row)}
+    return {JUDGE: verdict(row).targets, **by_source(row)}
 
 
 def shuffled(row: Row) -> list[float]:

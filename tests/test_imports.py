@@ -11,9 +11,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 STDLIB_FILES = ("errors", "rows", "config", "prompts", "answers", "engine", "progress")
-TORCH_FILES = (*STDLIB_FILES, "metrics", "losses", "rankers", "fit", "teacher")
-READ_AND_WRITE = ("tables", "settings", "formats", "models", "wire", "report", "page", "docstrings", "pydocs")
-HELPERS = {"cluster", "dense"}  # what stages share, in their folder because it imports ray
+TORCH_FILES = (*STDLIB_FILES, "metrics", "losses", "rankers", "fit", "teacher", "quality", "plan")
+WRITERS = ("tables", "settings", "formats", "models", "shards", "status")
+READ_AND_WRITE = (*WRITERS, "wire", "report", "page", "docstrings", "pydocs")
+HELPERS = {"cluster", "dense", "collect", "engines"}  # what stages share, in their folder because it imports ray
 BLOCKED = {"ray", "vllm", "pyarrow", "fsspec", "s3fs", "omegaconf", "typer"}
 
 

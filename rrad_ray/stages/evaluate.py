@@ -25,6 +25,7 @@ from rrad_ray.rows import Candidates, Labels, Ranking
 Row = Mapping[str, Any]
 Scores = list[list[float]]  # one list per query, in the row's document order
 SEARCH = "one search over the whole collection"
+TAUGHT = ("label_quality", "simulated")  # what the report passes on of the labels' manifest
 RERANK = "re-ranking {docs} documents given as text"
 
 
@@ -123,7 +124,7 @@ class Bench:
             return
         labelled = {row["query_id"]: row for row in tables.read(self.cfg.labels, Labels, "evaluate")}
         manifest = tables.read_manifest(self.cfg.labels, "evaluate")
-        self.taught = {key: manifest.get(key, {}) for key in ("model", "weights", "dev", "gate")}
+        self.taught = {key: manifest.get(key, {}) for key in ("model", "weights", "dev", "gate", *TAUGHT)}
         scores, unlabelled = [], 0
         for row in self.test:
             label = labelled.get(row["query_id"])
@@ -132,6 +133,8 @@ class Bench:
             lowest = min(targets.values(), default=0.0) - 1.0
             scores.append([targets.get(doc_id, lowest) for doc_id in row["doc_ids"]])
         note = f"{unlabelled} of {len(self.test)} test queries have no label" if unlabelled else ""
+        if self.taught["simulated"]:
+            note = f"simulated from the judgments. {note}".strip()
         self.add("teacher", "LLM teacher", "teacher", scores, note=note, **self._teacher_cost())
 
     def _teacher_cost(self) -> dict[str, Any]:
@@ -280,7 +283,7 @@ class Bench:
             "query_texts": [row["query"] for row in self.test],
             "training": [self._training(name, uri) for name, uri in cfg.students.items()],
             "winner": None,
-            "teacher": {**{key: self.taught.get(key) for key in ("model", "weights")}, "gate": gate},
+            "teacher": {**{key: self.taught.get(key) for key in ("model", "weights", *TAUGHT)}, "gate": gate},
             "examples": self._examples(),
             "machine": {"cpu": _cpu(), "cores": os.cpu_count()},
             "versions": {"python": platform.python_version(), **tables.versions()},

@@ -1,14 +1,15 @@
-"""label: the judge's answers to training targets. No engine, no cluster: a better parser re-runs on a laptop."""
+"""label: the judge's answers to training targets. No engine, no cluster: a better parser, or another way to make one
+order of several, re-runs on a laptop."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 from rrad_ray import metrics, tables, teacher
 from rrad_ray.config import LabelConfig
 from rrad_ray.errors import RradError
+from rrad_ray.quality import LabelQuality
 from rrad_ray.rows import Judgment, Labels
 
 
@@ -20,23 +21,28 @@ def run(cfg: LabelConfig) -> str:
         return out.uri
     source = tables.read_manifest(cfg.input, "label")
     weights, quality = _weights(cfg)
-    statuses: Counter[str] = Counter()
+    answers = LabelQuality()
     rows = 0
     for name in tables.part_names(cfg.input, "label"):
-        labelled = list(_labelled(cfg, name, weights, out, statuses))
+        labelled = list(_labelled(cfg, name, weights, out, answers))
         out.write_part(name, labelled)
         rows += len(labelled)
     shown = ", ".join(f"{key} x {value:g}" for key, value in weights.items()) or "the LLM's order"
-    print(f"[label] teacher = {shown}; answers: {dict(statuses)}", flush=True)
+    found = answers.facts()
+    figures = ", ".join(f"{key} {value:.3f}" for key, value in found.items() if isinstance(value, float))
+    print(f"[label] teacher = {shown}; answers: {found['answers']}; {figures}", flush=True)
+    simulated = {"simulated": source["simulated"]} if "simulated" in source else {}
     return out.commit(
         seen=rows + len(out.quarantined),
         max_quarantined=cfg.max_quarantined,
         rows=rows,
-        answers=dict(statuses),
+        answers=found["answers"],
+        label_quality=found,
         weights=weights,
         dev=quality,
         model=source["config"]["model"],
         gate=source.get("gate", {}),
+        **simulated,
     )
 
 
@@ -62,16 +68,23 @@ def _weights(cfg: LabelConfig) -> tuple[dict[str, float], dict[str, Any]]:
 
 
 def _labelled(
-    cfg: LabelConfig, name: str, weights: dict[str, float], out: tables.Output, statuses: Counter[str]
+    cfg: LabelConfig, name: str, weights: dict[str, float], out: tables.Output, answers: LabelQuality
 ) -> Iterator[dict[str, Any]]:
     """Label rows of one part; an answer that says nothing is set aside with its text."""
     for row in tables.read_part(cfg.input, name, Judgment, "label"):
-        targets, missing, status = teacher.judge_scores(row)
-        statuses[status.partition(":")[0]] += 1
-        if status.startswith("rejected"):
-            out.quarantine(row["query_id"], status, row["response"])
+        found = teacher.verdict(row, cfg.aggregate, cfg.missing)
+        answers.add(row, found)
+        if found.rejected:
+            out.quarantine(row["query_id"], found.statuses[0], "\n---\n".join(row["responses"]))
             continue
+        targets = found.targets
         if weights:
             # z-scored again: the targets' spread, which soft losses read, must not hang on the weights' sum
             targets = metrics.zscores(metrics.fuse(teacher.with_judge(row), weights)).tolist()
-        yield {**row, "targets": targets, "missing": missing, "parse_status": status}
+        yield {
+            **row,
+            "targets": targets,
+            "missing": found.missing,
+            "confidence": found.confidence,
+            "parse_status": found.statuses,
+        }

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rrad_ray.answers import parse
-from rrad_ray.prompts import LIKELIHOOD, likelihood, listwise, mean_logprob, orders
+from rrad_ray.prompts import LIKELIHOOD, fit_tokens, likelihood, listwise, mean_logprob, orders, permutation, reason
 
 LETTERS = st.text(alphabet="abcdefghij", min_size=1, max_size=8)
 
@@ -78,3 +78,28 @@ def test_the_mean_is_over_the_querys_tokens_only() -> None:
     assert mean_logprob([None, -1.0, None, -3.0], 0) == -2.0
     with pytest.raises(ValueError, match="no tokens"):
         mean_logprob([None, -1.0], 2)
+
+
+@pytest.mark.parametrize("n", [1, 3, 12])
+def test_the_grammar_takes_every_order_that_the_parser_reads_and_no_number_out_of_range(n: int) -> None:
+    grammar = permutation(n)
+    answer = " > ".join(f"[{number}]" for number in range(n, 0, -1))
+    assert re.fullmatch(grammar, answer)
+    assert parse(answer, n).status == "ok"
+    assert re.fullmatch(grammar, "[1]")
+    for wrong in (f"[{n + 1}]", "[0]", "", "[1] >", f"{answer} > [1]", "sure: [1]"):
+        assert not re.fullmatch(grammar, wrong)
+
+
+@given(st.lists(st.integers(0, 50), max_size=12), st.integers(0, 300))
+def test_documents_are_cut_to_the_largest_common_length_that_fits(lengths: list[int], limit: int) -> None:
+    cut = fit_tokens(lengths, limit)
+    assert sum(min(length, cut) for length in lengths) <= limit
+    if cut < max(lengths, default=0):
+        assert sum(min(length, cut + 1) for length in lengths) > limit
+
+
+def test_a_reason_is_asked_for_the_place_the_document_has() -> None:
+    asked = reason("how to sort", "sorts a list", 2, 5)[-1]["content"]
+    assert all(part in asked for part in ("how to sort", "sorts a list", "ranked 2 of 5"))
+    assert "left out" in reason("q", "t", 0, 5)[-1]["content"]

@@ -83,7 +83,10 @@ def report() -> dict[str, Any]:
             {"student": "encoder", "steps": [0, 20], "loss": [0.7, None], "dev_steps": [0], "dev_ndcg": [0.5]},
         ],
         "winner": {"system": "encoder", "reason": "best inside the budget", "rule": "p99 <= 1000 ms"},
-        "teacher": {"model": "m", "weights": {"bm25": 1.0}, "gate": [{"system": "shuffled", "ndcg": 0.2}]},
+        "teacher": {"model": "m", "weights": {"bm25": 1.0}, "gate": [{"system": "shuffled", "ndcg": 0.2}],
+            "label_quality": {"missing_share": 0.125, "position_bias": -0.0417, "answers": {"ok": 3}},
+            "simulated": "engine: simulated",
+        },
         "examples": [{"query": "q", "before": ["a", "b"], "after": ["b", "c"], "grades": {"b": 2}}],
         "machine": {"cpu": "a cpu", "cores": 2}, "seconds": {"retrieve": 12.0, "judge": 812.0},
         "created": "2026-11-20T10:12:13",
@@ -95,6 +98,8 @@ def test_page_is_well_formed_and_complete(report: dict[str, Any]) -> None:
     assert page.tags.count("svg") == 5
     assert page.tags.count("h1") == 1
     for text in ("most gained", "most lost", "< 0.001", "shuffled", "grade 2", "was 2", "a cpu", "p99 <= 1000 ms"):
+        assert text in page.text
+    for text in ("left out", "0.125", "position bias", "engine: simulated"):
         assert text in page.text
     ids = [value for name, value in page.attributes if name == "id"]
     assert len(ids) == len(set(ids))

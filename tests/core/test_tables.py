@@ -295,7 +295,7 @@ def test_the_schema_of_a_row_type_has_its_fields_in_order_and_none_may_be_null()
     assert not any(field.nullable for field in schema)
     more = tables.schema_of(Judgment)
     assert more.names[: len(schema)] == schema.names
-    assert more.field("shown").type == pa.list_(pa.int64())
+    assert more.field("shown").type == pa.list_(pa.list_(pa.int64()))
     assert tables.arrow_type(bool) == pa.bool_()
 
 

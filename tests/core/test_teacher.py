@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from rrad_ray import metrics, teacher
+from rrad_ray.answers import Verdict
+from rrad_ray.quality import LabelQuality
 
 SHUFFLED_Q0 = (0.7120087966556172, 0.22416228249114478)
 
@@ -28,9 +30,11 @@ def judgment(number: int, relevant: int, judge: list[float], bm25: list[float], 
         "judged_grades": [1],
         "task": "likelihood",
         "model": "m",
-        "shown": list(range(len(ids))),
-        "response": "",
+        "shown": [],
+        "responses": [],
         "judge_scores": judge,
+        "reasons": [],
+        "truncated": 0,
         "prompt_tokens": 1,
         "generated_tokens": 0,
     }
@@ -111,14 +115,56 @@ def test_judged_rows_are_those_of_the_split_with_a_relevant_document() -> None:
 
 def test_the_scores_of_a_likelihood_judgment_are_taken_as_they_are() -> None:
     row = judgment(0, 0, [-2.0, -1.0], [1.0, math.nan])
-    assert teacher.judge_scores(row) == ([-2.0, -1.0], [False, False], "ok")
+    assert teacher.verdict(row) == Verdict([-2.0, -1.0], [False, False], [1.0, 1.0], ["ok"])
     assert teacher.by_source(row)["bm25"][0] == 1.0
     assert list(teacher.with_judge(row)) == ["judge", "bm25"]
 
 
-def test_the_scores_of_an_order_are_those_of_its_answer_in_the_documents_own_order() -> None:
-    changes = {"task": "order", "shown": [2, 0, 1], "response": "[1] > [3]", "judge_scores": []}
-    row = judgment(0, 0, [0.0, 0.0, 0.0], [1.0, 2.0, 3.0], **changes)
-    assert teacher.judge_scores(row) == ([0.0, 1.0, 2.0], [True, False, False], "ok")
-    values, missing, status = teacher.judge_scores(row | {"response": "no idea"})
-    assert (values, missing, status) == ([0.0] * 3, [True] * 3, "rejected: no identifiers")
+def order_of(*responses: str, shown: list[int]) -> dict[str, Any]:
+    changes = {"task": "order", "shown": [shown] * len(responses), "responses": list(responses), "judge_scores": []}
+    return judgment(0, 0, [0.0] * len(shown), [float(place) for place in range(len(shown))], **changes)
+
+
+def test_the_verdict_of_an_order_is_that_of_its_answers_in_the_documents_own_order() -> None:
+    row = order_of("[1] > [3]", shown=[2, 0, 1])
+    assert teacher.verdict(row) == Verdict([0.0, 1.0, 2.0], [True, False, False], [1.0] * 3, ["ok"])
+    assert teacher.verdict(order_of("no idea", shown=[2, 0, 1])).statuses == ["rejected: no identifiers"]
+    assert teacher.verdict(row, missing="append").targets == [1.0, 2.0, 3.0]
+
+
+def test_places_count_from_one_and_a_missing_document_has_none() -> None:
+    assert teacher.places(teacher.verdict(order_of("[1] > [3]", shown=[2, 0, 1]))) == [0, 2, 1]
+    assert teacher.places(teacher.verdict(judgment(0, 0, [-2.0, -1.0], [1.0, 1.0]))) == [2, 1]
+
+
+# ---- label quality ------------------------------------------------------------------------------------------
+
+
+def quality_of(*given: dict[str, Any]) -> dict[str, Any]:
+    found = LabelQuality()
+    for row in given:
+        found.add(row, teacher.verdict(row))
+    return found.facts()
+
+
+def test_an_answer_that_keeps_the_order_shown_is_all_position_bias_and_one_that_turns_it_round_is_minus_one() -> None:
+    assert quality_of(order_of("[1] > [2] > [3]", shown=[2, 0, 1]))["position_bias"] == pytest.approx(1.0)
+    assert quality_of(order_of("[3] > [2] > [1]", shown=[2, 0, 1]))["position_bias"] == pytest.approx(-1.0)
+
+
+def test_repeats_agree_by_the_documents_they_mean_not_by_the_numbers_they_write() -> None:
+    row = order_of("[1] > [2] > [3]", "[3] > [2] > [1]", shown=[0, 1, 2])
+    assert quality_of(row)["repeat_agreement"] == pytest.approx(-1.0)
+    row["shown"] = [[0, 1, 2], [2, 1, 0]]
+    assert quality_of(row)["repeat_agreement"] == pytest.approx(1.0)
+
+
+def test_shares_are_of_answers_and_of_documents_shown_and_ndcg_of_judged_queries() -> None:
+    rows = [order_of(text, shown=[0, 1, 2]) for text in ("[1] > [3]", "no")]
+    rows.append(order_of("1, 1, 2", shown=[2, 0, 1]))
+    found = quality_of(*rows)
+    assert found["answers"] == {"ok": 1, "rejected": 1, "repaired": 1}
+    assert (found["rejected_share"], found["repaired_share"]) == (1 / 3, 1 / 3)
+    assert found["missing_share"] == 2 / 6, "one document left out of each of two answers"
+    assert found["judged_queries"] == 2
+    assert found["ndcg_10"] == pytest.approx((1.0 + metrics.ndcg([0, 1, 0], [1])) / 2)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+POISON = "zzxxyy"  # a word that kills the engine, where `poison.py` listens
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,18 +5,25 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
 
 from rrad_ray import models, tables
+from rrad_ray.answers import parse
 from rrad_ray.config import GateConfig, JudgeConfig, LabelConfig
 from rrad_ray.errors import RradError
-from rrad_ray.rankers import LikelihoodRanker
-from rrad_ray.rows import Candidates, Judgment, Labels, Quarantined
-from rrad_ray.stages import judge, label
+from rrad_ray.rankers import LikelihoodRanker, Ranker
+from rrad_ray.rows import Answer, Candidates, Judgment, Labels, Quarantined
+from rrad_ray.stages import collect, engines, judge, label
+
+from .conftest import POISON, rrad
 
 ENGINE = {
     "worker": {"CPU": 1},
@@ -54,8 +61,6 @@ def test_judge_killed_in_the_middle_goes_on_and_holds_every_query_exactly_once(
     assert not os.path.exists(f"{output}/manifest.json")
     before = {name: os.stat(f"{output}/{name}").st_mtime_ns for name in done}
 
-    from .conftest import rrad
-
     again = rrad(*arguments)
     assert again.returncode == 0, again.stdout[-3000:] + again.stderr[-3000:]
     assert f"goes on: {len(done)} of" in again.stdout
@@ -82,7 +87,7 @@ def _engines(output: str) -> list[int]:
     found = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get(judge.MARK) == output:
+            if process.environ().get(engines.MARK) == output:
                 found.append(process.pid)
         except psutil.Error:
             continue
@@ -103,13 +108,14 @@ def test_listwise_answers_of_a_real_small_model_are_parsed_set_aside_or_counted(
     rows = list(tables.read(cfg.output, Judgment))
     assert len(rows) == len(list(tables.read(short, Candidates)))
     for row in rows:
-        assert sorted(row["shown"]) == list(range(len(row["doc_ids"])))
+        assert [sorted(shown) for shown in row["shown"]] == [list(range(len(row["doc_ids"])))]
         assert row["generated_tokens"] > 0
-    assert any(row["shown"] != sorted(row["shown"]) for row in rows), "the input was not shuffled"
+    assert any(row["shown"] != [sorted(row["shown"][0])] for row in rows), "the input was not shuffled"
     label.run(LabelConfig(input=cfg.output, output=f"{tmp_path}/labels", max_quarantined=1.0))
     labelled = list(tables.read(f"{tmp_path}/labels", Labels))
     manifest = tables.read_manifest(f"{tmp_path}/labels")
     assert sum(manifest["answers"].values()) == len(rows)
+    assert manifest["label_quality"]["answers"] == manifest["answers"]
     assert len(labelled) + sum(manifest["quarantined"].values()) == len(rows)
     for row in labelled:
         lowest = [target for target, gone in zip(row["targets"], row["missing"], strict=True) if gone]
@@ -117,21 +123,24 @@ def test_listwise_answers_of_a_real_small_model_are_parsed_set_aside_or_counted(
         assert not lowest or max(lowest) < min(ranked)
 
 
-def test_a_prompt_too_long_costs_only_its_query_and_vllms_own_logprobs_agree_with_transformers(
+def test_what_does_not_fit_the_model_is_cut_or_set_aside_and_vllms_own_logprobs_agree_with_transformers(
     tmp_path: Path,
 ) -> None:
-    rows = [_row("good", ["a function that adds two numbers", "a red car"]), _row("long", ["word " * 3000, "a car"])]
+    good = _row("good", ["a function that adds two numbers", "a red car"])
+    rows = [good, _row("cut", ["word " * 3000, "a car"]), {**_row("long", ["a car"]), "query": "how to add " * 300}]
     cfg = JudgeConfig(
         input=_table(tmp_path / "input", rows),
         output=f"{tmp_path}/judgments",
         likelihood_by="prompt_logprobs",
         doc_tokens=2000,
+        query_tokens=600,
         max_quarantined=0.6,
         **ENGINE,
     )
     output = judge.run(cfg)
-    [row] = tables.read(output, Judgment)
-    assert row["query_id"] == "good"
+    found = {row["query_id"]: row for row in tables.read(output, Judgment)}
+    assert {name: row["truncated"] for name, row in found.items()} == {"good": 0, "cut": 1}
+    row = found["good"]
     assert row["judge_scores"][0] > row["judge_scores"][1], "the passage that fits the query is less likely"
     ranker = LikelihoodRanker(
         models.resolve(models.BUNDLED[1]), template="question", doc_tokens=2000, dtype="float32"
@@ -139,7 +148,117 @@ def test_a_prompt_too_long_costs_only_its_query_and_vllms_own_logprobs_agree_wit
     assert row["judge_scores"] == pytest.approx(ranker.score(row["query"], row["texts"]), abs=0.15)
     [bad] = tables.read_part(f"{output}/quarantine", "part-00000.parquet", Quarantined)
     assert bad["id"] == "long"
-    assert bad["reason"].startswith("engine error")
+    assert bad["reason"].startswith("prompt too long: ")
+    assert tables.read_manifest(output)["truncated"] == 1
+
+
+def test_a_killed_run_asks_for_nothing_again_that_its_journal_holds(
+    tmp_path: Path, killed: Callable[..., str]
+) -> None:
+    """One shard, so that nothing but the journal can be finished when it is killed."""
+    texts = [f"{word} a list of numbers in place" for word in ("sorts", "adds", "prints", "reverses")]
+    rows = [{**_row(f"q{number}", texts), "query": f"how to sort {number} numbers"} for number in range(120)]
+    pq.write_table(pa.Table.from_pylist(rows), Path(_folder(tmp_path / "mine")) / "candidates.parquet")
+    output = f"{tmp_path}/judgments"
+    arguments = ["judge", *CPU, f"input={tmp_path}/mine", f"output={output}", "durable_s=1", "batch_size=8"]
+    killed(arguments, lambda: len(tables.part_names(f"{output}/journal")) >= 2)
+    assert tables.part_names(output) == []
+    names = tables.part_names(f"{output}/journal")
+    kept = {
+        (answer["row"], answer["slot"]): answer
+        for name in names
+        for answer in tables.read_part(f"{output}/journal", name, Answer)
+    }
+    assert 0 < len(kept) < 480
+
+    again = rrad(*arguments)
+    assert again.returncode == 0, again.stdout[-3000:] + again.stderr[-3000:]
+    assert f"{len(kept)} answers of unfinished shards stand in the journal" in again.stdout
+    judged = list(tables.read(output, Judgment))
+    assert [row["query_id"] for row in judged] == [f"q{number}" for number in range(120)]
+    for (number, slot), answer in kept.items():
+        assert judged[number]["judge_scores"][slot] == answer["score"], "an answer that was there was asked for again"
+    assert not os.path.exists(f"{output}/journal")
+    assert "running" not in rrad("status", str(tmp_path)).stdout
+
+
+def test_a_prompt_that_kills_its_engine_is_set_aside_and_every_other_query_is_answered(tmp_path: Path) -> None:
+    rows = [{**_row(f"q{number}", ["adds numbers", "a car"]), "query": f"sum {number}"} for number in range(20)]
+    rows[7] |= {"query": f"sum {POISON} 7"}
+    listening = {"logits_processors": ["tests.stages.poison:Poison"]}
+    engine = {**ENGINE, "engine_kwargs": ENGINE["engine_kwargs"] | listening}
+    cfg = JudgeConfig(
+        input=_table(tmp_path / "input", rows),
+        output=f"{tmp_path}/orders",
+        task="order",
+        max_tokens=8,
+        engine_deaths=3,
+        batch_size=10,
+        max_quarantined=0.1,
+        gate=GateConfig(enabled=False),
+        **engine,
+    )
+    judge.run(cfg)
+    answered = [row["query_id"] for row in tables.read(cfg.output, Judgment)]
+    assert answered == [f"q{number}" for number in range(20) if number != 7]
+    [bad] = tables.read_part(f"{cfg.output}/quarantine", "part-00000.parquet", Quarantined)
+    assert (bad["id"], "3 engines died" in bad["reason"]) == ("q7", True)
+
+
+def test_repeats_in_a_grammar_are_all_readable_and_explained_by_the_place_they_give(tmp_path: Path) -> None:
+    rows = [
+        _row("a", ["adds two numbers", "a red car", "sorts a list"]),
+        {**_row("b", ["a blue sky", "opens a file"]), "query": "open a file"},
+    ]
+    orders = judge.run(
+        JudgeConfig(
+            input=_table(tmp_path / "input", rows),
+            output=f"{tmp_path}/orders",
+            task="order",
+            repeats=3,
+            structured=True,
+            max_tokens=24,
+            gate=GateConfig(enabled=False),
+            **ENGINE,
+        )
+    )
+    for row in tables.read(orders, Judgment):
+        assert len(row["responses"]) == 3
+        assert len({tuple(shown) for shown in row["shown"]}) == min(3, math.factorial(len(row["doc_ids"])))
+        assert all(parse(text, len(row["doc_ids"])).ranked for text in row["responses"]), row["responses"]
+        assert all(re.fullmatch(r"[\[\]\d> ]+", text) for text in row["responses"]), "the grammar was not kept"
+    reasons = judge.run(
+        JudgeConfig(input=orders, output=f"{tmp_path}/reasons", task="explain", max_tokens=12, **ENGINE)
+    )
+    for before, after in zip(tables.read(orders, Judgment), tables.read(reasons, Judgment), strict=True):
+        assert len(after["reasons"]) == len(after["doc_ids"])
+        assert all(after["reasons"])
+        assert after["responses"] == before["responses"], "explain changed what the judge had said"
+    labels = label.run(LabelConfig(input=reasons, output=f"{tmp_path}/labels", aggregate="copeland"))
+    for row in tables.read(labels, Labels):
+        assert len(row["parse_status"]) == 3
+        assert len(row["confidence"]) == len(row["reasons"]) == len(row["doc_ids"])
+
+
+def test_a_fine_tuned_teacher_scores_by_vllm_as_by_transformers(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    ranker = Ranker.decoder(models.resolve(models.BUNDLED[1]), max_length=64, layers=2).eval()
+    ranker.save(f"{tmp_path}/teacher")
+    rows = [_row("a", ["adds two numbers", "a red car " * 40]), _row("b", ["sorts a list", "opens a file", "a sky"])]
+    engine = {**ENGINE, "engine_kwargs": ENGINE["engine_kwargs"] | {"dtype": "float32"}}
+    output = judge.run(
+        JudgeConfig(
+            input=_table(tmp_path / "input", rows),
+            output=f"{tmp_path}/scores",
+            task="score",
+            model=f"{tmp_path}/teacher",
+            gate=GateConfig(enabled=False),
+            **engine,
+        )
+    )
+    for row in tables.read(output, Judgment):
+        assert row["judge_scores"] == pytest.approx(ranker.score(row["query"], row["texts"]), abs=1e-3)
+    assert [row["truncated"] for row in tables.read(output, Judgment)] == [1, 0]
 
 
 # ---- without the engine -------------------------------------------------------------------------------------
@@ -174,8 +293,6 @@ def test_too_many_bad_rows_stop_the_run_and_stay_readable(tmp_path: Path) -> Non
 
 
 def test_a_missing_column_is_named_with_stage_place_and_remedy(tmp_path: Path) -> None:
-    import pyarrow.parquet as pq
-
     source = _table(tmp_path / "input", [_row("good", ["one", "two"])])
     part = f"{source}/part-00000.parquet"
     pq.write_table(pq.read_table(part).drop_columns(["texts"]), part)
@@ -202,10 +319,11 @@ def test_no_answer_for_stall_s_ends_the_run_with_the_reason() -> None:
         yield {"row": 1}
         time.sleep(30)
 
-    rows = judge._watched(hung(), 0.3)
+    rows = collect._watched(hung(), 0.3, 0.1)
     assert next(rows) == {"row": 1}
+    assert next(rows) is None, "nobody could make durable what has come"
     with pytest.raises(RradError, match="no answer for"):
-        next(rows)
+        list(rows)
 
 
 def test_label_refuses_a_weight_for_a_source_that_is_not_there(tmp_path: Path) -> None:
@@ -228,6 +346,11 @@ def _row(identity: str, texts: list[str]) -> dict[str, object]:
         "judged_ids": [],
         "judged_grades": [],
     }
+
+
+def _folder(folder: Path) -> str:
+    folder.mkdir()
+    return str(folder)
 
 
 def _table(folder: Path, rows: list[dict[str, object]]) -> str:

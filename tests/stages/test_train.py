@@ -34,7 +34,8 @@ def labels(short: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     rows = []
     for row in tables.read(short, Candidates):
         targets = metrics.fuse(teacher.by_source(row), {"bm25": 1.0, "dense": 2.0})
-        rows.append({**row, "targets": targets, "missing": [False] * len(targets), "parse_status": "ok"})
+        found = {"targets": targets, "missing": [False] * len(targets), "confidence": [1.0] * len(targets)}
+        rows.append({**row, **found, "reasons": [], "parse_status": ["ok"]})
     out = tables.Output("label", SelectConfig(input="", output=f"{place}/labels"), Labels, {})
     out.write_all(rows, 16)
     return out.commit()
@@ -71,10 +72,10 @@ def test_train_killed_in_the_middle_goes_on_from_its_checkpoint_to_the_end(
     assert "already done" in rrad(*arguments).stdout
 
 
-def test_two_workers_train_one_student_together(labels: str, tmp_path: Path) -> None:
-    cfg = TrainConfig(
-        input=labels, output=f"{tmp_path}/two", workers=2, epochs=4, eval_steps=50, dtype="bfloat16", **SMALL
-    )
+@pytest.mark.parametrize("average_every", [1, 3])
+def test_two_workers_train_one_student_together(labels: str, tmp_path: Path, average_every: int) -> None:
+    options = {"workers": 2, "epochs": 4, "eval_steps": 50, "dtype": "bfloat16", "average_every": average_every}
+    cfg = TrainConfig(input=labels, output=f"{tmp_path}/two", **options, **SMALL)
     train.run(cfg)
     manifest = tables.read_manifest(cfg.output)
     assert manifest["best"]["step"] == 4 * (48 // 8), "each of two workers takes its own half of every step"

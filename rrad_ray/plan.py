@@ -1,0 +1,181 @@
+"""What to ask about a query: all prompts of a row, planned up front and independent of each other's answers."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from rrad_ray import prompts, teacher
+from rrad_ray.config import JudgeConfig
+from rrad_ray.rankers import LikelihoodPlan
+
+Row = Mapping[str, Any]
+Prompt = dict[str, Any]
+TOO_LONG = "prompt too long"  # how the reason begins why a prompt was not asked
+GARBAGE = (  # what `simulated` writes where an answer is to say nothing
+    "",
+    "I'm sorry, I cannot rank these passages.",
+    "The most relevant passage is the one that answers the query.",
+    "<think>Let me compare the passages. [1] speaks of",
+)
+
+
+def shown(row: Row, cfg: JudgeConfig) -> list[list[int]]:
+    """The orders in which `order` shows a query's documents, one for each call; planned by seed and query."""
+    count = len(row["doc_ids"])
+    if cfg.task != "order":
+        return []
+    if not cfg.shuffle:
+        return [list(range(count))]
+    return prompts.orders(count, cfg.repeats, random.Random(f"{cfg.seed}:{row['query_id']}").getrandbits(32))
+
+
+def slots(row: Row, cfg: JudgeConfig) -> int:
+    """How many prompts a row has."""
+    if not row["doc_ids"]:
+        return 0
+    if cfg.task == "order":
+        return cfg.repeats
+    if cfg.task == "explain" and teacher.verdict(row).rejected:
+        return 0  # nothing to give a reason for
+    return len(row["doc_ids"])
+
+
+class Planner:
+    """A row to its prompts, `slots(row, cfg)` of them, for `cfg.engine`.
+
+    For vLLM a prompt is tokenized here, so that one too long never reaches the engine: documents are cut, the longest
+    first, until it fits. `start`: the first token that `likelihood` scores. `truncated`: how many documents were cut
+    below `doc_tokens`. A prompt that cannot be asked carries the reason, which Ray's engine stage passes through.
+    """
+
+    def __init__(self, cfg: JudgeConfig, model: str) -> None:
+        self.cfg = cfg
+        if cfg.engine != "vllm":
+            return
+        from transformers import AutoConfig, AutoTokenizer
+
+        self.tokenizer = AutoTokenizer.from_pretrained(model)
+        longest = AutoConfig.from_pretrained(model).get_text_config().max_position_embeddings
+        self.limit = int(cfg.engine_kwargs.get("max_model_len") or longest)
+        if cfg.task == "likelihood":
+            generated = 0 if cfg.likelihood_by == "pooler" else 1
+            options = (cfg.template, cfg.doc_tokens, cfg.query_tokens, self.limit - generated)
+            self.likelihood = LikelihoodPlan(self.tokenizer, *options)
+
+    def __call__(self, row: Row) -> list[Prompt]:
+        count = slots(row, self.cfg)
+        if not count:
+            return []
+        return [{"documents": len(row["doc_ids"]), **prompt} for prompt in self._prompts(row, count)]
+
+    def _prompts(self, row: Row, count: int) -> list[Prompt]:
+        cfg = self.cfg
+        if cfg.engine in ("echo", "simulated"):
+            answer = echoed if cfg.engine == "echo" else simulated
+            return [_prompt(answer=answer(row, slot, cfg)) for slot in range(count)]
+        if cfg.engine == "openai":
+            return [_prompt(messages=json.dumps(messages)) for messages in self._conversations(row, _words)]
+        try:
+            if cfg.task == "likelihood":
+                return [self._scored(span) for span in self.likelihood(row["query"], row["texts"])]
+            if cfg.task == "score":
+                return [self._pair(row["query"], text) for text in row["texts"]]
+            return self._chats(row)
+        except ValueError as error:
+            if not str(error).startswith(TOO_LONG):
+                raise
+            return [_prompt(error=str(error))] * count
+
+    def _scored(self, span: prompts.Span) -> Prompt:
+        if self.cfg.likelihood_by == "pooler":
+            # The pooler needs the states of the whole prompt: a cached prefix would leave its own out.
+            pooling = {"extra_kwargs": {"start": span.start}, "skip_reading_prefix_cache": True}
+            return _prompt(span.ids, start=span.start, truncated=span.cut, pooling_params=pooling)
+        sampling = {"max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0, "detokenize": False}
+        return _prompt(span.ids, start=span.start, truncated=span.cut, sampling_params=sampling)
+
+    def _pair(self, query: str, text: str) -> Prompt:
+        """A pair as the teacher's own tokenizer joins it, cut as in its training."""
+        limit = min(self.limit, int(self.tokenizer.model_max_length))
+        ids = self.tokenizer(query, text)["input_ids"]
+        cut = len(ids) > limit
+        if cut:
+            ids = self.tokenizer(query, text, truncation=True, max_length=limit)["input_ids"]
+        return _prompt(ids, truncated=cut, pooling_params={"use_activation": False})
+
+    def _chats(self, row: Row) -> list[Prompt]:
+        """`order` and `explain`: chats whose answer is text."""
+        docs = self.tokenizer(list(row["texts"]), add_special_tokens=False)["input_ids"]
+        cut, room, over = self.cfg.doc_tokens, self.limit - self.cfg.max_tokens, 1
+        while over > 0:
+            found = [self._tokens(chat) for chat in self._conversations(row, self._cutter(row["texts"], docs, cut))]
+            over = max(map(len, found)) - room
+            if over > 0:
+                lengths = [min(len(doc), cut) for doc in docs]
+                # A chat of `explain` shows one document, one of `order` all of them.
+                cut = prompts.fit_tokens(lengths, sum(lengths) - over) if self.cfg.task == "order" else cut - over
+                if cut < 1:
+                    alone = max(map(len, found)) - sum(lengths)
+                    found_text = f"about {alone} tokens without the documents, the model takes {self.limit}"
+                    raise ValueError(f"{TOO_LONG}: {found_text} with {self.cfg.max_tokens} for the answer")
+        lost = sum(len(doc[: self.cfg.doc_tokens]) > cut for doc in docs)
+        sampling: dict[str, Any] = {"max_tokens": self.cfg.max_tokens, "temperature": 0.0}
+        if self.cfg.structured and self.cfg.task == "order":
+            sampling["structured_outputs"] = {"regex": prompts.permutation(len(docs))}
+        return [_prompt(ids, start=len(ids), truncated=lost, sampling_params=sampling) for ids in found]
+
+    def _tokens(self, chat: list[dict[str, str]]) -> list[int]:
+        text = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _cutter(self, texts: Sequence[str], docs: Sequence[Sequence[int]], cut: int) -> Callable[[str, int], str]:
+        short = {text: str(self.tokenizer.decode(list(ids[:cut]))) for text, ids in zip(texts, docs, strict=True)}
+        return lambda text, _: short[text]
+
+    def _conversations(self, row: Row, cut: Callable[[str, int], str]) -> list[list[dict[str, str]]]:
+        texts = [cut(text, self.cfg.doc_tokens) for text in row["texts"]]
+        if self.cfg.task == "order":
+            return [
+                prompts.listwise(row["query"], [texts[index] for index in order]) for order in shown(row, self.cfg)
+            ]
+        places = teacher.places(teacher.verdict(row))
+        return [
+            prompts.reason(row["query"], text, place, len(texts)) for text, place in zip(texts, places, strict=True)
+        ]
+
+
+def _prompt(ids: Sequence[int] = (), *, start: int = 0, truncated: int = 0, error: str = "", **more: Any) -> Prompt:
+    asked = {"tokenized_prompt": list(ids)} if ids else {}
+    return {"start": start, "truncated": int(truncated), "__inference_error__": error, **asked, **more}
+
+
+def _words(text: str, count: int) -> str:
+    """The first words of a text: for engines whose tokenizer is not at hand."""
+    return " ".join(text.split()[:count])
+
+
+# ---- answers without a model --------------------------------------------------------------------------------
+
+
+def echoed(row: Row, slot: int, cfg: JudgeConfig) -> dict[str, Any]:
+    """Documents in the order shown. For dry runs and scale tests only."""
+    text = " > ".join(f"[{number + 1}]" for number in range(len(row["doc_ids"]))) if cfg.task == "order" else "echo"
+    return {"text": text, "score": -float(slot)}
+
+
+def simulated(row: Row, slot: int, cfg: JudgeConfig) -> dict[str, Any]:
+    """What a teacher that knows the judgments would answer, with the config's noise, gaps and garbage."""
+    source = random.Random(f"{cfg.seed}:{row['query_id']}:{slot if cfg.task == 'order' else ''}")
+    grades = dict(zip(row["judged_ids"], row["judged_grades"], strict=True))
+    scores = [grades.get(doc_id, 0) + source.gauss(0.0, cfg.simulated.noise) for doc_id in row["doc_ids"]]
+    if cfg.task != "order":
+        return {"text": "a simulated reason", "score": scores[slot]}
+    if source.random() < cfg.simulated.malformed:
+        return {"text": source.choice(GARBAGE), "score": 0.0}
+    places = shown(row, cfg)[slot]
+    order = sorted(range(len(places)), key=lambda place: -scores[places[place]])
+    kept = max(1, len(order) - sum(source.random() < cfg.simulated.missing for _ in order))
+    return {"text": " > ".join(f"[{place + 1}]" for place in order[:kept]), "score": 0.0}

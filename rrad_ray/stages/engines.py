@@ -1,0 +1,198 @@
+"""The engines behind `judge`: vLLM through `ray.data.llm`, and any OpenAI-compatible endpoint.
+
+A prompt that kills its engine must not loop: Ray restarts the actor and gives it the same batch again, without end.
+Here an engine writes down what it begins; what was begun and never ended was there when an engine died, and is tried
+again in ever smaller company, at last alone, and then set aside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import ray
+from ray.data.llm import build_processor, vLLMEngineProcessorConfig
+
+from rrad_ray import vllm_likelihood
+from rrad_ray.config import JudgeConfig
+from rrad_ray.engine import EMPTY, carried, reduce
+from rrad_ray.errors import RradError
+
+# The light stages around the engine wait more than they work. One process each: at a tenth of a CPU, Ray Data would
+# otherwise start dozens, and on a small machine their imports alone take minutes.
+LIGHT: dict[str, Any] = {"num_cpus": 0.1, "concurrency": 1}
+MARK = "RRAD_JUDGE"  # in the environment of engine processes: whose they are
+AFTER_ONE_DEATH = 8  # prompts that are tried together again after an engine died over them; after another, each alone
+
+
+class Ledger:
+    """An actor: which prompts are under way, and how many engines died while each of them was."""
+
+    def __init__(self) -> None:
+        self.open: set[str] = set()
+        self.deaths: Counter[str] = Counter()
+
+    def deaths_of(self, keys: list[str]) -> list[int]:
+        """How many engines died over each prompt; one that comes again while it is open has just killed another."""
+        again = self.open.intersection(keys)
+        self.deaths.update(again)
+        self.open -= again
+        return [self.deaths[key] for key in keys]
+
+    def begin(self, keys: list[str]) -> None:
+        self.open.update(keys)
+
+    def end(self, keys: list[str]) -> None:
+        self.open.difference_update(keys)
+
+
+def groups(deaths: Sequence[int], most: int) -> tuple[list[int], list[list[int]], list[int]]:
+    """Indices of a batch's prompts by how many engines have died over them: none; fewer than `most`, in groups that
+    are tried one after another; and those to give up."""
+    fresh = [index for index, count in enumerate(deaths) if count == 0]
+    once = [index for index, count in enumerate(deaths) if count == 1 < most]
+    alone = [[index] for index, count in enumerate(deaths) if 1 < count < most]
+    small = [once[start : start + AFTER_ONE_DEATH] for start in range(0, len(once), AFTER_ONE_DEATH)]
+    return fresh, [*small, *alone], [index for index, count in enumerate(deaths) if count >= most]
+
+
+def _bounded(stage: Any, ledger: Any, most: int) -> Any:
+    """A processor's engine stage that gives up a prompt over which `most` engines have died."""
+    base = stage.fn
+
+    class Bounded(base):  # type: ignore[misc, valid-type]
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            self.suspects = asyncio.Lock()  # one group of them at a time in an engine
+
+        async def udf(self, batch: list[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
+            keys = [f"{row['part']}/{row['row']}/{row['slot']}" for row in batch]
+            deaths = await ledger.deaths_of.remote(keys)
+            fresh, suspects, given_up = groups(deaths, most)
+            for index in given_up:
+                error = f"{most} engines died while this prompt was being answered"
+                place = {self.IDX_IN_BATCH_COLUMN: batch[index][self.IDX_IN_BATCH_COLUMN]}
+                yield {**place, "__inference_error__": error}
+            async for answer in self._answered(batch, keys, fresh):
+                yield answer
+            for group in suspects:
+                async with self.suspects:
+                    async for answer in self._answered(batch, keys, group):
+                        yield answer
+
+        async def _answered(
+            self, batch: list[dict[str, Any]], keys: list[str], chosen: list[int]
+        ) -> AsyncIterator[dict[str, Any]]:
+            if not chosen:
+                return
+            await ledger.begin.remote([keys[index] for index in chosen])
+            async for answer in super().udf([batch[index] for index in chosen]):
+                yield answer
+            await ledger.end.remote([keys[index] for index in chosen])
+
+    return stage.model_copy(update={"fn": Bounded})  # an assignment would work out its resources again, wrongly
+
+
+def vllm(cfg: JudgeConfig, model: str, units: int) -> Any:
+    """`ray.data.llm`'s processor with only the engine stage: prompts come tokenized, texts leave detokenized.
+
+    No more engines are asked for than there are `units` of work.
+    """
+    least, most = (min(count, units) for count in cfg.pool)
+    kinds = {"order": "generate", "explain": "generate", "score": "classify"}
+    kinds["likelihood"] = "embed" if cfg.likelihood_by == "pooler" else "generate"
+    options: dict[str, Any] = {}
+    if kinds[cfg.task] == "embed":
+        # A pooling model's head is float32 by default; vLLM would cast the whole vocabulary's at every step.
+        overrides = {"architectures": [_twin(model)], "head_dtype": "model"}
+        options = {"hf_overrides": overrides, "enable_prefix_caching": False}
+    config = vLLMEngineProcessorConfig(
+        model_source=model,
+        task_type=kinds[cfg.task],
+        engine_kwargs={**options, **cfg.engine_kwargs},
+        batch_size=cfg.batch_size,
+        max_concurrent_batches=cfg.concurrent_batches,
+        # A task is a unit of two batches. More tasks at once than keep the engine busy would share it and all finish
+        # late together; so shards become durable one after another.
+        max_tasks_in_flight_per_actor=cfg.concurrent_batches,
+        concurrency=(least, most),  # labelling begins with the first engine that is ready
+        placement_group_config={"bundles": [dict(cfg.worker)]},
+        runtime_env={"env_vars": {**cfg.engine_env, MARK: os.path.abspath(cfg.output)}},
+        should_continue_on_error=True,
+        chat_template_stage=False,
+        tokenize_stage=False,
+        detokenize_stage=False,
+        log_engine_metrics=False,
+    )
+    light = {"preprocess_map_kwargs": LIGHT, "postprocess_map_kwargs": LIGHT}
+    processor = build_processor(config, preprocess=lambda row: {}, postprocess=reduce, **light)
+    ledger = ray.remote(Ledger).options(num_cpus=0, max_concurrency=1).remote()
+    name = "vLLMEngineStage"
+    processor.stages[name] = _bounded(processor.get_stage_by_name(name), ledger, cfg.engine_deaths)
+    return processor
+
+
+def _twin(model: str) -> str:
+    """The architecture that pools likelihoods for a model; `RradError` if it is no causal LM."""
+    from transformers import AutoConfig
+
+    name = (AutoConfig.from_pretrained(model).architectures or ["nothing"])[0]
+    if not name.endswith("ForCausalLM"):
+        found = f"its architecture is {name}, not a causal LM's"
+        raise RradError("judge", model, found, "name a causal LM, or set likelihood_by=prompt_logprobs")
+    return vllm_likelihood.architecture(name)
+
+
+def openai(cfg: JudgeConfig, planned: Any) -> Any:
+    """The prompts through `workers` actors that ask an OpenAI-compatible endpoint."""
+    return planned.map(
+        Requests,
+        fn_constructor_args=(cfg,),
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=cfg.pool[1]),
+        num_cpus=LIGHT["num_cpus"],
+        max_concurrency=cfg.concurrent_batches,
+    )
+
+
+class Requests:
+    """An actor: prompts to an OpenAI-compatible endpoint, `concurrency` at a time.
+
+    The client waits and tries again after 429, 5xx and broken connections, as long as the endpoint asks for it or
+    twice as long each time; what then still fails is the query's error.
+    """
+
+    def __init__(self, cfg: JudgeConfig) -> None:
+        from openai import AsyncOpenAI
+
+        self.cfg = cfg
+        key = os.environ.get(cfg.openai.key_env) or "none"  # many endpoints of one's own ask for none
+        limits = cfg.openai
+        self.client = AsyncOpenAI(
+            base_url=limits.url, api_key=key, timeout=limits.timeout_s, max_retries=limits.retries
+        )
+        self.slots = asyncio.Semaphore(cfg.openai.concurrency)
+
+    async def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        async with self.slots:
+            return carried(row) | EMPTY | await self._answer(json.loads(row["messages"]))
+
+    async def _answer(self, messages: list[dict[str, str]]) -> dict[str, Any]:
+        try:
+            reply = await self.client.chat.completions.create(
+                model=self.cfg.model,
+                messages=messages,  # type: ignore[arg-type]
+                max_tokens=self.cfg.max_tokens,
+                temperature=0.0,
+            )
+        except Exception as error:
+            return {"error": f"{type(error).__name__}: {error}".splitlines()[0][:500]}
+        usage = reply.usage
+        return {
+            "text": (reply.choices[0].message.content or "") if reply.choices else "",
+            "prompt_tokens": usage.prompt_tokens if usage else 0,
+            "generated_tokens": usage.completion_tokens if usage else 0,
+        }
