@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from rrad_ray import answers
+
 SPLITS = ("train", "dev", "test", "unlabelled")
 MINILM = "bundled:all-minilm-l6-v2"
 SMOLLM2 = "bundled:smollm2-135m-instruct"
@@ -219,8 +221,8 @@ class LabelConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _choose("aggregate", self.aggregate, ("borda", "copeland"))
-        _choose("missing", self.missing, ("negative", "append"))
+        _choose("aggregate", self.aggregate, answers.METHODS)
+        _choose("missing", self.missing, answers.MISSING)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from rrad_ray.rankers import LikelihoodPlan
 
 Row = Mapping[str, Any]
 Prompt = dict[str, Any]
-TOO_LONG = "prompt too long"  # how the reason begins why a prompt was not asked
 GARBAGE = (  # what `simulated` writes where an answer is to say nothing
     "",
     "I'm sorry, I cannot rank these passages.",
@@ -84,9 +83,7 @@ class Planner:
             if cfg.task == "score":
                 return [self._pair(row["query"], text) for text in row["texts"]]
             return self._chats(row)
-        except ValueError as error:
-            if not str(error).startswith(TOO_LONG):
-                raise
+        except prompts.TooLong as error:
             return [_prompt(error=str(error))] * count
 
     def _scored(self, span: prompts.Span) -> Prompt:
@@ -120,7 +117,7 @@ class Planner:
                 if cut < 1:
                     alone = max(map(len, found)) - sum(lengths)
                     found_text = f"about {alone} tokens without the documents, the model takes {self.limit}"
-                    raise ValueError(f"{TOO_LONG}: {found_text} with {self.cfg.max_tokens} for the answer")
+                    raise prompts.TooLong(f"{found_text} with {self.cfg.max_tokens} for the answer")
         lost = sum(len(doc[: self.cfg.doc_tokens]) > cut for doc in docs)
         sampling: dict[str, Any] = {"max_tokens": self.cfg.max_tokens, "temperature": 0.0}
         if self.cfg.structured and self.cfg.task == "order":

@@ -16,6 +16,16 @@ LIKELIHOOD = {
 }
 
 
+TOO_LONG = "prompt too long"  # how the reason begins why a prompt was not asked
+
+
+class TooLong(ValueError):
+    """A prompt has no room for a single token of a document."""
+
+    def __init__(self, found: str) -> None:
+        super().__init__(f"{TOO_LONG}: {found}")
+
+
 @dataclass(frozen=True)
 class Span:
     """A tokenized likelihood prompt; the query's tokens are `ids[start:]`. `cut`: the document did not fit whole."""

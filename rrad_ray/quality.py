@@ -23,7 +23,7 @@ class LabelQuality:
 
     def __init__(self) -> None:
         self.statuses: Counter[str] = Counter()
-        self.shown = self.missing = self.queries = self.judged = 0
+        self.shown = self.missing = self.queries = 0
         self.bias: list[float] = []
         self.agreement: list[float] = []
         self.confidence: list[float] = []

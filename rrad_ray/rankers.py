@@ -252,12 +252,12 @@ class LikelihoodPlan:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def __call__(self, query: str, texts: Sequence[str]) -> list[prompts.Span]:
-        """One span for each text; `ValueError` if the model has no room for a single token of a document."""
+        """One span for each text; `prompts.TooLong` if the model has no room for a single token of a document."""
         wanted = self._ids(f" {query}")[: self.query_tokens]
         around = len(self.before) + len(self.between) + len(wanted)
         room = self.doc_tokens if self.limit is None else min(self.doc_tokens, self.limit - around)
         if room < 1:
-            raise ValueError(f"prompt too long: {around} tokens without the document, the model takes {self.limit}")
+            raise prompts.TooLong(f"{around} tokens without the document, the model takes {self.limit}")
         docs = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
         return [
             prompts.likelihood(self.before, doc[:room], self.between, wanted, len(doc[: self.doc_tokens]) > room)

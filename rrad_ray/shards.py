@@ -71,9 +71,8 @@ def read(uri: str, shard: Shard, row: type, stage: str) -> list[dict[str, Any]]:
             table = _rows(pq.ParquetFile(file), shard.start, shard.stop)
     except Exception as error:
         raise tables.guard(stage, place, error) from error
-    if not tables.exists(tables.join(uri, tables.MANIFEST), stage):
-        table = _filled(table)
-    return tables.check_schema(table, row, stage, place).to_pylist()
+    # Nothing is filled into a finished table: `plan` has seen that it has every column.
+    return tables.check_schema(_filled(table), row, stage, place).to_pylist()
 
 
 def _files(uri: str, stage: str) -> list[str]:
@@ -133,12 +132,13 @@ def _rows(file: pq.ParquetFile, start: int, stop: int) -> pa.Table:
 
 
 def _filled(table: pa.Table) -> pa.Table:
-    """A foreign table with the columns that it may leave out: `query_id, query, doc_ids, texts` it must have."""
-    counts = [len(ids or []) for ids in table["doc_ids"].to_pylist()]
+    """A table with the columns that a foreign one may leave out: all but `NEEDED`."""
     schema = tables.schema_of(Candidates)
-    for name in ("split", "scores", "sources", "source_scores", "judged_ids", "judged_grades"):
-        if name in table.column_names:
-            continue
+    left_out = [name for name in schema.names if name not in (*NEEDED, *table.column_names)]
+    if not left_out:
+        return table
+    counts = [len(ids or []) for ids in table["doc_ids"].to_pylist()]
+    for name in left_out:
         values: list[Any] = [[] for _ in counts]
         if name == "split":
             values = ["unlabelled"] * len(counts)

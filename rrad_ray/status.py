@@ -12,7 +12,6 @@ from rrad_ray import tables
 from rrad_ray.errors import RradError
 
 SILENT_S = 120.0  # a run on another machine that has told nothing for so long is taken for dead
-SHOWN = ("manifest.json", "started.json")
 
 
 def of_run(uri: str) -> list[dict[str, Any]]:
@@ -22,13 +21,13 @@ def of_run(uri: str) -> list[dict[str, Any]]:
     """
     fs, path = tables.filesystem(uri)
     places = [uri]
-    if not any(tables.exists(tables.join(uri, name), "status") for name in SHOWN):
+    if not any(tables.exists(tables.join(uri, name), "status") for name in (tables.MANIFEST, tables.STARTED)):
         try:
             names = sorted(entry.rstrip("/").rpartition("/")[2] for entry in fs.ls(path, detail=False))
         except Exception as error:
             raise tables.guard("status", uri, error) from error
         places = [tables.join(uri, name) for name in names]
-        places = [place for place in places if tables.exists(tables.join(place, "started.json"), "status")]
+        places = [place for place in places if tables.exists(tables.join(place, tables.STARTED), "status")]
     if not places:
         raise RradError(
             "status", uri, "no output of a stage stands there", "give a run's folder, or one stage's output"
@@ -38,7 +37,7 @@ def of_run(uri: str) -> list[dict[str, Any]]:
 
 def _state(uri: str) -> dict[str, Any]:
     fs, path = tables.filesystem(tables.join(uri, tables.STARTED))
-    began = _seconds(fs.modified(path))
+    began = fs.modified(path).timestamp()
     name = uri.rstrip("/").rpartition("/")[2]
     finished = tables.join(uri, tables.MANIFEST)
     if tables.exists(finished, "status"):
@@ -55,10 +54,6 @@ def _state(uri: str) -> dict[str, Any]:
         return found
     told = json.loads(tables.read_text(place, "status"))
     return found | {"state": "running" if _alive(told) else "stopped", "facts": told}
-
-
-def _seconds(modified: Any) -> float:
-    return float(modified.timestamp())
 
 
 def _alive(told: dict[str, Any]) -> bool:

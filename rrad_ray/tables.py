@@ -183,27 +183,20 @@ def part_names(uri: str, stage: str = "read") -> list[str]:
     return sorted(name for name in names if name.startswith("part-") and name.endswith(".parquet"))
 
 
+def read_columns(uri: str, name: str, columns: Sequence[str] | None, stage: str = "read") -> pa.Table:
+    """Some columns of one part (None: all), as they are."""
+    place = join(uri, name)
+    fs, path = filesystem(place)
+    try:
+        with fs.open(path, "rb") as file:
+            return pq.read_table(file, columns=columns)
+    except Exception as error:
+        raise guard(stage, place, error) from error
+
+
 def read_part(uri: str, name: str, row: type, stage: str = "read") -> list[dict[str, Any]]:
     """The rows of one part, checked against the row type."""
-    place = join(uri, name)
-    fs, path = filesystem(place)
-    try:
-        with fs.open(path, "rb") as file:
-            table = pq.read_table(file)
-    except Exception as error:
-        raise guard(stage, place, error) from error
-    return check_schema(table, row, stage, place).to_pylist()
-
-
-def read_columns(uri: str, name: str, columns: Sequence[str], stage: str = "read") -> pa.Table:
-    """Some columns of one part, as they are."""
-    place = join(uri, name)
-    fs, path = filesystem(place)
-    try:
-        with fs.open(path, "rb") as file:
-            return pq.read_table(file, columns=list(columns))
-    except Exception as error:
-        raise guard(stage, place, error) from error
+    return check_schema(read_columns(uri, name, None, stage), row, stage, join(uri, name)).to_pylist()
 
 
 def read(uri: str, row: type, stage: str = "read") -> Iterator[dict[str, Any]]:

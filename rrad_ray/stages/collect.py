@@ -39,9 +39,8 @@ class Journal:
         self.pending: dict[str, list[Answer]] = {}  # by shard
         self.queries: set[tuple[str, int]] = set()
         self.last = time.monotonic()
-        names = tables.part_names(self.uri, "judge")
-        self.number = 1 + max((int(name[5:-8]) for name in names), default=-1)
-        self.names = names
+        self.names = tables.part_names(self.uri, "judge")
+        self.number = len(self.names)
 
     def load(self, parts: set[str]) -> dict[str, dict[Place, Answer]]:
         """What earlier runs have answered of these parts."""
@@ -92,7 +91,6 @@ class Meter:
     def add(self, answer: Answer, shown: int) -> None:
         """Counts one answer over `shown` documents."""
         self.began = self.began or time.monotonic()
-        self.counts["answers"] += 1
         self.counts["errors"] += bool(answer["error"])
         for key in ("prompt_tokens", "generated_tokens", "truncated"):
             self.counts[key] += answer[key]

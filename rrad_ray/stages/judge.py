@@ -12,7 +12,7 @@ from typing import Any
 
 import ray
 
-from rrad_ray import models, plan, shards, tables, teacher
+from rrad_ray import models, plan, prompts, shards, tables, teacher
 from rrad_ray.config import JudgeConfig
 from rrad_ray.engine import EMPTY, carried, settled
 from rrad_ray.errors import RradError
@@ -80,8 +80,8 @@ def _parts(cfg: JudgeConfig, out: tables.Output, todo: Sequence[Shard], done: Se
 
 def _units(cfg: JudgeConfig, number: int, shard: Shard, collected: Collected) -> Iterator[dict[str, Any]]:
     """A shard's rows in units of about two batches of prompts: answers leave an engine with their unit."""
-    prompts = cfg.repeats if cfg.task == "order" else max(1, shard.documents // shard.rows)
-    rows = max(1, 2 * cfg.batch_size // prompts)
+    per_row = cfg.repeats if cfg.task == "order" else max(1, shard.documents // shard.rows)
+    rows = max(1, 2 * cfg.batch_size // per_row)
     answered = collected.answered(shard.part)
     for start in range(0, shard.rows, rows):
         stop = min(start + rows, shard.rows)
@@ -130,7 +130,7 @@ def _answers(
     for row in answered.iter_rows():
         # An error row skips the engine and `reduce`: it brings the prompt's columns, not ours.
         error = row.get("__inference_error__") or row.get("error", "")
-        if error and not error.startswith(plan.TOO_LONG):
+        if error and not error.startswith(prompts.TOO_LONG):
             error = f"engine error: {error}"
         found = {key: empty if row.get(key) is None else row[key] for key, empty in EMPTY.items()}
         yield carried(row) | found | {"error": error}
