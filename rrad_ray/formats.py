@@ -39,7 +39,7 @@ class Collection:
     rejected: list[tuple[str, str, str]] = field(default_factory=list)
 
 
-class _BadRow(Exception):
+class BadRow(Exception):
     """Why a row cannot be used: a stable category, then what was found; the row's id where it is known."""
 
     def __init__(self, category: str, found: str, row_id: str = "") -> None:
@@ -81,16 +81,16 @@ def read_beir(uri: str) -> Collection:
     return Collection(uri.rstrip("/").rpartition("/")[2], corpus, queries, rejected)
 
 
-def _lines(uri: str) -> Iterator[tuple[int, bytes]]:
-    """The lines of a file with their numbers from 1, streamed, without blank ones."""
+def lines(uri: str, remedy: str = LAYOUT) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file with their numbers from 1, streamed, without blank ones; `.gz` is unpacked."""
     fs, path = tables.filesystem(uri)
     try:
-        with fs.open(path, "rb") as file:
+        with fs.open(path, "rb", compression="infer") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     yield number, line.rstrip(b"\r\n")
     except FileNotFoundError as error:
-        raise RradError(STAGE, uri, "no such file", LAYOUT) from error
+        raise RradError(STAGE, uri, "no such file", remedy) from error
     except Exception as error:
         raise tables.guard(STAGE, uri, error) from error
 
@@ -99,17 +99,17 @@ def _read_texts(uri: str, rejected: list[tuple[str, str, str]]) -> dict[str, str
     """id -> text of a corpus or queries file."""
     texts: dict[str, str] = {}
     name, seen, first_bad = uri.rpartition("/")[2], 0, ("", "")
-    for number, line in _lines(uri):
+    for number, line in lines(uri):
         seen += 1
         try:
             row_id, text = _text_row(line, name)
             if row_id in texts:
-                raise _BadRow("duplicate id", f"{row_id!r} stands above already, and that row stays", row_id)
+                raise BadRow("duplicate id", f"{row_id!r} stands above already, and that row stays", row_id)
             texts[row_id] = text
-        except _BadRow as bad:
+        except BadRow as bad:
             first_bad = first_bad if first_bad[0] else (f"{uri}:{number}", str(bad.found))
             reason = f"{bad.category}: {name}:{number} {bad.found}"
-            rejected.append((bad.row_id or f"{name}:{number}", reason, _readable(line)))
+            rejected.append((bad.row_id or f"{name}:{number}", reason, readable(line)))
     if not texts:
         place, found = first_bad if seen else (uri, "holds no rows")
         counted = f"{found}; none of the {seen} rows can be used" if seen else found
@@ -118,24 +118,24 @@ def _read_texts(uri: str, rejected: list[tuple[str, str, str]]) -> dict[str, str
 
 
 def _text_row(line: bytes, name: str) -> tuple[str, str]:
-    """The id and text of a JSON line; `_BadRow` if it has none."""
+    """The id and text of a JSON line; `BadRow` if it has none."""
     try:
         row = json.loads(line.decode("utf-8-sig"))
         json.dumps(row, ensure_ascii=False).encode()  # a lone surrogate passes as JSON, and fails when it is written
     except (ValueError, RecursionError) as error:
-        raise _BadRow("malformed JSON", f"cannot be read ({error})") from error
+        raise BadRow("malformed JSON", f"cannot be read ({error})") from error
     if not isinstance(row, dict):
-        raise _BadRow("malformed JSON", f"is no JSON object but {type(row).__name__}")
+        raise BadRow("malformed JSON", f"is no JSON object but {type(row).__name__}")
     for key in ("_id", "text"):
         if key not in row:
-            raise _BadRow("missing field", f"has no field '{key}' (fields: {', '.join(row)})", _id(row))
+            raise BadRow("missing field", f"has no field '{key}' (fields: {', '.join(row)})", _id(row))
     row_id, title, text = _id(row), _text(row, "title"), _text(row, "text")
     if not row_id:
-        raise _BadRow("missing field", f"has no id in field '_id' (found: {row['_id']!r})")
+        raise BadRow("missing field", f"has no id in field '_id' (found: {row['_id']!r})")
     if name == "queries.jsonl":
         title = ""
     if not title.strip() and not text.strip():
-        raise _BadRow("empty text", "has no text", row_id)
+        raise BadRow("empty text", "has no text", row_id)
     return row_id, "\n".join(part for part in (title, text) if part.strip())
 
 
@@ -147,7 +147,7 @@ def _id(row: Mapping[str, Any]) -> str:
 def _text(row: Mapping[str, Any], key: str) -> str:
     found = row.get(key)
     if found is not None and not isinstance(found, str):
-        raise _BadRow("missing field", f"has no text in field '{key}' but {type(found).__name__}", _id(row))
+        raise BadRow("missing field", f"has no text in field '{key}' but {type(found).__name__}", _id(row))
     return found or ""
 
 
@@ -161,24 +161,24 @@ def _read_qrels(
 ) -> None:
     """Fill in `splits` and `judged` from one qrels file."""
     name, first = f"qrels/{split}.tsv", True
-    for number, line in _lines(uri):
+    for number, line in lines(uri):
         header, first = first and line.removeprefix(b"\xef\xbb\xbf").startswith(b"query-id\t"), False
         if header:
             continue
         try:
             query_id, doc_id, grade = _qrels_row(line)
             if query_id not in judged:
-                raise _BadRow("unknown id", f"query {query_id!r} is not in queries.jsonl", query_id)
+                raise BadRow("unknown id", f"query {query_id!r} is not in queries.jsonl", query_id)
             if splits.setdefault(query_id, split) != split:
                 continue
             if doc_id not in corpus:
-                raise _BadRow("unknown id", f"document {doc_id!r} is not in corpus.jsonl", query_id)
+                raise BadRow("unknown id", f"document {doc_id!r} is not in corpus.jsonl", query_id)
             if doc_id in judged[query_id]:
-                raise _BadRow("duplicate id", f"{doc_id!r} is judged above already, and that grade stays", query_id)
+                raise BadRow("duplicate id", f"{doc_id!r} is judged above already, and that grade stays", query_id)
             judged[query_id][doc_id] = grade
-        except _BadRow as bad:
+        except BadRow as bad:
             reason = f"{bad.category}: {name}:{number} {bad.found}"
-            rejected.append((bad.row_id or f"{name}:{number}", reason, _readable(line)))
+            rejected.append((bad.row_id or f"{name}:{number}", reason, readable(line)))
 
 
 def _qrels_row(line: bytes) -> tuple[str, str, int]:
@@ -188,10 +188,10 @@ def _qrels_row(line: bytes) -> tuple[str, str, int]:
         return query_id, doc_id, int(grade)
     except ValueError as error:
         found = "is not 'query-id<TAB>corpus-id<TAB>score' with a whole number as score"
-        raise _BadRow("malformed line", found) from error
+        raise BadRow("malformed line", found) from error
 
 
-def _readable(line: bytes) -> str:
+def readable(line: bytes) -> str:
     return line.decode("utf-8", errors="replace")
 
 
@@ -204,14 +204,14 @@ def read_trec_run(uri: str) -> dict[str, list[tuple[str, float]]]:
     Raises `RradError` naming the first line that is malformed or repeats a document.
     """
     found: dict[str, dict[str, tuple[float, int]]] = {}
-    for number, line in _lines(uri):
+    for number, line in lines(uri):
         try:
             query_id, _, doc_id, rank, score, _ = line.decode("utf-8-sig").split()
             place = (-float(score), int(rank))
             if not math.isfinite(place[0]):
                 raise ValueError(score)
         except ValueError as error:
-            wrong = f"is no line of a run: {_readable(line)!r}"
+            wrong = f"is no line of a run: {readable(line)!r}"
             raise RradError(STAGE, f"{uri}:{number}", wrong, RUN_LINE) from error
         ranking = found.setdefault(query_id, {})
         if doc_id in ranking:

@@ -26,7 +26,7 @@ def shown(row: Row, cfg: JudgeConfig) -> list[list[int]]:
     count = len(row["doc_ids"])
     if cfg.task != "order":
         return []
-    if not cfg.shuffle:
+    if cfg.window or not cfg.shuffle:
         return [list(range(count))]
     return prompts.orders(count, cfg.repeats, random.Random(f"{cfg.seed}:{row['query_id']}").getrandbits(32))
 
@@ -76,12 +76,17 @@ class Planner:
             answer = echoed if cfg.engine == "echo" else simulated
             return [_prompt(answer=answer(row, slot, cfg)) for slot in range(count)]
         if cfg.engine == "openai":
+            if cfg.window:
+                texts = [_words(text, cfg.doc_tokens) for text in row["texts"]]
+                return [_prompt(**_windowed(row["query"], texts))]
             return [_prompt(messages=json.dumps(messages)) for messages in self._conversations(row, _words)]
         try:
             if cfg.task == "likelihood":
                 return [self._scored(span) for span in self.likelihood(row["query"], row["texts"])]
             if cfg.task == "score":
                 return [self._pair(row["query"], text) for text in row["texts"]]
+            if cfg.window:
+                return [self._sliding(row)]
             return self._chats(row)
         except prompts.TooLong as error:
             return [_prompt(error=str(error))] * count
@@ -105,24 +110,54 @@ class Planner:
 
     def _chats(self, row: Row) -> list[Prompt]:
         """`order` and `explain`: chats whose answer is text."""
-        docs = self.tokenizer(list(row["texts"]), add_special_tokens=False)["input_ids"]
-        cut, room, over = self.cfg.doc_tokens, self.limit - self.cfg.max_tokens, 1
-        while over > 0:
+        docs = self._tokenized(row["texts"])
+        found, cut = self._fitted(row, docs)
+        sampling = self._sampling(len(docs))
+        return [_prompt(ids, start=len(ids), truncated=self._lost(docs, cut), **sampling) for ids in found]
+
+    def _sliding(self, row: Row) -> Prompt:
+        """All of a row's documents, cut so that any window of them fits; `window` asks about one."""
+        docs = self._tokenized(row["texts"])
+        longest = sorted(range(len(docs)), key=lambda index: -len(docs[index]))[: self.cfg.window]
+        fullest = {**row, **{key: [row[key][index] for index in longest] for key in ("doc_ids", "texts")}}
+        _, cut = self._fitted(fullest, [docs[index] for index in longest])
+        short = self._cutter(row["texts"], docs, cut)
+        texts = [short(text, cut) for text in row["texts"]]
+        return _prompt(truncated=self._lost(docs, cut), **_windowed(row["query"], texts), **self._sampling(0))
+
+    def window(self, query: str, texts: Sequence[str]) -> Prompt:
+        """One window's prompt for vLLM; `texts` as `_sliding` has cut them."""
+        return {"tokenized_prompt": self._tokens(prompts.listwise(query, texts)), **self._sampling(len(texts))}
+
+    def _tokenized(self, texts: Sequence[str]) -> list[list[int]]:
+        return list(self.tokenizer(list(texts), add_special_tokens=False)["input_ids"])
+
+    def _lost(self, docs: Sequence[Sequence[int]], cut: int) -> int:
+        """How many documents are cut below `doc_tokens`."""
+        return sum(len(doc[: self.cfg.doc_tokens]) > cut for doc in docs)
+
+    def _fitted(self, row: Row, docs: Sequence[Sequence[int]]) -> tuple[list[list[int]], int]:
+        """A row's chats, tokenized, and to how many tokens every document had to be cut for that; or `TooLong`."""
+        cut, room = self.cfg.doc_tokens, self.limit - self.cfg.max_tokens
+        while True:
             found = [self._tokens(chat) for chat in self._conversations(row, self._cutter(row["texts"], docs, cut))]
             over = max(map(len, found)) - room
-            if over > 0:
-                lengths = [min(len(doc), cut) for doc in docs]
-                # A chat of `explain` shows one document, one of `order` all of them.
-                cut = prompts.fit_tokens(lengths, sum(lengths) - over) if self.cfg.task == "order" else cut - over
-                if cut < 1:
-                    alone = max(map(len, found)) - sum(lengths)
-                    found_text = f"about {alone} tokens without the documents, the model takes {self.limit}"
-                    raise prompts.TooLong(f"{found_text} with {self.cfg.max_tokens} for the answer")
-        lost = sum(len(doc[: self.cfg.doc_tokens]) > cut for doc in docs)
+            if over <= 0:
+                return found, cut
+            lengths = [min(len(doc), cut) for doc in docs]
+            # A chat of `explain` shows one document, one of `order` all of them.
+            cut = prompts.fit_tokens(lengths, sum(lengths) - over) if self.cfg.task == "order" else cut - over
+            if cut < 1:
+                alone = max(map(len, found)) - sum(lengths)
+                found_text = f"about {alone} tokens without the documents, the model takes {self.limit}"
+                raise prompts.TooLong(f"{found_text} with {self.cfg.max_tokens} for the answer")
+
+    def _sampling(self, count: int) -> Prompt:
+        """Greedy; with `structured`, nothing but identifiers of `count` documents."""
         sampling: dict[str, Any] = {"max_tokens": self.cfg.max_tokens, "temperature": 0.0}
-        if self.cfg.structured and self.cfg.task == "order":
-            sampling["structured_outputs"] = {"regex": prompts.permutation(len(docs))}
-        return [_prompt(ids, start=len(ids), truncated=lost, sampling_params=sampling) for ids in found]
+        if self.cfg.structured and self.cfg.task == "order" and count:
+            sampling["structured_outputs"] = {"regex": prompts.permutation(count)}
+        return {"sampling_params": sampling}
 
     def _tokens(self, chat: list[dict[str, str]]) -> list[int]:
         text = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
@@ -149,6 +184,11 @@ def _prompt(ids: Sequence[int] = (), *, start: int = 0, truncated: int = 0, erro
     return {"start": start, "truncated": int(truncated), "__inference_error__": error, **asked, **more}
 
 
+def _windowed(query: str, texts: Sequence[str]) -> Prompt:
+    """What `engines.slide` reads: windows are planned as the answers come."""
+    return {"sliding": json.dumps({"query": query, "texts": list(texts)})}
+
+
 def _words(text: str, count: int) -> str:
     """The first words of a text: for engines whose tokenizer is not at hand."""
     return " ".join(text.split()[:count])
@@ -159,7 +199,7 @@ def _words(text: str, count: int) -> str:
 
 def echoed(row: Row, slot: int, cfg: JudgeConfig) -> dict[str, Any]:
     """Documents in the order shown. For dry runs and scale tests only."""
-    text = " > ".join(f"[{number + 1}]" for number in range(len(row["doc_ids"]))) if cfg.task == "order" else "echo"
+    text = prompts.written(range(len(row["doc_ids"]))) if cfg.task == "order" else "echo"
     return {"text": text, "score": -float(slot)}
 
 
@@ -175,4 +215,4 @@ def simulated(row: Row, slot: int, cfg: JudgeConfig) -> dict[str, Any]:
     places = shown(row, cfg)[slot]
     order = sorted(range(len(places)), key=lambda place: -scores[places[place]])
     kept = max(1, len(order) - sum(source.random() < cfg.simulated.missing for _ in order))
-    return {"text": " > ".join(f"[{place + 1}]" for place in order[:kept]), "score": 0.0}
+    return {"text": prompts.written(order[:kept]), "score": 0.0}

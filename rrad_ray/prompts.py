@@ -65,6 +65,25 @@ def orders(n: int, repeats: int, seed: int) -> list[list[int]]:
     return planned
 
 
+def windows(n: int, window: int, step: int) -> list[tuple[int, int]]:
+    """RankGPT's sliding windows over `n` documents, [start, stop) each, from the bottom up (Sun et al., 2023).
+
+    100 documents, window 20, step 10: 9 calls, each of which needs the answer before it. The last one reaches the
+    top whatever the step, as RankLLM's does.
+    """
+    found, stop = [], n
+    while stop > 0:
+        start = max(0, stop - window)
+        found.append((start, stop))
+        stop = stop - step if start else 0
+    return found
+
+
+def written(order: Sequence[int]) -> str:
+    """0-based indices as an answer: `[2] > [1]`."""
+    return " > ".join(f"[{index + 1}]" for index in order)
+
+
 def permutation(n: int) -> str:
     """The grammar of an answer over `n` documents, as a regular expression for vLLM's structured output.
 
@@ -114,7 +133,7 @@ def listwise(query: str, texts: Sequence[str]) -> list[dict[str, str]]:
     RRADistill sends one short list in one call; identifiers are 1-based, in the order shown.
     """
     passages = "\n".join(f"[{number}] {' '.join(text.split())}" for number, text in enumerate(texts, 1))
-    example = " > ".join(f"[{number}]" for number in (2, 1, 3) if number <= len(texts))
+    example = written([index for index in (1, 0, 2) if index < len(texts)])
     return [
         {"role": "system", "content": "You rank passages by their relevance to a search query."},
         {

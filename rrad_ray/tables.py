@@ -20,7 +20,8 @@ import os
 import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, get_args, get_origin, get_type_hints
+from contextlib import contextmanager
+from typing import Any, BinaryIO, get_args, get_origin, get_type_hints
 
 import fsspec
 import pyarrow as pa
@@ -90,17 +91,33 @@ def write_text(uri: str, text: str, stage: str = "write") -> None:
 
 
 def write_bytes(uri: str, content: bytes, stage: str = "write") -> None:
-    """Write a file whole or not at all: an S3 put is atomic, a local file is renamed into place."""
+    """Write a file whole or not at all."""
+    with writing(uri, stage) as file:
+        file.write(content)
+
+
+@contextmanager
+def writing(uri: str, stage: str = "write") -> Iterator[BinaryIO]:
+    """A file to write to, that is there when the block ends well: an S3 upload is atomic, a local file is renamed."""
     fs, path = filesystem(uri)
     local = "file" in fs.protocol
+    temporary = f"{path}.tmp" if local else path
     try:
         if local:
             fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-        temporary = f"{path}.tmp" if local else path
-        with fs.open(temporary, "wb") as file:
-            file.write(content)
+        file = fs.open(temporary, "wb")
+        try:
+            yield file
+        except BaseException:
+            if not local:
+                file.discard()  # closing would put what is there so far
+                file.closed = True
+            raise
+        file.close()
         if local:
             fs.mv(temporary, path)
+    except RradError:
+        raise
     except Exception as error:
         raise guard(stage, uri, error) from error
 
@@ -171,6 +188,12 @@ def read_manifest(uri: str, stage: str = "read") -> dict[str, Any]:
         found = "no manifest.json: the table does not exist or its stage has not finished"
         raise RradError(stage, uri, found, "check the path, or run the stage that writes it")
     return json.loads(read_text(place, stage))
+
+
+def simulated(uri: str, stage: str = "read") -> dict[str, Any]:
+    """The mark of labels that no model made, as a fact for the manifest of what is made from them; else nothing."""
+    manifest = read_manifest(uri, stage)
+    return {"simulated": manifest["simulated"]} if "simulated" in manifest else {}
 
 
 def part_names(uri: str, stage: str = "read") -> list[str]:

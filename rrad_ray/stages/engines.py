@@ -11,13 +11,13 @@ import asyncio
 import json
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import ray
 from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
-from rrad_ray import vllm_likelihood
+from rrad_ray import answers, plan, prompts, vllm_likelihood
 from rrad_ray.config import JudgeConfig
 from rrad_ray.engine import EMPTY, carried, reduce
 from rrad_ray.errors import RradError
@@ -26,6 +26,13 @@ from rrad_ray.errors import RradError
 # otherwise start dozens, and on a small machine their imports alone take minutes.
 LIGHT: dict[str, Any] = {"num_cpus": 0.1, "concurrency": 1}
 MARK = "RRAD_JUDGE"  # in the environment of engine processes: whose they are
+# What an answer is called here -> in the rows of Ray's engine stage.
+COLUMNS = {
+    "text": "generated_text",
+    "prompt_tokens": "num_input_tokens",
+    "generated_tokens": "num_generated_tokens",
+    "error": "__inference_error__",
+}
 AFTER_ONE_DEATH = 8  # prompts that are tried together again after an engine died over them; after another, each alone
 
 
@@ -60,14 +67,37 @@ def groups(deaths: Sequence[int], most: int) -> tuple[list[int], list[list[int]]
     return fresh, [*small, *alone], [index for index, count in enumerate(deaths) if count >= most]
 
 
-def _bounded(stage: Any, ledger: Any, most: int) -> Any:
-    """A processor's engine stage that gives up a prompt over which `most` engines have died."""
-    base = stage.fn
+Ask = Callable[[str, list[str]], Awaitable[dict[str, Any]]]
+
+
+async def slide(sliding: str, cfg: JudgeConfig, ask: Ask) -> dict[str, Any]:
+    """RankGPT's sliding window: each call needs the order that the one before it left, so one actor makes them all.
+
+    `ask(query, texts)` answers with text, tokens and error. What a window's answer leaves out, or all of it if it
+    says nothing, stays behind in the order it was in. The text that comes out is the whole order; tokens are sums.
+    """
+    row = json.loads(sliding)
+    order, used = list(range(len(row["texts"]))), Counter[str]()
+    for start, stop in prompts.windows(len(order), cfg.window, cfg.window_step):
+        answer = await ask(row["query"], [row["texts"][index] for index in order[start:stop]])
+        used.update({key: answer.get(key, 0) for key in ("prompt_tokens", "generated_tokens")})
+        if answer.get("error"):
+            return {**used, "error": answer["error"]}
+        said = answers.parse(answer["text"], stop - start)
+        order[start:stop] = [order[start + place] for place in (*said.ranked, *said.missing)]
+    return {**used, "text": prompts.written(order)}
+
+
+def _bounded(stage: Any, ledger: Any, cfg: JudgeConfig, model: str) -> Any:
+    """A processor's engine stage that gives up a prompt over which `engine_deaths` engines have died, and that slides
+    a window where the config has one."""
+    base, most = stage.fn, cfg.engine_deaths
 
     class Bounded(base):  # type: ignore[misc, valid-type]
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **options)
             self.suspects = asyncio.Lock()  # one group of them at a time in an engine
+            self.planner = plan.Planner(cfg, model) if cfg.window else None
 
         async def udf(self, batch: list[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
             keys = [f"{row['part']}/{row['row']}/{row['slot']}" for row in batch]
@@ -93,6 +123,19 @@ def _bounded(stage: Any, ledger: Any, most: int) -> Any:
             async for answer in super().udf([batch[index] for index in chosen]):
                 yield answer
             await ledger.end.remote([keys[index] for index in chosen])
+
+        async def _generate_with_error_handling(self, row: dict[str, Any], batch_uuid: Any) -> dict[str, Any]:
+            whole = super()._generate_with_error_handling
+            planner, last = self.planner, dict[str, Any]()
+            if planner is None:
+                return dict(await whole(row, batch_uuid))
+
+            async def ask(query: str, texts: list[str]) -> dict[str, Any]:
+                last.update(await whole({**row, **planner.window(query, texts)}, batch_uuid))
+                return {name: last[column] for name, column in COLUMNS.items()}
+
+            found = await slide(row["sliding"], cfg, ask)
+            return last | {column: found[name] for name, column in COLUMNS.items() if name in found}
 
     return stage.model_copy(update={"fn": Bounded})  # an assignment would work out its resources again, wrongly
 
@@ -132,7 +175,7 @@ def vllm(cfg: JudgeConfig, model: str, units: int) -> Any:
     processor = build_processor(config, preprocess=lambda row: {}, postprocess=reduce, **light)
     ledger = ray.remote(Ledger).options(num_cpus=0, max_concurrency=1).remote()
     name = "vLLMEngineStage"
-    processor.stages[name] = _bounded(processor.get_stage_by_name(name), ledger, cfg.engine_deaths)
+    processor.stages[name] = _bounded(processor.get_stage_by_name(name), ledger, cfg, model)
     return processor
 
 
@@ -178,7 +221,14 @@ class Requests:
 
     async def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         async with self.slots:
-            return carried(row) | EMPTY | await self._answer(json.loads(row["messages"]))
+            return carried(row) | EMPTY | await self._row(row)
+
+    async def _row(self, row: dict[str, Any]) -> dict[str, Any]:
+        if not self.cfg.window:
+            return await self._answer(json.loads(row["messages"]))
+        return await slide(
+            row["sliding"], self.cfg, lambda query, texts: self._answer(prompts.listwise(query, texts))
+        )
 
     async def _answer(self, messages: list[dict[str, str]]) -> dict[str, Any]:
         try:

@@ -49,19 +49,14 @@ def run(cfg: JudgeConfig) -> str:
             check.look([part])
     counts = recount(out, [shard.part for shard in every])
     found = {key: value for key, value in check.found.items() if key != "per_query"}
-    simulated = {"simulated": SIMULATED[cfg.engine]} if cfg.engine in SIMULATED else _inherited(cfg)
+    # Reasons for simulated labels are simulated, whoever writes them.
+    simulated = tables.simulated(cfg.input, "judge") if cfg.task == "explain" else {}
+    if cfg.engine in SIMULATED:
+        simulated = {"simulated": SIMULATED[cfg.engine]}
     seen = sum(shard.rows for shard in every)
     uri = out.commit(seen=seen, max_quarantined=cfg.max_quarantined, **counts, gate=found, **simulated)
     drop_journal(uri)
     return uri
-
-
-def _inherited(cfg: JudgeConfig) -> dict[str, str]:
-    """Reasons for simulated labels are simulated, whoever writes them."""
-    if cfg.task != "explain":
-        return {}
-    manifest = tables.read_manifest(cfg.input, "judge")
-    return {"simulated": manifest["simulated"]} if "simulated" in manifest else {}
 
 
 def _parts(cfg: JudgeConfig, out: tables.Output, todo: Sequence[Shard], done: Sequence[str]) -> Iterator[str]:

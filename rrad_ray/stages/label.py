@@ -31,7 +31,6 @@ def run(cfg: LabelConfig) -> str:
     found = answers.facts()
     figures = ", ".join(f"{key} {value:.3f}" for key, value in found.items() if isinstance(value, float))
     print(f"[label] teacher = {shown}; answers: {found['answers']}; {figures}", flush=True)
-    simulated = {"simulated": source["simulated"]} if "simulated" in source else {}
     return out.commit(
         seen=rows + len(out.quarantined),
         max_quarantined=cfg.max_quarantined,
@@ -42,7 +41,7 @@ def run(cfg: LabelConfig) -> str:
         dev=quality,
         model=source["config"]["model"],
         gate=source.get("gate", {}),
-        **simulated,
+        **tables.simulated(cfg.input, "label"),
     )
 
 

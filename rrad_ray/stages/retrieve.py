@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -11,7 +13,7 @@ import bm25s
 import numpy as np
 import Stemmer
 
-from rrad_ray import metrics, tables
+from rrad_ray import exchange, metrics, tables
 from rrad_ray.config import RetrieveConfig
 from rrad_ray.errors import RradError
 from rrad_ray.formats import Query, read_collection, read_trec_run
@@ -27,10 +29,14 @@ def run(cfg: RetrieveConfig) -> str:
 
     Raises `RradError` for a collection that cannot be read, or one with more bad rows than `max_quarantined`.
     """
-    named = {"run": cfg.run} | ({} if cfg.data.startswith("pydoc:") else {"data": cfg.data})
+    named = {"run": cfg.run, **{f"qrels.{split}": file for split, file in cfg.qrels.items()}} | (
+        {} if cfg.data.startswith("pydoc:") else {"data": cfg.data}
+    )
     out = tables.Output("retrieve", cfg, Candidates, named)
     if out.finished:
         return out.uri
+    if exchange.is_candidates(cfg.data):
+        return _given(cfg, out)
     collection = read_collection(cfg.data)
     for identity, reason, content in collection.rejected:
         out.quarantine(identity, reason, content)
@@ -49,6 +55,29 @@ def run(cfg: RetrieveConfig) -> str:
         queries=splits,
         sources=first_stage.figures(queries),
     )
+
+
+def _given(cfg: RetrieveConfig, out: tables.Output) -> str:
+    """The candidates of a file as they are: no collection is there to search or score."""
+    if cfg.run:
+        raise RradError(
+            "retrieve", "run", f"{cfg.data} lists candidates already", "leave run out, or name a collection"
+        )
+    rows = exchange.read_candidates(cfg.data, cfg.qrels, out.quarantine)
+    splits, documents = Counter[str](), 0
+
+    def chosen() -> Iterator[dict[str, Any]]:
+        nonlocal documents
+        for found in rows:
+            if splits[found["split"]] < cfg.queries.get(found["split"], sys.maxsize):
+                splits[found["split"]] += 1
+                documents += len(found["doc_ids"])
+                yield found
+
+    count = out.write_all(chosen(), cfg.rows_per_part)
+    seen = count + documents + len(out.quarantined)  # a bad row is a query or a document
+    facts = {"rows": count, "documents": documents, "queries": dict(splits)}
+    return out.commit(seen=seen, max_quarantined=cfg.max_quarantined, **facts)
 
 
 def choose(queries: Sequence[Query], cfg: RetrieveConfig) -> list[Query]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
 import threading
 from collections import Counter
@@ -16,12 +18,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rrad_ray import tables
+from rrad_ray import exchange, prompts, tables
+from rrad_ray.answers import parse
 from rrad_ray.config import JudgeConfig, LabelConfig, OpenAIConfig, SimulatedConfig
 from rrad_ray.errors import RradError
 from rrad_ray.rows import Judgment, Labels, Quarantined
 from rrad_ray.stages import judge, label
-from rrad_ray.stages.engines import AFTER_ONE_DEATH, Ledger, groups
+from rrad_ray.stages.engines import AFTER_ONE_DEATH, Ledger, groups, slide
 
 
 @given(st.lists(st.integers(0, 6), max_size=40), st.integers(1, 5))
@@ -175,6 +178,79 @@ def test_a_token_budget_stops_the_run_and_a_larger_one_goes_on_without_asking_ag
     assert len(list(tables.read(output, Judgment))) == 40
     paid_twice = sum(endpoint.calls.values()) - 40
     assert paid_twice <= 30, "at most what was under way when the budget ended is paid for again"
+
+
+# ---- RankGPT's sliding window -------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 120), st.integers(2, 25), st.integers(1, 25))
+def test_windows_go_from_the_bottom_to_the_top_and_leave_no_document_out(n: int, window: int, step: int) -> None:
+    spans = prompts.windows(n, window, min(step, window))
+    assert (spans[0][1], spans[-1][0]) == (n, 0)
+    for (start, stop), (above, next_stop) in itertools.pairwise(spans):
+        assert above < start <= next_stop < stop, "each shares documents with the one below it, or touches it"
+    assert all(0 < stop - start <= window for start, stop in spans)
+
+
+def test_100_documents_in_windows_of_20_by_10_are_nine_calls_as_in_the_paper() -> None:
+    assert len(prompts.windows(100, 20, 10)) == 9
+    assert prompts.windows(8, 20, 10) == [(0, 8)]
+
+
+class Sorter:
+    """Answers a window with its texts, which are numbers, in order; says nothing of use when `fails` has its turn."""
+
+    def __init__(self, fails: tuple[int, ...] = ()) -> None:
+        self.calls, self.fails = 0, fails
+
+    async def __call__(self, query: str, texts: list[str]) -> dict[str, Any]:
+        self.calls += 1
+        order = sorted(range(len(texts)), key=lambda index: int(texts[index]))
+        text = "I cannot" if self.calls in self.fails else prompts.written(order)
+        return {"text": text, "prompt_tokens": 10, "generated_tokens": 2, "error": ""}
+
+
+def slid(texts: list[str], ask: Any, window: int = 4, step: int = 2) -> dict[str, Any]:
+    cfg = JudgeConfig(input="", output="", task="order", window=window, window_step=step)
+    return asyncio.run(slide(json.dumps({"query": "x", "texts": texts}), cfg, ask))
+
+
+@given(st.permutations(range(12)))
+def test_a_sliding_window_brings_the_best_up_to_the_top_as_many_as_it_carries(texts: list[int]) -> None:
+    ask = Sorter()
+    found = slid([str(text) for text in texts], ask)
+    order = parse(found["text"], 12)
+    assert (len(order.ranked), order.missing) == (12, ())
+    assert [texts[index] for index in order.ranked[:2]] == [0, 1], "a step's worth is carried all the way"
+    assert (ask.calls, found["prompt_tokens"], found["generated_tokens"]) == (5, 50, 10)
+
+
+def test_a_window_whose_answer_says_nothing_stays_in_its_order_and_an_error_ends_the_query() -> None:
+    untouched = slid(["3", "1", "2"], Sorter(fails=(1,)))
+    assert untouched["text"] == "[1] > [2] > [3]"
+
+    async def broken(query: str, texts: list[str]) -> dict[str, Any]:
+        return {"text": "", "prompt_tokens": 7, "generated_tokens": 0, "error": "BadRequest: no"}
+
+    assert slid(["3", "1", "2"], broken) == {"error": "BadRequest: no", "prompt_tokens": 7, "generated_tokens": 0}
+
+
+def test_an_endpoint_is_asked_for_one_window_after_another_and_label_reads_one_order(
+    tmp_path: Path, endpoint: Endpoint
+) -> None:
+    ids = [f"d{number}" for number in range(6)]
+    documents = {"doc_ids": ids, "texts": [f"text {number}" for number in range(6)]}
+    folder(tmp_path, [row(number, **documents) for number in range(3)])
+    options = OpenAIConfig(url=endpoint.url)
+    judge.run(config(tmp_path, engine="openai", openai=options, window=2, window_step=1))
+    assert sum(endpoint.calls.values()) == 3 * 5
+    label.run(LabelConfig(input=f"{tmp_path}/judgments", output=f"{tmp_path}/labels"))
+    for item in tables.read(f"{tmp_path}/labels", Labels):
+        assert item["parse_status"] == ["ok"]
+        # The endpoint always says [2] > [1]: the last document rises to the top, one window at a time.
+        assert [ids[index] for index in exchange.order_of(item)] == ["d5", "d0", "d1", "d2", "d3", "d4"]
+    first = next(iter(tables.read(f"{tmp_path}/judgments", Judgment)))
+    assert (first["prompt_tokens"], first["generated_tokens"]) == (250, 50)
 
 
 # ---- no model at all ----------------------------------------------------------------------------------------

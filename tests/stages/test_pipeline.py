@@ -240,6 +240,22 @@ def test_a_run_of_ones_own_is_taken_as_it_is_and_a_query_without_candidates_set_
     assert tables.read_manifest(cfg.output)["quarantined"] == {"no candidates": 1}
 
 
+def test_a_file_of_candidates_is_taken_as_it_is_and_bad_lines_are_counted(tmp_path: Path) -> None:
+    documents = [{"docid": "a", "score": 1, "doc": "prints"}, {"docid": "b", "score": 2, "doc": "sorts in place"}]
+    lines = [json.dumps({"query": {"qid": n, "text": "sort"}, "candidates": documents}) for n in (7, 8, 9)]
+    (tmp_path / "requests.jsonl").write_text("\n".join([*lines, "{"]))
+    (tmp_path / "qrels").write_text("7 0 b 2\n")
+    options = {"data": f"{tmp_path}/requests.jsonl", "max_quarantined": 0.5, "qrels": {"dev": f"{tmp_path}/qrels"}}
+    cfg = RetrieveConfig(output=f"{tmp_path}/candidates", queries={"unlabelled": 1}, **options)
+    first, second = tables.read(retrieve.run(cfg), Candidates)
+    assert (first["doc_ids"], first["sources"], first["split"]) == (["b", "a"], ["run"], "dev")
+    assert (first["judged_ids"], second["query_id"], second["split"]) == (["b"], "8", "unlabelled")
+    assert tables.read_manifest(cfg.output)["quarantined"] == {"malformed JSON": 1}
+    (tmp_path / "mine.run").write_text("7 Q0 a 1 1 mine")
+    with pytest.raises(RradError, match="lists candidates already"):
+        retrieve.run(RetrieveConfig(run=f"{tmp_path}/mine.run", output=f"{tmp_path}/again", **options))
+
+
 def test_duplicate_ids_and_empty_texts_are_counted_and_nothing_else_is_lost(beir: Path, tmp_path: Path) -> None:
     import shutil
 

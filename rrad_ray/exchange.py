@@ -1,0 +1,342 @@
+"""Candidates from other tools' files, and labels in the files that other tools train on; local or `s3://`."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rrad_ray import formats, prompts, tables
+from rrad_ray.errors import RradError
+from rrad_ray.formats import STAGE, BadRow
+
+SOURCE = "run"  # what the given scores are called among a row's sources
+TEXT_KEYS = ("text", "segment", "contents", "content", "body", "passage")  # RankLLM's order
+ENDINGS = (".json", ".jsonl", ".tsv")
+READABLE = (
+    "write RankLLM requests or RankGPT hits as .json or .jsonl, or MS MARCO's qid<TAB>pid<TAB>query<TAB>passage"
+)
+Reject = Callable[[str, str, str], None]  # id, reason, content
+Row = Mapping[str, Any]
+
+
+def is_candidates(data: str) -> bool:
+    """Whether `data` names a file of candidates rather than a collection."""
+    return data.removesuffix(".gz").endswith(ENDINGS)
+
+
+def read_candidates(uri: str, qrels: Mapping[str, str], reject: Reject) -> Iterator[dict[str, Any]]:
+    """Candidates rows of a file: RankLLM requests, RankGPT hits (`.jsonl`, one object a line, streamed; `.json`, a
+    list), or MS MARCO's top1000 (`.tsv`; its queries stand scattered, so it is read into memory).
+
+    `qrels` (split -> a TREC qrels file) gives queries their split and judgments. Documents come best first by score;
+    MS MARCO's file has no scores, its order counts. What cannot be read is handed to `reject`.
+    Raises `RradError` if the file is missing or no query in it can be used.
+    """
+    judged = {query_id: (split, grades) for split, file in qrels.items() for query_id, grades in _qrels(file).items()}
+    requests = _top1000(uri, reject) if uri.removesuffix(".gz").endswith(".tsv") else _requests(uri, reject)
+    seen: set[str] = set()
+    for place, query_id, query, documents in requests:
+        if query_id in seen:
+            reject(query_id, f"duplicate id: {place} stands above already, and that row stays", query)
+            continue
+        seen.add(query_id)
+        documents = _usable(query_id, documents, reject)
+        if not query.strip() or not documents:
+            reject(
+                query_id, "empty text: the query is empty" if documents else "no candidates: none is usable", query
+            )
+            continue
+        split, grades = judged.get(query_id, ("unlabelled", {}))
+        yield _row(query_id, query, split, documents, grades)
+    if not seen:
+        raise RradError(STAGE, uri, "holds no query that can be read", READABLE)
+
+
+Documents = list[tuple[str, str, float]]  # id, text, score
+Request = tuple[str, str, str, Documents]  # place in the file, query id, query, documents
+
+
+def _row(query_id: str, query: str, split: str, documents: Documents, grades: Mapping[str, int]) -> dict[str, Any]:
+    ranked = sorted(documents, key=lambda document: -document[2])
+    scores = [score for _, _, score in ranked]
+    return {
+        "query_id": query_id,
+        "query": query,
+        "split": split,
+        "doc_ids": [doc_id for doc_id, _, _ in ranked],
+        "texts": [text for _, text, _ in ranked],
+        "scores": scores,
+        "sources": [SOURCE],
+        "source_scores": [scores],
+        "judged_ids": list(grades),
+        "judged_grades": list(grades.values()),
+    }
+
+
+def _usable(query_id: str, documents: Documents, reject: Reject) -> Documents:
+    """Without empty texts and documents that come again."""
+    kept: dict[str, tuple[str, str, float]] = {}
+    for doc_id, text, score in documents:
+        if doc_id in kept:
+            reject(query_id, f"duplicate id: document {doc_id!r} is listed twice, the first one stays", text)
+        elif not text.strip():
+            reject(query_id, f"empty text: document {doc_id!r}", text)
+        else:
+            kept[doc_id] = (doc_id, text, score)
+    return list(kept.values())
+
+
+def _qrels(uri: str) -> dict[str, dict[str, int]]:
+    """query_id -> doc_id -> grade of a TREC qrels file: `query_id iteration doc_id grade`."""
+    found: dict[str, dict[str, int]] = {}
+    for number, line in formats.lines(uri, READABLE):
+        try:
+            query_id, _, doc_id, grade = line.decode("utf-8-sig").split()
+            found.setdefault(query_id, {})[doc_id] = int(grade)
+        except ValueError as error:
+            wrong = f"is no line of qrels: {formats.readable(line)!r}"
+            raise RradError(STAGE, f"{uri}:{number}", wrong, "write 'query_id 0 doc_id grade'") from error
+    return found
+
+
+# ---- RankLLM, RankGPT ---------------------------------------------------------------------------------------
+
+
+def _requests(uri: str, reject: Reject) -> Iterator[Request]:
+    name = uri.rpartition("/")[2]
+    for number, item in _objects(uri, reject):
+        try:
+            yield f"{name}:{number}", *_request(item)
+        except BadRow as bad:
+            reject(bad.row_id or f"{name}:{number}", f"{bad.category}: {name}:{number} {bad.found}", json.dumps(item))
+
+
+def _objects(uri: str, reject: Reject) -> Iterator[tuple[int, Any]]:
+    """The objects of a JSON Lines file, or of a JSON list, with their numbers from 1."""
+    if uri.removesuffix(".gz").endswith(".jsonl"):
+        name = uri.rpartition("/")[2]
+        for number, line in formats.lines(uri, READABLE):
+            try:
+                yield number, json.loads(line)
+            except (ValueError, RecursionError) as error:
+                reject(f"{name}:{number}", f"malformed JSON: cannot be read ({error})", formats.readable(line))
+        return
+    try:
+        items = json.loads(b"\n".join(line for _, line in formats.lines(uri, READABLE)))
+    except (ValueError, RecursionError) as error:
+        raise RradError(STAGE, uri, f"is no JSON ({error})", READABLE) from error
+    if not isinstance(items, list):
+        raise RradError(STAGE, uri, f"is no JSON list but {type(items).__name__}", READABLE)
+    yield from enumerate(items, 1)
+
+
+def _request(item: Any) -> tuple[str, str, Documents]:
+    """`{"query": {"qid", "text"}, "candidates": [{"docid", "score", "doc"}]}` of RankLLM, or `{"query": "...",
+    "hits": [{"qid", "docid", "content", "score"}]}` of RankGPT."""
+    if not isinstance(item, dict) or not ({"candidates", "hits"} & item.keys()):
+        raise BadRow("missing field", "has neither 'candidates' (RankLLM) nor 'hits' (RankGPT)")
+    listed, query = item.get("candidates", item.get("hits")), item.get("query")
+    if not isinstance(listed, list) or not all(isinstance(one, dict) and "docid" in one for one in listed):
+        raise BadRow("missing field", "has candidates without 'docid'")
+    if isinstance(query, dict):
+        query_id, text = query.get("qid"), query.get("text")
+    else:
+        query_id, text = item.get("qid", listed[0].get("qid") if listed else None), query
+    if query_id is None or not isinstance(text, str):
+        raise BadRow("missing field", "has no query id, or no text of the query")
+    documents = [
+        (str(one["docid"]), _text(one.get("doc", one)), _score(one, place)) for place, one in enumerate(listed)
+    ]
+    return str(query_id), text, documents
+
+
+def _text(doc: Any) -> str:
+    """A document's text below its title; RankLLM's own files hold objects, its sample a string."""
+    if isinstance(doc, str):
+        return doc
+    if not isinstance(doc, dict):
+        return ""
+    body = next((doc[key] for key in TEXT_KEYS if isinstance(doc.get(key), str)), "")
+    title = doc.get("title")
+    return f"{title}\n{body}" if isinstance(title, str) and title.strip() else body
+
+
+def _score(one: Row, place: int) -> float:
+    try:
+        score = float(one["score"])
+    except (KeyError, TypeError, ValueError):
+        return -float(place)
+    return score if math.isfinite(score) else -float(place)
+
+
+# ---- MS MARCO -----------------------------------------------------------------------------------------------
+
+
+def _top1000(uri: str, reject: Reject) -> Iterator[Request]:
+    texts: dict[str, str] = {}  # a passage stands in the file once for each query
+    queries: dict[str, str] = {}
+    listed: dict[str, list[str]] = {}
+    name = uri.rpartition("/")[2]
+    for number, line in formats.lines(uri, READABLE):
+        columns = formats.readable(line).split("\t")
+        if len(columns) != 4 or not columns[0] or not columns[1]:
+            reject(
+                f"{name}:{number}", f"malformed line: {name}:{number} is not qid, pid, query, passage", str(columns)
+            )
+            continue
+        query_id, doc_id, query, passage = columns
+        queries.setdefault(query_id, query)
+        texts.setdefault(doc_id, passage)
+        listed.setdefault(query_id, []).append(doc_id)
+    for query_id, doc_ids in listed.items():
+        documents = [(doc_id, texts[doc_id], -float(place)) for place, doc_id in enumerate(doc_ids)]
+        yield name, query_id, queries[query_id], documents
+
+
+# ---- labels out ---------------------------------------------------------------------------------------------
+
+
+def order_of(row: Row) -> list[int]:
+    """Indices of a label row's documents, the teacher's best first; ties in the candidates' own order."""
+    return sorted(range(len(row["doc_ids"])), key=lambda index: -row["targets"][index])
+
+
+def trec(row: Row) -> Iterator[str]:
+    """The lines of a TREC run: targets are the scores."""
+    for rank, index in enumerate(order_of(row), 1):
+        line = f"{row['query_id']} Q0 {row['doc_ids'][index]} {rank} {row['targets'][index]!r} teacher"
+        if len(line.split()) != 6:
+            found = f"'{row['query_id']}' or '{row['doc_ids'][index]}' has white space in it"
+            raise RradError("export", "format=trec", found, "rename such ids, or choose another format")
+        yield line
+
+
+def rankllm(row: Row) -> dict[str, Any]:
+    """A RankLLM request or result: candidates in the teacher's order."""
+    candidates = [
+        {
+            "docid": row["doc_ids"][index],
+            "score": float(row["targets"][index]),
+            "doc": {"contents": row["texts"][index]},
+        }
+        for index in order_of(row)
+    ]
+    return {"query": {"qid": row["query_id"], "text": row["query"]}, "candidates": candidates}
+
+
+def conversation(row: Row, letters: bool = False) -> dict[str, Any]:
+    """A RankLLM training example: RankZephyr's (Pradeep et al., 2023), or with `letters` FIRST's (Reddy et al.,
+    2024), whose rank loss reads the identifier's one token. Raises `RradError` for more documents than letters."""
+    order, count = order_of(row), len(row["doc_ids"])
+    if letters and count > 26:
+        raise RradError("export", "format=first", f"{row['query_id']} has {count} documents", "FIRST has 26 letters")
+    names = [f"[{chr(ord('A') + index) if letters else index + 1}]" for index in range(count)]
+    passages = [f"{name} {' '.join(text.split())}" for name, text in zip(names, row["texts"], strict=True)]
+    kind = "an alphabetical" if letters else "a numerical"
+    need, example = row["query"], " > ".join(names[1::-1])
+    asked = (
+        f"I will provide you with {count} passages, each indicated by {kind} identifier []. Rank the passages based "
+        f"on their relevance to the search query: {need}.\n" + "\n".join(passages) + f"\nSearch Query: {need}.\n"
+        f"Rank the {count} passages above based on their relevance to the search query. All the passages should be "
+        "included and listed using identifiers, in descending order of relevance. The output format should be "
+        f"[] > [], e.g., {example}, Answer concisely and directly and only respond with the ranking results, do not "
+        "say any word or explain."
+    )
+    system = "You are RankLLM, an intelligent assistant that can rank passages based on their relevancy to the query"
+    said = (("system", system), ("human", asked), ("gpt", " > ".join(names[index] for index in order)))
+    return {
+        "id": row["query_id"],
+        "conversations": [{"from": who, "value": value} for who, value in said],
+        "docids": [row["doc_ids"][index] for index in order],
+        "scores": [float(row["targets"][index]) for index in order],
+    }
+
+
+def rankgpt(row: Row) -> tuple[dict[str, Any], str]:
+    """A query of RankGPT's training file, and its permutation (Sun et al., 2023, `specialization.py`)."""
+    passages = [{"docid": doc_id, "text": text} for doc_id, text in zip(row["doc_ids"], row["texts"], strict=True)]
+    data = {
+        "query_id": row["query_id"],
+        "query": row["query"],
+        "positive_passages": [],
+        "retrieved_passages": passages,
+    }
+    return data, prompts.written(order_of(row))
+
+
+def listwise(row: Row) -> dict[str, Any]:
+    """The columns of sentence-transformers' listwise losses, in their order: query, documents, scores."""
+    return {"query": row["query"], "documents": list(row["texts"]), "scores": [float(t) for t in row["targets"]]}
+
+
+# ---- files --------------------------------------------------------------------------------------------------
+
+
+def write(rows: Iterator[Row], output: str, kind: str, stage: str) -> list[str]:
+    """Writes label rows in a peer's format into the folder `output`, streamed; the files' names.
+
+    Raises `RradError` for a row that the format cannot hold; nothing is then left that looks finished.
+    """
+    if kind == "sentence-transformers":
+        _write_parquet(tables.join(output, "train.parquet"), map(listwise, rows), stage)
+        return ["train.parquet"]
+    if kind == "rankgpt":
+        return _write_rankgpt(rows, output, stage)
+    texts: Iterator[str]
+    if kind == "trec":
+        name, texts = "labels.run", (f"{line}\n" for row in rows for line in trec(row))
+    elif kind == "rankllm":
+        name, texts = "requests.jsonl", (_json(rankllm(row)) + "\n" for row in rows)
+    else:
+        letters = kind == "first"
+        name, texts = "train.json", _listed(_json(conversation(row, letters)) for row in rows)
+    with tables.writing(tables.join(output, name), stage) as file:
+        for text in texts:
+            file.write(text.encode())
+    return [name]
+
+
+def _write_rankgpt(rows: Iterator[Row], output: str, stage: str) -> list[str]:
+    """RankGPT's two files stand side by side: line n of one belongs to entry n of the other."""
+    names = ["data.jsonl", "permutations.json"]
+    with (
+        tables.writing(tables.join(output, names[0]), stage) as data,
+        tables.writing(tables.join(output, names[1]), stage) as orders,
+    ):
+        pairs = map(rankgpt, rows)
+
+        def permutations() -> Iterator[str]:
+            for item, permutation in pairs:
+                data.write((_json(item) + "\n").encode())
+                yield _json(permutation)
+
+        for text in _listed(permutations()):
+            orders.write(text.encode())
+    return names
+
+
+def _write_parquet(uri: str, rows: Iterator[dict[str, Any]], stage: str) -> None:
+    schema = pa.schema(
+        [("query", pa.string()), ("documents", pa.list_(pa.string())), ("scores", pa.list_(pa.float32()))]
+    )
+    with tables.writing(uri, stage) as file, pq.ParquetWriter(file, schema) as parquet:
+        while batch := list(itertools.islice(rows, 1000)):
+            parquet.write_table(pa.Table.from_pylist(batch, schema))
+
+
+def _listed(items: Iterator[str]) -> Iterator[str]:
+    """JSON texts as one JSON list."""
+    yield "["
+    for number, item in enumerate(items):
+        yield (",\n" if number else "\n") + item
+    yield "\n]\n"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

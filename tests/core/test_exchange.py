@@ -1,0 +1,249 @@
+"""Candidates from other tools' files; labels in files that those tools' own readers take."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rrad_ray import exchange, tables
+from rrad_ray.config import ExportConfig, LabelConfig
+from rrad_ray.errors import RradError
+from rrad_ray.formats import read_trec_run
+from rrad_ray.rows import Labels
+from rrad_ray.stages import export
+
+RANKLLM = {
+    "query": {"text": "sort a list", "qid": 7},
+    "candidates": [
+        {"docid": "b", "score": 1.5, "doc": {"title": "Reversing", "contents": "reverses a list"}},
+        {"docid": "a", "score": 2.5, "doc": "sorts a list in place"},
+    ],
+}
+
+
+def read(uri: str, **qrels: str) -> tuple[list[dict[str, Any]], list[tuple[str, str, str]]]:
+    rejected: list[tuple[str, str, str]] = []
+    rows = list(exchange.read_candidates(uri, qrels, lambda *bad: rejected.append(bad)))
+    return rows, rejected
+
+
+@pytest.mark.parametrize("name", ["requests.jsonl", "requests.json", "requests.jsonl.gz"])
+def test_rankllm_requests_come_best_first_with_titles_and_documents_of_either_kind(tmp_path: Path, name: str) -> None:
+    text = json.dumps([RANKLLM]) if ".jsonl" not in name else json.dumps(RANKLLM) + "\n"
+    (tmp_path / name).write_bytes(gzip.compress(text.encode()) if name.endswith("gz") else text.encode())
+    [row], rejected = read(f"{tmp_path}/{name}")
+    assert not rejected
+    assert (row["query_id"], row["query"], row["split"]) == ("7", "sort a list", "unlabelled")
+    assert row["doc_ids"] == ["a", "b"]
+    assert row["texts"] == ["sorts a list in place", "Reversing\nreverses a list"]
+    assert row["scores"] == row["source_scores"][0] == [2.5, 1.5]
+
+
+def test_rankllms_own_reader_takes_the_same_file(tmp_path: Path) -> None:
+    from rank_llm import data
+
+    item = {**RANKLLM, "candidates": [RANKLLM["candidates"][0]]}  # its reader wants objects, not strings
+    (tmp_path / "one.jsonl").write_text(json.dumps(item))
+    [theirs], [ours] = data.read_requests_from_file(f"{tmp_path}/one.jsonl"), read(f"{tmp_path}/one.jsonl")[0]
+    assert str(theirs.query.qid) == ours["query_id"]
+    assert [candidate.docid for candidate in theirs.candidates] == ours["doc_ids"]
+
+
+def test_rankgpt_hits_are_candidates(tmp_path: Path) -> None:
+    hits = [{"content": f"text {n}", "qid": "q", "docid": n, "rank": n + 1, "score": 9.0 - n} for n in range(3)]
+    (tmp_path / "hits.jsonl").write_text(json.dumps({"query": "a need", "hits": hits}))
+    [row], _ = read(f"{tmp_path}/hits.jsonl")
+    assert (row["query_id"], row["doc_ids"], row["texts"][0]) == ("q", ["0", "1", "2"], "text 0")
+
+
+def test_ms_marcos_top1000_is_grouped_wherever_its_lines_stand_and_keeps_their_order(tmp_path: Path) -> None:
+    lines = ["1\t10\tfirst\tten", "2\t10\tsecond\tten", "1\t11\tfirst\televen", "broken line", "2\t9\tsecond\tnine"]
+    (tmp_path / "top1000.dev.tsv").write_text("\n".join(lines))
+    (tmp_path / "qrels").write_text("1 0 11 1\n")
+    (first, second), rejected = read(f"{tmp_path}/top1000.dev.tsv", dev=f"{tmp_path}/qrels")
+    assert (first["doc_ids"], first["texts"], first["split"]) == (["10", "11"], ["ten", "eleven"], "dev")
+    assert (first["judged_ids"], first["judged_grades"]) == (["11"], [1])
+    assert (second["doc_ids"], second["split"]) == (["10", "9"], "unlabelled")
+    [(identity, reason, _)] = rejected
+    assert (identity, reason.partition(":")[0]) == ("top1000.dev.tsv:4", "malformed line")
+
+
+def test_what_cannot_be_used_is_handed_over_with_its_reason_and_the_rest_stays(tmp_path: Path) -> None:
+    documents = [{"docid": "a", "doc": "text"}, {"docid": "a", "doc": "again"}, {"docid": "b", "doc": " "}]
+    items = [
+        json.dumps({"query": {"qid": "good", "text": "need"}, "candidates": documents}),
+        json.dumps({"query": {"qid": "good", "text": "again"}, "candidates": documents[:1]}),
+        json.dumps({"query": {"qid": "empty", "text": "need"}, "candidates": []}),
+        json.dumps({"query": {"qid": "mute", "text": " "}, "candidates": documents[:1]}),
+        json.dumps({"query": {"text": "nameless"}, "candidates": documents[:1]}),
+        json.dumps({"passages": []}),
+        "{not json",
+    ]
+    (tmp_path / "x.jsonl").write_text("\n".join(items))
+    rows, rejected = read(f"{tmp_path}/x.jsonl")
+    assert [(row["query_id"], row["doc_ids"]) for row in rows] == [("good", ["a"])]
+    assert [(identity, reason.partition(":")[0]) for identity, reason, _ in rejected] == [
+        ("good", "duplicate id"),
+        ("good", "empty text"),
+        ("good", "duplicate id"),
+        ("empty", "no candidates"),
+        ("mute", "empty text"),
+        ("x.jsonl:5", "missing field"),
+        ("x.jsonl:6", "missing field"),
+        ("x.jsonl:7", "malformed JSON"),
+    ]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text() | st.floats(),
+        lambda x: (
+            st.lists(x)
+            | st.dictionaries(
+                st.sampled_from(["query", "qid", "text", "candidates", "hits", "docid", "doc", "score", "content"]), x
+            )
+        ),
+    )
+)
+def test_any_json_is_read_or_handed_over_never_an_exception(item: Any) -> None:
+    rejected: list[str] = []
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "x.jsonl"
+        place.write_text(json.dumps(RANKLLM) + "\n" + json.dumps(item) + "\n")
+        rows = list(exchange.read_candidates(str(place), {}, lambda *bad: rejected.append(bad[1])))
+    assert rows[0]["query_id"] == "7"
+    assert len(rows) + len(rejected) >= 2
+    for row in rows:
+        assert len(row["doc_ids"]) == len(set(row["doc_ids"])) == len(row["texts"]) == len(row["scores"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("none.jsonl", None), ("bad.json", "{"), ("bad.json", "{}"), ("e.tsv", "\n")]
+)
+def test_a_file_of_no_use_is_an_error_that_says_what_to_write(tmp_path: Path, name: str, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(RradError, match="RankLLM requests or RankGPT hits"):
+        read(f"{tmp_path}/{name}")
+
+
+# ---- out ----------------------------------------------------------------------------------------------------
+
+
+def labels(folder: Path, **manifest: Any) -> str:
+    """Two labelled queries; the teacher's order is c, a, b."""
+    rows = [
+        {
+            "query_id": f"q{n}",
+            "query": "sort a list",
+            "split": "unlabelled",
+            "doc_ids": ["a", "b", "c"],
+            "texts": ["sorts  a copy", "prints", "sorts in place"],
+            "scores": [3.0, 2.0, 1.0],
+            "sources": ["run"],
+            "source_scores": [[3.0, 2.0, 1.0]],
+            "judged_ids": [],
+            "judged_grades": [],
+            "targets": [1.0, 0.0, 2.0],
+            "missing": [False, True, False],
+            "confidence": [1.0] * 3,
+            "reasons": [],
+            "parse_status": ["ok"],
+        }
+        for n in range(2)
+    ]
+    out = tables.Output("label", LabelConfig(input="", output=f"{folder}/labels"), Labels, {})
+    out.write_all(rows, 10)
+    return out.commit(**manifest)
+
+
+def exported(folder: Path, kind: str) -> Path:
+    return Path(export.run(ExportConfig(input=labels(folder), output=f"{folder}/out", format=kind)))
+
+
+def test_a_trec_run_of_labels_is_read_back_in_the_teachers_order(tmp_path: Path) -> None:
+    found = read_trec_run(f"{exported(tmp_path, 'trec')}/labels.run")
+    assert found == {f"q{n}": [("c", 2.0), ("a", 1.0), ("b", 0.0)] for n in range(2)}
+
+
+def test_rankllms_reader_takes_labels_as_requests_best_first(tmp_path: Path) -> None:
+    from rank_llm import data
+
+    first, second = data.read_requests_from_file(f"{exported(tmp_path, 'rankllm')}/requests.jsonl")
+    assert [(one.docid, one.score, one.doc) for one in first.candidates] == [
+        ("c", 2.0, {"contents": "sorts in place"}),
+        ("a", 1.0, {"contents": "sorts  a copy"}),
+        ("b", 0.0, {"contents": "prints"}),
+    ]
+    assert second.query.qid == "q1"
+
+
+@pytest.mark.parametrize(("kind", "answer"), [("rankllm-train", "[3] > [1] > [2]"), ("first", "[C] > [A] > [B]")])
+def test_rankllms_training_conversations_end_in_the_teachers_order(tmp_path: Path, kind: str, answer: str) -> None:
+    """What its `RankingDataset` and `GenerationDataset` read: three turns, the prompt in the second."""
+    first, second = json.loads((exported(tmp_path, kind) / "train.json").read_text())
+    turns = first["conversations"]
+    assert [turn["from"] for turn in turns] == ["system", "human", "gpt"]
+    assert turns[2]["value"] == answer
+    assert f"{answer.split()[2]} sorts a copy\n" in turns[1]["value"], "identifiers are of the order shown"
+    assert (first["docids"], first["scores"]) == (["c", "a", "b"], [2.0, 1.0, 0.0])
+    assert second["id"] == "q1"
+
+
+def test_firsts_letters_end_at_26_documents() -> None:
+    row = {"query_id": "q", "query": "x", "doc_ids": ["d"] * 27, "texts": ["t"] * 27, "targets": [0.0] * 27}
+    with pytest.raises(RradError, match="26 letters"):
+        exchange.conversation(row, letters=True)
+
+
+def test_rankgpts_own_steps_from_file_to_order_give_the_teachers(tmp_path: Path) -> None:
+    """As its `specialization.py` does: digits of the permutation, less one, index the retrieved passages."""
+    folder = exported(tmp_path, "rankgpt")
+    data = [json.loads(line) for line in (folder / "data.jsonl").read_text().splitlines()]
+    responses = json.loads((folder / "permutations.json").read_text())
+    assert len(data) == len(responses) == 2
+    digits = "".join(char if char.isdigit() else " " for char in responses[0])
+    order = [data[0]["retrieved_passages"][int(one) - 1]["docid"] for one in digits.split()]
+    assert order == ["c", "a", "b"]
+
+
+def test_sentence_transformers_listwise_loss_takes_the_columns_as_they_stand(tmp_path: Path) -> None:
+    import datasets
+    import torch
+    from sentence_transformers import CrossEncoder
+    from sentence_transformers.cross_encoder.losses import RankNetLoss
+
+    from rrad_ray import models
+
+    place = f"{exported(tmp_path, 'sentence-transformers')}/train.parquet"
+    table = datasets.load_dataset("parquet", data_files=place, split="train", cache_dir=f"{tmp_path}/cache")
+    assert table.column_names == ["query", "documents", "scores"]
+    assert pq.read_schema(place).names == table.column_names
+    model = CrossEncoder(models.resolve(models.BUNDLED[0]), num_labels=1, device="cpu")
+    columns = [list(table["query"]), list(table["documents"])]
+    loss = RankNetLoss(model)(columns, [torch.tensor(scores) for scores in table["scores"]])
+    loss.backward()
+    assert float(loss) > 0
+
+
+def test_labels_of_a_simulated_teacher_say_so_wherever_they_go(tmp_path: Path) -> None:
+    source = labels(tmp_path, simulated="from the judgments")
+    export.run(ExportConfig(input=source, output=f"{tmp_path}/out"))
+    assert tables.read_manifest(f"{tmp_path}/out")["simulated"] == "from the judgments"
+
+
+def test_a_row_that_the_format_cannot_hold_leaves_no_file(tmp_path: Path) -> None:
+    row = {"query_id": "a b", "query": "x", "doc_ids": ["d"], "texts": ["t"], "targets": [0.0]}
+    with pytest.raises(RradError, match="white space"):
+        exchange.write(iter([row]), str(tmp_path), "trec", "export")
+    assert not (tmp_path / "labels.run").exists()
