@@ -8,7 +8,10 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
+settings.register_profile("shared", deadline=None)  # another test may have the cores
+settings.load_profile("shared")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the `rrad` command does, before torch is imported
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,6 +37,7 @@ def start() -> None:
     if local:
         cores = os.cpu_count() or 1
         options = {"num_cpus": max(LEAST_CPUS, cores), "include_dashboard": False, "resources": {LOCAL: 1}}
+        options["address"] = "local"  # not some cluster that `ray start` has left on this machine
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
     ray.init(logging_level=logging.WARNING, log_to_driver=True, **options)
@@ -56,6 +58,30 @@ def require(stage: str, worker: Mapping[str, float], workers: int = 1) -> None:
         have = "; ".join(str({key: value for key, value in node.items() if key in worker}) for node in nodes)
         found = f"{workers} worker(s) ask for {dict(worker)} each, the cluster has {have or 'no node'}"
         raise RradError(stage, "worker", found, "lower worker/workers in the config, or use a cluster that has it")
+
+
+def in_vain(worker: Mapping[str, float]) -> str:
+    """Why no node will have what a worker asks for, as things stand; empty if one has it or is on its way."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if any(all(node.get(key, 0.0) >= value for key, value in worker.items()) for node in nodes):
+        return ""
+    if _nodes_on_their_way():
+        return ""
+    have = "; ".join(str({key: value for key, value in node.items() if key in worker}) for node in nodes)
+    return f"a worker asks for {dict(worker)}, no node has it ({have or 'no node'}) and none is being started"
+
+
+def _nodes_on_their_way() -> bool:
+    """What an autoscaler says of itself: the first generation in the cluster's key-value store, the second in its
+    state. A cluster without one starts no nodes."""
+    from ray.autoscaler.v2.sdk import get_cluster_status
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    if told := _internal_kv_get("__autoscaling_status"):
+        report = json.loads(told)["autoscaler_report"]
+        return bool(report["pending_nodes"] or report["pending_launches"])
+    status = get_cluster_status(ray.get_runtime_context().gcs_address)
+    return bool(status.pending_nodes or status.pending_launches)
 
 
 def end_orphans(mark: str, output: str) -> None:

@@ -7,7 +7,7 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ray.util.metrics import Gauge
@@ -22,6 +22,7 @@ from rrad_ray.shards import Shard
 JOURNAL = "journal"
 MOST_PENDING = 1000  # queries whose answers may be in memory only
 TICK_S = 10.0  # without an answer for so long, the run looks around
+FIT_S = 30.0  # what an autoscaler may take to begin starting a node
 Place = tuple[int, int]  # row in the shard, slot
 
 
@@ -85,12 +86,14 @@ class Meter:
     def __init__(self, cfg: JudgeConfig) -> None:
         self.cfg = cfg
         self.began: float | None = None
+        self.queries = 0.0  # answered so far, also in part
         self.counts: Counter[str] = Counter()
         self.gauges: dict[str, Gauge] = {}
 
     def add(self, answer: Answer, shown: int) -> None:
         """Counts one answer over `shown` documents."""
         self.began = self.began or time.monotonic()
+        self.queries += 1 / (self.cfg.repeats if self.cfg.task == "order" else shown)
         self.counts["errors"] += bool(answer["error"])
         for key in ("prompt_tokens", "generated_tokens", "truncated"):
             self.counts[key] += answer[key]
@@ -102,13 +105,14 @@ class Meter:
 
     def facts(self) -> dict[str, float]:
         """Rates per second, shares from 0 to 1, and what the labels have cost so far."""
-        counts, seconds = self.counts, max(time.monotonic() - (self.began or time.monotonic()), 1e-9)
+        counts, seconds = self.counts, time.monotonic() - (self.began or time.monotonic())
+        used, seconds = counts["prompt_tokens"] + counts["generated_tokens"], max(seconds, 1.0)
         facts = {
-            "queries": counts["queries"],
-            "queries_per_s": counts["queries"] / seconds,
+            "queries": round(self.queries),
+            "queries_per_s": self.queries / seconds,
             "prompt_tokens_per_s": counts["prompt_tokens"] / seconds,
             "generated_tokens_per_s": counts["generated_tokens"] / seconds,
-            "tokens_per_query": counts["tokens_of_queries"] / max(counts["queries"], 1),
+            "tokens_per_query": used / self.queries if self.queries else 0.0,
             "truncated_documents": counts["truncated"],
             "errors": counts["errors"],
         }
@@ -163,15 +167,20 @@ class Collected:
         """Row and slot of what earlier runs have answered of a shard."""
         return list(self.waiting[part])
 
-    def parts(self, found: Iterator[dict[str, Any]], total: int) -> Iterator[str]:
-        """Writes parts; yields the name of each as it is durable. `total`: prompts that are to be answered."""
+    def parts(self, found: Iterator[dict[str, Any]], total: int, in_vain: Callable[[], str]) -> Iterator[str]:
+        """Writes parts; yields the name of each as it is durable. `total`: prompts that are to be answered.
+
+        While no answer has come, `in_vain` is asked now and then why none ever will: then `RradError`.
+        """
         before = sum(len(part) for part in self.waiting.values())
         progress = Progress("judge", total, "prompts", done=before)
-        told = 0.0
+        began, told = time.monotonic(), 0.0
         for answer in _watched(found, self.cfg.stall_s, min(TICK_S, self.cfg.durable_s)):
             if answer is not None:
                 yield from self._take(answer)
                 progress.add(1, self.meter.note)
+            elif not progress.began and time.monotonic() - began > FIT_S and (why := in_vain()):
+                raise RradError("judge", "worker", why, "lower worker in the config, or use a cluster that has it")
             if self.journal.due():
                 self.journal.flush()
             self._pay()
@@ -214,8 +223,6 @@ class Collected:
         found, rows = self.waiting.pop(name), []
         for number, row in enumerate(shards.read(self.cfg.input, self.todo[name], source_row(self.cfg), "judge")):
             given = [found.get((number, slot)) for slot in range(plan.slots(row, self.cfg))]
-            self.meter.counts["queries"] += 1
-            self.meter.counts["tokens_of_queries"] += sum(map(_tokens, filter(None, given)))
             errors = [answer["error"] if answer else "engine error: no answer came" for answer in given]
             if not row["doc_ids"] or any(errors):
                 reason = next(filter(None, errors), "no candidates: the query has no documents")

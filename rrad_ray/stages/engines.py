@@ -140,23 +140,32 @@ def _bounded(stage: Any, ledger: Any, cfg: JudgeConfig, model: str) -> Any:
     return stage.model_copy(update={"fn": Bounded})  # an assignment would work out its resources again, wrongly
 
 
+def kind(cfg: JudgeConfig) -> str:
+    """What vLLM calls a task: generate | embed | classify."""
+    kinds = {"order": "generate", "explain": "generate", "score": "classify"}
+    kinds["likelihood"] = "embed" if cfg.likelihood_by == "pooler" else "generate"
+    return kinds[cfg.task]
+
+
+def engine_kwargs(cfg: JudgeConfig, model: str) -> dict[str, Any]:
+    """The engine's arguments: the config's, over those that the task needs."""
+    if kind(cfg) != "embed":
+        return dict(cfg.engine_kwargs)
+    # A pooling model's head is float32 by default; vLLM would cast the whole vocabulary's at every step.
+    overrides = {"architectures": [_twin(model)], "head_dtype": "model"}
+    return {"hf_overrides": overrides, "enable_prefix_caching": False, **cfg.engine_kwargs}
+
+
 def vllm(cfg: JudgeConfig, model: str, units: int) -> Any:
     """`ray.data.llm`'s processor with only the engine stage: prompts come tokenized, texts leave detokenized.
 
     No more engines are asked for than there are `units` of work.
     """
     least, most = (min(count, units) for count in cfg.pool)
-    kinds = {"order": "generate", "explain": "generate", "score": "classify"}
-    kinds["likelihood"] = "embed" if cfg.likelihood_by == "pooler" else "generate"
-    options: dict[str, Any] = {}
-    if kinds[cfg.task] == "embed":
-        # A pooling model's head is float32 by default; vLLM would cast the whole vocabulary's at every step.
-        overrides = {"architectures": [_twin(model)], "head_dtype": "model"}
-        options = {"hf_overrides": overrides, "enable_prefix_caching": False}
     config = vLLMEngineProcessorConfig(
         model_source=model,
-        task_type=kinds[cfg.task],
-        engine_kwargs={**options, **cfg.engine_kwargs},
+        task_type=kind(cfg),
+        engine_kwargs=engine_kwargs(cfg, model),
         batch_size=cfg.batch_size,
         max_concurrent_batches=cfg.concurrent_batches,
         # A task is a unit of two batches. More tasks at once than keep the engine busy would share it and all finish

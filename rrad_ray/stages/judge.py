@@ -8,6 +8,7 @@ killed, whatever dies, goes on where it was, and every query comes out exactly o
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import ray
@@ -70,7 +71,8 @@ def _parts(cfg: JudgeConfig, out: tables.Output, todo: Sequence[Shard], done: Se
     collected = Collected(cfg, out, todo, done)
     total = sum(shard.rows * cfg.repeats if cfg.task == "order" else shard.documents for shard in todo)
     work = [unit for number, shard in enumerate(todo) for unit in _units(cfg, number, shard, collected)]
-    return collected.parts(_answers(cfg, model, todo, work), total)
+    in_vain = partial(cluster.in_vain, cfg.worker) if cfg.engine == "vllm" else str
+    return collected.parts(_answers(cfg, model, todo, work), total, in_vain)
 
 
 def _units(cfg: JudgeConfig, number: int, shard: Shard, collected: Collected) -> Iterator[dict[str, Any]]:

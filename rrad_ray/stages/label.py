@@ -1,5 +1,5 @@
 """label: the judge's answers to training targets. No engine, no cluster: a better parser, or another way to make one
-order of several, re-runs on a laptop."""
+order of several, re-runs on a laptop. Of candidates that no judge has seen, the sources' fusion is the target."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rrad_ray import metrics, tables, teacher
 from rrad_ray.config import LabelConfig
 from rrad_ray.errors import RradError
 from rrad_ray.quality import LabelQuality
-from rrad_ray.rows import Judgment, Labels
+from rrad_ray.rows import Candidates, Judgment, Labels
 
 
 def run(cfg: LabelConfig) -> str:
@@ -20,17 +20,20 @@ def run(cfg: LabelConfig) -> str:
     if out.finished:
         return out.uri
     source = tables.read_manifest(cfg.input, "label")
-    weights, quality = _weights(cfg)
+    judged = source["stage"] == "judge"
+    weights, quality = _weights(cfg, Judgment if judged else Candidates)
     answers = LabelQuality()
     rows = 0
     for name in tables.part_names(cfg.input, "label"):
-        labelled = list(_labelled(cfg, name, weights, out, answers))
+        made = _labelled(cfg, name, weights, out, answers) if judged else _free(cfg, name, weights)
+        labelled = list(made)
         out.write_part(name, labelled)
         rows += len(labelled)
     shown = ", ".join(f"{key} x {value:g}" for key, value in weights.items()) or "the LLM's order"
     found = answers.facts()
     figures = ", ".join(f"{key} {value:.3f}" for key, value in found.items() if isinstance(value, float))
-    print(f"[label] teacher = {shown}; answers: {found['answers']}; {figures}", flush=True)
+    told = f"answers: {found['answers']}; {figures}" if judged else "no LLM was asked"
+    print(f"[label] teacher = {shown}; {told}", flush=True)
     return out.commit(
         seen=rows + len(out.quarantined),
         max_quarantined=cfg.max_quarantined,
@@ -39,31 +42,43 @@ def run(cfg: LabelConfig) -> str:
         label_quality=found,
         weights=weights,
         dev=quality,
-        model=source["config"]["model"],
+        model=source["config"]["model"] if judged else "",
         gate=source.get("gate", {}),
         **tables.simulated(cfg.input, "label"),
     )
 
 
-def _weights(cfg: LabelConfig) -> tuple[dict[str, float], dict[str, Any]]:
+def _weights(cfg: LabelConfig, kind: type) -> tuple[dict[str, float], dict[str, Any]]:
     """The teacher's fusion weights: the config's, or those with the best nDCG@10 on judged dev queries."""
-    rows = [row for row in tables.read(cfg.input, Judgment, "label") if row["split"] == "dev"]
-    first = next(tables.read(cfg.input, Judgment, "label"), None)
-    known = [teacher.JUDGE, *(first["sources"] if first else [])]
+    rows = [row for row in tables.read(cfg.input, kind, "label") if row["split"] == "dev"]
+    first = next(tables.read(cfg.input, kind, "label"), None)
+    known = [*([teacher.JUDGE] if kind is Judgment else []), *(first["sources"] if first else [])]
     for name in cfg.weights:
         if name not in known:
             raise RradError("label", f"weights.{name}", "no such source", f"choose from {', '.join(known)}")
     judged = teacher.judged(rows)
     if cfg.weights:
         return dict(cfg.weights), {}
-    if first is None or first["task"] == "order":
+    if first is None or first.get("task") == "order":
         return {}, {}  # RRADistill: the LLM's order alone is the target
     if len(judged) < 10:
         found = f"{len(judged)} judged dev queries are too few to fit fusion weights"
-        raise RradError("label", cfg.input, found, "give weights in the config, as in weights={judge: 1}")
+        raise RradError("label", cfg.input, found, f"give weights in the config, as in weights={{{known[0]}: 1}}")
+    if kind is Candidates:
+        fitted, ndcg = metrics.fit_weights(judged, [teacher.by_source(row) for row in judged], known)
+        return {name: weight for name, weight in fitted.items() if weight}, {"ndcg_10": {"fusion": ndcg}}
     quality = teacher.quality(judged)
     del quality["per_query"]
     return {name: weight for name, weight in quality["teacher_weights"].items() if weight}, quality
+
+
+def _free(cfg: LabelConfig, name: str, weights: dict[str, float]) -> Iterator[dict[str, Any]]:
+    """Label rows of one part of candidates: what the first stage knows already, for a student to start from."""
+    for row in tables.read_part(cfg.input, name, Candidates, "label"):
+        count = len(row["doc_ids"])
+        targets = metrics.zscores(metrics.fuse(teacher.by_source(row), weights)).tolist()
+        made = {"targets": targets, "missing": [False] * count, "confidence": [1.0] * count}
+        yield {**row, **made, "reasons": [], "parse_status": []}
 
 
 def _labelled(

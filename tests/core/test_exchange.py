@@ -101,7 +101,7 @@ def test_what_cannot_be_used_is_handed_over_with_its_reason_and_the_rest_stays(t
     ]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.recursive(
         st.none() | st.integers() | st.text() | st.floats(),

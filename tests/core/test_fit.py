@@ -248,7 +248,7 @@ def test_the_order_of_the_data_is_the_same_for_a_seed_and_another_in_each_epoch(
 
 
 @given(st.integers(1, 60), st.integers(1, 4), st.integers(1, 3), st.integers(0, 5))
-@hypothesis_settings(max_examples=60, deadline=None)
+@hypothesis_settings(max_examples=60)
 def test_shards_are_disjoint_equally_long_and_cover_all_but_a_remainder(
     count: int, size: int, world: int, epoch: int
 ) -> None:

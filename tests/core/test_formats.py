@@ -209,7 +209,7 @@ def collections(draw: st.DrawFn) -> Collection:
     return Collection("any", corpus, queries)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(collections())
 def test_any_collection_written_as_beir_reads_back_unchanged(collection: Collection) -> None:
     docs = [{"_id": doc_id, "text": text} for doc_id, text in collection.corpus.items()]
@@ -229,7 +229,7 @@ RANKINGS = st.dictionaries(IDS, SCORES, min_size=1, max_size=5).map(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.dictionaries(IDS, RANKINGS, max_size=4))
 def test_any_run_written_reads_back_unchanged(runs: dict[str, list[tuple[str, float]]]) -> None:
     with tempfile.TemporaryDirectory() as folder:

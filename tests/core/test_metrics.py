@@ -24,7 +24,7 @@ DOCUMENTS = [f"d{number:02d}" for number in range(30)]
     ranked=st.lists(st.sampled_from(DOCUMENTS), min_size=1, unique=True),
     k=st.sampled_from([1, 3, 10, 20]),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_ndcg_equals_that_of_ir_measures(judged: dict[str, int], ranked: list[str], k: int) -> None:
     row = {"doc_ids": ranked, "judged_ids": list(judged), "judged_grades": list(judged.values())}
     scores = [float(-place) for place in range(len(ranked))]

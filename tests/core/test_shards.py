@@ -28,7 +28,7 @@ def write(folder: Path, name: str, count: int, first: int = 0, group: int = 100,
     pq.write_table(pa.table(content | columns), folder / name, row_group_size=group)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(sizes=st.lists(st.integers(0, 23), min_size=1, max_size=4), size=st.integers(1, 30), group=st.integers(1, 9))
 def test_every_row_stands_in_exactly_one_shard_in_order(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int], size: int, group: int

@@ -97,7 +97,7 @@ candidate_rows = st.fixed_dictionaries(
 
 @given(rows=st.lists(candidate_rows, max_size=5), rows_per_part=st.integers(1, 3), number=st.integers(0, 10**12))
 @hypothesis_settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 def test_rows_come_back_as_they_were_written(
     uri: str, rows: list[dict[str, Any]], rows_per_part: int, number: int

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.heads import Head, started
+
 ROOT = Path(__file__).resolve().parents[2]
 POISON = "zzxxyy"  # a word that kills the engine, where `poison.py` listens
 
@@ -64,6 +66,13 @@ def short(beir: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
         RetrieveConfig(data=str(beir), output=f"{place}/candidates", bm25_depth=4, dense_depth=4, rows_per_part=6)
     )
     return prerank.run(PrerankConfig(input=candidates, output=f"{place}/short", source="dense", top_k=3, bottom_k=2))
+
+
+@pytest.fixture
+def head() -> Iterator[Head]:
+    """A running Ray head with a dashboard, as a user's cluster has one."""
+    with started(["--num-cpus=4"]) as found:
+        yield found
 
 
 @pytest.fixture

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -18,6 +23,7 @@ from rrad_ray.errors import RradError
 from rrad_ray.rankers import Ranker
 from rrad_ray.rows import Candidates, Judgment, Labels, Ranking
 from rrad_ray.stages import evaluate, label, prerank, retrieve, select
+from tests.heads import Head, started
 
 from .conftest import ROOT, rrad
 
@@ -169,34 +175,56 @@ steps:
     assert len({row["query_id"] for row in rows}) == 96
 
 
-def test_a_job_submitted_to_a_cluster_gives_its_result(short: str, tmp_path: Path) -> None:
-    import ray
-
-    ray.shutdown()  # the job agents of two clusters on one machine want the same port
-    script = f"""
-import subprocess, sys, time, ray
-context = ray.init(num_cpus=4, include_dashboard=True, dashboard_port={_free_port()}, logging_level="ERROR")
-address = "http://" + context.dashboard_url
-for attempt in range(20):  # the job agent of a fresh head is some seconds late
-    done = subprocess.run(
-        ["ray", "job", "submit", "--address", address, "--", sys.executable, "jobs/judge.py", "configs/judge.yaml",
-         "input={short}", "output={tmp_path}/judgments", "engine=echo", "task=order", "gate.enabled=false"],
-        capture_output=True, text=True, timeout=200)
-    if "No available agent" not in done.stdout + done.stderr:
-        break
-    time.sleep(2)
-print(done.stdout[-3000:], done.stderr[-3000:])
-sys.exit(done.returncode)
-"""
+def test_a_job_submitted_to_a_cluster_gives_its_result(short: str, tmp_path: Path, head: Head) -> None:
+    job = [sys.executable, "jobs/judge.py", "configs/judge.yaml", f"input={short}", f"output={tmp_path}/judgments"]
+    submit = [
+        "ray",
+        "job",
+        "submit",
+        "--address",
+        head.dashboard,
+        "--",
+        *job,
+        "engine=echo",
+        "task=order",
+        "gate.enabled=false",
+    ]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=280, cwd=ROOT, env=environment
-    )
+    environment = {**head.env, "PATH": path, "PYTHONPATH": str(ROOT)}
+    for _ in range(20):  # the job agent of a fresh head is some seconds late
+        done = subprocess.run(submit, capture_output=True, text=True, timeout=200, cwd=ROOT, env=environment)
+        if "No available agent" not in done.stdout + done.stderr:
+            break
+        time.sleep(2)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "succeeded" in done.stdout
     asked = sorted(row["query_id"] for row in tables.read(short, Candidates))
     assert sorted(row["query_id"] for row in tables.read(f"{tmp_path}/judgments", Judgment)) == asked
+
+
+def test_prometheus_reads_the_figures_of_a_run_while_it_labels(tmp_path: Path) -> None:
+    rows = [
+        {"query_id": f"q{n}", "query": f"sort {n}", "doc_ids": ["a", "b"], "texts": ["sorts", "prints"]}
+        for n in range(3000)
+    ]
+    (tmp_path / "input").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "input" / "rows.parquet")
+    job = ["judge", "configs/judge.yaml", f"input={tmp_path}/input", f"output={tmp_path}/judgments", "engine=echo"]
+    command = [sys.executable, "-c", "from rrad_ray.cli import main; main()", *job, "task=order"]
+    found: dict[str, float] = {}
+    with started(["--num-cpus=4"], {"RAY_metrics_report_interval_ms": "1000"}) as head:
+        process = subprocess.Popen(command, cwd=ROOT, env=head.env, stdout=subprocess.DEVNULL)
+        end = time.monotonic() + 120
+        while "prompt_tokens_per_s" not in found and time.monotonic() < end:
+            time.sleep(0.5)
+            with contextlib.suppress(OSError):
+                text = urllib.request.urlopen(head.metrics, timeout=5).read().decode()
+                pattern = r"^ray_rrad_judge_(\w+)\{[^}]*output=\"[^\"]*judgments\"[^}]*\} ([0-9.e+]+)$"
+                found = {name: float(value) for name, value in re.findall(pattern, text, re.MULTILINE)}
+        assert process.wait(timeout=120) == 0
+    assert {"queries_per_s", "missing_share", "repaired_share", "rejected_share", "tokens_per_query"} <= set(found)
+    assert found["queries"] > 0
+    assert found["rejected_share"] == 0
 
 
 def test_prerank_by_a_model_orders_as_retrieve_did_with_the_same_model(short: str, tmp_path: Path) -> None:

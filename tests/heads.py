@@ -1,0 +1,93 @@
+"""Ray heads of their own for tests: every process of one carries a mark, and those alone are ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+MARK = "RRAD_TEST_CLUSTER"
+
+
+@dataclass(frozen=True)
+class Head:
+    """`address`: of the cluster; `dashboard`: what `ray job submit` talks to; `metrics`: what Prometheus reads of
+    this node; `env`: of a driver that joins."""
+
+    address: str
+    dashboard: str
+    metrics: str
+    env: dict[str, str]
+
+
+@contextlib.contextmanager
+def started(options: Sequence[str] = (), env: Mapping[str, str] | None = None, port: int = 0) -> Iterator[Head]:
+    """`ray start --head` on free ports, with a folder of its own: other tests' Ray neither finds nor disturbs it."""
+    mark, folder = uuid.uuid4().hex, tempfile.mkdtemp(prefix="rrad-")  # not tmp_path: sockets' paths must be short
+    port, dashboard, agent, agent_grpc, client, metrics = (port or free_port(), *(free_port() for _ in range(5)))
+    address = f"127.0.0.1:{port}"
+    common = {**os.environ, MARK: mark, "RAY_AUTH_MODE": "disabled", "OMP_WAIT_POLICY": "PASSIVE"}
+    command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--disable-usage-stats"]
+    command += [f"--temp-dir={folder}", "--node-ip-address=127.0.0.1", f"--port={port}"]
+    command += [f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"]
+    command += [f"--dashboard-agent-grpc-port={agent_grpc}", f"--ray-client-server-port={client}"]
+    command += [f"--metrics-export-port={metrics}", *options]
+    with open(f"{folder}/said", "wb") as log:
+        subprocess.Popen(command, env={**common, **(env or {})}, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        _wait_for(port, f"{folder}/said")
+        yield Head(
+            address,
+            f"http://127.0.0.1:{dashboard}",
+            f"http://127.0.0.1:{metrics}/metrics",
+            {**common, "RAY_ADDRESS": address},
+        )
+    finally:
+        end(mark)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_for(port: int, log: str) -> None:
+    end_at = time.monotonic() + 90
+    while time.monotonic() < end_at:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            time.sleep(0.5)
+    pytest.fail(f"the head did not start: {Path(log).read_text()[-2000:]}")
+
+
+def end(mark: str) -> None:
+    """Ends every process with this mark; newly born ones too."""
+    for _ in range(5):
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.pid != os.getpid() and process.environ().get(MARK) == mark:
+                    found.append(process)
+        for process in found:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(found, timeout=10)
+        if not found:
+            return
