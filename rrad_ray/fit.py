@@ -141,19 +141,28 @@ class Data:
             yield [self._sample(self.rows[index], epoch) for index in order[first : first + size]]
 
     def _sample(self, row: Mapping[str, Any], epoch: int) -> Mapping[str, Any]:
-        """`docs_per_query` documents of a row: `top_docs` of the best by target, the rest at random."""
+        """`docs_per_query` documents of a row: `top_docs` of the best by target, the rest at random; all of them, and
+        the query, with `word_dropout`."""
         cfg, count = self.cfg, len(row["doc_ids"])
-        if count <= cfg.docs_per_query:
-            return row
         source = random.Random(f"{cfg.seed}:{epoch}:{row['query_id']}")
-        best = sorted(range(count), key=lambda index: -row["targets"][index])
-        rest = source.sample(best[cfg.top_docs :], cfg.docs_per_query - cfg.top_docs)
-        chosen = [*best[: cfg.top_docs], *rest]
+        chosen = list(range(count))
+        if count > cfg.docs_per_query:
+            best = sorted(chosen, key=lambda index: -row["targets"][index])
+            rest = source.sample(best[cfg.top_docs :], cfg.docs_per_query - cfg.top_docs)
+            chosen = [*best[: cfg.top_docs], *rest]
         return {
             **row,
-            "texts": [row["texts"][index] for index in chosen],
+            "query": thinned(row["query"], cfg.word_dropout, source),
+            "texts": [thinned(row["texts"][index], cfg.word_dropout, source) for index in chosen],
             "targets": [row["targets"][index] for index in chosen],
         }
+
+
+def thinned(text: str, share: float, source: random.Random) -> str:
+    """A text without about a share of its words, never without all of them (word dropout, Iyyer et al., 2015)."""
+    if not share:
+        return text
+    return " ".join(word for word in text.split() if source.random() >= share) or text
 
 
 def collate(ranker: Ranker, rows: Rows) -> tuple[Encoded, Tensor, Tensor]:

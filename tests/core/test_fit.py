@@ -393,3 +393,18 @@ def test_dropout_is_what_the_config_says() -> None:
         ranker = encoder()
         train(ranker, changed(dropout=share, max_steps=1))
         assert {module.p for module in ranker.modules() if isinstance(module, nn.Dropout)} == {share}
+
+
+def test_word_dropout_hides_words_from_training_alone_the_same_ones_for_a_seed_and_never_all() -> None:
+    text = " ".join(f"word{number}" for number in range(2000))
+    row = {**ROWS[0], "query": "one", "texts": [text] * len(ROWS[0]["texts"])}
+    thin = changed(queries_per_step=1, word_dropout=0.25)
+    (first,), (again,), (later,) = (next(Data([row], thin)(epoch)) for epoch in (0, 0, 1))
+    words = first["texts"][0].split()
+    assert 0.7 < len(words) / 2000 < 0.8
+    assert words == [word for word in text.split() if word in set(words)], "the order stays"
+    assert first["texts"] == again["texts"] != later["texts"]
+    assert first["texts"][0] != first["texts"][1], "each document loses words of its own"
+    assert first["query"] == "one", "a text never goes whole"
+    (whole,) = next(Data([row], changed(queries_per_step=1))(0))
+    assert set(whole["texts"]) == {text}

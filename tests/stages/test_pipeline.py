@@ -37,7 +37,8 @@ SMALL = [
     "depth=4",
     "steps.judge.gate.min_queries=5",
     "steps.judge.gate.enabled=false",
-    "steps.encoder.layers=2",
+    "steps.warm.layers=2",
+    "steps.warm.max_steps=5",
     "steps.encoder.max_steps=20",
     "steps.decoder.layers=1",
     "steps.decoder.max_steps=5",
@@ -67,7 +68,18 @@ def _free_port() -> int:
 
 def test_the_job_leaves_every_table_with_a_manifest_and_says_where(job: tuple[Path, str]) -> None:
     out, said = job
-    for name in ("candidates", "short", "judgments", "labels", "encoder", "decoder", "report", "winner"):
+    for name in (
+        "candidates",
+        "short",
+        "judgments",
+        "labels",
+        "free",
+        "warm",
+        "encoder",
+        "decoder",
+        "report",
+        "winner",
+    ):
         assert (out / name / "manifest.json").is_file()
         assert f"-> {out}/{name}" in said
     assert len({row["query_id"] for row in tables.read(f"{out}/judgments", Judgment)}) == 72
@@ -128,7 +140,7 @@ def test_the_same_command_again_has_nothing_to_do_and_a_changed_one_is_refused(
     arguments = ["run", "configs/beir/pipeline.yaml", f"data={beir}", f"out={out}", *SMALL]
     again = rrad(*arguments, f"steps.serve.port={_free_port()}", timeout_s=120)
     assert again.returncode == 0, again.stderr[-2000:]
-    assert again.stdout.count("already done") == 8
+    assert again.stdout.count("already done") == 10
     changed = rrad(*arguments, "steps.label.weights={judge: 1}", timeout_s=120)
     assert changed.returncode == 2
     assert "choose a new output" in changed.stderr
