@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from rrad_ray import cli, models, tables
+from rrad_ray import cli, metrics, models, tables, teacher
 from rrad_ray.config import EvaluateConfig, LabelConfig, PrerankConfig, RetrieveConfig, SelectConfig
 from rrad_ray.errors import RradError
 from rrad_ray.rankers import Ranker
@@ -258,6 +258,20 @@ def test_prerank_keeps_top_and_bottom_but_judged_splits_whole(short: str) -> Non
 def test_prerank_names_a_source_that_is_not_there(short: str, tmp_path: Path) -> None:
     with pytest.raises(RradError, match="no source 'splade' among bm25, dense"):
         prerank.run(PrerankConfig(input=short, output=f"{tmp_path}/none", source="splade"))
+
+
+def test_candidates_that_no_judge_has_seen_are_labelled_by_their_sources_alone(short: str, tmp_path: Path) -> None:
+    fixed = {"bm25": 0.5, "dense": 1.0}
+    rows = list(tables.read(label.run(LabelConfig(input=short, output=f"{tmp_path}/labels", weights=fixed)), Labels))
+    assert [row["query_id"] for row in rows] == [row["query_id"] for row in tables.read(short, Candidates)]
+    for row in rows:
+        wanted = metrics.zscores(metrics.fuse(teacher.by_source(row), fixed))
+        assert row["targets"] == pytest.approx(list(wanted))
+        assert (row["parse_status"], any(row["missing"])) == ([], False)
+    fitted = label.run(LabelConfig(input=short, output=f"{tmp_path}/fitted"))
+    assert set(tables.read_manifest(fitted)["weights"]) <= {"bm25", "dense"}
+    with pytest.raises(RradError, match=r"weights.judge: no such source; choose from bm25, dense"):
+        label.run(LabelConfig(input=short, output=f"{tmp_path}/none", weights={"judge": 1.0}))
 
 
 def test_a_run_of_ones_own_is_taken_as_it_is_and_a_query_without_candidates_set_aside(
