@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -150,9 +150,14 @@ def _request(item: Any) -> tuple[str, str, Documents]:
         query_id, text = item.get("qid", listed[0].get("qid") if listed else None), query
     if query_id is None or not isinstance(text, str):
         raise BadRow("missing field", "has no query id, or no text of the query")
+    scores = _scores(listed)
     documents = [
-        (str(one["docid"]), _text(one.get("doc", one)), _score(one, place)) for place, one in enumerate(listed)
+        (str(one["docid"]), _text(one.get("doc", one)), score) for one, score in zip(listed, scores, strict=True)
     ]
+    try:
+        json.dumps([text, documents], ensure_ascii=False).encode()
+    except ValueError as error:  # a lone surrogate passes as JSON, and fails when it is written
+        raise BadRow("malformed JSON", f"cannot be written again ({error})", str(query_id)) from error
     return str(query_id), text, documents
 
 
@@ -167,12 +172,13 @@ def _text(doc: Any) -> str:
     return f"{title}\n{body}" if isinstance(title, str) and title.strip() else body
 
 
-def _score(one: Row, place: int) -> float:
+def _scores(listed: Sequence[Row]) -> list[float]:
+    """The documents' scores; if one has none, their places speak for all of them."""
     try:
-        score = float(one["score"])
+        scores = [float(one["score"]) for one in listed]
     except (KeyError, TypeError, ValueError):
-        return -float(place)
-    return score if math.isfinite(score) else -float(place)
+        scores = [math.nan]
+    return scores if all(map(math.isfinite, scores)) else [-float(place) for place in range(len(listed))]
 
 
 # ---- MS MARCO -----------------------------------------------------------------------------------------------

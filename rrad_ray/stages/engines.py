@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -22,9 +23,8 @@ from rrad_ray.config import JudgeConfig
 from rrad_ray.engine import EMPTY, carried, reduce
 from rrad_ray.errors import RradError
 
-# The light stages around the engine wait more than they work. One process each: at a tenth of a CPU, Ray Data would
-# otherwise start dozens, and on a small machine their imports alone take minutes.
-LIGHT: dict[str, Any] = {"num_cpus": 0.1, "concurrency": 1}
+LIGHT_CPUS = 0.1  # the stages around the engines wait more than they work
+ENGINES_FED = 8  # by one process of each of them
 MARK = "RRAD_JUDGE"  # in the environment of engine processes: whose they are
 # What an answer is called here -> in the rows of Ray's engine stage.
 COLUMNS = {
@@ -140,6 +140,12 @@ def _bounded(stage: Any, ledger: Any, cfg: JudgeConfig, model: str) -> Any:
     return stage.model_copy(update={"fn": Bounded})  # an assignment would work out its resources again, wrongly
 
 
+def light(cfg: JudgeConfig) -> dict[str, Any]:
+    """Options of the stages around the engines: as few processes as keep these fed. At a tenth of a CPU, Ray Data
+    would otherwise start dozens, and on a small machine their imports alone take minutes."""
+    return {"num_cpus": LIGHT_CPUS, "concurrency": math.ceil(cfg.pool[1] / ENGINES_FED)}
+
+
 def kind(cfg: JudgeConfig) -> str:
     """What vLLM calls a task: generate | embed | classify."""
     kinds = {"order": "generate", "explain": "generate", "score": "classify"}
@@ -180,8 +186,8 @@ def vllm(cfg: JudgeConfig, model: str, units: int) -> Any:
         detokenize_stage=False,
         log_engine_metrics=False,
     )
-    light = {"preprocess_map_kwargs": LIGHT, "postprocess_map_kwargs": LIGHT}
-    processor = build_processor(config, preprocess=lambda row: {}, postprocess=reduce, **light)
+    around = {"preprocess_map_kwargs": light(cfg), "postprocess_map_kwargs": light(cfg)}
+    processor = build_processor(config, preprocess=lambda row: {}, postprocess=reduce, **around)
     ledger = ray.remote(Ledger).options(num_cpus=0, max_concurrency=1).remote()
     name = "vLLMEngineStage"
     processor.stages[name] = _bounded(processor.get_stage_by_name(name), ledger, cfg, model)
@@ -205,7 +211,7 @@ def openai(cfg: JudgeConfig, planned: Any) -> Any:
         Requests,
         fn_constructor_args=(cfg,),
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=cfg.pool[1]),
-        num_cpus=LIGHT["num_cpus"],
+        num_cpus=LIGHT_CPUS,
         max_concurrency=cfg.concurrent_batches,
     )
 

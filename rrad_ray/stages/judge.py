@@ -115,15 +115,14 @@ def _answers(
     planned = ray.data.from_items(work, override_num_blocks=len(work)).flat_map(
         Plan,
         fn_constructor_args=(cfg, model, list(todo)),
-        compute=ray.data.ActorPoolStrategy(size=1),
-        num_cpus=engines.LIGHT["num_cpus"],
+        **engines.light(cfg),
     )
     if cfg.engine == "vllm":
         answered = engines.vllm(cfg, model, len(work))(planned)
     elif cfg.engine == "openai":
         answered = engines.openai(cfg, planned)
     else:
-        answered = planned.map(settled, **engines.LIGHT)
+        answered = planned.map(settled, **engines.light(cfg))
     for row in answered.iter_rows():
         # An error row skips the engine and `reduce`: it brings the prompt's columns, not ours.
         error = row.get("__inference_error__") or row.get("error", "")

@@ -63,6 +63,17 @@ def test_rankgpt_hits_are_candidates(tmp_path: Path) -> None:
     assert (row["query_id"], row["doc_ids"], row["texts"][0]) == ("q", ["0", "1", "2"], "text 0")
 
 
+def test_where_one_document_has_no_score_their_places_speak_for_all(tmp_path: Path) -> None:
+    documents = [
+        {"docid": "a", "doc": "x", "score": 1},
+        {"docid": "b", "doc": "y"},
+        {"docid": "c", "doc": "z", "score": 9},
+    ]
+    (tmp_path / "x.jsonl").write_text(json.dumps({"query": {"qid": "q", "text": "need"}, "candidates": documents}))
+    [row], _ = read(f"{tmp_path}/x.jsonl")
+    assert (row["doc_ids"], row["scores"]) == (["a", "b", "c"], [0.0, -1.0, -2.0])
+
+
 def test_ms_marcos_top1000_is_grouped_wherever_its_lines_stand_and_keeps_their_order(tmp_path: Path) -> None:
     lines = ["1\t10\tfirst\tten", "2\t10\tsecond\tten", "1\t11\tfirst\televen", "broken line", "2\t9\tsecond\tnine"]
     (tmp_path / "top1000.dev.tsv").write_text("\n".join(lines))
@@ -85,6 +96,7 @@ def test_what_cannot_be_used_is_handed_over_with_its_reason_and_the_rest_stays(t
         json.dumps({"query": {"text": "nameless"}, "candidates": documents[:1]}),
         json.dumps({"passages": []}),
         "{not json",
+        '{"query": {"qid": "half", "text": "\\ud800"}, "candidates": []}',
     ]
     (tmp_path / "x.jsonl").write_text("\n".join(items))
     rows, rejected = read(f"{tmp_path}/x.jsonl")
@@ -98,6 +110,7 @@ def test_what_cannot_be_used_is_handed_over_with_its_reason_and_the_rest_stays(t
         ("x.jsonl:5", "missing field"),
         ("x.jsonl:6", "missing field"),
         ("x.jsonl:7", "malformed JSON"),
+        ("half", "malformed JSON"),
     ]
 
 
