@@ -29,7 +29,7 @@ class Progress:
         if now - self.told < self.every_s and self.count < self.total:
             return
         self.told = now
-        print(self.line(now, note() if callable(note) else note), flush=True)
+        print(self.line(note() if callable(note) else note), flush=True)
 
     def state(self) -> dict[str, Any]:
         """How far it is, as JSON-ready values; rate per second, `left_s` null before there is one."""
@@ -38,11 +38,11 @@ class Progress:
         left = (self.total - self.count) / rate if rate else None
         return {"unit": self.unit, "done": self.count, "total": self.total, "rate": rate, "left_s": left}
 
-    def line(self, now: float, note: str = "") -> str:
+    def line(self, note: str = "") -> str:
+        now = self.state()
         share = 100 * self.count / max(self.total, 1)
         parts = [f"[{self.stage}] {self.count:,} of {self.total:,} {self.unit}", f"{share:.0f} %"]
-        counted, seconds = self.count - self.before, now - (self.began or now)
-        if counted and seconds > 0:
-            left = int((self.total - self.count) * seconds / counted)
-            parts += [f"{counted / seconds:.1f}/s", f"ETA {left // 60}:{left % 60:02d}"]
+        if now["left_s"] is not None:
+            left = int(now["left_s"])
+            parts += [f"{now['rate']:.1f}/s", f"ETA {left // 60}:{left % 60:02d}"]
         return ", ".join([*parts, *([note] if note else [])])
