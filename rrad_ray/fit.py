@@ -283,7 +283,7 @@ class _Run:
 
     def figures(self) -> dict[str, float]:
         rate = self.pairs * self.worker.world_size / max(self.seconds, 1e-9)  # every worker takes as many
-        left = self.seconds * (1 - self.progress) / max(self.progress, 1e-9)
+        left = self.seconds * max(0.0, 1 - self.progress) / max(self.progress, 1e-9)
         loss = float(np.mean(self.recent[-20:])) if self.recent else math.nan
         return {"step": self.step, "loss": loss, "pairs_per_s": rate, "seconds": self.seconds, "left_s": left}
 
