@@ -29,8 +29,8 @@ def _choose(key: str, value: str, choices: tuple[str, ...]) -> None:
 def _is_pool(workers: Any) -> bool:
     if not isinstance(workers, dict):
         return isinstance(workers, int) and workers >= 1
-    low, high = workers.get("min", 0), workers.get("max", 0)
-    return set(workers) <= {"min", "max"} and isinstance(low, int) and isinstance(high, int) and 0 <= low <= high >= 1
+    high = workers.get("max", 0)
+    return set(workers) <= {"min", "max"} and workers.get("min", 0) == 0 and isinstance(high, int) and high >= 1
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,9 @@ class JudgeConfig:
     concurrent_batches: int = 8
     shard_queries: int = 256  # queries of one unit of work, and of one part of the output
     durable_s: float = 30.0  # answers of unfinished shards are written so often
-    workers: Any = 1  # engines: a number from start to end, or {min: 0, max: 8}, which follows the queue
+    workers: Any = (
+        1  # engines, as far as there is work and the cluster gives them; {min: 0, max: 8} says the same as 8
+    )
     worker: dict[str, float] = field(default_factory=lambda: {"GPU": 1})  # what an engine asks of Ray
     engine_kwargs: dict[str, Any] = field(default_factory=dict)  # vllm.AsyncEngineArgs
     engine_env: dict[str, str] = field(default_factory=dict)  # vLLM's own environment knobs (VLLM_CPU_...)
@@ -220,11 +222,11 @@ class JudgeConfig:
             _require(not self.structured, "structured", self.structured, "engine=openai has no grammar for it")
 
     @property
-    def pool(self) -> tuple[int, int]:
-        """The fewest and the most engines. A run with work to do has one at least; `min: 0` keeps none beyond it."""
-        if isinstance(self.workers, int):
-            return self.workers, self.workers
-        return max(1, self.workers.get("min", 0)), self.workers["max"]
+    def engines(self) -> int:
+        """How many engines are asked for while there is work. All at once, so that an autoscaler sees the need: a
+        pool of Ray Data that grows by itself stays within the nodes that are there (ray#59144). Those that the
+        cluster cannot give are not waited for; the last answer ends them all."""
+        return int(self.workers if isinstance(self.workers, int) else self.workers["max"])
 
 
 @dataclass(frozen=True)

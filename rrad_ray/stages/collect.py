@@ -121,8 +121,8 @@ class Meter:
             facts |= {f"{name}_share": counts[name] / replies for name in ("repaired", "rejected")}
             facts["missing_share"] = counts["missing"] / max(counts["shown"], 1)
         if self.cfg.gpu_hour_price:
-            # Of a pool that follows the queue this is the most it can be.
-            hours = self.cfg.pool[1] * self.cfg.worker.get("GPU", 0.0) * seconds / 3600
+            # Where the cluster gives fewer engines than are asked for, this is the most it can be.
+            hours = self.cfg.engines * self.cfg.worker.get("GPU", 0.0) * seconds / 3600
             facts["cost"] = hours * self.cfg.gpu_hour_price
         return facts
 

@@ -143,7 +143,7 @@ def _bounded(stage: Any, ledger: Any, cfg: JudgeConfig, model: str) -> Any:
 def light(cfg: JudgeConfig) -> dict[str, Any]:
     """Options of the stages around the engines: as few processes as keep these fed. At a tenth of a CPU, Ray Data
     would otherwise start dozens, and on a small machine their imports alone take minutes."""
-    return {"num_cpus": LIGHT_CPUS, "concurrency": math.ceil(cfg.pool[1] / ENGINES_FED)}
+    return {"num_cpus": LIGHT_CPUS, "concurrency": math.ceil(cfg.engines / ENGINES_FED)}
 
 
 def kind(cfg: JudgeConfig) -> str:
@@ -167,7 +167,7 @@ def vllm(cfg: JudgeConfig, model: str, units: int) -> Any:
 
     No more engines are asked for than there are `units` of work.
     """
-    least, most = (min(count, units) for count in cfg.pool)
+    most = min(cfg.engines, units)
     config = vLLMEngineProcessorConfig(
         model_source=model,
         task_type=kind(cfg),
@@ -177,7 +177,7 @@ def vllm(cfg: JudgeConfig, model: str, units: int) -> Any:
         # A task is a unit of two batches. More tasks at once than keep the engine busy would share it and all finish
         # late together; so shards become durable one after another.
         max_tasks_in_flight_per_actor=cfg.concurrent_batches,
-        concurrency=(least, most),  # labelling begins with the first engine that is ready
+        concurrency=(most, most),  # labelling begins with the first engine that is ready
         placement_group_config={"bundles": [dict(cfg.worker)]},
         runtime_env={"env_vars": {**cfg.engine_env, MARK: os.path.abspath(cfg.output)}},
         should_continue_on_error=True,
@@ -210,7 +210,7 @@ def openai(cfg: JudgeConfig, planned: Any) -> Any:
     return planned.map(
         Requests,
         fn_constructor_args=(cfg,),
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=cfg.pool[1]),
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=cfg.engines),
         num_cpus=LIGHT_CPUS,
         max_concurrency=cfg.concurrent_batches,
     )

@@ -77,6 +77,8 @@ def autoscaling(tmp_path: Path) -> Iterator[Autoscaling]:
         "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
         "head_node_id": HEAD,
         "gcs_address": f"127.0.0.1:{port}",
+        "use_node_id_as_ip": True,  # all fake nodes have one address
+        "disable_node_updaters": True,  # there is nothing to log in to
     }
     nothing = "initialization_commands setup_commands head_setup_commands worker_setup_commands "
     nothing += "head_start_ray_commands worker_start_ray_commands cluster_synced_files"

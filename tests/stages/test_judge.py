@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,6 +71,9 @@ def test_judge_killed_in_the_middle_goes_on_and_holds_every_query_exactly_once(
     assert sorted(answered) == sorted(asked)
     assert len(set(answered)) == len(answered)
     _check_scores(output)
+    end = time.monotonic() + 30  # Ray ends its workers after the command has ended
+    while _engines(output) and time.monotonic() < end:
+        time.sleep(0.5)
     assert _engines(output) == [], "engine processes were left behind"
 
 
@@ -313,8 +317,6 @@ def test_a_model_path_that_does_not_exist_is_named(short: str, tmp_path: Path) -
 
 
 def test_no_answer_for_stall_s_ends_the_run_with_the_reason() -> None:
-    import time
-
     def hung():  # type: ignore[no-untyped-def]
         yield {"row": 1}
         time.sleep(30)
