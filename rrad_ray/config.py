@@ -170,9 +170,7 @@ class JudgeConfig:
     max_tokens: int = 128  # of the answer, for `order` and `explain`
     repeats: int = 1  # `order`: calls per query, each with the documents in an order of its own
     shuffle: bool = True  # `order`: an LLM that echoes its input must not inherit the first stage's quality
-    window: int = (
-        0  # `order`: RankGPT's sliding window of so many documents, a baseline to measure against; 0: one call
-    )
+    window: int = 0  # `order`: RankGPT's sliding window of so many documents, a baseline; 0: one call
     window_step: int = 10
     structured: bool = False  # `order`: vLLM may write identifiers only (prompts.permutation)
     openai: OpenAIConfig = field(default_factory=OpenAIConfig)
@@ -182,9 +180,7 @@ class JudgeConfig:
     concurrent_batches: int = 8
     shard_queries: int = 256  # queries of one unit of work, and of one part of the output
     durable_s: float = 30.0  # answers of unfinished shards are written so often
-    workers: Any = (
-        1  # engines, as far as there is work and the cluster gives them; {min: 0, max: 8} says the same as 8
-    )
+    workers: Any = 1  # engines, while there is work and the cluster gives them; {min: 0, max: 8} is the same as 8
     worker: dict[str, float] = field(default_factory=lambda: {"GPU": 1})  # what an engine asks of Ray
     engine_kwargs: dict[str, Any] = field(default_factory=dict)  # vllm.AsyncEngineArgs
     engine_env: dict[str, str] = field(default_factory=dict)  # vLLM's own environment knobs (VLLM_CPU_...)

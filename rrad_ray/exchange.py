@@ -215,12 +215,8 @@ def order_of(row: Row) -> list[int]:
 
 def trec(row: Row) -> Iterator[str]:
     """The lines of a TREC run: targets are the scores."""
-    for rank, index in enumerate(order_of(row), 1):
-        line = f"{row['query_id']} Q0 {row['doc_ids'][index]} {rank} {row['targets'][index]!r} teacher"
-        if len(line.split()) != 6:
-            found = f"'{row['query_id']}' or '{row['doc_ids'][index]}' has white space in it"
-            raise RradError("export", "format=trec", found, "rename such ids, or choose another format")
-        yield line
+    ranked = [(row["doc_ids"][index], row["targets"][index]) for index in order_of(row)]
+    return formats.run_lines(row["query_id"], ranked, "teacher", "export", "format=trec")
 
 
 def rankllm(row: Row) -> dict[str, Any]:
@@ -296,7 +292,7 @@ def write(rows: Iterator[Row], output: str, kind: str, stage: str) -> list[str]:
         return _write_rankgpt(rows, output, stage)
     texts: Iterator[str]
     if kind == "trec":
-        name, texts = "labels.run", (f"{line}\n" for row in rows for line in trec(row))
+        name, texts = "labels.run", itertools.chain.from_iterable(map(trec, rows))
     elif kind == "rankllm":
         name, texts = "requests.jsonl", (_json(rankllm(row)) + "\n" for row in rows)
     else:

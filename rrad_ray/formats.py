@@ -230,12 +230,17 @@ def write_trec_run(uri: str, ranking: Mapping[str, Sequence[tuple[str, float]]],
     Raises `RradError` for an id or tag with white space in it and for a score that is no number: such a file
     could not be read again.
     """
-    lines = []
-    for query_id, documents in ranking.items():
-        for rank, (doc_id, score) in enumerate(documents, 1):
-            line = f"{query_id} Q0 {doc_id} {rank} {float(score)!r} {tag}"
-            if len(line.split()) != 6 or not math.isfinite(score):
-                found = f"cannot be written as a line of a run: {(query_id, doc_id, score, tag)!r}"
-                raise RradError(STAGE, uri, found, "rename ids and tags that hold white space, and drop NaN scores")
-            lines.append(line + "\n")
+    lines = [line for query_id, found in ranking.items() for line in run_lines(query_id, found, tag, STAGE, uri)]
     tables.write_text(uri, "".join(lines), STAGE)
+
+
+def run_lines(
+    query_id: str, documents: Sequence[tuple[str, float]], tag: str, stage: str, place: str
+) -> Iterator[str]:
+    """A query's lines of a run file; `RradError` as of `write_trec_run`."""
+    for rank, (doc_id, score) in enumerate(documents, 1):
+        line = f"{query_id} Q0 {doc_id} {rank} {float(score)!r} {tag}"
+        if len(line.split()) != 6 or not math.isfinite(score):
+            found = f"cannot be written as a line of a run: {(query_id, doc_id, score, tag)!r}"
+            raise RradError(stage, place, found, "rename ids and tags that hold white space, and drop NaN scores")
+        yield line + "\n"

@@ -20,7 +20,7 @@ import os
 import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO, get_args, get_origin, get_type_hints
 
 import fsspec
@@ -109,7 +109,10 @@ def writing(uri: str, stage: str = "write") -> Iterator[BinaryIO]:
         try:
             yield file
         except BaseException:
-            if not local:
+            if local:
+                with suppress(OSError):  # of a full disk, which says so again
+                    file.close()
+            else:
                 file.discard()  # closing would put what is there so far
                 file.closed = True
             raise

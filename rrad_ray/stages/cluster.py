@@ -50,25 +50,33 @@ def start() -> None:
 
 def require(stage: str, worker: Mapping[str, float], workers: int = 1) -> None:
     """`RradError` if no node of a cluster that cannot grow has what a worker asks for."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if _can_grow():
         return
+    nodes = _nodes()
     fits = sum(min(int(node.get(key, 0.0) // value) for key, value in worker.items() if value) for node in nodes)
     if fits < workers:
-        have = "; ".join(str({key: value for key, value in node.items() if key in worker}) for node in nodes)
-        found = f"{workers} worker(s) ask for {dict(worker)} each, the cluster has {have or 'no node'}"
+        found = f"{workers} worker(s) ask for {dict(worker)} each, the cluster has {_have(nodes, worker)}"
         raise RradError(stage, "worker", found, "lower worker/workers in the config, or use a cluster that has it")
 
 
 def in_vain(worker: Mapping[str, float]) -> str:
     """Why no node will have what a worker asks for, as things stand; empty if one has it or is on its way."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = _nodes()
     if any(all(node.get(key, 0.0) >= value for key, value in worker.items()) for node in nodes):
         return ""
     if _nodes_on_their_way():
         return ""
-    have = "; ".join(str({key: value for key, value in node.items() if key in worker}) for node in nodes)
-    return f"a worker asks for {dict(worker)}, no node has it ({have or 'no node'}) and none is being started"
+    return f"a worker asks for {dict(worker)}, no node has it ({_have(nodes, worker)}) and none is being started"
+
+
+def _nodes() -> list[dict[str, float]]:
+    """What each living node has in all."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _have(nodes: Sequence[Mapping[str, float]], worker: Mapping[str, float]) -> str:
+    """What the nodes have of what a worker asks for, in words."""
+    return "; ".join(str({key: value for key, value in node.items() if key in worker}) for node in nodes) or "no node"
 
 
 def _nodes_on_their_way() -> bool:

@@ -29,9 +29,9 @@ def run(cfg: RetrieveConfig) -> str:
 
     Raises `RradError` for a collection that cannot be read, or one with more bad rows than `max_quarantined`.
     """
-    named = {"run": cfg.run, **{f"qrels.{split}": file for split, file in cfg.qrels.items()}} | (
-        {} if cfg.data.startswith("pydoc:") else {"data": cfg.data}
-    )
+    named = {"run": cfg.run, **{f"qrels.{split}": file for split, file in cfg.qrels.items()}}
+    if not cfg.data.startswith("pydoc:"):
+        named["data"] = cfg.data
     out = tables.Output("retrieve", cfg, Candidates, named)
     if out.finished:
         return out.uri

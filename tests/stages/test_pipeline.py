@@ -23,7 +23,7 @@ from rrad_ray.errors import RradError
 from rrad_ray.rankers import Ranker
 from rrad_ray.rows import Candidates, Judgment, Labels, Ranking
 from rrad_ray.stages import evaluate, label, prerank, retrieve, select
-from tests.heads import Head, started
+from tests.heads import Head, free_port, started
 
 from .conftest import ROOT, rrad
 
@@ -52,18 +52,10 @@ SMALL = [
 def job(beir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """One `rrad run` of the BEIR pipeline; its folder and what it printed."""
     out = tmp_path_factory.mktemp("job") / "run"
-    port = f"steps.serve.port={_free_port()}"
+    port = f"steps.serve.port={free_port()}"
     done = rrad("run", "configs/beir/pipeline.yaml", f"data={beir}", f"out={out}", port, *SMALL, timeout_s=600)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return out, done.stdout
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_the_job_leaves_every_table_with_a_manifest_and_says_where(job: tuple[Path, str]) -> None:
@@ -138,7 +130,7 @@ def test_the_same_command_again_has_nothing_to_do_and_a_changed_one_is_refused(
 ) -> None:
     out, _ = job
     arguments = ["run", "configs/beir/pipeline.yaml", f"data={beir}", f"out={out}", *SMALL]
-    again = rrad(*arguments, f"steps.serve.port={_free_port()}", timeout_s=120)
+    again = rrad(*arguments, f"steps.serve.port={free_port()}", timeout_s=120)
     assert again.returncode == 0, again.stderr[-2000:]
     assert again.stdout.count("already done") == 10
     changed = rrad(*arguments, "steps.label.weights={judge: 1}", timeout_s=120)
