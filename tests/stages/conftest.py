@@ -16,6 +16,20 @@ from tests.heads import Head, started
 
 ROOT = Path(__file__).resolve().parents[2]
 POISON = "zzxxyy"  # a word that kills the engine, where `poison.py` listens
+ENGINE = {
+    "worker": {"CPU": 1},
+    "engine_kwargs": {
+        "dtype": "bfloat16",
+        "enforce_eager": True,
+        "max_model_len": 512,
+        "max_num_batched_tokens": 2048,
+    },
+    "engine_env": {
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    },
+}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -102,3 +116,31 @@ def rrad(*arguments: str, timeout_s: float = 300) -> subprocess.CompletedProcess
     """Runs `rrad ARGS` to its end."""
     command = [sys.executable, "-c", "from rrad_ray.cli import main; main()", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, cwd=ROOT)
+
+
+def row_of(identity: str, texts: list[str]) -> dict[str, object]:
+    """A `Candidates` row of a query with these documents."""
+    count = len(texts)
+    return {
+        "query_id": identity,
+        "query": "add two numbers",
+        "split": "unlabelled",
+        "doc_ids": [f"{identity}-{number}" for number in range(count)],
+        "texts": texts,
+        "scores": [float(-number) for number in range(count)],
+        "sources": ["bm25"],
+        "source_scores": [[float(-number) for number in range(count)]],
+        "judged_ids": [],
+        "judged_grades": [],
+    }
+
+
+def table_of(folder: Path, rows: list[dict[str, object]]) -> str:
+    """The output of retrieve with these rows; its place."""
+    from rrad_ray import tables
+    from rrad_ray.config import SelectConfig
+    from rrad_ray.rows import Candidates
+
+    out = tables.Output("retrieve", SelectConfig(input="", output=str(folder)), Candidates, {})
+    out.write_all(rows, 100)
+    return out.commit()

@@ -1,17 +1,13 @@
-"""judge and label with the real engine: kill -9 and resume, messy answers, the gate, bad rows."""
+"""judge and label with the real engine: messy answers, the gate, bad rows."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-import psutil
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -21,81 +17,10 @@ from rrad_ray.answers import parse
 from rrad_ray.config import GateConfig, JudgeConfig, LabelConfig
 from rrad_ray.errors import RradError
 from rrad_ray.rankers import LikelihoodRanker, Ranker
-from rrad_ray.rows import Answer, Candidates, Judgment, Labels, Quarantined
-from rrad_ray.stages import collect, engines, judge, label
+from rrad_ray.rows import Candidates, Judgment, Labels, Quarantined
+from rrad_ray.stages import collect, judge, label
 
-from .conftest import POISON, rrad
-
-ENGINE = {
-    "worker": {"CPU": 1},
-    "engine_kwargs": {
-        "dtype": "bfloat16",
-        "enforce_eager": True,
-        "max_model_len": 512,
-        "max_num_batched_tokens": 2048,
-    },
-    "engine_env": {
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    },
-}
-CPU = [
-    "configs/judge-cpu.yaml",
-    "doc_tokens=32",
-    "gate.min_queries=5",
-    "gate.enabled=false",
-    "engine_kwargs.max_model_len=512",
-    "engine_kwargs.max_num_batched_tokens=2048",
-    "engine_env.VLLM_CPU_KVCACHE_SPACE='1'",
-]
-
-
-def test_judge_killed_in_the_middle_goes_on_and_holds_every_query_exactly_once(
-    short: str, tmp_path: Path, killed: Callable[..., str]
-) -> None:
-    output = f"{tmp_path}/judgments"
-    arguments = ["judge", *CPU, f"input={short}", f"output={output}"]
-    killed(arguments, lambda: len(tables.part_names(output)) >= 3)
-    done = tables.part_names(output)
-    assert 3 <= len(done) < len(tables.part_names(short)), "it was not killed in the middle"
-    assert not os.path.exists(f"{output}/manifest.json")
-    before = {name: os.stat(f"{output}/{name}").st_mtime_ns for name in done}
-
-    again = rrad(*arguments)
-    assert again.returncode == 0, again.stdout[-3000:] + again.stderr[-3000:]
-    assert f"goes on: {len(done)} of" in again.stdout
-    assert {name: os.stat(f"{output}/{name}").st_mtime_ns for name in done} == before, "finished work was repeated"
-    asked = [row["query_id"] for row in tables.read(short, Candidates)]
-    answered = [row["query_id"] for row in tables.read(output, Judgment)]
-    assert sorted(answered) == sorted(asked)
-    assert len(set(answered)) == len(answered)
-    _check_scores(output)
-    end = time.monotonic() + 30  # Ray ends its workers after the command has ended
-    while _engines(output) and time.monotonic() < end:
-        time.sleep(0.5)
-    assert _engines(output) == [], "engine processes were left behind"
-
-
-def _check_scores(output: str) -> None:
-    """vLLM's likelihoods are those of transformers: the same numbers up to bfloat16."""
-    source = models.resolve(models.BUNDLED[1])
-    ranker = LikelihoodRanker(source, template="question", doc_tokens=32, dtype="float32")
-    for row in list(tables.read(output, Judgment))[:3]:
-        assert all(math.isfinite(score) and score < 0 for score in row["judge_scores"])
-        assert row["judge_scores"] == pytest.approx(ranker.score(row["query"], row["texts"]), abs=0.15)
-        assert row["prompt_tokens"] > 0
-
-
-def _engines(output: str) -> list[int]:
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(engines.MARK) == output:
-                found.append(process.pid)
-        except psutil.Error:
-            continue
-    return found
+from .conftest import ENGINE, row_of, table_of
 
 
 def test_listwise_answers_of_a_real_small_model_are_parsed_set_aside_or_counted(short: str, tmp_path: Path) -> None:
@@ -130,10 +55,14 @@ def test_listwise_answers_of_a_real_small_model_are_parsed_set_aside_or_counted(
 def test_what_does_not_fit_the_model_is_cut_or_set_aside_and_vllms_own_logprobs_agree_with_transformers(
     tmp_path: Path,
 ) -> None:
-    good = _row("good", ["a function that adds two numbers", "a red car"])
-    rows = [good, _row("cut", ["word " * 3000, "a car"]), {**_row("long", ["a car"]), "query": "how to add " * 300}]
+    good = row_of("good", ["a function that adds two numbers", "a red car"])
+    rows = [
+        good,
+        row_of("cut", ["word " * 3000, "a car"]),
+        {**row_of("long", ["a car"]), "query": "how to add " * 300},
+    ]
     cfg = JudgeConfig(
-        input=_table(tmp_path / "input", rows),
+        input=table_of(tmp_path / "input", rows),
         output=f"{tmp_path}/judgments",
         likelihood_by="prompt_logprobs",
         doc_tokens=2000,
@@ -156,67 +85,14 @@ def test_what_does_not_fit_the_model_is_cut_or_set_aside_and_vllms_own_logprobs_
     assert tables.read_manifest(output)["truncated"] == 1
 
 
-def test_a_killed_run_asks_for_nothing_again_that_its_journal_holds(
-    tmp_path: Path, killed: Callable[..., str]
-) -> None:
-    """One shard, so that nothing but the journal can be finished when it is killed."""
-    texts = [f"{word} a list of numbers in place" for word in ("sorts", "adds", "prints", "reverses")]
-    rows = [{**_row(f"q{number}", texts), "query": f"how to sort {number} numbers"} for number in range(120)]
-    pq.write_table(pa.Table.from_pylist(rows), Path(_folder(tmp_path / "mine")) / "candidates.parquet")
-    output = f"{tmp_path}/judgments"
-    arguments = ["judge", *CPU, f"input={tmp_path}/mine", f"output={output}", "durable_s=1", "batch_size=8"]
-    killed(arguments, lambda: len(tables.part_names(f"{output}/journal")) >= 2)
-    assert tables.part_names(output) == []
-    names = tables.part_names(f"{output}/journal")
-    kept = {
-        (answer["row"], answer["slot"]): answer
-        for name in names
-        for answer in tables.read_part(f"{output}/journal", name, Answer)
-    }
-    assert 0 < len(kept) < 480
-
-    again = rrad(*arguments)
-    assert again.returncode == 0, again.stdout[-3000:] + again.stderr[-3000:]
-    assert f"{len(kept)} answers of unfinished shards stand in the journal" in again.stdout
-    judged = list(tables.read(output, Judgment))
-    assert [row["query_id"] for row in judged] == [f"q{number}" for number in range(120)]
-    for (number, slot), answer in kept.items():
-        assert judged[number]["judge_scores"][slot] == answer["score"], "an answer that was there was asked for again"
-    assert not os.path.exists(f"{output}/journal")
-    assert "running" not in rrad("status", str(tmp_path)).stdout
-
-
-def test_a_prompt_that_kills_its_engine_is_set_aside_and_every_other_query_is_answered(tmp_path: Path) -> None:
-    rows = [{**_row(f"q{number}", ["adds numbers", "a car"]), "query": f"sum {number}"} for number in range(20)]
-    rows[7] |= {"query": f"sum {POISON} 7"}
-    listening = {"logits_processors": ["tests.stages.poison:Poison"]}
-    engine = {**ENGINE, "engine_kwargs": ENGINE["engine_kwargs"] | listening}
-    cfg = JudgeConfig(
-        input=_table(tmp_path / "input", rows),
-        output=f"{tmp_path}/orders",
-        task="order",
-        max_tokens=8,
-        engine_deaths=3,
-        batch_size=10,
-        max_quarantined=0.1,
-        gate=GateConfig(enabled=False),
-        **engine,
-    )
-    judge.run(cfg)
-    answered = [row["query_id"] for row in tables.read(cfg.output, Judgment)]
-    assert answered == [f"q{number}" for number in range(20) if number != 7]
-    [bad] = tables.read_part(f"{cfg.output}/quarantine", "part-00000.parquet", Quarantined)
-    assert (bad["id"], "3 engines died" in bad["reason"]) == ("q7", True)
-
-
 def test_repeats_in_a_grammar_are_all_readable_and_explained_by_the_place_they_give(tmp_path: Path) -> None:
     rows = [
-        _row("a", ["adds two numbers", "a red car", "sorts a list"]),
-        {**_row("b", ["a blue sky", "opens a file"]), "query": "open a file"},
+        row_of("a", ["adds two numbers", "a red car", "sorts a list"]),
+        {**row_of("b", ["a blue sky", "opens a file"]), "query": "open a file"},
     ]
     orders = judge.run(
         JudgeConfig(
-            input=_table(tmp_path / "input", rows),
+            input=table_of(tmp_path / "input", rows),
             output=f"{tmp_path}/orders",
             task="order",
             repeats=3,
@@ -248,11 +124,14 @@ def test_a_fine_tuned_teacher_scores_by_vllm_as_by_transformers(tmp_path: Path) 
     torch.manual_seed(0)
     ranker = Ranker.decoder(models.resolve(models.BUNDLED[1]), max_length=64, layers=2).eval()
     ranker.save(f"{tmp_path}/teacher")
-    rows = [_row("a", ["adds two numbers", "a red car " * 40]), _row("b", ["sorts a list", "opens a file", "a sky"])]
+    rows = [
+        row_of("a", ["adds two numbers", "a red car " * 40]),
+        row_of("b", ["sorts a list", "opens a file", "a sky"]),
+    ]
     engine = {**ENGINE, "engine_kwargs": ENGINE["engine_kwargs"] | {"dtype": "float32"}}
     output = judge.run(
         JudgeConfig(
-            input=_table(tmp_path / "input", rows),
+            input=table_of(tmp_path / "input", rows),
             output=f"{tmp_path}/scores",
             task="score",
             model=f"{tmp_path}/teacher",
@@ -283,23 +162,23 @@ def test_echo_labels_are_marked_as_simulated(short: str, tmp_path: Path) -> None
 
 
 def test_a_query_without_candidates_is_set_aside_and_the_rest_goes_on(tmp_path: Path) -> None:
-    source = _table(tmp_path / "input", [_row("empty", []), _row("good", ["one", "two"])])
+    source = table_of(tmp_path / "input", [row_of("empty", []), row_of("good", ["one", "two"])])
     output = _echo(source, tmp_path, max_quarantined=0.5)
     assert [row["query_id"] for row in tables.read(output, Judgment)] == ["good"]
     assert sum(tables.read_manifest(output)["quarantined"].values()) == 1
 
 
 def test_too_many_bad_rows_stop_the_run_and_stay_readable(tmp_path: Path) -> None:
-    source = _table(tmp_path / "input", [_row("empty", []), _row("good", ["one", "two"])])
+    source = table_of(tmp_path / "input", [row_of("empty", []), row_of("good", ["one", "two"])])
     with pytest.raises(RradError, match="1 of 2 rows are bad"):
         _echo(source, tmp_path, max_quarantined=0.1)
     assert tables.part_names(f"{tmp_path}/judgments/quarantine")
 
 
 def test_a_missing_column_is_named_with_stage_place_and_remedy(tmp_path: Path) -> None:
-    source = _table(tmp_path / "input", [_row("good", ["one", "two"])])
+    source = table_of(tmp_path / "input", [row_of("good", ["one", "two"])])
     part = f"{source}/part-00000.parquet"
-    pq.write_table(pq.read_table(part).drop_columns(["texts"]), part)
+    pq.writetable_of(pq.readtable_of(part).drop_columns(["texts"]), part)
     with pytest.raises(RradError, match=r"judge: .*part-00000.parquet: has no column 'texts' .*run the stage"):
         _echo(source, tmp_path)
 
@@ -329,38 +208,9 @@ def test_no_answer_for_stall_s_ends_the_run_with_the_reason() -> None:
 
 
 def test_label_refuses_a_weight_for_a_source_that_is_not_there(tmp_path: Path) -> None:
-    output = _echo(_table(tmp_path / "input", [_row("good", ["one", "two"])]), tmp_path)
+    output = _echo(table_of(tmp_path / "input", [row_of("good", ["one", "two"])]), tmp_path)
     with pytest.raises(RradError, match=r"weights.splade.*choose from judge, bm25"):
         label.run(LabelConfig(input=output, output=f"{tmp_path}/labels", weights={"splade": 1.0}))
-
-
-def _row(identity: str, texts: list[str]) -> dict[str, object]:
-    count = len(texts)
-    return {
-        "query_id": identity,
-        "query": "add two numbers",
-        "split": "unlabelled",
-        "doc_ids": [f"{identity}-{number}" for number in range(count)],
-        "texts": texts,
-        "scores": [float(-number) for number in range(count)],
-        "sources": ["bm25"],
-        "source_scores": [[float(-number) for number in range(count)]],
-        "judged_ids": [],
-        "judged_grades": [],
-    }
-
-
-def _folder(folder: Path) -> str:
-    folder.mkdir()
-    return str(folder)
-
-
-def _table(folder: Path, rows: list[dict[str, object]]) -> str:
-    from rrad_ray.config import SelectConfig
-
-    out = tables.Output("retrieve", SelectConfig(input="", output=str(folder)), Candidates, {})
-    out.write_all(rows, 100)
-    return out.commit()
 
 
 def _echo(source: str, tmp_path: Path, **options: object) -> str:

@@ -1,0 +1,132 @@
+"""judge with the real engine, killed: driver and engine die, no query is lost, doubled or asked for again."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rrad_ray import models, tables
+from rrad_ray.config import GateConfig, JudgeConfig
+from rrad_ray.rankers import LikelihoodRanker
+from rrad_ray.rows import Answer, Candidates, Judgment, Quarantined
+from rrad_ray.stages import engines, judge
+
+from .conftest import ENGINE, POISON, row_of, rrad, table_of
+
+CPU = [
+    "configs/judge-cpu.yaml",
+    "doc_tokens=32",
+    "gate.min_queries=5",
+    "gate.enabled=false",
+    "engine_kwargs.max_model_len=512",
+    "engine_kwargs.max_num_batched_tokens=2048",
+    "engine_env.VLLM_CPU_KVCACHE_SPACE='1'",
+]
+
+
+def test_judge_killed_in_the_middle_goes_on_and_holds_every_query_exactly_once(
+    short: str, tmp_path: Path, killed: Callable[..., str]
+) -> None:
+    output = f"{tmp_path}/judgments"
+    arguments = ["judge", *CPU, f"input={short}", f"output={output}"]
+    killed(arguments, lambda: len(tables.part_names(output)) >= 3)
+    done = tables.part_names(output)
+    assert 3 <= len(done) < len(tables.part_names(short)), "it was not killed in the middle"
+    assert not os.path.exists(f"{output}/manifest.json")
+    before = {name: os.stat(f"{output}/{name}").st_mtime_ns for name in done}
+
+    again = rrad(*arguments)
+    assert again.returncode == 0, again.stdout[-3000:] + again.stderr[-3000:]
+    assert f"goes on: {len(done)} of" in again.stdout
+    assert {name: os.stat(f"{output}/{name}").st_mtime_ns for name in done} == before, "finished work was repeated"
+    asked = [row["query_id"] for row in tables.read(short, Candidates)]
+    answered = [row["query_id"] for row in tables.read(output, Judgment)]
+    assert sorted(answered) == sorted(asked)
+    assert len(set(answered)) == len(answered)
+    _check_scores(output)
+    end = time.monotonic() + 30  # Ray ends its workers after the command has ended
+    while _engines(output) and time.monotonic() < end:
+        time.sleep(0.5)
+    assert _engines(output) == [], "engine processes were left behind"
+
+
+def _check_scores(output: str) -> None:
+    """vLLM's likelihoods are those of transformers: the same numbers up to bfloat16."""
+    source = models.resolve(models.BUNDLED[1])
+    ranker = LikelihoodRanker(source, template="question", doc_tokens=32, dtype="float32")
+    for row in list(tables.read(output, Judgment))[:3]:
+        assert all(math.isfinite(score) and score < 0 for score in row["judge_scores"])
+        assert row["judge_scores"] == pytest.approx(ranker.score(row["query"], row["texts"]), abs=0.15)
+        assert row["prompt_tokens"] > 0
+
+
+def _engines(output: str) -> list[int]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(engines.MARK) == output:
+                found.append(process.pid)
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_a_killed_run_asks_for_nothing_again_that_its_journal_holds(
+    tmp_path: Path, killed: Callable[..., str]
+) -> None:
+    """One shard, so that nothing but the journal can be finished when it is killed."""
+    texts = [f"{word} a list of numbers in place" for word in ("sorts", "adds", "prints", "reverses")]
+    rows = [{**row_of(f"q{number}", texts), "query": f"how to sort {number} numbers"} for number in range(120)]
+    pq.writetable_of(pa.Table.from_pylist(rows), tmp_path / "mine" / "candidates.parquet")
+    output = f"{tmp_path}/judgments"
+    arguments = ["judge", *CPU, f"input={tmp_path}/mine", f"output={output}", "durable_s=1", "batch_size=8"]
+    killed(arguments, lambda: len(tables.part_names(f"{output}/journal")) >= 2)
+    assert tables.part_names(output) == []
+    names = tables.part_names(f"{output}/journal")
+    kept = {
+        (answer["row"], answer["slot"]): answer
+        for name in names
+        for answer in tables.read_part(f"{output}/journal", name, Answer)
+    }
+    assert 0 < len(kept) < 480
+
+    again = rrad(*arguments)
+    assert again.returncode == 0, again.stdout[-3000:] + again.stderr[-3000:]
+    assert f"{len(kept)} answers of unfinished shards stand in the journal" in again.stdout
+    judged = list(tables.read(output, Judgment))
+    assert [row["query_id"] for row in judged] == [f"q{number}" for number in range(120)]
+    for (number, slot), answer in kept.items():
+        assert judged[number]["judge_scores"][slot] == answer["score"], "an answer that was there was asked for again"
+    assert not os.path.exists(f"{output}/journal")
+    assert "running" not in rrad("status", str(tmp_path)).stdout
+
+
+def test_a_prompt_that_kills_its_engine_is_set_aside_and_every_other_query_is_answered(tmp_path: Path) -> None:
+    rows = [{**row_of(f"q{number}", ["adds numbers", "a car"]), "query": f"sum {number}"} for number in range(20)]
+    rows[7] |= {"query": f"sum {POISON} 7"}
+    listening = {"logits_processors": ["tests.stages.poison:Poison"]}
+    engine = {**ENGINE, "engine_kwargs": ENGINE["engine_kwargs"] | listening}
+    cfg = JudgeConfig(
+        input=table_of(tmp_path / "input", rows),
+        output=f"{tmp_path}/orders",
+        task="order",
+        max_tokens=8,
+        engine_deaths=2,
+        batch_size=10,
+        max_quarantined=0.1,
+        gate=GateConfig(enabled=False),
+        **engine,
+    )
+    judge.run(cfg)
+    answered = [row["query_id"] for row in tables.read(cfg.output, Judgment)]
+    assert answered == [f"q{number}" for number in range(20) if number != 7]
+    [bad] = tables.read_part(f"{cfg.output}/quarantine", "part-00000.parquet", Quarantined)
+    assert (bad["id"], "2 engines died" in bad["reason"]) == ("q7", True)
