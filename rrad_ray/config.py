@@ -299,6 +299,9 @@ class TrainConfig:
     eval_queries: int = 60
     workers: int = 1
     average_every: int = 1  # 1: workers exchange gradients at every step; n: they average their weights every n steps
+    # The student is the mean of its weights from this share of the training on, at a rate that does not fall
+    # (stochastic weight averaging): less noise of single steps. 1: the last weights, at a rate that falls to 0.
+    average_from: float = 1.0
     worker: dict[str, float] = field(default_factory=lambda: {"CPU": 1})
     max_failures: int = 2
     seed: int = 0
@@ -310,6 +313,7 @@ class TrainConfig:
         _require(0 <= self.top_docs <= self.docs_per_query, "top_docs", self.top_docs, "at most docs_per_query")
         for key in ("dropout", "word_dropout"):
             _require(0 <= getattr(self, key) < 1, key, getattr(self, key), "must be in [0, 1)")
+        _require(0 <= self.average_from <= 1, "average_from", self.average_from, "must be in [0, 1]")
         for key in ("max_length", "queries_per_step", "eval_steps", "workers", "average_every"):
             _require(getattr(self, key) >= 1, key, getattr(self, key), "must be at least 1")
         _require(bool(self.losses), "losses", self.losses, "weigh at least one loss, as in {ranknet: 1.0}")

@@ -69,6 +69,8 @@ class MasterAdamW:
         ]
         self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
         self.clip = cfg.clip
+        self.mean: list[Tensor] = []  # of the masters as they stood `collected` times
+        self.collected = 0
 
     def step(self, share_of_peak: float) -> float:
         """One update at a share of each group's peak rate; the gradient's norm before clipping."""
@@ -80,9 +82,7 @@ class MasterAdamW:
         norm = float(nn.utils.clip_grad_norm_(self.masters, self.clip))
         if math.isfinite(norm):
             self.optimizer.step()
-        with torch.no_grad():
-            for weight, master in zip(self.weights, self.masters, strict=True):
-                weight.copy_(master)
+        self.show(self.masters)
         return norm
 
     def average(self) -> None:
@@ -92,13 +92,32 @@ class MasterAdamW:
         flat /= dist.get_world_size()
         with torch.no_grad():
             parts = flat.split([master.numel() for master in self.masters])
-            for weight, master, part in zip(self.weights, self.masters, parts, strict=True):
+            for master, part in zip(self.masters, parts, strict=True):
                 master.copy_(part.view_as(master))
-                weight.copy_(master)
+        self.show(self.masters)
+
+    def collect(self) -> None:
+        """Takes the masters as they stand into their mean (stochastic weight averaging, Izmailov et al., 2018)."""
+        self.collected += 1
+        if not self.mean:
+            self.mean = [master.clone() for master in self.masters]
+        else:
+            torch._foreach_lerp_(self.mean, self.masters, 1 / self.collected)
+
+    @property
+    def student(self) -> list[Tensor]:
+        """The weights that are measured and saved: the mean, where there is one."""
+        return self.mean or self.masters
+
+    def show(self, values: Sequence[Tensor]) -> None:
+        """The model computes with these weights from now on."""
+        with torch.no_grad():
+            for weight, value in zip(self.weights, values, strict=True):
+                weight.copy_(value)
 
     def exact(self, model: nn.Module) -> dict[str, Tensor]:
-        """The model's weights by name, trained ones from the float32 masters."""
-        fine = {id(weight): master for weight, master in zip(self.weights, self.masters, strict=True)}
+        """The student's weights by name, trained ones in float32."""
+        fine = {id(weight): value for weight, value in zip(self.weights, self.student, strict=True)}
         return {name: fine.get(id(weight), weight.detach().float()) for name, weight in model.named_parameters()}
 
 
@@ -259,12 +278,15 @@ class _Run:
             found = f"the loss is {value} at step {self.step}"
             raise FloatingPointError(f"{found}; lower lr, raise warmup_steps, or check the targets' scale")
         loss.backward()
-        self.optimizer.step(share_of_peak(self.step, self.progress, self.cfg.warmup_steps))
+        falling = self.progress if self.cfg.average_from >= 1 else 0.0  # a mean needs weights that still move
+        self.optimizer.step(share_of_peak(self.step, falling, self.cfg.warmup_steps))
         self.step, self.pairs = self.step + 1, self.pairs + len(pairs)
         self.recent.append(value)
         self.alone += time.monotonic() - began
         if self.step % self.cfg.average_every == 0:
             self._agree()
+            if self.progress >= self.cfg.average_from:
+                self.optimizer.collect()
         if self.step % self.cfg.eval_steps == 0 and not self.finished:
             self.tell()
         elif self.step % 20 == 0 and self.worker.rank == 0:
@@ -294,15 +316,20 @@ class _Run:
         self.told = self.step
         self._agree()
         figures = self.figures()
+        self.optimizer.show(self.optimizer.student)
         if self.worker.rank == 0 and self.dev:
             figures["dev_ndcg"] = dev_ndcg(self.ranker, self.dev)
         self.worker.report(figures | {"final": float(final)}, self._save if self.worker.rank == 0 else None)
+        if not final:
+            self.optimizer.show(self.optimizer.masters)
 
     def _save(self, folder: Path) -> None:
         self.ranker.save(folder, self.optimizer.exact(self.ranker))
         state = {
             "optimizer": self.optimizer.optimizer.state_dict(),
             "masters": self.optimizer.masters,
+            "mean": self.optimizer.mean,
+            "collected": self.optimizer.collected,
             "step": self.step,
             "seconds": self.seconds,
             "pairs": self.pairs,
@@ -315,11 +342,10 @@ class _Run:
         state = torch.load(folder / STATE, weights_only=True)
         self.optimizer.optimizer.load_state_dict(state["optimizer"])
         with torch.no_grad():
-            for weight, master, saved in zip(
-                self.optimizer.weights, self.optimizer.masters, state["masters"], strict=True
-            ):
+            for master, saved in zip(self.optimizer.masters, state["masters"], strict=True):
                 master.copy_(saved)
-                weight.copy_(saved)
+        self.optimizer.show(self.optimizer.masters)
+        self.optimizer.mean, self.optimizer.collected = list(state["mean"]), state["collected"]
         self.step, self.seconds = state["step"], state["seconds"]
         self.pairs, self.recent = state["pairs"], list(state["recent"])
         self.told = self.agreed = self.step

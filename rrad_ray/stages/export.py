@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from rrad_ray import exchange, tables
+from rrad_ray import exports, tables
 from rrad_ray.config import ExportConfig
 from rrad_ray.rows import Labels
 
@@ -24,6 +24,6 @@ def run(cfg: ExportConfig) -> str:
                 count += 1
                 yield row
 
-    names = exchange.write(chosen(), cfg.output, cfg.format, "export")
+    names = exports.write(chosen(), cfg.output, cfg.format, "export")
     print(f"[export] {count:,} queries -> {', '.join(tables.join(cfg.output, name) for name in names)}", flush=True)
     return out.commit(queries=count, files=names, **tables.simulated(cfg.input, "export"))

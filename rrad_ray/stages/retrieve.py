@@ -13,7 +13,7 @@ import bm25s
 import numpy as np
 import Stemmer
 
-from rrad_ray import exchange, metrics, tables
+from rrad_ray import given, metrics, tables
 from rrad_ray.config import RetrieveConfig
 from rrad_ray.errors import RradError
 from rrad_ray.formats import Query, read_collection, read_trec_run
@@ -35,7 +35,7 @@ def run(cfg: RetrieveConfig) -> str:
     out = tables.Output("retrieve", cfg, Candidates, named)
     if out.finished:
         return out.uri
-    if exchange.is_candidates(cfg.data):
+    if given.is_candidates(cfg.data):
         return _given(cfg, out)
     collection = read_collection(cfg.data)
     for identity, reason, content in collection.rejected:
@@ -63,7 +63,7 @@ def _given(cfg: RetrieveConfig, out: tables.Output) -> str:
         raise RradError(
             "retrieve", "run", f"{cfg.data} lists candidates already", "leave run out, or name a collection"
         )
-    rows = exchange.read_candidates(cfg.data, cfg.qrels, out.quarantine)
+    rows = given.read_candidates(cfg.data, cfg.qrels, out.quarantine)
     splits, documents = Counter[str](), 0
 
     def chosen() -> Iterator[dict[str, Any]]:

@@ -172,6 +172,32 @@ def test_a_run_that_goes_on_from_a_checkpoint_ends_with_the_weights_of_an_undist
     assert again.heard[-1]["loss"] == pytest.approx(listener.heard[-1]["loss"], abs=1e-4)
 
 
+def test_with_weight_averaging_the_student_is_the_mean_of_its_weights_from_then_on(tmp_path: Path) -> None:
+    averaged = changed(average_from=0.5, eval_steps=3, dropout=0.0)  # of 12 steps: 6 to 12
+    seen: list[list[Tensor]] = []
+    ranker, real = encoder(), MasterAdamW.step
+
+    def spied(self: MasterAdamW, share: float) -> float:
+        norm = real(self, share)
+        assert self.optimizer.param_groups[1]["lr"] == pytest.approx(CFG.lr * min(1.0, (len(seen) + 1) / 2))
+        seen.append([master.clone() for master in self.masters])
+        return norm
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MasterAdamW, "step", spied)
+        train(ranker, averaged, tmp_path)
+    expected = [torch.stack(values).mean(0) for values in zip(*seen[5:], strict=True)]
+    found = MasterAdamW(ranker, averaged).masters  # the same order of weights
+    for mine, wanted in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, wanted, atol=1e-6, rtol=1e-5)
+    resumed, again = encoder(), tmp_path / "again"
+    again.mkdir()
+    train(resumed, averaged, again, resume=tmp_path / "step-9")
+    last = weights(tmp_path / "step-12")
+    for name, weight in weights(again / "step-12").items():
+        assert (weight - last[name]).abs().max() < 1e-5, name
+
+
 def test_another_seed_gives_other_weights(trained: Trained) -> None:
     ranker, end = encoder(), weights(trained[1].folder / "step-12")
     train(ranker, changed(seed=1))

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rrad_ray import exchange, prompts, tables
+from rrad_ray import exports, prompts, tables
 from rrad_ray.answers import parse
 from rrad_ray.config import JudgeConfig, LabelConfig, OpenAIConfig, SimulatedConfig
 from rrad_ray.errors import RradError
@@ -248,7 +248,7 @@ def test_an_endpoint_is_asked_for_one_window_after_another_and_label_reads_one_o
     for item in tables.read(f"{tmp_path}/labels", Labels):
         assert item["parse_status"] == ["ok"]
         # The endpoint always says [2] > [1]: the last document rises to the top, one window at a time.
-        assert [ids[index] for index in exchange.order_of(item)] == ["d5", "d0", "d1", "d2", "d3", "d4"]
+        assert [ids[index] for index in exports.order_of(item)] == ["d5", "d0", "d1", "d2", "d3", "d4"]
     first = next(iter(tables.read(f"{tmp_path}/judgments", Judgment)))
     assert (first["prompt_tokens"], first["generated_tokens"]) == (250, 50)
 

@@ -1,4 +1,4 @@
-"""judge with the real engine, killed: driver and engine die, no query is lost, doubled or asked for again."""
+"""judge on bad days: driver, engine and store fail, and no query is lost, doubled or asked for again."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.unreliable import unreliable
 from rrad_ray import models, tables
 from rrad_ray.config import GateConfig, JudgeConfig
 from rrad_ray.rankers import LikelihoodRanker
@@ -130,3 +131,21 @@ def test_a_prompt_that_kills_its_engine_is_set_aside_and_every_other_query_is_an
     assert answered == [f"q{number}" for number in range(20) if number != 7]
     [bad] = tables.read_part(f"{cfg.output}/quarantine", "part-00000.parquet", Quarantined)
     assert (bad["id"], "2 engines died" in bad["reason"]) == ("q7", True)
+
+
+def test_a_store_that_fails_and_stalls_now_and_then_costs_no_query(
+    s3_endpoint: str, s3_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [row_of(f"q{number}", ["adds", "prints"]) for number in range(600)]
+    fs, path = tables.filesystem(s3_uri)
+    with fs.open(f"{path}/input/rows.parquet", "wb") as file:
+        pq.write_table(pa.Table.from_pylist(rows), file, row_group_size=100)
+    arguments = ["judge", "configs/judge.yaml", f"input={s3_uri}/input", f"output={s3_uri}/judgments", "engine=echo"]
+    arguments += ["task=order", "gate.enabled=false", "shard_queries=20"]
+    with unreliable(int(s3_endpoint.rpartition(":")[2]), fails=0.05, stalls=0.01, stall_s=5) as (port, counts):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        done = rrad(*arguments)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert counts["failed"] >= 3, "nothing was wrong with it"
+    answered = [row["query_id"] for row in tables.read(f"{s3_uri}/judgments", Judgment)]
+    assert answered == [f"q{number}" for number in range(600)]
