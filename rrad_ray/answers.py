@@ -154,7 +154,8 @@ class Verdict:
 
     `targets`: higher is better. The worst ranked document has 1, a missing one 0: ties among missing documents make
     no pairs. `confidence[i]`, from 0 to 1: the share of the answers' preferences about document i that the targets
-    keep (1 where one answer speaks). `statuses`: one for each answer. `rejected`: no answer says anything.
+    keep (1 where one answer speaks). `statuses`: one for each answer. `rejected`: there are answers, and none says
+    anything.
     """
 
     targets: list[float]
@@ -164,7 +165,7 @@ class Verdict:
 
     @property
     def rejected(self) -> bool:
-        return all(status.startswith("rejected") for status in self.statuses)
+        return bool(self.statuses) and all(status.startswith("rejected") for status in self.statuses)
 
 
 def aggregate(

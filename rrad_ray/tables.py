@@ -232,6 +232,14 @@ def read(uri: str, row: type, stage: str = "read") -> Iterator[dict[str, Any]]:
         yield from read_part(uri, name, row, stage)
 
 
+def read_split(uri: str, row: type, split: str, stage: str = "read") -> Iterator[dict[str, Any]]:
+    """The rows of one split of a finished table; of parts that hold none, no text is read."""
+    read_manifest(uri, stage)
+    for name in part_names(uri, stage):
+        if split in read_columns(uri, name, ["split"], stage)["split"].to_pylist():
+            yield from (found for found in read_part(uri, name, row, stage) if found["split"] == split)
+
+
 # ---- writing ------------------------------------------------------------------------------------------------
 
 

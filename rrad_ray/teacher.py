@@ -19,9 +19,12 @@ Row = Mapping[str, Any]
 
 
 def verdict(row: Row, method: str = "borda", missing: str = "negative") -> answers.Verdict:
-    """What the judge says of a `Judgment` row's documents, in their order; options as of `answers.aggregate`."""
+    """What the judge says of a `Judgment` row's documents, in their order; options as of `answers.aggregate`. Of
+    `Candidates`, which no judge has seen, nothing."""
+    count = len(row["doc_ids"])
+    if "task" not in row:
+        return answers.Verdict([0.0] * count, [False] * count, [1.0] * count, [])
     if row["task"] != "order":
-        count = len(row["doc_ids"])
         return answers.Verdict(list(row["judge_scores"]), [False] * count, [1.0] * count, ["ok"])
     orders = [answers.parse(text, len(shown)) for text, shown in zip(row["responses"], row["shown"], strict=True)]
     return answers.aggregate(orders, row["shown"], method=method, missing=missing)
@@ -40,9 +43,9 @@ def by_source(row: Row) -> dict[str, Sequence[float]]:
     return dict(zip(row["sources"], row["source_scores"], strict=True))
 
 
-def with_judge(row: Row) -> dict[str, Sequence[float]]:
+def with_judge(row: Row, found: answers.Verdict) -> dict[str, Sequence[float]]:
     """The sources' scores and the judge's own."""
-    return {JUDGE: verdict(row).targets, **by_source(row)}
+    return {JUDGE: found.targets, **by_source(row)}
 
 
 def shuffled(row: Row) -> list[float]:
@@ -60,7 +63,7 @@ def quality(rows: Sequence[Row]) -> dict[str, Any]:
     """nDCG@10 on judged rows of: shuffled input, each source, the sources' free fusion, the judge alone, and the
     teacher (judge and sources fused); with the fusions' weights, fitted on these rows."""
     sources = list(rows[0]["sources"])
-    all_scores = [with_judge(row) for row in rows]
+    all_scores = [with_judge(row, verdict(row)) for row in rows]
     per_query = {"shuffled": [metrics.row_ndcg(row, shuffled(row)) for row in rows]}
     for name in (*sources, JUDGE):
         per_query[name] = [metrics.row_ndcg(row, scores[name]) for row, scores in zip(rows, all_scores, strict=True)]

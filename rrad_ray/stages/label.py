@@ -20,19 +20,18 @@ def run(cfg: LabelConfig) -> str:
     if out.finished:
         return out.uri
     source = tables.read_manifest(cfg.input, "label")
-    judged = source["stage"] == "judge"
-    weights, quality = _weights(cfg, Judgment if judged else Candidates)
+    kind = Judgment if source["stage"] == "judge" else Candidates
+    weights, quality = _weights(cfg, kind)
     answers = LabelQuality()
     rows = 0
     for name in tables.part_names(cfg.input, "label"):
-        made = _labelled(cfg, name, weights, out, answers) if judged else _free(cfg, name, weights)
-        labelled = list(made)
+        labelled = list(_labelled(cfg, name, kind, weights, out, answers))
         out.write_part(name, labelled)
         rows += len(labelled)
     shown = ", ".join(f"{key} x {value:g}" for key, value in weights.items()) or "the LLM's order"
     found = answers.facts()
     figures = ", ".join(f"{key} {value:.3f}" for key, value in found.items() if isinstance(value, float))
-    told = f"answers: {found['answers']}; {figures}" if judged else "no LLM was asked"
+    told = f"answers: {found['answers']}; {figures}" if kind is Judgment else "no LLM was asked"
     print(f"[label] teacher = {shown}; {told}", flush=True)
     return out.commit(
         seen=rows + len(out.quarantined),
@@ -42,7 +41,7 @@ def run(cfg: LabelConfig) -> str:
         label_quality=found,
         weights=weights,
         dev=quality,
-        model=source["config"]["model"] if judged else "",
+        model=source["config"]["model"] if kind is Judgment else "",
         gate=source.get("gate", {}),
         **tables.simulated(cfg.input, "label"),
     )
@@ -50,17 +49,16 @@ def run(cfg: LabelConfig) -> str:
 
 def _weights(cfg: LabelConfig, kind: type) -> tuple[dict[str, float], dict[str, Any]]:
     """The teacher's fusion weights: the config's, or those with the best nDCG@10 on judged dev queries."""
-    rows = [row for row in tables.read(cfg.input, kind, "label") if row["split"] == "dev"]
     first = next(tables.read(cfg.input, kind, "label"), None)
     known = [*([teacher.JUDGE] if kind is Judgment else []), *(first["sources"] if first else [])]
     for name in cfg.weights:
         if name not in known:
             raise RradError("label", f"weights.{name}", "no such source", f"choose from {', '.join(known)}")
-    judged = teacher.judged(rows)
     if cfg.weights:
         return dict(cfg.weights), {}
     if first is None or first.get("task") == "order":
         return {}, {}  # RRADistill: the LLM's order alone is the target
+    judged = teacher.judged(list(tables.read_split(cfg.input, kind, "dev", "label")))
     if len(judged) < 10:
         found = f"{len(judged)} judged dev queries are too few to fit fusion weights"
         raise RradError("label", cfg.input, found, f"give weights in the config, as in weights={{{known[0]}: 1}}")
@@ -72,30 +70,23 @@ def _weights(cfg: LabelConfig, kind: type) -> tuple[dict[str, float], dict[str, 
     return {name: weight for name, weight in quality["teacher_weights"].items() if weight}, quality
 
 
-def _free(cfg: LabelConfig, name: str, weights: dict[str, float]) -> Iterator[dict[str, Any]]:
-    """Label rows of one part of candidates: what the first stage knows already, for a student to start from."""
-    for row in tables.read_part(cfg.input, name, Candidates, "label"):
-        count = len(row["doc_ids"])
-        targets = metrics.zscores(metrics.fuse(teacher.by_source(row), weights)).tolist()
-        made = {"targets": targets, "missing": [False] * count, "confidence": [1.0] * count}
-        yield {**row, **made, "reasons": [], "parse_status": []}
-
-
 def _labelled(
-    cfg: LabelConfig, name: str, weights: dict[str, float], out: tables.Output, answers: LabelQuality
+    cfg: LabelConfig, name: str, kind: type, weights: dict[str, float], out: tables.Output, answers: LabelQuality
 ) -> Iterator[dict[str, Any]]:
     """Label rows of one part; an answer that says nothing is set aside with its text."""
-    for row in tables.read_part(cfg.input, name, Judgment, "label"):
+    for row in tables.read_part(cfg.input, name, kind, "label"):
         found = teacher.verdict(row, cfg.aggregate, cfg.missing)
-        answers.add(row, found)
+        if kind is Judgment:
+            answers.add(row, found)
         if found.rejected:
             out.quarantine(row["query_id"], found.statuses[0], "\n---\n".join(row["responses"]))
             continue
         targets = found.targets
         if weights:
             # z-scored again: the targets' spread, which soft losses read, must not hang on the weights' sum
-            targets = metrics.zscores(metrics.fuse(teacher.with_judge(row), weights)).tolist()
+            targets = metrics.zscores(metrics.fuse(teacher.with_judge(row, found), weights)).tolist()
         yield {
+            "reasons": [],
             **row,
             "targets": targets,
             "missing": found.missing,

@@ -107,6 +107,8 @@ def test_rows_come_back_as_they_were_written(
     assert out.write_all(rows, rows_per_part) == len(rows)
     assert out.commit(rows=len(rows)) == place
     assert same(list(tables.read(place, Candidates)), rows)
+    for split in {row["split"] for row in rows}:
+        assert same(list(tables.read_split(place, Candidates, split)), [row for row in rows if row["split"] == split])
     assert len(tables.part_names(place)) == max(1, math.ceil(len(rows) / rows_per_part))
 
 

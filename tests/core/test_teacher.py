@@ -117,7 +117,7 @@ def test_the_scores_of_a_likelihood_judgment_are_taken_as_they_are() -> None:
     row = judgment(0, 0, [-2.0, -1.0], [1.0, math.nan])
     assert teacher.verdict(row) == Verdict([-2.0, -1.0], [False, False], [1.0, 1.0], ["ok"])
     assert teacher.by_source(row)["bm25"][0] == 1.0
-    assert list(teacher.with_judge(row)) == ["judge", "bm25"]
+    assert list(teacher.with_judge(row, teacher.verdict(row))) == ["judge", "bm25"]
 
 
 def order_of(*responses: str, shown: list[int]) -> dict[str, Any]:

@@ -213,6 +213,24 @@ def test_label_refuses_a_weight_for_a_source_that_is_not_there(tmp_path: Path) -
         label.run(LabelConfig(input=output, output=f"{tmp_path}/labels", weights={"splade": 1.0}))
 
 
+def test_orders_fused_with_the_first_stage_are_aggregated_as_the_config_says(tmp_path: Path) -> None:
+    texts = ["[1] > [2] > [3] > [4]"] * 3 + [
+        "[2] > [3] > [4] > [1]"
+    ] * 2  # Copeland: 1, Borda: 2
+    judged = {"task": "order", "model": "m", "shown": [[0, 1, 2, 3]] * 5, "responses": texts, "judge_scores": []}
+    judged |= {"reasons": [], "truncated": 0, "prompt_tokens": 1, "generated_tokens": 1}
+    out = tables.Output("judge", JudgeConfig(input="", output=f"{tmp_path}/judgments"), Judgment, {})
+    out.write_all([row_of("a", ["one", "two", "three", "four"]) | judged], 1)
+    judgments = out.commit()
+    best = {}
+    for method in ("borda", "copeland"):
+        options = {"aggregate": method, "weights": {"judge": 1.0}}
+        labels = label.run(LabelConfig(input=judgments, output=f"{tmp_path}/{method}", **options))  # type: ignore[arg-type]
+        [row] = tables.read(labels, Labels)
+        best[method] = row["targets"].index(max(row["targets"]))
+    assert best == {"borda": 1, "copeland": 0}
+
+
 def _echo(source: str, tmp_path: Path, **options: object) -> str:
     cfg = JudgeConfig(
         input=source,
