@@ -27,8 +27,8 @@ demo-full: $(READY) ## the same with more labels and steps, at most an hour on 2
 serve: $(READY) ## the demo's winner on http://127.0.0.1:8000, until Ctrl-C
 	$(BIN)/rrad serve configs/serve.yaml input=runs/demo/winner
 
-test: $(READY) ## every test, three files at a time: engines that start wait more than they compute
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+test: $(READY) ## every test, two files at a time
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .

@@ -136,6 +136,15 @@ def _groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], l
     return head, matrices, vectors
 
 
+def steps_in_epoch(queries: int, cfg: TrainConfig, world_size: int) -> int:
+    """Steps that every worker takes in an epoch. Raises `ValueError` for fewer queries than one step needs."""
+    steps = queries // (cfg.queries_per_step * world_size)
+    if not steps:
+        found = f"{queries} training queries do not fill a step of {cfg.queries_per_step} on {world_size} worker(s)"
+        raise ValueError(f"{found}; label more queries or lower queries_per_step")
+    return steps
+
+
 class Data:
     """Label rows as training batches: deterministic in seed, epoch and query."""
 
@@ -143,12 +152,7 @@ class Data:
         self, rows: Sequence[Mapping[str, Any]], cfg: TrainConfig, rank: int = 0, world_size: int = 1
     ) -> None:
         self.rows, self.cfg, self.rank, self.world_size = rows, cfg, rank, world_size
-        self.steps = len(rows) // (cfg.queries_per_step * world_size)
-        if not self.steps:
-            found = (
-                f"{len(rows)} training queries do not fill a step of {cfg.queries_per_step} on {world_size} worker(s)"
-            )
-            raise ValueError(f"{found}; label more queries or lower queries_per_step")
+        self.steps = steps_in_epoch(len(rows), cfg, world_size)
 
     def __call__(self, epoch: int) -> Iterator[Rows]:
         """The epoch's batches of this worker, `queries_per_step` rows each, every worker the same number."""

@@ -17,6 +17,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the `rrad` command doe
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 BUCKET = "rrad"
 _numbers = itertools.count()
+LONGEST = ("pipeline", "judge_kills", "judge", "autoscaling", "train", "engines", "head", "serve")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest come first: processes that share the files then end at about the same time."""
+    order = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
 @pytest.fixture(scope="session")

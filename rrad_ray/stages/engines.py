@@ -63,7 +63,8 @@ def groups(deaths: Sequence[int], most: int) -> tuple[list[int], list[list[int]]
     fresh = [index for index, count in enumerate(deaths) if count == 0]
     once = [index for index, count in enumerate(deaths) if count == 1 < most]
     alone = [[index] for index, count in enumerate(deaths) if 1 < count < most]
-    small = [once[start : start + AFTER_ONE_DEATH] for start in range(0, len(once), AFTER_ONE_DEATH)]
+    size = AFTER_ONE_DEATH if most > 2 else 1  # the last chance is alone, or neighbours of the culprit go with it
+    small = [once[start : start + size] for start in range(0, len(once), size)]
     return fresh, [*small, *alone], [index for index, count in enumerate(deaths) if count >= most]
 
 

@@ -20,7 +20,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from rrad_ray import losses, models, tables, teacher
 from rrad_ray.config import TrainConfig
 from rrad_ray.errors import RradError
-from rrad_ray.fit import STATE, Data, Report, Worker, fit
+from rrad_ray.fit import STATE, Data, Report, Worker, fit, steps_in_epoch
 from rrad_ray.rankers import Ranker
 from rrad_ray.rows import Labels
 from rrad_ray.stages import cluster
@@ -40,6 +40,10 @@ def run(cfg: TrainConfig) -> str:
         return out.uri
     source = models.resolve(cfg.model, "train")
     rows = sum(row["split"] in cfg.splits for row in tables.read(cfg.input, Labels, "train"))
+    try:
+        steps_in_epoch(rows, cfg, cfg.workers)
+    except ValueError as error:
+        raise RradError("train", cfg.input, str(error), "or train with fewer workers") from error
     print(f"[train] {cfg.kind} student from {cfg.model} on {rows:,} labelled queries", flush=True)
     cluster.start()
     cluster.require("train", cfg.worker, cfg.workers)

@@ -34,7 +34,7 @@ def test_every_prompt_of_a_batch_is_tried_once_or_given_up(deaths: list[int], mo
     assert sorted([*fresh, *tried, *given_up]) == list(range(len(deaths)))
     assert all(deaths[index] >= most for index in given_up)
     for group in suspects:
-        assert len(group) <= (AFTER_ONE_DEATH if deaths[group[0]] == 1 else 1)
+        assert len(group) <= (AFTER_ONE_DEATH if deaths[group[0]] == 1 and most > 2 else 1)
 
 
 def test_a_ledger_counts_a_death_for_what_was_begun_and_comes_again_unended() -> None:
@@ -48,7 +48,7 @@ def test_a_ledger_counts_a_death_for_what_was_begun_and_comes_again_unended() ->
     assert ledger.deaths_of(["a"]) == [2]
 
 
-@given(st.integers(1, 60), st.integers(0, 59), st.integers(3, 5), st.integers(1, 16))
+@given(st.integers(1, 60), st.integers(0, 59), st.integers(2, 5), st.integers(1, 16))
 def test_one_poison_prompt_ends_as_the_only_one_given_up(prompts: int, poison: int, most: int, batch: int) -> None:
     """Replays what Ray does: a batch whose engine died comes again, whole."""
     ledger, answered, given_up = Ledger(), set[int](), set[int]()

@@ -178,7 +178,7 @@ def test_too_many_bad_rows_stop_the_run_and_stay_readable(tmp_path: Path) -> Non
 def test_a_missing_column_is_named_with_stage_place_and_remedy(tmp_path: Path) -> None:
     source = table_of(tmp_path / "input", [row_of("good", ["one", "two"])])
     part = f"{source}/part-00000.parquet"
-    pq.writetable_of(pq.readtable_of(part).drop_columns(["texts"]), part)
+    pq.write_table(pq.readtable_of(part).drop_columns(["texts"]), part)
     with pytest.raises(RradError, match=r"judge: .*part-00000.parquet: has no column 'texts' .*run the stage"):
         _echo(source, tmp_path)
 
@@ -214,9 +214,7 @@ def test_label_refuses_a_weight_for_a_source_that_is_not_there(tmp_path: Path) -
 
 
 def test_orders_fused_with_the_first_stage_are_aggregated_as_the_config_says(tmp_path: Path) -> None:
-    texts = ["[1] > [2] > [3] > [4]"] * 3 + [
-        "[2] > [3] > [4] > [1]"
-    ] * 2  # Copeland: 1, Borda: 2
+    texts = ["[1] > [2] > [3] > [4]"] * 3 + ["[2] > [3] > [4] > [1]"] * 2  # Copeland: 1, Borda: 2
     judged = {"task": "order", "model": "m", "shown": [[0, 1, 2, 3]] * 5, "responses": texts, "judge_scores": []}
     judged |= {"reasons": [], "truncated": 0, "prompt_tokens": 1, "generated_tokens": 1}
     out = tables.Output("judge", JudgeConfig(input="", output=f"{tmp_path}/judgments"), Judgment, {})

@@ -33,30 +33,44 @@ CPU = [
 ]
 
 
-def test_judge_killed_in_the_middle_goes_on_and_holds_every_query_exactly_once(
+def test_judge_killed_in_the_middle_goes_on_repeats_nothing_and_holds_every_query_exactly_once(
     short: str, tmp_path: Path, killed: Callable[..., str]
 ) -> None:
     output = f"{tmp_path}/judgments"
-    arguments = ["judge", *CPU, f"input={short}", f"output={output}"]
-    killed(arguments, lambda: len(tables.part_names(output)) >= 3)
-    done = tables.part_names(output)
+    arguments = ["judge", *CPU, f"input={short}", f"output={output}", "durable_s=1", "batch_size=8"]
+    killed(arguments, lambda: len(tables.part_names(output)) >= 3 and bool(_unfinished(output)))
+    done, kept = tables.part_names(output), _unfinished(output)
     assert 3 <= len(done) < len(tables.part_names(short)), "it was not killed in the middle"
+    assert kept, "nothing but finished shards was kept"
     assert not os.path.exists(f"{output}/manifest.json")
     before = {name: os.stat(f"{output}/{name}").st_mtime_ns for name in done}
 
     again = rrad(*arguments)
     assert again.returncode == 0, again.stdout[-3000:] + again.stderr[-3000:]
     assert f"goes on: {len(done)} of" in again.stdout
+    assert f"{len(kept)} answers of unfinished shards stand in the journal" in again.stdout
     assert {name: os.stat(f"{output}/{name}").st_mtime_ns for name in done} == before, "finished work was repeated"
     asked = [row["query_id"] for row in tables.read(short, Candidates)]
     answered = [row["query_id"] for row in tables.read(output, Judgment)]
     assert sorted(answered) == sorted(asked)
     assert len(set(answered)) == len(answered)
+    for (part, row, slot), score in kept.items():
+        judged = tables.read_part(output, part, Judgment)[row]
+        assert judged["judge_scores"][slot] == score, "an answer that was there was asked for again"
     _check_scores(output)
+    assert not os.path.exists(f"{output}/journal")
+    assert "running" not in rrad("status", str(tmp_path)).stdout
     end = time.monotonic() + 30  # Ray ends its workers after the command has ended
     while _engines(output) and time.monotonic() < end:
         time.sleep(0.5)
     assert _engines(output) == [], "engine processes were left behind"
+
+
+def _unfinished(output: str) -> dict[tuple[str, int, int], float]:
+    """The scores in a run's journal of shards that have no part yet."""
+    journal, done = f"{output}/journal", set(tables.part_names(output))
+    answers = (answer for name in tables.part_names(journal) for answer in tables.read_part(journal, name, Answer))
+    return {(one["part"], one["row"], one["slot"]): one["score"] for one in answers if one["part"] not in done}
 
 
 def _check_scores(output: str) -> None:
@@ -78,36 +92,6 @@ def _engines(output: str) -> list[int]:
         except psutil.Error:
             continue
     return found
-
-
-def test_a_killed_run_asks_for_nothing_again_that_its_journal_holds(
-    tmp_path: Path, killed: Callable[..., str]
-) -> None:
-    """One shard, so that nothing but the journal can be finished when it is killed."""
-    texts = [f"{word} a list of numbers in place" for word in ("sorts", "adds", "prints", "reverses")]
-    rows = [{**row_of(f"q{number}", texts), "query": f"how to sort {number} numbers"} for number in range(120)]
-    pq.writetable_of(pa.Table.from_pylist(rows), tmp_path / "mine" / "candidates.parquet")
-    output = f"{tmp_path}/judgments"
-    arguments = ["judge", *CPU, f"input={tmp_path}/mine", f"output={output}", "durable_s=1", "batch_size=8"]
-    killed(arguments, lambda: len(tables.part_names(f"{output}/journal")) >= 2)
-    assert tables.part_names(output) == []
-    names = tables.part_names(f"{output}/journal")
-    kept = {
-        (answer["row"], answer["slot"]): answer
-        for name in names
-        for answer in tables.read_part(f"{output}/journal", name, Answer)
-    }
-    assert 0 < len(kept) < 480
-
-    again = rrad(*arguments)
-    assert again.returncode == 0, again.stdout[-3000:] + again.stderr[-3000:]
-    assert f"{len(kept)} answers of unfinished shards stand in the journal" in again.stdout
-    judged = list(tables.read(output, Judgment))
-    assert [row["query_id"] for row in judged] == [f"q{number}" for number in range(120)]
-    for (number, slot), answer in kept.items():
-        assert judged[number]["judge_scores"][slot] == answer["score"], "an answer that was there was asked for again"
-    assert not os.path.exists(f"{output}/journal")
-    assert "running" not in rrad("status", str(tmp_path)).stdout
 
 
 def test_a_prompt_that_kills_its_engine_is_set_aside_and_every_other_query_is_answered(tmp_path: Path) -> None:

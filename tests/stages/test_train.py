@@ -86,7 +86,7 @@ def test_two_workers_train_one_student_together(labels: str, tmp_path: Path, ave
 
 
 def test_too_few_labels_for_a_step_say_so(labels: str, tmp_path: Path) -> None:
-    cfg = TrainConfig(input=labels, output=f"{tmp_path}/few", max_failures=0, **(SMALL | {"queries_per_step": 512}))
+    cfg = TrainConfig(input=labels, output=f"{tmp_path}/few", **(SMALL | {"queries_per_step": 512}))
     with pytest.raises(RradError, match="do not fill a step of 512"):
         train.run(cfg)
 
