@@ -178,7 +178,7 @@ def test_too_many_bad_rows_stop_the_run_and_stay_readable(tmp_path: Path) -> Non
 def test_a_missing_column_is_named_with_stage_place_and_remedy(tmp_path: Path) -> None:
     source = table_of(tmp_path / "input", [row_of("good", ["one", "two"])])
     part = f"{source}/part-00000.parquet"
-    pq.write_table(pq.readtable_of(part).drop_columns(["texts"]), part)
+    pq.write_table(pq.read_table(part).drop_columns(["texts"]), part)
     with pytest.raises(RradError, match=r"judge: .*part-00000.parquet: has no column 'texts' .*run the stage"):
         _echo(source, tmp_path)
 
