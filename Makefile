@@ -28,7 +28,7 @@ serve: $(READY) ## the demo's winner on http://127.0.0.1:8000, until Ctrl-C
 	$(BIN)/rrad serve configs/serve.yaml input=runs/demo/winner
 
 test: $(READY) ## every test, two files at a time
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=25
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .
