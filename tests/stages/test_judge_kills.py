@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.unreliable import unreliable
 from rrad_ray import models, tables
 from rrad_ray.config import GateConfig, JudgeConfig
 from rrad_ray.rankers import LikelihoodRanker
 from rrad_ray.rows import Answer, Candidates, Judgment, Quarantined
 from rrad_ray.stages import engines, judge
+from tests.unreliable import unreliable
 
 from .conftest import ENGINE, POISON, row_of, rrad, table_of
 

@@ -1,1 +1,0 @@
-"""Performance, as ratios within one run: `python -m benchmarks.NAME [--quick] [--json FILE]`."""
