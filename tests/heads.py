@@ -18,7 +18,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.commands import ROOT
+
 MARK = "RRAD_TEST_CLUSTER"
 
 

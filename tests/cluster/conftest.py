@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.heads import ROOT, free_port, started
+from tests.commands import ROOT, RRAD
+from tests.heads import free_port, started
 
 HEAD = "f" * 51 + "00000"
 WATCH = """
@@ -36,7 +37,7 @@ class Autoscaling:
 
     def rrad(self, *arguments: str) -> subprocess.Popen[bytes]:
         """`rrad ARGS` as a driver that joins the cluster; what it says goes to `said`."""
-        command = [sys.executable, "-c", "from rrad_ray.cli import main; main()", *arguments]
+        command = [*RRAD, *arguments]
         with open(self.said, "wb") as said:
             return subprocess.Popen(command, cwd=ROOT, env=self.env, stdout=said, stderr=subprocess.STDOUT)
 

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from rrad_ray import tables
 from rrad_ray.rows import Judgment
+from tests.commands import SMALL_ENGINE
 
 from .conftest import Autoscaling
 
@@ -22,9 +23,7 @@ ARGUMENTS = [
     "gate.enabled=false",
     "shard_queries=16",
     "batch_size=8",
-    "engine_kwargs.max_model_len=512",
-    "engine_kwargs.max_num_batched_tokens=2048",
-    "engine_env.VLLM_CPU_KVCACHE_SPACE='1'",
+    *SMALL_ENGINE,
 ]
 
 

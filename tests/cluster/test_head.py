@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,7 +13,8 @@ import pyarrow.parquet as pq
 
 from rrad_ray import tables
 from rrad_ray.rows import Judgment
-from tests.heads import MARK, ROOT, Head, started
+from tests.commands import ROOT, RRAD
+from tests.heads import MARK, Head, started
 
 QUERIES = 6_000
 
@@ -22,7 +22,7 @@ QUERIES = 6_000
 def judge(head: Head, tmp_path: Path) -> subprocess.Popen[bytes]:
     arguments = ["judge", "configs/judge.yaml", f"input={tmp_path}/input", f"output={tmp_path}/judgments"]
     arguments += ["engine=echo", "task=order", "gate.enabled=false", "shard_queries=50"]
-    command = [sys.executable, "-c", "from rrad_ray.cli import main; main()", *arguments]
+    command = [*RRAD, *arguments]
     env = {key: value for key, value in head.env.items() if key != MARK}  # it must not die with the head's processes
     with open(tmp_path / "said", "ab") as said:
         return subprocess.Popen(command, cwd=ROOT, env=env, stdout=said, stderr=subprocess.STDOUT)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.commands import ROOT, RRAD
 from tests.heads import Head, started
 
-ROOT = Path(__file__).resolve().parents[2]
 POISON = "zzxxyy"  # a word that kills the engine, where `poison.py` listens
 ENGINE = {
     "worker": {"CPU": 1},
@@ -95,7 +94,7 @@ def killed() -> Callable[[list[str], Callable[[], bool]], str]:
 
     def run(arguments: list[str], when: Callable[[], bool], timeout_s: float = 240) -> str:
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-        command = [sys.executable, "-c", "from rrad_ray.cli import main; main()", *arguments]
+        command = [*RRAD, *arguments]
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, text=True, cwd=ROOT
         )
@@ -114,7 +113,7 @@ def killed() -> Callable[[list[str], Callable[[], bool]], str]:
 
 def rrad(*arguments: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
     """Runs `rrad ARGS` to its end."""
-    command = [sys.executable, "-c", "from rrad_ray.cli import main; main()", *arguments]
+    command = [*RRAD, *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, cwd=ROOT)
 
 

@@ -18,6 +18,7 @@ from rrad_ray.config import GateConfig, JudgeConfig
 from rrad_ray.rankers import LikelihoodRanker
 from rrad_ray.rows import Answer, Candidates, Judgment, Quarantined
 from rrad_ray.stages import engines, judge
+from tests.commands import SMALL_ENGINE
 from tests.unreliable import unreliable
 
 from .conftest import ENGINE, POISON, row_of, rrad, table_of
@@ -27,9 +28,7 @@ CPU = [
     "doc_tokens=32",
     "gate.min_queries=5",
     "gate.enabled=false",
-    "engine_kwargs.max_model_len=512",
-    "engine_kwargs.max_num_batched_tokens=2048",
-    "engine_env.VLLM_CPU_KVCACHE_SPACE='1'",
+    *SMALL_ENGINE,
 ]
 
 

@@ -23,9 +23,10 @@ from rrad_ray.errors import RradError
 from rrad_ray.rankers import Ranker
 from rrad_ray.rows import Candidates, Judgment, Labels, Ranking
 from rrad_ray.stages import evaluate, label, prerank, retrieve, select
+from tests.commands import ROOT, RRAD
 from tests.heads import Head, free_port, started
 
-from .conftest import ROOT, rrad
+from .conftest import rrad
 
 SMALL = [
     "train=0",
@@ -214,7 +215,7 @@ def test_prometheus_reads_the_figures_of_a_run_while_it_labels(tmp_path: Path) -
     (tmp_path / "input").mkdir()
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "input" / "rows.parquet")
     job = ["judge", "configs/judge.yaml", f"input={tmp_path}/input", f"output={tmp_path}/judgments", "engine=echo"]
-    command = [sys.executable, "-c", "from rrad_ray.cli import main; main()", *job, "task=order"]
+    command = [*RRAD, *job, "task=order"]
     found: dict[str, float] = {}
     with started(["--num-cpus=4"], {"RAY_metrics_report_interval_ms": "1000"}) as head:
         process = subprocess.Popen(command, cwd=ROOT, env=head.env, stdout=subprocess.DEVNULL)

@@ -9,7 +9,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,8 +31,8 @@ from rrad_ray.rankers import Ranker
 from rrad_ray.rows import Candidates
 from rrad_ray.stages import serve
 from rrad_ray.tables import Output
+from tests.commands import ROOT, RRAD
 
-ROOT = Path(__file__).resolve().parents[2]
 QUERY = "how to open a file for writing"
 TEXTS = [
     "open(path, 'w') opens a file for writing.",
@@ -155,8 +154,7 @@ def test_a_checkpoint_that_does_not_load(local_ray: None, student: str, tmp_path
 
 def test_blocking_run_ends_by_signal(student: str, tmp_path: Path) -> None:
     port, log = free_port(), tmp_path / "log"
-    program = "from rrad_ray.cli import main; main()"
-    command = [sys.executable, "-c", program, "serve", str(ROOT / "configs" / "serve.yaml")]
+    command = [*RRAD, "serve", str(ROOT / "configs" / "serve.yaml")]
     with log.open("w") as out:
         process = subprocess.Popen([*command, f"input={student}", f"port={port}"], stdout=out, stderr=out)
     try:

@@ -1,0 +1,15 @@
+"""How tests run `rrad` as a user does: in a process of its own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+RRAD = [sys.executable, "-c", "from rrad_ray.cli import main; main()"]
+# Arguments of a `judge` with configs/judge-cpu.yaml whose engine starts fast and is small.
+SMALL_ENGINE = [
+    "engine_kwargs.max_model_len=512",
+    "engine_kwargs.max_num_batched_tokens=2048",
+    "engine_env.VLLM_CPU_KVCACHE_SPACE='1'",
+]
