@@ -9,7 +9,6 @@ from typing import Any
 
 from rrad_ray import prompts, teacher
 from rrad_ray.config import JudgeConfig
-from rrad_ray.rankers import LikelihoodPlan
 
 Row = Mapping[str, Any]
 Prompt = dict[str, Any]
@@ -62,7 +61,7 @@ class Planner:
         if cfg.task == "likelihood":
             generated = 0 if cfg.likelihood_by == "pooler" else 1
             options = (cfg.template, cfg.doc_tokens, cfg.query_tokens, self.limit - generated)
-            self.likelihood = LikelihoodPlan(self.tokenizer, *options)
+            self.likelihood = prompts.LikelihoodPlan(self.tokenizer, *options)
 
     def __call__(self, row: Row) -> list[Prompt]:
         count = slots(row, self.cfg)

@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 # A likelihood prompt in two pieces around the document; the query's tokens follow the second and are scored.
 LIKELIHOOD = {
@@ -41,6 +42,37 @@ def likelihood(
     """Joins tokenized pieces, so that where the query begins does not depend on how a tokenizer merges text."""
     ids = [*before, *doc, *between]
     return Span([*ids, *query], len(ids), cut)
+
+
+class LikelihoodPlan:
+    """Tokenized likelihood prompts of a query over documents; a document is cut to `doc_tokens`, a query likewise.
+
+    `limit`: how many tokens the model takes; a document is cut below `doc_tokens` where its prompt would be longer.
+    """
+
+    def __init__(
+        self, tokenizer: Any, template: str, doc_tokens: int, query_tokens: int, limit: int | None = None
+    ) -> None:
+        if template not in LIKELIHOOD:
+            raise ValueError(f"template={template!r}: choose one of {', '.join(LIKELIHOOD)}")
+        self.tokenizer, self.doc_tokens, self.query_tokens, self.limit = tokenizer, doc_tokens, query_tokens, limit
+        self.before, self.between = (self._ids(text) for text in LIKELIHOOD[template])
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def __call__(self, query: str, texts: Sequence[str]) -> list[Span]:
+        """One span for each text; `TooLong` if the model has no room for a single token of a document."""
+        wanted = self._ids(f" {query}")[: self.query_tokens]
+        around = len(self.before) + len(self.between) + len(wanted)
+        room = self.doc_tokens if self.limit is None else min(self.doc_tokens, self.limit - around)
+        if room < 1:
+            raise TooLong(f"{around} tokens without the document, the model takes {self.limit}")
+        docs = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        return [
+            likelihood(self.before, doc[:room], self.between, wanted, len(doc[: self.doc_tokens]) > room)
+            for doc in docs
+        ]
 
 
 def mean_logprob(logprobs: Sequence[float | None], start: int) -> float:

@@ -213,7 +213,7 @@ class LikelihoodRanker(nn.Module):
         super().__init__()
         self.tokenizer = AutoTokenizer.from_pretrained(source)
         self.model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype_of(dtype)).eval()
-        self.plan = LikelihoodPlan(self.tokenizer, template, doc_tokens, query_tokens)
+        self.plan = prompts.LikelihoodPlan(self.tokenizer, template, doc_tokens, query_tokens)
 
     @torch.inference_mode()
     def score(self, query: str, texts: Sequence[str]) -> list[float]:
@@ -232,34 +232,3 @@ class LikelihoodRanker(nn.Module):
         out = self.model(input_ids=ids, attention_mask=mask, position_ids=places, logits_to_keep=tail + 1)
         logprobs = out.logits[:, :-1].float().log_softmax(-1)
         return logprobs.gather(2, ids[:, -tail:, None])[:, :, 0].mean(1).tolist()
-
-
-class LikelihoodPlan:
-    """Tokenized likelihood prompts of a query over documents; a document is cut to `doc_tokens`, a query likewise.
-
-    `limit`: how many tokens the model takes; a document is cut below `doc_tokens` where its prompt would be longer.
-    """
-
-    def __init__(
-        self, tokenizer: Any, template: str, doc_tokens: int, query_tokens: int, limit: int | None = None
-    ) -> None:
-        if template not in prompts.LIKELIHOOD:
-            raise ValueError(f"template={template!r}: choose one of {', '.join(prompts.LIKELIHOOD)}")
-        self.tokenizer, self.doc_tokens, self.query_tokens, self.limit = tokenizer, doc_tokens, query_tokens, limit
-        self.before, self.between = (self._ids(text) for text in prompts.LIKELIHOOD[template])
-
-    def _ids(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
-
-    def __call__(self, query: str, texts: Sequence[str]) -> list[prompts.Span]:
-        """One span for each text; `prompts.TooLong` if the model has no room for a single token of a document."""
-        wanted = self._ids(f" {query}")[: self.query_tokens]
-        around = len(self.before) + len(self.between) + len(wanted)
-        room = self.doc_tokens if self.limit is None else min(self.doc_tokens, self.limit - around)
-        if room < 1:
-            raise prompts.TooLong(f"{around} tokens without the document, the model takes {self.limit}")
-        docs = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-        return [
-            prompts.likelihood(self.before, doc[:room], self.between, wanted, len(doc[: self.doc_tokens]) > room)
-            for doc in docs
-        ]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-STDLIB_FILES = ("errors", "rows", "config", "prompts", "answers", "engine", "progress")
+STDLIB_FILES = ("errors", "rows", "config", "prompts", "answers", "engine", "ledger", "progress")
 TORCH_FILES = (*STDLIB_FILES, "metrics", "losses", "rankers", "fit", "teacher", "quality", "plan")
 WRITERS = ("tables", "settings", "formats", "models", "shards", "status")
 READ_AND_WRITE = (*WRITERS, "given", "exports", "wire", "report", "page", "docstrings", "pydocs")

@@ -1,9 +1,4 @@
-"""The engines behind `judge`: vLLM through `ray.data.llm`, and any OpenAI-compatible endpoint.
-
-A prompt that kills its engine must not loop: Ray restarts the actor and gives it the same batch again, without end.
-Here an engine writes down what it begins; what was begun and never ended was there when an engine died, and is tried
-again in ever smaller company, at last alone, and then set aside.
-"""
+"""The engines behind `judge`: vLLM through `ray.data.llm`, and any OpenAI-compatible endpoint."""
 
 from __future__ import annotations
 
@@ -12,7 +7,7 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import ray
@@ -22,6 +17,7 @@ from rrad_ray import answers, plan, prompts, vllm_likelihood
 from rrad_ray.config import JudgeConfig
 from rrad_ray.engine import EMPTY, carried, reduce
 from rrad_ray.errors import RradError
+from rrad_ray.ledger import Ledger, groups
 
 LIGHT_CPUS = 0.1  # the stages around the engines wait more than they work
 ENGINES_FED = 8  # by one process of each of them
@@ -33,39 +29,6 @@ COLUMNS = {
     "generated_tokens": "num_generated_tokens",
     "error": "__inference_error__",
 }
-AFTER_ONE_DEATH = 8  # prompts that are tried together again after an engine died over them; after another, each alone
-
-
-class Ledger:
-    """An actor: which prompts are under way, and how many engines died while each of them was."""
-
-    def __init__(self) -> None:
-        self.open: set[str] = set()
-        self.deaths: Counter[str] = Counter()
-
-    def deaths_of(self, keys: list[str]) -> list[int]:
-        """How many engines died over each prompt; one that comes again while it is open has just killed another."""
-        again = self.open.intersection(keys)
-        self.deaths.update(again)
-        self.open -= again
-        return [self.deaths[key] for key in keys]
-
-    def begin(self, keys: list[str]) -> None:
-        self.open.update(keys)
-
-    def end(self, keys: list[str]) -> None:
-        self.open.difference_update(keys)
-
-
-def groups(deaths: Sequence[int], most: int) -> tuple[list[int], list[list[int]], list[int]]:
-    """Indices of a batch's prompts by how many engines have died over them: none; fewer than `most`, in groups that
-    are tried one after another; and those to give up."""
-    fresh = [index for index, count in enumerate(deaths) if count == 0]
-    once = [index for index, count in enumerate(deaths) if count == 1 < most]
-    alone = [[index] for index, count in enumerate(deaths) if 1 < count < most]
-    size = AFTER_ONE_DEATH if most > 2 else 1  # the last chance is alone, or neighbours of the culprit go with it
-    small = [once[start : start + size] for start in range(0, len(once), size)]
-    return fresh, [*small, *alone], [index for index, count in enumerate(deaths) if count >= most]
 
 
 Ask = Callable[[str, list[str]], Awaitable[dict[str, Any]]]

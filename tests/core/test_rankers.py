@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Qwen
 
 from rrad_ray import models, prompts
 from rrad_ray.errors import RradError
-from rrad_ray.rankers import PAD, BiEncoder, LikelihoodPlan, LikelihoodRanker, Ranker
+from rrad_ray.rankers import PAD, BiEncoder, LikelihoodRanker, Ranker
 
 MINILM, SMOLLM2 = models.BUNDLED
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -252,14 +252,14 @@ def test_a_matching_passage_makes_the_query_likelier(
 
 
 def test_a_likelihood_plan_cuts_document_and_query_and_keeps_the_template(judge: LikelihoodRanker) -> None:
-    plan = LikelihoodPlan(judge.tokenizer, "search", doc_tokens=5, query_tokens=3)
+    plan = prompts.LikelihoodPlan(judge.tokenizer, "search", doc_tokens=5, query_tokens=3)
     spans = plan(QUERY, [TEXTS[4], ""])
     long = judge.tokenizer.decode(spans[0].ids)
     assert long.startswith("Document: open a file and read\nA search query that this document answers:")
     assert [len(span.ids) - span.start for span in spans] == [3, 3]
     assert judge.tokenizer.decode(spans[1].ids[spans[1].start :]) == " how do I"
     with pytest.raises(ValueError, match=r"nope.*question, summary, search"):
-        LikelihoodPlan(judge.tokenizer, "nope", 5, 3)
+        prompts.LikelihoodPlan(judge.tokenizer, "nope", 5, 3)
 
 
 def test_the_bi_encoder_gives_unit_vectors_in_which_related_texts_are_near() -> None:

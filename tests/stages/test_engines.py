@@ -22,9 +22,10 @@ from rrad_ray import exports, prompts, tables
 from rrad_ray.answers import parse
 from rrad_ray.config import JudgeConfig, LabelConfig, OpenAIConfig, SimulatedConfig
 from rrad_ray.errors import RradError
+from rrad_ray.ledger import AFTER_ONE_DEATH, Ledger, groups
 from rrad_ray.rows import Judgment, Labels, Quarantined
 from rrad_ray.stages import judge, label
-from rrad_ray.stages.engines import AFTER_ONE_DEATH, Ledger, groups, slide
+from rrad_ray.stages.engines import slide
 
 
 @given(st.lists(st.integers(0, 6), max_size=40), st.integers(1, 5))

@@ -31,11 +31,11 @@ from .conftest import rrad
 SMALL = [
     "train=0",
     "workers=1",
-    "unlabelled=24",
-    "dev=24",
-    "test=24",
+    "unlabelled=16",
+    "dev=16",
+    "test=16",
     "doc_tokens=32",
-    "depth=4",
+    "depth=3",
     "steps.judge.gate.min_queries=5",
     "steps.judge.gate.enabled=false",
     "steps.warm.layers=2",
@@ -75,7 +75,7 @@ def test_the_job_leaves_every_table_with_a_manifest_and_says_where(job: tuple[Pa
     ):
         assert (out / name / "manifest.json").is_file()
         assert f"-> {out}/{name}" in said
-    assert len({row["query_id"] for row in tables.read(f"{out}/judgments", Judgment)}) == 72
+    assert len({row["query_id"] for row in tables.read(f"{out}/judgments", Judgment)}) == 48
     for row in tables.read(f"{out}/labels", Labels):
         assert len(row["targets"]) == len(row["texts"])
 
@@ -332,7 +332,7 @@ def test_label_fits_weights_on_dev_and_says_so(job: tuple[Path, str], tmp_path: 
     cfg = LabelConfig(input=f"{out}/judgments", output=f"{tmp_path}/labels")
     manifest = tables.read_manifest(label.run(cfg))
     assert manifest["weights"]
-    assert manifest["dev"]["queries"] == 24
+    assert manifest["dev"]["queries"] == 16
 
 
 def test_help_names_every_stage() -> None:

@@ -47,7 +47,7 @@ def test_train_killed_in_the_middle_goes_on_from_its_checkpoint_to_the_end(
     output = f"{tmp_path}/student"
     options = [f"{key}={value}" for key, value in SMALL.items() if not isinstance(value, dict)]
     arguments = ["train", "configs/train.yaml", f"input={labels}", f"output={output}", *options]
-    arguments += ["epochs=40", "max_steps=240", "eval_steps=30", "eval_queries=8", "worker={CPU: 1}"]
+    arguments += ["epochs=40", "max_steps=120", "eval_steps=20", "eval_queries=8", "worker={CPU: 1}"]
     history = Path(output) / "history.json"
 
     def two_checkpoints() -> bool:
@@ -66,7 +66,7 @@ def test_train_killed_in_the_middle_goes_on_from_its_checkpoint_to_the_end(
     assert "goes on from the last checkpoint" in again.stdout
     curves = json.loads(history.read_text())
     assert curves["dev_steps"] == sorted(set(curves["dev_steps"]))
-    assert curves["dev_steps"][-1] == 240
+    assert curves["dev_steps"][-1] == 120
     assert np.mean(curves["loss"][-3:]) < curves["loss"][0]
     assert not os.path.exists(f"{output}/model/state.pt"), "the optimizer's state was shipped"
     assert "already done" in rrad(*arguments).stdout

@@ -1,0 +1,147 @@
+"""What goes wrong on a real cluster, while `judge` labels: is any query lost, or there twice?"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+
+from benchmarks import harness
+from rrad_ray import tables
+from rrad_ray.rows import Judgment
+from tests.commands import ROOT, RRAD
+from tests.unreliable import unreliable
+
+FAILS, STALLS, STALL_S = 0.05, 0.01, 30.0
+KILL_EVERY_S = 20.0
+ECHO = ["configs/judge.yaml", "engine=echo", "task=order", "gate.enabled=false", "shard_queries=50", "durable_s=5"]
+
+
+def bench(quick: bool, scratch: str) -> harness.Result:
+    queries = 2000 if quick else 20_000
+    labelled = 400 if quick else 2000
+    rows = [_store(queries), _actors(scratch, labelled), _disk(scratch, queries)]
+    figures = {key: float(sum(row[key] for row in rows)) for key in ("lost", "doubled")}
+    return harness.Result(figures, rows, {"queries": [row["queries"] for row in rows]})
+
+
+def _store(queries: int) -> dict[str, Any]:
+    """An S3 that fails 5 % of requests and stalls 1 % for 30 s."""
+    with harness.s3() as (bucket, port), unreliable(port, FAILS, STALLS, STALL_S) as (proxy, counts):
+        harness.write_candidates(f"{bucket}/input", queries)
+        os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{proxy}"
+        command = ["judge", *ECHO, f"input={bucket}/input", f"output={bucket}/judgments"]
+        runs = _until_done(command)
+        os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{port}"
+        what = f"S3: {counts['failed']} of {counts['all']} requests failed, {counts['stalled']} stalled 30 s"
+        return _row(what, f"{bucket}/judgments", queries, runs)
+
+
+def _actors(scratch: str, queries: int) -> dict[str, Any]:
+    """kill -9 of one of the run's actors, whichever, every 20 s; a real engine."""
+    harness.write_candidates(f"{scratch}/input", queries, documents=4)
+    output, killed = f"{scratch}/judgments", Counter[str]()
+    command = ["judge", "configs/judge-cpu.yaml", f"input={scratch}/input", f"output={output}", "gate.enabled=false"]
+    command += ["workers=2", "shard_queries=50", "durable_s=5", "doc_tokens=32", "batch_size=8"]
+    command += ["engine_env.VLLM_CPU_KVCACHE_SPACE='1'"]
+    runs = _until_done(command, lambda process: _kill_actors(process, killed))
+    names = ", ".join(f"{count} x {name}" for name, count in killed.most_common())
+    return _row(f"an actor killed every 20 s: {names}", output, queries, runs)
+
+
+def _disk(scratch: str, queries: int) -> dict[str, Any]:
+    """A disk that fills; the user makes room and runs the same command again."""
+    place, size = f"{scratch}/disk", 3 * queries
+    os.makedirs(place)
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", place], capture_output=True)
+    if done.returncode:
+        raise SystemExit("the disk that fills is a tmpfs of its own: run this benchmark as root")
+    try:
+        harness.write_candidates(f"{scratch}/for-disk", queries)
+        with open(f"{place}/ballast", "wb") as file:
+            file.write(b"x" * 1024 * (size - queries // 4))
+        command = ["judge", *ECHO, f"input={scratch}/for-disk", f"output={place}/judgments"]
+        first, said = _run(command)
+        if first == 0 or "no space left" not in said:
+            raise SystemExit(f"the disk did not fill: {said[-2000:]}")
+        kept = len(tables.part_names(f"{place}/judgments"))
+        os.remove(f"{place}/ballast")
+        runs = 1 + _until_done(command)
+        return _row(f"the disk fills after {kept} parts", f"{place}/judgments", queries, runs)
+    finally:
+        subprocess.run(["umount", "-l", place], check=False)
+
+
+def _row(what: str, output: str, queries: int, runs: int) -> dict[str, Any]:
+    found = Counter(row["query_id"] for row in tables.read(output, Judgment))
+    return {
+        "fault": what,
+        "queries": queries,
+        "commands": runs,
+        "lost": sum(f"q{number}" not in found for number in range(queries)),
+        "doubled": sum(count - 1 for count in found.values()),
+        "set aside": sum(tables.read_manifest(output)["quarantined"].values()),
+    }
+
+
+# ---- runs ---------------------------------------------------------------------------------------------------
+
+
+def _run(arguments: list[str], meanwhile: Callable[[psutil.Process], None] = lambda process: None) -> tuple[int, str]:
+    process = subprocess.Popen(
+        [*RRAD, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    said: list[str] = []
+    reader = threading.Thread(target=lambda: said.extend(process.stdout or ()), daemon=True)
+    reader.start()
+    while process.poll() is None:
+        meanwhile(psutil.Process(process.pid))
+        time.sleep(0.2)
+    reader.join(5)
+    print("".join(said[-2:]), end="", flush=True)
+    return process.returncode, "".join(said)
+
+
+def _until_done(command: list[str], meanwhile: Callable[[psutil.Process], None] = lambda process: None) -> int:
+    """The same command until it ends well, as a user or a job's retry would; how many times that was."""
+    for attempt in range(1, 6):
+        code, said = _run(command, meanwhile)
+        if code == 0:
+            return attempt
+    raise SystemExit(f"it never ended well: {said[-3000:]}")
+
+
+_next_kill = [0.0]
+
+
+def _kill_actors(driver: psutil.Process, killed: Counter[str]) -> None:
+    """Kills one of the run's actors at random when its time has come."""
+    now = time.monotonic()
+    if now < _next_kill[0]:
+        return
+    found = []
+    for process in driver.children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            title = " ".join(process.cmdline())
+            if title.startswith("ray::MapWorker"):
+                found.append((process, title.partition("(")[2].partition(")")[0].strip("( ")))
+    if not found:
+        return
+    if _next_kill[0]:
+        victim, name = random.choice(found)
+        with contextlib.suppress(psutil.Error):
+            victim.kill()
+            killed[name] += 1
+    _next_kill[0] = now + KILL_EVERY_S
+
+
+if __name__ == "__main__":
+    harness.main("faults", bench)
