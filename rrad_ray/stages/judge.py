@@ -7,6 +7,7 @@ killed, whatever dies, goes on where it was, and every query comes out exactly o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -22,6 +23,7 @@ from rrad_ray.shards import Shard
 from rrad_ray.stages import cluster, engines
 from rrad_ray.stages.collect import Collected, drop_journal, recount, source_row
 
+MOST_UNITS = 20_000
 SIMULATED = {
     "echo": "engine: echo, these are no labels",
     "simulated": "engine: simulated, these labels come from the judgments themselves",
@@ -70,15 +72,22 @@ def _parts(cfg: JudgeConfig, out: tables.Output, todo: Sequence[Shard], done: Se
         cluster.end_orphans(engines.MARK, cfg.output)
     collected = Collected(cfg, out, todo, done)
     total = sum(shard.rows * cfg.repeats if cfg.task == "order" else shard.documents for shard in todo)
-    work = [unit for number, shard in enumerate(todo) for unit in _units(cfg, number, shard, collected)]
+    least = least_rows(todo)
+    work = [unit for number, shard in enumerate(todo) for unit in _units(cfg, number, shard, collected, least)]
     in_vain = partial(cluster.in_vain, cfg.worker) if cfg.engine == "vllm" else str
     return collected.parts(_answers(cfg, model, todo, work), total, in_vain)
 
 
-def _units(cfg: JudgeConfig, number: int, shard: Shard, collected: Collected) -> Iterator[dict[str, Any]]:
+def least_rows(todo: Sequence[Shard]) -> int:
+    """Rows that a unit of work has at least: Ray's driver schedules some hundred tasks a second, so a run of millions
+    must not be cut into as many."""
+    return math.ceil(sum(shard.rows for shard in todo) / MOST_UNITS)
+
+
+def _units(cfg: JudgeConfig, number: int, shard: Shard, collected: Collected, least: int) -> Iterator[dict[str, Any]]:
     """A shard's rows in units of about two batches of prompts: answers leave an engine with their unit."""
     per_row = cfg.repeats if cfg.task == "order" else max(1, shard.documents // shard.rows)
-    rows = max(1, 2 * cfg.batch_size // per_row)
+    rows = max(1, 2 * cfg.batch_size // per_row, least)
     answered = collected.answered(shard.part)
     for start in range(0, shard.rows, rows):
         stop = min(start + rows, shard.rows)

@@ -69,10 +69,10 @@ class Autoscaling:
         pytest.fail(f"no raylet of node {victim}")
 
 
-@pytest.fixture
-def autoscaling(tmp_path: Path) -> Iterator[Autoscaling]:
+@pytest.fixture(scope="module")
+def autoscaling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Autoscaling]:
     """A head without GPUs and, when something asks for one, up to two workers with a (fake) GPU each."""
-    port = free_port()
+    tmp_path, port = tmp_path_factory.mktemp("autoscaling"), free_port()
     provider = {
         "type": "external",
         "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",

@@ -14,7 +14,7 @@ import pytest
 from tests.commands import ROOT, RRAD
 from tests.heads import Head, started
 
-POISON = "zzxxyy"  # a word that kills the engine, where `poison.py` listens
+POISON = "zzxxyy"  # kills the engine as the first word of the first passage, where `poison.py` listens
 ENGINE = {
     "worker": {"CPU": 1},
     "engine_kwargs": {
@@ -81,10 +81,10 @@ def short(beir: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     return prerank.run(PrerankConfig(input=candidates, output=f"{place}/short", source="dense", top_k=3, bottom_k=2))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
     """A running Ray head with a dashboard, as a user's cluster has one."""
-    with started(["--num-cpus=4"]) as found:
+    with started(["--num-cpus=4"], {"RAY_metrics_report_interval_ms": "1000"}) as found:
         yield found
 
 

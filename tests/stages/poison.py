@@ -1,4 +1,5 @@
-"""A logits processor that kills the engine's process when it meets a certain word: a poison prompt for tests."""
+"""A logits processor that kills the engine's process when the first passage of a prompt begins with a certain word: a
+poison prompt for tests."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ class Poison(LogitsProcessor):
 
     def update_state(self, batch_update: Any) -> None:
         for _, _, prompt, _ in batch_update.added if batch_update else ():
-            if POISON in self.tokenizer.decode(prompt):
+            if f"[1] {POISON}" in self.tokenizer.decode(prompt):
                 os.kill(os.getpid(), signal.SIGKILL)
 
     def apply(self, logits: Any) -> Any:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-import re
 import time
 from pathlib import Path
 
@@ -13,11 +11,11 @@ import pytest
 import torch
 
 from rrad_ray import models, tables
-from rrad_ray.answers import parse
 from rrad_ray.config import GateConfig, JudgeConfig, LabelConfig
 from rrad_ray.errors import RradError
-from rrad_ray.rankers import LikelihoodRanker, Ranker
-from rrad_ray.rows import Candidates, Judgment, Labels, Quarantined
+from rrad_ray.rankers import Ranker
+from rrad_ray.rows import Candidates, Judgment, Labels
+from rrad_ray.shards import Shard
 from rrad_ray.stages import collect, judge, label
 
 from .conftest import ENGINE, row_of, table_of
@@ -50,74 +48,6 @@ def test_listwise_answers_of_a_real_small_model_are_parsed_set_aside_or_counted(
         lowest = [target for target, gone in zip(row["targets"], row["missing"], strict=True) if gone]
         ranked = [target for target, gone in zip(row["targets"], row["missing"], strict=True) if not gone]
         assert not lowest or max(lowest) < min(ranked)
-
-
-def test_what_does_not_fit_the_model_is_cut_or_set_aside_and_vllms_own_logprobs_agree_with_transformers(
-    tmp_path: Path,
-) -> None:
-    good = row_of("good", ["a function that adds two numbers", "a red car"])
-    rows = [
-        good,
-        row_of("cut", ["word " * 3000, "a car"]),
-        {**row_of("long", ["a car"]), "query": "how to add " * 300},
-    ]
-    cfg = JudgeConfig(
-        input=table_of(tmp_path / "input", rows),
-        output=f"{tmp_path}/judgments",
-        likelihood_by="prompt_logprobs",
-        doc_tokens=2000,
-        query_tokens=600,
-        max_quarantined=0.6,
-        **ENGINE,
-    )
-    output = judge.run(cfg)
-    found = {row["query_id"]: row for row in tables.read(output, Judgment)}
-    assert {name: row["truncated"] for name, row in found.items()} == {"good": 0, "cut": 1}
-    row = found["good"]
-    assert row["judge_scores"][0] > row["judge_scores"][1], "the passage that fits the query is less likely"
-    ranker = LikelihoodRanker(
-        models.resolve(models.BUNDLED[1]), template="question", doc_tokens=2000, dtype="float32"
-    )
-    assert row["judge_scores"] == pytest.approx(ranker.score(row["query"], row["texts"]), abs=0.15)
-    [bad] = tables.read_part(f"{output}/quarantine", "part-00000.parquet", Quarantined)
-    assert bad["id"] == "long"
-    assert bad["reason"].startswith("prompt too long: ")
-    assert tables.read_manifest(output)["truncated"] == 1
-
-
-def test_repeats_in_a_grammar_are_all_readable_and_explained_by_the_place_they_give(tmp_path: Path) -> None:
-    rows = [
-        row_of("a", ["adds two numbers", "a red car", "sorts a list"]),
-        {**row_of("b", ["a blue sky", "opens a file"]), "query": "open a file"},
-    ]
-    orders = judge.run(
-        JudgeConfig(
-            input=table_of(tmp_path / "input", rows),
-            output=f"{tmp_path}/orders",
-            task="order",
-            repeats=3,
-            structured=True,
-            max_tokens=24,
-            gate=GateConfig(enabled=False),
-            **ENGINE,
-        )
-    )
-    for row in tables.read(orders, Judgment):
-        assert len(row["responses"]) == 3
-        assert len({tuple(shown) for shown in row["shown"]}) == min(3, math.factorial(len(row["doc_ids"])))
-        assert all(parse(text, len(row["doc_ids"])).ranked for text in row["responses"]), row["responses"]
-        assert all(re.fullmatch(r"[\[\]\d> ]+", text) for text in row["responses"]), "the grammar was not kept"
-    reasons = judge.run(
-        JudgeConfig(input=orders, output=f"{tmp_path}/reasons", task="explain", max_tokens=12, **ENGINE)
-    )
-    for before, after in zip(tables.read(orders, Judgment), tables.read(reasons, Judgment), strict=True):
-        assert len(after["reasons"]) == len(after["doc_ids"])
-        assert all(after["reasons"])
-        assert after["responses"] == before["responses"], "explain changed what the judge had said"
-    labels = label.run(LabelConfig(input=reasons, output=f"{tmp_path}/labels", aggregate="copeland"))
-    for row in tables.read(labels, Labels):
-        assert len(row["parse_status"]) == 3
-        assert len(row["confidence"]) == len(row["reasons"]) == len(row["doc_ids"])
 
 
 def test_a_fine_tuned_teacher_scores_by_vllm_as_by_transformers(tmp_path: Path) -> None:
@@ -154,6 +84,14 @@ def test_judge_stops_with_the_reason_when_the_labeller_is_not_worth_its_labels(s
     with pytest.raises(RradError, match="NOT worth its labels"):
         judge.run(cfg)
     assert not tables.exists(f"{cfg.output}/manifest.json")
+
+
+def test_a_run_of_millions_is_not_cut_into_more_units_than_rays_driver_can_schedule() -> None:
+    def shards(count: int) -> list[Shard]:
+        return [Shard(f"part-{n}", "file", 0, 250, False, 5000) for n in range(count)]
+
+    assert judge.least_rows(shards(80)) == 1, "20,000 queries: a unit is as small as two batches"
+    assert judge.least_rows(shards(4000)) == 50, "a million queries: 20,000 units"
 
 
 def test_echo_labels_are_marked_as_simulated(short: str, tmp_path: Path) -> None:

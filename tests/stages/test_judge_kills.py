@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rrad_ray import models, tables
-from rrad_ray.config import GateConfig, JudgeConfig
+from rrad_ray import models, plan, tables
+from rrad_ray.answers import parse
+from rrad_ray.config import GateConfig, JudgeConfig, LabelConfig
 from rrad_ray.rankers import LikelihoodRanker
-from rrad_ray.rows import Answer, Candidates, Judgment, Quarantined
-from rrad_ray.stages import engines, judge
+from rrad_ray.rows import Answer, Candidates, Judgment, Labels, Quarantined
+from rrad_ray.stages import engines, judge, label
 from tests.commands import SMALL_ENGINE
 from tests.unreliable import unreliable
 
@@ -93,27 +95,57 @@ def _engines(output: str) -> list[int]:
     return found
 
 
-def test_a_prompt_that_kills_its_engine_is_set_aside_and_every_other_query_is_answered(tmp_path: Path) -> None:
-    rows = [{**row_of(f"q{number}", ["adds numbers", "a car"]), "query": f"sum {number}"} for number in range(20)]
-    rows[7] |= {"query": f"sum {POISON} 7"}
+@pytest.fixture(scope="module")
+def poisoned(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Orders in a grammar, three of each query; one prompt of q7 kills its engine."""
+    place = tmp_path_factory.mktemp("poisoned")
+    texts = ["adds numbers", "a red car", f"{POISON} sorts a list"]
+    rows = [{**row_of(f"q{number}", [*texts[:2], "sorts a list"]), "query": f"sum {number}"} for number in range(12)]
+    rows[7] |= {"texts": texts}
     listening = {"logits_processors": ["tests.stages.poison:Poison"]}
-    engine = {**ENGINE, "engine_kwargs": ENGINE["engine_kwargs"] | listening}
     cfg = JudgeConfig(
-        input=table_of(tmp_path / "input", rows),
-        output=f"{tmp_path}/orders",
+        input=table_of(place / "input", rows),
+        output=f"{place}/orders",
         task="order",
-        max_tokens=8,
+        repeats=3,
+        structured=True,
+        max_tokens=24,
         engine_deaths=2,
-        batch_size=10,
+        batch_size=9,
         max_quarantined=0.1,
         gate=GateConfig(enabled=False),
-        **engine,
+        **{**ENGINE, "engine_kwargs": ENGINE["engine_kwargs"] | listening},
     )
-    judge.run(cfg)
-    answered = [row["query_id"] for row in tables.read(cfg.output, Judgment)]
-    assert answered == [f"q{number}" for number in range(20) if number != 7]
-    [bad] = tables.read_part(f"{cfg.output}/quarantine", "part-00000.parquet", Quarantined)
+    first = [order[0] for order in plan.shown(rows[7], cfg)]
+    assert first.count(2) == 1, "one of its three prompts shows the poison first"
+    return judge.run(cfg)
+
+
+def test_a_prompt_that_kills_its_engine_is_set_aside_and_every_other_query_is_answered(poisoned: str) -> None:
+    answered = [row["query_id"] for row in tables.read(poisoned, Judgment)]
+    assert answered == [f"q{number}" for number in range(12) if number != 7]
+    [bad] = tables.read_part(f"{poisoned}/quarantine", "part-00000.parquet", Quarantined)
     assert (bad["id"], "2 engines died" in bad["reason"]) == ("q7", True)
+
+
+def test_repeats_in_a_grammar_are_all_readable_and_explained_by_the_place_they_give(
+    poisoned: str, tmp_path: Path
+) -> None:
+    for row in tables.read(poisoned, Judgment):
+        assert len({tuple(shown) for shown in row["shown"]}) == len(row["responses"]) == 3
+        assert all(parse(text, len(row["doc_ids"])).ranked for text in row["responses"]), row["responses"]
+        assert all(re.fullmatch(r"[\[\]\d> ]+", text) for text in row["responses"]), "the grammar was not kept"
+    reasons = judge.run(
+        JudgeConfig(input=poisoned, output=f"{tmp_path}/reasons", task="explain", max_tokens=12, **ENGINE)
+    )
+    for before, after in zip(tables.read(poisoned, Judgment), tables.read(reasons, Judgment), strict=True):
+        assert len(after["reasons"]) == len(after["doc_ids"])
+        assert all(after["reasons"])
+        assert after["responses"] == before["responses"], "explain changed what the judge had said"
+    labels = label.run(LabelConfig(input=reasons, output=f"{tmp_path}/labels", aggregate="copeland"))
+    for row in tables.read(labels, Labels):
+        assert len(row["parse_status"]) == 3
+        assert len(row["confidence"]) == len(row["reasons"]) == len(row["doc_ids"])
 
 
 def test_a_store_that_fails_and_stalls_now_and_then_costs_no_query(

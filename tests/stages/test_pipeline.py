@@ -24,7 +24,7 @@ from rrad_ray.rankers import Ranker
 from rrad_ray.rows import Candidates, Judgment, Labels, Ranking
 from rrad_ray.stages import evaluate, label, prerank, retrieve, select
 from tests.commands import ROOT, RRAD
-from tests.heads import Head, free_port, started
+from tests.heads import Head, free_port
 
 from .conftest import rrad
 
@@ -207,7 +207,7 @@ def test_a_job_submitted_to_a_cluster_gives_its_result(short: str, tmp_path: Pat
     assert sorted(row["query_id"] for row in tables.read(f"{tmp_path}/judgments", Judgment)) == asked
 
 
-def test_prometheus_reads_the_figures_of_a_run_while_it_labels(tmp_path: Path) -> None:
+def test_prometheus_reads_the_figures_of_a_run_while_it_labels(tmp_path: Path, head: Head) -> None:
     rows = [
         {"query_id": f"q{n}", "query": f"sort {n}", "doc_ids": ["a", "b"], "texts": ["sorts", "prints"]}
         for n in range(6000)
@@ -217,16 +217,15 @@ def test_prometheus_reads_the_figures_of_a_run_while_it_labels(tmp_path: Path) -
     job = ["judge", "configs/judge.yaml", f"input={tmp_path}/input", f"output={tmp_path}/judgments", "engine=echo"]
     command = [*RRAD, *job, "task=order"]
     found: dict[str, float] = {}
-    with started(["--num-cpus=4"], {"RAY_metrics_report_interval_ms": "1000"}) as head:
-        process = subprocess.Popen(command, cwd=ROOT, env=head.env, stdout=subprocess.DEVNULL)
-        end = time.monotonic() + 120
-        while not found.get("queries") and time.monotonic() < end:
-            time.sleep(0.5)
-            with contextlib.suppress(OSError):
-                text = urllib.request.urlopen(head.metrics, timeout=5).read().decode()
-                pattern = r"^ray_rrad_judge_(\w+)\{[^}]*output=\"[^\"]*judgments\"[^}]*\} ([0-9.e+]+)$"
-                found = {name: float(value) for name, value in re.findall(pattern, text, re.MULTILINE)}
-        assert process.wait(timeout=120) == 0
+    process = subprocess.Popen(command, cwd=ROOT, env=head.env, stdout=subprocess.DEVNULL)
+    end = time.monotonic() + 120
+    while not found.get("queries") and time.monotonic() < end:
+        time.sleep(0.5)
+        with contextlib.suppress(OSError):
+            text = urllib.request.urlopen(head.metrics, timeout=5).read().decode()
+            pattern = rf"^ray_rrad_judge_(\w+)\{{[^}}]*output=\"{tmp_path}/judgments\"[^}}]*\}} ([0-9.e+]+)$"
+            found = {name: float(value) for name, value in re.findall(pattern, text, re.MULTILINE)}
+    assert process.wait(timeout=120) == 0
     assert {"queries_per_s", "missing_share", "repaired_share", "rejected_share", "tokens_per_query"} <= set(found)
     assert found["queries"] > 0
     assert found["rejected_share"] == 0
