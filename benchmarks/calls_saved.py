@@ -24,7 +24,7 @@ TOP, BOTTOM = 10, 5
 
 
 def bench(quick: bool, scratch: str) -> harness.Result:
-    queries = 16 if quick else 100
+    queries = 4 if quick else 32
     candidates = retrieve.run(
         RetrieveConfig(
             data=harness.collection(),
@@ -39,7 +39,9 @@ def bench(quick: bool, scratch: str) -> harness.Result:
         PrerankConfig(input=candidates, output=f"{scratch}/whole", top_k=CANDIDATES, bottom_k=0, **options)
     )
     short = prerank.run(PrerankConfig(input=whole, output=f"{scratch}/short", top_k=TOP, bottom_k=BOTTOM, **options))
-    base = settings.load(JudgeConfig, "configs/judge-cpu.yaml", ["task=order", "input=", "output=", "doc_tokens=64"])
+    base = settings.load(
+        JudgeConfig, "configs/judge-cpu.yaml", ["task=order", "input=later", "output=later", "doc_tokens=64"]
+    )
     base = dataclasses.replace(base, max_tokens=96, engine_kwargs={**base.engine_kwargs, "max_model_len": 4096})
     one = dataclasses.replace(base, input=short, output=f"{scratch}/one")
     slide = dataclasses.replace(base, input=whole, output=f"{scratch}/slide", window=WINDOW, window_step=STEP)

@@ -63,7 +63,7 @@ def bench(quick: bool, scratch: str) -> harness.Result:
     table, figures = [], {}
     for task in ("order", "likelihood"):
         cfg = settings.load(
-            JudgeConfig, "configs/judge-cpu.yaml", [f"task={task}", "input=", "output=", "doc_tokens=64"]
+            JudgeConfig, "configs/judge-cpu.yaml", [f"task={task}", "input=later", "output=later", "doc_tokens=64"]
         )
         cfg = dataclasses.replace(cfg, max_tokens=64, workers=1, gate=GateConfig(enabled=False))
         ways = {"judge": _judge(cfg, scratch), "vllm.LLM": _plain(cfg, parts["warm"], rows[WARM:], scratch)}

@@ -8,9 +8,19 @@ from __future__ import annotations
 
 import json
 import sys
+import types
 from typing import Any
 
 PREFIX = "FIGURES "
+
+
+class Absent(types.ModuleType):
+    """RankLLM's LiT5, which its package imports and which needs an older transformers; nothing here uses it."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return type(name, (), {})
 
 
 class Handler:
@@ -31,6 +41,7 @@ class Handler:
 
 
 def main(place: str) -> None:
+    sys.modules |= {f"rank_llm.rerank.listwise.lit5.{name}": Absent(name) for name in ("model", "modeling_t5")}
     from rank_llm.data import Candidate, Query, Request
     from rank_llm.rerank.listwise import rank_listwise_os_llm as peer
 
