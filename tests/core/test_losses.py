@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from rrad_ray import settings
+from rrad_ray.config import TrainConfig
 from rrad_ray.losses import LOSSES, listmle, margin_mse, point_mse, ranknet, soft_ranknet, weighted
 
 NAMES = sorted(LOSSES)
@@ -581,3 +584,14 @@ def test_an_unknown_loss_is_named_with_the_known_ones() -> None:
 def test_a_wrong_option_is_named_with_its_place_before_any_step(losses: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         weighted(losses)
+
+
+def test_a_yaml_gives_a_loss_its_options_and_an_override_changes_one(tmp_path: Path) -> None:
+    (tmp_path / "train.yaml").write_text(
+        "input: a\noutput: b\nlosses:\n  margin: {weight: 1.0, tau: 0.5}\n  point_mse: 0.5\n", encoding="utf-8"
+    )
+    cfg = settings.load(TrainConfig, f"{tmp_path}/train.yaml", ["losses.margin.tau=2"])
+    assert cfg.losses == {"margin": {"weight": 1.0, "tau": 2}, "point_mse": 0.5}
+    found = found_tensors(7)
+    wanted = LOSSES["margin"](*found, tau=2) + 0.5 * point_mse(*found)
+    assert float(weighted(cfg.losses, target_scale=cfg.target_scale)(*found)) == pytest.approx(float(wanted))
