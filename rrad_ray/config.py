@@ -282,8 +282,9 @@ class TrainConfig:
     epochs: float = 3.0
     max_steps: int = 0  # 0: what the epochs give
     max_seconds: float = 0.0  # 0: no limit; otherwise the schedule ends there, whatever the machine's speed
-    losses: dict[str, float] = field(default_factory=lambda: {"soft_ranknet": 1.0})
-    target_scale: float = 2.0  # soft_ranknet: sigmoid(target_scale * difference of targets)
+    # Names of losses.LOSSES, each with its weight or with options: {margin: {weight: 1.0, tau: 0.5}, point_mse: 0.5}.
+    losses: dict[str, Any] = field(default_factory=lambda: {"soft_ranknet": 1.0})
+    target_scale: float = 2.0  # soft_ranknet, unless its options name one: sigmoid(target_scale * target difference)
     lr: float = 1e-4
     head_lr: float = 1e-3
     weight_decay: float = 0.01
@@ -317,6 +318,10 @@ class TrainConfig:
         for key in ("max_length", "queries_per_step", "eval_steps", "workers", "average_every"):
             _require(getattr(self, key) >= 1, key, getattr(self, key), "must be at least 1")
         _require(bool(self.losses), "losses", self.losses, "weigh at least one loss, as in {ranknet: 1.0}")
+        for name, given in self.losses.items():
+            want = "write its weight, or options as in {weight: 1.0, tau: 0.5}"
+            _require(isinstance(given, (int, float, dict)), f"losses.{name}", given, want)
+        _require(self.target_scale > 0, "target_scale", self.target_scale, "must be positive")
 
 
 @dataclass(frozen=True)
