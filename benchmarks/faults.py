@@ -67,7 +67,7 @@ def _disk(scratch: str, queries: int) -> dict[str, Any]:
     try:
         harness.write_candidates(f"{scratch}/for-disk", queries)
         with open(f"{place}/ballast", "wb") as file:
-            file.write(b"x" * 1024 * (size - queries // 4))
+            file.write(b"x" * 1024 * (size - queries // 20))
         command = ["judge", *ECHO, f"input={scratch}/for-disk", f"output={place}/judgments"]
         first, said = _run(command)
         if first == 0 or "no space left" not in said:
