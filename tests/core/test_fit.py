@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from rrad_ray import models
 from rrad_ray.config import TrainConfig
-from rrad_ray.fit import STATE, Data, MasterAdamW, Worker, collate, dev_ndcg, fit, share_of_peak
+from rrad_ray.fit import STATE, MasterAdamW, Worker, fit, share_of_peak
 from rrad_ray.rankers import Ranker
+from rrad_ray.ranking import Data, RankTask, collate, dev_ndcg
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TOPICS = [
@@ -96,7 +97,7 @@ def train(
 ) -> Listener:
     listener, data = Listener(folder), Data(rows, cfg)
     dev = more.pop("dev", ())
-    fit(ranker, data, data.steps, cfg, Worker(report=listener, **more), dev)
+    fit(RankTask(ranker, cfg), data, data.steps, cfg, Worker(report=listener, **more), dev)
     return listener
 
 
@@ -109,7 +110,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ranker, Listener,
     """A ranker after twelve undisturbed steps, what was heard, its weights before, and its dev nDCG before."""
     ranker = encoder()
     before = {name: weight.clone() for name, weight in ranker.model.state_dict().items()}
-    first = dev_ndcg(ranker, ROWS)
+    first = dev_ndcg(ranker.eval(), ROWS)
     listener = train(ranker, CFG, tmp_path_factory.mktemp("trained"), dev=ROWS)
     return ranker, listener, before, first
 
@@ -136,7 +137,7 @@ def test_the_loss_falls_and_the_ranking_gets_better(trained: Trained) -> None:
     assert sum(losses[-4:]) < 0.7 * sum(losses[:4])
     ranker, listener, _, before = trained
     assert listener.heard[-1]["dev_ndcg"] > before
-    assert listener.heard[-1]["dev_ndcg"] == pytest.approx(dev_ndcg(ranker, ROWS), abs=1e-6)
+    assert listener.heard[-1]["dev_ndcg"] == pytest.approx(dev_ndcg(ranker.eval(), ROWS), abs=1e-6)
 
 
 def test_checkpoints_come_every_eval_steps_and_once_at_the_end(trained: Trained) -> None:
@@ -404,8 +405,6 @@ def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
 
 def test_dev_ndcg_is_the_mean_over_rows_and_ties_keep_the_rows_own_order() -> None:
     class Flat:
-        def eval(self) -> None: ...
-        def train(self) -> None: ...
         def score_pairs(self, queries: list[str], texts: list[str]) -> list[float]:
             return [0.0] * len(texts)
 

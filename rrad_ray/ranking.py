@@ -1,0 +1,110 @@
+"""The rank student as a task of `fit`: label rows as batches, rank losses over them, nDCG on dev."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rrad_ray import losses, metrics
+from rrad_ray.config import TrainConfig
+from rrad_ray.fit import Rows, Task, steps_in_epoch
+from rrad_ray.rankers import Encoded, Ranker
+
+PASS_TOKENS = 2048  # of one forward pass within a step; passes hold pairs of like length
+
+
+class Data:
+    """Label rows as training batches: deterministic in seed, epoch and query."""
+
+    def __init__(
+        self, rows: Sequence[Mapping[str, Any]], cfg: TrainConfig, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.rows, self.cfg, self.rank, self.world_size = rows, cfg, rank, world_size
+        self.steps = steps_in_epoch(len(rows), cfg, world_size)
+
+    def __call__(self, epoch: int) -> Iterator[Rows]:
+        """The epoch's batches of this worker, `queries_per_step` rows each, every worker the same number."""
+        order = list(range(len(self.rows)))
+        random.Random(f"{self.cfg.seed}:{epoch}").shuffle(order)
+        size = self.cfg.queries_per_step
+        for step in range(self.steps):
+            first = (step * self.world_size + self.rank) * size
+            yield [self._sample(self.rows[index], epoch) for index in order[first : first + size]]
+
+    def _sample(self, row: Mapping[str, Any], epoch: int) -> Mapping[str, Any]:
+        """`docs_per_query` documents of a row: `top_docs` of the best by target, the rest at random; all of them, and
+        the query, with `word_dropout`."""
+        cfg, count = self.cfg, len(row["doc_ids"])
+        source = random.Random(f"{cfg.seed}:{epoch}:{row['query_id']}")
+        chosen = list(range(count))
+        if count > cfg.docs_per_query:
+            best = sorted(chosen, key=lambda index: -row["targets"][index])
+            rest = source.sample(best[cfg.top_docs :], cfg.docs_per_query - cfg.top_docs)
+            chosen = [*best[: cfg.top_docs], *rest]
+        return {
+            **row,
+            "query": thinned(row["query"], cfg.word_dropout, source),
+            "texts": [thinned(row["texts"][index], cfg.word_dropout, source) for index in chosen],
+            "targets": [row["targets"][index] for index in chosen],
+        }
+
+
+def thinned(text: str, share: float, source: random.Random) -> str:
+    """A text without about a share of its words, never without all of them (word dropout, Iyyer et al., 2015)."""
+    if not share:
+        return text
+    return " ".join(word for word in text.split() if source.random() >= share) or text
+
+
+def collate(ranker: Ranker, rows: Rows) -> tuple[Encoded, Tensor, Tensor]:
+    """Encoded pairs, mask_BN, targets_BN of a batch of label rows."""
+    widest = max(len(row["texts"]) for row in rows)
+    mask = torch.zeros(len(rows), widest, dtype=torch.bool)
+    targets = torch.zeros(len(rows), widest)
+    for number, row in enumerate(rows):
+        mask[number, : len(row["texts"])] = True
+        targets[number, : len(row["texts"])] = torch.tensor(row["targets"])
+    queries = [row["query"] for row in rows for _ in row["texts"]]
+    return ranker.encode(queries, [text for row in rows for text in row["texts"]]), mask, targets
+
+
+def dev_ndcg(ranker: Ranker, rows: Sequence[Mapping[str, Any]]) -> float:
+    """Mean nDCG@10 of a ranker over judged rows."""
+    queries = [row["query"] for row in rows for _ in row["texts"]]
+    scores = iter(ranker.score_pairs(queries, [text for row in rows for text in row["texts"]]))
+    return float(np.mean([metrics.row_ndcg(row, [next(scores) for _ in row["texts"]]) for row in rows]))
+
+
+class RankTask(Task):
+    """A student under the config's rank losses."""
+
+    best = "dev_ndcg"
+
+    def __init__(self, ranker: Ranker, cfg: TrainConfig) -> None:
+        super().__init__()
+        self.ranker, self.cfg = ranker, cfg
+        self.loss = losses.weighted(cfg.losses, target_scale=cfg.target_scale)
+
+    @property
+    def model(self) -> Any:
+        return self.ranker.model
+
+    def forward(self, rows: Rows) -> dict[str, Tensor]:
+        """The rank loss of a batch of label rows."""
+        pairs, mask_BN, targets_BN = collate(self.ranker, rows)
+        scores_BN = self.ranker(pairs, mask_BN, PASS_TOKENS)
+        return {"rank": self.loss(scores_BN, targets_BN.to(scores_BN.device), mask_BN.to(scores_BN.device))}
+
+    def measure(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        """Mean nDCG@10 over judged rows."""
+        return {"dev_ndcg": dev_ndcg(self.ranker, rows)}
+
+    def save(self, folder: Path, exact: Mapping[str, Tensor]) -> None:
+        """The ranker's plain checkpoint."""
+        self.ranker.save(folder, {name.removeprefix("ranker."): weight for name, weight in exact.items()})
