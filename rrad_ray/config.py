@@ -266,12 +266,27 @@ class ExportConfig:
 
 
 @dataclass(frozen=True)
+class TermsConfig:
+    """RRA-BERT's Token Selection and Term Control Layer (terms.py): at training only, so a student costs the same."""
+
+    weight: float = 0.0  # of its rank loss beside the plain score's; 0: none of it
+    match: str = "word"  # selected document tokens: of words that the query has too, or of equal token ids (`token`)
+    pooling: str = "mean"  # of the selected tokens' states: mean, max or attention
+    gate: bool = True  # from `[CLS]`, on each dimension of what is pooled
+
+    def __post_init__(self) -> None:
+        _require(self.weight >= 0, "terms.weight", self.weight, "must not be negative")
+        _choose("terms.match", self.match, ("word", "token"))
+        _choose("terms.pooling", self.pooling, ("mean", "max", "attention"))
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """A student, distilled under Ray Train from labels."""
 
     input: str
     output: str
-    kind: str = "encoder"  # `encoder`: RRA-BERT without its Term Control Layer; `decoder`: ranking layer, last token
+    kind: str = "encoder"  # RRA-BERT, a cross-encoder; `decoder`: RRA-GPT, a ranking layer on the last token
     model: str = MINILM
     layers: int = 0  # keep the first n layers; 0: all
     max_length: int = 96  # tokens of query and document together
@@ -284,6 +299,7 @@ class TrainConfig:
     max_seconds: float = 0.0  # 0: no limit; otherwise the schedule ends there, whatever the machine's speed
     losses: dict[str, float] = field(default_factory=lambda: {"soft_ranknet": 1.0})
     target_scale: float = 2.0  # soft_ranknet: sigmoid(target_scale * difference of targets)
+    terms: TermsConfig = field(default_factory=TermsConfig)  # of an encoder
     lr: float = 1e-4
     head_lr: float = 1e-3
     weight_decay: float = 0.01
@@ -317,6 +333,8 @@ class TrainConfig:
         for key in ("max_length", "queries_per_step", "eval_steps", "workers", "average_every"):
             _require(getattr(self, key) >= 1, key, getattr(self, key), "must be at least 1")
         _require(bool(self.losses), "losses", self.losses, "weigh at least one loss, as in {ranknet: 1.0}")
+        of_encoder = not self.terms.weight or self.kind == "encoder"
+        _require(of_encoder, "terms.weight", self.terms.weight, "only an encoder has a Term Control Layer")
 
 
 @dataclass(frozen=True)

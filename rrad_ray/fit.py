@@ -19,6 +19,7 @@ from rrad_ray.config import TrainConfig
 from rrad_ray.rankers import dtype_of
 
 STATE = "state.pt"
+HEADS = ("classifier", "score", "out_proj", "dense_head")  # what Hugging Face calls a head's last layer
 
 Rows = list[Mapping[str, Any]]
 
@@ -147,14 +148,15 @@ class MasterAdamW:
 
 
 def _groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
-    """Trainable weights: the head's, matrices (decayed), and biases and norms (not decayed)."""
+    """Trainable weights: those of heads, matrices (decayed), and biases and norms (not decayed)."""
     head: list[nn.Parameter] = []
     matrices: list[nn.Parameter] = []
     vectors: list[nn.Parameter] = []
     for name, weight in model.named_parameters():
         if not weight.requires_grad:
             continue
-        if name.rpartition(".")[0].rpartition(".")[2] in ("classifier", "score", "out_proj", "dense_head"):
+        owner = name.rpartition(".")[0]
+        if owner.rpartition(".")[2] in HEADS or owner.startswith("terms."):
             head.append(weight)
         else:
             (matrices if weight.ndim > 1 else vectors).append(weight)

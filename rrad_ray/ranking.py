@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from rrad_ray import losses, metrics
 from rrad_ray.config import TrainConfig
 from rrad_ray.fit import Rows, Task, steps_in_epoch
-from rrad_ray.rankers import Encoded, Ranker
+from rrad_ray.rankers import Ranker, in_order, one_by_one, spread
+from rrad_ray.terms import TermControl, select, states_of
 
 PASS_TOKENS = 2048  # of one forward pass within a step; passes hold pairs of like length
 
@@ -62,8 +64,8 @@ def thinned(text: str, share: float, source: random.Random) -> str:
     return " ".join(word for word in text.split() if source.random() >= share) or text
 
 
-def collate(ranker: Ranker, rows: Rows) -> tuple[Encoded, Tensor, Tensor]:
-    """Encoded pairs, mask_BN, targets_BN of a batch of label rows."""
+def collate(rows: Rows) -> tuple[list[str], list[str], Tensor, Tensor]:
+    """Queries and texts of all pairs, mask_BN, targets_BN of a batch of label rows."""
     widest = max(len(row["texts"]) for row in rows)
     mask = torch.zeros(len(rows), widest, dtype=torch.bool)
     targets = torch.zeros(len(rows), widest)
@@ -71,7 +73,7 @@ def collate(ranker: Ranker, rows: Rows) -> tuple[Encoded, Tensor, Tensor]:
         mask[number, : len(row["texts"])] = True
         targets[number, : len(row["texts"])] = torch.tensor(row["targets"])
     queries = [row["query"] for row in rows for _ in row["texts"]]
-    return ranker.encode(queries, [text for row in rows for text in row["texts"]]), mask, targets
+    return queries, [text for row in rows for text in row["texts"]], mask, targets
 
 
 def dev_ndcg(ranker: Ranker, rows: Sequence[Mapping[str, Any]]) -> float:
@@ -82,7 +84,7 @@ def dev_ndcg(ranker: Ranker, rows: Sequence[Mapping[str, Any]]) -> float:
 
 
 class RankTask(Task):
-    """A student under the config's rank losses."""
+    """A student under the config's rank losses; an encoder with its Term Control Layer, where that has a weight."""
 
     best = "dev_ndcg"
 
@@ -90,21 +92,56 @@ class RankTask(Task):
         super().__init__()
         self.ranker, self.cfg = ranker, cfg
         self.loss = losses.weighted(cfg.losses, target_scale=cfg.target_scale)
+        self.terms: TermControl | None = None
+        if cfg.terms.weight:
+            if not ranker.tokenizer.is_fast:
+                raise ValueError(
+                    "terms.weight: Token Selection needs a fast tokenizer; set it to 0 or take another model"
+                )
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(cfg.seed)  # the same layer on every worker
+                size = ranker.model.config.hidden_size
+                self.terms = TermControl(size, pooling=cfg.terms.pooling, gate=cfg.terms.gate)
 
     @property
     def model(self) -> Any:
         return self.ranker.model
 
     def forward(self, rows: Rows) -> dict[str, Tensor]:
-        """The rank loss of a batch of label rows."""
-        pairs, mask_BN, targets_BN = collate(self.ranker, rows)
-        scores_BN = self.ranker(pairs, mask_BN, PASS_TOKENS)
-        return {"rank": self.loss(scores_BN, targets_BN.to(scores_BN.device), mask_BN.to(scores_BN.device))}
+        """The rank loss of a batch of label rows, and that of the Term Control Layer's scores."""
+        queries, texts, mask_BN, targets_BN = collate(rows)
+        if self.terms is None:
+            scores_BN = self.ranker(self.ranker.encode(queries, texts), mask_BN, PASS_TOKENS)
+            return {"rank": self._loss(scores_BN, targets_BN, mask_BN)}
+        plain_P, controlled_P = self._with_terms(self.terms, queries, texts)
+        controlled = self._loss(spread(controlled_P, mask_BN), targets_BN, mask_BN)
+        return {
+            "rank": self._loss(spread(plain_P, mask_BN), targets_BN, mask_BN),
+            "terms": self.cfg.terms.weight * controlled,
+        }
+
+    def _loss(self, scores_BN: Tensor, targets_BN: Tensor, mask_BN: Tensor) -> Tensor:
+        return self.loss(scores_BN, targets_BN.to(scores_BN.device), mask_BN.to(scores_BN.device))
+
+    def _with_terms(self, layer: TermControl, queries: Sequence[str], texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """The plain score and the layer's of each pair, from one forward pass."""
+        found = self.ranker.tokenize(queries, texts)
+        chosen = [
+            torch.tensor(select(query, text, encoding, self.cfg.terms.match))
+            for query, text, encoding in zip(queries, texts, found.encodings or (), strict=True)
+        ]
+        plain, controlled = [], []
+        with states_of(self.model) as states:
+            for places, chunk in self.ranker.passes(one_by_one(found), PASS_TOKENS):
+                plain.append((places, self.model(**chunk).logits[:, 0].float()))
+                selected_PL = pad_sequence([chosen[place] for place in places], batch_first=True)
+                controlled.append((places, layer(states.pop(), selected_PL.to(self.model.device))))
+        return in_order(plain), in_order(controlled)
 
     def measure(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         """Mean nDCG@10 over judged rows."""
         return {"dev_ndcg": dev_ndcg(self.ranker, rows)}
 
     def save(self, folder: Path, exact: Mapping[str, Tensor]) -> None:
-        """The ranker's plain checkpoint."""
+        """The ranker's plain checkpoint, without the Term Control Layer."""
         self.ranker.save(folder, {name.removeprefix("ranker."): weight for name, weight in exact.items()})
