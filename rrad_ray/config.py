@@ -281,6 +281,18 @@ class TermsConfig:
 
 
 @dataclass(frozen=True)
+class GenerationConfig:
+    """RRA-GPT's label and reason, written after the pair (generation.py): at training only."""
+
+    weight: float = 0.0  # of the token loss beside the rank loss; 0: none of it
+    max_tokens: int = 64  # of label, reason and end together
+
+    def __post_init__(self) -> None:
+        _require(self.weight >= 0, "generation.weight", self.weight, "must not be negative")
+        _require(self.max_tokens >= 1, "generation.max_tokens", self.max_tokens, "must be at least 1")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """A student, distilled under Ray Train from labels."""
 
@@ -300,6 +312,7 @@ class TrainConfig:
     losses: dict[str, float] = field(default_factory=lambda: {"soft_ranknet": 1.0})
     target_scale: float = 2.0  # soft_ranknet: sigmoid(target_scale * difference of targets)
     terms: TermsConfig = field(default_factory=TermsConfig)  # of an encoder
+    generation: GenerationConfig = field(default_factory=GenerationConfig)  # of a decoder
     lr: float = 1e-4
     head_lr: float = 1e-3
     weight_decay: float = 0.01
@@ -333,8 +346,9 @@ class TrainConfig:
         for key in ("max_length", "queries_per_step", "eval_steps", "workers", "average_every"):
             _require(getattr(self, key) >= 1, key, getattr(self, key), "must be at least 1")
         _require(bool(self.losses), "losses", self.losses, "weigh at least one loss, as in {ranknet: 1.0}")
-        of_encoder = not self.terms.weight or self.kind == "encoder"
-        _require(of_encoder, "terms.weight", self.terms.weight, "only an encoder has a Term Control Layer")
+        for key, kind in (("terms", "encoder"), ("generation", "decoder")):
+            weight = getattr(self, key).weight
+            _require(not weight or self.kind == kind, f"{key}.weight", weight, f"only for kind={kind}")
 
 
 @dataclass(frozen=True)

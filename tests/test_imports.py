@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 STDLIB_FILES = ("errors", "rows", "config", "prompts", "answers", "engine", "ledger", "progress")
-TORCH_FILES = (*STDLIB_FILES, "metrics", "losses", "rankers", "terms", "fit", "ranking", "teacher", "quality", "plan")
+TRAINING = ("losses", "rankers", "terms", "generation", "ranking", "fit")
+TORCH_FILES = (*STDLIB_FILES, *TRAINING, "metrics", "teacher", "quality", "plan")
 WRITERS = ("tables", "settings", "formats", "models", "shards", "status")
 READ_AND_WRITE = (*WRITERS, "given", "exports", "wire", "report", "page", "docstrings", "pydocs")
 HELPERS = {"cluster", "dense", "collect", "engines"}  # what stages share, in their folder because it imports ray

@@ -1,4 +1,5 @@
-"""A toy set that small students learn in seconds, and a listener that keeps what `fit` says."""
+"""A toy set that small students learn in seconds, a causal LM to begin with, and a listener that keeps what `fit`
+says."""
 
 from __future__ import annotations
 
@@ -6,6 +7,13 @@ import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rrad_ray.config import TrainConfig
 from rrad_ray.fit import Task, Worker, fit
@@ -39,6 +47,29 @@ def label(number: int, documents: int = 4) -> dict[str, Any]:
 
 
 ROWS = [label(number) for number in range(16)]
+
+
+def causal_lm(folder: Path, words: Sequence[str], tied: bool) -> str:
+    """The folder of a small Llama drawn at random, with a byte-level tokenizer trained on these words. `tied`: its
+    output layer is its embeddings."""
+    backend = Tokenizer(BPE())
+    backend.pre_tokenizer, backend.decoder = ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    alphabet = ByteLevel.alphabet()
+    trainer = BpeTrainer(vocab_size=320, special_tokens=["<eos>"], initial_alphabet=alphabet, show_progress=False)
+    backend.train_from_iterator(words, trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>")
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        tie_word_embeddings=tied,
+        eos_token_id=tokenizer.eos_token_id,
+        initializer_range=0.2,
+        **sizes,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return str(folder)
 
 
 class Listener:

@@ -21,7 +21,6 @@ from rrad_ray import losses, models, tables, teacher
 from rrad_ray.config import TrainConfig
 from rrad_ray.errors import RradError
 from rrad_ray.fit import STATE, Report, Task, Worker, fit, steps_in_epoch
-from rrad_ray.rankers import Ranker
 from rrad_ray.ranking import Data, RankTask
 from rrad_ray.rows import Labels
 from rrad_ray.stages import cluster
@@ -100,8 +99,7 @@ def _worker(config: dict[str, Any]) -> None:
     data = Data([row for row in rows if row["split"] in cfg.splits], cfg, rank, world_size)
     judged = teacher.judged(rows)
     dev = random.Random(cfg.seed).sample(judged, min(len(judged), cfg.eval_queries))
-    make = Ranker.encoder if cfg.kind == "encoder" else Ranker.decoder
-    ranker = make(config["source"], max_length=cfg.max_length, layers=cfg.layers)
+    task = RankTask.fresh(config["source"], cfg)
     with tempfile.TemporaryDirectory() as scratch:
         worker = Worker(
             rank=rank,
@@ -110,7 +108,7 @@ def _worker(config: dict[str, Any]) -> None:
             report=_reporter(cfg),
             resume=_resume(Path(scratch)),
         )
-        fit(RankTask(ranker, cfg), data, data.steps, cfg, worker, dev)
+        fit(task, data, data.steps, cfg, worker, dev)
 
 
 def _resume(scratch: Path) -> Path | None:

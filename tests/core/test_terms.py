@@ -431,5 +431,5 @@ def test_a_config_that_makes_no_sense_says_so(changes: dict[str, Any], found: st
 
 
 def test_a_decoder_has_no_such_layer() -> None:
-    with pytest.raises(ValueError, match=r"terms.weight=0.5: only an encoder"):
+    with pytest.raises(ValueError, match=r"terms.weight=0.5: only for kind=encoder"):
         changed(kind="decoder")

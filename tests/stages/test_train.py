@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 from rrad_ray import metrics, tables, teacher
-from rrad_ray.config import SelectConfig, TermsConfig, TrainConfig
+from rrad_ray.config import GenerationConfig, SelectConfig, TermsConfig, TrainConfig
 from rrad_ray.errors import RradError
+from rrad_ray.generation import Explainer
 from rrad_ray.rankers import Ranker
 from rrad_ray.rows import Candidates, Labels
 from rrad_ray.stages import train
+from tests.toys import causal_lm
 
 SMALL = {
     "layers": 2,
@@ -90,6 +92,19 @@ def test_two_workers_train_one_student_together(
     scores = ranker.score("add two numbers", ["returns the sum of two numbers", "a red car"])
     assert len(scores) == 2
     assert all(np.isfinite(scores))
+
+
+def test_a_decoder_that_learns_to_write_keeps_its_output_layer_beside_a_plain_checkpoint(
+    labels: str, tmp_path: Path
+) -> None:
+    source = causal_lm(tmp_path / "source", ["sort a list", "irrelevant"], tied=False)
+    options = {"kind": "decoder", "model": source, "max_steps": 4, "generation": GenerationConfig(weight=0.5)}
+    cfg = TrainConfig(input=labels, output=f"{tmp_path}/writes", **(SMALL | options | {"layers": 0}))
+    train.run(cfg)
+    assert {"loss", "loss_rank", "loss_tokens"} <= set(json.loads(Path(cfg.output, "history.json").read_text()))
+    assert np.isfinite(Ranker.load(f"{cfg.output}/model").score("add", ["sum", "a car"])).all()
+    assert isinstance(Explainer.load(f"{cfg.output}/model").explain("add", "sum", max_tokens=3), str)
+    assert not os.path.exists(f"{cfg.output}/model/state.pt")
 
 
 def test_too_few_labels_for_a_step_say_so(labels: str, tmp_path: Path) -> None:
