@@ -266,12 +266,39 @@ class ExportConfig:
 
 
 @dataclass(frozen=True)
+class TermsConfig:
+    """RRA-BERT's Token Selection and Term Control Layer (terms.py): at training only, so a student costs the same."""
+
+    weight: float = 0.0  # of its rank loss beside the plain score's; 0: none of it
+    match: str = "word"  # selected document tokens: of words that the query has too, or of equal token ids (`token`)
+    pooling: str = "mean"  # of the selected tokens' states: mean, max or attention
+    gate: bool = True  # from `[CLS]`, on each dimension of what is pooled
+
+    def __post_init__(self) -> None:
+        _require(self.weight >= 0, "terms.weight", self.weight, "must not be negative")
+        _choose("terms.match", self.match, ("word", "token"))
+        _choose("terms.pooling", self.pooling, ("mean", "max", "attention"))
+
+
+@dataclass(frozen=True)
+class GenerationConfig:
+    """RRA-GPT's label and reason, written after the pair (generation.py): at training only."""
+
+    weight: float = 0.0  # of the token loss beside the rank loss; 0: none of it
+    max_tokens: int = 64  # of label, reason and end together
+
+    def __post_init__(self) -> None:
+        _require(self.weight >= 0, "generation.weight", self.weight, "must not be negative")
+        _require(self.max_tokens >= 1, "generation.max_tokens", self.max_tokens, "must be at least 1")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """A student, distilled under Ray Train from labels."""
 
     input: str
     output: str
-    kind: str = "encoder"  # `encoder`: RRA-BERT without its Term Control Layer; `decoder`: ranking layer, last token
+    kind: str = "encoder"  # RRA-BERT, a cross-encoder; `decoder`: RRA-GPT, a ranking layer on the last token
     model: str = MINILM
     layers: int = 0  # keep the first n layers; 0: all
     max_length: int = 96  # tokens of query and document together
@@ -285,6 +312,8 @@ class TrainConfig:
     # Names of losses.LOSSES, each with its weight or with options: {margin: {weight: 1.0, tau: 0.5}, point_mse: 0.5}.
     losses: dict[str, Any] = field(default_factory=lambda: {"soft_ranknet": 1.0})
     target_scale: float = 2.0  # soft_ranknet, unless its options name one: sigmoid(target_scale * target difference)
+    terms: TermsConfig = field(default_factory=TermsConfig)  # of an encoder
+    generation: GenerationConfig = field(default_factory=GenerationConfig)  # of a decoder
     lr: float = 1e-4
     head_lr: float = 1e-3
     weight_decay: float = 0.01
@@ -322,6 +351,9 @@ class TrainConfig:
             want = "write its weight, or options as in {weight: 1.0, tau: 0.5}"
             _require(isinstance(given, (int, float, dict)), f"losses.{name}", given, want)
         _require(self.target_scale > 0, "target_scale", self.target_scale, "must be positive")
+        for key, kind in (("terms", "encoder"), ("generation", "decoder")):
+            weight = getattr(self, key).weight
+            _require(not weight or self.kind == kind, f"{key}.weight", weight, f"only for kind={kind}")
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,13 @@
-"""The one training loop: `fit(ranker, batches, ..., worker)`. Ray Train fills a `Worker`; a bare box makes one."""
+"""The one training loop: `fit(task, batches, ..., worker)`. Ray Train fills a `Worker`; a bare box makes one."""
 
 from __future__ import annotations
 
 import math
-import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -16,14 +15,41 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from rrad_ray import losses, metrics
 from rrad_ray.config import TrainConfig
-from rrad_ray.rankers import Encoded, Ranker, dtype_of
+from rrad_ray.rankers import dtype_of
 
 STATE = "state.pt"
-PASS_TOKENS = 2048  # of one forward pass within a step; passes hold pairs of like length
+HEADS = ("classifier", "score", "out_proj", "dense_head")  # what Hugging Face calls a head's last layer
 
 Rows = list[Mapping[str, Any]]
+
+
+class Task(nn.Module):
+    """What `fit` trains: a module around a Hugging Face `model`. The module is what DDP wraps and what is optimised.
+
+    Every trainable weight of the module is in the state that a resumed run goes on from; `save` writes what is used
+    afterwards, and may leave some of them out.
+    """
+
+    best: ClassVar[str]  # the figure of `measure` by which checkpoints are compared
+    higher_is_better: ClassVar[bool] = True
+    model: Any
+
+    def forward(self, rows: Rows) -> dict[str, Tensor]:
+        """Losses by name, scalars, each times its weight: their sum is minimised."""
+        raise NotImplementedError
+
+    def measure(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        """Figures on dev rows, `dev_...`, `best` among them; called in evaluation mode."""
+        raise NotImplementedError
+
+    def save(self, folder: Path, exact: Mapping[str, Tensor]) -> None:
+        """Writes a checkpoint. `exact`: this module's parameters by name, trained ones in float32."""
+        raise NotImplementedError
+
+    def pairs(self, rows: Rows) -> int:
+        """Pairs of query and document in a batch: speed is counted in them."""
+        return sum(len(row["texts"]) for row in rows)
 
 
 class Report(Protocol):
@@ -122,14 +148,15 @@ class MasterAdamW:
 
 
 def _groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
-    """Trainable weights: the head's, matrices (decayed), and biases and norms (not decayed)."""
+    """Trainable weights: those of heads, matrices (decayed), and biases and norms (not decayed)."""
     head: list[nn.Parameter] = []
     matrices: list[nn.Parameter] = []
     vectors: list[nn.Parameter] = []
     for name, weight in model.named_parameters():
         if not weight.requires_grad:
             continue
-        if name.rpartition(".")[0].rpartition(".")[2] in ("classifier", "score", "out_proj", "dense_head"):
+        owner = name.rpartition(".")[0]
+        if owner.rpartition(".")[2] in HEADS or owner.startswith("terms."):
             head.append(weight)
         else:
             (matrices if weight.ndim > 1 else vectors).append(weight)
@@ -145,91 +172,26 @@ def steps_in_epoch(queries: int, cfg: TrainConfig, world_size: int) -> int:
     return steps
 
 
-class Data:
-    """Label rows as training batches: deterministic in seed, epoch and query."""
-
-    def __init__(
-        self, rows: Sequence[Mapping[str, Any]], cfg: TrainConfig, rank: int = 0, world_size: int = 1
-    ) -> None:
-        self.rows, self.cfg, self.rank, self.world_size = rows, cfg, rank, world_size
-        self.steps = steps_in_epoch(len(rows), cfg, world_size)
-
-    def __call__(self, epoch: int) -> Iterator[Rows]:
-        """The epoch's batches of this worker, `queries_per_step` rows each, every worker the same number."""
-        order = list(range(len(self.rows)))
-        random.Random(f"{self.cfg.seed}:{epoch}").shuffle(order)
-        size = self.cfg.queries_per_step
-        for step in range(self.steps):
-            first = (step * self.world_size + self.rank) * size
-            yield [self._sample(self.rows[index], epoch) for index in order[first : first + size]]
-
-    def _sample(self, row: Mapping[str, Any], epoch: int) -> Mapping[str, Any]:
-        """`docs_per_query` documents of a row: `top_docs` of the best by target, the rest at random; all of them, and
-        the query, with `word_dropout`."""
-        cfg, count = self.cfg, len(row["doc_ids"])
-        source = random.Random(f"{cfg.seed}:{epoch}:{row['query_id']}")
-        chosen = list(range(count))
-        if count > cfg.docs_per_query:
-            best = sorted(chosen, key=lambda index: -row["targets"][index])
-            rest = source.sample(best[cfg.top_docs :], cfg.docs_per_query - cfg.top_docs)
-            chosen = [*best[: cfg.top_docs], *rest]
-        return {
-            **row,
-            "query": thinned(row["query"], cfg.word_dropout, source),
-            "texts": [thinned(row["texts"][index], cfg.word_dropout, source) for index in chosen],
-            "targets": [row["targets"][index] for index in chosen],
-        }
-
-
-def thinned(text: str, share: float, source: random.Random) -> str:
-    """A text without about a share of its words, never without all of them (word dropout, Iyyer et al., 2015)."""
-    if not share:
-        return text
-    return " ".join(word for word in text.split() if source.random() >= share) or text
-
-
-def collate(ranker: Ranker, rows: Rows) -> tuple[Encoded, Tensor, Tensor]:
-    """Encoded pairs, mask_BN, targets_BN of a batch of label rows."""
-    widest = max(len(row["texts"]) for row in rows)
-    mask = torch.zeros(len(rows), widest, dtype=torch.bool)
-    targets = torch.zeros(len(rows), widest)
-    for number, row in enumerate(rows):
-        mask[number, : len(row["texts"])] = True
-        targets[number, : len(row["texts"])] = torch.tensor(row["targets"])
-    queries = [row["query"] for row in rows for _ in row["texts"]]
-    return ranker.encode(queries, [text for row in rows for text in row["texts"]]), mask, targets
-
-
-def dev_ndcg(ranker: Ranker, rows: Sequence[Mapping[str, Any]]) -> float:
-    """Mean nDCG@10 of a ranker over judged rows."""
-    ranker.eval()
-    queries = [row["query"] for row in rows for _ in row["texts"]]
-    scores = iter(ranker.score_pairs(queries, [text for row in rows for text in row["texts"]]))
-    values = [metrics.row_ndcg(row, [next(scores) for _ in row["texts"]]) for row in rows]
-    ranker.train()
-    return float(np.mean(values))
-
-
 def share_of_peak(step: int, progress: float, warmup: int) -> float:
     """Linear warm-up over `warmup` steps, then linear decay to 0 as progress goes from 0 to 1."""
     return min(1.0, (step + 1) / max(1, warmup)) * max(0.0, 1.0 - progress)
 
 
 def fit(
-    ranker: Ranker,
+    task: Task,
     batches: Callable[[int], Iterable[Rows]],
     steps_per_epoch: int,
     cfg: TrainConfig,
     worker: Worker = Worker(),
     dev: Sequence[Mapping[str, Any]] = (),
 ) -> None:
-    """Trains `ranker`; reports loss, dev nDCG@10 and a checkpoint every `eval_steps`, and at the end.
+    """Trains `task`; reports its losses, its figures on dev and a checkpoint every `eval_steps`, and at the end.
 
-    A checkpoint is a folder with the student as it stands and `state.pt`; `worker.resume` goes on from one with the
-    same data order, rates and optimizer. Raises `FloatingPointError` if the loss is not a number.
+    A checkpoint is a folder with what the task saves and `state.pt`; `worker.resume` goes on from one with the same
+    data order, rates and optimizer. Raises `FloatingPointError` if the loss is not a number.
     """
     torch.manual_seed(cfg.seed + worker.rank)
-    run = _Run(ranker, steps_per_epoch, cfg, worker, dev)
+    run = _Run(task, steps_per_epoch, cfg, worker, dev)
     while not run.finished:
         for number, rows in enumerate(batches(run.step // steps_per_epoch)):
             if number < run.step % steps_per_epoch:
@@ -244,14 +206,13 @@ class _Run:
     """The state of one `fit`: what a checkpoint holds."""
 
     def __init__(
-        self, ranker: Ranker, steps_per_epoch: int, cfg: TrainConfig, worker: Worker, dev: Sequence[Mapping[str, Any]]
+        self, task: Task, steps_per_epoch: int, cfg: TrainConfig, worker: Worker, dev: Sequence[Mapping[str, Any]]
     ) -> None:
-        self.ranker, self.cfg, self.worker, self.dev = ranker, cfg, worker, dev
-        _prepare(ranker, cfg, worker)
-        self.loss = losses.weighted(cfg.losses, target_scale=cfg.target_scale)
-        self.optimizer = MasterAdamW(ranker, cfg)
+        self.task, self.cfg, self.worker, self.dev = task, cfg, worker, dev
+        _prepare(task, cfg, worker)
+        self.optimizer = MasterAdamW(task, cfg)
         self.total = min(cfg.max_steps or 10**12, math.ceil(cfg.epochs * steps_per_epoch))
-        self.step, self.seconds, self.pairs, self.recent = 0, 0.0, 0, list[float]()
+        self.step, self.seconds, self.pairs, self.recent = 0, 0.0, 0, list[dict[str, float]]()
         self.told = self.agreed = -1
         self.alone = 0.0  # seconds since the workers last agreed on the time
         if worker.resume:
@@ -259,7 +220,7 @@ class _Run:
         # Where there is a process group, of one worker too: gradients are exchanged at every step, or weights are
         # averaged every few ("local SGD", Stich, 2019), which keeps workers from waiting for each other.
         self.local = dist.is_initialized() and cfg.average_every > 1
-        self.forward = DistributedDataParallel(ranker) if dist.is_initialized() and not self.local else ranker
+        self.forward = DistributedDataParallel(task) if dist.is_initialized() and not self.local else task
 
     @property
     def progress(self) -> float:
@@ -273,19 +234,17 @@ class _Run:
     def update(self, rows: Rows) -> None:
         """One step: forward, loss, backward, update; tells when it is time."""
         began = time.monotonic()
-        pairs, mask_BN, targets_BN = collate(self.ranker, rows)
-        scores_BN = self.forward(pairs, mask_BN, PASS_TOKENS)
-        device = scores_BN.device
-        loss = self.loss(scores_BN, targets_BN.to(device), mask_BN.to(device))
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            found = f"the loss is {value} at step {self.step}"
+        parts = self.forward(rows)
+        loss = torch.stack(list(parts.values())).sum()
+        values = {name: float(part.detach()) for name, part in parts.items()}
+        if not math.isfinite(sum(values.values())):
+            found = f"the loss is {sum(values.values())} at step {self.step}"
             raise FloatingPointError(f"{found}; lower lr, raise warmup_steps, or check the targets' scale")
         loss.backward()
         falling = self.progress if self.cfg.average_from >= 1 else 0.0  # a mean needs weights that still move
         self.optimizer.step(share_of_peak(self.step, falling, self.cfg.warmup_steps))
-        self.step, self.pairs = self.step + 1, self.pairs + len(pairs)
-        self.recent.append(value)
+        self.step, self.pairs = self.step + 1, self.pairs + self.task.pairs(rows)
+        self.recent = [*self.recent[-19:], values]
         self.alone += time.monotonic() - began
         if self.step % self.cfg.average_every == 0:
             self._agree()
@@ -310,8 +269,11 @@ class _Run:
     def figures(self) -> dict[str, float]:
         rate = self.pairs * self.worker.world_size / max(self.seconds, 1e-9)  # every worker takes as many
         left = self.seconds * max(0.0, 1 - self.progress) / max(self.progress, 1e-9)
-        loss = float(np.mean(self.recent[-20:])) if self.recent else math.nan
-        return {"step": self.step, "loss": loss, "pairs_per_s": rate, "seconds": self.seconds, "left_s": left}
+        names = list(self.recent[-1]) if self.recent else []
+        means = {f"loss_{name}": float(np.mean([values[name] for values in self.recent])) for name in names}
+        figures = {"step": self.step, "loss": sum(means.values()) if means else math.nan}
+        parts = means if len(means) > 1 else {}
+        return figures | parts | {"pairs_per_s": rate, "seconds": self.seconds, "left_s": left}
 
     def tell(self, final: bool = False) -> None:
         """Reports metrics with a checkpoint; every worker calls it, the first one measures and saves."""
@@ -322,13 +284,15 @@ class _Run:
         figures = self.figures()
         self.optimizer.show(self.optimizer.student)
         if self.worker.rank == 0 and self.dev:
-            figures["dev_ndcg"] = dev_ndcg(self.ranker, self.dev)
+            self.task.eval()
+            figures |= self.task.measure(self.dev)
+            self.task.train()
         self.worker.report(figures | {"final": float(final)}, self._save if self.worker.rank == 0 else None)
         if not final:
             self.optimizer.show(self.optimizer.masters)
 
     def _save(self, folder: Path) -> None:
-        self.ranker.save(folder, self.optimizer.exact(self.ranker))
+        self.task.save(folder, self.optimizer.exact(self.task))
         state = {
             "optimizer": self.optimizer.optimizer.state_dict(),
             "masters": self.optimizer.masters,
@@ -337,7 +301,7 @@ class _Run:
             "step": self.step,
             "seconds": self.seconds,
             "pairs": self.pairs,
-            "recent": self.recent[-20:],
+            "recent": self.recent,
             "random": torch.get_rng_state(),
         }
         torch.save(state, folder / STATE)
@@ -356,17 +320,17 @@ class _Run:
         torch.set_rng_state(state["random"])
 
 
-def _prepare(ranker: Ranker, cfg: TrainConfig, worker: Worker) -> None:
+def _prepare(task: Task, cfg: TrainConfig, worker: Worker) -> None:
     """Device, dtype, frozen embeddings, and the attention that trains fastest there."""
-    ranker.to(device=worker.device, dtype=dtype_of(cfg.dtype, worker.device))
+    task.to(device=worker.device, dtype=dtype_of(cfg.dtype, worker.device))
     if worker.device == "cpu":
-        ranker.model.set_attn_implementation("eager")  # 1.2 to 1.45 times as fast as SDPA in training on CPUs
-    for module in ranker.modules():
+        task.model.set_attn_implementation("eager")  # 1.2 to 1.45 times as fast as SDPA in training on CPUs
+    for module in task.modules():
         if isinstance(module, nn.Dropout):
             module.p = cfg.dropout
     if cfg.freeze_embeddings:
-        ranker.model.get_input_embeddings().weight.requires_grad_(False)
-    ranker.train()
+        task.model.get_input_embeddings().weight.requires_grad_(False)
+    task.train()
 
 
 def _together(value: float) -> float:

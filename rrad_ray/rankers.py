@@ -8,7 +8,7 @@ joined is part of its tokenizer (`tokenizer(query, document)`), for the decoder 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    BatchEncoding,
     PreTrainedTokenizerFast,
 )
 
@@ -117,32 +118,38 @@ class Ranker(nn.Module):
 
     # ---- scoring ----
 
-    def encode(self, queries: Sequence[str], texts: Sequence[str]) -> Encoded:
-        """Token ids of pairs, cut to `max_length` (the longer of the two first)."""
-        found = self.tokenizer(list(queries), list(texts), truncation=True, max_length=self.max_length)
-        return [{key: found[key][row] for key in found} for row in range(len(texts))]
+    def tokenize(self, queries: Sequence[str], texts: Sequence[str]) -> BatchEncoding:
+        """Pairs as the tokenizer encodes them, cut to `max_length` (the longer of the two first)."""
+        return self.tokenizer(list(queries), list(texts), truncation=True, max_length=self.max_length)
 
-    def logits(self, pairs: Encoded, tokens: int) -> Tensor:
-        """Scores (P,) of encoded pairs in float32, in passes of at most `tokens` padded tokens of like length."""
-        device = self.model.device
+    def encode(self, queries: Sequence[str], texts: Sequence[str]) -> Encoded:
+        """What the model takes of each pair: token ids and their like."""
+        return one_by_one(self.tokenize(queries, texts))
+
+    def passes(self, pairs: Encoded, tokens: int) -> Iterator[tuple[list[int], BatchEncoding]]:
+        """Encoded pairs for the model, in passes of at most `tokens` padded tokens of like length, each with the
+        places of its pairs."""
         by_length = sorted(range(len(pairs)), key=lambda index: len(pairs[index]["input_ids"]))
-        scores, done = [], 0
+        done = 0
         while done < len(by_length):
             size = 1
             while done + size < len(by_length):
                 if (size + 1) * len(pairs[by_length[done + size]]["input_ids"]) > tokens:
                     break
                 size += 1
-            chunk = self.tokenizer.pad([pairs[index] for index in by_length[done : done + size]], return_tensors="pt")
-            scores.append(self.model(**chunk.to(device)).logits[:, 0].float())
+            places = by_length[done : done + size]
+            chunk = self.tokenizer.pad([pairs[index] for index in places], return_tensors="pt")
+            yield places, chunk.to(self.model.device)
             done += size
-        order = torch.tensor(by_length, device=device)
-        return torch.cat(scores)[torch.argsort(order)]
+
+    def logits(self, pairs: Encoded, tokens: int) -> Tensor:
+        """Scores (P,) of encoded pairs in float32, in passes of at most `tokens` padded tokens."""
+        found = [(places, self.model(**chunk).logits[:, 0].float()) for places, chunk in self.passes(pairs, tokens)]
+        return in_order(found)
 
     def forward(self, pairs: Encoded, mask_BN: Tensor, tokens: int = SCORE_TOKENS) -> Tensor:
         """scores_BN (B queries x N slots) of the pairs that fill the true slots of `mask_BN`, row by row."""
-        mask_BN = mask_BN.to(self.model.device)
-        return torch.zeros(mask_BN.shape, device=mask_BN.device).masked_scatter(mask_BN, self.logits(pairs, tokens))
+        return spread(self.logits(pairs, tokens), mask_BN)
 
     @torch.inference_mode()
     def score_pairs(self, queries: Sequence[str], texts: Sequence[str]) -> list[float]:
@@ -154,6 +161,23 @@ class Ranker(nn.Module):
     def score(self, query: str, texts: Sequence[str]) -> list[float]:
         """Scores of one query's documents, in input order; evaluate and serve call this."""
         return self.score_pairs([query] * len(texts), texts)
+
+
+def one_by_one(found: BatchEncoding) -> Encoded:
+    """The same, by pair."""
+    return [{key: found[key][row] for key in found} for row in range(len(found["input_ids"]))]
+
+
+def in_order(found: Sequence[tuple[Sequence[int], Tensor]]) -> Tensor:
+    """Values (P,) by place, from those of each pass."""
+    places = torch.tensor([place for some, _ in found for place in some])
+    return torch.cat([values for _, values in found])[torch.argsort(places).to(found[0][1].device)]
+
+
+def spread(values_P: Tensor, mask_BN: Tensor) -> Tensor:
+    """Values in the true slots of a mask, row by row; 0 in the others."""
+    mask_BN = mask_BN.to(values_P.device)
+    return torch.zeros(mask_BN.shape, device=values_P.device).masked_scatter(mask_BN, values_P)
 
 
 def _with_pair_template(tokenizer: Any) -> Any:

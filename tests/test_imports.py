@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 STDLIB_FILES = ("errors", "rows", "config", "prompts", "answers", "engine", "ledger", "progress")
-TORCH_FILES = (*STDLIB_FILES, "metrics", "losses", "rankers", "fit", "teacher", "quality", "plan")
+TRAINING = ("losses", "rankers", "terms", "generation", "ranking", "fit")
+TORCH_FILES = (*STDLIB_FILES, *TRAINING, "metrics", "teacher", "quality", "plan")
 WRITERS = ("tables", "settings", "formats", "models", "shards", "status")
 READ_AND_WRITE = (*WRITERS, "given", "exports", "wire", "report", "page", "docstrings", "pydocs")
 HELPERS = {"cluster", "dense", "collect", "engines"}  # what stages share, in their folder because it imports ray
@@ -122,7 +123,7 @@ try:
 except ModuleNotFoundError:
     print("blocked")
 import torch
-from rrad_ray import losses, rankers, fit, teacher
+from rrad_ray import losses, rankers, fit, ranking, teacher
 from rrad_ray.config import TrainConfig
 loss = losses.ranknet(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]), torch.ones(1, 2, dtype=torch.bool))
 print(f"{{float(loss):.4f}}", fit.Worker().device, rankers.dtype_of("float32"))

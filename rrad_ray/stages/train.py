@@ -20,8 +20,8 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from rrad_ray import losses, models, tables, teacher
 from rrad_ray.config import TrainConfig
 from rrad_ray.errors import RradError
-from rrad_ray.fit import STATE, Data, Report, Worker, fit, steps_in_epoch
-from rrad_ray.rankers import Ranker
+from rrad_ray.fit import STATE, Report, Task, Worker, fit, steps_in_epoch
+from rrad_ray.ranking import Data, RankTask
 from rrad_ray.rows import Labels
 from rrad_ray.stages import cluster
 
@@ -58,11 +58,21 @@ def run(cfg: TrainConfig) -> str:
     return out.commit(queries=rows, **facts)
 
 
+def task_of(cfg: TrainConfig) -> type[Task]:
+    """What is trained: it says which figure on dev makes a checkpoint the best."""
+    return RankTask
+
+
 def _trainer(cfg: TrainConfig, source: str) -> TorchTrainer:
     """The same storage path and name on every run: that is how Ray Train v2 goes on after a kill."""
     fs, path = tables.filesystem(tables.join(cfg.output, RAY_FOLDER))
     remote = {} if "file" in fs.protocol else {"storage_filesystem": pafs.PyFileSystem(pafs.FSSpecHandler(fs))}
-    keep = CheckpointConfig(num_to_keep=2, checkpoint_score_attribute="dev_ndcg", checkpoint_score_order="max")
+    task = task_of(cfg)
+    keep = CheckpointConfig(
+        num_to_keep=2,
+        checkpoint_score_attribute=task.best,
+        checkpoint_score_order="max" if task.higher_is_better else "min",
+    )
     return TorchTrainer(
         _worker,
         train_loop_config={"cfg": cfg, "source": source},
@@ -89,8 +99,7 @@ def _worker(config: dict[str, Any]) -> None:
     data = Data([row for row in rows if row["split"] in cfg.splits], cfg, rank, world_size)
     judged = teacher.judged(rows)
     dev = random.Random(cfg.seed).sample(judged, min(len(judged), cfg.eval_queries))
-    make = Ranker.encoder if cfg.kind == "encoder" else Ranker.decoder
-    ranker = make(config["source"], max_length=cfg.max_length, layers=cfg.layers)
+    task = RankTask.fresh(config["source"], cfg)
     with tempfile.TemporaryDirectory() as scratch:
         worker = Worker(
             rank=rank,
@@ -99,7 +108,7 @@ def _worker(config: dict[str, Any]) -> None:
             report=_reporter(cfg),
             resume=_resume(Path(scratch)),
         )
-        fit(ranker, data, data.steps, cfg, worker, dev)
+        fit(task, data, data.steps, cfg, worker, dev)
 
 
 def _resume(scratch: Path) -> Path | None:
@@ -115,8 +124,7 @@ def _reporter(cfg: TrainConfig) -> Report:
     """Metrics to the terminal and the history file; those of a checkpoint to Ray Train, from every worker."""
     rank = ray.train.get_context().get_world_rank()
     place = tables.join(cfg.output, "history.json")
-    empty: dict[str, list[float]] = {"steps": [], "loss": [], "dev_steps": [], "dev_ndcg": []}
-    history = json.loads(tables.read_text(place)) if tables.exists(place) else empty
+    history: dict[str, list[float]] = json.loads(tables.read_text(place)) if tables.exists(place) else {}
 
     def report(metrics: dict[str, float], save: Callable[[Path], None] | None) -> None:
         if rank == 0:
@@ -136,28 +144,36 @@ def _reporter(cfg: TrainConfig) -> Report:
 
 
 def _remember(history: dict[str, list[float]], metrics: Mapping[str, float]) -> None:
-    """Adds to the curves; steps that a resumed run does again replace what the killed one wrote."""
-    for at, value in (("steps", "loss"), ("dev_steps", "dev_ndcg")):
-        if value not in metrics:
+    """Adds to the curves, of losses by `steps` and of figures on dev by `dev_steps`; steps that a resumed run does
+    again replace what the killed one wrote."""
+    for at, prefix in (("steps", "loss"), ("dev_steps", "dev_")):
+        found = {name: value for name, value in metrics.items() if name.startswith(prefix)}
+        if not found:
             continue
-        while history[at] and history[at][-1] >= metrics["step"]:
-            history[at].pop()
-            history[value].pop()
-        history[at].append(metrics["step"])
-        history[value].append(metrics[value])
+        curves = [history.setdefault(name, []) for name in (at, *found)]
+        while curves[0] and curves[0][-1] >= metrics["step"]:
+            for curve in curves:
+                curve.pop()
+        for curve, value in zip(curves, (metrics["step"], *found.values()), strict=True):
+            curve.append(value)
 
 
 def _line(metrics: Mapping[str, float]) -> str:
     left = int(metrics["left_s"])
-    dev = f", dev nDCG@10 {metrics['dev_ndcg']:.3f}" if "dev_ndcg" in metrics else ""
+    losses = " ".join(f"{name.replace('_', ' ')} {metrics[name]:.4f}," for name in metrics if name.startswith("loss"))
+    titles = {"dev_ndcg": "dev nDCG@10"}
+    dev = "".join(f" {titles.get(name, name)} {metrics[name]:.3f}," for name in metrics if name.startswith("dev_"))
     speed = f"{metrics['pairs_per_s']:.0f} pairs/s, ETA {left // 60}:{left % 60:02d}"
-    return f"[train] step {metrics['step']:.0f}, loss {metrics['loss']:.4f}{dev}, {speed}"
+    return f"[train] step {metrics['step']:.0f}, {losses}{dev} {speed}"
 
 
 def _keep(cfg: TrainConfig, result: Any) -> dict[str, Any]:
     """Copies the best checkpoint on dev to `model/`, without the optimizer's state; drops Ray's storage."""
+    task = task_of(cfg)
     kept = [(checkpoint, found) for checkpoint, found in result.best_checkpoints]
-    checkpoint, found = max(kept, key=lambda pair: pair[1].get("dev_ndcg", pair[1]["step"]))
+    measured = all(task.best in found for _, found in kept)  # without dev rows, the last one is kept
+    best = max if task.higher_is_better or not measured else min
+    checkpoint, found = best(kept, key=lambda pair: pair[1][task.best if measured else "step"])
     with checkpoint.as_directory() as folder:
         for name in sorted(os.listdir(folder)):
             if name != STATE:
@@ -165,7 +181,7 @@ def _keep(cfg: TrainConfig, result: Any) -> dict[str, Any]:
                 tables.write_bytes(tables.join(cfg.output, "model", name), content, "train")
     fs, path = tables.filesystem(tables.join(cfg.output, RAY_FOLDER))
     fs.rm(path, recursive=True)
-    wanted = ("step", "loss", "dev_ndcg", "pairs_per_s", "seconds")
+    wanted = ("step", "loss", task.best, "pairs_per_s", "seconds")
     return {"best": {key: found[key] for key in wanted if key in found}, "model": "model"}
 
 

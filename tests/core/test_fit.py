@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,38 +15,12 @@ from torch import Tensor, nn
 
 from rrad_ray import models
 from rrad_ray.config import TrainConfig
-from rrad_ray.fit import STATE, Data, MasterAdamW, Worker, collate, dev_ndcg, fit, share_of_peak
+from rrad_ray.fit import STATE, MasterAdamW, share_of_peak
 from rrad_ray.rankers import Ranker
+from rrad_ray.ranking import Data, RankTask, collate, dev_ndcg
+from tests.toys import ROWS, Listener, fitted, label
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-TOPICS = [
-    "sort a list",
-    "open a file",
-    "add numbers",
-    "parse json",
-    "send mail",
-    "read a socket",
-    "join paths",
-    "hash",
-]
-
-
-def label(number: int, documents: int = 4) -> dict[str, Any]:
-    """A query and documents on topics; the teacher prefers the topics in the order above."""
-    topics = [(number * 3 + step * step) % len(TOPICS) for step in range(documents)]
-    ids = [f"d{number}-{step}" for step in range(documents)]
-    return {
-        "query_id": f"q{number}",
-        "query": f"question {number}",
-        "doc_ids": ids,
-        "texts": [f"this can {TOPICS[topic]}" + "!" * step for step, topic in enumerate(topics)],
-        "targets": [-float(topic) for topic in topics],
-        "judged_ids": [ids[topics.index(min(topics))]],
-        "judged_grades": [1],
-    }
-
-
-ROWS = [label(number) for number in range(16)]
 CFG = TrainConfig(
     "in",
     "out",
@@ -77,27 +49,8 @@ def encoder() -> Ranker:
     return Ranker.encoder(models.resolve(models.BUNDLED[0]), max_length=CFG.max_length, layers=2)
 
 
-class Listener:
-    """Keeps what `fit` reports and, given a folder, every checkpoint in one named after its step."""
-
-    def __init__(self, folder: Path | None = None) -> None:
-        self.folder, self.heard = folder, list[dict[str, float]]()
-
-    def __call__(self, metrics: dict[str, float], save: Callable[[Path], None] | None) -> None:
-        self.heard.append(metrics)
-        if save and self.folder:
-            place = self.folder / f"step-{metrics['step']}"
-            place.mkdir()
-            save(place)
-
-
-def train(
-    ranker: Ranker, cfg: TrainConfig, folder: Path | None = None, *, rows: list[Any] = ROWS, **more: Any
-) -> Listener:
-    listener, data = Listener(folder), Data(rows, cfg)
-    dev = more.pop("dev", ())
-    fit(ranker, data, data.steps, cfg, Worker(report=listener, **more), dev)
-    return listener
+def train(ranker: Ranker, cfg: TrainConfig, folder: Path | None = None, **more: Any) -> Listener:
+    return fitted(RankTask(ranker, cfg), cfg, folder, **more)
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
@@ -109,7 +62,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ranker, Listener,
     """A ranker after twelve undisturbed steps, what was heard, its weights before, and its dev nDCG before."""
     ranker = encoder()
     before = {name: weight.clone() for name, weight in ranker.model.state_dict().items()}
-    first = dev_ndcg(ranker, ROWS)
+    first = dev_ndcg(ranker.eval(), ROWS)
     listener = train(ranker, CFG, tmp_path_factory.mktemp("trained"), dev=ROWS)
     return ranker, listener, before, first
 
@@ -121,13 +74,7 @@ Trained = tuple[Ranker, Listener, dict[str, Tensor], float]
 
 
 def losses_by_step(ranker: Ranker, cfg: TrainConfig) -> list[float]:
-    """The loss of every step; `fit` reports the mean of the last 20, and there are no more here."""
-    assert cfg.max_steps < 20
-    sums = [
-        0.0,
-        *(told["loss"] * told["step"] for told in train(ranker, dataclasses.replace(cfg, eval_steps=1)).heard),
-    ]
-    return [after - before for before, after in itertools.pairwise(sums)]
+    return train(ranker, dataclasses.replace(cfg, eval_steps=1)).each("loss")
 
 
 def test_the_loss_falls_and_the_ranking_gets_better(trained: Trained) -> None:
@@ -136,7 +83,7 @@ def test_the_loss_falls_and_the_ranking_gets_better(trained: Trained) -> None:
     assert sum(losses[-4:]) < 0.7 * sum(losses[:4])
     ranker, listener, _, before = trained
     assert listener.heard[-1]["dev_ndcg"] > before
-    assert listener.heard[-1]["dev_ndcg"] == pytest.approx(dev_ndcg(ranker, ROWS), abs=1e-6)
+    assert listener.heard[-1]["dev_ndcg"] == pytest.approx(dev_ndcg(ranker.eval(), ROWS), abs=1e-6)
 
 
 def test_checkpoints_come_every_eval_steps_and_once_at_the_end(trained: Trained) -> None:
@@ -317,12 +264,11 @@ def test_a_short_row_is_taken_whole() -> None:
 
 
 def test_collate_pads_rows_of_different_lengths() -> None:
-    ranker = encoder()
-    pairs, mask, targets = collate(ranker, [label(0, 2), label(1, 3)])
+    queries, texts, mask, targets = collate([label(0, 2), label(1, 3)])
     assert mask.tolist() == [[True, True, False], [True, True, True]]
     assert targets.tolist() == [[-0.0, -1.0, 0.0], [-3.0, -4.0, -7.0]]
-    texts = [*label(0, 2)["texts"], *label(1, 3)["texts"]]
-    assert pairs == ranker.encode(["question 0"] * 2 + ["question 1"] * 3, texts)
+    assert texts == [*label(0, 2)["texts"], *label(1, 3)["texts"]]
+    assert queries == ["question 0"] * 2 + ["question 1"] * 3
 
 
 # ---- rates and the optimizer --------------------------------------------------------------------------------
@@ -404,8 +350,6 @@ def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
 
 def test_dev_ndcg_is_the_mean_over_rows_and_ties_keep_the_rows_own_order() -> None:
     class Flat:
-        def eval(self) -> None: ...
-        def train(self) -> None: ...
         def score_pairs(self, queries: list[str], texts: list[str]) -> list[float]:
             return [0.0] * len(texts)
 

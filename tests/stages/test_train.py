@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 from rrad_ray import metrics, tables, teacher
-from rrad_ray.config import SelectConfig, TrainConfig
+from rrad_ray.config import GenerationConfig, SelectConfig, TermsConfig, TrainConfig
 from rrad_ray.errors import RradError
+from rrad_ray.generation import Explainer
 from rrad_ray.rankers import Ranker
 from rrad_ray.rows import Candidates, Labels
 from rrad_ray.stages import train
+from tests.toys import causal_lm
 
 SMALL = {
     "layers": 2,
@@ -72,17 +74,37 @@ def test_train_killed_in_the_middle_goes_on_from_its_checkpoint_to_the_end(
     assert "already done" in rrad(*arguments).stdout
 
 
-@pytest.mark.parametrize("average_every", [1, 3])
-def test_two_workers_train_one_student_together(labels: str, tmp_path: Path, average_every: int) -> None:
+@pytest.mark.parametrize(("average_every", "weight"), [(1, 0.5), (3, 0.0)], ids=["gradients, terms", "weights"])
+def test_two_workers_train_one_student_together(
+    labels: str, tmp_path: Path, average_every: int, weight: float
+) -> None:
     options = {"workers": 2, "epochs": 4, "eval_steps": 50, "dtype": "bfloat16", "average_every": average_every}
-    cfg = TrainConfig(input=labels, output=f"{tmp_path}/two", **options, **SMALL)
+    cfg = TrainConfig(input=labels, output=f"{tmp_path}/two", terms=TermsConfig(weight), **options, **SMALL)
     train.run(cfg)
     manifest = tables.read_manifest(cfg.output)
     assert manifest["best"]["step"] == 4 * (48 // 8), "each of two workers takes its own half of every step"
+    curves = json.loads(Path(cfg.output, "history.json").read_text())
+    assert len(curves["loss"]) == len(curves["steps"]) > 0
+    parts = {"loss_rank", "loss_terms"} if weight else set()
+    assert {name for name in curves if name.startswith("loss_")} == parts
+    assert all(len(curves[name]) == len(curves["steps"]) for name in parts)
     ranker = Ranker.load(f"{cfg.output}/model", dtype="float32")
     scores = ranker.score("add two numbers", ["returns the sum of two numbers", "a red car"])
     assert len(scores) == 2
     assert all(np.isfinite(scores))
+
+
+def test_a_decoder_that_learns_to_write_keeps_its_output_layer_beside_a_plain_checkpoint(
+    labels: str, tmp_path: Path
+) -> None:
+    source = causal_lm(tmp_path / "source", ["sort a list", "irrelevant"], tied=False)
+    options = {"kind": "decoder", "model": source, "max_steps": 4, "generation": GenerationConfig(weight=0.5)}
+    cfg = TrainConfig(input=labels, output=f"{tmp_path}/writes", **(SMALL | options | {"layers": 0}))
+    train.run(cfg)
+    assert {"loss", "loss_rank", "loss_tokens"} <= set(json.loads(Path(cfg.output, "history.json").read_text()))
+    assert np.isfinite(Ranker.load(f"{cfg.output}/model").score("add", ["sum", "a car"])).all()
+    assert isinstance(Explainer.load(f"{cfg.output}/model").explain("add", "sum", max_tokens=3), str)
+    assert not os.path.exists(f"{cfg.output}/model/state.pt")
 
 
 def test_too_few_labels_for_a_step_say_so(labels: str, tmp_path: Path) -> None:

@@ -1,0 +1,107 @@
+"""A toy set that small students learn in seconds, a causal LM to begin with, and a listener that keeps what `fit`
+says."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from rrad_ray.config import TrainConfig
+from rrad_ray.fit import Task, Worker, fit
+from rrad_ray.ranking import Data
+
+TOPICS = [
+    "sort a list",
+    "open a file",
+    "add numbers",
+    "parse json",
+    "send mail",
+    "read a socket",
+    "join paths",
+    "hash",
+]
+
+
+def label(number: int, documents: int = 4) -> dict[str, Any]:
+    """A query and documents on topics; the teacher prefers the topics in the order above."""
+    topics = [(number * 3 + step * step) % len(TOPICS) for step in range(documents)]
+    ids = [f"d{number}-{step}" for step in range(documents)]
+    return {
+        "query_id": f"q{number}",
+        "query": f"question {number}",
+        "doc_ids": ids,
+        "texts": [f"this can {TOPICS[topic]}" + "!" * step for step, topic in enumerate(topics)],
+        "targets": [-float(topic) for topic in topics],
+        "judged_ids": [ids[topics.index(min(topics))]],
+        "judged_grades": [1],
+    }
+
+
+ROWS = [label(number) for number in range(16)]
+
+
+def causal_lm(folder: Path, words: Sequence[str], tied: bool) -> str:
+    """The folder of a small Llama drawn at random, with a byte-level tokenizer trained on these words. `tied`: its
+    output layer is its embeddings."""
+    backend = Tokenizer(BPE())
+    backend.pre_tokenizer, backend.decoder = ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    alphabet = ByteLevel.alphabet()
+    trainer = BpeTrainer(vocab_size=320, special_tokens=["<eos>"], initial_alphabet=alphabet, show_progress=False)
+    backend.train_from_iterator(words, trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>")
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        tie_word_embeddings=tied,
+        eos_token_id=tokenizer.eos_token_id,
+        initializer_range=0.2,
+        **sizes,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return str(folder)
+
+
+class Listener:
+    """Keeps what `fit` reports and, given a folder, every checkpoint in one named after its step."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder, self.heard = folder, list[dict[str, float]]()
+
+    def __call__(self, metrics: dict[str, float], save: Callable[[Path], None] | None) -> None:
+        self.heard.append(metrics)
+        if save and self.folder:
+            place = self.folder / f"step-{metrics['step']}"
+            place.mkdir()
+            save(place)
+
+    def each(self, name: str) -> list[float]:
+        """A figure of every step, of a short run that told after each one: `fit` tells the mean of the last 20."""
+        assert len(self.heard) <= 20
+        sums = [0.0, *(told[name] * told["step"] for told in self.heard)]
+        return [after - before for before, after in itertools.pairwise(sums)]
+
+
+def fitted(
+    task: Task,
+    cfg: TrainConfig,
+    folder: Path | None = None,
+    *,
+    rows: Sequence[Any] = ROWS,
+    dev: Sequence[Any] = (),
+    resume: Path | None = None,
+) -> Listener:
+    """Trains; what was heard."""
+    listener, data = Listener(folder), Data(rows, cfg)
+    fit(task, data, data.steps, cfg, Worker(report=listener, resume=resume), dev)
+    return listener
