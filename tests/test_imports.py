@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 STDLIB_FILES = ("errors", "rows", "config", "prompts", "answers", "engine", "ledger", "progress")
 TORCH_FILES = (*STDLIB_FILES, "metrics", "losses", "rankers", "fit", "ranking", "teacher", "quality", "plan")
 WRITERS = ("tables", "settings", "formats", "models", "shards", "status")
-READ_AND_WRITE = (*WRITERS, "given", "exports", "wire", "report", "page", "docstrings", "pydocs")
+READ_AND_WRITE = (*WRITERS, "given", "clicks", "exports", "wire", "report", "page", "docstrings", "pydocs")
 HELPERS = {"cluster", "dense", "collect", "engines"}  # what stages share, in their folder because it imports ray
 BLOCKED = {"ray", "vllm", "pyarrow", "fsspec", "s3fs", "omegaconf", "typer"}
 
