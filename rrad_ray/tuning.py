@@ -16,15 +16,26 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from rrad_ray import causal, labeller
 from rrad_ray.causal import Example
 from rrad_ray.config import TuneConfig
-from rrad_ray.fit import Rows, Task
+from rrad_ray.fit import Rows, Task, Worker, largest
 from rrad_ray.rankers import write_checkpoint
 
 Pack = list[Example]  # the examples of one sequence
 
 
+def steps_in_epoch(packs: Sequence[Pack], cfg: TuneConfig, worker: Worker) -> int:
+    """Steps that every worker takes in an epoch: those of the one that has the fewest sequences.
+
+    Raises `ValueError` if these do not fill a step.
+    """
+    steps = -int(largest(-float(len(packs) // cfg.sequences_per_step), worker.device))
+    if not steps:
+        found = f"{len(packs)} sequences of {cfg.max_length} tokens do not fill a step of {cfg.sequences_per_step}"
+        raise ValueError(f"{found} of each worker; lower max_length, sequences_per_step or workers")
+    return steps
+
+
 class Packs:
-    """Packed sequences as training batches: deterministic in seed and epoch. Every worker has sequences of its own,
-    and takes as many `steps` in an epoch as the one that has the fewest."""
+    """Packed sequences as training batches, each worker its own: deterministic in seed and epoch."""
 
     def __init__(self, packs: Sequence[Pack], cfg: TuneConfig, steps: int) -> None:
         self.packs, self.cfg, self.steps = packs, cfg, steps

@@ -76,7 +76,7 @@ def train(
             save(place)
 
     packs = causal.packed(examples, cfg.max_length)
-    steps = len(packs) // cfg.sequences_per_step
+    steps = tuning.steps_in_epoch(packs, cfg, Worker())
     fit(task, tuning.Packs(packs, cfg, steps), steps, cfg, Worker(report=report, **more), dev)
     return heard
 
@@ -183,6 +183,14 @@ def test_a_run_gone_on_with_ends_where_an_undisturbed_one_does(examples: list[Ex
     middle, whole, again = (weights(tmp_path / name) for name in ("whole/step-2", "whole/step-4", "again/step-4"))
     assert all(torch.equal(whole[name], again[name]) for name in whole)
     assert not all(torch.equal(whole[name], middle[name]) for name in whole)
+
+
+def test_too_few_sequences_for_a_step_say_what_to_lower(examples: list[Example]) -> None:
+    packs = causal.packed(examples, CFG.max_length)
+    assert tuning.steps_in_epoch(packs, CFG, Worker()) == len(packs) // 2 == 2
+    cfg = dataclasses.replace(CFG, sequences_per_step=6)
+    with pytest.raises(ValueError, match=r"5 sequences of 96 tokens do not fill a step of 6.*lower max_length"):
+        tuning.steps_in_epoch(packs, cfg, Worker())
 
 
 def test_every_epoch_takes_the_sequences_in_another_order_the_same_for_a_seed(examples: list[Example]) -> None:
