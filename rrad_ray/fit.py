@@ -327,6 +327,9 @@ def _prepare(task: Task, cfg: Config, worker: Worker) -> None:
             module.p = cfg.dropout
     if cfg.freeze_embeddings:
         task.model.get_input_embeddings().weight.requires_grad_(False)
+    if dist.is_initialized():
+        for weight in task.parameters():  # each worker has drawn a head of its own; the first one's is everybody's
+            dist.broadcast(weight.detach(), 0)
     task.train()
 
 
