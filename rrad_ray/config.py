@@ -227,10 +227,16 @@ class JudgeConfig:
 
 @dataclass(frozen=True)
 class LabelConfig:
-    """Answers to targets. For `likelihood` and `score`: the fused teacher, z-scores of a weighted sum of z-scores."""
+    """Answers to targets. For `likelihood` and `score`: the fused teacher, z-scores of a weighted sum of z-scores.
+
+    Or, with `targets: grades`, the collection's own judgments: what DisRanker fine-tunes its teacher on.
+    """
 
     input: str
     output: str
+    targets: str = "teacher"
+    # `grades`: candidates that nobody judged are dropped, or take grade 0 (`negative`); dev and test stay whole.
+    unjudged: str = "drop"
     weights: dict[str, float] = field(default_factory=dict)  # `judge` and source names; empty: fitted on dev
     aggregate: str = "borda"  # how several orders of a query become one: `borda`, or `copeland`, the more robust
     missing: str = "negative"  # documents that an answer leaves out: hard negatives, or `append` as RankGPT does
@@ -238,6 +244,8 @@ class LabelConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _choose("targets", self.targets, ("teacher", "grades"))
+        _choose("unjudged", self.unjudged, ("drop", "negative"))
         _choose("aggregate", self.aggregate, answers.METHODS)
         _choose("missing", self.missing, answers.MISSING)
 
