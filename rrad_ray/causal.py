@@ -62,7 +62,7 @@ def end_of(tokenizer: Any) -> int:
 def from_clicks(
     clicks: Iterable[Mapping[str, Any]], tokenizer: Any, max_length: int, reject: Reject
 ) -> Iterator[Example]:
-    """DisRanker's continued pre-training (section 3.1): the query is the prompt, title and summary are the target.
+    """DisRanker's continued pre-training: the query is the prompt, title and summary are the target.
 
     Pieces are tokenized one by one and without a token before them, as the decoder student's tokenizer joins a query
     and a document: what was pre-trained is what the ranking layer reads later. `reject` hears of queries that leave
