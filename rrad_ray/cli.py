@@ -24,6 +24,7 @@ STAGES: dict[str, tuple[type, str]] = {
         config.ExportConfig,
         "labels in other trainers' formats: TREC, RankLLM, RankGPT, sentence-transformers",
     ),
+    "tune": (config.TuneConfig, "fine-tune a causal LM: DisRanker's continued pre-training, or a listwise labeller"),
     "train": (config.TrainConfig, "distil a student under Ray Train"),
     "evaluate": (config.EvaluateConfig, "every ranker on the same queries, side by side; report.html"),
     "select": (config.SelectConfig, "the best student inside the latency budget"),

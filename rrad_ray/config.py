@@ -227,10 +227,16 @@ class JudgeConfig:
 
 @dataclass(frozen=True)
 class LabelConfig:
-    """Answers to targets. For `likelihood` and `score`: the fused teacher, z-scores of a weighted sum of z-scores."""
+    """Answers to targets. For `likelihood` and `score`: the fused teacher, z-scores of a weighted sum of z-scores.
+
+    Or, with `targets: grades`, the collection's own judgments: what DisRanker fine-tunes its teacher on.
+    """
 
     input: str
     output: str
+    targets: str = "teacher"
+    # `grades`: candidates that nobody judged are dropped, or take grade 0 (`negative`); dev and test stay whole.
+    unjudged: str = "drop"
     weights: dict[str, float] = field(default_factory=dict)  # `judge` and source names; empty: fitted on dev
     aggregate: str = "borda"  # how several orders of a query become one: `borda`, or `copeland`, the more robust
     missing: str = "negative"  # documents that an answer leaves out: hard negatives, or `append` as RankGPT does
@@ -238,6 +244,8 @@ class LabelConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _choose("targets", self.targets, ("teacher", "grades"))
+        _choose("unjudged", self.unjudged, ("drop", "negative"))
         _choose("aggregate", self.aggregate, answers.METHODS)
         _choose("missing", self.missing, answers.MISSING)
 
@@ -354,6 +362,79 @@ class TrainConfig:
         for key, kind in (("terms", "encoder"), ("generation", "decoder")):
             weight = getattr(self, key).weight
             _require(not weight or self.kind == kind, f"{key}.weight", weight, f"only for kind={kind}")
+
+
+@dataclass(frozen=True)
+class TuneConfig:
+    """A causal LM, fine-tuned under Ray Train on tokens that follow a prompt.
+
+    `clicks`: DisRanker's continued pre-training; a query is the prompt, the title and summary of a document that was
+    clicked for it the target. `order`: a listwise labeller; `judge`'s own prompt, and the order of the labels.
+    """
+
+    input: str  # `clicks`: a click log (clicks.py); `order`: the output of label
+    output: str
+    task: str = "clicks"
+    model: str = SMOLLM2
+    layers: int = 0  # keep the first n layers; 0: all
+    max_length: int = 1024  # tokens of a sequence, which holds as many examples as fit, and so of an example
+    sequences_per_step: int = 4  # of each worker
+    min_clicks: int = 1  # `clicks`: learn from documents that were clicked so often
+    held_out: float = 0.02  # `clicks`: share of the queries that perplexity is measured on and nothing is learnt from
+    splits: tuple[str, ...] = ("train", "unlabelled")  # `order`
+    orders: int = 1  # `order`: how often a query is shown, each time with its documents shuffled anew
+    doc_tokens: int = 96  # `order`: a document is cut as `judge` does it
+    max_tokens: int = 128  # `order`: of the answer
+    docs_per_query: int = 0  # `order`: at most so many of a query's documents, the best among them; 0: all
+    missing: str = "omit"  # `order`: what the answer does with documents that the teacher left out: or `append`
+    rank_weight: float = 0.0  # `order`: weight of FIRST's rank loss beside the token loss, which has 1
+    eval_rows: int = 100  # held-out clicks, or judged dev queries, that are measured
+    lora_rank: int = 0  # train low-rank adapters by peft and save the model with them merged; 0: all weights
+    gradient_checkpointing: bool = False  # less memory for a third more time
+    epochs: float = 1.0
+    max_steps: int = 0  # 0: what the epochs give
+    max_seconds: float = 0.0  # 0: no limit; otherwise the schedule ends there, whatever the machine's speed
+    lr: float = 2e-5
+    weight_decay: float = 0.01
+    warmup_steps: int = 30
+    clip: float = 1.0
+    dropout: float = 0.0
+    freeze_embeddings: bool = False
+    dtype: str = "auto"  # as for `train`
+    eval_steps: int = 200  # figures on dev and a checkpoint every so many steps
+    workers: int = 1
+    average_every: int = 1  # as for `train`
+    average_from: float = 1.0
+    worker: dict[str, float] = field(default_factory=lambda: {"CPU": 1})
+    max_failures: int = 2
+    max_quarantined: float = 0.05  # `clicks`: share of the log's rows that may be bad
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _choose("task", self.task, ("clicks", "order"))
+        _choose("missing", self.missing, ("omit", "append"))
+        _choose("dtype", self.dtype, ("auto", "bfloat16", "float32"))
+        for split in self.splits:
+            _choose("splits", split, SPLITS)
+        _require(0 <= self.held_out < 1, "held_out", self.held_out, "must be in [0, 1)")
+        _require(0 <= self.dropout < 1, "dropout", self.dropout, "must be in [0, 1)")
+        _require(0 <= self.average_from <= 1, "average_from", self.average_from, "must be in [0, 1]")
+        for key in ("max_length", "sequences_per_step", "min_clicks", "orders", "doc_tokens", "max_tokens"):
+            _require(getattr(self, key) >= 1, key, getattr(self, key), "must be at least 1")
+        for key in ("eval_steps", "workers", "average_every"):
+            _require(getattr(self, key) >= 1, key, getattr(self, key), "must be at least 1")
+        room = self.task == "clicks" or self.max_tokens < self.max_length
+        _require(room, "max_tokens", self.max_tokens, "the answer is part of max_length, with the prompt")
+        _require(self.docs_per_query != 1, "docs_per_query", 1, "an order needs two documents, or 0 for all")
+        for key in ("docs_per_query", "eval_rows", "lora_rank", "rank_weight"):
+            _require(getattr(self, key) >= 0, key, getattr(self, key), "must not be negative")
+        want = "the rank loss reads one token of each document: say how many there are at most, 9 for most tokenizers"
+        _require(not self.rank_weight or self.docs_per_query > 0, "docs_per_query", self.docs_per_query, want)
+
+    @property
+    def head_lr(self) -> float:
+        """A causal LM has no head of its own."""
+        return self.lr
 
 
 @dataclass(frozen=True)

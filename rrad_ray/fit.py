@@ -15,13 +15,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from rrad_ray.config import TrainConfig
+from rrad_ray.config import TrainConfig, TuneConfig
 from rrad_ray.rankers import dtype_of
 
 STATE = "state.pt"
 HEADS = ("classifier", "score", "out_proj", "dense_head")  # what Hugging Face calls a head's last layer
 
-Rows = list[Mapping[str, Any]]
+Rows = list[Any]  # what a step learns from, as the task takes it: label rows, packed sequences
+Config = TrainConfig | TuneConfig
 
 
 class Task(nn.Module):
@@ -39,7 +40,7 @@ class Task(nn.Module):
         """Losses by name, scalars, each times its weight: their sum is minimised."""
         raise NotImplementedError
 
-    def measure(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    def measure(self, rows: Sequence[Any]) -> dict[str, float]:
         """Figures on dev rows, `dev_...`, `best` among them; called in evaluation mode."""
         raise NotImplementedError
 
@@ -81,7 +82,7 @@ class MasterAdamW:
     master copy, updates smaller than 2^-8 of a weight would be lost.
     """
 
-    def __init__(self, model: nn.Module, cfg: TrainConfig) -> None:
+    def __init__(self, model: nn.Module, cfg: Config) -> None:
         head, matrices, vectors = _groups(model)
         self.weights = [*head, *matrices, *vectors]
         self.masters = [weight.detach().float().clone() for weight in self.weights]
@@ -181,9 +182,9 @@ def fit(
     task: Task,
     batches: Callable[[int], Iterable[Rows]],
     steps_per_epoch: int,
-    cfg: TrainConfig,
+    cfg: Config,
     worker: Worker = Worker(),
-    dev: Sequence[Mapping[str, Any]] = (),
+    dev: Sequence[Any] = (),
 ) -> None:
     """Trains `task`; reports its losses, its figures on dev and a checkpoint every `eval_steps`, and at the end.
 
@@ -205,9 +206,7 @@ def fit(
 class _Run:
     """The state of one `fit`: what a checkpoint holds."""
 
-    def __init__(
-        self, task: Task, steps_per_epoch: int, cfg: TrainConfig, worker: Worker, dev: Sequence[Mapping[str, Any]]
-    ) -> None:
+    def __init__(self, task: Task, steps_per_epoch: int, cfg: Config, worker: Worker, dev: Sequence[Any]) -> None:
         self.task, self.cfg, self.worker, self.dev = task, cfg, worker, dev
         _prepare(task, cfg, worker)
         self.optimizer = MasterAdamW(task, cfg)
@@ -263,7 +262,7 @@ class _Run:
         began = time.monotonic()
         if self.local:
             self.optimizer.average()
-        self.seconds = _together(self.seconds + self.alone + time.monotonic() - began)
+        self.seconds = largest(self.seconds + self.alone + time.monotonic() - began, self.worker.device)
         self.alone = 0.0
 
     def figures(self) -> dict[str, float]:
@@ -320,7 +319,7 @@ class _Run:
         torch.set_rng_state(state["random"])
 
 
-def _prepare(task: Task, cfg: TrainConfig, worker: Worker) -> None:
+def _prepare(task: Task, cfg: Config, worker: Worker) -> None:
     """Device, dtype, frozen embeddings, and the attention that trains fastest there."""
     task.to(device=worker.device, dtype=dtype_of(cfg.dtype, worker.device))
     if worker.device == "cpu":
@@ -330,13 +329,16 @@ def _prepare(task: Task, cfg: TrainConfig, worker: Worker) -> None:
             module.p = cfg.dropout
     if cfg.freeze_embeddings:
         task.model.get_input_embeddings().weight.requires_grad_(False)
+    if dist.is_initialized():
+        for weight in task.parameters():  # each worker has drawn a head of its own; the first one's is everybody's
+            dist.broadcast(weight.detach(), 0)
     task.train()
 
 
-def _together(value: float) -> float:
-    """The largest over all workers: they must agree on when time is up."""
+def largest(value: float, device: str) -> float:
+    """The largest over all workers: they must agree on when time is up, and on how many steps there are."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return value
-    tensor = torch.tensor(value, dtype=torch.float64)
+    tensor = torch.tensor(value, dtype=torch.float64, device=device)  # NCCL knows no tensors of the CPU
     dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
     return float(tensor)

@@ -81,7 +81,7 @@ def read_beir(uri: str) -> Collection:
     return Collection(uri.rstrip("/").rpartition("/")[2], corpus, queries, rejected)
 
 
-def lines(uri: str, remedy: str = LAYOUT) -> Iterator[tuple[int, bytes]]:
+def lines(uri: str, remedy: str = LAYOUT, stage: str = STAGE) -> Iterator[tuple[int, bytes]]:
     """The lines of a file with their numbers from 1, streamed, without blank ones; `.gz` is unpacked."""
     fs, path = tables.filesystem(uri)
     try:
@@ -90,9 +90,9 @@ def lines(uri: str, remedy: str = LAYOUT) -> Iterator[tuple[int, bytes]]:
                 if line.strip():
                     yield number, line.rstrip(b"\r\n")
     except FileNotFoundError as error:
-        raise RradError(STAGE, uri, "no such file", remedy) from error
+        raise RradError(stage, uri, "no such file", remedy) from error
     except Exception as error:
-        raise tables.guard(STAGE, uri, error) from error
+        raise tables.guard(stage, uri, error) from error
 
 
 def _read_texts(uri: str, rejected: list[tuple[str, str, str]]) -> dict[str, str]:

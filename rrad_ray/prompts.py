@@ -16,6 +16,8 @@ LIKELIHOOD = {
     "search": ("Document: ", "\nA search query that this document answers:"),
 }
 
+# What stands before a query and before its document where a decoder reads both: a space and the text follow each.
+PAIR = ("Query:", "\nDocument:")
 
 TOO_LONG = "prompt too long"  # how the reason begins why a prompt was not asked
 
@@ -81,6 +83,12 @@ def mean_logprob(logprobs: Sequence[float | None], start: int) -> float:
     if not values:
         raise ValueError("the query has no tokens")
     return sum(values) / len(values)
+
+
+def clicked(title: str, summary: str) -> str:
+    """The clicked document of DisRanker's continued pre-training: its summary below its title, as `retrieve` joins
+    title and text. The query before it stands as in `PAIR`; the wording is ours."""
+    return "\n".join(part for part in (title, summary) if part.strip())
 
 
 def orders(n: int, repeats: int, seed: int) -> list[list[int]]:

@@ -45,6 +45,24 @@ def dtype_of(name: str, device: str = "cpu") -> torch.dtype:
     return best_dtype(device) if name == "auto" else getattr(torch, name)
 
 
+def write_checkpoint(
+    folder: str | Path, model: Any, tokenizer: Any, fine: Mapping[str, Tensor], dtype: torch.dtype
+) -> None:
+    """A plain Hugging Face checkpoint folder. `fine`: finer copies of the model's parameters, by name."""
+    every = dict(model.named_parameters(remove_duplicate=False))
+    tied = every.keys() - dict(model.named_parameters()).keys()  # written once; loading ties them again
+    weights = {
+        name: fine.get(name, tensor).detach().to(dtype).cpu()
+        for name, tensor in model.state_dict().items()
+        if name not in tied
+    }
+    model.save_pretrained(folder, state_dict=weights)
+    tokenizer.save_pretrained(folder)
+    config = Path(folder) / "config.json"
+    content = json.loads(config.read_text()) | {"dtype": str(dtype).removeprefix("torch.")}
+    config.write_text(json.dumps(content, indent=2) + "\n")
+
+
 class Ranker(nn.Module):
     """A student: one score for a query and a document.
 
@@ -103,14 +121,7 @@ class Ranker(nn.Module):
     def save(self, folder: str | Path, exact: Mapping[str, Tensor] | None = None) -> None:
         """A plain Hugging Face checkpoint folder, float32. `exact`: finer copies of this module's parameters."""
         fine = {name.removeprefix("model."): tensor for name, tensor in (exact or {}).items()}
-        weights = {
-            name: fine.get(name, tensor).detach().float().cpu() for name, tensor in self.model.state_dict().items()
-        }
-        self.model.save_pretrained(folder, state_dict=weights)
-        self.tokenizer.save_pretrained(folder)
-        config = Path(folder) / "config.json"
-        content = json.loads(config.read_text()) | {"dtype": "float32"}
-        config.write_text(json.dumps(content, indent=2) + "\n")
+        write_checkpoint(folder, self.model, self.tokenizer, fine, torch.float32)
 
     @property
     def parameters_count(self) -> int:
@@ -186,7 +197,7 @@ def _with_pair_template(tokenizer: Any) -> Any:
     A plain one: a class such as Qwen2Tokenizer would set its own normalizer when loaded, and sentence-transformers
     would wrap each pair in a chat template.
     """
-    pieces = {"[QUERY]": "Query:", "[DOCUMENT]": "\nDocument:"}
+    pieces = dict(zip(("[QUERY]", "[DOCUMENT]"), prompts.PAIR))
     special: list[Any] = [
         {"id": name, "ids": ids, "tokens": tokenizer.convert_ids_to_tokens(ids)}
         for name, text in pieces.items()

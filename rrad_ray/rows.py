@@ -65,6 +65,15 @@ class Labels(Candidates):
     parse_status: list[str]
 
 
+class Click(TypedDict):
+    """A document that was clicked for a query, from the engine's log. `clicks`: how often, from 1."""
+
+    query: str
+    title: str
+    summary: str  # may be empty
+    clicks: int
+
+
 class Answer(TypedDict):
     """One engine answer that is durable before its shard is: prompt `slot` of row `row` of an output part."""
 

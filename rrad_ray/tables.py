@@ -379,8 +379,8 @@ class Output:
         }
         write_text(join(self.uri, PROGRESS), json.dumps(facts, indent=2), self.stage)
 
-    def commit(self, *, seen: int | None = None, max_quarantined: float = 1.0, **facts: Any) -> str:
-        """Write the quarantine, then the manifest. `seen`: how many rows were looked at.
+    def bear(self, seen: int | None = None, max_quarantined: float = 1.0) -> dict[str, int]:
+        """Write the quarantine; how many rows it holds for each reason. `seen`: how many rows were looked at.
 
         Raises `RradError` if more than the share `max_quarantined` of them were bad; the quarantine stays to be read.
         """
@@ -394,6 +394,11 @@ class Output:
         if seen and bad / seen > max_quarantined:
             share = f"{bad} of {seen} rows are bad ({reasons})"
             raise RradError(self.stage, place, share, "raise max_quarantined and run again, or mend the input")
+        return reasons
+
+    def commit(self, *, seen: int | None = None, max_quarantined: float = 1.0, **facts: Any) -> str:
+        """Write the quarantine as `bear` does, which may raise, then the manifest."""
+        reasons = self.bear(seen, max_quarantined)
         manifest = {
             "stage": self.stage,
             "schema": {} if self.row is None else {field.name: str(field.type) for field in schema_of(self.row)},

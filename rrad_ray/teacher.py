@@ -30,6 +30,24 @@ def verdict(row: Row, method: str = "borda", missing: str = "negative") -> answe
     return answers.aggregate(orders, row["shown"], method=method, missing=missing)
 
 
+def graded(row: Row, whole: bool) -> dict[str, Any]:
+    """A `Candidates` row as `Labels` whose targets are the judged grades; a grade of 0 or less means missing.
+    `whole`: documents that nobody judged stay, with grade 0."""
+    grades = dict(zip(row["judged_ids"], row["judged_grades"], strict=True))
+    kept = [index for index, doc_id in enumerate(row["doc_ids"]) if whole or doc_id in grades]
+    targets = [float(grades.get(row["doc_ids"][index], 0)) for index in kept]
+    return {
+        **row,
+        **{name: [row[name][index] for index in kept] for name in ("doc_ids", "texts", "scores")},
+        "source_scores": [[scores[index] for index in kept] for scores in row["source_scores"]],
+        "targets": targets,
+        "missing": [target <= 0 for target in targets],
+        "confidence": [1.0] * len(kept),
+        "reasons": [],
+        "parse_status": [],
+    }
+
+
 def places(found: answers.Verdict) -> list[int]:
     """Every document's place by the verdict, from 1; 0 for a missing one."""
     order = sorted(range(len(found.targets)), key=lambda index: -found.targets[index])

@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the `rrad` command doe
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 BUCKET = "rrad"
 _numbers = itertools.count()
-LONGEST = ("pipeline", "judge_kills", "judge", "autoscaling", "train", "engines", "head", "serve")
+LONGEST = ("pipeline", "judge_kills", "judge", "autoscaling", "train", "tune", "engines", "head", "serve")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -52,8 +52,9 @@ def test_a_pipeline_is_taken_step_by_step_and_each_step_reads_what_stands_before
 
 
 @pytest.mark.parametrize("name", SINGLE)
-def test_a_config_of_one_stage_is_taken_by_the_stage_that_it_is_named_after(name: str) -> None:
-    stage = re.match(r"[a-z]+", Path(name).name)
+def test_a_config_of_one_stage_is_taken_by_the_stage_that_it_names_or_is_named_after(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    stage = re.search(rf"(?<=rrad )[a-z]+(?= {name})", text) or re.match(r"[a-z]+", Path(name).name)
     assert stage is not None
     schema = STAGES[stage.group()][0]
     given = settings.read_yaml(str(ROOT / name))

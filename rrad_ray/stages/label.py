@@ -1,8 +1,10 @@
 """label: the judge's answers to training targets. No engine, no cluster: a better parser, or another way to make one
-order of several, re-runs on a laptop. Of candidates that no judge has seen, the sources' fusion is the target."""
+order of several, re-runs on a laptop. Of candidates that no judge has seen, the sources' fusion is the target, or the
+grades of the collection's own judgments."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,11 +17,14 @@ from rrad_ray.rows import Candidates, Judgment, Labels
 
 def run(cfg: LabelConfig) -> str:
     """Targets for every judged query. Raises `RradError` if more answers than `max_quarantined` are unusable, or
-    if fusion weights name a source that is not there, or cannot be fitted for want of judged dev queries."""
+    if fusion weights name a source that is not there, or cannot be fitted for want of judged dev queries, or if no
+    query has grades to learn from."""
     out = tables.Output("label", cfg, Labels, {"input": cfg.input})
     if out.finished:
         return out.uri
     source = tables.read_manifest(cfg.input, "label")
+    if cfg.targets == "grades":
+        return _grades(cfg, out)
     kind = Judgment if source["stage"] == "judge" else Candidates
     weights, quality = _weights(cfg, kind)
     answers = LabelQuality()
@@ -45,6 +50,33 @@ def run(cfg: LabelConfig) -> str:
         gate=source.get("gate", {}),
         **tables.simulated(cfg.input, "label"),
     )
+
+
+def _grades(cfg: LabelConfig, out: tables.Output) -> str:
+    """Labels by the collection's judgments (DisRanker's rank fine-tuning). Dev and test queries stay, whole; others
+    without two grades to compare are passed over and counted, not set aside: nothing is wrong with them."""
+    found: Counter[str] = Counter()
+    for name in tables.part_names(cfg.input, "label"):
+        labelled = []
+        for row in tables.read_part(cfg.input, name, Candidates, "label"):
+            measured = row["split"] in ("dev", "test")
+            graded = teacher.graded(row, measured or cfg.unjudged == "negative")
+            if measured or len(set(graded["targets"])) > 1:
+                labelled.append(graded)
+                found["learnt from"] += not measured
+            else:
+                found["no preference" if row["judged_ids"] else "no judgment"] += 1
+        out.write_part(name, labelled)
+        found["rows"] += len(labelled)
+    over = {reason: found[reason] for reason in ("no judgment", "no preference")}
+    told = ", ".join(f"{count:,} with {reason}" for reason, count in over.items())
+    print(f"[label] targets = judged grades of {found['rows']:,} queries; passed over: {told}", flush=True)
+    if not found["learnt from"]:
+        remedy = (
+            "give retrieve qrels of two grades, or set unjudged=negative where only relevant documents are judged"
+        )
+        raise RradError("label", cfg.input, f"no query to learn from; passed over: {told}", remedy)
+    return out.commit(rows=found["rows"], passed_over=over, model="", weights={})
 
 
 def _weights(cfg: LabelConfig, kind: type) -> tuple[dict[str, float], dict[str, Any]]:

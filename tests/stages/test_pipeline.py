@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,7 +27,7 @@ from rrad_ray.stages import evaluate, label, prerank, retrieve, select
 from tests.commands import ROOT, RRAD
 from tests.heads import Head, free_port
 
-from .conftest import rrad
+from .conftest import row_of, rrad, table_of
 
 SMALL = [
     "train=0",
@@ -264,6 +265,34 @@ def test_candidates_that_no_judge_has_seen_are_labelled_by_their_sources_alone(s
     assert set(tables.read_manifest(fitted)["weights"]) <= {"bm25", "dense"}
     with pytest.raises(RradError, match=r"weights.judge: no such source; choose from bm25, dense"):
         label.run(LabelConfig(input=short, output=f"{tmp_path}/none", weights={"judge": 1.0}))
+
+
+def judged(number: int, split: str, grades: dict[str, int]) -> dict[str, Any]:
+    """A query of three candidates, `N-0` the first stage's best, and its judgments."""
+    row = row_of(str(number), ["one", "two", "three"])
+    return {**row, "split": split, "judged_ids": list(grades), "judged_grades": list(grades.values())}
+
+
+def test_judged_grades_become_the_labels_of_a_teacher_of_ones_own(tmp_path: Path) -> None:
+    rows = [
+        judged(0, "train", {"0-2": 3, "0-0": 1, "elsewhere": 2}),
+        judged(1, "train", {"1-1": 1}),
+        judged(2, "unlabelled", {}),
+        judged(3, "dev", {"3-1": 1}),
+    ]
+    candidates = table_of(tmp_path / "candidates", rows)
+    cfg = LabelConfig(input=candidates, output=f"{tmp_path}/labels", targets="grades")
+    first, dev = tables.read(label.run(cfg), Labels)
+    assert (first["doc_ids"], first["texts"], first["targets"]) == (["0-0", "0-2"], ["one", "three"], [1.0, 3.0])
+    assert (first["scores"], first["source_scores"], first["missing"]) == ([0.0, -2.0], [[0.0, -2.0]], [False, False])
+    assert (dev["query_id"], dev["targets"], dev["missing"]) == ("3", [0.0, 1.0, 0.0], [True, False, True])
+    assert tables.read_manifest(cfg.output)["passed_over"] == {"no judgment": 1, "no preference": 1}
+
+    whole = label.run(LabelConfig(candidates, f"{tmp_path}/whole", targets="grades", unjudged="negative"))
+    assert [row["targets"] for row in tables.read(whole, Labels)] == [[1, 0, 3], [0, 1, 0], [0, 1, 0]]
+
+    with pytest.raises(RradError, match=r"no query to learn from.*1 with no judgment.*set unjudged=negative"):
+        label.run(LabelConfig(table_of(tmp_path / "few", rows[1:]), f"{tmp_path}/none", targets="grades"))
 
 
 def test_a_run_of_ones_own_is_taken_as_it_is_and_a_query_without_candidates_set_aside(
