@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup demo demo-full serve test lint lock clean
+.PHONY: setup demo demo-full serve test test-slow lint lock clean
 .DEFAULT_GOAL := setup
 
 # torch first, by itself and with its dependencies; then everything else exactly as locked (see CONTRIBUTING.md).
@@ -27,8 +27,13 @@ demo-full: $(READY) ## the same with more labels and steps, at most an hour on 2
 serve: $(READY) ## the demo's winner on http://127.0.0.1:8000, until Ctrl-C
 	$(BIN)/rrad serve configs/serve.yaml input=runs/demo/winner
 
-test: $(READY) ## every test, two files at a time
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=25
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=25
+
+test: $(READY) ## the tests, two files at a time, within 15 minutes on 2 cores; all but those of test-slow
+	$(PYTEST) -m "not slow"
+
+test-slow: $(READY) ## engines that die, clusters that grow and lose their head: some minutes more
+	$(PYTEST) -m slow
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .

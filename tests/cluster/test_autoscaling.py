@@ -17,6 +17,7 @@ from tests.commands import SMALL_ENGINE
 
 from .conftest import Autoscaling
 
+pytestmark = pytest.mark.slow
 QUERIES, SHARD = 120, 8
 CUT, LONG = 40, 80  # of these one has a document, the other a query that does not fit the model
 ARGUMENTS = [

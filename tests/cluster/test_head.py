@@ -10,12 +10,14 @@ from pathlib import Path
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from rrad_ray import tables
 from rrad_ray.rows import Judgment
 from tests.commands import ROOT, RRAD
 from tests.heads import MARK, Head, started
 
+pytestmark = pytest.mark.slow
 QUERIES = 3_000
 
 

@@ -121,6 +121,7 @@ def poisoned(tmp_path_factory: pytest.TempPathFactory) -> str:
     return judge.run(cfg)
 
 
+@pytest.mark.slow
 def test_a_prompt_that_kills_its_engine_is_set_aside_and_every_other_query_is_answered(poisoned: str) -> None:
     answered = [row["query_id"] for row in tables.read(poisoned, Judgment)]
     assert answered == [f"q{number}" for number in range(12) if number != 7]
@@ -128,6 +129,7 @@ def test_a_prompt_that_kills_its_engine_is_set_aside_and_every_other_query_is_an
     assert (bad["id"], "2 engines died" in bad["reason"]) == ("q7", True)
 
 
+@pytest.mark.slow
 def test_repeats_in_a_grammar_are_all_readable_and_explained_by_the_place_they_give(
     poisoned: str, tmp_path: Path
 ) -> None:
