@@ -6,8 +6,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
-import os
-import subprocess
 import sys
 from typing import Any
 
@@ -17,7 +15,6 @@ from rrad_ray import models, plan, prompts, settings, tables
 from rrad_ray.config import JudgeConfig, PrerankConfig, RetrieveConfig
 from rrad_ray.rows import Candidates, Judgment
 from rrad_ray.stages import engines, judge, prerank, retrieve
-from tests.commands import ROOT
 
 CANDIDATES, WINDOW, STEP = 100, 20, 10
 TOP, BOTTOM = 10, 5
@@ -94,11 +91,7 @@ def _rankllm(cfg: JudgeConfig, scratch: str) -> dict[str, Any]:
     with open(place, "w", encoding="utf-8") as file:
         json.dump(work, file)
     command = [sys.executable, "-m", "benchmarks.rankllm_slides", place]
-    environment = {**os.environ, **cfg.engine_env, "VLLM_LOGGING_LEVEL": "ERROR"}
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(done.stdout[-2000:] + done.stderr[-4000:])
-    figures = json.loads(done.stdout.rpartition(PREFIX)[2])
+    figures = harness.figures_of(command, PREFIX, {**cfg.engine_env, "VLLM_LOGGING_LEVEL": "ERROR"})
     queries = figures["queries"]
     return {
         "way": "sliding window, RankLLM's own code",

@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -107,11 +106,8 @@ def _plain(
     with open(place, "w", encoding="utf-8") as file:
         json.dump(work, file)
     threads = {"OMP_NUM_THREADS": str(int(cfg.worker["CPU"])), "OMP_WAIT_POLICY": "PASSIVE"}
-    environment = {**os.environ, **cfg.engine_env, **threads, "VLLM_LOGGING_LEVEL": "ERROR"}
-    done = subprocess.run([sys.executable, "-c", PLAIN, place], env=environment, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(done.stdout[-2000:] + done.stderr[-4000:])
-    tokens, seconds = json.loads(done.stdout.rpartition("TOOK ")[2])
+    environment = {**cfg.engine_env, **threads, "VLLM_LOGGING_LEVEL": "ERROR"}
+    tokens, seconds = harness.figures_of([sys.executable, "-c", PLAIN, place], "TOOK ", environment)
     return tokens, seconds
 
 

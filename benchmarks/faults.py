@@ -6,7 +6,6 @@ import contextlib
 import os
 import random
 import subprocess
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -17,7 +16,6 @@ import psutil
 from benchmarks import harness
 from rrad_ray import tables
 from rrad_ray.rows import Judgment
-from tests.commands import ROOT, RRAD
 from tests.unreliable import unreliable
 
 FAILS, STALLS, STALL_S = 0.05, 0.01, 30.0
@@ -69,7 +67,8 @@ def _disk(scratch: str, queries: int) -> dict[str, Any]:
         with open(f"{place}/ballast", "wb") as file:
             file.write(b"x" * 1024 * (size - queries // 20))
         command = ["judge", *ECHO, f"input={scratch}/for-disk", f"output={place}/judgments"]
-        first, said = _run(command)
+        first, lines = harness.run(command, lambda process: None)
+        said = "".join(lines)
         if first == 0 or "no space left" not in said:
             raise SystemExit(f"the disk did not fill: {said[-2000:]}")
         kept = len(tables.part_names(f"{place}/judgments"))
@@ -95,28 +94,13 @@ def _row(what: str, output: str, queries: int, runs: int) -> dict[str, Any]:
 # ---- runs ---------------------------------------------------------------------------------------------------
 
 
-def _run(arguments: list[str], meanwhile: Callable[[psutil.Process], None] = lambda process: None) -> tuple[int, str]:
-    process = subprocess.Popen(
-        [*RRAD, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    said: list[str] = []
-    reader = threading.Thread(target=lambda: said.extend(process.stdout or ()), daemon=True)
-    reader.start()
-    while process.poll() is None:
-        meanwhile(psutil.Process(process.pid))
-        time.sleep(0.2)
-    reader.join(5)
-    print("".join(said[-2:]), end="", flush=True)
-    return process.returncode, "".join(said)
-
-
 def _until_done(command: list[str], meanwhile: Callable[[psutil.Process], None] = lambda process: None) -> int:
     """The same command until it ends well, as a user or a job's retry would; how many times that was."""
     for attempt in range(1, 6):
-        code, said = _run(command, meanwhile)
+        code, said = harness.run(command, meanwhile)
         if code == 0:
             return attempt
-    raise SystemExit(f"it never ended well: {said[-3000:]}")
+    raise SystemExit(f"it never ended well: {''.join(said[-40:])}")
 
 
 _next_kill = [0.0]

@@ -6,10 +6,10 @@ import contextlib
 import json
 import os
 import platform
-import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,8 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rrad_ray import tables
-from tests.commands import ROOT
-from tests.heads import free_port
+from tests.commands import ROOT, RRAD
+from tests.heads import free_port, listens
 
 PER_FILE = 10_000
 WORDS = ["how", "to", "sort", "merge", "join", "count", "filter", "group", "the", "rows", "of", "a", "large", "table"]
@@ -82,16 +82,30 @@ def machine() -> dict[str, Any]:
     }
 
 
-def wait_for(port: int, timeout_s: float = 30) -> None:
-    """Until something listens on a port of this machine."""
-    end = time.monotonic() + timeout_s
-    while time.monotonic() < end:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except OSError:
-            time.sleep(0.1)
-    raise SystemExit(f"nothing listens on port {port}")
+def run(
+    arguments: Sequence[str], meanwhile: Callable[[psutil.Process], None], every_s: float = 0.2
+) -> tuple[int, list[str]]:
+    """Runs `rrad ARGS` in a process of its own, `meanwhile` again and again beside it; exit code and lines said."""
+    process = subprocess.Popen(
+        [*RRAD, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    said: list[str] = []
+    reader = threading.Thread(target=lambda: said.extend(process.stdout or ()), daemon=True)
+    reader.start()
+    while process.poll() is None:
+        meanwhile(psutil.Process(process.pid))
+        time.sleep(every_s)
+    reader.join(5)
+    print("".join(said[-3:]), end="", flush=True)
+    return process.returncode, said
+
+
+def figures_of(command: Sequence[str], prefix: str, env: Mapping[str, str]) -> Any:
+    """What a peer's own process writes as JSON behind `prefix`, the last thing it says."""
+    done = subprocess.run(command, env={**os.environ, **env}, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stdout[-2000:] + done.stderr[-4000:])
+    return json.loads(done.stdout.rpartition(prefix)[2])
 
 
 @contextlib.contextmanager
@@ -109,7 +123,8 @@ def s3() -> Iterator[tuple[str, int]]:
         "AWS_DEFAULT_REGION": "us-east-1",
     }
     try:
-        wait_for(port)
+        if not listens(port, 30):
+            raise SystemExit(f"the S3 server does not listen on port {port}")
         bucket = f"b{uuid.uuid4().hex}"
         boto3.client("s3").create_bucket(Bucket=bucket)
         yield f"s3://{bucket}", port

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
-import threading
 import time
 from typing import Any
 
@@ -12,7 +10,6 @@ import psutil
 
 from benchmarks import harness
 from rrad_ray import tables
-from tests.commands import ROOT, RRAD
 
 DOCUMENTS = 20
 
@@ -55,27 +52,21 @@ def _through(place: str, kind: str, queries: int) -> dict[str, Any]:
 def _run(arguments: list[str]) -> tuple[float, float]:
     """Seconds, and the peak of what all the command's processes held at once, shared pages counted once, in GiB."""
     began = time.monotonic()
-    process = subprocess.Popen(
-        [*RRAD, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    said: list[str] = []
-    reader = threading.Thread(target=lambda: said.extend(process.stdout or ()), daemon=True)
-    reader.start()
     peak = 0
-    while process.poll() is None:
-        peak = max(peak, _held(process.pid))
-        time.sleep(1)
-    reader.join(5)
-    print("".join(said[-3:]), end="", flush=True)
-    if process.returncode:
+
+    def look(process: psutil.Process) -> None:
+        nonlocal peak
+        peak = max(peak, _held(process))
+
+    code, said = harness.run(arguments, look, every_s=1)
+    if code:
         raise SystemExit("".join(said[-40:]))
     return time.monotonic() - began, peak / 2**30
 
 
-def _held(pid: int) -> int:
+def _held(process: psutil.Process) -> int:
     held = 0
     with contextlib.suppress(psutil.Error):
-        process = psutil.Process(pid)
         for one in (process, *process.children(recursive=True)):
             with contextlib.suppress(psutil.Error):
                 held += one.memory_full_info().pss

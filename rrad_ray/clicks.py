@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -71,7 +70,7 @@ def _opened(uri: str) -> tuple[Callable[[Any], Row], Iterator[tuple[int, Any]]]:
         return dict, enumerate(_parquet(uri), 1)
     found = formats.lines(uri, READABLE, STAGE)
     if uri.removesuffix(".gz").endswith(".jsonl"):
-        return _json, found
+        return formats.json_row, found
     return _tsv, (item for item in found if item[0] > 1 or not HEADER.match(item[1]))
 
 
@@ -91,17 +90,6 @@ def _parquet(uri: str) -> Iterator[Row]:
         raise RradError(STAGE, uri, "no such file", READABLE) from error
     except Exception as error:
         raise tables.guard(STAGE, uri, error) from error
-
-
-def _json(line: bytes) -> Row:
-    try:
-        row = json.loads(line.decode("utf-8-sig"))
-        json.dumps(row, ensure_ascii=False).encode()  # a lone surrogate passes as JSON, and no tokenizer takes it
-    except (ValueError, RecursionError) as error:
-        raise BadRow("malformed JSON", f"cannot be read ({error})") from error
-    if not isinstance(row, dict):
-        raise BadRow("malformed JSON", f"is no JSON object but {type(row).__name__}")
-    return row
 
 
 def _tsv(line: bytes) -> Row:

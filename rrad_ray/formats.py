@@ -117,8 +117,8 @@ def _read_texts(uri: str, rejected: list[tuple[str, str, str]]) -> dict[str, str
     return texts
 
 
-def _text_row(line: bytes, name: str) -> tuple[str, str]:
-    """The id and text of a JSON line; `BadRow` if it has none."""
+def json_row(line: bytes) -> dict[str, Any]:
+    """The object of a JSON line; `BadRow` if it is none that can be written again."""
     try:
         row = json.loads(line.decode("utf-8-sig"))
         json.dumps(row, ensure_ascii=False).encode()  # a lone surrogate passes as JSON, and fails when it is written
@@ -126,6 +126,12 @@ def _text_row(line: bytes, name: str) -> tuple[str, str]:
         raise BadRow("malformed JSON", f"cannot be read ({error})") from error
     if not isinstance(row, dict):
         raise BadRow("malformed JSON", f"is no JSON object but {type(row).__name__}")
+    return row
+
+
+def _text_row(line: bytes, name: str) -> tuple[str, str]:
+    """The id and text of a JSON line; `BadRow` if it has none."""
+    row = json_row(line)
     for key in ("_id", "text"):
         if key not in row:
             raise BadRow("missing field", f"has no field '{key}' (fields: {', '.join(row)})", _id(row))

@@ -49,7 +49,8 @@ def started(options: Sequence[str] = (), env: Mapping[str, str] | None = None, p
     with open(f"{folder}/said", "wb") as log:
         subprocess.Popen(command, env={**common, **(env or {})}, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
     try:
-        _wait_for(port, f"{folder}/said")
+        if not listens(port, 90):
+            pytest.fail(f"the head did not start: {Path(folder, 'said').read_text()[-2000:]}")
         yield Head(
             address,
             f"http://127.0.0.1:{dashboard}",
@@ -67,15 +68,16 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait_for(port: int, log: str) -> None:
-    end_at = time.monotonic() + 90
+def listens(port: int, timeout_s: float) -> bool:
+    """Waits until something listens on a port of this machine; whether it came to that."""
+    end_at = time.monotonic() + timeout_s
     while time.monotonic() < end_at:
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
-            return
+            return True
         except OSError:
-            time.sleep(0.5)
-    pytest.fail(f"the head did not start: {Path(log).read_text()[-2000:]}")
+            time.sleep(0.2)
+    return False
 
 
 def end(mark: str) -> None:

@@ -19,6 +19,21 @@ from rrad_ray.config import TrainConfig
 from rrad_ray.fit import Task, Worker, fit
 from rrad_ray.ranking import Data
 
+CFG = TrainConfig(
+    "in",
+    "out",
+    max_length=24,
+    docs_per_query=3,
+    top_docs=1,
+    queries_per_step=4,
+    epochs=100.0,
+    max_steps=12,
+    warmup_steps=2,
+    lr=5e-4,
+    head_lr=5e-3,
+    dtype="float32",
+    eval_steps=6,
+)
 TOPICS = [
     "sort a list",
     "open a file",

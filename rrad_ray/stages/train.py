@@ -7,7 +7,7 @@ import random
 from rrad_ray import losses, models, tables, teacher
 from rrad_ray.config import TrainConfig
 from rrad_ray.errors import RradError
-from rrad_ray.fit import Task, Worker, fit, steps_in_epoch
+from rrad_ray.fit import Worker, fit, steps_in_epoch
 from rrad_ray.ranking import Data, RankTask
 from rrad_ray.rows import Labels
 from rrad_ray.stages import trainer
@@ -30,13 +30,8 @@ def run(cfg: TrainConfig) -> str:
     except ValueError as error:
         raise RradError("train", cfg.input, str(error), "or train with fewer workers") from error
     print(f"[train] {cfg.kind} student from {cfg.model} on {rows:,} labelled queries", flush=True)
-    facts = trainer.run("train", cfg, _loop, source, task_of(cfg))
+    facts = trainer.run("train", cfg, _loop, source, RankTask)
     return out.commit(queries=rows, **facts)
-
-
-def task_of(cfg: TrainConfig) -> type[Task]:
-    """What is trained: it says which figure on dev makes a checkpoint the best."""
-    return RankTask
 
 
 def _loop(cfg: TrainConfig, source: str, worker: Worker) -> None:

@@ -18,26 +18,11 @@ from rrad_ray.config import TrainConfig
 from rrad_ray.fit import STATE, MasterAdamW, share_of_peak
 from rrad_ray.rankers import Ranker
 from rrad_ray.ranking import Data, RankTask, collate, dev_ndcg
+from tests import toys
 from tests.toys import ROWS, Listener, fitted, label
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-CFG = TrainConfig(
-    "in",
-    "out",
-    layers=2,
-    max_length=24,
-    docs_per_query=3,
-    top_docs=1,
-    queries_per_step=4,
-    epochs=100.0,
-    max_steps=12,
-    warmup_steps=2,
-    lr=5e-4,
-    head_lr=5e-3,
-    dtype="float32",
-    dropout=0.1,
-    eval_steps=6,
-)
+CFG = dataclasses.replace(toys.CFG, layers=2, dropout=0.1)
 
 
 def changed(**changes: Any) -> TrainConfig:

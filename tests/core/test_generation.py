@@ -22,23 +22,17 @@ from rrad_ray.config import GenerationConfig, TrainConfig
 from rrad_ray.generation import HEAD, Explainer, answers
 from rrad_ray.rankers import Ranker
 from rrad_ray.ranking import Data, RankTask
+from tests import toys
 from tests.toys import causal_lm, fitted, label
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-CFG = TrainConfig(
-    "in",
-    "out",
+CFG = dataclasses.replace(
+    toys.CFG,
     kind="decoder",
     max_length=64,
-    docs_per_query=3,
-    top_docs=1,
-    queries_per_step=4,
     epochs=1000.0,
     max_steps=4,
-    warmup_steps=2,
     lr=3e-3,
-    head_lr=5e-3,
-    dtype="float32",
     eval_steps=1000,
     losses={"ranknet": 1.0},
     generation=GenerationConfig(weight=0.5, max_tokens=24),

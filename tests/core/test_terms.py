@@ -32,6 +32,7 @@ from rrad_ray.fit import MasterAdamW
 from rrad_ray.rankers import Ranker
 from rrad_ray.ranking import RankTask
 from rrad_ray.terms import TermControl, matched, select
+from tests import toys
 from tests.toys import Listener, fitted, label
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -229,22 +230,7 @@ ARCHITECTURES = {
     "deberta-v2": (sentencepiece, DebertaV2Config, TINY | RELATIVE),
     "modernbert": (byte_level, ModernBertConfig, TINY),
 }
-CFG = TrainConfig(
-    "in",
-    "out",
-    max_length=24,
-    docs_per_query=3,
-    top_docs=1,
-    queries_per_step=4,
-    epochs=100.0,
-    max_steps=12,
-    warmup_steps=2,
-    lr=5e-4,
-    head_lr=5e-3,
-    dtype="float32",
-    eval_steps=6,
-    terms=TermsConfig(weight=0.5, pooling="attention"),
-)
+CFG = dataclasses.replace(toys.CFG, terms=TermsConfig(weight=0.5, pooling="attention"))
 
 
 ROWS = [label(number) | {"query": f"can this question {number}"} for number in range(16)]  # each text says "this can"

@@ -32,6 +32,7 @@ from rrad_ray.rows import Candidates
 from rrad_ray.stages import serve
 from rrad_ray.tables import Output
 from tests.commands import ROOT, RRAD
+from tests.heads import free_port
 
 QUERY = "how to open a file for writing"
 TEXTS = [
@@ -43,11 +44,6 @@ TEXTS = [
     "os.remove deletes a file",
 ]
 MAX_QUEUED = 24
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
