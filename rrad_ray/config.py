@@ -33,6 +33,16 @@ def _is_pool(workers: Any) -> bool:
     return set(workers) <= {"min", "max"} and workers.get("min", 0) == 0 and isinstance(high, int) and high >= 1
 
 
+def _team(workers: Any, key: str = "workers") -> tuple[int, int]:
+    """The fewest and the most of training workers, or of replicas: `4`, or `{min: 1, max: 4}`."""
+    low: Any = workers.get("min", 1) if isinstance(workers, dict) else workers
+    high: Any = workers.get("max") if isinstance(workers, dict) else workers
+    known = not isinstance(workers, dict) or set(workers) <= {"min", "max"}
+    ok = known and isinstance(low, int) and isinstance(high, int) and 1 <= low <= high
+    _require(ok, key, workers, "write a number from 1, or {min: 1, max: 4}")
+    return low, high
+
+
 @dataclass(frozen=True)
 class RetrieveConfig:
     """First stage: the nearest documents by BM25 and by a bi-encoder, or the user's own.
@@ -151,7 +161,8 @@ class JudgeConfig:
     """The LLM's labels: Ray Data x vLLM.
 
     `order`: a listwise answer, `repeats` of them. `likelihood`: log p(query | document). `score`: a fine-tuned
-    sequence-classification teacher's scores. `explain`: reads judgments, adds the reason for each document's place.
+    sequence-classification teacher's scores. `explain`: reads judgments, adds the reason for each document's place,
+    not for dev and test queries, on which nothing is trained.
     """
 
     # A killed run may go on with other ones: they say how labels are made, not which.
@@ -238,6 +249,9 @@ class LabelConfig:
     # `grades`: candidates that nobody judged are dropped, or take grade 0 (`negative`); dev and test stay whole.
     unjudged: str = "drop"
     weights: dict[str, float] = field(default_factory=dict)  # `judge` and source names; empty: fitted on dev
+    # What scores are made to z-scores over: each query's documents or, of a single source, the whole `table`, which
+    # keeps how relevant a query's documents are at all: what DisRanker's Point-MSE is to learn.
+    scale: str = "query"
     aggregate: str = "borda"  # how several orders of a query become one: `borda`, or `copeland`, the more robust
     missing: str = "negative"  # documents that an answer leaves out: hard negatives, or `append` as RankGPT does
     max_quarantined: float = 0.05
@@ -246,11 +260,14 @@ class LabelConfig:
     def __post_init__(self) -> None:
         _choose("targets", self.targets, ("teacher", "grades"))
         _choose("unjudged", self.unjudged, ("drop", "negative"))
+        _choose("scale", self.scale, ("query", "table"))
+        want = "sources differ in scale; name one, as in weights={judge: 1}"
+        _require(self.scale == "query" or len(self.weights) == 1, "scale", self.scale, want)
         _choose("aggregate", self.aggregate, answers.METHODS)
         _choose("missing", self.missing, answers.MISSING)
 
 
-EXPORTS = ("trec", "rankllm", "rankllm-train", "first", "rankgpt", "sentence-transformers")
+EXPORTS = ("trec", "rankllm", "rankllm-train", "first", "rankgpt", "sentence-transformers", "clicks")
 
 
 @dataclass(frozen=True)
@@ -259,7 +276,7 @@ class ExportConfig:
 
     `trec`: a run file. `rankllm`: requests, best first. `rankllm-train`, `first`: RankLLM's training conversations
     with numbers, or letters for its rank loss. `rankgpt`: passages and permutations. `sentence-transformers`:
-    listwise columns.
+    listwise columns. `clicks`: what `tune` reads; documents with a target above 0 stand in for clicked ones.
     """
 
     input: str  # labels
@@ -301,87 +318,146 @@ class GenerationConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """A student, distilled under Ray Train from labels."""
+class FitConfig:
+    """What the training loop (fit.py) and Ray Train read, whatever is trained. A step is one update."""
+
+    FREE: ClassVar[tuple[str, ...]] = ("max_failures", "track")  # how a run is made, not what it makes
 
     input: str
     output: str
-    kind: str = "encoder"  # RRA-BERT, a cross-encoder; `decoder`: RRA-GPT, a ranking layer on the last token
-    model: str = MINILM
-    layers: int = 0  # keep the first n layers; 0: all
-    max_length: int = 96  # tokens of query and document together
     splits: tuple[str, ...] = ("train", "unlabelled")
-    docs_per_query: int = 6  # documents of one query in a step
-    top_docs: int = 3  # of them, from the top by target; the rest at random
-    queries_per_step: int = 8  # of each worker
-    epochs: float = 3.0
+    layers: int = 0  # keep the first n layers; 0: all
+    # Of a causal LM or a decoder: 0 trains all weights; n, adapters of rank n by peft, and a ranking layer in full.
+    # Saved merged; `tune` keeps the adapters alone in `adapter/` too.
+    lora_rank: int = 0
+    epochs: float = 1.0
     max_steps: int = 0  # 0: what the epochs give
     max_seconds: float = 0.0  # 0: no limit; otherwise the schedule ends there, whatever the machine's speed
-    # Names of losses.LOSSES, each with its weight or with options: {margin: {weight: 1.0, tau: 0.5}, point_mse: 0.5}.
-    losses: dict[str, Any] = field(default_factory=lambda: {"soft_ranknet": 1.0})
-    target_scale: float = 2.0  # soft_ranknet, unless its options name one: sigmoid(target_scale * target difference)
-    terms: TermsConfig = field(default_factory=TermsConfig)  # of an encoder
-    generation: GenerationConfig = field(default_factory=GenerationConfig)  # of a decoder
     lr: float = 1e-4
-    head_lr: float = 1e-3
     weight_decay: float = 0.01
     warmup_steps: int = 30
     clip: float = 1.0
-    dropout: float = 0.0  # soft targets regularise enough; drawing masks costs a CPU more than half of its speed
-    # Share of the words of query and documents that a training step does not see. It keeps a student of few labels
-    # from learning them by heart, at no cost. Words stand between white space: Chinese or Japanese text stays whole.
-    word_dropout: float = 0.0
-    freeze_embeddings: bool = True
+    # A step's batch goes through the model in so many parts, whose gradients sum up to that of the whole batch: less
+    # memory, the same update. (Only nearly the same for the loss `lambda` with `k`, whose pairs the scores choose.)
+    accumulate: int = 1
+    dropout: float = 0.0
+    freeze_embeddings: bool = False
     dtype: str = "auto"  # bfloat16 where the hardware multiplies it; the optimizer keeps float32 either way
-    eval_steps: int = 100  # dev nDCG@10 and a checkpoint every so many steps
-    eval_queries: int = 60
-    workers: int = 1
+    eval_steps: int = 100  # figures on dev and a checkpoint every so many steps
+    patience: int = 0  # evaluations on dev in a row that are not better than the best before: then it ends; 0: never
+    workers: Any = 1  # or {min: 1, max: 4}: as many as the cluster has room for, and others when that changes
+    parallel: str = "ddp"  # every worker holds all weights; `fsdp`: weights and optimizer are cut over the workers
     average_every: int = 1  # 1: workers exchange gradients at every step; n: they average their weights every n steps
     # The student is the mean of its weights from this share of the training on, at a rate that does not fall
     # (stochastic weight averaging): less noise of single steps. 1: the last weights, at a rate that falls to 0.
     average_from: float = 1.0
     worker: dict[str, float] = field(default_factory=lambda: {"CPU": 1})
     max_failures: int = 2
+    track: tuple[str, ...] = ("tensorboard",)  # where curves go beside history.json: tensorboard, mlflow, wandb
+    max_quarantined: float = 0.05  # share of the rows that may be bad: a target that is no number, no click at all
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _choose("kind", self.kind, ("encoder", "decoder"))
         _choose("dtype", self.dtype, ("auto", "bfloat16", "float32"))
+        _choose("parallel", self.parallel, ("ddp", "fsdp"))
+        want = "adapters are merged into a whole model when it is saved: set parallel=ddp"
+        _require(self.parallel == "ddp" or not self.lora_rank, "lora_rank", self.lora_rank, want)
+        want = "workers that share one set of weights have nothing to average: set parallel=ddp or average_every=1"
+        _require(self.parallel == "ddp" or self.average_every == 1, "average_every", self.average_every, want)
+        for split in self.splits:
+            _choose("splits", split, SPLITS)
+        for tracker in self.track:
+            _choose("track", tracker, ("tensorboard", "mlflow", "wandb"))
+        _require(0 <= self.dropout < 1, "dropout", self.dropout, "must be in [0, 1)")
+        _require(0 <= self.average_from <= 1, "average_from", self.average_from, "must be in [0, 1]")
+        _require(self.lr > 0, "lr", self.lr, "must be positive")
+        _require(self.clip > 0, "clip", self.clip, "must be positive")
+        _require(self.epochs > 0, "epochs", self.epochs, "must be positive")
+        for key in ("layers", "lora_rank", "max_steps", "max_seconds", "weight_decay", "warmup_steps", "patience"):
+            _require(getattr(self, key) >= 0, key, getattr(self, key), "must not be negative")
+        _team(self.workers)
+        for key in ("accumulate", "eval_steps", "average_every"):
+            _require(getattr(self, key) >= 1, key, getattr(self, key), "must be at least 1")
+
+    @property
+    def team(self) -> tuple[int, int]:
+        """The fewest workers that train, and the most."""
+        return _team(self.workers)
+
+
+@dataclass(frozen=True)
+class TrainConfig(FitConfig):
+    """A student, distilled under Ray Train from labels."""
+
+    kind: str = "encoder"  # RRA-BERT, a cross-encoder; `decoder`: RRA-GPT, a ranking layer on the last token
+    model: str = MINILM
+    max_length: int = 96  # tokens of query and document together
+    docs_per_query: int = 6  # documents of one query in a step
+    top_docs: int = 3  # of them, from the top by target; the rest at random
+    queries_per_step: int = 8  # of each worker
+    pass_tokens: int = 0  # of a forward pass within a step, with padding; 0: 2048 on a CPU, 16384 on a GPU
+    shuffle_rows: int = 10_000  # that a worker holds: a set that is not larger is shuffled whole
+    epochs: float = 3.0
+    # Names of losses.LOSSES, each with its weight or with options: {margin: {weight: 1.0, tau: 0.5}, point_mse: 0.5}.
+    losses: dict[str, Any] = field(default_factory=lambda: {"soft_ranknet": 1.0})
+    target_scale: float = 2.0  # soft_ranknet, unless its options name one: sigmoid(target_scale * target difference)
+    # Targets before the losses see them: `none`, as they are; `query`, z-scores within each list; `global`, minus the
+    # mean and over the deviation of all targets. Losses of the order alone (ranknet without gap_power, margin,
+    # contrastive, listmle, p_listmle) learn the same from each; lambda and approx_ndcg want grades as they are; bce
+    # wants [0, 1]. point_mse, margin_mse, soft_ranknet and listnet read distances: `none` is right for what `label`
+    # fused (z-scores of the list already) and for grades, `query` for orders (they count up to the list's length) and
+    # for several teachers, `global` for one teacher's scores whose level means something. Mixed scales are an error.
+    normalize: str = "none"
+    terms: TermsConfig = field(default_factory=TermsConfig)  # of an encoder
+    generation: GenerationConfig = field(default_factory=GenerationConfig)  # of a decoder
+    head_lr: float = 1e-3
+    dropout: float = 0.0  # soft targets regularise enough; drawing masks costs a CPU more than half of its speed
+    # Share of the words of query and documents that a training step does not see. It keeps a student of few labels
+    # from learning them by heart, at no cost. Words stand between white space: Chinese or Japanese text stays whole.
+    word_dropout: float = 0.0
+    freeze_embeddings: bool = True
+    eval_queries: int = 60  # judged dev queries that are measured, by nDCG@10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _choose("kind", self.kind, ("encoder", "decoder"))
         _require(self.docs_per_query >= 2, "docs_per_query", self.docs_per_query, "a rank loss needs two documents")
         _require(0 <= self.top_docs <= self.docs_per_query, "top_docs", self.top_docs, "at most docs_per_query")
-        for key in ("dropout", "word_dropout"):
-            _require(0 <= getattr(self, key) < 1, key, getattr(self, key), "must be in [0, 1)")
-        _require(0 <= self.average_from <= 1, "average_from", self.average_from, "must be in [0, 1]")
-        for key in ("max_length", "queries_per_step", "eval_steps", "workers", "average_every"):
+        _require(0 <= self.word_dropout < 1, "word_dropout", self.word_dropout, "must be in [0, 1)")
+        for key in ("max_length", "queries_per_step", "shuffle_rows"):
             _require(getattr(self, key) >= 1, key, getattr(self, key), "must be at least 1")
+        want = "a step has only queries_per_step queries"
+        _require(self.accumulate <= self.queries_per_step, "accumulate", self.accumulate, want)
+        _require(self.pass_tokens >= 0, "pass_tokens", self.pass_tokens, "must not be negative")
         _require(bool(self.losses), "losses", self.losses, "weigh at least one loss, as in {ranknet: 1.0}")
         for name, given in self.losses.items():
             want = "write its weight, or options as in {weight: 1.0, tau: 0.5}"
             _require(isinstance(given, (int, float, dict)), f"losses.{name}", given, want)
+        _choose("normalize", self.normalize, ("none", "query", "global"))
+        want = "the loss bce takes targets in [0, 1], which normalised ones leave"
+        _require(self.normalize == "none" or "bce" not in self.losses, "normalize", self.normalize, want)
         _require(self.target_scale > 0, "target_scale", self.target_scale, "must be positive")
         for key, kind in (("terms", "encoder"), ("generation", "decoder")):
             weight = getattr(self, key).weight
             _require(not weight or self.kind == kind, f"{key}.weight", weight, f"only for kind={kind}")
+        _require(not self.lora_rank or self.kind == "decoder", "lora_rank", self.lora_rank, "only for kind=decoder")
 
 
 @dataclass(frozen=True)
-class TuneConfig:
+class TuneConfig(FitConfig):
     """A causal LM, fine-tuned under Ray Train on tokens that follow a prompt.
 
     `clicks`: DisRanker's continued pre-training; a query is the prompt, the title and summary of a document that was
     clicked for it the target. `order`: a listwise labeller; `judge`'s own prompt, and the order of the labels.
+    `input`: for `clicks`, a click log (clicks.py); for `order`, the output of label, of which `splits` are learnt.
     """
 
-    input: str  # `clicks`: a click log (clicks.py); `order`: the output of label
-    output: str
     task: str = "clicks"
     model: str = SMOLLM2
-    layers: int = 0  # keep the first n layers; 0: all
     max_length: int = 1024  # tokens of a sequence, which holds as many examples as fit, and so of an example
     sequences_per_step: int = 4  # of each worker
     min_clicks: int = 1  # `clicks`: learn from documents that were clicked so often
     held_out: float = 0.02  # `clicks`: share of the queries that perplexity is measured on and nothing is learnt from
-    splits: tuple[str, ...] = ("train", "unlabelled")  # `order`
     orders: int = 1  # `order`: how often a query is shown, each time with its documents shuffled anew
     doc_tokens: int = 96  # `order`: a document is cut as `judge` does it
     max_tokens: int = 128  # `order`: of the answer
@@ -389,44 +465,23 @@ class TuneConfig:
     missing: str = "omit"  # `order`: what the answer does with documents that the teacher left out: or `append`
     rank_weight: float = 0.0  # `order`: weight of FIRST's rank loss beside the token loss, which has 1
     eval_rows: int = 100  # held-out clicks, or judged dev queries, that are measured
-    lora_rank: int = 0  # train low-rank adapters by peft and save the model with them merged; 0: all weights
     gradient_checkpointing: bool = False  # less memory for a third more time
-    epochs: float = 1.0
-    max_steps: int = 0  # 0: what the epochs give
-    max_seconds: float = 0.0  # 0: no limit; otherwise the schedule ends there, whatever the machine's speed
     lr: float = 2e-5
-    weight_decay: float = 0.01
-    warmup_steps: int = 30
-    clip: float = 1.0
-    dropout: float = 0.0
-    freeze_embeddings: bool = False
-    dtype: str = "auto"  # as for `train`
-    eval_steps: int = 200  # figures on dev and a checkpoint every so many steps
-    workers: int = 1
-    average_every: int = 1  # as for `train`
-    average_from: float = 1.0
-    worker: dict[str, float] = field(default_factory=lambda: {"CPU": 1})
-    max_failures: int = 2
-    max_quarantined: float = 0.05  # `clicks`: share of the log's rows that may be bad
-    seed: int = 0
+    eval_steps: int = 200
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _choose("task", self.task, ("clicks", "order"))
         _choose("missing", self.missing, ("omit", "append"))
-        _choose("dtype", self.dtype, ("auto", "bfloat16", "float32"))
-        for split in self.splits:
-            _choose("splits", split, SPLITS)
         _require(0 <= self.held_out < 1, "held_out", self.held_out, "must be in [0, 1)")
-        _require(0 <= self.dropout < 1, "dropout", self.dropout, "must be in [0, 1)")
-        _require(0 <= self.average_from <= 1, "average_from", self.average_from, "must be in [0, 1]")
         for key in ("max_length", "sequences_per_step", "min_clicks", "orders", "doc_tokens", "max_tokens"):
             _require(getattr(self, key) >= 1, key, getattr(self, key), "must be at least 1")
-        for key in ("eval_steps", "workers", "average_every"):
-            _require(getattr(self, key) >= 1, key, getattr(self, key), "must be at least 1")
+        want = "a step has only sequences_per_step sequences"
+        _require(self.accumulate <= self.sequences_per_step, "accumulate", self.accumulate, want)
         room = self.task == "clicks" or self.max_tokens < self.max_length
         _require(room, "max_tokens", self.max_tokens, "the answer is part of max_length, with the prompt")
         _require(self.docs_per_query != 1, "docs_per_query", 1, "an order needs two documents, or 0 for all")
-        for key in ("docs_per_query", "eval_rows", "lora_rank", "rank_weight"):
+        for key in ("docs_per_query", "eval_rows", "rank_weight"):
             _require(getattr(self, key) >= 0, key, getattr(self, key), "must not be negative")
         want = "the rank loss reads one token of each document: say how many there are at most, 9 for most tokenizers"
         _require(not self.rank_weight or self.docs_per_query > 0, "docs_per_query", self.docs_per_query, want)
@@ -448,6 +503,8 @@ class EvaluateConfig:
     teacher: str = ""  # the teacher's model, to measure its latency; empty: no figure
     template: str = "question"
     doc_tokens: int = 96
+    runs: dict[str, str] = field(default_factory=dict)  # name -> TREC run file of these queries, measured beside
+    metrics: tuple[str, ...] = ()  # more of ir-measures, by name, as in [AP, R@100, "nDCG(gains={1:1,2:3})@5"]
     title: str = ""
     split: str = "test"
     dev: str = "dev"  # where fusion weights come from
@@ -475,6 +532,30 @@ class SelectConfig:
         _choose("metric", self.metric, ("nDCG@10", "MRR@10", "PNR"))
 
 
+WINNER = "winner"  # the model of `input`
+IDENTITY = "identity"  # the model that leaves the documents in the order of the request
+
+
+@dataclass(frozen=True)
+class OnlineConfig:
+    """An online test at the endpoint. What was shown and clicked lands below `events`; `experiment` reads it."""
+
+    events: str = ""  # local or s3://; empty: no test, and nothing is written
+    name: str = ""  # these three as in `ExperimentConfig`
+    variants: dict[str, float] = field(default_factory=dict)  # each a name in `models`, `winner` or `identity`
+    design: str = "ab"
+    journal: str = ""  # folder on the replica's own disk; empty: one for `events` below the temporary folder
+    flush_s: float = 30.0  # how long an event may wait there
+    max_events: int = 100_000  # that wait there while the store cannot be reached; then events get 503
+
+    def __post_init__(self) -> None:
+        if not self.events:
+            return
+        ExperimentConfig(self.events, "", self.name, self.variants, design=self.design)
+        _require(self.flush_s > 0, "online.flush_s", self.flush_s, "must be positive")
+        _require(self.max_events >= 1, "online.max_events", self.max_events, "must be at least 1")
+
+
 @dataclass(frozen=True)
 class ServeConfig:
     """The winner behind Ray Serve."""
@@ -482,24 +563,113 @@ class ServeConfig:
     input: str  # output of select or train, a checkpoint folder, or a hub id
     host: str = "127.0.0.1"
     port: int = 8000
-    replicas: int = 1
+    replicas: Any = 1  # or {min: 1, max: 8}: as many as keep `busy_at` requests in each
+    busy_at: int = 16
     max_documents: int = 1000  # of a request
     max_query_chars: int = 8000
+    max_document_chars: int = 200_000
     max_body_bytes: int = 16_000_000
-    batch_requests: int = 32  # requests that are scored together
-    batch_documents: int = 256  # documents that one scoring call may take from several requests
-    batch_wait_s: float = 0.005
+    batch_tokens: int = 16_384  # that one scoring call takes from the requests that wait
     max_queued: int = 128  # requests that wait in a replica; more get 503
-    timeout_s: float = 120.0  # a request that takes longer gets 408
+    timeout_s: float = 120.0  # a request whose scores are not there by then gets 504; its header may say less
+    models: dict[str, str] = field(default_factory=dict)  # others by name, each as `input`; a request names them
+    watch_s: float = 10.0  # how often to look for another winner in `input` and other keys in `api_keys`; 0: never
+    api_keys: str = ""  # a file of bearer keys, one a line; empty: everyone may ask
+    online: OnlineConfig = field(default_factory=OnlineConfig)
+    max_explained: int = 10  # documents that a request with `explain` may get back, each with its reason
+    reason_tokens: int = 64  # of a reason, at most
     worker: dict[str, float] = field(default_factory=lambda: {"CPU": 1})
     blocking: bool = True  # stay until Ctrl-C; false: send a query of `probe`, print the answer, stop
     probe: str = ""  # output of retrieve or prerank, from which a real query is taken
 
     def __post_init__(self) -> None:
         _require(1 <= self.port <= 65535, "port", self.port, "must be in 1..65535")
-        limits = ("max_documents", "max_query_chars", "max_body_bytes", "max_queued")
-        for key in ("replicas", "batch_requests", "batch_documents", *limits):
+        limits = ("max_documents", "max_query_chars", "max_document_chars", "max_body_bytes", "max_queued")
+        for key in ("busy_at", "batch_tokens", "max_explained", "reason_tokens", *limits):
             _require(getattr(self, key) >= 1, key, getattr(self, key), "must be at least 1")
-        _require(self.batch_wait_s >= 0, "batch_wait_s", self.batch_wait_s, "must not be negative")
+        _team(self.replicas, "replicas")
+        _require(self.watch_s >= 0, "watch_s", self.watch_s, "must not be negative")
+        taken = [name for name in (WINNER, IDENTITY) if name in self.models]
+        _require(not taken, "models", self.models, f"{' and '.join(taken)} have a meaning of their own")
+        known = (WINNER, IDENTITY, *self.models)
+        for variant in self.online.variants:
+            _choose("online.variants", variant, known)
         _require(self.timeout_s > 0, "timeout_s", self.timeout_s, "must be positive")
         _require(self.blocking or bool(self.probe), "probe", self.probe, "blocking=false takes a query from it")
+
+    @property
+    def team(self) -> tuple[int, int]:
+        """The fewest and the most replicas."""
+        return _team(self.replicas, "replicas")
+
+
+ONLINE_METRICS = ("page_ctr", "user_ctr", "ctr_at_k", "dwell", "reformulation")
+
+
+@dataclass(frozen=True)
+class ExpectConfig:
+    """What is known or hoped beforehand: how much traffic the test needs (`rrad plan`)."""
+
+    ctr: float = 0.3  # page CTR of the control
+    lift: float = 0.05  # the smallest relative lift worth finding; always-valid readings are sharpest about there
+    power: float = 0.8  # chance to find it
+    design_effect: float = 1.0  # a page's variance, with units that come back, over a coin's; the report measures it
+    preference: float = 0.55  # interleaved: share of the units with a preference that prefer the better variant
+
+    def __post_init__(self) -> None:
+        _require(0 < self.ctr < 1, "expect.ctr", self.ctr, "must be in (0, 1)")
+        _require(self.lift != 0, "expect.lift", self.lift, "no sample is large enough to find no lift")
+        _require(0 < self.ctr * (1 + self.lift) < 1, "expect.lift", self.lift, "the lifted CTR must be in (0, 1)")
+        _require(0 < self.power < 1, "expect.power", self.power, "must be in (0, 1)")
+        _require(0 < self.preference < 1 and self.preference != 0.5, "expect.preference", self.preference, "not 0.5")
+        _require(self.design_effect > 0, "expect.design_effect", self.design_effect, "must be positive")
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """The online test: who sees what (`experiment.assign`), and how what they did is read."""
+
+    input: str  # a folder with exposures/ and clicks/, each of Parquet files with the columns of rows.py
+    output: str
+    name: str  # who gets which variant hangs on it: another name, another and independent draw
+    variants: dict[str, float]  # name -> weight; a share is its weight's share
+    control: str = ""  # what the others are compared with; empty: the first variant
+    design: str = "ab"  # every unit sees one variant; `interleave`: every page mixes the two (team draft)
+    metric: str = "page_ctr"  # the one that decides, and that segments and looks are about
+    k: int = 5  # of CTR@k
+    reformulation_s: float = 300.0  # a query that a like one of the same unit follows within so many seconds
+    alpha: float = 0.05
+    mismatch_p: float = 0.001  # below it, shares of units that the weights do not explain are called so
+    looks: int = 20  # always-valid readings, evenly in time
+    min_units: int = 100  # of each variant, before a reading: the normal approximation wants them
+    expect: ExpectConfig = field(default_factory=ExpectConfig)
+    max_quarantined: float = 0.05
+
+    def __post_init__(self) -> None:
+        _require(bool(self.name), "name", self.name, "must not be empty")
+        _require(len(self.variants) >= 2, "variants", self.variants, "name at least two, as in {old: 1, new: 1}")
+        for variant, weight in self.variants.items():
+            _require(bool(variant), "variants", self.variants, "a variant needs a name")
+            _require(0 <= weight < float("inf"), f"variants.{variant}", weight, "must not be negative")
+        _require(sum(self.variants.values()) > 0, "variants", self.variants, "at least one weight must be positive")
+        _require(not self.control or self.control in self.variants, "control", self.control, "is no variant")
+        _choose("design", self.design, ("ab", "interleave"))
+        pair = self.design == "ab" or len(self.variants) == 2
+        _require(pair, "variants", self.variants, "design=interleave mixes exactly two")
+        _choose("metric", self.metric, ONLINE_METRICS)
+        for key in ("k", "looks"):
+            _require(getattr(self, key) >= 1, key, getattr(self, key), "must be at least 1")
+        _require(self.min_units >= 2, "min_units", self.min_units, "must be at least 2")
+        _require(self.reformulation_s > 0, "reformulation_s", self.reformulation_s, "must be positive")
+        for key in ("alpha", "mismatch_p"):
+            _require(0 < getattr(self, key) < 1, key, getattr(self, key), "must be in (0, 1)")
+
+    @property
+    def against(self) -> str:
+        """The control's name."""
+        return self.control or next(iter(self.variants))
+
+    @property
+    def treatments(self) -> list[str]:
+        """All variants but the control."""
+        return [variant for variant in self.variants if variant != self.against]

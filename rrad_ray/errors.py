@@ -13,6 +13,13 @@ class RradError(Exception):
         self.stage, self.place, self.found, self.remedy = stage, place, found, remedy
         super().__init__(f"{stage}: {place}: {found}; {remedy}")
 
+    @classmethod
+    def of(cls, stage: str, place: str, error: Exception, remedy: str) -> RradError:
+        """What a function that knows neither stage nor place has found, from its `ValueError`: `found; remedy`, or
+        `found` alone, to which the remedy given here belongs."""
+        found, _, own = str(error).partition("; ")
+        return cls(stage, place, found, own or remedy)
+
     def __reduce__(self) -> tuple[type[RradError], tuple[str, str, str, str]]:
         # Ray pickles exceptions between processes; Exception's own way would call __init__ with one argument.
         return type(self), (self.stage, self.place, self.found, self.remedy)

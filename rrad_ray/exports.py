@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from rrad_ray import formats, prompts, tables
 from rrad_ray.errors import RradError
+from rrad_ray.rows import Click
 
 Row = Mapping[str, Any]
 
@@ -85,6 +86,15 @@ def listwise(row: Row) -> dict[str, Any]:
     return {"query": row["query"], "documents": list(row["texts"]), "scores": [float(t) for t in row["targets"]]}
 
 
+def clicks(row: Row) -> Iterator[Click]:
+    """A stand-in for a click log: each document with a target above 0, of grades those judged relevant, as if it had
+    been clicked once. Its first line is the title, as `retrieve` joins title and text."""
+    for text, target in zip(row["texts"], row["targets"], strict=True):
+        if target > 0:
+            title, _, summary = text.strip().partition("\n")
+            yield Click(query=row["query"], title=title, summary=summary, clicks=1)
+
+
 # ---- files --------------------------------------------------------------------------------------------------
 
 
@@ -103,6 +113,8 @@ def write(rows: Iterator[Row], output: str, kind: str, stage: str) -> list[str]:
         name, texts = "labels.run", itertools.chain.from_iterable(map(trec, rows))
     elif kind == "rankllm":
         name, texts = "requests.jsonl", (_json(rankllm(row)) + "\n" for row in rows)
+    elif kind == "clicks":
+        name, texts = "clicks.jsonl", (_json(click) + "\n" for row in rows for click in clicks(row))
     else:
         letters = kind == "first"
         name, texts = "train.json", _listed(_json(conversation(row, letters)) for row in rows)

@@ -7,6 +7,7 @@ with and without it. At inference nothing is written, unless somebody asks (`Exp
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from rrad_ray.rankers import Encoded, Ranker, in_order
 RELEVANT = ("highly relevant", "relevant", "partly relevant")  # the first, second and last third of the ranked ones
 MISSING = "irrelevant"
 HEAD = "lm_head.pt"  # beside a checkpoint whose embeddings are not its output layer; other software does not read it
+WRITES = "writes_reasons"  # in the config of a checkpoint that has learnt it
 
 Project = Callable[[Tensor], Tensor]  # hidden states (T, D) to logits (T, V)
 
@@ -88,23 +90,30 @@ def projection(ranker: Ranker, head: nn.Module | None) -> Project:
 
 
 class Explainer:
-    """A decoder student that writes: to look at what it has learned, not to serve."""
+    """A decoder student that writes, one token after the other: far slower than a score, and only for who asks."""
 
     def __init__(self, ranker: Ranker, head: nn.Module | None = None) -> None:
         self.ranker, self.project = ranker, projection(ranker, head)
 
     @classmethod
     def load(cls, folder: str, *, device: str = "cpu", dtype: str = "auto") -> Explainer:
-        """A saved student. Raises `ValueError` for one that has no output layer."""
-        ranker, file = Ranker.load(folder, device=device, dtype=dtype), Path(folder) / HEAD
+        """A saved student. Raises `ValueError` for one that has not learnt to write."""
+        return cls.of(Ranker.load(folder, device=device, dtype=dtype), folder)
+
+    @classmethod
+    def of(cls, ranker: Ranker, folder: str) -> Explainer:
+        """The same of a student that is loaded already, from this folder; it may score in another thread."""
+        if not getattr(ranker.model.config, WRITES, False):
+            raise ValueError(f"{folder} cannot write; train a decoder with generation.weight above 0")
+        # Two threads cannot use one fast tokenizer.
+        ranker = Ranker(ranker.model, copy.deepcopy(ranker.tokenizer), ranker.max_length)
+        file = Path(folder) / HEAD
         if file.is_file():
             weights = torch.load(file, weights_only=True)
             size, width = weights["weight"].shape
             head = nn.Linear(width, size, bias="bias" in weights)
             head.load_state_dict(weights)
-            return cls(ranker, head.to(device=device, dtype=ranker.model.dtype))
-        if not hasattr(ranker.model, "score") or not ranker.model.config.tie_word_embeddings:
-            raise ValueError(f"{folder} cannot write; train a decoder with generation.weight above 0")
+            return cls(ranker, head.to(device=ranker.model.device, dtype=ranker.model.dtype))
         return cls(ranker)
 
     @torch.inference_mode()

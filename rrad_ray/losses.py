@@ -298,6 +298,27 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 }
 
 
+def size(name: str, given: Any, targets_BN: Tensor, mask_BN: Tensor) -> float:
+    """What a named loss, with its options as in `weighted`, is a mean over: how many documents, pairs or lists of the
+    batch; with `gap_power`, the weight of the pairs.
+
+    The losses of a batch's parts, weighed by their sizes, make the loss of the whole batch. `lambda` with `k` takes
+    fewer pairs than are counted here: those that the scores choose.
+    """
+    if name in ("bce", "point_mse"):
+        return float(mask_BN.sum())
+    if name in ("margin_mse", "soft_ranknet"):
+        return float(_both(mask_BN).triu(diagonal=1).sum())
+    if name == "listnet":
+        return float((mask_BN.sum(-1) > 1).sum())
+    _, targets_BN = _clean(targets_BN, targets_BN, mask_BN)
+    better_BNN = _better(targets_BN, mask_BN)
+    if name in ("lambda", "margin", "ranknet"):
+        power = given.get("gap_power", 0.0) if isinstance(given, Mapping) else 0.0
+        return float((_pairs(targets_BN)[better_BNN] ** power).sum())
+    return float(better_BNN.flatten(1).any(1).sum())
+
+
 def _part(name: str, given: Any, defaults: Mapping[str, float]) -> tuple[float, Loss]:
     """A loss's weight, and the loss with its options, from `1.0` or `{weight: 1.0, tau: 0.5}` over `defaults`."""
     if name not in LOSSES:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,28 @@ def paired_p(a: Sequence[float], b: Sequence[float], alternative: str = "two-sid
 
 
 # ---- fusion -------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Moments:
+    """Mean and standard deviation of numbers that come a list at a time and are not held."""
+
+    count: int = 0
+    mean: float = 0.0
+    squares: float = 0.0  # the sum of the squared distances from the mean
+
+    def add(self, values: Sequence[float]) -> None:
+        data = np.asarray(values, dtype=float)
+        if not len(data):
+            return
+        before, self.count = self.count, self.count + len(data)
+        gap = float(data.mean()) - self.mean  # Chan et al., 1979: two sets' means and squares are those of both
+        self.mean += gap * len(data) / self.count
+        self.squares += float(((data - data.mean()) ** 2).sum()) + gap**2 * before * len(data) / self.count
+
+    @property
+    def deviation(self) -> float:
+        return math.sqrt(self.squares / self.count) if self.count else 0.0
 
 
 def zscores(values: Sequence[float]) -> np.ndarray:

@@ -36,8 +36,8 @@ def slots(row: Row, cfg: JudgeConfig) -> int:
         return 0
     if cfg.task == "order":
         return cfg.repeats
-    if cfg.task == "explain" and teacher.verdict(row).rejected:
-        return 0  # nothing to give a reason for
+    if cfg.task == "explain" and (row["split"] in ("dev", "test") or teacher.verdict(row).rejected):
+        return 0  # a reason is a training target, and without a verdict there is nothing to give one for
     return len(row["doc_ids"])
 
 

@@ -58,7 +58,6 @@ PACKAGES = {
     "model_selection multiclass multioutput naive_bayes neighbors neural_network pipeline preprocessing "
     "random_projection semi_supervised svm tree utils utils.class_weight utils.extmath "
     "utils.graph utils.metaestimators utils.multiclass utils.random utils.sparsefuncs utils.validation",
-    "statsmodels": "api formula.api graphics.api stats.api tsa.api",
     "torch": "amp autograd autograd.functional autograd.profiler backends.cuda backends.cudnn cuda distributed "
     "distributions distributions.constraints distributions.kl distributions.transforms export fft func futures fx "
     "hub jit library linalg masked monitor mps multiprocessing nested nn nn.functional nn.init nn.modules "

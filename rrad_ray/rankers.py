@@ -24,10 +24,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from rrad_ray import prompts
+from rrad_ray import adapters, causal, first, prompts
 
 Encoded = list[dict[str, list[int]]]
-SCORE_TOKENS = 4096  # of a forward pass when scoring; padding included
 PAD = "<|pad|>"
 
 
@@ -45,10 +44,23 @@ def dtype_of(name: str, device: str = "cpu") -> torch.dtype:
     return best_dtype(device) if name == "auto" else getattr(torch, name)
 
 
+def score_tokens(device: str) -> int:
+    """Tokens of a forward pass when scoring, padding included: enough to keep the device busy."""
+    return 4096 if device == "cpu" else 65536
+
+
+def train_tokens(device: str) -> int:
+    """Tokens of a forward pass within a training step, which keeps what the backward pass needs."""
+    return 2048 if device == "cpu" else 16384
+
+
 def write_checkpoint(
     folder: str | Path, model: Any, tokenizer: Any, fine: Mapping[str, Tensor], dtype: torch.dtype
 ) -> None:
-    """A plain Hugging Face checkpoint folder. `fine`: finer copies of the model's parameters, by name."""
+    """A plain Hugging Face checkpoint folder; adapters are merged. `fine`: finer copies of the model's parameters, by
+    name."""
+    if adapters.attached(model):
+        model, fine = adapters.merged(model, fine), {}
     every = dict(model.named_parameters(remove_duplicate=False))
     tied = every.keys() - dict(model.named_parameters()).keys()  # written once; loading ties them again
     weights = {
@@ -63,6 +75,16 @@ def write_checkpoint(
     config.write_text(json.dumps(content, indent=2) + "\n")
 
 
+def check_tokenizer(tokenizer: Any, kind: str) -> None:
+    """Raises `ValueError` for a tokenizer with which a student cannot tell query and document apart, or a decoder
+    where the pair ends."""
+    if kind == "decoder":
+        causal.end_of(tokenizer)
+    elif not tokenizer.num_special_tokens_to_add(pair=True):
+        found = f"the tokenizer of {tokenizer.name_or_path or 'this model'} puts nothing between query and document"
+        raise ValueError(f"{found} ([SEP] or the like); choose an encoder whose tokenizer does, or kind=decoder")
+
+
 class Ranker(nn.Module):
     """A student: one score for a query and a document.
 
@@ -73,6 +95,7 @@ class Ranker(nn.Module):
     def __init__(self, model: Any, tokenizer: Any, max_length: int) -> None:
         super().__init__()
         self.model, self.tokenizer, self.max_length = model, tokenizer, max_length
+        first.only(model)
 
     # ---- making and keeping ----
 
@@ -85,12 +108,21 @@ class Ranker(nn.Module):
 
     @classmethod
     def encoder(cls, source: str, *, max_length: int, layers: int = 0) -> Ranker:
-        """A fresh encoder student on a pretrained encoder; a head of its own is drawn at random."""
+        """A fresh encoder student on a pretrained encoder; a head of its own is drawn at random.
+
+        Raises `ValueError` as `check_tokenizer`. Without a pad token it gets the one that its model names, or a new
+        one: batches need it, and attention hides it.
+        """
         tokenizer = AutoTokenizer.from_pretrained(source)
+        check_tokenizer(tokenizer, "encoder")
         options = {"num_hidden_layers": layers} if layers else {}
         model = AutoModelForSequenceClassification.from_pretrained(
             source, num_labels=1, dtype=torch.float32, **options
         )
+        if tokenizer.pad_token is None and model.config.pad_token_id is not None:
+            tokenizer.pad_token = tokenizer.convert_ids_to_tokens(model.config.pad_token_id)
+        elif tokenizer.pad_token is None:
+            _add_pad(model, tokenizer)
         return cls._prepare(model, tokenizer, max_length)
 
     @classmethod
@@ -99,16 +131,18 @@ class Ranker(nn.Module):
 
         DisRanker appends the end-of-sequence token and scores its state; RRA-GPT reads the last prompt token. Here
         the last prompt token *is* an end-of-sequence token. It must not double as padding, or libraries differ
-        about which token is the last one: the checkpoint gets a pad token of its own.
+        about which token is the last one: the checkpoint gets a pad token of its own. A decoder student, as the
+        source, has all this already. Raises `ValueError` for a tokenizer without an end-of-sequence token.
         """
         tokenizer = AutoTokenizer.from_pretrained(source)
+        check_tokenizer(tokenizer, "decoder")
         options = {"num_hidden_layers": layers} if layers else {}
         model = AutoModelForSequenceClassification.from_pretrained(
             source, num_labels=1, dtype=torch.float32, **options
         )
-        tokenizer.add_special_tokens({"pad_token": PAD})
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-        model.config.pad_token_id = tokenizer.pad_token_id
+        if tokenizer.pad_token == PAD:
+            return cls._prepare(model, tokenizer, max_length)
+        _add_pad(model, tokenizer)
         return cls._prepare(model, _with_pair_template(tokenizer), max_length)
 
     @classmethod
@@ -137,6 +171,18 @@ class Ranker(nn.Module):
         """What the model takes of each pair: token ids and their like."""
         return one_by_one(self.tokenize(queries, texts))
 
+    def cut(self, texts: Sequence[str], tokens: int) -> list[str]:
+        """Each text up to the end of its token number `tokens`."""
+        found = self.tokenizer(
+            list(texts),
+            add_special_tokens=False,
+            truncation=True,
+            max_length=tokens,
+            return_offsets_mapping=True,
+        )
+        ends = [offsets[-1][1] if offsets else 0 for offsets in found["offset_mapping"]]
+        return [text[:end] for text, end in zip(texts, ends, strict=True)]
+
     def passes(self, pairs: Encoded, tokens: int) -> Iterator[tuple[list[int], BatchEncoding]]:
         """Encoded pairs for the model, in passes of at most `tokens` padded tokens of like length, each with the
         places of its pairs."""
@@ -158,7 +204,7 @@ class Ranker(nn.Module):
         found = [(places, self.model(**chunk).logits[:, 0].float()) for places, chunk in self.passes(pairs, tokens)]
         return in_order(found)
 
-    def forward(self, pairs: Encoded, mask_BN: Tensor, tokens: int = SCORE_TOKENS) -> Tensor:
+    def forward(self, pairs: Encoded, mask_BN: Tensor, tokens: int) -> Tensor:
         """scores_BN (B queries x N slots) of the pairs that fill the true slots of `mask_BN`, row by row."""
         return spread(self.logits(pairs, tokens), mask_BN)
 
@@ -167,7 +213,7 @@ class Ranker(nn.Module):
         """Scores of (query, text) pairs, in input order; pairs of several queries may share a pass."""
         if not texts:
             return []
-        return self.logits(self.encode(queries, texts), SCORE_TOKENS).tolist()
+        return self.logits(self.encode(queries, texts), score_tokens(self.model.device.type)).tolist()
 
     def score(self, query: str, texts: Sequence[str]) -> list[float]:
         """Scores of one query's documents, in input order; evaluate and serve call this."""
@@ -189,6 +235,12 @@ def spread(values_P: Tensor, mask_BN: Tensor) -> Tensor:
     """Values in the true slots of a mask, row by row; 0 in the others."""
     mask_BN = mask_BN.to(values_P.device)
     return torch.zeros(mask_BN.shape, device=values_P.device).masked_scatter(mask_BN, values_P)
+
+
+def _add_pad(model: Any, tokenizer: Any) -> None:
+    tokenizer.add_special_tokens({"pad_token": PAD})
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    model.config.pad_token_id = tokenizer.pad_token_id
 
 
 def _with_pair_template(tokenizer: Any) -> Any:

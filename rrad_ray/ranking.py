@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,32 +13,39 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from rrad_ray import generation, losses, metrics
+from rrad_ray import adapters, first, generation, losses, metrics
 from rrad_ray.config import TrainConfig
 from rrad_ray.fit import Rows, Task, steps_in_epoch
-from rrad_ray.rankers import Ranker, in_order, one_by_one, spread
+from rrad_ray.rankers import Ranker, in_order, one_by_one, spread, train_tokens
+from rrad_ray.stream import Stream
 from rrad_ray.terms import TermControl, select, states_of
 
-PASS_TOKENS = 2048  # of one forward pass within a step; passes hold pairs of like length
+FLAT_BATCHES = 50  # in a row in which a student gives all documents of a list one score: then it has collapsed
+ONE_PASS = 10**9
 
 
 class Data:
     """Label rows as training batches: deterministic in seed, epoch and query."""
 
     def __init__(
-        self, rows: Sequence[Mapping[str, Any]], cfg: TrainConfig, rank: int = 0, world_size: int = 1
+        self, rows: Stream | Sequence[Mapping[str, Any]], cfg: TrainConfig, rank: int = 0, world_size: int = 1
     ) -> None:
-        self.rows, self.cfg, self.rank, self.world_size = rows, cfg, rank, world_size
+        self.rows = rows if isinstance(rows, Stream) else Stream.of(rows, cfg.seed)
+        self.cfg, self.rank, self.world_size = cfg, rank, world_size
         self.steps = steps_in_epoch(len(rows), cfg, world_size)
 
-    def __call__(self, epoch: int) -> Iterator[Rows]:
-        """The epoch's batches of this worker, `queries_per_step` rows each, every worker the same number."""
-        order = list(range(len(self.rows)))
-        random.Random(f"{self.cfg.seed}:{epoch}").shuffle(order)
-        size = self.cfg.queries_per_step
-        for step in range(self.steps):
-            first = (step * self.world_size + self.rank) * size
-            yield [self._sample(self.rows[index], epoch) for index in order[first : first + size]]
+    def __call__(self, epoch: int, first: int = 0) -> Iterator[Rows]:
+        """The epoch's batches of this worker from step `first` on, `queries_per_step` rows each, every worker the
+        same number."""
+        size, world_size = self.cfg.queries_per_step, self.world_size
+        end = self.steps * size * world_size
+
+        def mine(place: int) -> bool:
+            return place < end and place // size % world_size == self.rank
+
+        rows = self.rows(epoch, first * size * world_size, mine)
+        for _ in range(first, self.steps):
+            yield [self._sample(row, epoch) for row in itertools.islice(rows, size)]
 
     def _sample(self, row: Mapping[str, Any], epoch: int) -> Mapping[str, Any]:
         """`docs_per_query` documents of a row: `top_docs` of the best by target, the rest at random; all of them, and
@@ -78,11 +86,29 @@ def collate(rows: Rows) -> tuple[list[str], list[str], Tensor, Tensor]:
     return queries, [text for row in rows for text in row["texts"]], mask, targets
 
 
-def dev_ndcg(ranker: Ranker, rows: Sequence[Mapping[str, Any]]) -> float:
-    """Mean nDCG@10 of a ranker over judged rows."""
+def dev_scores(ranker: Ranker, rows: Sequence[Mapping[str, Any]]) -> list[list[float]]:
+    """A ranker's scores of each row's documents."""
     queries = [row["query"] for row in rows for _ in row["texts"]]
     scores = iter(ranker.score_pairs(queries, [text for row in rows for text in row["texts"]]))
-    return float(np.mean([metrics.row_ndcg(row, [next(scores) for _ in row["texts"]]) for row in rows]))
+    return [[next(scores) for _ in row["texts"]] for row in rows]
+
+
+def mean_ndcg(rows: Sequence[Mapping[str, Any]], scores: Sequence[Sequence[float]]) -> float:
+    """Mean nDCG@10 over judged rows."""
+    return float(np.mean([metrics.row_ndcg(row, some) for row, some in zip(rows, scores, strict=True)]))
+
+
+def flat(scores: Sequence[Sequence[float]], dtype: torch.dtype) -> bool:
+    """Whether no list has two documents whose scores differ by more than a model's rounding; not of lists of one."""
+    rounding = max(torch.finfo(dtype).eps, 1e-5)
+    apart = [(max(some) - min(some), max(map(abs, some))) for some in scores if len(some) > 1]
+    return bool(apart) and all(gap <= rounding * largest for gap, largest in apart)
+
+
+def collapse(score: float, where: str) -> FloatingPointError:
+    """What to tell of scores that are all alike: they would keep the first stage's order, and look well on dev."""
+    found = f"the student has collapsed: it gives all documents of a query one score ({score:.4g}) {where}"
+    return FloatingPointError(f"{found}; lower lr and head_lr, raise warmup_steps, or check the targets' scale")
 
 
 class RankTask(Task):
@@ -95,16 +121,25 @@ class RankTask(Task):
         """`head`: a decoder's output layer where that is not its embeddings (`generation.lm_head`)."""
         super().__init__()
         self.ranker, self.cfg, self.head = ranker, cfg, head
-        self.loss = losses.weighted(cfg.losses, target_scale=cfg.target_scale)
+        self.losses = {
+            name: losses.weighted({name: given}, target_scale=cfg.target_scale) for name, given in cfg.losses.items()
+        }
         self.terms = self._term_control() if cfg.terms.weight else None
+        self.flat = 0  # batches in a row without a difference within any list
         if head is not None:
             head.requires_grad_(not cfg.freeze_embeddings)
 
     @classmethod
     def fresh(cls, source: str, cfg: TrainConfig) -> RankTask:
-        """A student on a pretrained model."""
+        """A student on a pretrained model; what is drawn at random depends on the config's seed alone. Raises
+        `ValueError` for `lora_rank` without peft."""
         make = Ranker.encoder if cfg.kind == "encoder" else Ranker.decoder
-        ranker = make(source, max_length=cfg.max_length, layers=cfg.layers)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(cfg.seed)
+            ranker = make(source, max_length=cfg.max_length, layers=cfg.layers)
+            if cfg.lora_rank:
+                adapters.attach(ranker.model, cfg.lora_rank, head="score")
+        setattr(ranker.model.config, generation.WRITES, cfg.generation.weight > 0)
         return cls(ranker, cfg, generation.lm_head(source) if cfg.generation.weight else None)
 
     def _term_control(self) -> TermControl:
@@ -122,13 +157,22 @@ class RankTask(Task):
     def model(self) -> Any:
         return self.ranker.model
 
+    @property
+    def pass_tokens(self) -> int:
+        """Padded tokens of one forward pass within a step. Workers that share a sharded model must take as many
+        passes as each other."""
+        if self.cfg.parallel == "fsdp":
+            return ONE_PASS
+        return self.cfg.pass_tokens or train_tokens(self.model.device.type)
+
     def forward(self, rows: Rows) -> dict[str, Tensor]:
-        """`rank`: of the scores; `terms`: of the Term Control Layer's; `tokens`: of label and reason."""
+        """`rank`: of the scores; `terms`: of the Term Control Layer's; `tokens`: of label and reason. Where there are
+        several rank losses, `rank_margin_mse` and the like."""
         queries, texts, mask_BN, targets_BN = collate(rows)
         if self.terms is not None:
             plain_P, controlled_P = self._with_terms(self.terms, queries, texts)
-            controlled = self._loss(spread(controlled_P, mask_BN), targets_BN, mask_BN)
-            parts = {"terms": self.cfg.terms.weight * controlled}
+            controlled = self._ranked("terms", spread(controlled_P, mask_BN), targets_BN, mask_BN)
+            parts = {name: self.cfg.terms.weight * value for name, value in controlled.items()}
             scores_BN = spread(plain_P, mask_BN)
         elif self.cfg.generation.weight:
             scores_P, tokens = self._with_answers(queries, texts, [text for row in rows for text in row["answers"]])
@@ -136,11 +180,39 @@ class RankTask(Task):
             scores_BN = spread(scores_P, mask_BN)
         else:
             parts = {}
-            scores_BN = self.ranker(self.ranker.encode(queries, texts), mask_BN, PASS_TOKENS)
-        return {"rank": self._loss(scores_BN, targets_BN, mask_BN), **parts}
+            scores_BN = self.ranker(self.ranker.encode(queries, texts), mask_BN, self.pass_tokens)
+        self._watch([row[: len(one["texts"])] for row, one in zip(scores_BN.tolist(), rows, strict=True)])
+        return {**self._ranked("rank", scores_BN, targets_BN, mask_BN), **parts}
 
-    def _loss(self, scores_BN: Tensor, targets_BN: Tensor, mask_BN: Tensor) -> Tensor:
-        return self.loss(scores_BN, targets_BN.to(scores_BN.device), mask_BN.to(scores_BN.device))
+    def _watch(self, scores: Sequence[Sequence[float]]) -> None:
+        """Raises `FloatingPointError` after `FLAT_BATCHES` batches of lists of one score each."""
+        self.flat = self.flat + 1 if flat(scores, self.model.dtype) else 0
+        if self.flat >= FLAT_BATCHES:
+            raise collapse(scores[0][0], f"in the last {FLAT_BATCHES} batches")
+
+    def _ranked(self, kind: str, scores_BN: Tensor, targets_BN: Tensor, mask_BN: Tensor) -> dict[str, Tensor]:
+        """The config's rank losses."""
+        there = (scores_BN, targets_BN.to(scores_BN.device), mask_BN.to(scores_BN.device))
+        return {self._called(kind, name): loss(*there) for name, loss in self.losses.items()}
+
+    def _called(self, kind: str, name: str) -> str:
+        return kind if len(self.losses) == 1 else f"{kind}_{name}"
+
+    def sizes(self, rows: Rows) -> dict[str, float]:
+        """Documents, pairs or lists of each rank loss, and the tokens of label and reason."""
+        _, _, mask_BN, targets_BN = collate(rows)
+        kinds = ["rank"] if self.terms is None else ["rank", "terms"]
+        found = {
+            self._called(kind, name): losses.size(name, given, targets_BN, mask_BN)
+            for name, given in self.cfg.losses.items()
+            for kind in kinds
+        }
+        if self.cfg.generation.weight:
+            found["tokens"] = float(sum(map(len, self._written([text for row in rows for text in row["answers"]]))))
+        return found
+
+    def _written(self, answers: Sequence[str]) -> list[list[int]]:
+        return generation.encode(self.ranker.tokenizer, answers, self.cfg.generation.max_tokens)
 
     def _with_terms(self, layer: TermControl, queries: Sequence[str], texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """The plain score and the layer's of each pair, from one forward pass."""
@@ -150,8 +222,8 @@ class RankTask(Task):
             for query, text, encoding in zip(queries, texts, found.encodings or (), strict=True)
         ]
         plain, controlled = [], []
-        with states_of(self.model) as states:
-            for places, chunk in self.ranker.passes(one_by_one(found), PASS_TOKENS):
+        with first.whole(self.model), states_of(self.model) as states:
+            for places, chunk in self.ranker.passes(one_by_one(found), self.pass_tokens):
                 plain.append((places, self.model(**chunk).logits[:, 0].float()))
                 selected_PL = pad_sequence([chosen[place] for place in places], batch_first=True)
                 controlled.append((places, layer(states.pop(), selected_PL.to(self.model.device))))
@@ -161,13 +233,16 @@ class RankTask(Task):
         self, queries: Sequence[str], texts: Sequence[str], answers: Sequence[str]
     ) -> tuple[Tensor, Tensor]:
         """The score of each pair and the mean loss of its answer's tokens, from one forward pass."""
-        targets = generation.encode(self.ranker.tokenizer, answers, self.cfg.generation.max_tokens)
+        targets = self._written(answers)
         pairs, project = self.ranker.encode(queries, texts), generation.projection(self.ranker, self.head)
-        return generation.joint(self.ranker, project, pairs, targets, PASS_TOKENS)
+        return generation.joint(self.ranker, project, pairs, targets, self.pass_tokens)
 
     def measure(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-        """Mean nDCG@10 over judged rows."""
-        return {"dev_ndcg": dev_ndcg(self.ranker, rows)}
+        """Mean nDCG@10 over judged rows. Raises `FloatingPointError` if every list's scores are all alike."""
+        scores = dev_scores(self.ranker, rows)
+        if flat(scores, self.model.dtype):
+            raise collapse(scores[0][0], "on dev")
+        return {"dev_ndcg": mean_ndcg(rows, scores)}
 
     def save(self, folder: Path, exact: Mapping[str, Tensor]) -> None:
         """The ranker's plain checkpoint, without the Term Control Layer; an output layer of its own in a file beside

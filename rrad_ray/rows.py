@@ -65,6 +65,19 @@ class Labels(Candidates):
     parse_status: list[str]
 
 
+class Lesson(TypedDict):
+    """What training reads of a `Labels` row."""
+
+    query_id: str
+    query: str
+    split: str
+    doc_ids: list[str]
+    texts: list[str]
+    targets: list[float]
+    missing: list[bool]
+    reasons: list[str]
+
+
 class Click(TypedDict):
     """A document that was clicked for a query, from the engine's log. `clicks`: how often, from 1."""
 
@@ -99,6 +112,35 @@ class Ranking(TypedDict):
     scores: list[float]
     ndcg_10: float
     mrr_10: float
+
+
+class Exposure(TypedDict):
+    """One page of results that the endpoint answered with. Times are seconds since 1970, UTC.
+
+    `unit`: who saw it, a user or session id. `teams`: of an interleaved page, the variant that added each document;
+    else empty, and `variant` says whose page it is.
+    """
+
+    request_id: str
+    experiment: str  # the config's `name`
+    unit: str
+    variant: str  # empty: interleaved
+    query: str
+    doc_ids: list[str]  # as shown, best first
+    teams: list[str]
+    time: float
+    model: str
+
+
+class ClickEvent(TypedDict):
+    """A click on a shown document. `event_id`: the sender's own, so that sending twice counts once."""
+
+    event_id: str
+    request_id: str
+    doc_id: str
+    position: int  # on the page, from 1
+    dwell_s: float  # seconds until the user came back; NaN: not known
+    time: float
 
 
 class Quarantined(TypedDict):

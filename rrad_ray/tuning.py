@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from rrad_ray import causal, labeller
+from rrad_ray import adapters, causal, labeller
 from rrad_ray.causal import Example
 from rrad_ray.config import TuneConfig
 from rrad_ray.fit import Rows, Task, Worker, largest
@@ -40,12 +39,12 @@ class Packs:
     def __init__(self, packs: Sequence[Pack], cfg: TuneConfig, steps: int) -> None:
         self.packs, self.cfg, self.steps = packs, cfg, steps
 
-    def __call__(self, epoch: int) -> Iterator[list[Pack]]:
-        """The epoch's batches, `sequences_per_step` sequences each."""
+    def __call__(self, epoch: int, first: int = 0) -> Iterator[list[Pack]]:
+        """The epoch's batches from step `first` on, `sequences_per_step` sequences each."""
         order = list(range(len(self.packs)))
         random.Random(f"{self.cfg.seed}:{epoch}").shuffle(order)
         size = self.cfg.sequences_per_step
-        for step in range(self.steps):
+        for step in range(first, self.steps):
             yield [self.packs[index] for index in order[step * size : (step + 1) * size]]
 
 
@@ -56,8 +55,7 @@ def check(source: str, cfg: TuneConfig) -> None:
         labeller.Lists(source, cfg)
     else:
         causal.end_of(AutoTokenizer.from_pretrained(source))
-    if cfg.lora_rank:
-        _peft(cfg.lora_rank)
+    adapters.check(cfg.lora_rank)
 
 
 def load(source: str, cfg: TuneConfig) -> Any:
@@ -70,23 +68,9 @@ def load(source: str, cfg: TuneConfig) -> Any:
     causal.check_apart(model)
     if cfg.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    return _with_adapters(model, cfg.lora_rank) if cfg.lora_rank else model
-
-
-def _with_adapters(model: Any, rank: int) -> Any:
-    """The model with low-rank adapters on every linear layer (LoRA, Hu et al., 2021); they alone are trained."""
-    peft = _peft(rank)
-    kind = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
-    return peft.get_peft_model(model, kind)
-
-
-def _peft(rank: int) -> Any:
-    try:
-        import peft
-    except ImportError as error:
-        found = f"lora_rank={rank} needs peft, which is not installed here"
-        raise ValueError(f"{found}; pip install peft, or train all weights with lora_rank=0") from error
-    return peft
+    if cfg.lora_rank:
+        adapters.attach(model, cfg.lora_rank)
+    return model
 
 
 class ClickTask(Task):
@@ -103,6 +87,11 @@ class ClickTask(Task):
     def pairs(self, rows: Rows) -> int:
         """Examples: each is a query with a document, or with a list of them."""
         return sum(map(len, rows))
+
+    def sizes(self, rows: Rows) -> dict[str, float]:
+        """Target tokens, and lists."""
+        examples = [one for pack in rows for one in pack]
+        return {"token": float(sum(len(one.ids) - one.start for one in examples)), "rank": float(len(examples))}
 
     def forward(self, rows: Rows) -> dict[str, Tensor]:
         """The token loss of a batch of packs: the mean over all their target tokens, whatever the example.
@@ -121,15 +110,12 @@ class ClickTask(Task):
         return {"dev_perplexity": math.exp(causal.mean_nll(self.model, rows, self.cfg.max_length))}
 
     def save(self, folder: Path, exact: Mapping[str, Tensor]) -> None:
-        """A plain causal LM's checkpoint, in the dtype of the one that it began from; adapters are merged into it."""
-        model = self.model
+        """A plain causal LM's checkpoint, in the dtype of the one that it began from; adapters are merged, and
+        kept beside it."""
         fine = {name.removeprefix("model."): weight for name, weight in exact.items()}
+        write_checkpoint(folder, self.model, self.tokenizer, fine, self.dtype)
         if self.cfg.lora_rank:
-            whole = copy.deepcopy(model).float().cpu()
-            whole.load_state_dict(fine, strict=False)
-            model = whole.merge_and_unload()
-            fine = dict(model.named_parameters())
-        write_checkpoint(folder, model, self.tokenizer, fine, self.dtype)
+            adapters.keep(self.model, fine, folder)
 
 
 class OrderTask(ClickTask):

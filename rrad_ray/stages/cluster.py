@@ -41,11 +41,17 @@ def start() -> None:
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
     ray.init(logging_level=logging.WARNING, log_to_driver=True, **options)
+    quiet_data()
+
+
+def quiet_data() -> ray.data.DataContext:
+    """Keeps this process's Ray Data off the terminal; its settings."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.issue_detectors_config.detectors = []
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+    return context
 
 
 def require(stage: str, worker: Mapping[str, float], workers: int = 1) -> None:

@@ -5,7 +5,7 @@ grades of the collection's own judgments."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from rrad_ray import metrics, tables, teacher
@@ -18,7 +18,7 @@ from rrad_ray.rows import Candidates, Judgment, Labels
 def run(cfg: LabelConfig) -> str:
     """Targets for every judged query. Raises `RradError` if more answers than `max_quarantined` are unusable, or
     if fusion weights name a source that is not there, or cannot be fitted for want of judged dev queries, or if no
-    query has grades to learn from."""
+    query has two documents that the targets tell apart."""
     out = tables.Output("label", cfg, Labels, {"input": cfg.input})
     if out.finished:
         return out.uri
@@ -27,12 +27,9 @@ def run(cfg: LabelConfig) -> str:
         return _grades(cfg, out)
     kind = Judgment if source["stage"] == "judge" else Candidates
     weights, quality = _weights(cfg, kind)
+    scale = _scale(cfg, kind)
     answers = LabelQuality()
-    rows = 0
-    for name in tables.part_names(cfg.input, "label"):
-        labelled = list(_labelled(cfg, name, kind, weights, out, answers))
-        out.write_part(name, labelled)
-        rows += len(labelled)
+    rows = _write(cfg, out, lambda name: _labelled(cfg, name, kind, weights, scale, out, answers))
     shown = ", ".join(f"{key} x {value:g}" for key, value in weights.items()) or "the LLM's order"
     found = answers.facts()
     figures = ", ".join(f"{key} {value:.3f}" for key, value in found.items() if isinstance(value, float))
@@ -45,11 +42,26 @@ def run(cfg: LabelConfig) -> str:
         answers=found["answers"],
         label_quality=found,
         weights=weights,
+        scale=scale,
         dev=quality,
         model=source["config"]["model"] if kind is Judgment else "",
         gate=source.get("gate", {}),
         **tables.simulated(cfg.input, "label"),
     )
+
+
+def _write(cfg: LabelConfig, out: tables.Output, labelled: Callable[[str], Iterator[dict[str, Any]]]) -> int:
+    """Writes the label rows of every part; how many. Raises `RradError` if no target tells two documents apart."""
+    rows = told_apart = 0
+    for name in tables.part_names(cfg.input, "label"):
+        some = list(labelled(name))
+        out.write_part(name, some)
+        rows += len(some)
+        told_apart += sum(len(set(row["targets"])) > 1 for row in some)
+    if rows and not told_apart:
+        found = f"all documents of a query have the same target, in each of {rows:,} queries"
+        raise RradError("label", cfg.input, found, "look at the judge's answers: there is nothing to learn from them")
+    return rows
 
 
 def _grades(cfg: LabelConfig, out: tables.Output) -> str:
@@ -102,8 +114,30 @@ def _weights(cfg: LabelConfig, kind: type) -> tuple[dict[str, float], dict[str, 
     return {name: weight for name, weight in quality["teacher_weights"].items() if weight}, quality
 
 
+def _scale(cfg: LabelConfig, kind: type) -> dict[str, Any]:
+    """What scores are made to z-scores by: a query's own mean and deviation, or those of all scores of the table."""
+    if cfg.scale == "query":
+        return {"over": "query"}
+    [name] = cfg.weights
+    moments = metrics.Moments()
+    for row in tables.read(cfg.input, kind, "label"):
+        verdict = teacher.verdict(row, cfg.aggregate, cfg.missing)
+        moments.add(teacher.with_judge(row, verdict)[name])
+    mean, deviation = moments.mean, moments.deviation
+    if not deviation > 1e-6 * max(abs(mean), 1.0):
+        found = f"all {moments.count:,} scores of '{name}' are about {mean:g} (standard deviation {deviation:.2g})"
+        raise RradError("label", cfg.input, found, "look at the teacher: it tells no document from another")
+    return {"over": "table", "mean": mean, "deviation": deviation}
+
+
 def _labelled(
-    cfg: LabelConfig, name: str, kind: type, weights: dict[str, float], out: tables.Output, answers: LabelQuality
+    cfg: LabelConfig,
+    name: str,
+    kind: type,
+    weights: dict[str, float],
+    scale: dict[str, Any],
+    out: tables.Output,
+    answers: LabelQuality,
 ) -> Iterator[dict[str, Any]]:
     """Label rows of one part; an answer that says nothing is set aside with its text."""
     for row in tables.read_part(cfg.input, name, kind, "label"):
@@ -114,7 +148,11 @@ def _labelled(
             out.quarantine(row["query_id"], found.statuses[0], "\n---\n".join(row["responses"]))
             continue
         targets = found.targets
-        if weights:
+        if scale["over"] == "table":
+            [source] = weights
+            scores = teacher.with_judge(row, found)[source]
+            targets = [(score - scale["mean"]) / scale["deviation"] for score in scores]
+        elif weights:
             # z-scored again: the targets' spread, which soft losses read, must not hang on the weights' sum
             targets = metrics.zscores(metrics.fuse(teacher.with_judge(row, found), weights)).tolist()
         yield {

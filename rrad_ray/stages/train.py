@@ -2,42 +2,82 @@
 
 from __future__ import annotations
 
-import random
+import dataclasses
+from functools import partial
 
-from rrad_ray import losses, models, tables, teacher
+from transformers import AutoTokenizer
+
+from rrad_ray import adapters, losses, models, tables, targets
 from rrad_ray.config import TrainConfig
 from rrad_ray.errors import RradError
 from rrad_ray.fit import Worker, fit, steps_in_epoch
+from rrad_ray.rankers import check_tokenizer
 from rrad_ray.ranking import Data, RankTask
-from rrad_ray.rows import Labels
-from rrad_ray.stages import trainer
+from rrad_ray.stages import feed, trainer
+from rrad_ray.stages.feed import Feed
+from rrad_ray.stream import Stream
 
 
 def run(cfg: TrainConfig) -> str:
-    """A checkpoint folder `model/`, the best on dev. Raises `RradError` for labels that do not fill a step, a loss
-    that is not a number, or a worker that keeps failing."""
+    """A checkpoint folder `model/`, the best on dev.
+
+    Raises `RradError` for labels that do not fill a step or whose targets are on mixed scales, a tokenizer that does
+    not serve, `lora_rank` without peft, a loss that is not a number, scores that are all one value, or a worker that
+    keeps failing.
+    """
     try:
         losses.weighted(cfg.losses)
+        adapters.check(cfg.lora_rank)
     except ValueError as error:
-        raise RradError("train", "config", str(error), "mend the config") from error
+        raise RradError.of("train", "config", error, "mend the config") from error
     out = tables.Output("train", cfg, None, {"input": cfg.input})
     if out.finished:
         return out.uri
     source = models.resolve(cfg.model, "train")
-    rows = sum(row["split"] in cfg.splits for row in tables.read(cfg.input, Labels, "train"))
+    tokenizer = AutoTokenizer.from_pretrained(source)
     try:
-        steps_in_epoch(rows, cfg, cfg.workers)
+        check_tokenizer(tokenizer, cfg.kind)
     except ValueError as error:
-        raise RradError("train", cfg.input, str(error), "or train with fewer workers") from error
-    print(f"[train] {cfg.kind} student from {cfg.model} on {rows:,} labelled queries", flush=True)
-    facts = trainer.run("train", cfg, _loop, source, RankTask)
-    return out.commit(queries=rows, **facts)
+        raise RradError.of("train", cfg.model, error, "choose another model") from error
+    survey, found = _survey(cfg, out)
+    print(f"[train] {cfg.kind} student from {cfg.model} on {survey.lists:,} labelled queries", flush=True)
+    facts = trainer.run("train", cfg, partial(_loop, found), source, RankTask)
+    return out.commit(queries=survey.lists, targets=survey.facts(), **facts)
 
 
-def _loop(cfg: TrainConfig, source: str, worker: Worker) -> None:
+def _survey(cfg: TrainConfig, out: tables.Output) -> tuple[targets.Survey, Feed]:
+    """What there is to learn from, and where it stands. Lists with a target that is no number are set aside; those
+    that carry no preference are passed over and counted: nothing is wrong with them."""
+    survey, seen = targets.Survey(cfg), 0
+
+    def useful(query_id: str, wanted: list[float]) -> bool:
+        nonlocal seen
+        seen += 1
+        why = survey.add(wanted)
+        if why.startswith("target"):
+            out.quarantine(query_id, why, str(wanted))
+        return not why
+
+    found = feed.look("train", tables.absolute(cfg.input), cfg.splits, cfg.eval_queries, cfg.seed, useful)
+    out.bear(seen, cfg.max_quarantined)
+    passed = ", ".join(f"{count:,} with {why}" for why, count in sorted(survey.over.items()))
+    if passed:
+        print(f"[train] lists passed over: {passed}", flush=True)
+    if not survey.lists:
+        said = f"no list to learn from in the splits {', '.join(cfg.splits)}" + (f": {passed}" if passed else "")
+        raise RradError("train", cfg.input, said, "label more queries, or name other splits")
+    try:
+        steps_in_epoch(survey.lists, cfg, cfg.team[1])
+        warning = survey.check()
+    except ValueError as error:
+        raise RradError.of("train", cfg.input, error, "mend the labels") from error
+    if warning:
+        print(f"[train] warning: {warning}", flush=True)
+    return survey, dataclasses.replace(found, prepare=survey.prepare())
+
+
+def _loop(found: Feed, cfg: TrainConfig, source: str, worker: Worker) -> None:
     """One training process."""
-    rows = list(tables.read(cfg.input, Labels, "train"))
-    data = Data([row for row in rows if row["split"] in cfg.splits], cfg, worker.rank, worker.world_size)
-    judged = teacher.judged(rows)
-    dev = random.Random(cfg.seed).sample(judged, min(len(judged), cfg.eval_queries))
-    fit(RankTask.fresh(source, cfg), data, data.steps, cfg, worker, dev)
+    rows = Stream(found.counts, found.read, seed=cfg.seed, shuffle_rows=cfg.shuffle_rows)
+    data = Data(rows, cfg, worker.rank, worker.world_size)
+    fit(RankTask.fresh(source, cfg), data, data.steps, cfg, worker, found.dev_rows())

@@ -16,7 +16,7 @@ from rrad_ray.config import TuneConfig
 from rrad_ray.errors import RradError
 from rrad_ray.fit import Task, Worker, fit
 from rrad_ray.rows import Click, Labels
-from rrad_ray.stages import trainer
+from rrad_ray.stages import feed, trainer
 
 EXAMPLES = "examples"  # the folder in which every worker says what it made of its share of the rows
 
@@ -34,7 +34,7 @@ def run(cfg: TuneConfig) -> str:
     try:
         tuning.check(source, cfg)
     except ValueError as error:
-        raise RradError("tune", cfg.model, str(error), "mend the config, or choose another model") from error
+        raise RradError.of("tune", cfg.model, error, "mend the config, or choose another model") from error
     rows = _count(cfg, out)
     print(f"[tune] {cfg.model} on {rows:,} {'clicks' if cfg.task == 'clicks' else 'labelled queries'}", flush=True)
     task: type[Task] = tuning.ClickTask if cfg.task == "clicks" else tuning.OrderTask
@@ -45,7 +45,7 @@ def run(cfg: TuneConfig) -> str:
 def _count(cfg: TuneConfig, out: tables.Output) -> int:
     """How many rows there are to learn from; bad ones are set aside, and too many stop the run before it trains."""
     if cfg.task == "order":
-        rows = sum(row["split"] in cfg.splits for row in tables.read(cfg.input, Labels, "tune"))
+        rows = sum(feed.look("tune", cfg.input, cfg.splits, cfg.eval_rows, cfg.seed).counts)
         remedy = f"label queries of the splits {', '.join(cfg.splits)}, or name other splits"
     else:
         seen = rows = 0
@@ -126,7 +126,7 @@ def _tell(cfg: TuneConfig, worker: Worker, examples: list[Example], packs: list[
     found = f"{made['examples']:,} examples, {made['cut']:,} cut, {sum(aside.values()):,} set aside {dict(aside)}"
     if worker.rank == 0:
         print(f"[tune] worker 1 of {worker.world_size}: {found}; sequences {full:.1%} full", flush=True)
-    content = json.dumps({**made, "set_aside": dict(aside)})
+    content = json.dumps({**made, "set_aside": dict(aside), "workers": worker.world_size})
     tables.write_text(tables.join(cfg.output, EXAMPLES, f"{worker.rank}.json"), content, "tune")
 
 
@@ -134,8 +134,10 @@ def _made(cfg: TuneConfig) -> dict[str, Any]:
     """What all workers made, together."""
     total: Counter[str] = Counter()
     aside: Counter[str] = Counter()
-    for rank in range(cfg.workers):
+    rank, workers = 0, 1
+    while rank < workers:  # as many as there were at the end
         made = json.loads(tables.read_text(tables.join(cfg.output, EXAMPLES, f"{rank}.json"), "tune"))
+        rank, workers = rank + 1, made.pop("workers")
         aside.update(made.pop("set_aside"))
         total.update(made)
     return {**total, "set_aside": dict(aside)}

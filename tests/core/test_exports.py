@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from rrad_ray import exports, tables
+from rrad_ray import clicks, exports, tables
 from rrad_ray.config import ExportConfig, LabelConfig
 from rrad_ray.errors import RradError
 from rrad_ray.formats import read_trec_run
@@ -111,6 +111,23 @@ def test_sentence_transformers_listwise_loss_takes_the_columns_as_they_stand(tmp
     loss = RankNetLoss(model)(columns, [torch.tensor(scores) for scores in table["scores"]])
     loss.backward()
     assert float(loss) > 0
+
+
+def test_judged_relevant_documents_stand_in_for_clicked_ones(tmp_path: Path) -> None:
+    """What `tune` reads is the text that `retrieve` joined, as title and summary again."""
+    row = {
+        "query": "sort a list",
+        "texts": [" sorted()\na new list ", "print()", "sort()"],
+        "targets": [1.0, 0.0, 2.0],
+    }
+    exports.write(iter([row]), str(tmp_path), "clicks", "export")
+    rejected: list[Any] = []
+    found = list(clicks.read_clicks(str(tmp_path), lambda *bad: rejected.append(bad)))
+    assert found == [
+        {"query": "sort a list", "title": "sorted()", "summary": "a new list", "clicks": 1},
+        {"query": "sort a list", "title": "sort()", "summary": "", "clicks": 1},
+    ]
+    assert rejected == []
 
 
 def test_labels_of_a_simulated_teacher_say_so_wherever_they_go(tmp_path: Path) -> None:

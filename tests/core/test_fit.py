@@ -17,7 +17,7 @@ from rrad_ray import models
 from rrad_ray.config import TrainConfig
 from rrad_ray.fit import STATE, MasterAdamW, share_of_peak
 from rrad_ray.rankers import Ranker
-from rrad_ray.ranking import Data, RankTask, collate, dev_ndcg
+from rrad_ray.ranking import Data, RankTask, collate, dev_scores, flat, mean_ndcg
 from tests import toys
 from tests.toys import ROWS, Listener, fitted, label
 
@@ -32,6 +32,10 @@ def changed(**changes: Any) -> TrainConfig:
 def encoder() -> Ranker:
     torch.manual_seed(7)
     return Ranker.encoder(models.resolve(models.BUNDLED[0]), max_length=CFG.max_length, layers=2)
+
+
+def dev_ndcg(ranker: Ranker, rows: list[dict[str, Any]]) -> float:
+    return mean_ndcg(rows, dev_scores(ranker, rows))
 
 
 def train(ranker: Ranker, cfg: TrainConfig, folder: Path | None = None, **more: Any) -> Listener:
@@ -98,7 +102,7 @@ def test_a_run_that_goes_on_from_a_checkpoint_ends_with_the_weights_of_an_undist
     assert [told["step"] for told in again.heard] == [12]
     moved = 0.0
     for name, weight in weights(tmp_path / "step-12").items():
-        assert (weight - end[name]).abs().max() < 1e-5, name
+        assert torch.equal(weight, end[name]), name
         moved = max(moved, float((weight - halfway[name]).abs().max()))
     assert moved > 1e-3  # the second half did change them
     assert again.heard[-1]["loss"] == pytest.approx(listener.heard[-1]["loss"], abs=1e-4)
@@ -161,6 +165,39 @@ def test_targets_that_are_no_numbers_stop_the_run_with_a_remedy() -> None:
         train(encoder(), CFG, rows=rows)
 
 
+def collapsed(ranker: Ranker) -> Ranker:
+    """One that gives every document the same score, whatever it reads."""
+    torch.nn.init.zeros_(ranker.model.classifier.weight)
+    torch.nn.init.constant_(ranker.model.classifier.bias, 0.25)
+    return ranker
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_scores_that_are_all_one_value_stop_the_run_at_the_next_look_at_dev(dtype: str) -> None:
+    frozen = {"lr": 1e-12, "head_lr": 1e-12, "warmup_steps": 0, "dtype": dtype}
+    says = r"collapsed: it gives all documents of a query one score \(0\.25\) on dev; lower lr and head_lr"
+    with pytest.raises(FloatingPointError, match=says):
+        train(collapsed(encoder()), changed(**frozen), dev=ROWS)
+    train(encoder(), changed(**frozen | {"max_steps": 2}), dev=ROWS)  # a head drawn at random is not that
+
+
+def test_without_dev_rows_a_collapse_shows_in_the_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rrad_ray.ranking.FLAT_BATCHES", 4)
+    frozen = {"lr": 1e-12, "head_lr": 1e-12, "warmup_steps": 0, "max_steps": 3}
+    train(collapsed(encoder()), changed(**frozen))
+    with pytest.raises(FloatingPointError, match=r"one score \(0\.25\) in the last 4 batches"):
+        train(collapsed(encoder()), changed(**frozen | {"max_steps": 4}))
+
+
+def test_scores_are_flat_when_no_list_has_a_difference_above_rounding() -> None:
+    assert flat([[2.0, 2.0], [5.0]], torch.float32)
+    assert flat([[3.0, 3.015625]], torch.bfloat16), "neighbours in bfloat16"
+    assert not flat([[3.0, 3.015625]], torch.float32)
+    assert not flat([[2.0, 2.0], [2.0, 1.0]], torch.bfloat16)
+    assert not flat([[2.0], [3.0]], torch.float32), "lists of one document say nothing"
+    assert not flat([[float("nan")] * 2], torch.float32), "that is another trouble"
+
+
 def test_training_stops_at_the_seconds_that_it_was_given() -> None:
     heard = train(encoder(), changed(max_steps=0, max_seconds=0.5)).heard
     assert heard[-1]["final"] == 1.0
@@ -212,7 +249,7 @@ def test_shards_are_disjoint_equally_long_and_cover_all_but_a_remainder(
 ) -> None:
     rows, cfg = [label(number) for number in range(count)], changed(queries_per_step=size)
     if count < size * world:
-        with pytest.raises(ValueError, match="label more queries or lower queries_per_step"):
+        with pytest.raises(ValueError, match="label more queries, lower queries_per_step"):
             Data(rows, cfg, 0, world)
         return
     shards = [ids(Data(rows, cfg, rank, world)(epoch)) for rank in range(world)]

@@ -289,9 +289,14 @@ def test_frozen_embeddings_freeze_the_output_layer_too(sources: dict[str, str]) 
     assert torch.equal(made.head.weight, before)
 
 
-def test_a_student_without_an_output_layer_says_how_to_get_one(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    Ranker.encoder(models.resolve(models.BUNDLED[0]), max_length=16, layers=1).save(tmp_path)
+@pytest.mark.parametrize("kind", ["encoder", "decoder"])
+def test_a_student_that_has_not_learnt_to_write_says_how_to_get_one(
+    sources: dict[str, str], tmp_path: Path, kind: str
+) -> None:
+    if kind == "encoder":
+        Ranker.encoder(models.resolve(models.BUNDLED[0]), max_length=16, layers=1).save(tmp_path)
+    else:
+        Ranker.decoder(sources["tied"], max_length=16).save(tmp_path)
     with pytest.raises(ValueError, match=r"cannot write; train a decoder with generation.weight above 0"):
         Explainer.load(str(tmp_path))
 

@@ -20,6 +20,7 @@ def row(texts: list[str], **changes: Any) -> dict[str, Any]:
     found: dict[str, Any] = {
         "query_id": "q1",
         "query": "add numbers",
+        "split": "unlabelled",
         "doc_ids": ids,
         "texts": texts,
         "task": "order",
@@ -92,6 +93,13 @@ def test_explain_asks_once_for_each_document_with_its_place_and_not_at_all_after
     assert all(part in asked[0] for part in ("first text", "left out"))
     assert all(part in asked[1] for part in ("second text", "ranked 1 of 2"))
     assert planned({**item, "responses": ["no idea"]}, task="explain") == []
+
+
+@pytest.mark.parametrize("split", ["dev", "test"])
+def test_no_reason_is_paid_for_where_nothing_is_trained(split: str) -> None:
+    item = row(["first text", "second text"], responses=["[2]"], shown=[[0, 1]], split=split)
+    assert planned(item, task="explain") == []
+    assert len(planned(item, task="order")) == 1
 
 
 def test_an_endpoint_gets_messages_with_documents_cut_by_words() -> None:

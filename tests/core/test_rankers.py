@@ -11,11 +11,20 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import CrossEncoder
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    ModernBertConfig,
+    ModernBertForSequenceClassification,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from rrad_ray import models, prompts
 from rrad_ray.errors import RradError
 from rrad_ray.rankers import PAD, BiEncoder, LikelihoodRanker, Ranker
+from tests.toys import causal_lm
 
 MINILM, SMOLLM2 = models.BUNDLED
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -128,7 +137,7 @@ def test_forward_fills_the_true_slots_row_by_row_and_leaves_the_others_zero(stud
     mask = torch.tensor([[True, False, True], [False, True, False]])
     texts = [TEXTS[0], TEXTS[4], TEXTS[2]]
     with torch.inference_mode():
-        scores_BN = ranker(ranker.encode([QUERY] * 3, texts), mask)
+        scores_BN = ranker(ranker.encode([QUERY] * 3, texts), mask, 10**6)
     first, second, third = ranker.score(QUERY, texts)
     assert scores_BN.flatten().tolist() == pytest.approx([first, 0.0, second, 0.0, third, 0.0], **CLOSE)
     assert scores_BN.dtype == torch.float32
@@ -183,6 +192,15 @@ def test_the_decoders_tokenizer_carries_the_template_and_a_pad_token_of_its_own(
     assert ids == [token for piece in pieces for token in source(piece, add_special_tokens=False)["input_ids"]]
 
 
+def test_a_decoder_student_trained_further_reads_pairs_as_before(tmp_path: Path) -> None:
+    first = fresh("decoder").eval()
+    first.save(tmp_path)
+    second = Ranker.decoder(str(tmp_path), max_length=LENGTH).eval()
+    assert second.encode([QUERY], TEXTS[:1]) == first.encode([QUERY], TEXTS[:1])
+    assert len(second.tokenizer) == len(first.tokenizer)
+    assert second.score(QUERY, TEXTS) == pytest.approx(first.score(QUERY, TEXTS), **CLOSE)
+
+
 @pytest.mark.parametrize("name", ["Qwen2Tokenizer", "GPT2Tokenizer", "TokenizersBackend"])
 def test_a_decoder_of_another_family_is_tokenized_after_loading_as_it_was_trained(tmp_path: Path, name: str) -> None:
     source, folder = tmp_path / "source", tmp_path / "student"
@@ -206,6 +224,15 @@ def test_a_decoder_of_another_family_is_tokenized_after_loading_as_it_was_traine
     assert scores.tolist() == pytest.approx(ranker.score(QUERY, TEXTS), **CLOSE)
 
 
+def test_a_decoder_whose_tokenizer_has_no_end_token_is_refused(tmp_path: Path) -> None:
+    source = causal_lm(tmp_path, ["sort a list"], tied=True)
+    config = tmp_path / "tokenizer_config.json"
+    content = {key: value for key, value in json.loads(config.read_text()).items() if key != "eos_token"}
+    config.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"has no eos token; set eos_token in its tokenizer_config\.json"):
+        Ranker.decoder(source, max_length=8)
+
+
 def test_a_long_document_is_cut_before_the_end_token_that_is_scored() -> None:
     ranker = fresh("decoder")
     (pair,) = ranker.encode([QUERY], [TEXTS[4]])
@@ -213,6 +240,51 @@ def test_a_long_document_is_cut_before_the_end_token_that_is_scored() -> None:
     assert pair["input_ids"][-1] == ranker.tokenizer.eos_token_id
     text = ranker.tokenizer.decode(pair["input_ids"])
     assert text.startswith(f"Query: {QUERY}\nDocument: open a file")
+
+
+# ---- tokenizers that lack something --------------------------------------------------------------------------
+
+
+def bare(folder: Path, source: str, pad: int | None = None, **specials: str) -> str:
+    """The folder of a small encoder that may name a pad token, with the words of another model's tokenizer and these
+    special tokens only. BERT's own tokenizer class would add its usual ones."""
+    backend = AutoTokenizer.from_pretrained(models.resolve(source)).backend_tokenizer
+    backend.no_padding()
+    PreTrainedTokenizerFast(tokenizer_object=backend, **specials).save_pretrained(folder)
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2}
+    tokens = {"pad_token_id": pad, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
+    torch.manual_seed(0)
+    config = ModernBertConfig(vocab_size=backend.get_vocab_size(), num_labels=1, **tokens, **sizes)
+    ModernBertForSequenceClassification(config).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize(("pad", "expected_pad"), [(0, "[PAD]"), (None, PAD)], ids=["the model's", "a new one"])
+def test_an_encoder_whose_tokenizer_has_no_pad_and_no_end_token_scores_batches_as_single_pairs(
+    tmp_path: Path, pad: int | None, expected_pad: str
+) -> None:
+    place = bare(tmp_path / "bare", MINILM, pad, cls_token="[CLS]", sep_token="[SEP]", unk_token="[UNK]")
+    tokenizer = AutoTokenizer.from_pretrained(place)
+    assert tokenizer.pad_token is tokenizer.eos_token is None
+    ranker = Ranker.encoder(place, max_length=LENGTH).eval()
+    assert ranker.tokenizer.pad_token == expected_pad
+    expected = [ranker.score(QUERY, [text])[0] for text in TEXTS]  # one by one, nothing is padded
+    assert ranker.score(QUERY, TEXTS) == pytest.approx(expected, **CLOSE)
+    ranker.save(tmp_path / "saved")
+    scores = CrossEncoder(str(tmp_path / "saved"), device="cpu").predict([(QUERY, text) for text in TEXTS])
+    assert scores.tolist() == pytest.approx(expected, **CLOSE)
+
+
+def test_an_encoder_that_cannot_tell_query_and_document_apart_says_so(tmp_path: Path) -> None:
+    place = bare(tmp_path, SMOLLM2, eos_token="<|im_end|>")
+    with pytest.raises(ValueError, match=r"puts nothing between query and document.*; choose an encoder"):
+        Ranker.encoder(place, max_length=LENGTH)
+
+
+def test_a_decoder_without_an_end_token_says_what_to_set(tmp_path: Path) -> None:
+    place = bare(tmp_path, SMOLLM2, pad_token="<|im_end|>")
+    with pytest.raises(ValueError, match=r"has no eos token; set eos_token in its tokenizer_config\.json"):
+        Ranker.decoder(place, max_length=LENGTH)
 
 
 # ---- the judge and the bi-encoder ---------------------------------------------------------------------------

@@ -10,12 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from rrad_ray import causal, labeller, models, tuning
+from rrad_ray import adapters, causal, labeller, models, tuning
 from rrad_ray.causal import Example
 from rrad_ray.config import TuneConfig
 from rrad_ray.fit import STATE, Worker, fit
@@ -36,6 +37,7 @@ CFG = TuneConfig(
     dtype="float32",
     eval_steps=3,
 )
+ADAPTED = dataclasses.replace(CFG, lora_rank=4, lr=1e-2, max_steps=6)
 ORDER = dataclasses.replace(CFG, task="order", max_length=320, doc_tokens=8, max_tokens=24, docs_per_query=4)
 CLICKS = [
     {"query": f"question {number}", "title": f"Answer {number}", "summary": "it depends " * (number % 5)}
@@ -175,8 +177,11 @@ def test_the_decoder_student_and_teacher_begin_from_what_was_tuned(examples: lis
     torch.testing.assert_close(ranker.model.layers[1].mlp.up_proj.weight, tuned.to(torch.bfloat16).float())
 
 
-def test_a_run_gone_on_with_ends_where_an_undisturbed_one_does(examples: list[Example], tmp_path: Path) -> None:
-    cfg = dataclasses.replace(CFG, freeze_embeddings=True, max_steps=4, eval_steps=2)
+@pytest.mark.parametrize("rank", [0, 4])
+def test_a_run_gone_on_with_ends_where_an_undisturbed_one_does(
+    examples: list[Example], tmp_path: Path, rank: int
+) -> None:
+    cfg = dataclasses.replace(CFG, freeze_embeddings=True, max_steps=4, eval_steps=2, lora_rank=rank)
     train(click_task(cfg), examples, cfg, tmp_path / "whole")
     train(click_task(cfg), examples, cfg, tmp_path / "again", resume=tmp_path / "whole" / "step-2")
     assert (tmp_path / "whole" / "step-2" / STATE).exists()
@@ -213,6 +218,62 @@ def test_a_labeller_learns_an_order_and_its_dev_figures_are_of_the_orders_it_wri
     assert {"loss_token", "loss_rank", "dev_ndcg", "dev_token_loss"} <= set(heard[-1])
     assert heard[-1]["dev_token_loss"] < 0.5 * before["dev_token_loss"]
     assert heard[-1]["dev_ndcg"] == labeller.greedy_ndcg(task.model, task.lists, rows[:2])
+
+
+# ---- adapters -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def adapted(examples: list[Example], tmp_path_factory: pytest.TempPathFactory) -> tuple[tuning.ClickTask, Path]:
+    """A task trained with adapters of rank 4, and its checkpoint."""
+    folder = tmp_path_factory.mktemp("adapted")
+    task = click_task(ADAPTED)
+    before = task.measure(examples[:6])
+    heard = train(task, examples, ADAPTED, folder, dev=examples[:6])
+    assert heard[-1]["dev_perplexity"] < 0.8 * before["dev_perplexity"]
+    return task.eval(), folder / "step-6"
+
+
+def test_adapters_stand_on_every_linear_layer_but_the_output_and_they_alone_are_trained(
+    adapted: tuple[tuning.ClickTask, Path],
+) -> None:
+    trained = {name for name, weight in adapted[0].named_parameters() if weight.requires_grad}
+    kinds = [f"self_attn.{kind}_proj" for kind in "qkvo"] + [f"mlp.{kind}_proj" for kind in ("gate", "up", "down")]
+    layers = [f"model.model.layers.{number}.{kind}" for number in (0, 1) for kind in kinds]
+    assert trained == {f"{layer}.lora_{half}.default.weight" for layer in layers for half in "AB"}
+    source = AutoModelForCausalLM.from_pretrained(models.resolve(SOURCE), num_hidden_layers=2, dtype=torch.float32)
+    whole = dict(adapted[0].model.named_parameters())
+    for name, weight in source.named_parameters():
+        place = name if name in whole else name.replace(".weight", ".base_layer.weight")
+        assert torch.equal(whole[place], weight), name
+
+
+def test_what_adapters_learnt_is_saved_merged_as_a_plain_causal_lm(
+    adapted: tuple[tuning.ClickTask, Path], examples: list[Example]
+) -> None:
+    task, folder = adapted
+    model, report = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert json.loads((folder / "config.json").read_text())["dtype"] == "bfloat16"
+    assert {"lora" in name for name in model.state_dict()} == {False}
+    measured = task.measure(examples[:6])["dev_perplexity"]
+    assert math.exp(causal.mean_nll(model.eval(), examples[:6], 96)) == pytest.approx(measured, rel=0.02)
+    assert any("lora" in name for name in task.state_dict()), "training goes on with them"
+
+
+def test_the_adapter_alone_gives_the_same_model_again_on_the_one_that_it_began_from(
+    adapted: tuple[tuning.ClickTask, Path],
+) -> None:
+    task, folder = adapted
+    source = AutoModelForCausalLM.from_pretrained(models.resolve(SOURCE), num_hidden_layers=2, dtype=torch.float32)
+    ids = torch.tensor([[5, 6, 7, 8, 9]])
+    with torch.inference_mode():
+        without = source(ids).logits
+        again = peft.PeftModel.from_pretrained(source, folder / adapters.FOLDER).eval()(ids).logits
+        torch.testing.assert_close(again, task.model(ids).logits, rtol=0, atol=1e-4)
+    assert (again - without).abs().max() > 0.1
+    sizes = [(folder / name).stat().st_size for name in ("adapter/adapter_model.safetensors", "model.safetensors")]
+    assert sizes[0] < sizes[1] / 100
 
 
 # ---- what is missing ----------------------------------------------------------------------------------------

@@ -22,8 +22,9 @@ from .conftest import ENGINE, row_of, table_of
 
 
 def test_listwise_answers_of_a_real_small_model_are_parsed_set_aside_or_counted(short: str, tmp_path: Path) -> None:
+    some = table_of(tmp_path / "some", list(tables.read(short, Candidates))[:24])
     cfg = JudgeConfig(
-        input=short,
+        input=some,
         output=f"{tmp_path}/orders",
         task="order",
         doc_tokens=24,
@@ -33,7 +34,7 @@ def test_listwise_answers_of_a_real_small_model_are_parsed_set_aside_or_counted(
     )
     judge.run(cfg)
     rows = list(tables.read(cfg.output, Judgment))
-    assert len(rows) == len(list(tables.read(short, Candidates)))
+    assert len(rows) == 24
     for row in rows:
         assert [sorted(shown) for shown in row["shown"]] == [list(range(len(row["doc_ids"])))]
         assert row["generated_tokens"] > 0
@@ -165,6 +166,40 @@ def test_orders_fused_with_the_first_stage_are_aggregated_as_the_config_says(tmp
         [row] = tables.read(labels, Labels)
         best[method] = row["targets"].index(max(row["targets"]))
     assert best == {"borda": 1, "copeland": 0}
+
+
+def _scored(folder: Path, scores: list[list[float]]) -> str:
+    """Judgments by a teacher with a score for each of two documents a query."""
+    judged = {"task": "score", "model": "m", "shown": [], "responses": [], "reasons": []}
+    judged |= {"truncated": 0, "prompt_tokens": 1, "generated_tokens": 0}
+    rows = [row_of(str(n), ["one", "two"]) | judged | {"judge_scores": pair} for n, pair in enumerate(scores)]
+    out = tables.Output("judge", JudgeConfig(input="", output=str(folder)), Judgment, {})
+    out.write_all(rows, 1)
+    return out.commit()
+
+
+def test_scores_keep_their_scale_over_the_table_where_the_config_says_so_and_the_manifest_says_which(
+    tmp_path: Path,
+) -> None:
+    scored, sigma = _scored(tmp_path / "scored", [[10.0, 12.0], [2.0, 0.0]]), 26**0.5
+    expected = {"query": [[-1, 1], [1, -1]], "table": [[4 / sigma, 6 / sigma], [-4 / sigma, -6 / sigma]]}
+    scales = {"query": {"over": "query"}, "table": {"over": "table", "mean": 6.0, "deviation": sigma}}
+    for scale, targets in expected.items():
+        cfg = LabelConfig(scored, f"{tmp_path}/{scale}", weights={"judge": 1.0}, scale=scale)
+        rows = list(tables.read(label.run(cfg), Labels))
+        assert [row["targets"] for row in rows] == [pytest.approx(pair, rel=1e-5) for pair in targets]
+        assert tables.read_manifest(cfg.output)["scale"] == pytest.approx(scales[scale])
+    with pytest.raises(ValueError, match="sources differ in scale; name one"):
+        LabelConfig(scored, "", weights={"judge": 1.0, "bm25": 1.0}, scale="table")
+
+
+@pytest.mark.parametrize("scale", ["query", "table"])
+def test_a_teacher_whose_scores_have_collapsed_stops_with_a_message(tmp_path: Path, scale: str) -> None:
+    scored = _scored(tmp_path / "scored", [[0.25, 0.25]] * 3)
+    says = {"query": "the same target, in each of 3 queries", "table": r"all 6 scores of 'judge' are about 0.25"}
+    with pytest.raises(RradError, match=says[scale]):
+        label.run(LabelConfig(scored, f"{tmp_path}/labels", weights={"judge": 1.0}, scale=scale))
+    assert not tables.exists(f"{tmp_path}/labels/manifest.json")
 
 
 def _echo(source: str, tmp_path: Path, **options: object) -> str:

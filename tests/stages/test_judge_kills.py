@@ -153,16 +153,16 @@ def test_repeats_in_a_grammar_are_all_readable_and_explained_by_the_place_they_g
 def test_a_store_that_fails_and_stalls_now_and_then_costs_no_query(
     s3_endpoint: str, s3_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = [row_of(f"q{number}", ["adds", "prints"]) for number in range(600)]
+    rows = [row_of(f"q{number}", ["adds", "prints"]) for number in range(300)]
     fs, path = tables.filesystem(s3_uri)
     with fs.open(f"{path}/input/rows.parquet", "wb") as file:
         pq.write_table(pa.Table.from_pylist(rows), file, row_group_size=100)
     arguments = ["judge", "configs/judge.yaml", f"input={s3_uri}/input", f"output={s3_uri}/judgments", "engine=echo"]
-    arguments += ["task=order", "gate.enabled=false", "shard_queries=20"]
-    with unreliable(int(s3_endpoint.rpartition(":")[2]), fails=0.05, stalls=0.01, stall_s=5) as (port, counts):
+    arguments += ["task=order", "gate.enabled=false", "shard_queries=25"]
+    with unreliable(int(s3_endpoint.rpartition(":")[2]), fails=0.08, stalls=0.02, stall_s=5) as (port, counts):
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
         done = rrad(*arguments)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert counts["failed"] >= 3, "nothing was wrong with it"
     answered = [row["query_id"] for row in tables.read(f"{s3_uri}/judgments", Judgment)]
-    assert answered == [f"q{number}" for number in range(600)]
+    assert answered == [f"q{number}" for number in range(300)]

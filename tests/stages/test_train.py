@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import psutil
 import pytest
+from transformers import AutoTokenizer
 
 from rrad_ray import metrics, tables, teacher
 from rrad_ray.config import GenerationConfig, SelectConfig, TermsConfig, TrainConfig
 from rrad_ray.errors import RradError
+from rrad_ray.fit import Task, Worker
 from rrad_ray.generation import Explainer
 from rrad_ray.rankers import Ranker
+from rrad_ray.ranking import RankTask
 from rrad_ray.rows import Candidates, Labels
-from rrad_ray.stages import train
-from tests.toys import causal_lm
+from rrad_ray.stages import train, trainer
+from tests.commands import PATIENCE_S, ROOT, RRAD
+from tests.toys import Listener, causal_lm
+
+from .conftest import curves_of, rrad
 
 SMALL = {
     "layers": 2,
@@ -38,7 +50,12 @@ def labels(short: str, tmp_path_factory: pytest.TempPathFactory) -> str:
         targets = metrics.fuse(teacher.by_source(row), {"bm25": 1.0, "dense": 2.0})
         found = {"targets": targets, "missing": [False] * len(targets), "confidence": [1.0] * len(targets)}
         rows.append({**row, **found, "reasons": [], "parse_status": ["ok"]})
-    out = tables.Output("label", SelectConfig(input="", output=f"{place}/labels"), Labels, {})
+    return written(f"{place}/labels", rows)
+
+
+def written(place: str, rows: list[dict[str, Any]]) -> str:
+    """The output of label with these rows."""
+    out = tables.Output("label", SelectConfig(input="", output=place), Labels, {})
     out.write_all(rows, 16)
     return out.commit()
 
@@ -50,23 +67,13 @@ def test_train_killed_in_the_middle_goes_on_from_its_checkpoint_to_the_end(
     options = [f"{key}={value}" for key, value in SMALL.items() if not isinstance(value, dict)]
     arguments = ["train", "configs/train.yaml", f"input={labels}", f"output={output}", *options]
     arguments += ["epochs=40", "max_steps=120", "eval_steps=20", "eval_queries=8", "worker={CPU: 1}"]
-    history = Path(output) / "history.json"
-
-    def two_checkpoints() -> bool:
-        try:
-            return len(json.loads(history.read_text())["dev_steps"]) >= 2
-        except (OSError, ValueError):
-            return False
-
-    killed(arguments, two_checkpoints)
+    killed(arguments, lambda: len(curves_of(output)["dev_steps"]) >= 2)
     assert not os.path.exists(f"{output}/manifest.json")
-
-    from .conftest import rrad
 
     again = rrad(*arguments)
     assert again.returncode == 0, again.stdout[-3000:] + again.stderr[-3000:]
     assert "goes on from the last checkpoint" in again.stdout
-    curves = json.loads(history.read_text())
+    curves = curves_of(output)
     assert curves["dev_steps"] == sorted(set(curves["dev_steps"]))
     assert curves["dev_steps"][-1] == 120
     assert np.mean(curves["loss"][-3:]) < curves["loss"][0]
@@ -74,26 +81,62 @@ def test_train_killed_in_the_middle_goes_on_from_its_checkpoint_to_the_end(
     assert "already done" in rrad(*arguments).stdout
 
 
-@pytest.mark.parametrize(("average_every", "weight"), [(1, 0.5), (3, 0.0)], ids=["gradients, terms", "weights"])
-def test_two_workers_train_one_student_together(
-    labels: str, tmp_path: Path, average_every: int, weight: float
-) -> None:
-    options = {"workers": 2, "epochs": 4, "eval_steps": 50, "dtype": "bfloat16", "average_every": average_every}
-    cfg = TrainConfig(input=labels, output=f"{tmp_path}/two", terms=TermsConfig(weight), **options, **SMALL)
+def training_processes(command: int) -> list[psutil.Process]:
+    """The training processes of a running `rrad`, which started the cluster of its own."""
+    found = []
+    for process in psutil.Process(command).children(recursive=True):
+        try:
+            if "RayTrainWorker" in " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.Error:  # it has ended
+            continue
+    return found
+
+
+@pytest.mark.slow
+def test_a_worker_killed_in_mid_epoch_costs_nothing_of_what_is_learnt(labels: str, tmp_path: Path) -> None:
+    options = [f"{key}={value}" for key, value in SMALL.items() if not isinstance(value, dict)]
+    options += ["workers=2", "worker={CPU: 1}", "epochs=40", "max_steps=100", "eval_steps=10", "eval_queries=24"]
+
+    def arguments(name: str) -> list[str]:
+        return ["train", "configs/train.yaml", f"input={labels}", f"output={tmp_path}/{name}", *options]
+
+    undisturbed = rrad(*arguments("undisturbed"))
+    assert undisturbed.returncode == 0, undisturbed.stdout[-3000:] + undisturbed.stderr[-3000:]
+
+    with open(tmp_path / "log", "w+") as log:
+        process = subprocess.Popen([*RRAD, *arguments("killed")], stdout=log, stderr=log, cwd=ROOT)
+        while len(curves_of(f"{tmp_path}/killed")["dev_steps"]) < 2:  # at step 20, where 6 steps are an epoch
+            assert process.poll() is None, Path(log.name).read_text()[-3000:]
+            time.sleep(0.05)
+        victims = training_processes(process.pid)
+        assert len(victims) == 2
+        os.kill(victims[1].pid, signal.SIGKILL)
+        assert process.wait(timeout=PATIENCE_S) == 0, Path(log.name).read_text()[-3000:]
+    assert "goes on from the last checkpoint" in Path(log.name).read_text()
+    expected, found = (curves_of(f"{tmp_path}/{name}") for name in ("undisturbed", "killed"))
+    assert found["dev_steps"] == expected["dev_steps"] == [float(step) for step in range(10, 101, 10)]
+    assert found["dev_ndcg"][-1] == pytest.approx(expected["dev_ndcg"][-1], abs=0.005)
+    assert tables.read_manifest(f"{tmp_path}/killed")["ended"] == "steps"
+
+
+def test_two_workers_train_one_student_together(labels: str, tmp_path: Path) -> None:
+    options = {"workers": 2, "epochs": 4, "eval_steps": 50, "dtype": "bfloat16", "terms": TermsConfig(0.5)}
+    cfg = TrainConfig(input=labels, output=f"{tmp_path}/two", **options, **SMALL)
     train.run(cfg)
     manifest = tables.read_manifest(cfg.output)
     assert manifest["best"]["step"] == 4 * (48 // 8), "each of two workers takes its own half of every step"
     curves = json.loads(Path(cfg.output, "history.json").read_text())
     assert len(curves["loss"]) == len(curves["steps"]) > 0
-    parts = {"loss_rank", "loss_terms"} if weight else set()
-    assert {name for name in curves if name.startswith("loss_")} == parts
-    assert all(len(curves[name]) == len(curves["steps"]) for name in parts)
+    assert {name for name in curves if name.startswith("loss_")} == {"loss_rank", "loss_terms"}
+    assert all(len(curves[name]) == len(curves["steps"]) for name in ("loss_rank", "loss_terms"))
     ranker = Ranker.load(f"{cfg.output}/model", dtype="float32")
     scores = ranker.score("add two numbers", ["returns the sum of two numbers", "a red car"])
     assert len(scores) == 2
     assert all(np.isfinite(scores))
 
 
+@pytest.mark.slow
 def test_a_decoder_that_learns_to_write_keeps_its_output_layer_beside_a_plain_checkpoint(
     labels: str, tmp_path: Path
 ) -> None:
@@ -105,6 +148,125 @@ def test_a_decoder_that_learns_to_write_keeps_its_output_layer_beside_a_plain_ch
     assert np.isfinite(Ranker.load(f"{cfg.output}/model").score("add", ["sum", "a car"])).all()
     assert isinstance(Explainer.load(f"{cfg.output}/model").explain("add", "sum", max_tokens=3), str)
     assert not os.path.exists(f"{cfg.output}/model/state.pt")
+
+
+def test_as_many_workers_train_as_there_is_room_for(labels: str, tmp_path: Path) -> None:
+    team = {"workers": {"min": 1, "max": 2}, "worker": {"CPU": 3}}  # the local cluster has 4
+    options = SMALL | team | {"epochs": 4, "eval_steps": 50, "shuffle_rows": 20}
+    cfg = TrainConfig(input=labels, output=f"{tmp_path}/one", **options)
+    train.run(cfg)
+    best = tables.read_manifest(cfg.output)["best"]
+    assert best["step"] == 4 * (48 // 4), "one worker takes every step alone"
+    assert 0.3 < best["dev_ndcg"] <= 1
+
+
+@pytest.mark.slow
+def test_what_would_only_happen_again_is_not_tried_again(tmp_path: Path) -> None:
+    tries, cfg = tmp_path / "tries", TrainConfig(input=str(tmp_path), output=f"{tmp_path}/nan", max_failures=5)
+
+    def loop(cfg: TrainConfig, source: str, worker: Worker) -> None:
+        with tries.open("a") as file:
+            file.write("tried\n")
+        raise FloatingPointError("the loss is nan at step 7; lower lr")
+
+    with pytest.raises(RradError) as caught:
+        trainer.run("train", cfg, loop, "", RankTask)
+    said = f"train: {cfg.output}: the loss is nan at step 7; lower lr; a changed config wants a new output"
+    assert str(caught.value) == said
+    assert tries.read_text() == "tried\n"
+    assert not os.path.exists(f"{cfg.output}/failed.json")
+
+
+# ---- without a cluster --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> Listener:
+    """Trains in this process, without Ray; what was reported."""
+    listener = Listener()
+
+    def run(stage: str, cfg: TrainConfig, loop: Any, source: str, task: type[Task]) -> dict[str, Any]:
+        loop(cfg, source, Worker(report=listener))
+        return {}
+
+    monkeypatch.setattr("rrad_ray.stages.trainer.run", run)
+    return listener
+
+
+def test_lists_that_say_nothing_are_passed_over_and_bad_ones_set_aside(
+    labels: str, tmp_path: Path, here: Listener
+) -> None:
+    rows = list(tables.read(labels, Labels))
+    learnt = [row for row in rows if row["split"] in ("train", "unlabelled")]
+    assert len(learnt) == 48
+    one = {key: learnt[0][key][:1] for key in ("doc_ids", "texts", "scores", "targets", "missing", "confidence")}
+    learnt[0].update(one, source_scores=[scores[:1] for scores in learnt[0]["source_scores"]])
+    learnt[1]["targets"] = [0.0] * len(learnt[1]["targets"])  # no positive
+    learnt[2].update(targets=[0.0] * len(learnt[2]["targets"]), missing=[True] * len(learnt[2]["missing"]))
+    learnt[3]["targets"][0], learnt[4]["targets"][-1] = float("nan"), float("inf")
+    cfg = TrainConfig(
+        input=written(f"{tmp_path}/labels", rows),
+        output=f"{tmp_path}/student",
+        normalize="global",
+        max_quarantined=0.1,
+        epochs=2.0,
+        **SMALL,
+    )
+    train.run(cfg)
+    assert here.heard[-1]["step"] == 2 * (43 // 4)
+    assert np.isfinite(here.heard[-1]["loss"])
+    manifest = tables.read_manifest(cfg.output)
+    assert manifest["queries"] == manifest["targets"]["lists"] == 43
+    assert manifest["targets"]["passed_over"] == {
+        "no preference": 2,
+        "one document": 1,
+        "target that is not a number": 2,
+    }
+    assert manifest["quarantined"] == {"target that is not a number": 2}
+    left = [target for row in learnt[5:] for target in row["targets"]]
+    assert manifest["targets"]["mean"] == pytest.approx(np.mean(left), abs=1e-9)
+    assert manifest["targets"]["deviation"] == pytest.approx(np.std(left))
+
+
+def changed_labels(labels: str, place: Path, change: Callable[[int, list[float]], list[float]]) -> str:
+    rows = list(tables.read(labels, Labels))
+    for number, row in enumerate(rows):
+        row["targets"] = change(number, row["targets"])
+    return written(f"{place}/labels", rows)
+
+
+@pytest.mark.parametrize(
+    ("change", "losses", "says"),
+    [
+        (lambda n, old: [1.0] * len(old), {"ranknet": 1.0}, "no list to learn from.*: 48 with no preference; label"),
+        (lambda n, old: [float("nan")] * len(old), {"ranknet": 1.0}, "48 of 48 rows are bad.*not a number"),
+        (
+            lambda n, old: [value * 1000 ** (n % 2) for value in old],
+            {"point_mse": 1.0, "margin_mse": 1.0},
+            "another scale.*point_mse, margin_mse reads distances; set normalize=query",
+        ),
+    ],
+    ids=["no preference", "no numbers", "mixed scales"],
+)
+def test_labels_that_cannot_teach_are_an_error_before_a_cluster_starts(
+    labels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Any, losses: dict[str, Any], says: str
+) -> None:
+    monkeypatch.setattr("rrad_ray.stages.trainer.run", lambda *rest: pytest.fail("training was started"))
+    given = changed_labels(labels, tmp_path, change)
+    with pytest.raises(RradError, match=says):
+        train.run(TrainConfig(input=given, output=f"{tmp_path}/none", losses=losses, **SMALL))
+
+
+def test_a_decoder_without_an_end_token_is_an_error_before_a_cluster_starts(
+    labels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rrad_ray.stages.trainer.run", lambda *rest: pytest.fail("training was started"))
+    source = causal_lm(tmp_path / "source", ["sort a list"], tied=True)
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer.eos_token = None
+    tokenizer.save_pretrained(source)
+    with pytest.raises(RradError, match="has no eos token; set eos_token"):
+        train.run(TrainConfig(input=labels, output=f"{tmp_path}/none", kind="decoder", model=source))
 
 
 def test_too_few_labels_for_a_step_say_so(labels: str, tmp_path: Path) -> None:
@@ -121,3 +283,11 @@ def test_an_unknown_loss_lists_the_known_ones(labels: str, tmp_path: Path) -> No
 def test_a_base_model_that_does_not_exist_is_named(labels: str, tmp_path: Path) -> None:
     with pytest.raises(RradError, match="no such model folder"):
         train.run(TrainConfig(input=labels, output=f"{tmp_path}/none", model="/no/such/model"))
+
+
+def test_adapters_without_peft_say_what_to_install_before_a_cluster_starts(
+    labels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(RradError, match=r"lora_rank=4 needs peft.*pip install peft"):
+        train.run(TrainConfig(input=labels, output=f"{tmp_path}/none", kind="decoder", lora_rank=4))

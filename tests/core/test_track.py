@@ -1,0 +1,168 @@
+"""Curves reach TensorBoard, MLflow and Weights & Biases, and a run that goes on goes on there too."""
+
+from __future__ import annotations
+
+import struct
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from rrad_ray import tables, track
+from rrad_ray.config import TrainConfig
+
+CONFIG = {"lr": 0.1, "losses": {"ranknet": 1.0}}
+STEPS = [(20, {"loss": 0.5}, False), (40, {"loss": 0.25, "dev_ndcg": 0.625}, True), (60, {"loss": 0.125}, True)]
+
+
+def tell(tracker: track.Tracker, steps: list[Any] = STEPS) -> None:
+    for step, figures, keep in steps:
+        tracker(figures, step, keep, step == 60)
+
+
+# ---- TensorBoard --------------------------------------------------------------------------------------------
+
+
+def events(folder: str) -> list[Any]:
+    """What stands in the event files: TFRecord framing (length, its checksum, content, its checksum) of `Event`s."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    found = []
+    fs, place = tables.filesystem(folder)
+    for path in sorted(fs.ls(place, detail=False)):
+        content = fs.cat_file(path)
+        while content:
+            (length,) = struct.unpack("<Q", content[:8])
+            found.append(Event.FromString(content[12 : 12 + length]))
+            content = content[16 + length :]
+    return found
+
+
+def scalars(folder: str) -> list[tuple[int, str, float]]:
+    return [(event.step, value.tag, value.simple_value) for event in events(folder) for value in event.summary.value]
+
+
+def test_tensorboard_finds_every_figure_at_its_step(tmp_path: Path) -> None:
+    tell(track.TensorBoard(str(tmp_path), CONFIG))
+    expected = [(20, "loss", 0.5), (40, "loss", 0.25), (40, "dev_ndcg", 0.625), (60, "loss", 0.125)]
+    assert scalars(f"{tmp_path}/tensorboard") == expected
+
+
+def test_tensorboards_own_reader_agrees(tmp_path: Path) -> None:
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    tell(track.TensorBoard(str(tmp_path), CONFIG))
+    found = reader.EventAccumulator(f"{tmp_path}/tensorboard")
+    found.Reload()
+    assert [(one.step, one.value) for one in found.Scalars("loss")] == [(20, 0.5), (40, 0.25), (60, 0.125)]
+    assert [(one.step, one.value) for one in found.Scalars("dev_ndcg")] == [(40, 0.625)]
+
+
+def test_a_run_that_goes_on_says_from_which_step_earlier_events_no_longer_hold(tmp_path: Path) -> None:
+    tell(track.TensorBoard(str(tmp_path), CONFIG), STEPS[:2])
+    [first] = Path(tmp_path, "tensorboard").iterdir()
+    first.rename(first.with_name("events.out.tfevents.0.earlier"))  # a second later it would have another name
+    tell(track.TensorBoard(str(tmp_path), CONFIG), STEPS[1:])
+    starts = [event.step for event in events(f"{tmp_path}/tensorboard") if event.HasField("session_log")]
+    assert 40 in starts
+    assert len(list(Path(tmp_path, "tensorboard").iterdir())) == 2
+
+
+def test_event_files_reach_an_object_store(s3_uri: str) -> None:
+    tell(track.TensorBoard(s3_uri, CONFIG))
+    assert (60, "loss", 0.125) in scalars(f"{s3_uri}/tensorboard")
+
+
+# ---- MLflow and Weights & Biases ----------------------------------------------------------------------------
+
+
+def test_mlflow_keeps_one_run_over_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    tell(track.MLflow(str(tmp_path), CONFIG), STEPS[:2])
+    mlflow.end_run()
+    tell(track.MLflow(str(tmp_path), CONFIG), STEPS[2:])
+    client = mlflow.MlflowClient()
+    [run] = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    assert run.info.status == "FINISHED"
+    assert run.data.params["lr"] == "0.1"
+    assert [(one.step, one.value) for one in client.get_metric_history(run.info.run_id, "loss")] == [
+        (20, 0.5),
+        (40, 0.25),
+        (60, 0.125),
+    ]
+
+
+def test_wandb_takes_the_figures_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    tracker = track.WandB(str(tmp_path), CONFIG)
+    tell(tracker)
+    assert tables.read_text(f"{tmp_path}/wandb.txt") == tracker.run.id
+    assert list(Path(tmp_path, "wandb").glob(f"offline-run-*-{tracker.run.id}/*.wandb"))
+    assert wandb.run is None, "it was finished"
+
+
+class Heard(SimpleNamespace):
+    """Stands for the package where it is not installed: keeps the calls that are made of it."""
+
+    def __init__(self) -> None:
+        super().__init__(calls=[])
+
+    def __getattr__(self, name: str) -> Any:
+        def called(*given: Any, **named: Any) -> Any:
+            self.calls.append((name, given, named))
+            return SimpleNamespace(id="w1", info=SimpleNamespace(run_id="m1"), log=self.log, finish=self.finish)
+
+        return called
+
+
+def test_the_calls_are_those_that_mlflow_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow = Heard()
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    tell(track.MLflow(str(tmp_path), CONFIG), STEPS[:2])
+    tell(track.MLflow(str(tmp_path), CONFIG), STEPS[2:])
+    assert mlflow.calls == [
+        ("start_run", (), {"run_id": None, "run_name": str(tmp_path)}),
+        ("log_params", (CONFIG,), {}),
+        ("log_metrics", ({"loss": 0.5},), {"step": 20}),
+        ("log_metrics", ({"loss": 0.25, "dev_ndcg": 0.625},), {"step": 40}),
+        ("start_run", (), {"run_id": "m1", "run_name": None}),
+        ("log_metrics", ({"loss": 0.125},), {"step": 60}),
+        ("end_run", (), {}),
+    ]
+
+
+def test_the_calls_are_those_that_wandb_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wandb = Heard()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    tell(track.WandB(str(tmp_path), CONFIG), STEPS[:1])
+    tell(track.WandB(str(tmp_path), CONFIG), STEPS[2:])
+    begun = {"name": str(tmp_path), "config": CONFIG, "resume": "allow"}
+    assert wandb.calls == [
+        ("init", (), {"id": None, **begun}),
+        ("log", ({"loss": 0.5},), {"step": 20}),
+        ("init", (), {"id": "w1", **begun}),
+        ("log", ({"loss": 0.125},), {"step": 60}),
+        ("finish", (), {}),
+    ]
+
+
+# ---- what is not there --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["mlflow", "wandb"])
+def test_a_tracker_that_is_not_installed_is_named_with_the_command(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda package: None)
+    with pytest.raises(ValueError, match=rf"track: {name} needs the package {name}.*; pip install {name}"):
+        track.check([name])
+
+
+def test_an_unknown_tracker_lists_the_known_ones() -> None:
+    track.check(["tensorboard"])
+    with pytest.raises(ValueError, match="choose one of tensorboard, mlflow, wandb"):
+        TrainConfig("in", "out", track=("tensorflow",))
