@@ -29,6 +29,7 @@ STAGES: dict[str, tuple[type, str]] = {
     "evaluate": (config.EvaluateConfig, "every ranker on the same queries, side by side; report.html"),
     "select": (config.SelectConfig, "the best student inside the latency budget"),
     "serve": (config.ServeConfig, "the winner behind Ray Serve: POST /rerank"),
+    "experiment": (config.ExperimentConfig, "what an online test found, from its exposures and clicks; report.html"),
 }
 # What Ray's and vLLM's workers say on every run and no user can act on; a failure reaches the user as an error.
 CHATTER = (
@@ -88,6 +89,16 @@ def pipeline(yaml: Yaml, overrides: Overrides = None) -> None:
 @app.command("status", help="how far a run is, while it runs or after: a stage's output, or a pipeline's folder.")
 def show_status(run: Annotated[str, typer.Argument(help="a folder, local or s3://")]) -> None:
     for line in status.lines(status.of_run(run)):
+        print(line)
+
+
+@app.command("plan", help="how many pages an online test needs; the config is that of `experiment`.")
+def show_plan(yaml: Yaml, overrides: Overrides = None) -> None:
+    from rrad_ray import online  # SciPy and statsmodels take seconds to import
+
+    # A plan reads and writes nothing.
+    cfg = settings.load(config.ExperimentConfig, yaml, ["input=none", "output=none", *(overrides or ())])
+    for line in online.plan(cfg):
         print(line)
 
 

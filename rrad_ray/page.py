@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import math
-import re
 from collections import Counter
-from typing import Any, NamedTuple
+from typing import Any
 
-import jinja2
 import matplotlib
 import numpy as np
-from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
+from rrad_ray.drawing import COLOURS, STYLE, Plot, canvas, render, short, svg
 from rrad_ray.report import (
     BASELINES,
     METRIC,
@@ -25,7 +21,6 @@ from rrad_ray.report import (
     Report,
     System,
     best_of,
-    count,
     duration,
     headline,
     hero,
@@ -33,28 +28,12 @@ from rrad_ray.report import (
     mean_of,
     metric_names,
     number,
-    p_value,
-    signed,
     title_of,
     titles_of,
 )
 
 Line = tuple[float, float, float, float]  # latency, mean, and the ends of the interval
 
-# The light theme. Plots are drawn in these colours and refer to the page's CSS variables afterwards, so that
-# one drawing serves light and dark.
-COLOURS = {
-    "ink": "#1d2126", "muted": "#68707c", "line": "#dfe2e7", "base": "#828b98",
-    "student": "#0b6fa4", "teacher": "#b3650a", "loss": "#c4473a",
-}  # fmt: skip
-STYLE: Any = {
-    "svg.hashsalt": "rrad-ray", "svg.fonttype": "none", "text.parse_math": False, "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 9, "legend.frameon": False, "lines.linewidth": 1.5,
-    "text.color": COLOURS["ink"], "axes.labelcolor": COLOURS["muted"], "axes.edgecolor": COLOURS["line"],
-    "xtick.color": COLOURS["line"], "ytick.color": COLOURS["line"], "xtick.labelcolor": COLOURS["muted"],
-    "ytick.labelcolor": COLOURS["muted"], "axes.spines.top": False, "axes.spines.right": False,
-    "axes.grid": True, "axes.axisbelow": True, "grid.color": COLOURS["line"], "grid.linewidth": 0.6,
-}  # fmt: skip
 # Where a point's label may stand, nearest first: points from it, and the direction.
 PLACES = [
     (far, x, y)
@@ -64,14 +43,6 @@ PLACES = [
 ACROSS, UPWARD = ("center", "left", "right"), ("center", "bottom", "top")  # alignment by direction 0, 1, -1
 
 
-class Plot(NamedTuple):
-    """A figure, what it shows for those who do not see it, and its caption."""
-
-    figure: Figure
-    alt: str
-    caption: str
-
-
 def html(report: Report) -> str:
     """One page that needs nothing else: inline CSS and SVG, no script, no network. Same report, same bytes."""
     with matplotlib.rc_context(STYLE):
@@ -79,14 +50,11 @@ def html(report: Report) -> str:
             "quality": _quality(report), "scatter": _scatter(report), "gains": _gains(report),
             "training": _training(report), "seconds": _seconds(report),
         }  # fmt: skip
-        figures = {name: (_svg(name, plot), plot.caption) for name, plot in plots.items() if plot}
-    loader = jinja2.PackageLoader("rrad_ray")
-    env = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    env.filters.update(number=number, signed=signed, p_value=p_value, count=count, duration=duration)
-    return env.get_template("report.html.j2").render(
-        report=report, systems=report["systems"], hero=hero(report), headline=headline(report), main=METRIC,
-        metrics=metric_names(report), titles=titles_of(report), span=_span(report), extremes=_extremes(report),
-        figures=figures, colours=COLOURS, label_quality=_label_quality(report),
+        figures = {name: (svg(name, plot), plot.caption) for name, plot in plots.items() if plot}
+    return render(
+        "report.html.j2", report=report, systems=report["systems"], hero=hero(report), headline=headline(report),
+        main=METRIC, metrics=metric_names(report), titles=titles_of(report), span=_span(report),
+        extremes=_extremes(report), segments=_segments(report), figures=figures, label_quality=_label_quality(report),
     )  # fmt: skip
 
 
@@ -133,34 +101,30 @@ def _extremes(report: Report, n: int = 4) -> list[tuple[str, float, float]]:
     return [(texts[i], float(theirs[i]), float(ours[i])) for i in [*gained, *lost[::-1]]]
 
 
+def _segments(report: Report) -> dict[str, Any] | None:
+    """The system that the page is about and the best first stage, on queries of each length."""
+    pairs, found = _pairs(report), report.get("segments") or []
+    if pairs is None or not found:
+        return None
+    best, base, *_ = pairs
+    names = [base["system"], best["system"]]
+    rows = [(row["segment"], row["queries"], *(row["ndcg_10"][name] for name in names)) for row in found]
+    return {"names": [title_of(base), title_of(best)], "rows": rows}
+
+
+def _front(lines: list[Line]) -> list[Line]:
+    """Points that no other is both faster and better than, by latency (Pareto)."""
+    best, front = -math.inf, []
+    for line in sorted(lines, key=lambda line: (line[0], -line[1])):
+        if line[1] > best:
+            best = line[1]
+            front.append(line)
+    return front
+
+
 def _colour(system: System) -> str:
     kind = system.get("kind")
     return COLOURS["student" if kind in STUDENTS else "teacher" if kind == "teacher" else "base"]
-
-
-def _short(text: str, length: int = 30) -> str:
-    text = " ".join(str(text).split())
-    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
-
-
-def _canvas(height: float, rows: int = 1) -> tuple[Figure, list[Axes]]:
-    # Narrow on purpose: on a phone the text must not shrink below what can be read.
-    figure = Figure(figsize=(4.7, height), dpi=72, layout="constrained")
-    return figure, list(figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0])
-
-
-def _svg(name: str, plot: Plot) -> Markup:
-    """The drawing alone: ids of its own on the page, colours from CSS variables, no metadata and no namespace."""
-    buffer = io.StringIO()
-    plot.figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    text = buffer.getvalue()
-    text = text[text.index(">", text.index("<svg")) + 1 :]
-    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.DOTALL)
-    text = re.sub(r'(\sid="|href="#|url\(#)', rf"\g<1>{name}-", text)
-    for variable, colour in COLOURS.items():
-        text = text.replace(colour, f"var(--{variable})")
-    width, height = plot.figure.get_size_inches() * 72
-    return Markup(f'<svg role="img" aria-label="{escape(plot.alt)}" viewBox="0 0 {width:g} {height:g}">{text}')
 
 
 def _quality(report: Report) -> Plot | None:
@@ -169,7 +133,7 @@ def _quality(report: Report) -> Plot | None:
     drawn.sort(key=lambda system: -(mean_of(system) or 0.0))
     if not drawn:
         return None
-    figure, (ax,) = _canvas(3.5)
+    figure, (ax,) = canvas(3.5)
     lines = []
     for system in drawn:
         x, mean = latency_of(system) or 0.0, mean_of(system) or 0.0
@@ -178,6 +142,8 @@ def _quality(report: Report) -> Plot | None:
         size, marker = 90 if system is hero(report) else 34, "D" if system.get("kind") == "teacher" else "o"
         ax.scatter([x], [mean], s=size, marker=marker, color=_colour(system), zorder=3)
         ax.vlines(x, *lines[-1][2:], color=_colour(system), linewidth=1.6, alpha=0.5)
+    front = _front(lines)
+    ax.plot(*np.array([line[:2] for line in front]).T, color=COLOURS["base"], linewidth=1, linestyle=(0, (4, 3)))
     xs = [line[0] for line in lines]
     ax.set(xscale="log", xlim=(min(xs) / 2.5, max(xs) * 2.5), xlabel="p50 latency", ylabel=METRIC)
     decades = math.log10(max(xs) / min(xs))
@@ -185,12 +151,15 @@ def _quality(report: Report) -> Plot | None:
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g} s" if x >= 1 else f"{x * 1000:g} ms"))
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.margins(y=0.12)
-    _place_labels(ax, lines, [(_short(title_of(s)), _colour(s), s is hero(report)) for s in drawn])
+    _place_labels(ax, lines, [(short(title_of(s)), _colour(s), s is hero(report)) for s in drawn])
     kinds: dict[str, list[str]] = {}
     for system in drawn:
         kinds.setdefault(str(system.get("latency_of") or "one query"), []).append(title_of(system))
     missing = [title_of(s) for s in report["systems"] if s not in drawn]
-    caption = f"{METRIC} against latency; up and left is better. Bars are 95 % confidence intervals. Latency is of "
+    caption = (
+        f"{METRIC} against latency; up and left is better, and nothing is both above and left of the dashed line"
+    )
+    caption += " (Pareto front). Bars are 95 % confidence intervals. Latency is of "
     caption += "; of ".join(f"{what} ({', '.join(names)})" for what, names in kinds.items())
     caption += f". Not timed: {', '.join(missing)}." if missing else "."
     alt = "; ".join(f"{title_of(s)}: {number(mean_of(s))} at {duration(latency_of(s))}" for s in drawn)
@@ -245,7 +214,7 @@ def _scatter(report: Report) -> Plot | None:
     best, base, ours, theirs = pairs
     # On a grid of 0.02, and one path per size and colour: thousands of queries must not make a page of megabytes.
     points = Counter(zip((theirs * 50).round().tolist(), (ours * 50).round().tolist(), strict=True))
-    figure, (ax,) = _canvas(3.6)
+    figure, (ax,) = canvas(3.6)
     ax.plot([0, 1], [0, 1], color=COLOURS["base"], linewidth=1, linestyle=(0, (4, 3)))
     dots: dict[tuple[str, int], list[tuple[float, float]]] = {}
     for (x, y), n in points.items():
@@ -253,7 +222,7 @@ def _scatter(report: Report) -> Plot | None:
     for (colour, n), where in dots.items():
         ax.plot(*np.array(where).T, "o", markersize=4 * n**0.25, color=COLOURS[colour], alpha=0.6, markeredgewidth=0)
     ax.set(xlim=(-0.04, 1.04), ylim=(-0.04, 1.04), aspect="equal")
-    ax.set(xlabel=f"{METRIC}, {_short(title_of(base))}", ylabel=f"{METRIC}, {_short(title_of(best))}")
+    ax.set(xlabel=f"{METRIC}, {short(title_of(base))}", ylabel=f"{METRIC}, {short(title_of(best))}")
     names = f"{title_of(best)} against {title_of(base)}"
     caption = f"Every query, {names}. Above the line it gained; a larger dot stands for more queries."
     return Plot(figure, f"Scatter plot of {METRIC} per query, {names}", caption)
@@ -265,7 +234,7 @@ def _gains(report: Report) -> Plot | None:
         return None
     best, base, ours, theirs = pairs
     change = np.sort(ours - theirs)[::-1]
-    figure, (ax,) = _canvas(3.6)
+    figure, (ax,) = canvas(3.6)
     for part, colour in ((change.clip(min=0), "student"), (change.clip(max=0), "loss")):
         ax.stairs(part, fill=True, color=COLOURS[colour], linewidth=0)
     ax.axhline(0, color=COLOURS["base"], linewidth=0.8)
@@ -281,13 +250,13 @@ def _training(report: Report) -> Plot | None:
     runs = [run for run in report.get("training") or [] if run.get("steps") or run.get("dev_steps")]
     if not runs:
         return None
-    figure, axes = _canvas(3.6, rows=2)
+    figure, axes = canvas(3.6, rows=2)
     for i, run in enumerate(runs):
         colour, dash = COLOURS[("student", "teacher", "base", "loss")[i % 4]], ("-", "--", ":")[i // 4 % 3]
         for ax, x, y, marker in zip(axes, ("steps", "dev_steps"), ("loss", "dev_ndcg"), ("", "o"), strict=True):
             values = np.array(run.get(y) or [], dtype=float)
             ax.plot(run.get(x) or [], values, marker=marker, markersize=4, color=colour, linestyle=dash)
-        axes[0].lines[-1].set_label(_short(titles_of(report).get(run["student"], run["student"])))
+        axes[0].lines[-1].set_label(short(titles_of(report).get(run["student"], run["student"])))
     axes[0].set_ylabel("training loss")
     axes[1].set(ylabel=f"dev {METRIC}", xlabel="step")
     axes[1].xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -300,10 +269,10 @@ def _seconds(report: Report) -> Plot | None:
     spent = {str(stage): value for stage, value in (report.get("seconds") or {}).items() if value is not None}
     if not spent:
         return None
-    figure, (ax,) = _canvas(min(6.0, 0.5 + 0.4 * len(spent)))
+    figure, (ax,) = canvas(min(6.0, 0.5 + 0.4 * len(spent)))
     bars = ax.barh(range(len(spent)), list(spent.values()), color=COLOURS["student"], height=0.62)
     ax.bar_label(bars, [duration(value) for value in spent.values()], padding=4, color=COLOURS["ink"])
-    ax.set_yticks(range(len(spent)), [_short(stage, 20) for stage in spent])
+    ax.set_yticks(range(len(spent)), [short(stage, 20) for stage in spent])
     ax.set_xticks([])
     ax.set(xlim=(0, 1.25 * max(*spent.values(), 1e-9)))
     ax.invert_yaxis()

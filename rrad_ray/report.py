@@ -152,10 +152,10 @@ def best_of(systems: Iterable[System], kinds: tuple[str, ...]) -> System | None:
 
 
 def difference(report: Report, system: System, base: System) -> tuple[float, float | None]:
-    """The difference to the baseline and its p-value, from the tests where they have this pair."""
+    """The difference to the baseline and its p-value, corrected for all tests, where they have this pair."""
     for test in report.get("tests") or []:
         if (test["system"], test["against"]) == (system["system"], base["system"]):
-            return test["delta"], test.get("p")
+            return test["delta"], test.get("p_holm", test.get("p"))
     return (mean_of(system) or 0.0) - (mean_of(base) or 0.0), None
 
 

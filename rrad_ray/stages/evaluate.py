@@ -15,15 +15,19 @@ import numpy as np
 from ir_measures import RR, nDCG
 from rich.console import Console
 
-from rrad_ray import metrics, models, page, report, tables, teacher
+from rrad_ray import formats, metrics, models, page, report, tables, teacher, versions
 from rrad_ray.config import EvaluateConfig
 from rrad_ray.errors import RradError
 from rrad_ray.progress import Progress
 from rrad_ray.rankers import LikelihoodRanker, Ranker
 from rrad_ray.rows import Candidates, Labels, Ranking
+from rrad_ray.significance import holm
+from rrad_ray.traffic import by_length
 
 Row = Mapping[str, Any]
 Scores = list[list[float]]  # one list per query, in the row's document order
+Ranked = list[tuple[str, float]]  # documents and scores of a query, best first
+SMOKE_DOCS = 5  # of the query that the endpoint asks before a winner goes live
 SEARCH = "one search over the whole collection"
 TAUGHT = ("label_quality", "simulated")  # what the report passes on of the labels' manifest
 RERANK = "re-ranking {docs} documents given as text"
@@ -42,6 +46,7 @@ def run(cfg: EvaluateConfig) -> str:
         raise RradError("evaluate", cfg.input, found, "give qrels for it, or name another split")
     bench = Bench(cfg, test, dev)
     bench.first_stage()
+    bench.runs()
     bench.teacher()
     bench.students()
     content = bench.report()
@@ -53,23 +58,36 @@ def run(cfg: EvaluateConfig) -> str:
     return out.commit(rows=len(test) * len(bench.systems), queries=len(test), report="report.html")
 
 
-def quality(rows: Sequence[Row], scores: Scores) -> dict[str, list[float]]:
-    """nDCG@10 and MRR@10 of each query by ir-measures, against all its judgments."""
+def quality(rows: Sequence[Row], rankings: Sequence[Ranked], more: Sequence[str] = ()) -> dict[str, list[float]]:
+    """nDCG@10, MRR@10 and `more` measures of each query by ir-measures, against all its judgments.
+
+    Raises `RradError` for a measure that ir-measures does not know or cannot compute here.
+    """
     qrels, ranking = [], []
-    for row, values in zip(rows, scores, strict=True):
+    for row, ranked in zip(rows, rankings, strict=True):
         judged = zip(row["judged_ids"], row["judged_grades"], strict=True)
         qrels += [ir_measures.Qrel(row["query_id"], doc_id, grade) for doc_id, grade in judged]
-        # trec_eval breaks ties by document id; ours is the row's order, made explicit here.
-        order = _order(values)
+        # trec_eval breaks ties by document id; ours is the ranking's order, made explicit here.
         ranking += [
-            ir_measures.ScoredDoc(row["query_id"], row["doc_ids"][index], -float(place))
-            for place, index in enumerate(order)
+            ir_measures.ScoredDoc(row["query_id"], doc_id, -float(place)) for place, (doc_id, _) in enumerate(ranked)
         ]
-    found: dict[str, dict[str, float]] = {"nDCG@10": {}, "MRR@10": {}}
-    names = {nDCG @ 10: "nDCG@10", RR @ 10: "MRR@10"}
+    names: dict[Any, str] = {nDCG @ 10: "nDCG@10", RR @ 10: "MRR@10"}
+    names |= {measure: name for name in more if (measure := _measure(name)) not in names}
+    found: dict[str, dict[str, float]] = {name: {} for name in names.values()}
     for value in ir_measures.iter_calc(list(names), qrels, ranking):
         found[names[value.measure]][value.query_id] = value.value
     return {name: [values.get(row["query_id"], 0.0) for row in rows] for name, values in found.items()}
+
+
+def _measure(name: str) -> Any:
+    try:
+        measure = ir_measures.parse_measure(name)
+        if not ir_measures.DefaultPipeline.supports(measure):
+            raise ValueError("none of the installed providers computes it")
+    except (AssertionError, NameError, ValueError, TypeError, KeyError) as error:  # each of them is raised there
+        found, remedy = f"{name}: {error}", "name measures as ir-measures does, as in [AP, R@100]"
+        raise RradError("evaluate", "metrics", found, remedy) from error
+    return measure
 
 
 def pairs(rows: Sequence[Row], scores: Scores) -> list[tuple[float, float]]:
@@ -88,20 +106,31 @@ class Bench:
         self.cfg, self.test, self.dev = cfg, test, dev
         self.systems: list[dict[str, Any]] = []
         self.scores: dict[str, Scores] = {}
+        self.ranked: dict[str, list[Ranked]] = {}
         self.dev_scores: dict[str, Scores] = {}
         self.quality: dict[str, dict[str, list[float]]] = {}
         self.retrieved = _first_manifest(cfg.input)
         self.taught: dict[str, Any] = {}
         self.sources = list(test[0]["sources"])
 
-    def add(self, system: str, title: str, kind: str, scores: Scores, **facts: Any) -> None:
-        """One more system: its quality on the test queries, and what is known of its cost."""
-        found = quality(self.test, scores)
+    def add(
+        self,
+        system: str,
+        title: str,
+        kind: str,
+        scores: Scores,
+        ranked: list[Ranked] | None = None,
+        **facts: Any,
+    ) -> None:
+        """One more system: its quality on the test queries, and what is known of its cost. `ranked`: its rankings,
+        where these are not the candidates in the order of their scores."""
+        ranked = ranked or [_ranking(row, values) for row, values in zip(self.test, scores, strict=True)]
+        found = quality(self.test, ranked, self.cfg.metrics)
         counts = pairs(self.test, scores)
         seed = self.cfg.seed
         summary = {name: _summary(values, np.mean, seed) for name, values in found.items()}
         summary["PNR"] = _summary(counts, lambda sample: metrics.pnr(sample), seed)
-        self.scores[system], self.quality[system] = scores, found
+        self.scores[system], self.ranked[system], self.quality[system] = scores, ranked, found
         blank = {"parameters": None, "documents_per_s": None, "latency_ms": None, "latency_of": "", "note": ""}
         self.systems.append({"system": system, "title": title, "kind": kind, "metrics": summary, **blank, **facts})
         print(f"[evaluate] {title}: nDCG@10 {summary['nDCG@10']['mean']:.3f}", flush=True)
@@ -117,6 +146,23 @@ class Bench:
             self.add(source, title, kind, self._source(self.test, source), **facts, latency_of=SEARCH)
         if len(self.sources) > 1 and self.dev:
             self._fused("fusion", "free fusion of these", "fusion", {}, {})
+
+    def runs(self) -> None:
+        """Rankings from elsewhere; a document that is no candidate counts as any other does."""
+        for name, uri in self.cfg.runs.items():
+            run = formats.read_trec_run(uri)
+            ranked = [run.get(row["query_id"], []) for row in self.test]
+            missing = sum(not found for found in ranked)
+            if missing == len(self.test):
+                said = f"ranks none of the {missing} judged queries of split '{self.cfg.split}'"
+                raise RradError("evaluate", f"runs.{name}: {uri}", said, "its query ids must be those of the input")
+            scores = []
+            for row, found in zip(self.test, ranked, strict=True):
+                known = dict(found)
+                lowest = min(known.values(), default=0.0) - 1.0
+                scores.append([known.get(doc_id, lowest) for doc_id in row["doc_ids"]])
+            note = f"{missing} of {len(self.test)} test queries are not in it" if missing else ""
+            self.add(name, name, "run", scores, ranked, note=note)
 
     def teacher(self) -> None:
         """The labels' targets on the test queries: what the students were to learn."""
@@ -151,7 +197,7 @@ class Bench:
             ranker = Ranker.load(models.resolve(uri, "evaluate"))
             both = [self._ranked(ranker, rows, name) for rows in (self.test, self.dev)]
             cost = {"parameters": ranker.parameters_count, **self._latency(ranker.score, self.cfg.latency_repeats)}
-            self.add(name, f"{name} student", "student", both[0], **cost)
+            self.add(name, f"{name} student", "student", both[0], **cost, smoke=self._smoke(both[0]))
             if self.dev:
                 self._fused(
                     f"{name}+first",
@@ -160,6 +206,12 @@ class Bench:
                     {name: both[0]},
                     {name: both[1]},
                 )
+
+    def _smoke(self, scores: Scores) -> dict[str, Any]:
+        """A query and what the student said of its first documents: the endpoint asks again before it goes live."""
+        row = self.test[0]
+        texts = list(row["texts"][:SMOKE_DOCS])
+        return {"query": row["query"], "documents": texts, "scores": scores[0][:SMOKE_DOCS]}
 
     def _ranked(self, ranker: Ranker, rows: list[Row], name: str) -> Scores:
         progress, scores = Progress("evaluate", len(rows), f"queries by {name}"), []
@@ -227,14 +279,13 @@ class Bench:
         """Rows of the rankings table for one system."""
         name = system["system"]
         rows: list[Row] = []
-        for number, (row, scores) in enumerate(zip(self.test, self.scores[name], strict=True)):
-            order = _order(scores)
+        for number, (row, ranked) in enumerate(zip(self.test, self.ranked[name], strict=True)):
             rows.append(
                 {
                     "system": name,
                     **{key: row[key] for key in ("query_id", "query", "split")},
-                    "doc_ids": [row["doc_ids"][index] for index in order],
-                    "scores": [float(scores[index]) for index in order],
+                    "doc_ids": [doc_id for doc_id, _ in ranked],
+                    "scores": [float(score) for _, score in ranked],
                     "ndcg_10": self.quality[name]["nDCG@10"][number],
                     "mrr_10": self.quality[name]["MRR@10"][number],
                 }
@@ -242,9 +293,10 @@ class Bench:
         return rows
 
     def tests(self) -> list[dict[str, Any]]:
-        """Paired t-tests on nDCG@10 of the teacher and every student against every cheaper system and the teacher."""
-        found = []
-        cheap = [s["system"] for s in self.systems if s["kind"] in ("first_stage", "pre_ranker", "fusion")]
+        """Paired t-tests on nDCG@10 of the teacher and every student against every cheaper system, run and the
+        teacher. `p_holm`: corrected for all tests of the report (Holm, 1979)."""
+        found: list[dict[str, Any]] = []
+        cheap = [s["system"] for s in self.systems if s["kind"] in ("first_stage", "pre_ranker", "fusion", "run")]
         for system in self.systems:
             rivals = cheap if system["kind"] == "teacher" else [*cheap, "teacher"]
             if system["system"] in cheap:
@@ -264,6 +316,18 @@ class Bench:
                         "ties": len(mine) - wins - losses,
                     }
                 )
+        for test, p in zip(found, holm([test["p"] for test in found]), strict=True):
+            test["p_holm"] = p
+        return found
+
+    def segments(self) -> list[dict[str, Any]]:
+        """nDCG@10 of every system on short, middling and long queries."""
+        words = np.array([len(row["query"].split()) for row in self.test])
+        found = []
+        for title, inside in by_length(words).items():
+            if inside.any():
+                ndcg = {name: float(np.asarray(q["nDCG@10"])[inside].mean()) for name, q in self.quality.items()}
+                found.append({"segment": title, "queries": int(inside.sum()), "ndcg_10": ndcg})
         return found
 
     def report(self) -> dict[str, Any]:
@@ -279,6 +343,7 @@ class Bench:
             "candidates_per_query": float(np.mean([len(row["doc_ids"]) for row in self.test])),
             "systems": self.systems,
             "tests": self.tests(),
+            "segments": self.segments(),
             "per_query": {name: found["nDCG@10"] for name, found in self.quality.items()},
             "query_texts": [row["query"] for row in self.test],
             "training": [self._training(name, uri) for name, uri in cfg.students.items()],
@@ -286,7 +351,7 @@ class Bench:
             "teacher": {**{key: self.taught.get(key) for key in ("model", "weights", *TAUGHT)}, "gate": gate},
             "examples": self._examples(),
             "machine": {"cpu": _cpu(), "cores": os.cpu_count()},
-            "versions": {"python": platform.python_version(), **tables.versions()},
+            "versions": {"python": platform.python_version(), **versions.installed()},
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
 
@@ -315,6 +380,10 @@ class Bench:
             grades = dict(zip(row["judged_ids"], row["judged_grades"], strict=True))
             examples.append({"query": row["query"], "before": tops[before], "after": tops[after], "grades": grades})
         return examples
+
+
+def _ranking(row: Row, scores: Sequence[float]) -> Ranked:
+    return [(row["doc_ids"][index], float(scores[index])) for index in _order(scores)]
 
 
 def _order(scores: Sequence[float]) -> Any:

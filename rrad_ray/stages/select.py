@@ -21,7 +21,8 @@ def run(cfg: SelectConfig) -> str:
     evaluated = tables.read_manifest(cfg.input, "select")
     winner = choose(content, cfg)
     winner["checkpoint"] = evaluated["config"]["students"][winner["system"]]
-    content["winner"] = winner
+    content["winner"] = dict(winner)
+    winner["smoke"] = next(one["smoke"] for one in content["systems"] if one["system"] == winner["system"])
     tables.write_text(tables.join(out.uri, "winner.json"), json.dumps(winner, indent=2), "select")
     files = {"report.json": json.dumps(content, indent=1), "report.html": page.html(content)}
     for folder in filter(None, (out.uri, cfg.publish)):

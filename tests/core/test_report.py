@@ -235,3 +235,9 @@ def test_table_fits_the_terminal(report: dict[str, Any]) -> None:
 )  # fmt: skip
 def test_durations(seconds: float | None, text: str) -> None:
     assert reports.duration(seconds) == text
+
+
+def test_the_pareto_front_is_what_nothing_is_both_faster_and_better_than() -> None:
+    points = [(1.0, 0.3), (2.0, 0.5), (2.0, 0.4), (3.0, 0.45), (4.0, 0.6), (0.5, 0.1)]
+    front = pages._front([(x, y, y, y) for x, y in points])
+    assert [line[:2] for line in front] == [(0.5, 0.1), (1.0, 0.3), (2.0, 0.5), (4.0, 0.6)]

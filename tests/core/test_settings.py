@@ -67,6 +67,8 @@ def test_a_base_is_found_relative_to_its_file_through_a_chain_and_is_overruled(t
         (PLACES + "epochs: many\n", [], ["epochs", "many"]),
         (PLACES, ["workers=1.5"], ["workers", "1.5"]),
         (PLACES + "workers: null\n", [], ["workers", "None"]),
+        (PLACES + "workers: {min: 3, max: 2}\n", [], ["workers", "{min: 1, max: 4}"]),
+        (PLACES + "workers: {least: 1, max: 2}\n", [], ["workers", "least"]),
         (PLACES + "losses: {ranknet: much}\n", [], ["losses.ranknet", "much"]),
         (PLACES + "losses: 3\n", [], ["losses"]),
         (PLACES + "losses: {}\n", [], ["losses", "at least one"]),

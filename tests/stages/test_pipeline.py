@@ -24,7 +24,7 @@ from rrad_ray.errors import RradError
 from rrad_ray.rankers import Ranker
 from rrad_ray.rows import Candidates, Judgment, Labels, Ranking
 from rrad_ray.stages import evaluate, label, prerank, retrieve, select
-from tests.commands import ROOT, RRAD
+from tests.commands import PATIENCE_S, ROOT, RRAD
 from tests.heads import Head, free_port
 
 from .conftest import row_of, rrad, table_of
@@ -55,7 +55,7 @@ def job(beir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str
     """One `rrad run` of the BEIR pipeline; its folder and what it printed."""
     out = tmp_path_factory.mktemp("job") / "run"
     port = f"steps.serve.port={free_port()}"
-    done = rrad("run", "configs/beir/pipeline.yaml", f"data={beir}", f"out={out}", port, *SMALL, timeout_s=600)
+    done = rrad("run", "configs/beir/pipeline.yaml", f"data={beir}", f"out={out}", port, *SMALL)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return out, done.stdout
 
@@ -132,10 +132,10 @@ def test_the_same_command_again_has_nothing_to_do_and_a_changed_one_is_refused(
 ) -> None:
     out, _ = job
     arguments = ["run", "configs/beir/pipeline.yaml", f"data={beir}", f"out={out}", *SMALL]
-    again = rrad(*arguments, f"steps.serve.port={free_port()}", timeout_s=120)
+    again = rrad(*arguments, f"steps.serve.port={free_port()}")
     assert again.returncode == 0, again.stderr[-2000:]
     assert again.stdout.count("already done") == 10
-    changed = rrad(*arguments, "steps.label.weights={judge: 1}", timeout_s=120)
+    changed = rrad(*arguments, "steps.label.weights={judge: 1}")
     assert changed.returncode == 2
     assert "choose a new output" in changed.stderr
     assert "Traceback" not in changed.stderr
@@ -173,7 +173,7 @@ steps:
 """
     )
     # A process of its own: the workers of a cluster that other tests have started do not know this S3's address.
-    done = rrad("run", str(pipeline), timeout_s=280)
+    done = rrad("run", str(pipeline))
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert tables.exists(f"{s3_uri}/student/model/model.safetensors")
     assert Ranker.load(models.resolve(f"{s3_uri}/student"), dtype="float32").score("a", ["b"])
@@ -198,7 +198,7 @@ def test_a_job_submitted_to_a_cluster_gives_its_result(short: str, tmp_path: Pat
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**head.env, "PATH": path, "PYTHONPATH": str(ROOT)}
     for _ in range(20):  # the job agent of a fresh head is some seconds late
-        done = subprocess.run(submit, capture_output=True, text=True, timeout=200, cwd=ROOT, env=environment)
+        done = subprocess.run(submit, capture_output=True, text=True, timeout=PATIENCE_S, cwd=ROOT, env=environment)
         if "No available agent" not in done.stdout + done.stderr:
             break
         time.sleep(2)
@@ -219,14 +219,14 @@ def test_prometheus_reads_the_figures_of_a_run_while_it_labels(tmp_path: Path, h
     command = [*RRAD, *job, "task=order"]
     found: dict[str, float] = {}
     process = subprocess.Popen(command, cwd=ROOT, env=head.env, stdout=subprocess.DEVNULL)
-    end = time.monotonic() + 120
+    end = time.monotonic() + PATIENCE_S
     while not found.get("queries") and time.monotonic() < end:
         time.sleep(0.5)
         with contextlib.suppress(OSError):
             text = urllib.request.urlopen(head.metrics, timeout=5).read().decode()
             pattern = rf"^ray_rrad_judge_(\w+)\{{[^}}]*output=\"{tmp_path}/judgments\"[^}}]*\}} ([0-9.e+]+)$"
             found = {name: float(value) for name, value in re.findall(pattern, text, re.MULTILINE)}
-    assert process.wait(timeout=120) == 0
+    assert process.wait(timeout=PATIENCE_S) == 0
     assert {"queries_per_s", "missing_share", "repaired_share", "rejected_share", "tokens_per_query"} <= set(found)
     assert found["queries"] > 0
     assert found["rejected_share"] == 0

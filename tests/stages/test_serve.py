@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -24,14 +26,18 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 from ray.serve.schema import ServeDeploySchema
 
-from rrad_ray import models, wire
-from rrad_ray.config import PrerankConfig, ServeConfig
+from rrad_ray import models, winners, wire
+from rrad_ray.config import GenerationConfig, PrerankConfig, ServeConfig
 from rrad_ray.errors import RradError
+from rrad_ray.generation import Explainer
 from rrad_ray.rankers import Ranker
+from rrad_ray.ranking import RankTask
 from rrad_ray.rows import Candidates
 from rrad_ray.stages import serve
+from rrad_ray.stages.endpoint import Model
 from rrad_ray.tables import Output
-from tests.commands import ROOT, RRAD
+from tests import toys
+from tests.commands import PATIENCE_S, ROOT, RRAD
 from tests.heads import free_port
 
 QUERY = "how to open a file for writing"
@@ -77,7 +83,7 @@ def local_ray() -> Iterator[None]:
 def client(local_ray: None, winner: str) -> Iterator[httpx.Client]:
     url = serve.start(ServeConfig(input=winner, port=free_port(), max_queued=MAX_QUEUED, max_body_bytes=2_000_000))
     try:
-        with httpx.Client(base_url=url, timeout=60, trust_env=False) as http:
+        with httpx.Client(base_url=url, timeout=PATIENCE_S, trust_env=False) as http:
             yield http
     finally:
         serve.stop()
@@ -88,7 +94,7 @@ def ranker(student: str) -> Ranker:
     return Ranker.load(student)
 
 
-def post(client: httpx.Client, path: str = "/rerank", **body: Any) -> httpx.Response:
+def post(client: httpx.Client, path: str = "/v2/rerank", **body: Any) -> httpx.Response:
     return client.post(path, json=body)
 
 
@@ -132,6 +138,39 @@ def test_run_answers_a_probe_and_ends(
     socket.create_server(("127.0.0.1", port)).close()  # free again
 
 
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny decoder that has learnt to write a little."""
+    rows = [row | {"missing": [False] * 4, "reasons": [f"reason {n}" for n in range(4)]} for row in toys.ROWS]
+    cfg = dataclasses.replace(toys.CFG, kind="decoder", max_steps=60, lr=1e-2, freeze_embeddings=False)
+    cfg = dataclasses.replace(cfg, generation=GenerationConfig(weight=1.0, max_tokens=12))
+    words = ["reason", "relevant", "irrelevant", *(text for row in rows for text in (row["query"], *row["texts"]))]
+    source = toys.causal_lm(tmp_path_factory.mktemp("source"), words, tied=True)
+    task, folder = RankTask.fresh(source, cfg), tmp_path_factory.mktemp("writer") / "tiny"
+    toys.fitted(task, cfg, rows=rows)
+    task.ranker.save(folder)
+    return str(folder)
+
+
+def test_a_decoder_that_learnt_to_write_explains_the_results_that_it_returns(local_ray: None, writer: str) -> None:
+    url = serve.start(ServeConfig(input=writer, port=free_port(), max_explained=3, reason_tokens=8))
+    explainer, row = Explainer.load(writer), toys.ROWS[0]
+    body = {"query": row["query"], "documents": row["texts"]}
+    try:
+        with httpx.Client(base_url=url, timeout=PATIENCE_S, trust_env=False) as http:
+            plain = post(http, **body).json()["results"]
+            explained = post(http, **body, explain=True, top_n=2).json()["results"]
+            for result in explained:
+                text = row["texts"][result["index"]]
+                assert result["reason"] == explainer.explain(row["query"], text, max_tokens=8)
+            assert all(result.pop("reason") for result in explained)
+            assert explained == plain[:2], "the reason is all that is added"
+            assert set(plain[0]) == {"index", "relevance_score"}
+            refused(post(http, **body, explain=True), 422, "explain", "4 results, at most 3", "set top_n")
+    finally:
+        serve.stop()
+
+
 def test_probe_without_enough_documents(student: str, tmp_path: Path) -> None:
     cfg = ServeConfig(
         input=student, port=free_port(), blocking=False, probe=candidates(tmp_path / "short", TEXTS[:2])
@@ -154,14 +193,16 @@ def test_blocking_run_ends_by_signal(student: str, tmp_path: Path) -> None:
     with log.open("w") as out:
         process = subprocess.Popen([*command, f"input={student}", f"port={port}"], stdout=out, stderr=out)
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + PATIENCE_S
         while "Ctrl-C ends it" not in log.read_text() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.2)
         (line,) = [line for line in log.read_text().splitlines() if "try: curl" in line]
-        answer = subprocess.run(line.partition("try: ")[2], shell=True, capture_output=True, timeout=60, check=True)
+        answer = subprocess.run(
+            line.partition("try: ")[2], shell=True, capture_output=True, timeout=PATIENCE_S, check=True
+        )
         assert len(json.loads(answer.stdout)["results"]) == 2
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 0, log.read_text()
+        assert process.wait(timeout=PATIENCE_S) == 0, log.read_text()
     finally:
         process.kill()
     assert "Traceback" not in log.read_text()
@@ -171,7 +212,7 @@ def test_blocking_run_ends_by_signal(student: str, tmp_path: Path) -> None:
 # ---- answers ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/v2/rerank"])
+@pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank"])
 def test_scores_are_those_of_the_checkpoint(client: httpx.Client, ranker: Ranker, path: str) -> None:
     answer = post(client, path, query=QUERY, documents=TEXTS, model="any", unknown=1).json()
     raw = ranker.score(QUERY, TEXTS)
@@ -193,7 +234,8 @@ def test_objects_top_n_and_documents(client: httpx.Client) -> None:
     plain = post(client, query=QUERY, documents=TEXTS).json()["results"]
     objects = [{"text": text, "title": "ignored"} for text in TEXTS]
     assert post(client, query=QUERY, documents=objects).json()["results"] == plain
-    best = post(client, query=QUERY, documents=objects, top_n=2, return_documents=True).json()["results"]
+    wanted = {"query": QUERY, "documents": objects, "top_n": 2, "return_documents": True}
+    best = post(client, "/v1/rerank", **wanted).json()["results"]
     assert [result["index"] for result in best] == [result["index"] for result in plain[:2]]
     assert [result["document"] for result in best] == [{"text": TEXTS[result["index"]]} for result in best]
     assert len(post(client, query=QUERY, documents=TEXTS, top_n=99).json()["results"]) == len(TEXTS)
@@ -210,9 +252,91 @@ def test_healthz(client: httpx.Client) -> None:
     assert response.json() == {"status": "ok", "model": "tiny student"}
 
 
-def test_openapi_describes_the_request(client: httpx.Client) -> None:
-    body = client.get("/openapi.json").json()["paths"]["/rerank"]["post"]["requestBody"]
-    assert set(body["content"]["application/json"]["schema"]["required"]) == {"query", "documents"}
+def test_openapi_describes_the_requests(client: httpx.Client) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+
+    def required(path: str) -> list[set[str]]:
+        schema = paths[path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+        return [set(kind["required"]) for kind in schema.get("anyOf", [schema])]
+
+    assert required("/rerank") == [{"query", "documents"}, {"query", "texts"}]
+    assert required("/v1/rerank") == required("/v2/rerank") == [{"query", "documents"}]
+    assert required("/score") == [{"queries", "documents"}]
+    assert required("/v1/events") == [{"events"}]
+
+
+# ---- other formats ------------------------------------------------------------------------------------------
+
+
+def test_vllms_rerank_gives_documents_back_and_its_errors(client: httpx.Client, ranker: Ranker) -> None:
+    answer = post(client, "/rerank", query=QUERY, documents=TEXTS, top_n=0).json()
+    assert len(answer["results"]) == len(TEXTS), "0 means all"
+    for result in answer["results"]:
+        assert result["document"] == {"text": TEXTS[result["index"]], "multi_modal": None}
+    raw = post(client, "/rerank", query=QUERY, documents=TEXTS, use_activation=False).json()["results"]
+    expected = ranker.score(QUERY, TEXTS)
+    for result in raw:
+        assert result["relevance_score"] == pytest.approx(expected[result["index"]], abs=1e-2)
+    response = post(client, "/rerank", query=QUERY, documents=[])
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert (error["type"], error["param"], error["code"]) == ("BadRequestError", "documents", 400)
+    assert post(client, "/rerank", query=QUERY, documents=TEXTS, instruction="be kind").status_code == 400
+
+
+def test_teis_rerank_is_a_bare_list_and_has_its_errors(client: httpx.Client, ranker: Ranker) -> None:
+    expected = ranker.score(QUERY, TEXTS)
+    found = post(client, "/rerank", query=QUERY, texts=TEXTS, raw_scores=True, return_text=True).json()
+    assert [result["index"] for result in found] == sorted(range(len(TEXTS)), key=lambda index: -expected[index])
+    for result in found:
+        assert result["score"] == pytest.approx(expected[result["index"]], abs=1e-2)
+        assert result["text"] == TEXTS[result["index"]]
+    assert set(post(client, "/rerank", query=QUERY, texts=TEXTS).json()[0]) == {"index", "score"}
+    for body, status, kind in (
+        ({"query": QUERY, "texts": []}, 400, "Empty"),
+        ({"query": QUERY, "texts": [1]}, 422, "Validation"),
+        ({"query": QUERY, "texts": ["a"], "truncation_direction": "left"}, 422, "Validation"),
+    ):
+        response = post(client, "/rerank", **body)
+        assert (response.status_code, response.json()["error_type"]) == (status, kind)
+        assert isinstance(response.json()["error"], str)
+
+
+@pytest.mark.parametrize(("one", "two"), [("queries", "documents"), ("text_1", "text_2"), ("data_1", "items")])
+def test_vllms_score_pairs_one_with_many_and_many_with_many(
+    client: httpx.Client, ranker: Ranker, one: str, two: str
+) -> None:
+    expected = [wire.sigmoid(score) for score in ranker.score(QUERY, TEXTS)]
+    answer = post(client, "/score", **{one: QUERY, two: TEXTS}).json()
+    assert answer["object"] == "list"
+    assert [item["index"] for item in answer["data"]] == list(range(len(TEXTS))), "in input order"
+    assert [item["score"] for item in answer["data"]] == pytest.approx(expected, abs=1e-2)
+    paired = post(client, "/v1/score", **{one: [QUERY, "numbers"], two: TEXTS[:2]}).json()["data"]
+    pairs = ranker.score_pairs([QUERY, "numbers"], TEXTS[:2])
+    assert [item["score"] for item in paired] == pytest.approx([wire.sigmoid(score) for score in pairs], abs=1e-2)
+    assert post(client, "/score", **{one: ["a", "b"], two: TEXTS}).status_code == 400
+
+
+def test_a_text_is_cut_where_the_request_says(client: httpx.Client) -> None:
+    def score(text: str, **more: Any) -> float:
+        return post(client, query=QUERY, documents=[text], **more).json()["results"][0]["relevance_score"]
+
+    assert score("open a file, or another one", max_tokens_per_doc=3) == pytest.approx(score("open a file"), abs=1e-6)
+    assert score("open a file, or another one") != pytest.approx(score("open a file"), abs=1e-6)
+
+
+def test_identity_leaves_the_order_and_models_are_listed(client: httpx.Client) -> None:
+    answer = post(client, query=QUERY, documents=TEXTS, model="identity", top_n=3).json()
+    assert [result["index"] for result in answer["results"]] == [0, 1, 2]
+    assert [result["relevance_score"] for result in answer["results"]] == pytest.approx([1, 5 / 6, 4 / 6])
+    assert answer["model"] == "identity"
+    assert [model["id"] for model in client.get("/v1/models").json()["data"]] == ["winner", "identity"]
+
+
+def test_a_request_whose_deadline_has_passed_is_not_scored(client: httpx.Client) -> None:
+    body = {"query": QUERY, "documents": TEXTS}
+    refused(client.post("/v2/rerank", json=body, headers={"X-Deadline-Ms": "0"}), 504, "deadline", "it has passed")
+    refused(client.post("/v2/rerank", json=body, headers={"X-Deadline-Ms": "soon"}), 422, "x-deadline-ms", "soon")
 
 
 # ---- bad input ----------------------------------------------------------------------------------------------
@@ -235,26 +359,29 @@ def test_openapi_describes_the_request(client: httpx.Client) -> None:
         ({"query": QUERY, "documents": [{"title": "a"}]}, "documents", "'text'"),
         ({"query": QUERY, "documents": [{"text": None}]}, "documents", "'text'"),
         ({"query": QUERY, "documents": ["a"] * 10_000}, "documents", "10000 texts, at most 1000"),
-        ({"query": QUERY, "documents": TEXTS, "top_n": 0}, "top_n", "greater than or equal to 1, found 0"),
+        ({"query": QUERY, "documents": TEXTS, "top_n": 0}, "top_n", "must be at least 1, found 0"),
+        ({"query": QUERY, "documents": [{"text": "a", "id": 7}]}, "documents", "an 'id' that is no string"),
         ({"query": QUERY, "documents": TEXTS, "top_n": "3"}, "top_n", 'found "3"'),
         ({"query": QUERY, "documents": TEXTS, "return_documents": "yes"}, "return_documents", 'found "yes"'),
+        ({"query": QUERY, "documents": TEXTS, "explain": 1}, "explain", "found 1"),
+        ({"query": QUERY, "documents": TEXTS, "explain": True}, "explain", "this model cannot write"),
         ([QUERY, TEXTS], "body", "an object"),
     ],
 )
 def test_bad_fields(client: httpx.Client, body: Any, field: str, said: str) -> None:
-    refused(client.post("/rerank", json=body), 422, field, said)
+    refused(client.post("/v2/rerank", json=body), 422, field, said)
 
 
 @pytest.mark.parametrize("body", [b"", b'{"query": ', b"\xff\xfe", b'{"query": "\\ud800"}', b"[" * 5000])
 def test_not_json(client: httpx.Client, body: bytes) -> None:
-    refused(client.post("/rerank", content=body), 400, "body", "JSON")
+    refused(client.post("/v2/rerank", content=body), 400, "body", "JSON")
 
 
 def test_too_many_bytes(client: httpx.Client) -> None:
     body = json.dumps({"query": QUERY, "documents": ["x" * 3_000_000]}).encode()
-    refused(client.post("/rerank", content=body), 413, "body", str(len(body)), "at most 2000000")
+    refused(client.post("/v2/rerank", content=body), 413, "body", str(len(body)), "at most 2000000")
     chunks = (body[start : start + 100_000] for start in range(0, len(body), 100_000))  # no Content-Length
-    refused(client.post("/rerank", content=chunks), 413, "body", "more than 2000000")
+    refused(client.post("/v2/rerank", content=chunks), 413, "body", "more than 2000000")
 
 
 def test_unknown_path_and_method(client: httpx.Client) -> None:
@@ -266,18 +393,17 @@ def test_unknown_path_and_method(client: httpx.Client) -> None:
 # ---- many at once -------------------------------------------------------------------------------------------
 
 
-def flood(client: httpx.Client, bodies: list[Any]) -> tuple[list[httpx.Response], float]:
-    """The answers to requests sent at the same time, and how long /healthz took amid them."""
+def flood(client: httpx.Client, bodies: list[Any]) -> tuple[list[httpx.Response], int]:
+    """The answers to requests sent at the same time, and how many were still to come when /healthz answered."""
 
-    async def send() -> tuple[list[httpx.Response], float]:
-        limits = httpx.Limits(max_connections=200)
-        async with httpx.AsyncClient(base_url=client.base_url, timeout=90, trust_env=False, limits=limits) as http:
-            tasks = [asyncio.create_task(http.post("/rerank", json=body)) for body in bodies]
+    async def send() -> tuple[list[httpx.Response], int]:
+        options: Any = {"timeout": PATIENCE_S, "trust_env": False, "limits": httpx.Limits(max_connections=200)}
+        async with httpx.AsyncClient(base_url=client.base_url, **options) as http:
+            tasks = [asyncio.create_task(http.post("/v2/rerank", json=body)) for body in bodies]
             await asyncio.sleep(0.3)
-            began = time.perf_counter()
             assert (await http.get("/healthz")).status_code == 200
-            took = time.perf_counter() - began
-            return await asyncio.gather(*tasks), took
+            left = sum(not task.done() for task in tasks)
+            return await asyncio.gather(*tasks), left
 
     return asyncio.run(send())
 
@@ -299,52 +425,28 @@ def test_concurrent_requests_with_a_bad_one_among_them(client: httpx.Client, ran
 
 def test_too_many_waiting_get_503_and_healthz_still_answers(client: httpx.Client) -> None:
     texts = [f"{TEXTS[4]} {number}" for number in range(60)]
-    responses, health_s = flood(client, [{"query": QUERY, "documents": texts}] * (3 * MAX_QUEUED))
+    responses, left = flood(client, [{"query": QUERY, "documents": texts}] * (3 * MAX_QUEUED))
     statuses = [response.status_code for response in responses]
     assert set(statuses) == {200, 503}
     assert statuses.count(200) >= MAX_QUEUED
-    assert health_s < 10
+    assert left, "it does not wait for those that are scored"
     busy = responses[statuses.index(503)]
     refused(busy, 503, "requests", f"at most {MAX_QUEUED}")
     assert int(busy.headers["Retry-After"]) >= 1
 
 
-class Fragile:
-    """A ranker that fails on one word."""
-
-    calls = 0
-
-    def score_pairs(self, queries: list[str], texts: list[str]) -> list[float]:
-        self.calls += 1
-        if "boom" in texts:
-            raise RuntimeError("boom")
-        return [float("nan") if text == "nan" else float(len(text)) for text in texts]
-
-    def encode(self, queries: list[str], texts: list[str]) -> list[dict[str, list[int]]]:
-        return [{"input_ids": [0]} for _ in texts]
-
-
-def test_a_failing_request_does_not_fail_its_neighbours() -> None:
-    ask = [wire.RerankRequest(query="q", documents=texts) for texts in (["a", "bb"], ["boom"], ["ccc"], ["nan"])]
-    first, boom, third, nan = serve.Scorer(Fragile(), batch_documents=256)(ask)
-    assert first == wire.Scores([1.0, 2.0], 2)
-    assert third == wire.Scores([3.0], 1)
-    assert isinstance(boom, RuntimeError)
-    assert isinstance(nan, ValueError)
-
-
-def test_requests_share_calls_up_to_batch_documents() -> None:
-    ranker = Fragile()
-    ask = [wire.RerankRequest(query="q", documents=["a"] * count) for count in (2, 2, 1, 9, 4)]
-    assert [found.tokens for found in serve.Scorer(ranker, batch_documents=5)(ask)] == [2, 2, 1, 9, 4]
-    assert ranker.calls == 3
-
-
 def test_order_holds_where_the_sigmoid_saturates() -> None:
-    request = wire.RerankRequest(query="q", documents=["a", "b", "c", "d"])
-    results = wire.answer(request, wire.Scores([60.0, 900.0, -2000.0, 60.0], 4), "m").results
-    assert [result.index for result in results] == [1, 0, 3, 2]
-    assert [result.relevance_score for result in results] == [1, 1, 1, 0]
+    scores = [60.0, 900.0, -2000.0, 60.0]
+    order = wire.best_first(scores)
+    assert order == [1, 0, 3, 2]
+    assert [wire.sigmoid(scores[index]) for index in order] == [1, 1, 1, 0]
+
+
+def test_a_score_that_is_not_a_number_is_an_error() -> None:
+    model = object.__new__(Model)
+    model.tokens, model.ranker = 1, SimpleNamespace(logits=lambda pairs, tokens: torch.tensor([1.0, float("nan")]))
+    with pytest.raises(ValueError, match="a score that is not a number"):
+        model.score([{}, {}])
 
 
 # ---- starting -----------------------------------------------------------------------------------------------
@@ -358,7 +460,7 @@ def test_missing_input(tmp_path: Path) -> None:
 
 def test_an_encoder_without_a_head_is_no_ranker() -> None:
     with pytest.raises(RradError, match="no ranker with one score"):
-        serve.find("bundled:all-minilm-l6-v2")
+        winners.find("bundled:all-minilm-l6-v2")
 
 
 def test_port_taken(winner: str) -> None:
@@ -374,10 +476,17 @@ def test_second_endpoint_on_the_same_cluster(client: httpx.Client, winner: str) 
     assert client.get("/healthz").status_code == 200
 
 
-def test_builder_and_its_yaml(student: str) -> None:
-    content = yaml.safe_load((ROOT / "cluster" / "serve.yaml").read_text())
+@pytest.mark.parametrize("name", ["serve.yaml", "rayservice.yaml"])
+def test_builder_and_its_yaml(student: str, tmp_path: Path, name: str) -> None:
+    content = yaml.safe_load((ROOT / "cluster" / name).read_text())
+    if "spec" in content:
+        content = yaml.safe_load(content["spec"]["serveConfigV2"])
     app = ServeDeploySchema.model_validate(content).applications[0]
     assert app.import_path == f"{serve.__name__}:{serve.build.__name__}"
-    assert isinstance(serve.build({**app.args, "input": student}), serve.Application)
+    built = serve.build({**app.args, "input": student})
+    assert isinstance(built, serve.Application)
+    low, high = ServeConfig(student, replicas=app.args["replicas"]).team
+    scaling = built._bound_deployment._deployment_config.autoscaling_config
+    assert (scaling.max_replicas if scaling else low) == high
     with pytest.raises(RradError, match="replicass"):
         serve.build({"input": student, "replicass": 2})

@@ -1,0 +1,38 @@
+"""experiment: what an online test found, from its exposures and clicks."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+
+from rrad_ray import events, online, online_page, tables
+from rrad_ray.config import ExperimentConfig
+
+
+def run(cfg: ExperimentConfig) -> str:
+    """`report.json` and `report.html` in the output. Raises `RradError` if there are no exposures, a file cannot be
+    read, or more than `max_quarantined` of the rows are bad."""
+    out = tables.Output("experiment", cfg, None, {"input": cfg.input})
+    if out.finished:
+        return out.uri
+    exposures = events.read_exposures(cfg.input, out.quarantine)
+    clicks = events.read_clicks(cfg.input, out.quarantine)
+    content = online.analyse(exposures, clicks, cfg)
+    seen = content["events"]["exposures"] + content["events"]["clicks"] + len(out.quarantined)
+    content["events"]["set_aside"] = out.bear(seen, cfg.max_quarantined)
+    content["created"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    files = {"report.json": json.dumps(content, indent=1), "report.html": online_page.html(content)}
+    for name, text in files.items():
+        tables.write_text(tables.join(out.uri, name), text, "experiment")
+    for line in _lines(content):
+        print(f"[experiment] {line}", flush=True)
+    print(f"[experiment] report: {tables.join(out.uri, 'report.html')}", flush=True)
+    return out.commit(pages=content["pages"], units=content["units"], left_out=content["events"]["left_out"])
+
+
+def _lines(content: online.Content) -> Iterator[str]:
+    """What a person at the terminal wants to know."""
+    yield online_page.headline(content)
+    for reason, count in content["events"]["left_out"].items():
+        yield f"left out: {count:,} x {reason}"

@@ -1,0 +1,93 @@
+"""evaluate on a table of three queries, without a model: runs from elsewhere, measures by name, corrected tests."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import ir_measures
+import pytest
+
+from rrad_ray import tables
+from rrad_ray.config import EvaluateConfig
+from rrad_ray.errors import RradError
+from rrad_ray.rows import Ranking
+from rrad_ray.significance import holm
+from rrad_ray.stages import evaluate
+
+from .conftest import row_of, table_of
+
+QUERIES = ["sort", "add two numbers", "how do I open a file for writing"]
+
+
+@pytest.fixture
+def candidates(tmp_path: Path) -> str:
+    """Three judged queries of five documents; the first stage has the relevant one on place 1, 2 and 3."""
+    rows = []
+    for number, query in enumerate(QUERIES):
+        row = row_of(f"q{number}", ["a", "b", "c", "d", "e"])
+        judged = {"judged_ids": [f"q{number}-{number}", "elsewhere"], "judged_grades": [2, 1]}
+        rows.append({**row, "query": query, "split": "test", **judged})
+    return table_of(tmp_path / "candidates", rows)
+
+
+def run(tmp_path: Path, candidates: str, **options: Any) -> dict[str, Any]:
+    evaluate.run(EvaluateConfig(candidates, f"{tmp_path}/report", **options))
+    return json.loads((tmp_path / "report" / "report.json").read_text())
+
+
+def test_a_run_from_elsewhere_is_measured_on_all_its_documents_and_with_any_measure(
+    candidates: str, tmp_path: Path
+) -> None:
+    lines = ["q0 Q0 elsewhere 1 9 mine", "q0 Q0 q0-0 2 8 mine", "q1 Q0 q1-4 1 5 mine", "q1 Q0 q1-1 2 4 mine"]
+    (tmp_path / "mine.run").write_text("\n".join(lines))
+    content = run(tmp_path, candidates, runs={"mine": f"{tmp_path}/mine.run"}, metrics=("AP", "R@2"))
+    [mine] = [system for system in content["systems"] if system["system"] == "mine"]
+    qrels = [
+        ir_measures.Qrel(f"q{number}", doc_id, grade)
+        for number in range(3)
+        for doc_id, grade in ((f"q{number}-{number}", 2), ("elsewhere", 1))
+    ]
+    scored = [ir_measures.ScoredDoc(line.split()[0], line.split()[2], float(line.split()[4])) for line in lines]
+    for name in ("nDCG@10", "AP", "R@2"):
+        measure = ir_measures.parse_measure(name)
+        expected = {found.query_id: found.value for found in ir_measures.iter_calc([measure], qrels, scored)}
+        mean = sum(expected.get(f"q{number}", 0.0) for number in range(3)) / 3
+        assert mine["metrics"][name]["mean"] == pytest.approx(mean), name
+    assert mine["note"] == "1 of 3 test queries are not in it"
+    rows = {row["query_id"]: row for row in tables.read(f"{tmp_path}/report", Ranking) if row["system"] == "mine"}
+    assert rows["q0"]["doc_ids"] == ["elsewhere", "q0-0"]
+
+
+def test_students_are_tested_against_runs_and_p_values_are_corrected_for_all_tests(
+    candidates: str, tmp_path: Path
+) -> None:
+    cfg = EvaluateConfig(candidates, "", runs={})
+    rows = list(tables.read(candidates, evaluate.Candidates))
+    bench = evaluate.Bench(cfg, rows, [])
+    bench.add("bm25", "BM25", "first_stage", [[5, 4, 3, 2, 1]] * 3)
+    bench.add("mine", "mine", "run", [[1, 2, 3, 4, 5]] * 3)
+    bench.add(
+        "good", "good student", "student", [[9 * (index == number) for index in range(5)] for number in range(3)]
+    )
+    tests = bench.tests()
+    assert [(test["system"], test["against"]) for test in tests] == [("good", "bm25"), ("good", "mine")]
+    assert [test["p_holm"] for test in tests] == holm([test["p"] for test in tests])
+    assert tests[0]["p_holm"] >= tests[0]["p"]
+    assert (tests[0]["wins"], tests[0]["ties"], tests[0]["losses"]) == (2, 1, 0)
+    found = {row["segment"]: (row["queries"], row["ndcg_10"]["good"]) for row in bench.segments()}
+    one = bench.quality["good"]["nDCG@10"][0]
+    assert found == {"1 or 2 words": (1, one), "3 or 4": (1, one), "5 or more": (1, one)}
+
+
+@pytest.mark.parametrize("name", ["nDGC@10", "AP(", "R"])
+def test_an_unknown_measure_is_named(candidates: str, tmp_path: Path, name: str) -> None:
+    with pytest.raises(RradError, match=r"evaluate: metrics: .*name measures as ir-measures does"):
+        run(tmp_path, candidates, metrics=(name,))
+
+
+def test_a_run_of_other_queries_is_named(candidates: str, tmp_path: Path) -> None:
+    (tmp_path / "other.run").write_text("x Q0 d 1 1 other")
+    with pytest.raises(RradError, match=r"runs.other: .*ranks none of the 3 judged queries"):
+        run(tmp_path, candidates, runs={"other": f"{tmp_path}/other.run"})
