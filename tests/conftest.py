@@ -15,9 +15,12 @@ settings.load_profile("shared")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the `rrad` command does, before torch is imported
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# By Ray's own 15, a test's workers would get a thirtieth of a core beside another test process.
+os.environ.setdefault("RAY_worker_niceness", "0")
 BUCKET = "rrad"
 _numbers = itertools.count()
 LONGEST = ("pipeline", "judge_kills", "judge", "autoscaling", "train", "tune", "engines", "head", "serve")
+LONGEST += ("online_serve", "clients")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

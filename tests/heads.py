@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -18,7 +19,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.commands import ROOT
+from tests.commands import PATIENCE_S, ROOT
 
 MARK = "RRAD_TEST_CLUSTER"
 
@@ -49,7 +50,7 @@ def started(options: Sequence[str] = (), env: Mapping[str, str] | None = None, p
     with open(f"{folder}/said", "wb") as log:
         subprocess.Popen(command, env={**common, **(env or {})}, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
     try:
-        if not listens(port, 90):
+        if not listens(port):
             pytest.fail(f"the head did not start: {Path(folder, 'said').read_text()[-2000:]}")
         yield Head(
             address,
@@ -63,14 +64,30 @@ def started(options: Sequence[str] = (), env: Mapping[str, str] | None = None, p
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port below those that the system gives to outgoing connections, of which another test's Ray opens many, and
+    above those that Ray keeps for its workers. None is given twice in a process, nor by two of pytest's: what asks for
+    several opens none of them before it has all."""
+    while True:
+        port = next(PORTS, 0) or pytest.fail("no free port is left between 20,000 and 32,000")
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
-def listens(port: int, timeout_s: float) -> bool:
+def _ports() -> Iterator[int]:
+    """Each port of this process's share, in random order: another run of the tests may be under way."""
+    share = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+    shares = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    ports = range(20_000 + share, 32_000, shares)
+    return iter(random.SystemRandom().sample(ports, len(ports)))
+
+
+PORTS = _ports()
+
+
+def listens(port: int) -> bool:
     """Waits until something listens on a port of this machine; whether it came to that."""
-    end_at = time.monotonic() + timeout_s
+    end_at = time.monotonic() + PATIENCE_S
     while time.monotonic() < end_at:
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()

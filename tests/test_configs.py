@@ -105,7 +105,11 @@ def test_the_lock_holds_everything_that_the_project_asks_for() -> None:
 
 @pytest.mark.parametrize(
     ("name", "definition"),
-    [("raycluster.yaml", "ray.io_rayclusters.yaml"), ("rayjob-judge.yaml", "ray.io_rayjobs.yaml")],
+    [
+        ("raycluster.yaml", "ray.io_rayclusters.yaml"),
+        ("rayjob-judge.yaml", "ray.io_rayjobs.yaml"),
+        ("rayservice.yaml", "ray.io_rayservices.yaml"),
+    ],
 )
 def test_kuberay_takes_the_cluster_files(name: str, definition: str) -> None:
     import jsonschema

@@ -9,14 +9,19 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-STDLIB_FILES = ("errors", "rows", "config", "prompts", "answers", "engine", "ledger", "progress")
-LEARNERS = ("losses", "rankers", "terms", "generation", "fit", "ranking", "causal", "labeller", "tuning")
-TORCH_FILES = (*STDLIB_FILES, *LEARNERS, "metrics", "teacher", "quality", "plan")
-WRITERS = ("tables", "settings", "formats", "models", "shards", "status")
-READ_AND_WRITE = (*WRITERS, "given", "clicks", "exports", "wire", "report", "page", "docstrings", "pydocs")
+from tests.commands import PATIENCE_S, ROOT
+
+STDLIB_FILES = ("errors", "rows", "config", "prompts", "answers", "engine", "ledger", "progress", "stream")
+STDLIB_FILES += ("experiment", "versions", "batcher")
+LEARNERS = ("losses", "first", "rankers", "terms", "generation", "sharding", "fit", "ranking", "causal", "labeller")
+LEARNERS += ("adapters", "tuning")
+TORCH_FILES = (*STDLIB_FILES, *LEARNERS, "metrics", "targets", "teacher", "quality", "plan")
+STATISTICS = ("traffic", "significance", "online", "users")
+WRITERS = ("tables", "settings", "formats", "models", "shards", "status", "track")
+READ_AND_WRITE = (*WRITERS, "given", "clicks", "exports", "wire", "report", "drawing", "page", "docstrings", "pydocs")
+READ_AND_WRITE += ("events", "online_page", "journal", "keys", "winners")
 # What stages share, in their folder because it imports ray.
-HELPERS = {"cluster", "dense", "collect", "engines", "trainer"}
+HELPERS = {"cluster", "dense", "collect", "engines", "feed", "trainer", "endpoint"}
 BLOCKED = {"ray", "vllm", "pyarrow", "fsspec", "s3fs", "omegaconf", "typer"}
 
 
@@ -78,6 +83,13 @@ def test_a_torch_file_runs_where_only_torch_transformers_and_numpy_are(name: str
     assert own(found) <= set(TORCH_FILES)
 
 
+@pytest.mark.parametrize("name", STATISTICS)
+def test_a_file_of_statistics_imports_arrays_and_statistics_only(name: str) -> None:
+    found = MODULES[f"rrad_ray.{name}"]
+    assert packages(found) <= {*sys.stdlib_module_names, "numpy", "scipy", "statsmodels", "rrad_ray"}
+    assert own(found) <= {*STDLIB_FILES, *STATISTICS}
+
+
 @pytest.mark.parametrize("name", READ_AND_WRITE)
 def test_a_file_that_reads_and_writes_knows_neither_torch_files_nor_stages(name: str) -> None:
     assert own(MODULES[f"rrad_ray.{name}"]) <= {*STDLIB_FILES, *READ_AND_WRITE}
@@ -130,6 +142,8 @@ loss = losses.ranknet(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]), torch.ones(
 print(f"{{float(loss):.4f}}", fit.Worker().device, rankers.dtype_of("float32"))
 print(sorted(name for name in sys.modules if name.partition(".")[0] in {BLOCKED!r}))
 """
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["blocked", "0.6931 cpu torch.float32", "[]"]

@@ -1,10 +1,10 @@
-"""A toy set that small students learn in seconds, a causal LM to begin with, and a listener that keeps what `fit`
-says."""
+"""A toy set that small students learn in seconds, a causal LM to begin with, a task that costs no time, and a
+listener that keeps what `fit` says."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ from tokenizers import Tokenizer, decoders
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
+from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rrad_ray.config import TrainConfig
-from rrad_ray.fit import Task, Worker, fit
+from rrad_ray.fit import Rows, Task, Worker, fit
 from rrad_ray.ranking import Data
 
 CFG = TrainConfig(
@@ -85,6 +86,37 @@ def causal_lm(folder: Path, words: Sequence[str], tied: bool) -> str:
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     return str(folder)
+
+
+class Line(Task):
+    """A linear layer drawn at random, whose square over rows of three numbers is minimised; figures on dev as told.
+
+    Rows count for as much as their first number says, in the mean and in `sizes`.
+    """
+
+    best = "dev_told"
+
+    def __init__(self, told: Sequence[float] = ()) -> None:
+        super().__init__()
+        self.model: Any = nn.Linear(3, 1)
+        self.model.set_attn_implementation = lambda name: None
+        self.told = list(told)
+
+    def forward(self, rows: Rows) -> dict[str, Tensor]:
+        there = torch.tensor(rows, dtype=self.model.weight.dtype)
+        return {"square": (there[:, :1] * self.model(there).pow(2)).sum() / there[:, 0].sum()}
+
+    def sizes(self, rows: Rows) -> dict[str, float]:
+        return {"square": float(sum(row[0] for row in rows))}
+
+    def measure(self, rows: Sequence[Any]) -> dict[str, float]:
+        return {"dev_told": self.told.pop(0)}
+
+    def pairs(self, rows: Rows) -> int:
+        return len(rows)
+
+    def save(self, folder: Path, exact: Mapping[str, Tensor]) -> None:
+        torch.save(dict(exact), folder / "line.pt")
 
 
 class Listener:

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.commands import ROOT, RRAD
+from tests.commands import PATIENCE_S, ROOT, RRAD
 from tests.heads import free_port, started
 
 HEAD = "f" * 51 + "00000"
@@ -46,13 +46,13 @@ class Autoscaling:
         lines = self.log.read_text().splitlines() if self.log.exists() else []
         return [json.loads(line)["workers"] for line in lines if line.startswith("{") and line.endswith("}")]
 
-    def wait(self, count: int, timeout_s: float) -> None:
+    def wait(self, count: int) -> None:
         """Until there are so many worker nodes."""
-        end = time.monotonic() + timeout_s
+        end = time.monotonic() + PATIENCE_S
         while not (self.seen() and len(self.seen()[-1]) == count):
             if time.monotonic() > end:
                 said = self.said.read_text()[-1500:] if self.said.exists() else ""
-                pytest.fail(f"not {count} worker nodes within {timeout_s:.0f} s: {self.seen()[-3:]}\n{said}")
+                pytest.fail(f"not {count} worker nodes in {PATIENCE_S} s: {self.seen()[-3:]}\n{said}")
             time.sleep(0.5)
 
     def kill_node(self) -> str:

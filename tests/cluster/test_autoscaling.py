@@ -13,7 +13,7 @@ import pytest
 from rrad_ray import models, tables
 from rrad_ray.rankers import LikelihoodRanker
 from rrad_ray.rows import Judgment, Quarantined
-from tests.commands import SMALL_ENGINE
+from tests.commands import PATIENCE_S, SMALL_ENGINE
 
 from .conftest import Autoscaling
 
@@ -63,13 +63,13 @@ class Labelled:
 def labelled(autoscaling: Autoscaling, candidates: str, tmp_path_factory: pytest.TempPathFactory) -> Labelled:
     output = f"{tmp_path_factory.mktemp('labelled')}/judgments"
     driver = autoscaling.rrad(*ARGUMENTS, f"input={candidates}", f"output={output}")
-    autoscaling.wait(2, 180)
+    autoscaling.wait(2)
     while len(tables.part_names(output)) < 2:
         assert driver.poll() is None, autoscaling.said.read_text()[-3000:]
         time.sleep(0.2)
     assert len(tables.part_names(output)) < QUERIES // SHARD, "it was over before a node could die"
     victim = autoscaling.kill_node()
-    assert driver.wait(timeout=400) == 0, autoscaling.said.read_text()[-4000:]
+    assert driver.wait(timeout=PATIENCE_S) == 0, autoscaling.said.read_text()[-4000:]
     return Labelled(output, victim, autoscaling.seen()[0])
 
 
@@ -90,7 +90,7 @@ def test_nodes_come_for_the_queue_one_may_die_and_they_go_when_it_is_empty(
     answered = [row["query_id"] for row in tables.read(labelled.output, Judgment)]
     assert sorted(answered) == sorted(f"q{number}" for number in range(QUERIES) if number != LONG)
     assert labelled.before == [], "there were workers before anything asked for them"
-    autoscaling.wait(0, 180)
+    autoscaling.wait(0)
     assert any(labelled.victim not in nodes for nodes in autoscaling.seen())
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from rrad_ray import tables
 from rrad_ray.rows import Judgment
-from tests.commands import ROOT, RRAD
+from tests.commands import PATIENCE_S, ROOT, RRAD
 from tests.heads import MARK, Head, started
 
 pytestmark = pytest.mark.slow
@@ -52,12 +52,12 @@ def test_a_run_whose_head_died_goes_on_on_another_cluster_and_holds_every_query_
             assert driver.poll() is None, (tmp_path / "said").read_text()[-3000:]
             time.sleep(0.1)
         kill(head)
-        assert driver.wait(timeout=200) != 0, "it must end, not hang, when its cluster is gone"
+        assert driver.wait(timeout=PATIENCE_S) != 0, "it must end, not hang, when its cluster is gone"
     done = tables.part_names(output)
     assert 5 <= len(done) < QUERIES // 25, "it was not killed in the middle"
     before = {name: os.stat(f"{output}/{name}").st_mtime_ns for name in done}
     with started(["--num-cpus=4", "--include-dashboard=false"]) as head:
-        assert judge(head, tmp_path).wait(timeout=200) == 0, (tmp_path / "said").read_text()[-3000:]
+        assert judge(head, tmp_path).wait(timeout=PATIENCE_S) == 0, (tmp_path / "said").read_text()[-3000:]
     assert {name: os.stat(f"{output}/{name}").st_mtime_ns for name in done} == before, "finished work was repeated"
     answered = [row["query_id"] for row in tables.read(output, Judgment)]
     assert len(answered) == QUERIES

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import ROOT, RRAD
+from tests.commands import PATIENCE_S, ROOT, RRAD
 from tests.heads import Head, started
 
 POISON = "zzxxyy"  # kills the engine as the first word of the first passage, where `poison.py` listens
@@ -90,31 +91,41 @@ def head() -> Iterator[Head]:
 
 @pytest.fixture
 def killed() -> Callable[[list[str], Callable[[], bool]], str]:
-    """Runs `rrad ARGS` and kills it with SIGKILL as soon as a condition holds; its output so far."""
+    """Runs `rrad ARGS` and kills it with SIGKILL as soon as a condition holds; its output so far. While the condition
+    is looked at the command is stopped, so that it still holds when the command dies."""
 
-    def run(arguments: list[str], when: Callable[[], bool], timeout_s: float = 240) -> str:
+    def run(arguments: list[str], when: Callable[[], bool]) -> str:
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
         command = [*RRAD, *arguments]
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, text=True, cwd=ROOT
         )
-        end = time.monotonic() + timeout_s
-        while not when():
-            if process.poll() is not None or time.monotonic() > end:
+        end = time.monotonic() + PATIENCE_S
+        while process.poll() is None and time.monotonic() < end:
+            process.send_signal(signal.SIGSTOP)
+            if when():
                 process.kill()
-                text = process.communicate()[0]
-                pytest.fail(f"it ended before it could be killed:\n{text[-3000:]}")
+                return process.communicate()[0]
+            process.send_signal(signal.SIGCONT)
             time.sleep(0.05)
         process.kill()
-        return process.communicate()[0]
+        pytest.fail(f"it ended before it could be killed:\n{process.communicate()[0][-3000:]}")
 
     return run
 
 
-def rrad(*arguments: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
+def rrad(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs `rrad ARGS` to its end."""
     command = [*RRAD, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, cwd=ROOT)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, cwd=ROOT)
+
+
+def curves_of(output: str) -> dict[str, list[float]]:
+    """The curves that a training has written so far."""
+    try:
+        return json.loads(Path(output, "history.json").read_text())
+    except (OSError, ValueError):
+        return {"dev_steps": []}
 
 
 def row_of(identity: str, texts: list[str]) -> dict[str, object]:

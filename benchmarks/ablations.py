@@ -1,0 +1,282 @@
+"""Does each idea of the two papers help? The same student and steps with it and without it, on real collections."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from benchmarks import command, harness
+from rrad_ray import metrics, models, settings, tables
+from rrad_ray.config import (
+    ExportConfig,
+    GateConfig,
+    GenerationConfig,
+    JudgeConfig,
+    LabelConfig,
+    PrerankConfig,
+    RetrieveConfig,
+    SimulatedConfig,
+    TermsConfig,
+    TrainConfig,
+    TuneConfig,
+)
+from rrad_ray.fit import Worker, fit
+from rrad_ray.rankers import LikelihoodRanker
+from rrad_ray.ranking import Data, RankTask
+from rrad_ray.rows import Candidates, Judgment, Labels
+from rrad_ray.stages import export, judge, label, prerank, retrieve, tune
+
+CORES = os.cpu_count() or 1
+NOISE, MISSING = 0.5, 0.3  # of the simulated teacher: standard deviation in grades; share of documents it leaves out
+DEV_QUERIES = 60  # judged, by which the teacher is fused with the first stage
+CPT_QUERIES = 100  # whose candidates' likelihood is measured
+Scores = dict[str, float]  # nDCG@10 by query
+
+
+class Arm(NamedTuple):
+    """A student: the labels that it learns from, and what its config has of its own."""
+
+    labels: str
+    options: Mapping[str, Any]
+
+
+DECODER: dict[str, Any] = {"kind": "decoder", "lr": 3e-4}
+KINDS = {"encoder": (models.BUNDLED[0], {}), "decoder": (models.BUNDLED[1], {**DECODER, "layers": 4})}
+ARMS = {
+    "order": Arm("negative", {}),
+    "appended": Arm("append", {}),
+    "term control": Arm("negative", {"terms": TermsConfig(weight=0.5)}),
+    "pointwise": Arm("pointwise", {"losses": {"bce": 1.0}}),
+    "hybrid": Arm("likelihood", {"losses": {"point_mse": 1.0, "margin_mse": 1.0}}),
+    "point": Arm("likelihood", {"losses": {"point_mse": 1.0}}),
+    "margin": Arm("likelihood", {"losses": {"margin_mse": 1.0}}),
+    "decoder": Arm("negative", DECODER),
+    "joint": Arm("negative", {**DECODER, "generation": GenerationConfig(weight=1.0)}),
+}
+IDEAS = {  # with it, and without it
+    "missing_negative": ("order", "appended"),
+    "term_control": ("term control", "order"),
+    "hybrid_over_point": ("hybrid", "point"),
+    "hybrid_over_margin": ("hybrid", "margin"),
+    "joint_generation": ("joint", "decoder"),
+    "cpt": ("likelihood after CPT", "likelihood before"),
+    "listwise_labels": ("order", "pointwise"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    collections: Mapping[str, str]  # where each is, by name
+    seeds: int
+    train: int  # queries, at most
+    test: int
+    warm_steps: int
+    steps: int
+
+
+def bench(quick: bool, scratch: str) -> harness.Result:
+    found = _collections()
+    if quick:
+        size = Size(dict(list(found.items())[:1]), seeds=1, train=60, test=40, warm_steps=10, steps=5)
+    else:
+        size = Size(found, seeds=3, train=200, test=200, warm_steps=80, steps=40)
+    gained: dict[str, list[float]] = {idea: [] for idea in IDEAS}
+    rows: list[dict[str, Any]] = []
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(CORES, context, torch.set_num_threads, (1,)) as pool:
+        for name, data in size.collections.items():
+            measured = _Collection(data, f"{scratch}/{name}", size, pool).measure()
+            lines = [
+                _row(idea, name, measured[with_it], measured[without]) for idea, (with_it, without) in IDEAS.items()
+            ]
+            print(command.table(lines), flush=True)
+            rows += lines
+            for idea, (with_it, without) in IDEAS.items():
+                gained[idea] += _gains(measured[with_it], measured[without])
+    figures: dict[str, float] = {}
+    for idea, gains in gained.items():
+        figures |= {f"{idea}_delta": float(np.mean(gains)), f"{idea}_p": metrics.paired_p(gains, [0.0] * len(gains))}
+    return harness.Result(figures, rows, dataclasses.asdict(size) | {"noise": NOISE, "missing": MISSING})
+
+
+def _collections() -> dict[str, str]:
+    """CoSQA (or what stands in for it), the demo's, and those of shared/data beside it that are there."""
+    first = harness.collection()
+    beside = {name: harness.COSQA.parent / name for name in ("xquad-sentences", "cranfield")}
+    found = {os.path.basename(first): first, "pydoc:": "pydoc:"}
+    return found | {name: str(place) for name, place in beside.items() if place.exists()}
+
+
+class _Collection:
+    """One collection: its labels of every kind, then every arm of every seed."""
+
+    def __init__(self, data: str, folder: str, size: Size, pool: ProcessPoolExecutor) -> None:
+        self.folder, self.size, self.pool = folder, size, pool
+        wanted = {"train": size.train, "dev": DEV_QUERIES, "test": size.test, "unlabelled": 0}
+        self.all = retrieve.run(RetrieveConfig(data=data, output=f"{folder}/candidates", queries=wanted))
+        self.template = "summary" if data.startswith("pydoc:") else "search"
+        short = PrerankConfig(
+            input=self._learnt(), output=f"{folder}/short", source="dense", top_k=8, bottom_k=4, keep_whole=()
+        )
+        self.short = prerank.run(short)
+
+    def _learnt(self) -> str:
+        """The queries that labels are made of: no teacher has to judge those that only measure."""
+        out = tables.Output("retrieve", RetrieveConfig(data="", output=f"{self.folder}/learnt"), Candidates, {})
+        out.write_all((row for row in tables.read(self.all, Candidates) if row["split"] != "test"), 128)
+        return out.commit()
+
+    def measure(self) -> dict[str, list[Scores]]:
+        """nDCG@10 of test queries by arm, one for each seed."""
+        free = label.run(LabelConfig(input=self.all, output=f"{self.folder}/free"))
+        started = {
+            kind: self._train(f"warm-{kind}", free, {**options, "max_steps": self.size.warm_steps}, source, 0)
+            for kind, (source, options) in KINDS.items()
+        }
+        likelihood = self._likelihood()
+        for job in started.values():
+            job.result()
+        jobs: dict[tuple[str, int], Future[Scores]] = {}
+        for seed in range(self.size.seeds):
+            places = {"likelihood": likelihood, **self._simulated(seed)}
+            for name, arm in ARMS.items():
+                start = f"{self.folder}/warm-{arm.options.get('kind', 'encoder')}"
+                options = {**arm.options, "max_steps": self.size.steps}
+                jobs[name, seed] = self._train(f"{name}-{seed}", places[arm.labels], options, start, seed)
+        jobs |= self._pretrained()
+        found: dict[str, list[Scores]] = {}
+        for (name, _), job in jobs.items():
+            found.setdefault(name, []).append(job.result())
+        return found
+
+    def _train(self, name: str, labels: str, options: Mapping[str, Any], source: str, seed: int) -> Future[Scores]:
+        """A student in a process of the pool, kept under its name; its test queries' nDCG@10."""
+        settled = {"losses": {"ranknet": 1.0}, "epochs": 1000.0, "eval_steps": 10**9, **options}
+        cfg = TrainConfig(input=labels, output=f"{self.folder}/{name}", seed=seed, **settled)
+        return self.pool.submit(_trained, cfg, source, self.all)
+
+    def _likelihood(self) -> str:
+        """Labels of the real teacher: SmolLM2's likelihood, fused with the first stage as `label` does it."""
+        asked = [f"input={self.short}", f"output={self.folder}/judged", f"template={self.template}"]
+        asked += ["doc_tokens=64", f"workers={CORES}", "gate.enabled=false", "engine_env.VLLM_CPU_KVCACHE_SPACE='1'"]
+        judged = judge.run(settings.load(JudgeConfig, "configs/judge-cpu.yaml", asked))
+        return label.run(LabelConfig(input=judged, output=f"{self.folder}/likelihood"))
+
+    def _simulated(self, seed: int) -> dict[str, str]:
+        """Labels of a teacher with honest noise: listwise orders, and the same teacher's yes or no by document."""
+        judged = {}
+        for task in ("order", "score"):
+            cfg = JudgeConfig(
+                input=self.short,
+                output=f"{self.folder}/{task}-{seed}",
+                task=task,
+                engine="simulated",
+                simulated=SimulatedConfig(noise=NOISE, missing=MISSING),
+                gate=GateConfig(enabled=False),
+                worker={"CPU": 1},
+                seed=seed,
+            )
+            judged[task] = judge.run(cfg)
+        found = {"pointwise": self._pointwise(judged["score"], seed)}
+        for way in ("negative", "append"):
+            found[way] = label.run(
+                LabelConfig(input=judged["order"], output=f"{self.folder}/{way}-{seed}", missing=way)
+            )
+        return found
+
+    def _pointwise(self, judged: str, seed: int) -> str:
+        cfg = LabelConfig(input=judged, output=f"{self.folder}/pointwise-{seed}")
+        out = tables.Output("label", cfg, Labels, {"input": judged})
+        rows = [
+            {
+                **row,
+                "targets": [float(score > 0.5) for score in row["judge_scores"]],
+                "missing": [False] * len(row["doc_ids"]),
+                "confidence": [1.0] * len(row["doc_ids"]),
+                "reasons": [],
+                "parse_status": [],
+            }
+            for row in tables.read(judged, Judgment, "label")
+        ]
+        out.write_all(rows, 128)
+        return out.commit(rows=len(rows), **tables.simulated(judged))
+
+    def _pretrained(self) -> dict[tuple[str, int], Future[Scores]]:
+        """The likelihood of test queries' candidates under SmolLM2, before continued pre-training and after it;
+        documents judged relevant for train queries stand in for clicked ones."""
+        short = PrerankConfig(
+            input=self.all, output=f"{self.folder}/top", source="dense", top_k=10, bottom_k=0, keep_whole=()
+        )
+        top = prerank.run(short)
+        asked = (top, self.template)
+        jobs = {("likelihood before", 0): self.pool.submit(_likelihoods, models.BUNDLED[1], *asked)}
+        graded = LabelConfig(input=self.all, output=f"{self.folder}/graded", targets="grades", unjudged="negative")
+        clicks = ExportConfig(input=label.run(graded), output=f"{self.folder}/clicks", format="clicks")
+        log = export.run(dataclasses.replace(clicks, splits=("train",)))
+        for seed in range(self.size.seeds):
+            settled: dict[str, Any] = {"max_length": 512, "sequences_per_step": 2, "lr": 5e-5}
+            tuned = tune.run(TuneConfig(input=log, output=f"{self.folder}/cpt-{seed}", seed=seed, **settled))
+            jobs["likelihood after CPT", seed] = self.pool.submit(_likelihoods, tuned, *asked)
+        return jobs
+
+
+# ---- in a process of the pool -------------------------------------------------------------------------------
+
+
+def _trained(cfg: TrainConfig, source: str, test: str) -> Scores:
+    """Trains a student, keeps it where the config says, and measures it."""
+    rows = [row for row in tables.read(cfg.input, Labels) if row["split"] in cfg.splits]
+    data, task = Data(rows, cfg), RankTask.fresh(models.resolve(source), cfg)
+    fit(task, data, data.steps, cfg, Worker(report=lambda metrics, save: None))
+    task.ranker.save(f"{cfg.output}/model")
+    return _measured(task.ranker.eval().score, tables.read_split(test, Candidates, "test"))
+
+
+def _likelihoods(model: str, test: str, template: str) -> Scores:
+    ranker = LikelihoodRanker(models.resolve(model), template=template, doc_tokens=64)
+    rows = tables.read_split(test, Candidates, "test")
+    return _measured(ranker.score, itertools.islice(rows, CPT_QUERIES))
+
+
+def _measured(score: Callable[[str, Sequence[str]], list[float]], rows: Iterable[Mapping[str, Any]]) -> Scores:
+    return {row["query_id"]: metrics.row_ndcg(row, score(row["query"], row["texts"])) for row in rows}
+
+
+# ---- what it says -------------------------------------------------------------------------------------------
+
+
+def _gains(with_it: Sequence[Scores], without: Sequence[Scores]) -> list[float]:
+    """What an idea gains for each query, the mean over seeds."""
+    return [_mean(with_it, query) - _mean(without, query) for query in without[0]]
+
+
+def _mean(seeds: Sequence[Scores], query: str) -> float:
+    return float(np.mean([scores[query] for scores in seeds]))
+
+
+def _row(idea: str, where: str, with_it: Sequence[Scores], without: Sequence[Scores]) -> dict[str, Any]:
+    gains = _gains(with_it, without)
+    low, high = metrics.interval(gains)
+    by_seed = [np.mean(list(scores.values())) for scores in with_it]
+    return {
+        "idea": idea,
+        "collection": where,
+        "queries": len(gains),
+        "without": round(float(np.mean([_mean(without, query) for query in without[0]])), 3),
+        "with": round(float(np.mean(by_seed)), 3),
+        "delta [95 % CI]": f"{np.mean(gains):+.3f} [{low:+.3f}, {high:+.3f}]",
+        "p": metrics.paired_p(gains, [0.0] * len(gains)),
+        "seeds": " ".join(f"{value:.3f}" for value in by_seed),
+    }
+
+
+if __name__ == "__main__":
+    harness.main("ablations", bench)

@@ -1,0 +1,164 @@
+"""Our encoder student against sentence-transformers' CrossEncoderTrainer on the same labels, base model, documents of
+a query, queries of a step, steps and lengths: pairs trained per second, and nDCG@10 on judged test queries."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+
+from benchmarks import harness
+from rrad_ray import metrics, models, tables, teacher
+from rrad_ray.config import LabelConfig, RetrieveConfig, TrainConfig
+from rrad_ray.fit import Worker, fit
+from rrad_ray.rankers import Ranker
+from rrad_ray.ranking import Data, RankTask
+from rrad_ray.rows import Labels
+from rrad_ray.stages import label, retrieve
+
+OURS, PEER = "rrad_ray", "sentence-transformers"
+# The loss that it recommends for lists of documents with scores, as it comes; then, with our settings, that one, and
+# the one whose target is a distribution over the list: it reads how far z-scored targets lie apart, below 0 too.
+PEERS = {
+    PEER: ("LambdaLoss", False),
+    f"{PEER}, our settings": ("LambdaLoss", True),
+    f"{PEER}, our settings, ListNet": ("ListNetLoss", True),
+}
+WARM_UP = 0.1  # of the steps, for all
+ROUNDS = 2  # each system in turn, with another seed each time: the machine's drift is everybody's
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def bench(quick: bool, scratch: str) -> harness.Result:
+    rows = _labels(quick, scratch)
+    learnt = [row for row in rows if row["split"] in ("train", "unlabelled")]
+    judged = teacher.judged(rows, "test")
+    steps = 6 if quick else 60
+    warm = round(WARM_UP * steps)
+    base = TrainConfig(input="-", output="-", max_length=256, epochs=1000, max_steps=steps, warmup_steps=warm)
+    ways = {OURS: _ours}
+    for name, (loss, alike) in PEERS.items():
+        ways[name] = functools.partial(_peer, scratch=scratch, loss=loss, alike=alike)
+    seconds, ndcg = dict.fromkeys(ways, 0.0), {way: np.zeros(len(judged)) for way in ways}
+    for seed in range(ROUNDS):
+        for way, train in ways.items():
+            took, ranker = train(dataclasses.replace(base, seed=seed), learnt)
+            print(f"{way}, round {seed + 1}: {took:.1f} s", flush=True)
+            seconds[way] += took
+            ndcg[way] += np.array([metrics.row_ndcg(row, ranker.score(row["query"], row["texts"])) for row in judged])
+    pairs = ROUNDS * sum(len(row["texts"]) for batch in _batches(base, learnt) for row in batch)
+    table = [
+        {
+            "system": way,
+            "pairs": pairs,
+            "seconds": seconds[way],
+            "pairs/s": pairs / seconds[way],
+            "nDCG@10": float(ndcg[way].mean()) / ROUNDS,
+        }
+        for way in ways
+    ]
+    best = max(PEERS, key=lambda way: ndcg[way].mean())
+    figures = {
+        "examples_per_s_over_sentence_transformers": seconds[PEER] / seconds[OURS],
+        "examples_per_s_over_fastest": min(seconds[way] for way in PEERS) / seconds[OURS],
+        "ndcg_delta": float((ndcg[OURS] - ndcg[best]).mean()) / ROUNDS,
+        "ndcg_p": metrics.paired_p(ndcg[OURS].tolist(), ndcg[best].tolist()),
+    }
+    shown = {
+        "steps": base.max_steps,
+        "rounds": ROUNDS,
+        "train_queries": len(learnt),
+        "test_queries": len(judged),
+        "threads": torch.get_num_threads(),
+        "ndcg_against": best,
+    }
+    return harness.Result(figures, table, shown)
+
+
+def _labels(quick: bool, scratch: str) -> list[dict[str, Any]]:
+    """Queries with their candidates. The targets are the first stage's fusion, which costs no LLM: both systems learn
+    the same ones, and speed does not hang on where they come from."""
+    queries = {"train": 400, "unlabelled": 400, "dev": 160, "test": 100 if quick else 300}
+    candidates = retrieve.run(
+        RetrieveConfig(data=harness.collection(), output=f"{scratch}/candidates", queries=queries)
+    )
+    labels = label.run(LabelConfig(input=candidates, output=f"{scratch}/labels"))
+    ray.shutdown()  # nothing else runs while the systems are timed
+    return list(tables.read(labels, Labels))
+
+
+def _batches(cfg: TrainConfig, rows: Rows) -> Iterator[Rows]:
+    """The batches of a whole training, as `rrad train` draws them: what every system learns from."""
+    data = Data(rows, cfg)
+    return itertools.islice((batch for epoch in itertools.count() for batch in data(epoch)), cfg.max_steps)
+
+
+def _ours(cfg: TrainConfig, rows: Rows) -> tuple[float, Ranker]:
+    """Seconds of the training, and the student."""
+    data, task = Data(rows, cfg), RankTask.fresh(models.resolve(cfg.model), cfg)
+    began = time.perf_counter()
+    fit(task, data, data.steps, cfg, Worker(report=lambda figures, save: None))
+    return time.perf_counter() - began, task.ranker.eval()
+
+
+def _peer(cfg: TrainConfig, rows: Rows, scratch: str, loss: str, alike: bool) -> tuple[float, Ranker]:
+    """The same of CrossEncoderTrainer. `alike`: with what is our choice and its user could choose too: learning
+    rates, no dropout, frozen embeddings, eager attention."""
+    from datasets import Dataset
+    from sentence_transformers.cross_encoder import (
+        CrossEncoder,
+        CrossEncoderTrainer,
+        CrossEncoderTrainingArguments,
+        losses,
+    )
+
+    torch.manual_seed(cfg.seed)
+    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    model = CrossEncoder(
+        models.resolve(cfg.model),
+        num_labels=1,
+        max_length=cfg.max_length,
+        device="cpu",
+        config_kwargs=still if alike else {},
+        model_kwargs={"attn_implementation": "eager"} if alike else {},
+    )
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(not alike or "word_embeddings" not in name)
+    columns = {"query": "query", "docs": "texts", "labels": "targets"}
+    shown = [row for batch in _batches(cfg, rows) for row in batch]
+    trainer = CrossEncoderTrainer(
+        model=model,
+        args=CrossEncoderTrainingArguments(
+            output_dir=f"{scratch}/peer",
+            per_device_train_batch_size=cfg.queries_per_step,
+            num_train_epochs=1,
+            learning_rate=cfg.lr if alike else 2e-5,
+            learning_rate_mapping={"classifier": cfg.head_lr} if alike else {},
+            warmup_steps=WARM_UP,
+            bf16=True,
+            use_cpu=True,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            seed=cfg.seed,
+        ),
+        train_dataset=Dataset.from_dict({name: [row[key] for row in shown] for name, key in columns.items()}),
+        loss=getattr(losses, loss)(model),
+    )
+    seconds = trainer.train().metrics["train_runtime"]
+    model.save_pretrained(f"{scratch}/peer")
+    ranker = Ranker.load(f"{scratch}/peer")
+    ranker.max_length = cfg.max_length
+    return seconds, ranker
+
+
+if __name__ == "__main__":
+    harness.main("train_vs_peers", bench)
