@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from typing import Any, NamedTuple
 
+import click
 import numpy as np
 import torch
 
@@ -82,8 +83,14 @@ class Size:
     steps: int
 
 
-def bench(quick: bool, scratch: str) -> harness.Result:
+ONLY = click.Option(["--collection"], multiple=True, help="this one alone, by its name in the table; may be repeated")
+
+
+def bench(quick: bool, scratch: str, collection: Sequence[str] = ()) -> harness.Result:
     found = _collections()
+    if unknown := set(collection) - set(found):
+        raise click.BadParameter(f"no collection {', '.join(sorted(unknown))} here; there are {', '.join(found)}")
+    found = {name: data for name, data in found.items() if name in collection or not collection}
     if quick:
         size = Size(dict(list(found.items())[:1]), seeds=1, train=60, test=40, warm_steps=10, steps=5)
     else:
@@ -279,4 +286,4 @@ def _row(idea: str, where: str, with_it: Sequence[Scores], without: Sequence[Sco
 
 
 if __name__ == "__main__":
-    harness.main("ablations", bench)
+    harness.main("ablations", bench, ONLY)

@@ -1,0 +1,56 @@
+"""Both papers' recipes from their laptop configs, as a user runs them: what each system of theirs reaches on CoSQA."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks import harness
+from tests.commands import ROOT, RRAD
+
+TRAINED = {"rradistill": ("encoder", "decoder"), "disranker": ("cpt", "teacher", "student")}
+FEW = ["queries={train: 40, dev: 10, test: 20, unlabelled: 40}"]
+
+
+def bench(quick: bool, scratch: str) -> harness.Result:
+    data = harness.collection()
+    rows: list[dict[str, Any]] = []
+    figures: dict[str, float] = {}
+    for recipe, trained in TRAINED.items():
+        smaller = [*FEW, *(f"steps.{step}.max_seconds=20" for step in trained)] if quick else []
+        began = time.monotonic()
+        systems = _run(recipe, [f"data={data}", f"out={scratch}/{recipe}", *smaller], Path(scratch, recipe))
+        figures[f"{recipe}_minutes"] = (time.monotonic() - began) / 60
+        rows += [_row(recipe, system) for system in systems]
+        figures |= {f"{recipe}_{one['system']}_ndcg": one["metrics"]["nDCG@10"]["mean"] for one in systems}
+    return harness.Result(figures, rows, {"collection": Path(data).name})
+
+
+def _run(recipe: str, overrides: list[str], out: Path) -> list[dict[str, Any]]:
+    """One `rrad run` to its end; the systems of its report."""
+    # Asked is what a student has learnt, not whether it fits a latency budget beside whatever else runs here.
+    command = ["run", f"configs/{recipe}/laptop.yaml", *overrides, "steps.select.max_p99_ms=60000"]
+    if subprocess.run([*RRAD, *command], cwd=ROOT).returncode:
+        raise SystemExit(f"the recipe {recipe} did not end")
+    systems: list[dict[str, Any]] = json.loads((out / "report.json").read_text())["systems"]
+    return systems
+
+
+def _row(recipe: str, system: dict[str, Any]) -> dict[str, Any]:
+    found = system["metrics"]
+    low, high = found["nDCG@10"]["low"], found["nDCG@10"]["high"]
+    return {
+        "recipe": recipe,
+        "system": system["title"],
+        "nDCG@10 [95 % CI]": f"{found['nDCG@10']['mean']:.3f} [{low:.3f}, {high:.3f}]",
+        "MRR@10": found["MRR@10"]["mean"],
+        "PNR": found["PNR"]["mean"],
+        "note": system["note"],
+    }
+
+
+if __name__ == "__main__":
+    harness.main("recipes", bench)
