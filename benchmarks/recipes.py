@@ -1,4 +1,4 @@
-"""Both papers' recipes from their laptop configs, as a user runs them: what each system of theirs reaches on CoSQA."""
+"""Both papers' recipes from their laptop configs, as a user runs them, on CoSQA: how good each system becomes."""
 
 from __future__ import annotations
 

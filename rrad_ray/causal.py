@@ -8,6 +8,9 @@ sequences of their own in the flash kernels, sliding windows included. `check_ap
 from __future__ import annotations
 
 import math
+import os
+import pickle
+import tempfile
 from array import array
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -118,9 +121,49 @@ def pack(lengths: Sequence[int], room: int) -> list[list[int]]:
     return groups
 
 
-def packed(examples: Sequence[Example], room: int) -> list[list[Example]]:
+class Packed(Sequence[list[Example]]):
+    """Sequences of examples, by the examples' numbers: an example is fetched when its sequence is asked for."""
+
+    def __init__(self, examples: Sequence[Example], groups: Sequence[Sequence[int]]) -> None:
+        self.examples, self.groups = examples, groups
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __getitem__(self, number: Any) -> Any:
+        if isinstance(number, slice):
+            return Packed(self.examples, self.groups[number])
+        return [self.examples[index] for index in self.groups[number]]
+
+
+def packed(examples: Sequence[Example], room: int) -> Packed:
     """Examples in sequences of at most `room` tokens."""
-    return [[examples[index] for index in group] for group in pack([len(one.ids) for one in examples], room)]
+    return Packed(examples, pack([len(one.ids) for one in examples], room))
+
+
+class Shelf(Sequence[Example]):
+    """Examples on local disk, in a file that goes with the process: memory holds 8 bytes of each."""
+
+    def __init__(self, examples: Iterable[Example] = ()) -> None:
+        self.file = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the shelf)
+        self.ends = array("q", [0])  # where in the file each example ends
+        self.extend(examples)
+
+    def extend(self, examples: Iterable[Example]) -> None:
+        for example in examples:
+            self.file.write(found := pickle.dumps(example, pickle.HIGHEST_PROTOCOL))
+            self.ends.append(self.ends[-1] + len(found))
+        self.file.flush()
+
+    def __len__(self) -> int:
+        return len(self.ends) - 1
+
+    def __getitem__(self, number: Any) -> Any:
+        if isinstance(number, slice):
+            return [self[index] for index in range(len(self))[number]]
+        number = range(len(self))[number]  # IndexError past the end, which ends an iteration
+        start, end = self.ends[number], self.ends[number + 1]
+        return pickle.loads(os.pread(self.file.fileno(), end - start, start))
 
 
 @dataclass(frozen=True)

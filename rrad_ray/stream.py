@@ -11,8 +11,9 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+T = TypeVar("T")
 Picks = list[tuple[int, int]]  # rows: each the number of its part, and its place in the part
 Read = Callable[[Picks], list[Any]]  # the rows at these places, in the order asked for
 
@@ -87,3 +88,16 @@ def _drained(rows: list[Any]) -> Iterator[Any]:
     rows.reverse()
     while rows:
         yield rows.pop()
+
+
+class Sample(Generic[T]):
+    """At most `size` of the rows that it sees, each as likely as any other and the same for a seed: Vitter's
+    algorithm R (1985)."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        self.size, self.random, self.seen, self.rows = size, random.Random(seed), 0, list[T]()
+
+    def see(self, row: T) -> None:
+        place = self.seen if self.seen < self.size else self.random.randrange(self.seen + 1)
+        self.seen += 1
+        self.rows[place : place + 1] = [row] if place < self.size else []

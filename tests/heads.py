@@ -65,8 +65,8 @@ def started(options: Sequence[str] = (), env: Mapping[str, str] | None = None, p
 
 def free_port() -> int:
     """A port below those that the system gives to outgoing connections, of which another test's Ray opens many, and
-    above those that Ray keeps for its workers. None is given twice in a process, nor by two of pytest's: what asks for
-    several opens none of them before it has all."""
+    above those that Ray keeps for its workers. None is given twice in a process, nor by two of pytest's: who asks for
+    several opens none before it has them all."""
     while True:
         port = next(PORTS, 0) or pytest.fail("no free port is left between 20,000 and 32,000")
         with contextlib.suppress(OSError), socket.socket() as probe:

@@ -17,6 +17,7 @@ from rrad_ray.errors import RradError
 from rrad_ray.fit import Task, Worker, fit
 from rrad_ray.rows import Click, Labels
 from rrad_ray.stages import feed, trainer
+from rrad_ray.stream import Sample
 
 EXAMPLES = "examples"  # the folder in which every worker says what it made of its share of the rows
 
@@ -75,53 +76,50 @@ def _loop(cfg: TuneConfig, source: str, worker: Worker) -> None:
         examples, dev = _from_labels(cfg, lists, worker, reject)
         task = tuning.OrderTask(source, lists, cfg)
     packs = causal.packed(examples, cfg.max_length)
-    _tell(cfg, worker, examples, packs, aside)
+    _tell(cfg, worker, packs, aside)
     steps = tuning.steps_in_epoch(packs, cfg, worker)
     fit(task, tuning.Packs(packs, cfg, steps), steps, cfg, worker, dev)
 
 
 def _from_clicks(
     cfg: TuneConfig, tokenizer: Any, worker: Worker, reject: Callable[[str], None]
-) -> tuple[list[Example], list[Example]]:
+) -> tuple[causal.Shelf, list[Example]]:
     """A worker's share of the clicks, and those of held-out queries that are measured."""
-    held: list[Click] = []
+    held = Sample[Click](cfg.eval_rows, cfg.seed)
 
     def mine() -> Iterator[Click]:
         for number, click in enumerate(clicks.read_clicks(cfg.input, lambda *bad: None)):
             if click["clicks"] < cfg.min_clicks:
                 continue
             if random.Random(f"{cfg.seed}:{click['query']}").random() < cfg.held_out:
-                held.append(click)
+                held.see(click)
             elif number % worker.world_size == worker.rank:
                 yield click
 
-    examples = list(causal.from_clicks(mine(), tokenizer, cfg.max_length, reject))
-    measured = random.Random(cfg.seed).sample(held, min(len(held), cfg.eval_rows))
-    return examples, list(causal.from_clicks(measured, tokenizer, cfg.max_length, lambda reason: None))
+    examples = causal.Shelf(causal.from_clicks(mine(), tokenizer, cfg.max_length, reject))
+    return examples, list(causal.from_clicks(held.rows, tokenizer, cfg.max_length, lambda reason: None))
 
 
 def _from_labels(
     cfg: TuneConfig, lists: labeller.Lists, worker: Worker, reject: Callable[[str], None]
-) -> tuple[list[Example], list[Any]]:
+) -> tuple[causal.Shelf, list[Any]]:
     """A worker's share of the label rows, and the judged dev queries that are measured."""
-    examples: list[Example] = []
-    judged: list[Any] = []
+    examples, judged = causal.Shelf(), Sample[Any](cfg.eval_rows, cfg.seed)
     for number, row in enumerate(tables.read(cfg.input, Labels, "tune")):
-        judged += teacher.judged([row])
+        for one in teacher.judged([row]):
+            judged.see(one)
         if row["split"] in cfg.splits and number % worker.world_size == worker.rank:
-            examples += lists(row, reject)
-    return examples, random.Random(cfg.seed).sample(judged, min(len(judged), cfg.eval_rows))
+            examples.extend(lists(row, reject))
+    return examples, judged.rows
 
 
-def _tell(cfg: TuneConfig, worker: Worker, examples: list[Example], packs: list[Any], aside: Counter[str]) -> None:
+def _tell(cfg: TuneConfig, worker: Worker, packs: causal.Packed, aside: Counter[str]) -> None:
     """Says, and leaves for the manifest, what a worker made of its share."""
-    made = {
-        "examples": len(examples),
-        "cut": sum(one.cut for one in examples),
-        "tokens": sum(len(one.ids) for one in examples),
-        "target_tokens": sum(len(one.ids) - one.start for one in examples),
-        "sequences": len(packs),
-    }
+    made = {"examples": len(packs.examples), "cut": 0, "tokens": 0, "target_tokens": 0, "sequences": len(packs)}
+    for one in packs.examples:
+        made["cut"] += one.cut
+        made["tokens"] += len(one.ids)
+        made["target_tokens"] += len(one.ids) - one.start
     full = made["tokens"] / max(1, made["sequences"] * cfg.max_length)
     found = f"{made['examples']:,} examples, {made['cut']:,} cut, {sum(aside.values()):,} set aside {dict(aside)}"
     if worker.rank == 0:

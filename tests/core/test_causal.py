@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 import random
+import tracemalloc
+from array import array
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -250,3 +253,29 @@ def test_perplexity_is_exp_of_the_mean_over_all_target_tokens_whatever_the_packi
     per_example = [causal.mean_nll(model, [example], 256) for example in examples]
     assert abs(sum(per_example) / len(per_example) - total / count) > 0.01, "not the mean of the examples' means"
     assert math.isnan(causal.mean_nll(model, [], 256))
+
+
+# ---- on disk ------------------------------------------------------------------------------------------------
+
+
+def test_examples_on_the_shelf_come_back_as_they_were_and_memory_holds_only_where_they_stand() -> None:
+    def some() -> Iterator[Example]:
+        for number in range(2000):
+            yield Example(array("i", range(3 + number % 40)), 2, number % 3 == 0)
+        yield Example(array("i", range(9)), 4, names=(5, 6, 7), targets=(0.5, 0.0, 1.0), place=6)
+
+    shelf, made = causal.Shelf(), list(some())
+    tracemalloc.start()
+    shelf.extend(some())
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert list(shelf) == made
+    assert (len(shelf), shelf[-1], shelf[5:8]) == (len(made), made[-1], made[5:8])
+    assert held < 16 * len(made), "the tokens alone are ten times as much"
+    with pytest.raises(IndexError):
+        shelf[len(made)]
+
+
+def test_sequences_packed_from_the_shelf_are_those_packed_from_memory() -> None:
+    made = [Example(array("i", range(4 + number % 17)), 2) for number in range(60)]
+    assert list(causal.packed(causal.Shelf(made), 32)) == list(causal.packed(made, 32))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rrad_ray.stream import Picks, Stream
+from rrad_ray.stream import Picks, Sample, Stream
 
 
 def names(picks: Picks) -> list[str]:
@@ -108,3 +109,26 @@ def test_a_failure_to_read_reaches_the_one_who_asks() -> None:
 
     with pytest.raises(OSError, match="gone"):
         whole(stream([10] * 10, 20, read))
+
+
+@given(st.integers(0, 12), st.integers(0, 40), st.integers(0, 5))
+def test_a_sample_is_of_its_size_without_repeats_and_the_same_for_a_seed(size: int, seen: int, seed: int) -> None:
+    def drawn() -> list[int]:
+        sample = Sample[int](size, seed)
+        for row in range(seen):
+            sample.see(row)
+        return sample.rows
+
+    assert len(drawn()) == len(set(drawn())) == min(size, seen)
+    assert drawn() == drawn()
+
+
+def test_every_row_is_as_likely_to_be_in_a_sample() -> None:
+    counts = [0] * 10
+    for seed in range(2000):
+        sample = Sample[int](3, seed)
+        for row in range(10):
+            sample.see(row)
+        for row in sample.rows:
+            counts[row] += 1
+    assert max(abs(count - 600) for count in counts) < 6 * math.sqrt(2000 * 0.3 * 0.7)
