@@ -571,6 +571,7 @@ class ServeConfig:
     max_body_bytes: int = 16_000_000
     batch_tokens: int = 16_384  # that one scoring call takes from the requests that wait
     max_queued: int = 128  # requests that wait in a replica; more get 503
+    cache_entries: int = 0  # pairs whose scores a replica remembers, the last asked for; 0: none
     timeout_s: float = 120.0  # a request whose scores are not there by then gets 504; its header may say less
     models: dict[str, str] = field(default_factory=dict)  # others by name, each as `input`; a request names them
     watch_s: float = 10.0  # how often to look for another winner in `input` and other keys in `api_keys`; 0: never
@@ -587,6 +588,7 @@ class ServeConfig:
         limits = ("max_documents", "max_query_chars", "max_document_chars", "max_body_bytes", "max_queued")
         for key in ("busy_at", "batch_tokens", "max_explained", "reason_tokens", *limits):
             _require(getattr(self, key) >= 1, key, getattr(self, key), "must be at least 1")
+        _require(self.cache_entries >= 0, "cache_entries", self.cache_entries, "must not be negative")
         _team(self.replicas, "replicas")
         _require(self.watch_s >= 0, "watch_s", self.watch_s, "must not be negative")
         taken = [name for name in (WINNER, IDENTITY) if name in self.models]

@@ -19,6 +19,7 @@ from ray.serve import metrics
 
 from rrad_ray import experiment, journal, winners, wire
 from rrad_ray.batcher import Batcher, Full, Late
+from rrad_ray.cache import Cache, Scored
 from rrad_ray.config import IDENTITY, WINNER, ExperimentConfig, ServeConfig
 from rrad_ray.events import CLICKS, EXPOSURES
 from rrad_ray.keys import Keys
@@ -52,6 +53,7 @@ class Model:
 
         folder = winners.folder(found)
         self.found, self.ranker = found, Ranker.load(folder, device=device)
+        self.version = uuid.uuid4().hex  # of the weights that were read: another time there may be others
         self.tokens = score_tokens(device)
         self.explainer = None
         with contextlib.suppress(ValueError):  # most models cannot write, and nobody may ever ask
@@ -60,11 +62,11 @@ class Model:
         self.ranker.score(query, texts)
         winners.check(found, self.ranker.score)
 
-    def encode(self, asked: wire.Asked) -> list[Any]:
-        texts = asked.texts
+    def encode(self, asked: wire.Asked, places: Sequence[int]) -> list[Any]:
+        texts = [asked.texts[place] for place in places]
         if 0 < asked.doc_tokens < self.ranker.max_length:
             texts = self.ranker.cut(texts, asked.doc_tokens)
-        return self.ranker.encode(asked.queries, texts)
+        return self.ranker.encode([asked.queries[place] for place in places], texts)
 
     def score(self, pairs: list[Any]) -> list[float]:
         """Raises `ValueError` for scores that are no numbers."""
@@ -91,6 +93,7 @@ class Endpoint:
         self.keys = Keys(cfg.api_keys) if cfg.api_keys else None
         self.models = {place: Model(winners.find(uri, root), self.device) for place, uri in places.items()}
         self.batcher = Batcher(Model.score, cfg.batch_tokens, cfg.max_queued, self._seen)
+        self.cache = Cache(cfg.cache_entries, self._looked_up)
         self.refused: dict[str, str] = {}  # marks of winners that were
         self.writing = asyncio.Lock()
         self.inside = 0
@@ -115,6 +118,7 @@ class Endpoint:
         self.answered = metrics.Counter("rrad_serve_answered", "Requests answered", tag_keys=by_variant)
         self.took = metrics.Histogram("rrad_serve_ms", "Latency", boundaries=MILLISECONDS, tag_keys=by_stage)
         self.passes = metrics.Histogram("rrad_serve_pass_tokens", "Tokens of a scoring call", boundaries=TOKENS)
+        self.pairs = metrics.Counter("rrad_serve_cache", "Pairs that a cache was asked for", tag_keys=("result",))
         self.queue = metrics.Gauge("rrad_serve_inside", "Requests that are inside a replica")
         self.held = metrics.Gauge("rrad_serve_events_held", "Events on this disk and not yet in the store")
         self.lost = metrics.Counter("rrad_serve_exposures_not_logged", "Pages answered without an exposure")
@@ -127,14 +131,29 @@ class Endpoint:
         for seconds in waited:
             self.took.observe(1000 * seconds, tags={"stage": "wait", "model": ""})
 
+    def _looked_up(self, known: int, asked: int) -> None:
+        for result, count in (("known", known), ("asked", asked)):
+            if count:
+                self.pairs.inc(count, tags={"result": result})
+
     async def _scores(self, model: Model, asked: wire.Asked, deadline: float) -> tuple[list[float], int]:
-        """Raw scores of a request, and the tokens that were read for them."""
+        """Raw scores of a request, and the tokens that were read for them, now or when they went into the cache."""
+        scope = f"{model.version} {asked.doc_tokens}"
+        found = await self.cache(
+            scope, asked.queries, asked.texts, lambda places: self._scored(model, asked, places, deadline)
+        )
+        return [score for score, _ in found], sum(size for _, size in found)
+
+    async def _scored(
+        self, model: Model, asked: wire.Asked, places: Sequence[int], deadline: float
+    ) -> Sequence[Scored]:
+        """The pairs at some places of a request by the model itself. Raises `wire.Refused`."""
         began = time.monotonic()
-        pairs = await asyncio.to_thread(model.encode, asked)
+        pairs = await asyncio.to_thread(model.encode, asked, places)
         sizes = [len(pair["input_ids"]) for pair in pairs]
         self.took.observe(1000 * (time.monotonic() - began), tags={"stage": "tokenize", "model": model.found.name})
         try:
-            return await self.batcher(model, pairs, sizes, deadline), sum(sizes)
+            return list(zip(await self.batcher(model, pairs, sizes, deadline), sizes, strict=True))
         except Full as error:
             raise wire.Refused(503, "requests", f"{error}, at most {self.cfg.max_queued} (max_queued)") from error
         except Late as error:
