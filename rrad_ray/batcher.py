@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +50,7 @@ class Batcher:
         seen: Callable[[int, Sequence[float]], None] = lambda size, waited: None,
     ) -> None:
         self.score, self.most, self.queued, self.seen = score, most, queued, seen
+        self.thread = ThreadPoolExecutor(1)  # always the same: torch keeps threads and buffers for each that calls it
         self.waiting: deque[_Job] = deque()
         self.running: asyncio.Task[None] | None = None
         self.since = 0.0  # when the pass that is running began; 0: none is
@@ -111,7 +113,8 @@ class Batcher:
         """Scores a pass; where it fails, each request's share by itself, so that one does not fail its neighbours."""
         try:
             pairs = [pair for _, some, _ in batch for pair in some]
-            scores = await asyncio.to_thread(self.score, batch[0][0].model, pairs)
+            loop = asyncio.get_running_loop()
+            scores = await loop.run_in_executor(self.thread, self.score, batch[0][0].model, pairs)
         except Exception as error:
             if len(batch) > 1:
                 for one in batch:
