@@ -41,6 +41,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 RETRY_AFTER_S = 1
+HUNG_UP = "499"  # what web servers count a request as whose client has gone
 SHOWN_CHARS = 60  # of a wrong value, in the message about it
 
 

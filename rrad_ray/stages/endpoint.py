@@ -213,6 +213,9 @@ class Endpoint:
             self.took.observe(1000 * (time.monotonic() - began), tags={"stage": "all", "model": page.model})
         except wire.Refused as error:
             status, content, headers = error.told(dialect)
+        except asyncio.CancelledError:
+            self.requests.inc(tags={"path": path, "status": wire.HUNG_UP})
+            raise
         self.requests.inc(tags={"path": path, "status": str(status)})
         return JSONResponse(content, status, headers=headers)
 

@@ -53,6 +53,7 @@ def application(cfg: ServeConfig) -> Application:
         backpressure_config=BackpressureConfig(retry_after_s=wire.RETRY_AFTER_S),
         max_constructor_retry_count=2,
         graceful_shutdown_wait_loop_s=0.2,
+        graceful_shutdown_timeout_s=cfg.timeout_s,  # what is inside may take so long, and then is answered
         logging_config=LoggingConfig(log_level="WARNING"),
     )(Endpoint)
     return deployment.bind(dataclasses.replace(cfg, online=_absolute(cfg.online)), places, os.getcwd())
@@ -118,8 +119,12 @@ def start(cfg: ServeConfig) -> str:
 
 
 def stop() -> None:
-    """Ends the endpoint and Serve; requests in progress are answered first."""
-    serve.shutdown()
+    """Ends the endpoint and Serve. It refuses what comes from then on, and what is inside is answered first."""
+    if NAME in serve.status().applications:
+        serve.delete(NAME, _blocking=False)  # blocking, it gives up after a minute
+        while NAME in serve.status().applications:
+            time.sleep(0.1)
+    serve.shutdown()  # on its own, it would end the HTTP proxy beside the replicas, under the requests inside
 
 
 def reason(error: Exception) -> str:

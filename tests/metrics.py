@@ -1,0 +1,17 @@
+"""What Prometheus reads of the endpoint on this machine's one node; it is some seconds old."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import ray
+from prometheus_client.parser import text_string_to_metric_families
+
+
+def exported() -> list[Any]:
+    """Samples with name, labels and value, of all replicas."""
+    [node] = [node for node in ray.nodes() if node["Alive"]]
+    text = httpx.get(f"http://127.0.0.1:{node['MetricsExportPort']}/metrics", trust_env=False).text
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    return [sample for sample in samples if sample.name.startswith("ray_rrad_serve_")]
