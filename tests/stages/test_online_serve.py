@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import threading
@@ -16,7 +17,7 @@ import pytest
 import ray
 import torch
 
-from rrad_ray import events, experiment, models
+from rrad_ray import events, experiment, models, winners
 from rrad_ray.config import ExperimentConfig, OnlineConfig, ServeConfig
 from rrad_ray.errors import RradError
 from rrad_ray.rankers import Ranker
@@ -24,10 +25,14 @@ from rrad_ray.stages import experiment as reading
 from rrad_ray.stages import serve
 from tests.commands import PATIENCE_S, ROOT
 from tests.heads import free_port
+from tests.metrics import exported
+from tests.winners import write as write_winner
 
 QUERY = "how to open a file for writing"
 TEXTS = ["len(x) counts items", "open(path, 'w') opens a file", "a socket connects", "shutil.copy copies a file"]
 VARIANTS = {"identity": 1.0, "winner": 1.0}
+CACHED = 40
+AT_ONCE = {"X-Deadline-Ms": "0"}  # answers what needs no scoring, and nothing else
 Endpoint = tuple[httpx.Client, Path]
 
 
@@ -40,12 +45,7 @@ def student(folder: Path, seed: int) -> Ranker:
 
 
 def named_winner(folder: Path, system: str, checkpoint: Path, scores: list[float]) -> None:
-    """As `select` leaves it; written whole or not at all."""
-    smoke = {"query": QUERY, "documents": TEXTS, "scores": scores}
-    content = {"system": system, "checkpoint": str(checkpoint), "smoke": smoke}
-    folder.mkdir(exist_ok=True)
-    (folder / "new").write_text(json.dumps(content))
-    (folder / "new").rename(folder / "winner.json")
+    write_winner(folder, system, checkpoint, {"query": QUERY, "documents": TEXTS, "scores": scores})
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,9 @@ def endpoint(
     named_winner(place / "winner", "first", folder / "one", scores["one"])
     online = OnlineConfig(str(place / "events"), "test", VARIANTS, journal=str(place / "journal"), flush_s=0.5)
     others = {"other": str(folder / "two")}
-    cfg = ServeConfig(str(place / "winner"), port=free_port(), models=others, watch_s=0.2, online=online)
+    cfg = ServeConfig(
+        str(place / "winner"), port=free_port(), models=others, watch_s=0.2, online=online, cache_entries=CACHED
+    )
     for client in serving(cfg):
         yield client, place
 
@@ -197,17 +199,39 @@ def test_a_click_that_says_too_little_is_refused(endpoint: Endpoint, event: dict
     assert answer.json()["field"] == field
 
 
+def test_known_scores_are_given_again_and_scored_by_nobody(endpoint: Endpoint) -> None:
+    client, body = endpoint[0], {"query": "what no other test asks", "documents": TEXTS}
+
+    def at_once(**more: Any) -> httpx.Response:
+        return client.post("/v2/rerank", json={**body, **more}, headers=AT_ONCE)
+
+    first = rerank(client, **body).json()
+    scores = {TEXTS[result["index"]]: result["relevance_score"] for result in first["results"]}
+    turned = [*TEXTS[::-1], TEXTS[0]]
+    again = at_once(documents=turned)
+    assert again.status_code == 200
+    for result in again.json()["results"]:
+        assert result["relevance_score"] == scores[turned[result["index"]]]
+    assert at_once().json()["usage"] == first["usage"], "as if they had been read now"
+    others = {"query": "another", "documents": [*TEXTS, "new"], "max_tokens_per_doc": 2, "model": "other"}
+    for key, value in others.items():
+        assert at_once(**{key: value}).status_code == 504, "part of it would have to be scored"
+    rerank(client, documents=[f"number {number}" for number in range(CACHED)])
+    assert at_once().status_code == 504, "the others took its place"
+
+
 def test_a_new_winner_goes_live_without_a_failed_request_and_a_wrong_one_does_not(
     endpoint: Endpoint, trained: tuple[Path, dict[str, list[float]]]
 ) -> None:
     (client, place), (folder, scores) = endpoint, trained
     statuses: Counter[int] = Counter()
-    over = threading.Event()
+    over, numbers = threading.Event(), itertools.count()
 
     def load() -> None:
         with httpx.Client(base_url=client.base_url, timeout=PATIENCE_S, trust_env=False) as mine:
             while not over.is_set():
-                answer = mine.post("/v2/rerank", json={"query": QUERY, "documents": TEXTS})
+                new = f"number {next(numbers)}"  # which no cache knows
+                answer = mine.post("/v2/rerank", json={"query": QUERY, "documents": [*TEXTS, new]})
                 statuses[answer.status_code] += 1
 
     def live() -> str:
@@ -238,26 +262,19 @@ def test_prometheus_reads_what_the_dashboard_draws(endpoint: Endpoint) -> None:
     rerank(endpoint[0], user="somebody")
     dashboard = (ROOT / "cluster" / "grafana.json").read_text()
     drawn = set(re.findall(r"ray_rrad_serve_\w+", dashboard)) - {"ray_rrad_serve_exposures_not_logged_total"}
-    assert len(drawn) == 8
-    [node] = [node for node in ray.nodes() if node["Alive"]]
-    url, end, found = (
-        f"http://127.0.0.1:{node['MetricsExportPort']}/metrics",
-        time.monotonic() + PATIENCE_S,
-        set[str](),
-    )
-    while not drawn <= found and time.monotonic() < end:
-        text = httpx.get(url, trust_env=False).text
-        found = set(re.findall(r"^(ray_rrad_serve_\w+)", text, re.MULTILINE))
+    assert len(drawn) == 9
+    end, samples = time.monotonic() + PATIENCE_S, list[Any]()
+    while not drawn <= {sample.name for sample in samples} and time.monotonic() < end:
+        samples = exported()
         time.sleep(1)
+    found = {sample.name for sample in samples}
     assert drawn <= found, "after a winner has gone live, which the test above sees to"
-    assert "open a file" not in text, "no query in a metric"
+    assert "open a file" not in str(samples), "no query in a metric"
 
 
 def test_a_winner_that_does_not_score_as_it_did_is_not_served(
     trained: tuple[Path, dict[str, list[float]]], tmp_path: Path, endpoint: Endpoint
 ) -> None:
-    from rrad_ray import winners
-
     folder, scores = trained
     named_winner(tmp_path / "winner", "it", folder / "one", scores["two"])
     found = winners.find(str(tmp_path / "winner"))

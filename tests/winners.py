@@ -1,0 +1,15 @@
+"""A winner as `select` leaves it, as far as the endpoint reads it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def write(folder: Path, system: str, checkpoint: str | Path, smoke: Mapping[str, Any]) -> None:
+    """Written whole or not at all: an endpoint may look at any time."""
+    folder.mkdir(exist_ok=True)
+    (folder / "new").write_text(json.dumps({"system": system, "checkpoint": str(checkpoint), "smoke": smoke}))
+    (folder / "new").rename(folder / "winner.json")
