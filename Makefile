@@ -31,8 +31,8 @@ demo: $(READY) ## the whole job on this environment's API documentation, about 1
 demo-full: $(READY) ## the same with more labels and steps, at most an hour on 2 cores
 	$(BIN)/rrad run configs/demo/full.yaml
 
-serve: $(READY) ## the demo's winner on http://127.0.0.1:8000, until Ctrl-C
-	$(BIN)/rrad serve configs/serve.yaml input=runs/demo/winner
+serve: $(READY) ## the demo's winner on http://127.0.0.1:8000, with a search page at /, until Ctrl-C
+	$(BIN)/rrad serve configs/demo/serve.yaml
 
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=25
 

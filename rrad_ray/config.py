@@ -557,6 +557,18 @@ class OnlineConfig:
 
 
 @dataclass(frozen=True)
+class SearchConfig:
+    """The search page at `/`, and `POST /v1/search` behind it."""
+
+    corpus: str = ""  # a collection as `retrieve` reads it: `pydoc:` or a BEIR folder; empty: none, the page says so
+    title: str = ""  # what the page calls it; empty: by its folder's name
+    depth: int = 20  # documents that BM25 finds and the model re-ranks
+
+    def __post_init__(self) -> None:
+        _require(self.depth >= 1, "search.depth", self.depth, "must be at least 1")
+
+
+@dataclass(frozen=True)
 class ServeConfig:
     """The winner behind Ray Serve."""
 
@@ -577,6 +589,7 @@ class ServeConfig:
     watch_s: float = 10.0  # how often to look for another winner in `input` and other keys in `api_keys`; 0: never
     api_keys: str = ""  # a file of bearer keys, one a line; empty: everyone may ask
     online: OnlineConfig = field(default_factory=OnlineConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
     max_explained: int = 10  # documents that a request with `explain` may get back, each with its reason
     reason_tokens: int = 64  # of a reason, at most
     worker: dict[str, float] = field(default_factory=lambda: {"CPU": 1})

@@ -1,4 +1,4 @@
-"""What the reports share: one theme for page and plots, plots as inline SVG, templates that escape all text."""
+"""What the reports' plots share: the pages' theme, and plots as inline SVG."""
 
 from __future__ import annotations
 
@@ -6,19 +6,12 @@ import io
 import re
 from typing import Any, NamedTuple
 
-import jinja2
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rrad_ray.report import count, duration, number, p_value, signed
+from rrad_ray.rendering import COLOURS
 
-# The light theme. Plots are drawn in these colours and refer to the page's CSS variables afterwards, so that
-# one drawing serves light and dark.
-COLOURS = {
-    "ink": "#1d2126", "muted": "#68707c", "line": "#dfe2e7", "base": "#828b98",
-    "student": "#0b6fa4", "teacher": "#b3650a", "loss": "#c4473a",
-}  # fmt: skip
 STYLE: Any = {
     "svg.hashsalt": "rrad-ray", "svg.fonttype": "none", "text.parse_math": False, "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9, "legend.frameon": False, "lines.linewidth": 1.5,
@@ -35,14 +28,6 @@ class Plot(NamedTuple):
     figure: Figure
     alt: str
     caption: str
-
-
-def render(template: str, **values: Any) -> str:
-    """One page that needs nothing else: inline CSS and SVG, no script, no network."""
-    loader = jinja2.PackageLoader("rrad_ray")
-    env = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    env.filters.update(number=number, signed=signed, p_value=p_value, count=count, duration=duration)
-    return env.get_template(template).render(colours=COLOURS, **values)
 
 
 def short(text: str, length: int = 30) -> str:

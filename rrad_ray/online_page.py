@@ -7,7 +7,8 @@ from typing import Any
 
 import matplotlib
 
-from rrad_ray.drawing import COLOURS, STYLE, Plot, canvas, render, short, svg
+from rrad_ray.drawing import STYLE, Plot, canvas, short, svg
+from rrad_ray.rendering import COLOURS, render
 from rrad_ray.report import number, p_value
 
 Content = dict[str, Any]

@@ -13,7 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
-from rrad_ray.drawing import COLOURS, STYLE, Plot, canvas, render, short, svg
+from rrad_ray.drawing import STYLE, Plot, canvas, short, svg
+from rrad_ray.rendering import COLOURS, render
 from rrad_ray.report import (
     BASELINES,
     METRIC,

@@ -4,6 +4,7 @@
     POST /v1/rerank          Cohere v1, Jina
     POST /rerank             vLLM; TEI, where the body has `texts`
     POST /score, /v1/score   vLLM
+    POST /v1/search          ours: documents from the served collection, not from the request (search.py)
 
 A request of any of them becomes an `Asked`. An answer has the fields of its format, and where several formats share a
 path those of all of them. A refusal has the status and the body that the format's clients read:
@@ -242,6 +243,28 @@ class ScoreRequest(BaseModel):
         return Asked(queries, self.documents, model=self.model or "", raw=self.use_activation is False)
 
 
+class SearchRequest(BaseModel):
+    """Ours: as a re-rank request without documents, which the first stage is to find."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    query: Query
+    model: str | None = None
+    top_n: Annotated[int, Field(ge=1)] | None = None
+    explain: bool | None = None
+    user: str | None = None
+
+    def asked(self, dialect: Dialect, path: str) -> Asked:
+        return Asked(
+            [self.query],
+            [],
+            model=self.model or "",
+            top_n=self.top_n or 0,
+            explain=bool(self.explain),
+            unit=self.user or "",
+        )
+
+
 class Click(BaseModel):
     """A click on a document of a page, which the header `X-Exposure` of its answer names."""
 
@@ -292,7 +315,7 @@ def distinct(doc_ids: Sequence[str]) -> list[str]:
     return found
 
 
-Request = RerankRequest | TeiRequest | ScoreRequest
+Request = RerankRequest | TeiRequest | ScoreRequest | SearchRequest
 
 
 def openapi(*kinds: type[BaseModel]) -> dict[str, Any]:
@@ -325,13 +348,15 @@ class Limits:
 
 def dialect_of(path: str) -> Dialect:
     """Whose path it is, before the body is known."""
-    return COHERE if path.startswith(("/v1/rerank", "/v2/rerank")) else VLLM
+    return COHERE if path.startswith(("/v1/rerank", "/v2/rerank", "/v1/search")) else VLLM
 
 
 def kind_of(path: str, body: bytes) -> tuple[type[Request], Dialect]:
     """What a body is to be read as, by its path and, where two formats share one, by whether it says `texts`."""
     if path.endswith("/score"):
         return ScoreRequest, VLLM
+    if path.endswith("/search"):
+        return SearchRequest, COHERE
     if dialect_of(path) is COHERE:
         return RerankRequest, COHERE
     if b'"texts"' not in body:  # most are not parsed twice

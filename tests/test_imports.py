@@ -19,7 +19,7 @@ TORCH_FILES = (*STDLIB_FILES, *LEARNERS, "metrics", "targets", "teacher", "quali
 STATISTICS = ("traffic", "significance", "online", "users")
 WRITERS = ("tables", "settings", "formats", "models", "shards", "status", "track")
 READ_AND_WRITE = (*WRITERS, "given", "clicks", "exports", "wire", "report", "drawing", "page", "docstrings", "pydocs")
-READ_AND_WRITE += ("events", "online_page", "journal", "keys", "winners", "cache")
+READ_AND_WRITE += ("events", "online_page", "journal", "keys", "winners", "cache", "rendering", "lexical", "search")
 # What stages share, in their folder because it imports ray.
 HELPERS = {"cluster", "dense", "collect", "engines", "feed", "trainer", "endpoint"}
 BLOCKED = {"ray", "vllm", "pyarrow", "fsspec", "s3fs", "omegaconf", "typer"}

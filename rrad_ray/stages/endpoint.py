@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from ray import serve
 from ray.serve import metrics
 
-from rrad_ray import experiment, journal, winners, wire
+from rrad_ray import experiment, journal, search, winners, wire
 from rrad_ray.batcher import Batcher, Full, Late
 from rrad_ray.cache import Cache, Scored
 from rrad_ray.config import IDENTITY, WINNER, ExperimentConfig, ServeConfig
@@ -91,6 +91,7 @@ class Endpoint:
         self.device = "cuda" if cfg.worker.get("GPU") else "cpu"
         self.limits = wire.Limits(cfg.max_documents, cfg.max_query_chars, cfg.max_document_chars)
         self.keys = Keys(cfg.api_keys) if cfg.api_keys else None
+        self.searcher = search.Searcher(cfg.search) if cfg.search.corpus else None
         self.models = {place: Model(winners.find(uri, root), self.device) for place, uri in places.items()}
         self.batcher = Batcher(Model.score, cfg.batch_tokens, cfg.max_queued, self._seen)
         self.cache = Cache(cfg.cache_entries, self._looked_up)
@@ -201,6 +202,7 @@ class Endpoint:
                 body = await wire.read(request.stream(), declared, self.cfg.max_body_bytes)
                 kind, dialect = wire.kind_of(path, body)
                 asked = wire.parse(body, kind, dialect, path, self.limits)
+                asked, hits = await self._found(asked, kind)
                 request_id = uuid.uuid4().hex
                 page, headers = await self._page(asked, request, request_id, kind is wire.ScoreRequest)
                 content = wire.answer(
@@ -208,6 +210,8 @@ class Endpoint:
                 )
                 if asked.explain:
                     await self._explain(asked, page.model, content["results"])
+                if kind is wire.SearchRequest:
+                    content = search.answer(content, hits)
             status = 200
             self.answered.inc(tags={"model": page.model, "variant": page.variant})
             self.took.observe(1000 * (time.monotonic() - began), tags={"stage": "all", "model": page.model})
@@ -218,6 +222,19 @@ class Endpoint:
             raise
         self.requests.inc(tags={"path": path, "status": str(status)})
         return JSONResponse(content, status, headers=headers)
+
+    @api.post("/v1/search", openapi_extra=wire.openapi(wire.SearchRequest))
+    async def search_collection(self, request: Request) -> JSONResponse:
+        """What the first stage finds in the served collection, re-ranked: `results` name `documents` by index."""
+        return await self.rerank(request)
+
+    @api.get("/", response_class=HTMLResponse)
+    async def search_page(self) -> HTMLResponse:
+        """The search page."""
+        writes = self.models[WINNER].explainer is not None
+        test = self.test.name if self.test else ""
+        facts = (test, self.cfg.max_explained if writes else 0, self.cfg.max_query_chars)
+        return HTMLResponse(*await asyncio.to_thread(search.page, self.searcher, *facts))
 
     @api.post("/v1/events", openapi_extra=wire.openapi(wire.Events))
     async def events(self, request: Request) -> JSONResponse:
@@ -252,6 +269,17 @@ class Endpoint:
         finally:
             self.inside -= 1
             self.queue.set(self.inside)
+
+    async def _found(self, asked: wire.Asked, kind: type[wire.Request]) -> tuple[wire.Asked, list[search.Hit]]:
+        """A search becomes a request to re-rank what the first stage finds; any other request stays as it is."""
+        if kind is not wire.SearchRequest:
+            return asked, []
+        if self.searcher is None:
+            raise wire.Refused(404, "search", "no collection is searched here (search.corpus)")
+        began = time.monotonic()
+        hits = await asyncio.to_thread(self.searcher.find, asked.queries[0])
+        self.took.observe(1000 * (time.monotonic() - began), tags={"stage": "retrieve", "model": ""})
+        return search.request(asked, hits), hits
 
     async def _page(
         self, asked: wire.Asked, request: Request, request_id: str, scores_only: bool

@@ -9,14 +9,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import bm25s
 import numpy as np
-import Stemmer
 
 from rrad_ray import given, metrics, tables
 from rrad_ray.config import RetrieveConfig
 from rrad_ray.errors import RradError
 from rrad_ray.formats import Query, read_collection, read_trec_run
+from rrad_ray.lexical import Lexical, top
 from rrad_ray.progress import Progress
 from rrad_ray.rows import Candidates
 from rrad_ray.stages import dense
@@ -105,23 +104,11 @@ class FirstStage:
     def __init__(self, corpus: dict[str, str], queries: Sequence[Query], cfg: RetrieveConfig) -> None:
         self.corpus, self.ids = corpus, list(corpus)
         self.place = {identity: index for index, identity in enumerate(self.ids)}
-        self.stemmer = Stemmer.Stemmer("english")
-        self.bm25 = bm25s.BM25()
         texts = list(corpus.values())
-        words = bm25s.tokenize(texts, stopwords="en", stemmer=self.stemmer, show_progress=False)
-        self.bm25.index(words, show_progress=False)
+        self.bm25 = Lexical(texts)
         embedded = dense.embed(texts, [query.text for query in queries], cfg)
         self.doc_vectors, self.query_vectors, self.docs_per_s = embedded
         self.encoder = dense.local(cfg)
-
-    def lexical(self, text: str) -> np.ndarray:
-        """BM25 scores of all documents, (D,)."""
-        tokens = bm25s.tokenize([text], stopwords="en", stemmer=self.stemmer, show_progress=False, return_ids=False)[
-            0
-        ]
-        # bm25s cannot score a query none of whose words it has indexed.
-        known = [token for token in tokens if token in self.bm25.vocab_dict]
-        return self.bm25.get_scores(known) if known else np.zeros(len(self.ids), dtype=np.float32)
 
     def semantic(self, number: int) -> np.ndarray:
         """Cosines of all documents with the `number`-th query, (D,)."""
@@ -130,7 +117,7 @@ class FirstStage:
     def figures(self, queries: Sequence[Query]) -> dict[str, Any]:
         """Latency of one search over the whole collection, and documents/s, per source; measured here and now."""
         sample = [query.text for query in queries[:100]]
-        lexical = latency(lambda text: top(self.lexical(text), 20), sample)
+        lexical = latency(lambda text: top(self.bm25.scores(text), 20), sample)
         semantic = latency(lambda text: top(self.doc_vectors @ self.encoder.queries([text])[0], 20), sample)
         per_s = len(self.ids) / (lexical["p50"] / 1000) if sample else 0.0
         weights = sum(weight.numel() for weight in self.encoder.model.parameters())
@@ -152,14 +139,6 @@ def latency(call: Callable[[str], Any], texts: Sequence[str]) -> dict[str, float
     return {"p50": float(np.percentile(took, 50)), "p99": float(np.percentile(took, 99))} if took else {}
 
 
-def top(scores: np.ndarray, depth: int) -> list[int]:
-    """Indices of the best `depth` scores above zero, best first; ties by index."""
-    if depth == 0:
-        return []
-    picked = np.argpartition(-scores, min(depth, len(scores)) - 1)[:depth]
-    return [int(index) for index in sorted(picked, key=lambda index: (-scores[index], index)) if scores[index] > 0]
-
-
 def candidates(
     first: FirstStage,
     queries: Sequence[Query],
@@ -171,7 +150,7 @@ def candidates(
     progress = Progress("retrieve", len(queries), "queries")
     for number, query in enumerate(queries):
         progress.add()
-        scores = {"bm25": first.lexical(query.text), "dense": first.semantic(number)}
+        scores = {"bm25": first.bm25.scores(query.text), "dense": first.semantic(number)}
         if listed is None:
             depths = {"bm25": cfg.bm25_depth, "dense": cfg.dense_depth}
             places = list(dict.fromkeys(index for source in SOURCES for index in top(scores[source], depths[source])))

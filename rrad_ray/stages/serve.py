@@ -21,7 +21,7 @@ from ray.serve import Application
 from ray.serve.config import BackpressureConfig, HTTPOptions
 from ray.serve.schema import LoggingConfig
 
-from rrad_ray import settings, tables, winners, wire
+from rrad_ray import formats, settings, tables, winners, wire
 from rrad_ray.config import WINNER, OnlineConfig, ServeConfig
 from rrad_ray.errors import RradError
 from rrad_ray.rows import Candidates
@@ -56,7 +56,10 @@ def application(cfg: ServeConfig) -> Application:
         graceful_shutdown_timeout_s=cfg.timeout_s,  # what is inside may take so long, and then is answered
         logging_config=LoggingConfig(log_level="WARNING"),
     )(Endpoint)
-    return deployment.bind(dataclasses.replace(cfg, online=_absolute(cfg.online)), places, os.getcwd())
+    search = cfg.search
+    if search.corpus and search.corpus != formats.PYDOC:
+        search = dataclasses.replace(search, corpus=tables.absolute(search.corpus))
+    return deployment.bind(dataclasses.replace(cfg, online=_absolute(cfg.online), search=search), places, os.getcwd())
 
 
 def _absolute(online: OnlineConfig) -> OnlineConfig:
@@ -114,7 +117,8 @@ def start(cfg: ServeConfig) -> str:
     except BaseException:
         stop()
         raise
-    print(f"[serve] {url}/v2/rerank", flush=True)
+    page = f", a search page at {url}/" if cfg.search.corpus else ""
+    print(f"[serve] {url}/v2/rerank{page}", flush=True)
     return url
 
 
