@@ -20,7 +20,7 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 BUCKET = "rrad"
 _numbers = itertools.count()
 LONGEST = ("pipeline", "judge_kills", "judge", "autoscaling", "train", "tune", "engines", "head", "serve")
-LONGEST += ("online_serve", "serve_faults", "clients")
+LONGEST += ("online_serve", "serve_faults", "clients", "search")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -82,6 +82,26 @@ def short(beir: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     return prerank.run(PrerankConfig(input=candidates, output=f"{place}/short", source="dense", top_k=3, bottom_k=2))
 
 
+@pytest.fixture(scope="session")
+def writer(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny decoder that has learnt to write a little."""
+    import dataclasses
+
+    from rrad_ray.config import GenerationConfig
+    from rrad_ray.ranking import RankTask
+    from tests import toys
+
+    rows = [row | {"missing": [False] * 4, "reasons": [f"reason {n}" for n in range(4)]} for row in toys.ROWS]
+    cfg = dataclasses.replace(toys.CFG, kind="decoder", max_steps=60, lr=1e-2, freeze_embeddings=False)
+    cfg = dataclasses.replace(cfg, generation=GenerationConfig(weight=1.0, max_tokens=12))
+    words = ["reason", "relevant", "irrelevant", *(text for row in rows for text in (row["query"], *row["texts"]))]
+    source = toys.causal_lm(tmp_path_factory.mktemp("source"), words, tied=True)
+    task, folder = RankTask.fresh(source, cfg), tmp_path_factory.mktemp("writer") / "tiny"
+    toys.fitted(task, cfg, rows=rows)
+    task.ranker.save(folder)
+    return str(folder)
+
+
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
     """A running Ray head with a dashboard, as a user's cluster has one."""

@@ -18,7 +18,7 @@ import ray
 import torch
 
 from rrad_ray import models
-from rrad_ray.config import ServeConfig
+from rrad_ray.config import SearchConfig, ServeConfig
 from rrad_ray.rankers import Ranker
 from rrad_ray.stages import serve
 from tests.commands import PATIENCE_S, ROOT
@@ -47,9 +47,12 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, li
     ranker.model.classifier.weight.data.mul_(20)  # with a fresh head alone all documents score almost the same
     ranker.save(folder / "winner")
     (folder / "keys").write_text(KEY)
-    mine = not ray.is_initialized()
-    cfg = ServeConfig(input=str(folder / "winner"), port=free_port(), api_keys=str(folder / "keys"))
-    url = serve.start(cfg)
+    for name in ("corpus", "queries"):
+        rows = [json.dumps({"_id": str(place), "text": text}) for place, text in enumerate(TEXTS)]
+        (folder / f"{name}.jsonl").write_text("\n".join(rows))
+    mine, port = not ray.is_initialized(), free_port()
+    keys, search = str(folder / "keys"), SearchConfig(str(folder))
+    url = serve.start(ServeConfig(input=str(folder / "winner"), port=port, api_keys=keys, search=search))
     scores = Ranker.load(str(folder / "winner")).score(QUERY, TEXTS)
     try:
         yield url, sorted(range(len(TEXTS)), key=lambda index: -scores[index])

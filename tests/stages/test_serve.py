@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import json
 import os
 import shutil
@@ -27,11 +26,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 from ray.serve.schema import ServeDeploySchema
 
 from rrad_ray import models, winners, wire
-from rrad_ray.config import GenerationConfig, PrerankConfig, ServeConfig
+from rrad_ray.config import PrerankConfig, ServeConfig
 from rrad_ray.errors import RradError
 from rrad_ray.generation import Explainer
 from rrad_ray.rankers import Ranker
-from rrad_ray.ranking import RankTask
 from rrad_ray.rows import Candidates
 from rrad_ray.stages import serve
 from rrad_ray.stages.endpoint import Model
@@ -138,20 +136,6 @@ def test_run_answers_a_probe_and_ends(
     socket.create_server(("127.0.0.1", port)).close()  # free again
 
 
-@pytest.fixture(scope="module")
-def writer(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A tiny decoder that has learnt to write a little."""
-    rows = [row | {"missing": [False] * 4, "reasons": [f"reason {n}" for n in range(4)]} for row in toys.ROWS]
-    cfg = dataclasses.replace(toys.CFG, kind="decoder", max_steps=60, lr=1e-2, freeze_embeddings=False)
-    cfg = dataclasses.replace(cfg, generation=GenerationConfig(weight=1.0, max_tokens=12))
-    words = ["reason", "relevant", "irrelevant", *(text for row in rows for text in (row["query"], *row["texts"]))]
-    source = toys.causal_lm(tmp_path_factory.mktemp("source"), words, tied=True)
-    task, folder = RankTask.fresh(source, cfg), tmp_path_factory.mktemp("writer") / "tiny"
-    toys.fitted(task, cfg, rows=rows)
-    task.ranker.save(folder)
-    return str(folder)
-
-
 def test_a_decoder_that_learnt_to_write_explains_the_results_that_it_returns(local_ray: None, writer: str) -> None:
     url = serve.start(ServeConfig(input=writer, port=free_port(), max_explained=3, reason_tokens=8))
     explainer, row = Explainer.load(writer), toys.ROWS[0]
@@ -252,6 +236,14 @@ def test_healthz(client: httpx.Client) -> None:
     assert response.json() == {"status": "ok", "model": "tiny student"}
 
 
+def test_without_a_collection_the_page_says_how_to_name_one(client: httpx.Client) -> None:
+    page = client.get("/")
+    assert page.status_code == 200
+    assert "search: {corpus: PATH}" in page.text
+    assert "<script>" not in page.text
+    refused(post(client, "/v1/search", query=QUERY), 404, "search", "search.corpus")
+
+
 def test_openapi_describes_the_requests(client: httpx.Client) -> None:
     paths = client.get("/openapi.json").json()["paths"]
 
@@ -263,6 +255,7 @@ def test_openapi_describes_the_requests(client: httpx.Client) -> None:
     assert required("/v1/rerank") == required("/v2/rerank") == [{"query", "documents"}]
     assert required("/score") == [{"queries", "documents"}]
     assert required("/v1/events") == [{"events"}]
+    assert required("/v1/search") == [{"query"}]
 
 
 # ---- other formats ------------------------------------------------------------------------------------------
