@@ -468,6 +468,7 @@ def test_an_answer_that_comes_late_does_not_replace_a_newer_one(page: Page) -> N
 
 def test_the_page_may_talk_to_nobody_else(browser: Browser, client: httpx.Client) -> None:
     page = browser.new_page()  # not the fixture's, which counts what is tried too
+    page.set_default_timeout(1000 * PATIENCE_S)
     response = page.goto(str(client.base_url))
     assert response is not None
     policy = response.header_value("content-security-policy") or ""
