@@ -107,7 +107,6 @@ def test_of_a_killed_replica_only_requests_in_flight_fail_and_a_retry_answers_ea
         over.set()
         for thread in threads:
             thread.join()
-    print(broken, statuses)
     assert set(statuses) == {200}
     assert len(broken) <= len(threads), "one of each client may have been in flight"
 
@@ -137,7 +136,6 @@ def test_an_endpoint_that_ends_says_so_refuses_what_comes_and_answers_what_is_in
             return found, ready, refused, inside
 
     found, ready, refused, inside = asyncio.run(end())
-    print(ready, refused, inside)
     assert inside > 0
     assert [answer.status_code for answer in found] == [200] * 8
     assert ready >= 400
