@@ -511,8 +511,11 @@ class EvaluateConfig:
     latency_docs: int = 20
     latency_repeats: int = 30
     seed: int = 0
+    backend: str = "torch"  # of students, as in `ServeConfig`: what is served should be what was measured
+    precision: str = "auto"
 
     def __post_init__(self) -> None:
+        _backend(self.backend, self.precision)
         _choose("split", self.split, SPLITS)
         _choose("dev", self.dev, SPLITS)
         _require(self.split != self.dev, "dev", self.dev, "weights must not be fitted on the split that is reported")
@@ -530,6 +533,18 @@ class SelectConfig:
 
     def __post_init__(self) -> None:
         _choose("metric", self.metric, ("nDCG@10", "MRR@10", "PNR"))
+
+
+BACKENDS = ("torch", "openvino", "onnx")
+PRECISIONS = ("auto", "bfloat16", "float32", "int8")
+
+
+def _backend(backend: str, precision: str) -> None:
+    _choose("backend", backend, BACKENDS)
+    _choose("precision", precision, PRECISIONS)
+    whole = precision != "int8" or backend == "onnx"
+    _require(whole, "precision", precision, "int8 is made by backend=onnx")
+    _require(precision != "bfloat16" or backend != "onnx", "precision", precision, "backend=onnx knows float32 and int8")
 
 
 WINNER = "winner"  # the model of `input`
@@ -593,6 +608,8 @@ class ServeConfig:
     max_explained: int = 10  # documents that a request with `explain` may get back, each with its reason
     reason_tokens: int = 64  # of a reason, at most
     worker: dict[str, float] = field(default_factory=lambda: {"CPU": 1})
+    backend: str = "torch"  # or openvino, onnx: encoders on CPUs
+    precision: str = "auto"  # bfloat16 where the hardware multiplies it (onnx: float32), else float32; int8: onnx
     blocking: bool = True  # stay until Ctrl-C; false: send a query of `probe`, print the answer, stop
     probe: str = ""  # output of retrieve or prerank, from which a real query is taken
 
@@ -602,6 +619,9 @@ class ServeConfig:
         for key in ("busy_at", "batch_tokens", "max_explained", "reason_tokens", *limits):
             _require(getattr(self, key) >= 1, key, getattr(self, key), "must be at least 1")
         _require(self.cache_entries >= 0, "cache_entries", self.cache_entries, "must not be negative")
+        _backend(self.backend, self.precision)
+        cpu = self.backend == "torch" or not self.worker.get("GPU")
+        _require(cpu, "backend", self.backend, "scores on CPUs; set backend=torch for worker={GPU: 1}")
         _team(self.replicas, "replicas")
         _require(self.watch_s >= 0, "watch_s", self.watch_s, "must not be negative")
         taken = [name for name in (WINNER, IDENTITY) if name in self.models]

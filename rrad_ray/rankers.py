@@ -24,7 +24,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from rrad_ray import adapters, causal, first, prompts
+from rrad_ray import adapters, backends, causal, first, prompts
 
 Encoded = list[dict[str, list[int]]]
 PAD = "<|pad|>"
@@ -95,16 +95,26 @@ class Ranker(nn.Module):
     def __init__(self, model: Any, tokenizer: Any, max_length: int) -> None:
         super().__init__()
         self.model, self.tokenizer, self.max_length = model, tokenizer, max_length
+        self.backend: backends.Scorer | None = None  # what scores in the model's place, once it is loaded to score
         first.only(model)
 
     # ---- making and keeping ----
 
     @classmethod
-    def load(cls, folder: str, *, device: str = "cpu", dtype: str = "auto") -> Ranker:
-        """A saved student."""
+    def load(cls, folder: str, *, device: str = "cpu", dtype: str = "auto", backend: str = "torch") -> Ranker:
+        """A saved student, to score with. `dtype`: `auto`, `bfloat16`, `float32`, or `int8` with backend `onnx`, whose
+        `auto` is float32.
+
+        Raises `ValueError` if the backend's library is not installed, or does not serve such a model.
+        """
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=dtype_of(dtype, device)).to(device)
-        return cls(model, tokenizer, int(tokenizer.model_max_length)).eval()
+        own = dtype_of(dtype, device) if backend == "torch" else torch.float32
+        model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=own).to(device)
+        ranker = cls(model, tokenizer, int(tokenizer.model_max_length)).eval()
+        if dtype == "auto":
+            dtype = "float32" if backend == "onnx" else str(dtype_of(dtype, device)).removeprefix("torch.")
+        ranker.backend = backends.make(model, tokenizer, backend, dtype)
+        return ranker
 
     @classmethod
     def encoder(cls, source: str, *, max_length: int, layers: int = 0) -> Ranker:
@@ -183,9 +193,8 @@ class Ranker(nn.Module):
         ends = [offsets[-1][1] if offsets else 0 for offsets in found["offset_mapping"]]
         return [text[:end] for text, end in zip(texts, ends, strict=True)]
 
-    def passes(self, pairs: Encoded, tokens: int) -> Iterator[tuple[list[int], BatchEncoding]]:
-        """Encoded pairs for the model, in passes of at most `tokens` padded tokens of like length, each with the
-        places of its pairs."""
+    def cuts(self, pairs: Encoded, tokens: int) -> Iterator[list[int]]:
+        """The places of encoded pairs, in passes of at most `tokens` padded tokens of like length."""
         by_length = sorted(range(len(pairs)), key=lambda index: len(pairs[index]["input_ids"]))
         done = 0
         while done < len(by_length):
@@ -194,13 +203,21 @@ class Ranker(nn.Module):
                 if (size + 1) * len(pairs[by_length[done + size]]["input_ids"]) > tokens:
                     break
                 size += 1
-            places = by_length[done : done + size]
-            chunk = self.tokenizer.pad([pairs[index] for index in places], return_tensors="pt")
-            yield places, chunk.to(self.model.device)
+            yield by_length[done : done + size]
             done += size
 
+    def passes(self, pairs: Encoded, tokens: int) -> Iterator[tuple[list[int], BatchEncoding]]:
+        """Encoded pairs for the model, in passes as `cuts` makes them, each with the places of its pairs."""
+        for places in self.cuts(pairs, tokens):
+            chunk = self.tokenizer.pad([pairs[index] for index in places], return_tensors="pt")
+            yield places, chunk.to(self.model.device)
+
     def logits(self, pairs: Encoded, tokens: int) -> Tensor:
-        """Scores (P,) of encoded pairs in float32, in passes of at most `tokens` padded tokens."""
+        """Scores (P,) of encoded pairs in float32, in passes of at most `tokens` padded tokens; by the backend where no
+        gradient is asked for."""
+        if self.backend is not None and not torch.is_grad_enabled():
+            cuts = self.cuts(pairs, tokens)
+            return in_order([(places, self.backend([pairs[place] for place in places])) for places in cuts])
         found = [(places, self.model(**chunk).logits[:, 0].float()) for places, chunk in self.passes(pairs, tokens)]
         return in_order(found)
 

@@ -21,6 +21,7 @@ from rrad_ray import experiment, journal, search, winners, wire
 from rrad_ray.batcher import Batcher, Full, Late
 from rrad_ray.cache import Cache, Scored
 from rrad_ray.config import IDENTITY, WINNER, ExperimentConfig, ServeConfig
+from rrad_ray.errors import RradError
 from rrad_ray.events import CLICKS, EXPOSURES
 from rrad_ray.keys import Keys
 
@@ -47,20 +48,25 @@ class Page:
 class Model:
     """A model in this process: a student, and its writer if it has learnt to write."""
 
-    def __init__(self, found: winners.Found, device: str) -> None:
+    def __init__(self, found: winners.Found, cfg: ServeConfig) -> None:
+        """Raises `RradError` if the backend does not serve it, `winners.Changed` if it scores otherwise than it did."""
         from rrad_ray.generation import Explainer
         from rrad_ray.rankers import Ranker, score_tokens
 
-        folder = winners.folder(found)
-        self.found, self.ranker = found, Ranker.load(folder, device=device)
+        folder, device = winners.folder(found), "cuda" if cfg.worker.get("GPU") else "cpu"
+        try:
+            self.ranker = Ranker.load(folder, device=device, dtype=cfg.precision, backend=cfg.backend)
+        except ValueError as error:
+            raise RradError.of("serve", found.checkpoint, error, "set backend=torch") from error
+        self.found, self.tokens = found, score_tokens(device)
         self.version = uuid.uuid4().hex  # of the weights that were read: another time there may be others
-        self.tokens = score_tokens(device)
         self.explainer = None
         with contextlib.suppress(ValueError):  # most models cannot write, and nobody may ever ask
             self.explainer = Explainer.of(self.ranker, folder)
         query, texts = WARM_UP
         self.ranker.score(query, texts)
-        winners.check(found, self.ranker.score)
+        # int8 is allowed its loss: there it is the checkpoint that has to be the one that won.
+        winners.check(found, self.ranker.score if cfg.precision != "int8" else Ranker.load(folder).score)
 
     def encode(self, asked: wire.Asked, places: Sequence[int]) -> list[Any]:
         texts = [asked.texts[place] for place in places]
@@ -88,11 +94,10 @@ class Endpoint:
         self.chores: list[asyncio.Task[None]] = []
         self.journal: journal.Journal | None = None  # first: the end of a replica that failed reads them
         self.cfg, self.places, self.root = cfg, places, root
-        self.device = "cuda" if cfg.worker.get("GPU") else "cpu"
         self.limits = wire.Limits(cfg.max_documents, cfg.max_query_chars, cfg.max_document_chars)
         self.keys = Keys(cfg.api_keys) if cfg.api_keys else None
         self.searcher = search.Searcher(cfg.search) if cfg.search.corpus else None
-        self.models = {place: Model(winners.find(uri, root), self.device) for place, uri in places.items()}
+        self.models = {place: Model(winners.find(uri, root), cfg) for place, uri in places.items()}
         self.batcher = Batcher(Model.score, cfg.batch_tokens, cfg.max_queued, self._seen)
         self.cache = Cache(cfg.cache_entries, self._looked_up)
         self.refused: dict[str, str] = {}  # marks of winners that were
@@ -423,7 +428,7 @@ class Endpoint:
         """A new winner takes the requests that come from now on, if it loads and scores as it did when it won; those
         that are being scored end with the old one."""
         try:
-            self.models[place] = await asyncio.to_thread(Model, found, self.device)
+            self.models[place] = await asyncio.to_thread(Model, found, self.cfg)
         except winners.Changed:
             self.refused[place] = found.mark  # it would score so again, and loading it takes cores from those who ask
             self.swaps.inc(tags={"result": "refused"})

@@ -194,7 +194,7 @@ class Bench:
     def students(self) -> None:
         """Each student alone, and fused with the first stage with weights from dev."""
         for name, uri in self.cfg.students.items():
-            ranker = Ranker.load(models.resolve(uri, "evaluate"))
+            ranker = self._student(uri)
             both = [self._ranked(ranker, rows, name) for rows in (self.test, self.dev)]
             cost = {"parameters": ranker.parameters_count, **self._latency(ranker.score, self.cfg.latency_repeats)}
             self.add(name, f"{name} student", "student", both[0], **cost, smoke=self._smoke(both[0]))
@@ -206,6 +206,13 @@ class Bench:
                     {name: both[0]},
                     {name: both[1]},
                 )
+
+    def _student(self, uri: str) -> Ranker:
+        folder = models.resolve(uri, "evaluate")
+        try:
+            return Ranker.load(folder, dtype=self.cfg.precision, backend=self.cfg.backend)
+        except ValueError as error:
+            raise RradError.of("evaluate", uri, error, "set backend=torch") from error
 
     def _smoke(self, scores: Scores) -> dict[str, Any]:
         """A query and what the student said of its first documents: the endpoint asks again before it goes live."""
