@@ -48,7 +48,7 @@ Scores = list[list[float]]  # of each judged row's documents
 
 
 def bench(quick: bool, scratch: str) -> harness.Result:
-    rows = _labels(quick, scratch)
+    rows = labels(quick, scratch)
     learnt = [row for row in rows if row["split"] in ("train", "unlabelled")]
     judged = teacher.judged(rows, "test")
     steps = 6 if quick else 60
@@ -100,16 +100,16 @@ def bench(quick: bool, scratch: str) -> harness.Result:
     return harness.Result(figures, table, shown)
 
 
-def _labels(quick: bool, scratch: str) -> list[dict[str, Any]]:
-    """Queries with their candidates. The targets are the first stage's fusion, which costs no LLM: both systems learn
+def labels(quick: bool, scratch: str) -> list[dict[str, Any]]:
+    """Queries with their candidates and targets. Those are the first stage's fusion, which costs no LLM: both systems learn
     the same ones, and speed does not hang on where they come from."""
     queries = {"train": 400, "unlabelled": 400, "dev": 160, "test": 100 if quick else 300}
     candidates = retrieve.run(
         RetrieveConfig(data=harness.collection(), output=f"{scratch}/candidates", queries=queries)
     )
-    labels = label.run(LabelConfig(input=candidates, output=f"{scratch}/labels"))
+    place = label.run(LabelConfig(input=candidates, output=f"{scratch}/labels"))
     ray.shutdown()  # nothing else runs while the systems are timed
-    return list(tables.read(labels, Labels))
+    return list(tables.read(place, Labels))
 
 
 def _batches(cfg: TrainConfig, rows: Rows) -> Iterator[Rows]:
@@ -118,12 +118,18 @@ def _batches(cfg: TrainConfig, rows: Rows) -> Iterator[Rows]:
     return itertools.islice((batch for epoch in itertools.count() for batch in data(epoch)), cfg.max_steps)
 
 
-def _ours(cfg: TrainConfig, rows: Rows, judged: Rows) -> tuple[float, Scores]:
-    """Seconds of the training, and the student's scores."""
+def ours(cfg: TrainConfig, rows: Rows) -> tuple[float, Ranker]:
+    """Seconds of the training, and the student."""
     data, task = Data(rows, cfg), RankTask.fresh(models.resolve(cfg.model), cfg)
     began = time.perf_counter()
     fit(task, data, data.steps, cfg, Worker(report=lambda figures, save: None))
-    return time.perf_counter() - began, dev_scores(task.ranker.eval(), judged)
+    return time.perf_counter() - began, task.ranker.eval()
+
+
+def _ours(cfg: TrainConfig, rows: Rows, judged: Rows) -> tuple[float, Scores]:
+    """Seconds of the training, and the student's scores."""
+    seconds, ranker = ours(cfg, rows)
+    return seconds, dev_scores(ranker, judged)
 
 
 def _lightning(cfg: TrainConfig, rows: Rows, judged: Rows, scratch: str) -> tuple[float, Scores]:

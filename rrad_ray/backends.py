@@ -7,6 +7,7 @@ The last two convert the checkpoint when it is loaded, in seconds and without a 
 from __future__ import annotations
 
 import importlib.util
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
@@ -24,9 +25,9 @@ NEEDS = {"openvino": ("openvino",), "onnx": ("onnx", "onnxruntime")}
 
 
 def make(model: Any, tokenizer: Any, backend: str, precision: str) -> Scorer | None:
-    """The backend of a Hugging Face model on one device; none where the model itself is as good.
+    """The backend of a Hugging Face model; none where the model itself is as good.
 
-    `model`: in the type that it is to be computed in, in float32 for `onnx` and `openvino`. Raises `ValueError` if the
+    `model`: in the type in which it is computed; in float32 for `onnx` and `openvino`. Raises `ValueError` if the
     library is not installed, or does not serve such a model.
     """
     if backend == "torch":
@@ -65,6 +66,8 @@ def _example(tokenizer: Any, names: Sequence[str]) -> tuple[Tensor, ...]:
 
 
 def _openvino(model: Any, tokenizer: Any, names: Sequence[str], precision: str) -> Callable[[dict[str, Any]], Any]:
+    # OpenVINO reports each import and conversion over the network where that package is installed; not from here.
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     import openvino
 
     hint = {"bfloat16": "bf16", "float32": "f32"}[precision]

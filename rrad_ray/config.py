@@ -544,7 +544,9 @@ def _backend(backend: str, precision: str) -> None:
     _choose("precision", precision, PRECISIONS)
     whole = precision != "int8" or backend == "onnx"
     _require(whole, "precision", precision, "int8 is made by backend=onnx")
-    _require(precision != "bfloat16" or backend != "onnx", "precision", precision, "backend=onnx knows float32 and int8")
+    _require(
+        precision != "bfloat16" or backend != "onnx", "precision", precision, "backend=onnx knows float32 and int8"
+    )
 
 
 WINNER = "winner"  # the model of `input`

@@ -1,8 +1,8 @@
-"""Scores of an encoder on CPUs without padding: every layer but attention runs over the tokens of a pass one after the
-other, (T, D), in oneDNN's products with what follows them fused in.
+"""Scores of an encoder on CPUs without padding: every layer but attention runs over the tokens of a pass one after
+the other, (T, D), in oneDNN's products with what follows them fused in.
 
-BERT's and RoBERTa's families (MiniLM, bge-reranker), whose layers are alike. Attention alone sees padding,
-up to a multiple of `STEP` tokens: torch's kernel takes twice as long for a length that fills no whole vector.
+For BERT's and RoBERTa's families (MiniLM, bge-reranker), whose layers are alike. Attention alone sees padding, up to a
+multiple of `STEP` tokens: torch's kernel takes up to twice as long for a length that fills no whole vector.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Layer:
 
 
 class Packed:
-    """The same weights as a Hugging Face model's, in the same type: copies, so the model must not change afterwards."""
+    """A Hugging Face model's weights in the same type, those of its layers as copies: it must not change afterwards."""
 
     def __init__(self, model: Any) -> None:
         self.model, self.base = model, model.base_model
@@ -70,9 +70,9 @@ class Packed:
         lengths = [len(pair["input_ids"]) for pair in pairs]
         x_TD, (groups, heads_P) = self._embedded(pairs, lengths), plan(lengths, self.model.dtype)
         for layer in self.layers:
-            context_TD = self._attended(layer.qkv(x_TD), groups)
-            if layer is self.layers[-1]:  # of the last states the head reads that of [CLS] alone
-                context_TD, x_TD = context_TD[heads_P], x_TD[heads_P]
+            last = layer is self.layers[-1]  # of its states the head reads that of [CLS] alone
+            context_TD = self._attended(layer.qkv(x_TD), groups, last)
+            x_TD = x_TD[heads_P] if last else x_TD
             x_TD = layer.norm(layer.out(context_TD, add=x_TD))
             x_TD = layer.last_norm(layer.down(layer.up(x_TD, gelu=True), add=x_TD))
         states_P1D = x_TD[:, None]
@@ -90,22 +90,25 @@ class Packed:
             return parts.LayerNorm(x_TD + parts.token_type_embeddings(kinds))
         return parts.LayerNorm(x_TD + parts.token_type_embeddings.weight[0])
 
-    def _attended(self, qkv_TX: Tensor, groups: Sequence[Group]) -> Tensor:
+    def _attended(self, qkv_TX: Tensor, groups: Sequence[Group], first_only: bool) -> Tensor:
+        """What each token, or each pair's first one only, reads of its pair's."""
         found = []
         for places_GL, mask_G11L, kept in groups:
             size, length = places_GL.shape
             qkv = qkv_TX.index_select(0, places_GL.flatten()).view(size, length, 3, self.heads, -1)
             query, key, value = (qkv[:, :, part].transpose(1, 2) for part in range(3))
+            query = query[:, :, :1] if first_only else query
             out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask_G11L).transpose(1, 2)
-            found.append(out.reshape(size * length, -1).index_select(0, kept))
+            out = out.reshape(-1, self.heads * out.shape[-1])
+            found.append(out if first_only else out.index_select(0, kept))
         return torch.cat(found)
 
 
 def plan(lengths: Sequence[int], dtype: torch.dtype) -> tuple[list[Group], Tensor]:
     """How attention reads packed tokens, and where each pair's first one stands (P,).
 
-    For each run of G pairs that have the same length L after padding: the places (G, L) of their tokens, what is added to
-    attention's logits (0, or -inf for padding), and which of the G * L are no padding.
+    For each run of G pairs that have the same length L after padding: the places (G, L) of their tokens, what is added
+    to attention's logits (0, or -inf for padding), and which of the G * L are no padding.
     """
     lengths_P = torch.tensor(lengths)
     starts_P = lengths_P.cumsum(0) - lengths_P

@@ -102,7 +102,7 @@ class Ranker(nn.Module):
 
     @classmethod
     def load(cls, folder: str, *, device: str = "cpu", dtype: str = "auto", backend: str = "torch") -> Ranker:
-        """A saved student, to score with. `dtype`: `auto`, `bfloat16`, `float32`, or `int8` with backend `onnx`, whose
+        """A saved student, to score with. `dtype`: `auto`, `bfloat16`, `float32`, or `int8` with backend `onnx`; its
         `auto` is float32.
 
         Raises `ValueError` if the backend's library is not installed, or does not serve such a model.
@@ -213,8 +213,8 @@ class Ranker(nn.Module):
             yield places, chunk.to(self.model.device)
 
     def logits(self, pairs: Encoded, tokens: int) -> Tensor:
-        """Scores (P,) of encoded pairs in float32, in passes of at most `tokens` padded tokens; by the backend where no
-        gradient is asked for."""
+        """Scores (P,) of encoded pairs in float32, in passes of at most `tokens` padded tokens; by the backend where
+        no gradient is asked for."""
         if self.backend is not None and not torch.is_grad_enabled():
             cuts = self.cuts(pairs, tokens)
             return in_order([(places, self.backend([pairs[place] for place in places])) for places in cuts])

@@ -90,7 +90,9 @@ def test_robertas_family_is_packed_with_its_own_positions_and_head(student: str)
     model = XLMRoberta(config).eval()
     assert packed.fits(model)
     torch.nn.init.normal_(model.classifier.out_proj.weight, std=1)
-    pairs = [{key: tokenizer(QUERY, text)[key][:100] for key in ("input_ids", "attention_mask")} for text in TEXTS[1:9]]
+    pairs = [
+        {key: tokenizer(QUERY, text)[key][:100] for key in ("input_ids", "attention_mask")} for text in TEXTS[1:9]
+    ]
     with torch.inference_mode():
         # XLM-R takes its pad token (1) for no position; none of these pairs has it.
         wanted = [float(model(input_ids=torch.tensor([pair["input_ids"]])).logits) for pair in pairs]
@@ -106,7 +108,9 @@ def test_a_library_that_is_not_installed_is_named_with_its_extra(
 ) -> None:
     there = importlib.util.find_spec
     absent = backends.NEEDS[backend][-1]
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == absent else there(name, *rest))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == absent else there(name, *rest)
+    )
     with pytest.raises(ValueError, match=rf"needs the package {absent}; pip install 'rrad-ray\[{backend}\]'"):
         Ranker.load(student, backend=backend)
 
@@ -114,7 +118,9 @@ def test_a_library_that_is_not_installed_is_named_with_its_extra(
 @pytest.mark.parametrize("backend", ["openvino", "onnx"])
 def test_a_decoder_is_refused_by_the_backends_for_encoders(tmp_path: Path, backend: str) -> None:
     Ranker.decoder(models.resolve(models.BUNDLED[1]), max_length=16, layers=1).save(tmp_path)
-    with pytest.raises(ValueError, match=rf"backend={backend} serves encoders .*, this is a llama on cpu; set backend"):
+    with pytest.raises(
+        ValueError, match=rf"backend={backend} serves encoders .*, this is a llama on cpu; set backend"
+    ):
         Ranker.load(str(tmp_path), backend=backend)
     assert Ranker.load(str(tmp_path)).backend is None
 

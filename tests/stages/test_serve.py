@@ -121,14 +121,15 @@ def candidates(folder: Path, texts: list[str]) -> str:
     return out.commit()
 
 
-def test_run_answers_a_probe_and_ends(
-    local_ray: None, student: str, ranker: Ranker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_run_answers_a_probe_by_another_backend_and_ends(
+    local_ray: None, student: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     port, probe = free_port(), candidates(tmp_path / "short", TEXTS)
-    url = serve.run(ServeConfig(input=student, port=port, blocking=False, probe=probe))
+    backend = {"backend": "openvino", "precision": "float32"}
+    url = serve.run(ServeConfig(input=student, port=port, blocking=False, probe=probe, **backend))
     assert url == f"http://127.0.0.1:{port}"
     printed = capsys.readouterr().out
-    scores = ranker.score(QUERY, TEXTS)
+    scores = Ranker.load(student, dtype="float32").score(QUERY, TEXTS)
     best = TEXTS[scores.index(max(scores))]
     assert f"query: {QUERY}" in printed
     assert f"1. {wire.sigmoid(max(scores)):.3f}  {best}"[:60] in printed
@@ -454,6 +455,21 @@ def test_missing_input(tmp_path: Path) -> None:
 def test_an_encoder_without_a_head_is_no_ranker() -> None:
     with pytest.raises(RradError, match="no ranker with one score"):
         winners.find("bundled:all-minilm-l6-v2")
+
+
+def test_a_backend_that_does_not_serve_the_model_says_what_to_set(writer: str) -> None:
+    with pytest.raises(RradError, match=r"serve: .*: backend=onnx serves encoders .*; set backend=torch"):
+        Model(winners.find(writer), ServeConfig(writer, backend="onnx"))
+
+
+def test_int8_may_differ_from_the_scores_that_won_but_not_the_checkpoint(student: str, ranker: Ranker) -> None:
+    cfg = ServeConfig(student, backend="onnx", precision="int8")
+    smoke = {"query": QUERY, "documents": TEXTS, "scores": ranker.score(QUERY, TEXTS)}
+    found = dataclasses.replace(winners.find(student), smoke=smoke)
+    assert Model(found, cfg).ranker.score(QUERY, TEXTS) != pytest.approx(smoke["scores"], abs=1e-3)
+    other = dataclasses.replace(found, smoke={**smoke, "scores": [score + 1 for score in smoke["scores"]]})
+    with pytest.raises(winners.Changed):
+        Model(other, cfg)
 
 
 def test_port_taken(winner: str) -> None:

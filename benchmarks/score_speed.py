@@ -1,0 +1,182 @@
+"""Documents/s of our scoring backends, in-process, against sentence-transformers' CrossEncoder as it comes and tuned,
+and OpenVINO by hand, on the same checkpoint and pairs; with what each does to the ranking.
+
+`share_of_matmul`: operations of the model's matrix products over the pairs' real tokens (of a layer, 2 (4 D^2 + 2 D F)
+a token for the linear parts and 4 L D for attention; padding is no work, and what a system finds that nobody reads, as
+ours in the last layer, counts as done) per second, over what a bf16 product of 2048 x 384 by 384 x 1536 reaches in
+the same rounds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from scipy.stats import kendalltau
+from sentence_transformers import CrossEncoder
+
+from benchmarks import harness, train_vs_peers
+from rrad_ray import metrics, teacher
+from rrad_ray.config import TrainConfig
+from rrad_ray.rankers import Ranker
+from tests.commands import ROOT
+
+THREADS = os.cpu_count() or 1
+DEFAULT, EXACT = "sentence-transformers, as it comes", "ours, torch float32"
+OURS: dict[str, dict[str, str]] = {
+    "ours, torch bfloat16": {"dtype": "bfloat16"},
+    "ours, openvino bfloat16": {"dtype": "bfloat16", "backend": "openvino"},
+    "ours, onnx float32": {"backend": "onnx"},
+    "ours, onnx int8": {"dtype": "int8", "backend": "onnx"},
+    EXACT: {"dtype": "float32"},
+}
+Rows = Sequence[Mapping[str, Any]]
+
+
+def bench(quick: bool, scratch: str, peers: str) -> harness.Result:
+    torch.set_num_threads(THREADS)
+    folder, rows = _student(quick, scratch)
+    pairs = [(row["query"], text) for row in rows for text in row["texts"]]
+    ways: dict[str, Callable[[], Sequence[float]]] = {}
+    for name, options in OURS.items():
+        ways[name] = _ours(Ranker.load(folder, **options), pairs)
+    ways[DEFAULT] = _cross_encoder(folder, pairs, {})
+    ways["sentence-transformers, bfloat16"] = _cross_encoder(folder, pairs, {"dtype": torch.bfloat16})
+    ways["OpenVINO bfloat16 by hand, sorted"] = _by_hand(folder, pairs)
+    rounds = 2 if quick else 5
+    scores = {name: list(map(float, score())) for name, score in ways.items()}  # warm
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    product: list[float] = []
+    for _ in range(rounds):
+        product.append(_product_flops())
+        for name, score in ways.items():
+            began = time.perf_counter()
+            score()
+            seconds[name].append(time.perf_counter() - began)
+    if peers:
+        Path(scratch, "pairs.json").write_text(json.dumps(pairs))
+        for backend in ("onnx", "openvino"):
+            module = str(ROOT / "benchmarks" / "score_peer.py")
+            command = [peers, module, folder, backend, f"{scratch}/pairs.json", str(THREADS), str(rounds)]
+            found = harness.figures_of(command, "figures:", {})
+            name = f"sentence-transformers, {backend}"
+            seconds[name], scores[name] = found["seconds"], found["scores"]
+    work = _flops(Ranker.load(folder, dtype="float32"), pairs)
+    table = [
+        _row(name, rows, took, scores, len(pairs), work / statistics.median(product))
+        for name, took in seconds.items()
+    ]
+    speed = {row["system"]: row["documents/s"] for row in table}
+    best = max((name for name in OURS if "int8" not in name), key=lambda name: speed[name])
+    tuned = [name for name in speed if name not in OURS and name != DEFAULT]
+    figures = {
+        "over_default": speed[best] / speed[DEFAULT],
+        "over_best_tuned_peer": speed[best] / max(speed[name] for name in tuned),
+        "share_of_matmul": next(row["share of matmul"] for row in table if row["system"] == best),
+        "int8_ndcg_loss": _ndcg(rows, scores[EXACT]) - _ndcg(rows, scores["ours, onnx int8"]),
+    }
+    shown = {
+        **{"threads": THREADS, "rounds": rounds, "pairs": len(pairs), "best": best},
+        "product_tflops": statistics.median(product) / 1e12,
+        "peers": "all" if peers else "without sentence-transformers' onnx and openvino (--peers)",
+    }
+    return harness.Result(figures, table, shown)
+
+
+def _student(quick: bool, scratch: str) -> tuple[str, Rows]:
+    """A student trained for some steps, and judged queries with their candidates."""
+    rows = train_vs_peers.labels(quick, scratch)
+    cfg = TrainConfig(input="-", output="-", max_length=256, max_steps=20 if quick else 60, warmup_steps=4)
+    learnt = [row for row in rows if row["split"] in ("train", "unlabelled")]
+    train_vs_peers.ours(cfg, learnt)[1].save(f"{scratch}/student")
+    return f"{scratch}/student", teacher.judged(rows, "test")[: 20 if quick else 100]
+
+
+def _ours(ranker: Ranker, pairs: Sequence[tuple[str, str]]) -> Callable[[], Sequence[float]]:
+    queries, texts = zip(*pairs, strict=True)
+    return lambda: ranker.score_pairs(queries, texts)
+
+
+def _cross_encoder(folder: str, pairs: Any, options: dict[str, Any]) -> Callable[[], Sequence[float]]:
+    model = CrossEncoder(folder, device="cpu", model_kwargs=options)
+    return lambda: model.predict(pairs, show_progress_bar=False).tolist()
+
+
+def _by_hand(folder: str, pairs: Sequence[tuple[str, str]]) -> Callable[[], Sequence[float]]:
+    """What its user would write: 32 pairs of like length at once."""
+    import openvino
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, return_dict=False).eval()
+    example = dict(tokenizer(["a", "b"], ["c", "d e"], padding=True, return_tensors="pt"))
+    options = {"INFERENCE_PRECISION_HINT": "bf16", "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": THREADS}
+    compiled = openvino.compile_model(openvino.convert_model(model, example_input=example), "CPU", options)
+
+    def score() -> Sequence[float]:
+        queries, texts = zip(*pairs, strict=True)
+        encoded = tokenizer(list(queries), list(texts), truncation=True)
+        order = np.argsort([len(ids) for ids in encoded["input_ids"]])
+        scores = np.zeros(len(pairs))
+        for start in range(0, len(order), 32):
+            some = order[start : start + 32]
+            batch = tokenizer.pad({key: [encoded[key][i] for i in some] for key in encoded}, return_tensors="np")
+            scores[some] = compiled(dict(batch))[0][:, 0]
+        return scores.tolist()
+
+    return score
+
+
+def _product_flops() -> float:
+    """FLOP/s of a plain bf16 product, in the shape of MiniLM's widest layer."""
+    a, b = torch.randn(2048, 384).bfloat16(), torch.randn(384, 1536).bfloat16()
+    began = 0.0
+    for number in range(120):
+        if number == 20:
+            began = time.perf_counter()
+        a @ b
+    return 100 * 2 * 2048 * 384 * 1536 / (time.perf_counter() - began)
+
+
+def _flops(ranker: Ranker, pairs: Sequence[tuple[str, str]]) -> float:
+    config = ranker.model.config
+    wide, inner = config.hidden_size, config.intermediate_size
+    queries, texts = zip(*pairs, strict=True)
+    lengths = [len(pair["input_ids"]) for pair in ranker.encode(queries, texts)]
+    a_layer = sum(length * (2 * (4 * wide**2 + 2 * wide * inner) + 4 * length * wide) for length in lengths)
+    return float(config.num_hidden_layers * a_layer)
+
+
+def _ndcg(rows: Rows, scores: Sequence[float]) -> float:
+    left = iter(scores)
+    return statistics.mean(metrics.row_ndcg(row, [next(left) for _ in row["texts"]]) for row in rows)
+
+
+def _row(
+    name: str, rows: Rows, took: Sequence[float], scores: Mapping[str, Sequence[float]], pairs: int, ideal_s: float
+) -> dict[str, Any]:
+    """`ideal_s`: what the pairs' products would take at the rate of the plain one."""
+    taus, start = [], 0
+    for row in rows:
+        some = slice(start, start := start + len(row["texts"]))
+        taus.append(kendalltau(scores[name][some], scores[EXACT][some]).statistic)
+    return {
+        "system": name,
+        "documents/s": pairs / statistics.median(took),
+        "share of matmul": ideal_s / statistics.median(took),
+        "tau": float(np.mean(taus)),
+        "nDCG@10": _ndcg(rows, scores[name]),
+    }
+
+
+if __name__ == "__main__":
+    option = click.Option(["--peers"], default="", help="a Python with sentence-transformers[onnx,openvino]")
+    harness.main("score_speed", bench, option)
