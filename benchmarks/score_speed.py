@@ -1,10 +1,10 @@
 """Documents/s of our scoring backends, in-process, against sentence-transformers' CrossEncoder as it comes and tuned,
 and OpenVINO by hand, on the same checkpoint and pairs; with what each does to the ranking.
 
-`share_of_matmul`: operations of the model's matrix products over the pairs' real tokens (of a layer, 2 (4 D^2 + 2 D F)
-a token for the linear parts and 4 L D for attention; padding is no work, and what a system finds that nobody reads, as
-ours in the last layer, counts as done) per second, over what a bf16 product of 2048 x 384 by 384 x 1536 reaches in
-the same rounds.
+`share_of_matmul`: operations of the model's matrix products over the pairs' real tokens (of a layer, a token's
+2 (4 D^2 + 2 D F) for the linear parts and 4 L D for attention; padding is no work, and what a system leaves out since
+nobody reads it, as ours in the last layer, counts as done) per second, over what a bf16 product of 2048 x 384 by
+384 x 1536 reaches in the same rounds.
 """
 
 from __future__ import annotations

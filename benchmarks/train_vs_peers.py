@@ -101,8 +101,8 @@ def bench(quick: bool, scratch: str) -> harness.Result:
 
 
 def labels(quick: bool, scratch: str) -> list[dict[str, Any]]:
-    """Queries with their candidates and targets. Those are the first stage's fusion, which costs no LLM: both systems learn
-    the same ones, and speed does not hang on where they come from."""
+    """Queries with their candidates and targets. Those are the first stage's fusion, which costs no LLM: all systems
+    learn the same ones, and speed does not hang on where they come from."""
     queries = {"train": 400, "unlabelled": 400, "dev": 160, "test": 100 if quick else 300}
     candidates = retrieve.run(
         RetrieveConfig(data=harness.collection(), output=f"{scratch}/candidates", queries=queries)

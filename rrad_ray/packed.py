@@ -1,8 +1,8 @@
 """Scores of an encoder on CPUs without padding: every layer but attention runs over the tokens of a pass one after
 the other, (T, D), in oneDNN's products with what follows them fused in.
 
-For BERT's and RoBERTa's families (MiniLM, bge-reranker), whose layers are alike. Attention alone sees padding, up to a
-multiple of `STEP` tokens: torch's kernel takes up to twice as long for a length that fills no whole vector.
+For BERT's and RoBERTa's families (MiniLM, bge-reranker), whose layers are alike. Attention alone sees padding, up to
+a multiple of `STEP` tokens: torch's kernel takes up to twice as long for a length that fills no whole vector.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Layer:
 
 
 class Packed:
-    """A Hugging Face model's weights in the same type, those of its layers as copies: it must not change afterwards."""
+    """A Hugging Face model with the weights of its layers copied, so that they must not change afterwards."""
 
     def __init__(self, model: Any) -> None:
         self.model, self.base = model, model.base_model
@@ -107,8 +107,8 @@ class Packed:
 def plan(lengths: Sequence[int], dtype: torch.dtype) -> tuple[list[Group], Tensor]:
     """How attention reads packed tokens, and where each pair's first one stands (P,).
 
-    For each run of G pairs that have the same length L after padding: the places (G, L) of their tokens, what is added
-    to attention's logits (0, or -inf for padding), and which of the G * L are no padding.
+    For each run of G pairs that have the same length L after padding: the places (G, L) of their tokens, what is
+    added to attention's logits (0, or -inf for padding), and which of the G * L are no padding.
     """
     lengths_P = torch.tensor(lengths)
     starts_P = lengths_P.cumsum(0) - lengths_P
