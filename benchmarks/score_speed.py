@@ -56,8 +56,8 @@ def bench(quick: bool, scratch: str, peers: str) -> harness.Result:
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     product: list[float] = []
     for _ in range(rounds):
-        product.append(_product_flops())
         for name, score in ways.items():
+            product.append(_product_flops())
             began = time.perf_counter()
             score()
             seconds[name].append(time.perf_counter() - began)
