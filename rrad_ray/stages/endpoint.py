@@ -49,7 +49,7 @@ class Model:
     """A model in this process: a student, and its writer if it has learnt to write."""
 
     def __init__(self, found: winners.Found, cfg: ServeConfig) -> None:
-        """Raises `RradError` if the backend does not serve it, `winners.Changed` if it scores as it did not."""
+        """Raises `RradError` if the backend does not serve it, `winners.Changed` if it no longer scores so."""
         from rrad_ray.generation import Explainer
         from rrad_ray.rankers import Ranker, score_tokens
 
