@@ -455,7 +455,7 @@ def test_an_endpoint_that_is_away_and_one_that_finds_nothing_are_told_apart(page
 def test_an_answer_that_comes_late_does_not_replace_a_newer_one(page: Page) -> None:
     page.goto("/")
     held: list[Route] = []
-    answered(page, held.append)
+    answered(page, lambda route: held.append(route))
     page.get_by_role("searchbox").fill("remove a folder")
     page.keyboard.press("Enter")
     expect(page.get_by_role("status")).to_have_text("Searching…")
