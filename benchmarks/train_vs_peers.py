@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import ray
 import torch
@@ -38,7 +39,8 @@ PEERS = {
 }
 WARM_UP = 0.1  # of the steps, for all
 LOSS = {"listnet": 1.0}  # ours too with the loss that fits best: in so few steps it learns more than `soft_ranknet`
-ROUNDS = 2  # each system in turn, with another seed each time: the machine's drift is everybody's
+# Each system in turn, with another seed each time: the machine's drift is everybody's.
+ROUNDS = click.Option(["--rounds"], type=click.IntRange(1), default=2, show_default=True)
 
 # lightning-ir needs an older transformers than ours: both from a folder of their own (benchmarks/README.md).
 PEERS_FOLDER = ROOT / ".peers"
@@ -47,7 +49,7 @@ Rows = Sequence[Mapping[str, Any]]
 Scores = list[list[float]]  # of each judged row's documents
 
 
-def bench(quick: bool, scratch: str) -> harness.Result:
+def bench(quick: bool, scratch: str, rounds: int) -> harness.Result:
     rows = labels(quick, scratch)
     learnt = [row for row in rows if row["split"] in ("train", "unlabelled")]
     judged = teacher.judged(rows, "test")
@@ -64,21 +66,21 @@ def bench(quick: bool, scratch: str) -> harness.Result:
     else:
         print(f"{LIGHTNING}: not installed in {PEERS_FOLDER.name}, and left out", flush=True)
     seconds, ndcg = dict.fromkeys(ways, 0.0), {way: np.zeros(len(judged)) for way in ways}
-    for seed in range(ROUNDS):
+    for seed in range(rounds):
         for way, train in ways.items():
             took, scores = train(dataclasses.replace(base, seed=seed), learnt, judged)
             found = [metrics.row_ndcg(row, some) for row, some in zip(judged, scores, strict=True)]
             print(f"{way}, round {seed + 1}: {took:.1f} s, nDCG@10 {np.mean(found):.3f}", flush=True)
             seconds[way] += took
             ndcg[way] += np.array(found)
-    pairs = ROUNDS * sum(len(row["texts"]) for batch in _batches(base, learnt) for row in batch)
+    pairs = rounds * sum(len(row["texts"]) for batch in _batches(base, learnt) for row in batch)
     table = [
         {
             "system": way,
             "pairs": pairs,
             "seconds": seconds[way],
             "pairs/s": pairs / seconds[way],
-            "nDCG@10": float(ndcg[way].mean()) / ROUNDS,
+            "nDCG@10": float(ndcg[way].mean()) / rounds,
         }
         for way in ways
     ]
@@ -86,12 +88,11 @@ def bench(quick: bool, scratch: str) -> harness.Result:
     figures = {
         "examples_per_s_over_sentence_transformers": seconds[PEER] / seconds[OURS],
         "examples_per_s_over_fastest": min(seconds[way] for way in PEERS) / seconds[OURS],
-        "ndcg_delta": float((ndcg[OURS] - ndcg[best]).mean()) / ROUNDS,
+        "ndcg_delta": float((ndcg[OURS] - ndcg[best]).mean()) / rounds,
         "ndcg_p": metrics.paired_p(ndcg[OURS].tolist(), ndcg[best].tolist()),
     }
     shown = {
         "steps": base.max_steps,
-        "rounds": ROUNDS,
         "train_queries": len(learnt),
         "test_queries": len(judged),
         "threads": torch.get_num_threads(),
@@ -203,4 +204,4 @@ def _peer(cfg: TrainConfig, rows: Rows, judged: Rows, scratch: str, loss: str, a
 
 
 if __name__ == "__main__":
-    harness.main("train_vs_peers", bench)
+    harness.main("train_vs_peers", bench, ROUNDS)
