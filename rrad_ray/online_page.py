@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import matplotlib
+from matplotlib.figure import Figure
 
 from rrad_ray.drawing import STYLE, Plot, canvas, short, svg
 from rrad_ray.rendering import COLOURS, render
@@ -100,32 +102,38 @@ def _named(content: Content, variant: str, label: str) -> str:
 
 def _lifts(content: Content) -> Plot | None:
     """Every metric's lift."""
-    rows = [
-        (_named(content, row["variant"], content["metrics"][row["metric"]]["title"]), row)
-        for row in content.get("lifts") or []
-        if row["lift"] is not None
-    ]
-    if not rows:
+    drawn = _drawn(content, "lifts", lambda row: content["metrics"][row["metric"]]["title"])
+    if drawn is None:
         return None
-    figure = _forest([(label, row, _colour(content, row["variant"])) for label, row in rows])
-    alt = "; ".join(f"{label} {percent(row['lift'])}" for label, row in rows)
+    figure, alt = drawn
     caption = f"Lift over {content['control']} with its interval, for one reading at the end, uncorrected."
     return Plot(figure, f"Lifts: {alt}", caption)
 
 
 def _segments(content: Content) -> Plot | None:
     """The deciding metric's lift by segment."""
+    drawn = _drawn(content, "segments", _segment)
+    if drawn is None:
+        return None
+    figure, alt = drawn
+    title = content["metrics"][content["metric"]]["title"]
+    return Plot(figure, f"Lifts by segment: {alt}", f"Lift of {title} by segment, with its interval, uncorrected.")
+
+
+def _segment(row: dict[str, Any]) -> str:
+    return f"{row['kind'].removeprefix('query ')}: {row['segment']}"
+
+
+def _drawn(content: Content, key: str, name: Callable[[dict[str, Any]], str]) -> tuple[Figure, str] | None:
+    """The lifts that stand under a key, each with its name, and what they say; none where nothing has one."""
     rows = [
-        (_named(content, row["variant"], f"{row['kind'].removeprefix('query ')}: {row['segment']}"), row)
-        for row in content.get("segments") or []
-        if row["lift"] is not None
+        (_named(content, row["variant"], name(row)), row) for row in content.get(key) or [] if row["lift"] is not None
     ]
     if not rows:
         return None
     figure = _forest([(label, row, _colour(content, row["variant"])) for label, row in rows])
     alt = "; ".join(f"{label} {percent(row['lift'])}" for label, row in rows)
-    title = content["metrics"][content["metric"]]["title"]
-    return Plot(figure, f"Lifts by segment: {alt}", f"Lift of {title} by segment, with its interval, uncorrected.")
+    return figure, alt
 
 
 def _looks(content: Content) -> Plot | None:

@@ -87,8 +87,8 @@ def answer(content: dict[str, Any], hits: Sequence[Hit]) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=8)
-def page(searcher: Searcher | None, test: str, explained: int, longest: int) -> tuple[str, int, dict[str, str]]:
-    """The page, its status and its headers: it may run its own script and style and talk to this endpoint, no more.
+def page(searcher: Searcher | None, test: str, explained: int, longest: int) -> tuple[str, dict[str, str]]:
+    """The page and its headers: it may run its own script and style and talk to this endpoint, no more.
 
     `test`: the online test's name, if one runs. `explained`: how many documents at once it gives reasons for; 0: the
     model cannot write. `longest`: query, in characters.
@@ -100,7 +100,7 @@ def page(searcher: Searcher | None, test: str, explained: int, longest: int) -> 
     allowed = f"default-src 'none'; connect-src 'self'; img-src data:; style-src {_hash(style)}; "
     allowed += f"script-src {_hash(script)}; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     headers = {"Content-Security-Policy": allowed, "Referrer-Policy": "no-referrer"}
-    return html, 200, {**headers, "X-Content-Type-Options": "nosniff"}
+    return html, {**headers, "X-Content-Type-Options": "nosniff"}
 
 
 def _hash(text: str) -> str:

@@ -239,7 +239,8 @@ class Endpoint:
         writes = self.models[WINNER].explainer is not None
         test = self.test.name if self.test else ""
         facts = (test, self.cfg.max_explained if writes else 0, self.cfg.max_query_chars)
-        return HTMLResponse(*await asyncio.to_thread(search.page, self.searcher, *facts))
+        html, headers = await asyncio.to_thread(search.page, self.searcher, *facts)
+        return HTMLResponse(html, headers=headers)
 
     @api.post("/v1/events", openapi_extra=wire.openapi(wire.Events))
     async def events(self, request: Request) -> JSONResponse:
