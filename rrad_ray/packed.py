@@ -3,6 +3,8 @@ the other, (T, D), in oneDNN's products with what follows them fused in.
 
 For BERT's and RoBERTa's families (MiniLM, bge-reranker), whose layers are alike. Attention alone sees padding, up to
 a multiple of `STEP` tokens: torch's kernel takes up to twice as long for a length that fills no whole vector.
+Products have a multiple of `STEP` rows, the last ones of no meaning: oneDNN makes and keeps a kernel for each number
+of rows that it meets, which takes longer than the product itself and, over some thousand of them, a gigabyte.
 """
 
 from __future__ import annotations
@@ -75,18 +77,18 @@ class Packed:
             x_TD = x_TD[heads_P] if last else x_TD
             x_TD = layer.norm(layer.out(context_TD, add=x_TD))
             x_TD = layer.last_norm(layer.down(layer.up(x_TD, gelu=True), add=x_TD))
-        states_P1D = x_TD[:, None]
+        states_P1D = x_TD[: len(pairs), None]
         pooler = getattr(self.base, "pooler", None)
         head = self.model.classifier
         return (head(pooler(states_P1D)) if pooler is not None else head(states_P1D))[:, 0].float()
 
     def _embedded(self, pairs: Sequence[dict[str, list[int]]], lengths: Sequence[int]) -> Tensor:
         parts = self.base.embeddings
-        ids = torch.tensor([token for pair in pairs for token in pair["input_ids"]])
-        places = torch.tensor([place for length in lengths for place in range(self.first, self.first + length)])
+        ids = filled([token for pair in pairs for token in pair["input_ids"]])
+        places = filled([place for length in lengths for place in range(self.first, self.first + length)])
         x_TD = parts.word_embeddings(ids) + parts.position_embeddings(places)
         if "token_type_ids" in pairs[0]:
-            kinds = torch.tensor([kind for pair in pairs for kind in pair["token_type_ids"]])
+            kinds = filled([kind for pair in pairs for kind in pair["token_type_ids"]])
             return parts.LayerNorm(x_TD + parts.token_type_embeddings(kinds))
         return parts.LayerNorm(x_TD + parts.token_type_embeddings.weight[0])
 
@@ -101,11 +103,17 @@ class Packed:
             out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask_G11L).transpose(1, 2)
             out = out.reshape(-1, self.heads * out.shape[-1])
             found.append(out if first_only else out.index_select(0, kept))
+        found.append(out.new_zeros(-sum(map(len, found)) % STEP, out.shape[1]))
         return torch.cat(found)
 
 
+def filled(values: Sequence[int]) -> Tensor:
+    """They, and zeros up to a multiple of `STEP`."""
+    return torch.tensor([*values, *[0] * (-len(values) % STEP)])
+
+
 def plan(lengths: Sequence[int], dtype: torch.dtype) -> tuple[list[Group], Tensor]:
-    """How attention reads packed tokens, and where each pair's first one stands (P,).
+    """How attention reads packed tokens, and where each pair's first one stands (P,), filled.
 
     For each run of G pairs that have the same length L after padding: the places (G, L) of their tokens, what is
     added to attention's logits (0, or -inf for padding), and which of the G * L are no padding.
@@ -121,4 +129,4 @@ def plan(lengths: Sequence[int], dtype: torch.dtype) -> tuple[list[Group], Tenso
         places_GL = torch.where(real_GL, starts_P[some, None] + steps_L, starts_P[some, None])
         mask = torch.zeros(real_GL.shape, dtype=dtype).masked_fill(~real_GL, float("-inf"))[:, None, None]
         groups.append((places_GL, mask, real_GL.flatten().nonzero()[:, 0]))
-    return groups, starts_P
+    return groups, filled(starts_P.tolist())

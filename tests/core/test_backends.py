@@ -7,6 +7,7 @@ import functools
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,6 +81,24 @@ def test_what_is_loaded_to_score_still_learns(student: str) -> None:
     scores.sum().backward()
     assert ranker.model.classifier.weight.grad.abs().sum() > 0
     assert scores[0].tolist() == pytest.approx(exact(student)[:2], abs=1e-4)
+
+
+def test_whatever_the_lengths_products_have_few_numbers_of_rows(
+    student: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: set[int] = set()
+    there = packed.Linear.__call__
+
+    def seen(self: packed.Linear, x_TD: torch.Tensor, **options: Any) -> torch.Tensor:
+        rows.add(len(x_TD))
+        return there(self, x_TD, **options)
+
+    monkeypatch.setattr(packed.Linear, "__call__", seen)
+    ranker = Ranker.load(student)
+    for count in range(1, 30):
+        assert len(ranker.score(QUERY, TEXTS[-count:])) == count
+    assert {size % packed.STEP for size in rows} == {0}
+    assert len(rows) > 5
 
 
 def test_robertas_family_is_packed_with_its_own_positions_and_head(student: str) -> None:

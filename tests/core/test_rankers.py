@@ -23,7 +23,7 @@ from transformers import (
 
 from rrad_ray import models, prompts
 from rrad_ray.errors import RradError
-from rrad_ray.rankers import PAD, BiEncoder, LikelihoodRanker, Ranker
+from rrad_ray.rankers import PAD, STEP, BiEncoder, LikelihoodRanker, Ranker
 from tests.toys import causal_lm
 
 MINILM, SMOLLM2 = models.BUNDLED
@@ -119,6 +119,28 @@ def test_how_many_tokens_a_pass_may_hold_does_not_change_the_scores(student: tup
     with torch.inference_mode():
         alone, together = ranker.logits(pairs, 1), ranker.logits(pairs, 10**6)
     assert together.tolist() == pytest.approx(alone.tolist(), **CLOSE)
+
+
+def test_passes_have_few_lengths_none_above_the_models_and_keep_to_their_tokens(
+    student: tuple[str, Ranker, str],
+) -> None:
+    ranker = student[1]
+    texts = [" ".join(["word"] * count) for count in range(60)]
+    shapes = []
+    for places, chunk in ranker.passes(ranker.encode([QUERY] * len(texts), texts), 4 * LENGTH):
+        size, length = chunk["input_ids"].shape
+        assert size == len(places)
+        assert size * length <= 4 * LENGTH
+        shapes.append(length)
+    assert set(shapes) <= {*range(STEP, LENGTH, STEP), LENGTH}
+    assert min(shapes) < LENGTH
+
+
+def test_a_pass_is_not_padded_beyond_a_length_that_is_no_multiple_of_the_step() -> None:
+    ranker = fresh("encoder")
+    ranker.max_length = 37
+    ((_, chunk),) = ranker.passes(ranker.encode([QUERY], TEXTS[4:5]), 99)
+    assert chunk["input_ids"].shape == (1, 37)
 
 
 def test_pairs_of_several_queries_share_passes_and_no_texts_give_no_scores(student: tuple[str, Ranker, str]) -> None:
