@@ -32,6 +32,7 @@ def main(name: str, bench: Callable[..., Result], *options: click.Option) -> Non
     @click.option("--quick", is_flag=True, help="a smaller one, within 10 minutes on 2 cores")
     @click.option("--json", "file", type=click.Path(dir_okay=False), help="write the figures there")
     def command(quick: bool, file: str | None, **chosen: Any) -> None:
+        os.environ.setdefault("RAY_worker_niceness", "0")  # with Ray's 15 they starve beside whatever else runs
         with tempfile.TemporaryDirectory(prefix=f"rrad-{name}-") as scratch:
             result = bench(quick, scratch, **chosen)
         print(f"\n{name}{' (quick)' if quick else ''}\n{table(result.rows)}\n")

@@ -177,9 +177,7 @@ def _servers(student: str) -> Iterator[dict[str, str]]:
 
 @contextlib.contextmanager
 def ours(student: str, **options: Any) -> Iterator[str]:
-    """Our endpoint on a free port, its replica with all cores unless the options say otherwise. Its processes have
-    the priority of any others (Ray's own choice is nice 15)."""
-    os.environ.setdefault("RAY_worker_niceness", "0")
+    """Our endpoint on a free port, its replica with all cores unless the options say otherwise."""
     url = serve.start(ServeConfig(student, **{"port": free_port(), "worker": {"CPU": CORES}, **options}))
     try:
         yield f"{url}/v2/rerank"

@@ -33,6 +33,7 @@ THREADS = os.cpu_count() or 1
 DEFAULT, EXACT = "sentence-transformers, as it comes", "ours, torch float32"
 OURS: dict[str, dict[str, str]] = {
     "ours, torch bfloat16": {"dtype": "bfloat16"},
+    "ours, compile bfloat16": {"dtype": "bfloat16", "backend": "compile"},
     "ours, openvino bfloat16": {"dtype": "bfloat16", "backend": "openvino"},
     "ours, onnx float32": {"backend": "onnx"},
     "ours, onnx int8": {"dtype": "int8", "backend": "onnx"},

@@ -1,7 +1,8 @@
-"""What computes an encoder's scores, by one config value: PyTorch, OpenVINO or ONNX Runtime. The scores are the same
-but for rounding, and for what int8 costs.
+"""What computes a student's scores, by one config value: PyTorch as it comes or compiled, OpenVINO or ONNX Runtime.
+The scores are the same but for rounding, and for what int8 costs.
 
-The last two convert the checkpoint when it is loaded, in seconds and without a network; nothing is kept on disk.
+The last two convert an encoder's checkpoint when it is loaded, in seconds and without a network; nothing is kept on
+disk.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import importlib.util
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,31 +22,45 @@ from rrad_ray import packed
 
 Pairs = Sequence[dict[str, list[int]]]
 Scorer = Callable[[Pairs], Tensor]  # encoded pairs of one pass -> scores (P,) in float32
+Inputs = Mapping[str, Tensor]  # (P, L) each, in the order in which the tokenizer makes them
 NEEDS = {"openvino": ("openvino",), "onnx": ("onnx", "onnxruntime")}
 
 
-def make(model: Any, tokenizer: Any, backend: str, precision: str) -> Scorer | None:
-    """The backend of a Hugging Face model; none where the model itself is as good.
+def make(ranker: Any, backend: str, precision: str) -> Scorer | None:
+    """The backend of a `Ranker`; none where its model itself is as good.
 
-    `model`: in the type in which it is computed; in float32 for `onnx` and `openvino`. Raises `ValueError` if the
-    library is not installed, or does not serve such a model.
+    The model is in the type in which it is computed; in float32 for `onnx` and `openvino`. Raises `ValueError` if the
+    library is not installed, does not serve such a model, or cannot compile it.
     """
+    model = ranker.model
     if backend == "torch":
         return packed.Packed(model) if packed.fits(model) else None
-    for package in NEEDS[backend]:
+    for package in NEEDS.get(backend, ()):
         if importlib.util.find_spec(package) is None:
             raise ValueError(f"backend={backend} needs the package {package}; pip install 'rrad-ray[{backend}]'")
-    if model.device.type != "cpu" or model.config.model_type not in packed.FAMILIES:
+    encoder = model.device.type == "cpu" and model.config.model_type in packed.FAMILIES
+    if backend in NEEDS and not encoder:
         found = f"backend={backend} serves encoders ({', '.join(packed.FAMILIES)}) on CPUs"
         raise ValueError(f"{found}, this is a {model.config.model_type} on {model.device.type}; set backend=torch")
-    names = tokenizer.model_input_names
-    run = {"openvino": _openvino, "onnx": _onnx}[backend](model, tokenizer, names, precision)
+    example = ranker.padded(ranker.encode(["a"] * 2, ["one", "two words, and padding beside them"]))
+    run = {"compile": _compiled, "openvino": _openvino, "onnx": _onnx}[backend](model, dict(example), precision)
+    return lambda pairs: run(ranker.padded(pairs))[:, 0].float()
 
-    def score(pairs: Pairs) -> Tensor:
-        padded = tokenizer.pad(list(pairs), return_tensors="np")
-        return torch.from_numpy(run({name: padded[name] for name in names})[:, 0]).float()
 
-    return score
+def _compiled(model: Any, example: Inputs, precision: str) -> Callable[[Inputs], Tensor]:
+    """For any number of pairs of any length, and once more for one pair alone: a minute, before a request comes."""
+    from torch._dynamo.exc import TorchDynamoException
+
+    compiled = torch.compile(model, dynamic=True)
+    run = lambda inputs: compiled(**inputs).logits  # noqa: E731
+    try:
+        with torch.inference_mode():
+            for pairs in (2, 1):
+                run({name: tensor[:pairs].clone() for name, tensor in example.items()})  # of this mode, as later
+    except TorchDynamoException as error:
+        why = str(error).strip().splitlines()[0]
+        raise ValueError(f"backend=compile: torch.compile failed ({why}); on a CPU it needs g++") from error
+    return run
 
 
 class _Plain(nn.Module):
@@ -59,13 +74,7 @@ class _Plain(nn.Module):
         return self.model(**dict(zip(self.names, tensors, strict=True))).logits
 
 
-def _example(tokenizer: Any, names: Sequence[str]) -> tuple[Tensor, ...]:
-    """Two pairs of unlike lengths."""
-    pairs = tokenizer(["a", "b"], ["one", "two words, and padding beside them"], padding=True, return_tensors="pt")
-    return tuple(pairs[name] for name in names)
-
-
-def _openvino(model: Any, tokenizer: Any, names: Sequence[str], precision: str) -> Callable[[dict[str, Any]], Any]:
+def _openvino(model: Any, example: Inputs, precision: str) -> Callable[[Inputs], Tensor]:
     # OpenVINO reports each import and conversion over the network where that package is installed; not from here.
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     import openvino
@@ -73,14 +82,14 @@ def _openvino(model: Any, tokenizer: Any, names: Sequence[str], precision: str) 
     hint = {"bfloat16": "bf16", "float32": "f32"}[precision]
     with warnings.catch_warnings():  # the tracer's, about shapes, which stay dynamic
         warnings.simplefilter("ignore")
-        converted = openvino.convert_model(_Plain(model, names), example_input=_example(tokenizer, names))
+        converted = openvino.convert_model(_Plain(model, list(example)), example_input=tuple(example.values()))
     # As many threads as PyTorch has, which Ray sets by what the replica was given.
     options = {"INFERENCE_PRECISION_HINT": hint, "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
     compiled = openvino.compile_model(converted, "CPU", options)
-    return lambda inputs: compiled(list(inputs.values()))[0]
+    return lambda inputs: torch.from_numpy(compiled([inputs[name].numpy() for name in example])[0])
 
 
-def _onnx(model: Any, tokenizer: Any, names: Sequence[str], precision: str) -> Callable[[dict[str, Any]], Any]:
+def _onnx(model: Any, example: Inputs, precision: str) -> Callable[[Inputs], Tensor]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -89,12 +98,12 @@ def _onnx(model: Any, tokenizer: Any, names: Sequence[str], precision: str) -> C
         warnings.simplefilter("ignore")
         file = Path(folder) / "model.onnx"
         torch.onnx.export(
-            _Plain(model, names),
-            _example(tokenizer, names),
+            _Plain(model, list(example)),
+            tuple(example.values()),
             str(file),
-            input_names=list(names),
+            input_names=list(example),
             output_names=["logits"],
-            dynamic_axes={name: {0: "pairs", 1: "tokens"} for name in names},
+            dynamic_axes={name: {0: "pairs", 1: "tokens"} for name in example},
             dynamo=False,  # what the other exporter writes cannot be quantized: its shapes contradict each other
         )
         if precision == "int8":
@@ -103,4 +112,4 @@ def _onnx(model: Any, tokenizer: Any, names: Sequence[str], precision: str) -> C
             quantize_dynamic(file, file.with_name("int8.onnx"), weight_type=QuantType.QInt8, per_channel=True)
             file = file.with_name("int8.onnx")
         session = onnxruntime.InferenceSession(file.read_bytes(), options, providers=["CPUExecutionProvider"])
-    return lambda inputs: session.run(None, inputs)[0]
+    return lambda inputs: torch.from_numpy(session.run(None, {name: inputs[name].numpy() for name in example})[0])

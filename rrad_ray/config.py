@@ -535,7 +535,7 @@ class SelectConfig:
         _choose("metric", self.metric, ("nDCG@10", "MRR@10", "PNR"))
 
 
-BACKENDS = ("torch", "openvino", "onnx")
+BACKENDS = ("torch", "compile", "openvino", "onnx")
 PRECISIONS = ("auto", "bfloat16", "float32", "int8")
 
 
@@ -610,7 +610,7 @@ class ServeConfig:
     max_explained: int = 10  # documents that a request with `explain` may get back, each with its reason
     reason_tokens: int = 64  # of a reason, at most
     worker: dict[str, float] = field(default_factory=lambda: {"CPU": 1})
-    backend: str = "torch"  # or openvino, onnx: encoders on CPUs
+    backend: str = "torch"  # compile: through torch.compile; openvino, onnx: encoders on CPUs
     precision: str = "auto"  # bfloat16 where the hardware multiplies it (onnx: float32), else float32; int8: onnx
     blocking: bool = True  # stay until Ctrl-C; false: send a query of `probe`, print the answer, stop
     probe: str = ""  # output of retrieve or prerank, from which a real query is taken
@@ -622,8 +622,8 @@ class ServeConfig:
             _require(getattr(self, key) >= 1, key, getattr(self, key), "must be at least 1")
         _require(self.cache_entries >= 0, "cache_entries", self.cache_entries, "must not be negative")
         _backend(self.backend, self.precision)
-        cpu = self.backend == "torch" or not self.worker.get("GPU")
-        _require(cpu, "backend", self.backend, "scores on CPUs; set backend=torch for worker={GPU: 1}")
+        cpu = self.backend in ("torch", "compile") or not self.worker.get("GPU")
+        _require(cpu, "backend", self.backend, "scores on CPUs; set backend=torch or compile for worker={GPU: 1}")
         _team(self.replicas, "replicas")
         _require(self.watch_s >= 0, "watch_s", self.watch_s, "must not be negative")
         taken = [name for name in (WINNER, IDENTITY) if name in self.models]

@@ -110,15 +110,15 @@ class Ranker(nn.Module):
         """A saved student, to score with. `dtype`: `auto`, `bfloat16`, `float32`, or `int8` with backend `onnx`; its
         `auto` is float32.
 
-        Raises `ValueError` if the backend's library is not installed, or does not serve such a model.
+        Raises `ValueError` if the backend's library is not installed, or does not serve or compile such a model.
         """
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        own = dtype_of(dtype, device) if backend == "torch" else torch.float32
+        own = dtype_of(dtype, device) if backend in ("torch", "compile") else torch.float32
         model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=own).to(device)
         ranker = cls(model, tokenizer, int(tokenizer.model_max_length)).eval()
         if dtype == "auto":
             dtype = "float32" if backend == "onnx" else str(dtype_of(dtype, device)).removeprefix("torch.")
-        ranker.backend = backends.make(model, tokenizer, backend, dtype)
+        ranker.backend = backends.make(ranker, backend, dtype)
         return ranker
 
     @classmethod
@@ -205,7 +205,7 @@ class Ranker(nn.Module):
         while done < len(by_length):
             size = 1
             while done + size < len(by_length):
-                if (size + 1) * self._padded(pairs[by_length[done + size]]) > tokens:
+                if (size + 1) * self._length(pairs[by_length[done + size]]) > tokens:
                     break
                 size += 1
             yield by_length[done : done + size]
@@ -214,13 +214,16 @@ class Ranker(nn.Module):
     def passes(self, pairs: Encoded, tokens: int) -> Iterator[tuple[list[int], BatchEncoding]]:
         """Encoded pairs for the model, in passes as `cuts` makes them, each with the places of its pairs."""
         for places in self.cuts(pairs, tokens):
-            some = [pairs[place] for place in places]
-            length = max(map(self._padded, some))
-            chunk = self.tokenizer.pad(some, padding="max_length", max_length=length, return_tensors="pt")
-            yield places, chunk.to(self.model.device)
+            yield places, self.padded([pairs[place] for place in places])
 
-    def _padded(self, pair: Mapping[str, Sequence[int]]) -> int:
-        """The length of a pass whose longest pair this is."""
+    def padded(self, pairs: Encoded) -> BatchEncoding:
+        """One pass: encoded pairs as tensors (P, L) where the model is."""
+        length = max(map(self._length, pairs))
+        found = self.tokenizer.pad(list(pairs), padding="max_length", max_length=length, return_tensors="pt")
+        return found.to(self.model.device)
+
+    def _length(self, pair: Mapping[str, Sequence[int]]) -> int:
+        """Of a pass whose longest pair this is."""
         length = len(pair["input_ids"])
         return max(length, min(self.max_length, length + -length % STEP))
 

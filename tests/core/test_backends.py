@@ -145,9 +145,36 @@ def test_a_decoder_is_refused_by_the_backends_for_encoders(tmp_path: Path, backe
 
 
 @pytest.mark.parametrize(
+    ("kind", "dtype", "close"),
+    [
+        ("encoder", "float32", 1e-4),
+        pytest.param("encoder", "bfloat16", 0.02, marks=pytest.mark.slow),
+        pytest.param("decoder", "float32", 1e-4, marks=pytest.mark.slow),
+    ],
+)
+def test_a_student_is_compiled_once_for_all_shapes_and_scores_as_before(
+    tmp_path: Path, kind: str, dtype: str, close: float
+) -> None:
+    source = models.resolve(models.BUNDLED[kind == "decoder"])
+    getattr(Ranker, kind)(source, max_length=128, layers=1).save(tmp_path)
+    plain, compiled = (Ranker.load(str(tmp_path), dtype=dtype, backend=name) for name in ("torch", "compile"))
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for count in (1, 2, 7, 40):
+            wanted = plain.score(QUERY, TEXTS[-count:])
+            assert compiled.score(QUERY, TEXTS[-count:]) == pytest.approx(wanted, rel=0, abs=close)
+
+
+def test_without_a_compiler_compile_says_so(student: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch._dynamo.reset()
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+    with pytest.raises(ValueError, match=r"backend=compile: torch.compile failed .*needs g\+\+"):
+        Ranker.load(student, dtype="float32", backend="compile")
+
+
+@pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"backend": "openvin"}, "choose one of torch, openvino, onnx"),
+        ({"backend": "openvin"}, "choose one of torch, compile, openvino, onnx"),
         ({"precision": "int4"}, "choose one of auto, bfloat16, float32, int8"),
         ({"precision": "int8"}, "int8 is made by backend=onnx"),
         ({"backend": "onnx", "precision": "bfloat16"}, "knows float32 and int8"),
@@ -161,5 +188,5 @@ def test_a_backend_or_precision_that_is_not_there_is_refused_by_the_config(value
 
 
 def test_openvino_beside_a_gpu_is_refused_by_the_config() -> None:
-    with pytest.raises(ValueError, match=r"backend.*scores on CPUs; set backend=torch"):
+    with pytest.raises(ValueError, match=r"backend.*scores on CPUs; set backend=torch or compile"):
         ServeConfig("in", backend="openvino", worker={"GPU": 1})
