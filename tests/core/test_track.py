@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import struct
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+import mlflow
 import pytest
+import wandb
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from rrad_ray import tables, track
 from rrad_ray.config import TrainConfig
@@ -51,9 +52,8 @@ def test_tensorboard_finds_every_figure_at_its_step(tmp_path: Path) -> None:
 
 
 def test_tensorboards_own_reader_agrees(tmp_path: Path) -> None:
-    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     tell(track.TensorBoard(str(tmp_path), CONFIG))
-    found = reader.EventAccumulator(f"{tmp_path}/tensorboard")
+    found = EventAccumulator(f"{tmp_path}/tensorboard")
     found.Reload()
     assert [(one.step, one.value) for one in found.Scalars("loss")] == [(20, 0.5), (40, 0.25), (60, 0.125)]
     assert [(one.step, one.value) for one in found.Scalars("dev_ndcg")] == [(40, 0.625)]
@@ -78,8 +78,8 @@ def test_event_files_reach_an_object_store(s3_uri: str) -> None:
 
 
 def test_mlflow_keeps_one_run_over_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mlflow = pytest.importorskip("mlflow")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # a database or a server needs more packages
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file://{tmp_path}/mlruns")
     tell(track.MLflow(str(tmp_path), CONFIG), STEPS[:2])
     mlflow.end_run()
     tell(track.MLflow(str(tmp_path), CONFIG), STEPS[2:])
@@ -95,7 +95,6 @@ def test_mlflow_keeps_one_run_over_a_restart(tmp_path: Path, monkeypatch: pytest
 
 
 def test_wandb_takes_the_figures_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     tracker = track.WandB(str(tmp_path), CONFIG)
@@ -103,51 +102,9 @@ def test_wandb_takes_the_figures_without_a_network(tmp_path: Path, monkeypatch: 
     assert tables.read_text(f"{tmp_path}/wandb.txt") == tracker.run.id
     assert list(Path(tmp_path, "wandb").glob(f"offline-run-*-{tracker.run.id}/*.wandb"))
     assert wandb.run is None, "it was finished"
-
-
-class Heard(SimpleNamespace):
-    """Stands for the package where it is not installed: keeps the calls that are made of it."""
-
-    def __init__(self) -> None:
-        super().__init__(calls=[])
-
-    def __getattr__(self, name: str) -> Any:
-        def called(*given: Any, **named: Any) -> Any:
-            self.calls.append((name, given, named))
-            return SimpleNamespace(id="w1", info=SimpleNamespace(run_id="m1"), log=self.log, finish=self.finish)
-
-        return called
-
-
-def test_the_calls_are_those_that_mlflow_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mlflow = Heard()
-    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
-    tell(track.MLflow(str(tmp_path), CONFIG), STEPS[:2])
-    tell(track.MLflow(str(tmp_path), CONFIG), STEPS[2:])
-    assert mlflow.calls == [
-        ("start_run", (), {"run_id": None, "run_name": str(tmp_path)}),
-        ("log_params", (CONFIG,), {}),
-        ("log_metrics", ({"loss": 0.5},), {"step": 20}),
-        ("log_metrics", ({"loss": 0.25, "dev_ndcg": 0.625},), {"step": 40}),
-        ("start_run", (), {"run_id": "m1", "run_name": None}),
-        ("log_metrics", ({"loss": 0.125},), {"step": 60}),
-        ("end_run", (), {}),
-    ]
-
-
-def test_the_calls_are_those_that_wandb_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wandb = Heard()
-    monkeypatch.setitem(sys.modules, "wandb", wandb)
-    tell(track.WandB(str(tmp_path), CONFIG), STEPS[:1])
-    tell(track.WandB(str(tmp_path), CONFIG), STEPS[2:])
-    begun = {"name": str(tmp_path), "config": CONFIG, "resume": "allow"}
-    assert wandb.calls == [
-        ("init", (), {"id": None, **begun}),
-        ("log", ({"loss": 0.5},), {"step": 20}),
-        ("init", (), {"id": "w1", **begun}),
-        ("log", ({"loss": 0.125},), {"step": 60}),
-        ("finish", (), {}),
-    ]
+    goes_on = track.WandB(str(tmp_path), CONFIG)
+    tell(goes_on, STEPS[2:])
+    assert goes_on.run.id == tracker.run.id
 
 
 # ---- what is not there --------------------------------------------------------------------------------------
