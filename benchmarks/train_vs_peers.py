@@ -18,6 +18,7 @@ import click
 import numpy as np
 import ray
 import torch
+from torch.utils.data import BatchSampler, SequentialSampler
 
 from benchmarks import harness
 from rrad_ray import metrics, models, tables, teacher
@@ -154,7 +155,8 @@ def _lightning(cfg: TrainConfig, rows: Rows, judged: Rows, scratch: str) -> tupl
 
 def _peer(cfg: TrainConfig, rows: Rows, judged: Rows, scratch: str, loss: str, alike: bool) -> tuple[float, Scores]:
     """The same of CrossEncoderTrainer. `alike`: with what is our choice and its user could choose too: learning
-    rates, no dropout, frozen embeddings, eager attention."""
+    rates, no dropout, frozen embeddings, eager attention, and the very batches that ours learns from in their order,
+    which alone moves nDCG@10 by some hundredths after so few steps."""
     from datasets import Dataset
     from sentence_transformers.cross_encoder import (
         CrossEncoder,
@@ -188,6 +190,7 @@ def _peer(cfg: TrainConfig, rows: Rows, judged: Rows, scratch: str, loss: str, a
             warmup_steps=WARM_UP,
             bf16=True,
             use_cpu=True,
+            **({"batch_sampler": _in_order} if alike else {}),
             save_strategy="no",
             report_to="none",
             disable_tqdm=True,
@@ -201,6 +204,10 @@ def _peer(cfg: TrainConfig, rows: Rows, judged: Rows, scratch: str, loss: str, a
     ranker = Ranker.load(f"{scratch}/peer")
     ranker.max_length = cfg.max_length
     return seconds, dev_scores(ranker, judged)
+
+
+def _in_order(dataset: Any, batch_size: int, drop_last: bool, **_: Any) -> BatchSampler:
+    return BatchSampler(SequentialSampler(dataset), batch_size, drop_last)
 
 
 if __name__ == "__main__":

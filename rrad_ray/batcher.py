@@ -15,10 +15,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
-class Full(Exception):
-    """As many requests wait as may."""
-
-
 class Late(Exception):
     """A request's deadline has passed before its scores were there."""
 
@@ -38,18 +34,17 @@ class Batcher:
     """Scores of pairs, in the order of each request, by one thread that many requests share.
 
     `score(model, pairs)` runs in a thread: one score for each pair. `most`: size of a pass (in what `sizes` counts);
-    a pair that is larger stands alone. `queued`: requests that may wait. `seen(batch_size, waited_s)` hears of each
-    pass, and how long those whose first pairs are in it had waited. Times are those of `time.monotonic`.
+    a pair that is larger stands alone. `seen(batch_size, waited_s)` hears of each pass, and how long those whose first
+    pairs are in it had waited. Times are those of `time.monotonic`. How many may wait is for the caller to say.
     """
 
     def __init__(
         self,
         score: Callable[[Any, list[Any]], list[float]],
         most: int,
-        queued: int,
         seen: Callable[[int, Sequence[float]], None] = lambda size, waited: None,
     ) -> None:
-        self.score, self.most, self.queued, self.seen = score, most, queued, seen
+        self.score, self.most, self.seen = score, most, seen
         self.thread = ThreadPoolExecutor(1)  # always the same: torch keeps threads and buffers for each that calls it
         self.waiting: deque[_Job] = deque()
         self.running: asyncio.Task[None] | None = None
@@ -58,9 +53,7 @@ class Batcher:
     async def __call__(
         self, model: Hashable, pairs: Sequence[Any], sizes: Sequence[int], deadline: float = float("inf")
     ) -> list[float]:
-        """Raises `Full`, `Late`, or what `score` raised for these pairs. A cancelled call leaves the queue."""
-        if len(self.waiting) >= self.queued:
-            raise Full(f"{len(self.waiting)} requests wait")
+        """Raises `Late`, or what `score` raised for these pairs. A cancelled call leaves the queue."""
         job = _Job(model, pairs, sizes, deadline, asyncio.get_running_loop().create_future(), time.monotonic())
         self.waiting.append(job)
         if self.running is None or self.running.done():

@@ -18,7 +18,7 @@ from ray import serve
 from ray.serve import metrics
 
 from rrad_ray import experiment, journal, search, winners, wire
-from rrad_ray.batcher import Batcher, Full, Late
+from rrad_ray.batcher import Batcher, Late
 from rrad_ray.cache import Cache, Scored
 from rrad_ray.config import IDENTITY, WINNER, ExperimentConfig, ServeConfig
 from rrad_ray.errors import RradError
@@ -98,7 +98,7 @@ class Endpoint:
         self.keys = Keys(cfg.api_keys) if cfg.api_keys else None
         self.searcher = search.Searcher(cfg.search) if cfg.search.corpus else None
         self.models = {place: Model(winners.find(uri, root), cfg) for place, uri in places.items()}
-        self.batcher = Batcher(Model.score, cfg.batch_tokens, cfg.max_queued, self._seen)
+        self.batcher = Batcher(Model.score, cfg.batch_tokens, self._seen)
         self.cache = Cache(cfg.cache_entries, self._looked_up)
         self.refused: dict[str, str] = {}  # marks of winners that were
         self.writing = asyncio.Lock()
@@ -160,8 +160,6 @@ class Endpoint:
         self.took.observe(1000 * (time.monotonic() - began), tags={"stage": "tokenize", "model": model.found.name})
         try:
             return list(zip(await self.batcher(model, pairs, sizes, deadline), sizes, strict=True))
-        except Full as error:
-            raise wire.Refused(503, "requests", f"{error}, at most {self.cfg.max_queued} (max_queued)") from error
         except Late as error:
             raise wire.Refused(504, "deadline", f"it has passed; {error}") from error
         except Exception as error:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rrad_ray.batcher import Batcher, Full, Late
+from rrad_ray.batcher import Batcher, Late
 
 
 class Model:
@@ -56,7 +56,7 @@ def test_every_request_gets_its_own_scores_in_its_order_and_no_pass_is_too_large
     model = Model()
 
     async def run() -> list[list[float]]:
-        batcher = Batcher(model, most, 100)
+        batcher = Batcher(model, most)
         return await asyncio.gather(*(batcher("m", pairs, pairs) for pairs in requests))
 
     assert asyncio.run(run()) == [[2.0 * pair for pair in pairs] for pairs in requests]
@@ -69,7 +69,7 @@ def test_what_waits_is_scored_together_and_models_apart() -> None:
     model = Model()
 
     async def run() -> list[Any]:
-        batcher = Batcher(model, 10, 100)
+        batcher = Batcher(model, 10)
         names = ["m", "other", "m", "other"]
         return await held(
             model, batcher, *(lambda n=n, name=name: asked(batcher, [n], name) for n, name in enumerate(names, 1))
@@ -83,29 +83,18 @@ def test_a_long_request_delays_a_short_one_by_a_pass_only() -> None:
     model = Model()
 
     async def run() -> list[Any]:
-        batcher = Batcher(model, 4, 100)
+        batcher = Batcher(model, 4)
         return await held(model, batcher, lambda: asked(batcher, list(range(12))), lambda: asked(batcher, [50, 51]))
 
     assert asyncio.run(run())[1] == [100.0, 102.0]
     assert [pairs for _, pairs in model.passes] == [[0], [0, 1, 2, 3], [50, 51, 4, 5], [6, 7, 8, 9], [10, 11]]
 
 
-def test_one_more_than_may_wait_is_refused_at_once() -> None:
-    model = Model()
-
-    async def run() -> list[Any]:
-        batcher = Batcher(model, 10, 2)
-        return await held(model, batcher, *(lambda n=n: asked(batcher, [n]) for n in (1, 2, 3)))
-
-    one, two, three = asyncio.run(run())
-    assert (one, two, type(three)) == ([2.0], [4.0], Full)
-
-
 def test_the_late_and_the_cancelled_leave_the_queue_unscored() -> None:
     model = Model()
 
     async def run() -> list[Any]:
-        batcher = Batcher(model, 10, 100)
+        batcher = Batcher(model, 10)
 
         def cancelled() -> Any:
             call: Any = asked(batcher, [7])
@@ -124,7 +113,7 @@ def test_a_request_that_fails_does_not_fail_its_neighbours() -> None:
     model = Model()
 
     async def run() -> list[Any]:
-        batcher = Batcher(model, 10, 100)
+        batcher = Batcher(model, 10)
         bad, good = (lambda pairs=pairs: asked(batcher, pairs) for pairs in (["boom"], [4]))
         found = await held(model, batcher, lambda: asked(batcher, [3]), bad, good)
         with pytest.raises(RuntimeError, match="boom"):
