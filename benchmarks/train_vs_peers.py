@@ -164,6 +164,7 @@ def _peer(cfg: TrainConfig, rows: Rows, judged: Rows, scratch: str, loss: str, a
         CrossEncoderTrainingArguments,
         losses,
     )
+    from sentence_transformers.training_args import BatchSamplers
 
     torch.manual_seed(cfg.seed)
     still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -190,7 +191,7 @@ def _peer(cfg: TrainConfig, rows: Rows, judged: Rows, scratch: str, loss: str, a
             warmup_steps=WARM_UP,
             bf16=True,
             use_cpu=True,
-            **({"batch_sampler": _in_order} if alike else {}),
+            batch_sampler=_in_order if alike else BatchSamplers.BATCH_SAMPLER,
             save_strategy="no",
             report_to="none",
             disable_tqdm=True,

@@ -34,8 +34,8 @@ class Batcher:
     """Scores of pairs, in the order of each request, by one thread that many requests share.
 
     `score(model, pairs)` runs in a thread: one score for each pair. `most`: size of a pass (in what `sizes` counts);
-    a pair that is larger stands alone. `seen(batch_size, waited_s)` hears of each pass, and how long those whose first
-    pairs are in it had waited. Times are those of `time.monotonic`. How many may wait is for the caller to say.
+    a pair that is larger stands alone. `seen(batch_size, waited_s)` hears of each pass, and how long those whose
+    first pairs are in it had waited. Times are those of `time.monotonic`. How many may wait is for the caller to say.
     """
 
     def __init__(
