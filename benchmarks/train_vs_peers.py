@@ -18,7 +18,7 @@ import click
 import numpy as np
 import ray
 import torch
-from torch.utils.data import BatchSampler, SequentialSampler
+from torch.utils.data import SequentialSampler
 
 from benchmarks import harness
 from rrad_ray import metrics, models, tables, teacher
@@ -164,7 +164,7 @@ def _peer(cfg: TrainConfig, rows: Rows, judged: Rows, scratch: str, loss: str, a
         CrossEncoderTrainingArguments,
         losses,
     )
-    from sentence_transformers.training_args import BatchSamplers
+    from sentence_transformers.base.sampler import BatchSamplers
 
     torch.manual_seed(cfg.seed)
     still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -207,8 +207,11 @@ def _peer(cfg: TrainConfig, rows: Rows, judged: Rows, scratch: str, loss: str, a
     return seconds, dev_scores(ranker, judged)
 
 
-def _in_order(dataset: Any, batch_size: int, drop_last: bool, **_: Any) -> BatchSampler:
-    return BatchSampler(SequentialSampler(dataset), batch_size, drop_last)
+def _in_order(dataset: Any, **options: Any) -> Any:
+    """A batch sampler of CrossEncoderTrainer's that leaves the rows where they are."""
+    from sentence_transformers.base.sampler import DefaultBatchSampler
+
+    return DefaultBatchSampler(SequentialSampler(dataset), **options)
 
 
 if __name__ == "__main__":
