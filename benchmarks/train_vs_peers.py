@@ -158,13 +158,13 @@ def _peer(cfg: TrainConfig, rows: Rows, judged: Rows, scratch: str, loss: str, a
     rates, no dropout, frozen embeddings, eager attention, and the very batches that ours learns from in their order,
     which alone moves nDCG@10 by some hundredths after so few steps."""
     from datasets import Dataset
+    from sentence_transformers.base.sampler import BatchSamplers
     from sentence_transformers.cross_encoder import (
         CrossEncoder,
         CrossEncoderTrainer,
         CrossEncoderTrainingArguments,
         losses,
     )
-    from sentence_transformers.base.sampler import BatchSamplers
 
     torch.manual_seed(cfg.seed)
     still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
