@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
+from torch.nn.functional import pad
 
 from rrad_ray import adapters, first, generation, losses, metrics
 from rrad_ray.config import TrainConfig
@@ -225,7 +225,8 @@ class RankTask(Task):
         with first.whole(self.model), states_of(self.model) as states:
             for places, chunk in self.ranker.passes(one_by_one(found), self.pass_tokens):
                 plain.append((places, self.model(**chunk).logits[:, 0].float()))
-                selected_PL = pad_sequence([chosen[place] for place in places], batch_first=True)
+                length = chunk["input_ids"].shape[1]
+                selected_PL = torch.stack([pad(chosen[place], (0, length - len(chosen[place]))) for place in places])
                 controlled.append((places, layer(states.pop(), selected_PL.to(self.model.device))))
         return in_order(plain), in_order(controlled)
 
