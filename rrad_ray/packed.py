@@ -1,26 +1,31 @@
 """Scores of an encoder on CPUs without padding: every layer but attention runs over the tokens of a pass one after
 the other, (T, D), in oneDNN's products with what follows them fused in.
 
-For BERT's and RoBERTa's families (MiniLM, bge-reranker), whose layers are alike. Attention alone sees padding, up to
-a multiple of `STEP` tokens: torch's kernel takes up to twice as long for a length that fills no whole vector.
+For BERT's and RoBERTa's families (MiniLM, bge-reranker), whose layers are alike. In bfloat16 on a CPU with AMX,
+attention and layer norm are kernels of our own, and nothing needs padding; torch's attention sees some, up to a
+multiple of `STEP` tokens: it takes up to twice as long for a length that fills no whole vector.
 Products have a multiple of `STEP` rows, the last ones of no meaning: oneDNN makes and keeps a kernel for each number
 of rows that it meets, which takes longer than the product itself and, over some thousand of them, a gigabyte.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import groupby
+import ctypes
+from collections.abc import Callable, Sequence
+from itertools import accumulate, groupby
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rrad_ray import kernels
+
 STEP = 32
 FAMILIES = ("bert", "roberta", "xlm-roberta")
 ONEDNN = torch.ops.mkldnn
 Group = tuple[Tensor, Tensor, Tensor]
+Attended = Callable[[Tensor, bool], Tensor]  # what tokens, or each pair's first one only, read: (T, 3 D) -> (T, D)
 
 
 def fits(model: Any) -> bool:
@@ -49,12 +54,13 @@ class Linear:
 class Layer:
     """The parts of an encoder's layer."""
 
-    def __init__(self, layer: Any) -> None:
+    def __init__(self, layer: Any, ours: ctypes.CDLL | None) -> None:
         attention = layer.attention
         self.qkv = Linear(attention.self.query, attention.self.key, attention.self.value)
-        self.out, self.norm = Linear(attention.output.dense), attention.output.LayerNorm
-        self.up, self.down = Linear(layer.intermediate.dense), Linear(layer.output.dense)
-        self.last_norm = layer.output.LayerNorm
+        self.out, self.up = Linear(attention.output.dense), Linear(layer.intermediate.dense)
+        self.down = Linear(layer.output.dense)
+        norms = (attention.output.LayerNorm, layer.output.LayerNorm)
+        self.norm, self.last_norm = (kernels.LayerNorm(ours, norm) if ours else norm for norm in norms)
 
 
 class Packed:
@@ -63,18 +69,21 @@ class Packed:
     def __init__(self, model: Any) -> None:
         self.model, self.base = model, model.base_model
         self.heads = model.config.num_attention_heads
-        self.layers = [Layer(layer) for layer in self.base.encoder.layer]
+        known = model.dtype == torch.bfloat16 and model.config.hidden_size / self.heads in kernels.WIDTHS
+        self.ours = kernels.library() if known else None
+        self.layers = [Layer(layer, self.ours) for layer in self.base.encoder.layer]
         # RoBERTa counts positions from behind that of padding.
         self.first = 0 if model.config.model_type == "bert" else model.config.pad_token_id + 1
 
     def __call__(self, pairs: Sequence[dict[str, list[int]]]) -> Tensor:
         """Scores (P,) in float32 of encoded pairs, at best sorted by length."""
         lengths = [len(pair["input_ids"]) for pair in pairs]
-        x_TD, (groups, heads_P) = self._embedded(pairs, lengths), plan(lengths, self.model.dtype)
+        x_TD, starts = self._embedded(pairs, lengths), torch.tensor([0, *accumulate(lengths)])
+        attended = self._by_ours(self.ours, starts) if self.ours else self._by_torchs(lengths)
         for layer in self.layers:
             last = layer is self.layers[-1]  # of its states the head reads that of [CLS] alone
-            context_TD = self._attended(layer.qkv(x_TD), groups, last)
-            x_TD = x_TD[heads_P] if last else x_TD
+            context_TD = attended(layer.qkv(x_TD), last)
+            x_TD = x_TD[filled(starts[:-1].tolist())] if last else x_TD
             x_TD = layer.norm(layer.out(context_TD, add=x_TD))
             x_TD = layer.last_norm(layer.down(layer.up(x_TD, gelu=True), add=x_TD))
         states_P1D = x_TD[: len(pairs), None]
@@ -92,19 +101,30 @@ class Packed:
             return parts.LayerNorm(x_TD + parts.token_type_embeddings(kinds))
         return parts.LayerNorm(x_TD + parts.token_type_embeddings.weight[0])
 
-    def _attended(self, qkv_TX: Tensor, groups: Sequence[Group], first_only: bool) -> Tensor:
-        """What each token, or each pair's first one only, reads of its pair's."""
-        found = []
-        for places_GL, mask_G11L, kept in groups:
-            size, length = places_GL.shape
-            qkv = qkv_TX.index_select(0, places_GL.flatten()).view(size, length, 3, self.heads, -1)
-            query, key, value = (qkv[:, :, part].transpose(1, 2) for part in range(3))
-            query = query[:, :, :1] if first_only else query
-            out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask_G11L).transpose(1, 2)
-            out = out.reshape(-1, self.heads * out.shape[-1])
-            found.append(out if first_only else out.index_select(0, kept))
-        found.append(out.new_zeros(-sum(map(len, found)) % STEP, out.shape[1]))
-        return torch.cat(found)
+    def _by_ours(self, ours: ctypes.CDLL, starts: Tensor) -> Attended:
+        def attended(qkv_TX: Tensor, first_only: bool) -> Tensor:
+            rows = -(-(len(starts) - 1) // STEP) * STEP if first_only else len(qkv_TX)
+            return kernels.attention(ours, qkv_TX, starts, self.heads, rows=rows, first_only=first_only)
+
+        return attended
+
+    def _by_torchs(self, lengths: Sequence[int]) -> Attended:
+        groups = plan(lengths, self.model.dtype)
+
+        def attended(qkv_TX: Tensor, first_only: bool) -> Tensor:
+            found = []
+            for places_GL, mask_G11L, kept in groups:
+                size, length = places_GL.shape
+                qkv = qkv_TX.index_select(0, places_GL.flatten()).view(size, length, 3, self.heads, -1)
+                query, key, value = (qkv[:, :, part].transpose(1, 2) for part in range(3))
+                query = query[:, :, :1] if first_only else query
+                out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask_G11L).transpose(1, 2)
+                out = out.reshape(-1, self.heads * out.shape[-1])
+                found.append(out if first_only else out.index_select(0, kept))
+            found.append(out.new_zeros(-sum(map(len, found)) % STEP, out.shape[1]))
+            return torch.cat(found)
+
+        return attended
 
 
 def filled(values: Sequence[int]) -> Tensor:
@@ -112,8 +132,8 @@ def filled(values: Sequence[int]) -> Tensor:
     return torch.tensor([*values, *[0] * (-len(values) % STEP)])
 
 
-def plan(lengths: Sequence[int], dtype: torch.dtype) -> tuple[list[Group], Tensor]:
-    """How attention reads packed tokens, and where each pair's first one stands (P,), filled.
+def plan(lengths: Sequence[int], dtype: torch.dtype) -> list[Group]:
+    """How torch's attention reads packed tokens.
 
     For each run of G pairs that have the same length L after padding: the places (G, L) of their tokens, what is
     added to attention's logits (0, or -inf for padding), and which of the G * L are no padding.
@@ -129,4 +149,4 @@ def plan(lengths: Sequence[int], dtype: torch.dtype) -> tuple[list[Group], Tenso
         places_GL = torch.where(real_GL, starts_P[some, None] + steps_L, starts_P[some, None])
         mask = torch.zeros(real_GL.shape, dtype=dtype).masked_fill(~real_GL, float("-inf"))[:, None, None]
         groups.append((places_GL, mask, real_GL.flatten().nonzero()[:, 0]))
-    return groups, filled(starts_P.tolist())
+    return groups

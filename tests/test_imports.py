@@ -14,7 +14,7 @@ from tests.commands import PATIENCE_S, ROOT
 STDLIB_FILES = ("errors", "rows", "config", "prompts", "answers", "engine", "ledger", "progress", "stream")
 STDLIB_FILES += ("experiment", "versions", "batcher")
 LEARNERS = ("losses", "first", "rankers", "terms", "generation", "sharding", "fit", "ranking", "causal", "labeller")
-LEARNERS += ("adapters", "tuning", "packed", "backends")
+LEARNERS += ("adapters", "tuning", "kernels", "packed", "backends")
 TORCH_FILES = (*STDLIB_FILES, *LEARNERS, "metrics", "targets", "teacher", "quality", "plan")
 STATISTICS = ("traffic", "significance", "online", "users")
 WRITERS = ("tables", "settings", "formats", "models", "shards", "status", "track")

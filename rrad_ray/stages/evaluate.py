@@ -197,11 +197,12 @@ class Bench:
             ranker = self._student(uri)
             both = [self._ranked(ranker, rows, name) for rows in (self.test, self.dev)]
             cost = {"parameters": ranker.parameters_count, **self._latency(ranker.score, self.cfg.latency_repeats)}
-            self.add(name, f"{name} student", "student", both[0], **cost, smoke=self._smoke(both[0]))
+            title = name if "student" in name else f"{name} student"
+            self.add(name, title, "student", both[0], **cost, smoke=self._smoke(both[0]))
             if self.dev:
                 self._fused(
                     f"{name}+first",
-                    f"{name} student + first stage",
+                    f"{title} + first stage",
                     "student_fused",
                     {name: both[0]},
                     {name: both[1]},
