@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from rrad_ray import page, tables
+from rrad_ray import page, report, tables
 from rrad_ray.config import SelectConfig
 from rrad_ray.errors import RradError
 
 
 def run(cfg: SelectConfig) -> str:
-    """`winner.json` in the output; the winner and the reason in the report too. Raises `RradError` if no student
-    keeps the budget."""
+    """`winner.json` in the output, with how it compares with the best first stage; the winner and the reason in the
+    report too. Raises `RradError` if no student keeps the budget."""
     out = tables.Output("select", cfg, None, {"input": cfg.input})
     if out.finished:
         return out.uri
@@ -22,6 +22,7 @@ def run(cfg: SelectConfig) -> str:
     winner = choose(content, cfg)
     winner["checkpoint"] = evaluated["config"]["students"][winner["system"]]
     content["winner"] = dict(winner)
+    winner["finding"] = report.headline(content)  # the best student may still be worse than what costs nothing
     winner["smoke"] = next(one["smoke"] for one in content["systems"] if one["system"] == winner["system"])
     tables.write_text(tables.join(out.uri, "winner.json"), json.dumps(winner, indent=2), "select")
     files = {"report.json": json.dumps(content, indent=1), "report.html": page.html(content)}
@@ -30,6 +31,7 @@ def run(cfg: SelectConfig) -> str:
             tables.write_text(tables.join(folder, name), text, "select")
         print(f"[select] report: {tables.join(folder, 'report.html')}", flush=True)
     print(f"[select] winner: {winner['system']}. {winner['reason']}", flush=True)
+    print(f"[select] {winner['finding']}", flush=True)
     return out.commit(winner=winner)
 
 

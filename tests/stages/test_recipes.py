@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,8 @@ def rradistill(beir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_rradistill_ends_with_a_winner_and_says_what_was_simulated(rradistill: Path) -> None:
     winner = json.loads((rradistill / "winner" / "winner.json").read_text())
     assert winner["system"] in ("encoder", "decoder")
+    verdict = r"(beats|does not beat|is not clearly better than) the best first stage, \w+"
+    assert re.match(f"{winner['system']} student {verdict}", winner["finding"])
     assert "simulated" not in manifest(rradistill, "short")
     for step in ("orders", "reasons", "labels"):
         assert "come from the judgments themselves" in manifest(rradistill, step)["simulated"]
