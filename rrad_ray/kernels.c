@@ -92,6 +92,7 @@ static inline __m512 power_of_two(__m512 x) {
     return _mm512_scalef_ps(found, x);
 }
 
+/* Keys, values and ones of a head as right factors: keys' columns are keys, values' and ones' are dimensions. */
 static void lay_out(Room *room, const bf16 *key, const bf16 *value, int64_t stride, int64_t length, int wide) {
     static const uint16_t low[32] __attribute__((aligned(64))) = {
         0, 32, 1, 33, 2,  34, 3,  35, 4,  36, 5,  37, 6,  38, 7,  39,
