@@ -1,5 +1,5 @@
-/* What an encoder's layers do besides products, over tokens that stand one after the other without padding, for CPUs with
-   AMX (kernels.py).
+/* What an encoder's layers do besides products, over tokens that stand one after the other without padding, for CPUs
+   with AMX (kernels.py).
 
    Attention: each pair of a query and a document attends to itself alone. One task is one head of one pair: its keys
    and values are laid out for the matrix unit once, then 16 tokens at a time meet all keys: logits in float32, their
@@ -14,6 +14,7 @@
 #define ROWS 16   /* of a tile, the matrix unit's register, with 64 bytes each */
 #define KEYS 32   /* that a tile of powers takes */
 #define TILE 512  /* bfloat16 numbers of a tile; 256 of float32 */
+#define ONE 0x3f80 /* in bfloat16 */
 
 typedef uint16_t bf16;
 
@@ -47,6 +48,7 @@ static Room *make_room(int64_t filled, int64_t wide) {
     made->ones = made->queries + ROWS * wide;
     made->logits = (float *)(made->ones + 2 * TILE);
     made->reads = made->logits + ROWS * filled;
+    for (int i = 0; i < TILE; i++) made->ones[i] = ONE;
     return made;
 }
 
@@ -114,8 +116,8 @@ static void lay_out(Room *room, const bf16 *key, const bf16 *value, int64_t stri
             _mm512_store_si512(to, _mm512_permutex2var_epi16(even, lows, odd));
             _mm512_store_si512(to + TILE, _mm512_permutex2var_epi16(even, highs, odd));
         }
-    for (int i = 0; i < 2 * TILE; i++) /* a row has its even key and its odd one in turn */
-        room->ones[i] = i < TILE || (i - TILE) / 32 * 2 + i % 2 < (length - 1) % KEYS + 1 ? 0x3f80 : 0;
+    for (int i = 0; i < TILE; i++) /* a row has its even key and its odd one in turn */
+        room->ones[TILE + i] = i / 32 * 2 + i % 2 < (length - 1) % KEYS + 1 ? ONE : 0;
 }
 
 /* What 16 queries read, in `wide / 16` tiles of `reads`, and the sums of their powers in the fifth. */

@@ -38,7 +38,9 @@ def library() -> ctypes.CDLL | None:
         found = _compiled()
     except (OSError, subprocess.CalledProcessError) as error:
         said = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
-        logger.warning("scoring by torch's kernels, which are slower: no C compiler makes ours (%s)", said[:1])
+        logger.warning(
+            "scoring by torch's kernels, which are slower: no C compiler makes ours (%s)", "".join(said[:1])
+        )
         return None
     if found.rrad_start():
         logger.warning("scoring by torch's kernels, which are slower: the system does not grant the use of AMX")

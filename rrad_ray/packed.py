@@ -78,12 +78,13 @@ class Packed:
     def __call__(self, pairs: Sequence[dict[str, list[int]]]) -> Tensor:
         """Scores (P,) in float32 of encoded pairs, at best sorted by length."""
         lengths = [len(pair["input_ids"]) for pair in pairs]
-        x_TD, starts = self._embedded(pairs, lengths), torch.tensor([0, *accumulate(lengths)])
-        attended = self._by_ours(self.ours, starts) if self.ours else self._by_torchs(lengths)
+        starts = [0, *accumulate(lengths)]
+        x_TD, heads_P = self._embedded(pairs, lengths), filled(starts[:-1])
+        attended = self._by_ours(self.ours, starts, len(heads_P)) if self.ours else self._by_torchs(lengths)
         for layer in self.layers:
             last = layer is self.layers[-1]  # of its states the head reads that of [CLS] alone
             context_TD = attended(layer.qkv(x_TD), last)
-            x_TD = x_TD[filled(starts[:-1].tolist())] if last else x_TD
+            x_TD = x_TD[heads_P] if last else x_TD
             x_TD = layer.norm(layer.out(context_TD, add=x_TD))
             x_TD = layer.last_norm(layer.down(layer.up(x_TD, gelu=True), add=x_TD))
         states_P1D = x_TD[: len(pairs), None]
@@ -101,10 +102,13 @@ class Packed:
             return parts.LayerNorm(x_TD + parts.token_type_embeddings(kinds))
         return parts.LayerNorm(x_TD + parts.token_type_embeddings.weight[0])
 
-    def _by_ours(self, ours: ctypes.CDLL, starts: Tensor) -> Attended:
+    def _by_ours(self, ours: ctypes.CDLL, starts: Sequence[int], firsts: int) -> Attended:
+        """`firsts`: rows where only each pair's first token reads."""
+        starts_P1 = torch.tensor(starts)
+
         def attended(qkv_TX: Tensor, first_only: bool) -> Tensor:
-            rows = -(-(len(starts) - 1) // STEP) * STEP if first_only else len(qkv_TX)
-            return kernels.attention(ours, qkv_TX, starts, self.heads, rows=rows, first_only=first_only)
+            rows = firsts if first_only else len(qkv_TX)
+            return kernels.attention(ours, qkv_TX, starts_P1, self.heads, rows=rows, first_only=first_only)
 
         return attended
 

@@ -35,16 +35,6 @@ WAYS = {
 }
 
 
-@pytest.fixture(scope="module")
-def student(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = str(tmp_path_factory.mktemp("student"))
-    torch.manual_seed(0)
-    ranker = Ranker.encoder(models.resolve(models.BUNDLED[0]), max_length=128)
-    torch.nn.init.normal_(ranker.model.classifier.weight, std=0.4)
-    ranker.save(folder)
-    return folder
-
-
 @functools.cache
 def exact(folder: str) -> list[float]:
     """By transformers alone, one pair at a time: nothing is padded, nothing packed."""

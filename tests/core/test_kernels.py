@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rrad_ray import kernels, models, packed
+from rrad_ray import kernels, packed
 from rrad_ray.rankers import Ranker
 
 amx = pytest.mark.skipif(not torch.cpu._is_amx_tile_supported(), reason="this CPU has no AMX")
@@ -125,16 +125,6 @@ def uncompiled() -> Iterator[None]:
     kernels.library.cache_clear()
     yield
     kernels.library.cache_clear()
-
-
-@pytest.fixture(scope="module")
-def student(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = str(tmp_path_factory.mktemp("student"))
-    torch.manual_seed(0)
-    ranker = Ranker.encoder(models.resolve(models.BUNDLED[0]), max_length=128)
-    nn.init.normal_(ranker.model.classifier.weight, std=0.4)
-    ranker.save(folder)
-    return folder
 
 
 @amx
