@@ -4,13 +4,14 @@ documents of a request; and the same requests to infinity's and to vLLM's own re
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,37 +34,33 @@ DOCUMENTS, CLIENTS = (20, 100), (1, 8, 64)
 CORES = os.cpu_count() or 1
 MAX_LENGTH, DOC_TOKENS = 256, 192  # no server has to cut: each has its own way to
 SLOWER = 4  # times the unloaded latency that a p99 may be
-PACES = (0.98, 0.95, 0.92, 0.88, 0.84, 0.8, 0.7, 0.6)  # of what the clients get when they ask as fast as they can
+PACES = (0.95, 0.91, 0.87, 0.83, 0.78, 0.7, 0.6, 0.5)  # of in-process speed
 INFINITY = ROOT / ".venv-peers" / "bin" / "infinity_emb"
 
 
 def bench(quick: bool, scratch: str) -> harness.Result:
-    seconds, requests = (6.0, 40) if quick else (20.0, 200)
+    seconds, requests, turns = (4.0, 40, 3) if quick else (8.0, 200, 5)
     student = f"{scratch}/student"
     ranker = make_student(student)
-    asked = {count: make_requests(ranker, count, requests) for count in DOCUMENTS}
     rows: list[dict[str, Any]] = []
     with _servers(student) as servers:
         for count in DOCUMENTS:
-            bodies = write_bodies(f"{scratch}/bodies-{count}", asked[count])
+            asked = make_requests(ranker, count, requests)
+            bodies = write_bodies(f"{scratch}/bodies-{count}", asked)
             for url in servers.values():
                 send(load.Load(url, bodies, 1, 2.0))  # warm
-            alone = in_process(ranker, asked[count], seconds / 2)
-            for clients in CLIENTS:
-                before = alone
-                found = {name: send(load.Load(url, bodies, clients, seconds)) for name, url in servers.items()}
-                alone = in_process(ranker, asked[count], seconds / 2)
-                speed = (before + alone) / 2  # of this machine, at about that time
-                rows += [_row(name, count, clients, one, speed) for name, one in found.items()]
-                if clients == 1:
-                    unloaded = rows[-len(found)]["p50 ms"]
-                else:
-                    most = rows[-len(found)]["documents/s"]
-                    paced = load.Load(servers["ours"], bodies, clients, seconds)
-                    rows.append(_paced(paced, count, most, SLOWER * unloaded, speed))
-                print(json.dumps(rows[-len(found) - (clients > 1) :]), flush=True)
-    settings = {"seconds": seconds, "max_length": MAX_LENGTH, "doc_tokens": DOC_TOKENS, "threads": CORES}
-    return harness.Result(_figures(rows), rows, settings)
+            alone = functools.partial(in_process, ranker, asked, seconds / 3)
+            for clients in CLIENTS[: 2 if quick and count > DOCUMENTS[0] else None]:
+                every = {name: load.Load(url, bodies, clients, seconds) for name, url in servers.items()}
+                rounds = 1 if quick else 3
+                found = [_at_full_speed(every, count, alone) for _ in range(rounds)]
+                more = [_median([turn[name] for turn in found]) for name in servers]
+                if clients > 1:
+                    more.append(_paced(every["ours"], count, alone, turns))
+                rows += more
+                print(json.dumps(more), flush=True)
+    settings = {"seconds": seconds, "turns": turns, "max_length": MAX_LENGTH, "doc_tokens": DOC_TOKENS}
+    return harness.Result(_figures(rows), rows, {**settings, "threads": CORES})
 
 
 def _figures(rows: list[dict[str, Any]]) -> dict[str, float]:
@@ -75,13 +72,59 @@ def _figures(rows: list[dict[str, Any]]) -> dict[str, float]:
         "http_over_inprocess": min(row["share of in-process"] for row in held),
         "http_over_inprocess_by_core": min(row["share by core-s"] for row in held),
     }
-    for key, suffix in (("documents/s", ""), ("documents/core-s", "_by_core")):
-        speeds = {(row["server"], row["documents"], row["clients"]): row[key] for row in rows}
+    for key, suffix in (("ours over it", ""), ("by core-s", "_by_core")):
         for peer in {row["server"] for row in rows} - {"ours", "ours, paced"}:
-            ratios = [speed / speeds[peer, *cell] for (name, *cell), speed in speeds.items() if name == "ours"]
+            ratios = [row[key] for row in rows if row["server"] == peer]
             figures[f"over_{peer}{suffix}"] = statistics.geometric_mean(ratios)
             figures[f"over_{peer}{suffix}_least"] = min(ratios)
     return figures
+
+
+# ---- turns: neighbours in time are compared, since the machine's speed is another one a minute later ------------
+
+
+def _at_full_speed(
+    every: Mapping[str, load.Load], documents: int, alone: Callable[[], np.ndarray]
+) -> dict[str, dict[str, Any]]:
+    """Each server by clients who ask as fast as they get answers; ours between two turns in-process."""
+    before, ours, after = alone(), send(every["ours"]), alone()
+    found = {"ours": _row("ours", documents, every["ours"], ours, (before + after) / 2)}
+    for name in every.keys() - {"ours"}:
+        row = _row(name, documents, every[name], send(every[name]), after)
+        for key, over in (("documents/s", "ours over it"), ("documents/core-s", "by core-s")):
+            row[over] = found["ours"][key] / row[key]
+        found[name] = row
+    return found
+
+
+def _paced(asked: load.Load, documents: int, alone: Callable[[], np.ndarray], turns: int) -> dict[str, Any]:
+    """The fastest even pace at which p99, in the median turn, is within `SLOWER` times what a single client waits
+    just before. Shares of 0 if there is none."""
+    for pace in PACES:
+        found: list[dict[str, Any]] = []
+        for _ in range(turns):
+            found.append(_paced_turn(asked, documents, alone, pace))
+            if sum(turn["p99 over unloaded"] > SLOWER for turn in found) > turns // 2:
+                break
+        else:
+            return _median(found)
+    return {**_median(found), "share of in-process": 0.0, "share by core-s": 0.0}
+
+
+def _paced_turn(asked: load.Load, documents: int, alone: Callable[[], np.ndarray], pace: float) -> dict[str, Any]:
+    before = alone()
+    unloaded = float(np.median(_times(send(replace(asked, clients=1, seconds=asked.seconds / 3)))))
+    found = send(replace(asked, rate=pace * before[0] / documents))
+    row = _row("ours, paced", documents, asked, found, (before + alone()) / 2)
+    return {**row, "p99 over unloaded": row["p99 ms"] / unloaded}
+
+
+def _median(turns: list[dict[str, Any]]) -> dict[str, Any]:
+    """The median of each figure; failures are counted."""
+    first = turns[0]
+    figures = [key for key, value in first.items() if isinstance(value, float)]
+    middle = {key: statistics.median(turn[key] for turn in turns) for key in figures}
+    return {**first, **middle, "turns": len(turns), "failed": sum(turn["failed"] for turn in turns)}
 
 
 # ---- what is asked ------------------------------------------------------------------------------------------
@@ -127,19 +170,23 @@ def in_process(ranker: Ranker, asked: list[dict[str, Any]], seconds: float) -> n
 
 
 def send(asked: load.Load) -> dict[str, Any]:
-    """The generator's answers; and the cores that each kind of process below this one was busy on meanwhile."""
+    """The generator's answers; and the seconds that a core was busy meanwhile, by kind of process below this one."""
     before = _cpu_seconds()
     found = load.answers(load.start(asked))
-    used = {name: seconds - before.get(name, 0.0) for name, seconds in _cpu_seconds().items()}
-    return found | {"busy": {name: seconds / found["seconds"] for name, seconds in used.items()}}
+    busy: dict[str, float] = {}
+    for process, (kind, seconds) in _cpu_seconds().items():
+        busy[kind] = busy.get(kind, 0.0) + seconds - before.get(process, ("", 0.0))[1]
+    return found | {"busy": busy}
 
 
-def _cpu_seconds() -> dict[str, float]:
-    found: dict[str, float] = {}
+def _cpu_seconds() -> dict[tuple[int, float], tuple[str, float]]:
+    """By process: its kind, and how long it has kept a core busy. A Ray actor's name tells its method too."""
+    found = {}
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            name, times = process.name(), process.cpu_times()
-            found[name] = found.get(name, 0.0) + times.user + times.system
+            times = process.cpu_times()
+            kind = process.name().partition(".")[0]
+            found[process.pid, process.create_time()] = (kind, times.user + times.system)
     return found
 
 
@@ -212,35 +259,34 @@ def _server(command: list[str], settings: Mapping[str, str], port: int, said: st
 # ---- rows ---------------------------------------------------------------------------------------------------
 
 
-def _paced(asked: load.Load, documents: int, most: float, bound_ms: float, alone: np.ndarray) -> dict[str, Any]:
-    """The fastest pace at which p99 holds, else the slowest that was tried. `most`: documents/s without a pace."""
-    for pace in PACES:
-        found = send(replace(asked, rate=pace * most / documents))
-        row = _row("ours, paced", documents, asked.clients, found, alone)
-        if row["p99 ms"] <= bound_ms and not row["failed"]:
-            break
-    return row
+def _times(found: dict[str, Any]) -> list[float]:
+    return [took for _, status, took, _ in found["answers"] if status == 200]
 
 
-def _row(server: str, documents: int, clients: int, found: dict[str, Any], alone: np.ndarray) -> dict[str, Any]:
-    """`client`, `busy`: cores that the load generator and the other processes took."""
-    took = [took for _, status, took, _ in found["answers"] if status == 200]
-    client = found["cpu_s"] / found["seconds"]
-    cores = client + sum(found["busy"].values())
-    per_s, by_core = documents * len(took) / found["seconds"] / np.array([1.0, cores])
+def _row(server: str, documents: int, asked: load.Load, found: dict[str, Any], alone: np.ndarray) -> dict[str, Any]:
+    """Documents/s are those from the first answer to the last one: the last one's time is no part of what a pace was.
+    `busy`: cores that the processes took, the load generator among them."""
+    took = _times(found)
+    ends = sorted(due + took / 1000 for due, status, took, _ in found["answers"] if status == 200)
+    busy = {**found["busy"], "clients": found["cpu_s"]}
+    per_s = documents * (len(ends) - 1) / (ends[-1] - ends[0])
+    by_core = documents * len(ends) / sum(busy.values())
     return {
         "server": server,
         "documents": documents,
-        "clients": clients,
-        "documents/s": round(per_s),
-        "share of in-process": round(per_s / alone[0], 3),
-        "documents/core-s": round(by_core),
-        "share by core-s": round(by_core / alone[1], 3),
-        "p50 ms": round(float(np.percentile(took, 50)), 1),
-        "p99 ms": round(float(np.percentile(took, 99)), 1),
+        "clients": asked.clients,
+        "documents/s": per_s,
+        "share of in-process": per_s / float(alone[0]),
+        "documents/core-s": by_core,
+        "share by core-s": by_core / float(alone[1]),
+        "p50 ms": float(np.percentile(took, 50)),
+        "p99 ms": float(np.percentile(took, 99)),
+        "p99 over unloaded": float("nan"),
+        "ours over it": float("nan"),
+        "by core-s": float("nan"),
         "failed": len(found["answers"]) - len(took),
-        "busy": " ".join(f"{name} {cores:.2f}" for name, cores in found["busy"].items() if cores >= 0.005),
-        "client": round(client, 3),
+        "turns": 1,
+        "busy": " ".join(f"{kind} {s / found['seconds']:.2f}" for kind, s in busy.items() if s > 0.005 * ends[-1]),
     }
 
 

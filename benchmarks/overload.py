@@ -118,11 +118,11 @@ def _beside(asked: load.Load, look: Callable[[float], None]) -> dict[str, Any]:
 
 def _processes(*kinds: str) -> list[psutil.Process]:
     """Serve's processes of these kinds; without a name all of them."""
-    kinds = kinds or ("ray::ServeReplica", "ray::ProxyActor", "ray::ServeController")
+    kinds = kinds or ("ray::Serve", "ray::ProxyActor", "ray::HAProxyManager", "haproxy")
     found = []
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            if process.cmdline() and process.cmdline()[0].startswith(kinds):
+            if process.name().startswith(kinds):
                 found.append(process)
     return found
 
