@@ -1,6 +1,7 @@
 """HAProxy, which Ray's package for Linux brings, as what takes the requests for an endpoint.
 
-Serve's own proxy is in Python: a request takes five times the processor time on its way through it (benchmarks).
+Serve's own proxy is in Python: a request takes several times the time on its way through it (`http_ms` of
+`benchmarks/http_speed.py`).
 Clusters of your own have RAY_SERVE_ENABLE_HA_PROXY=1 where their nodes start (cluster/).
 """
 
