@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,43 +36,48 @@ CORES = os.cpu_count() or 1
 MAX_LENGTH, DOC_TOKENS = 256, 192  # no server has to cut: each has its own way to
 SLOWER = 4  # times the unloaded latency that a p99 may be
 PACES = (0.95, 0.91, 0.87, 0.83, 0.78, 0.7, 0.6, 0.5)  # of in-process speed
+STEADY = 0.1  # of its speed: more than what the machine's may change by during a turn
+HELD = "ours, p99 held"
 INFINITY = ROOT / ".venv-peers" / "bin" / "infinity_emb"
 
 
+@dataclass(frozen=True)
+class Asked:
+    """Requests of so many documents: a file of them, the same for the model that scores nothing, and how fast the
+    student answers them in-process (documents/s, and by the second that a core was busy)."""
+
+    documents: int
+    bodies: str
+    unscored: str
+    alone: Callable[[], np.ndarray]
+
+
 def bench(quick: bool, scratch: str) -> harness.Result:
-    seconds, requests, turns = (4.0, 40, 3) if quick else (6.0, 200, 7)
+    seconds, requests, turns, rounds = (3.0, 40, 3, 1) if quick else (5.0, 200, 5, 2)
     student = f"{scratch}/student"
     ranker = make_student(student)
+    every = [_asked(ranker, count, requests, scratch, seconds / 2) for count in DOCUMENTS]
+    cells = [(asked, clients) for asked in every for clients in CLIENTS][: -1 if quick else None]
     rows: list[dict[str, Any]] = []
-    with _servers(student) as servers:
-        for count in DOCUMENTS:
-            asked = make_requests(ranker, count, requests)
-            bodies = write_bodies(f"{scratch}/bodies-{count}", asked)
-            for url in servers.values():
-                send(load.Load(url, bodies, 1, 2.0))  # warm
-            alone = functools.partial(in_process, ranker, asked, seconds / 3)
-            unscored = write_bodies(f"{bodies}-identity", [{**body, "model": IDENTITY} for body in asked])
-            nothing = load.Load(servers["ours"], unscored, 1, seconds / 2)
-            rows.append(_row("ours, identity", count, nothing, send(nothing), alone()))
-            for clients in CLIENTS[: 2 if quick and count > DOCUMENTS[0] else None]:
-                every = {name: load.Load(url, bodies, clients, seconds) for name, url in servers.items()}
-                rounds = turns if clients == 1 else 1 if quick else 3
-                found = [_at_full_speed(every, count, alone) for _ in range(rounds)]
-                more = [_median([turn[name] for turn in found]) for name in servers]
-                if clients > 1:
-                    more.append(_paced(every["ours"], count, alone, turns))
-                rows += more
-                print(json.dumps(more), flush=True)
-    settings = {"seconds": seconds, "turns": turns, "max_length": MAX_LENGTH, "doc_tokens": DOC_TOKENS}
-    return harness.Result(_figures(rows), rows, {**settings, "threads": CORES})
+    with ours(student, max_queued=256) as url:
+        for row in itertools.chain(
+            (_unscored(url, asked, seconds) for asked in every),
+            (_held(load.Load(url, asked.bodies, clients, seconds), asked, turns) for asked, clients in cells),
+            _beside_peers(url, student, cells, seconds, rounds),
+        ):
+            rows.append(row)
+            print(json.dumps(row), flush=True)
+    settings = {"seconds": seconds, "turns": turns, "rounds": rounds, "steady": STEADY, "paces": PACES}
+    settings |= {"max_length": MAX_LENGTH, "doc_tokens": DOC_TOKENS, "threads": CORES}
+    return harness.Result(_figures(rows), rows, settings)
 
 
 def _figures(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """The shares are those of requests that come at a pace at which p99 holds; a single client never waits for
-    others. Servers are compared by what clients get who ask as fast as they can. All of it again by the second that a
-    core was busy: on a machine that others use, processes get unlike shares of it. `http_ms`, `http_core_ms`: of a
-    request of the fewest documents to the model that scores nothing, and what it takes of cores, clients' included."""
-    held = [row for row in rows if row["server"] == "ours, paced" or (row["server"], row["clients"]) == ("ours", 1)]
+    """The shares are the least of those at which p99 holds. Servers are compared by what clients get who ask as fast
+    as they can. All of it again by the second that a core was busy: on a machine that others use, processes get
+    unlike shares of it. `http_ms`: of a request of the fewest documents to the model that scores nothing;
+    `http_core_ms`: what it takes of cores, the client's too."""
+    held = [row for row in rows if row["server"] == HELD]
     unscored = next(row for row in rows if row["server"] == "ours, identity")
     figures = {
         "http_over_inprocess": min(row["share of in-process"] for row in held),
@@ -90,40 +96,61 @@ def _figures(rows: list[dict[str, Any]]) -> dict[str, float]:
 # ---- turns: neighbours in time are compared, since the machine's speed is another one a minute later ------------
 
 
-def _at_full_speed(
-    every: Mapping[str, load.Load], documents: int, alone: Callable[[], np.ndarray]
-) -> dict[str, dict[str, Any]]:
-    """Each server by clients who ask as fast as they get answers; ours between two turns in-process."""
-    before, ours, after = alone(), send(every["ours"]), alone()
-    found = {"ours": _row("ours", documents, every["ours"], ours, (before + after) / 2)}
-    for name in every.keys() - {"ours"}:
-        row = _row(name, documents, every[name], send(every[name]), after)
+def _unscored(url: str, asked: Asked, seconds: float) -> dict[str, Any]:
+    send(load.Load(url, asked.bodies, 1, 2.0))  # warm
+    nothing = load.Load(url, asked.unscored, 1, seconds)
+    return _row("ours, identity", asked.documents, nothing, send(nothing), asked.alone())
+
+
+def _held(client: load.Load, asked: Asked, turns: int) -> dict[str, Any]:
+    """The fastest even pace at which p99, in the median turn, is within `SLOWER` times what one client waits just
+    before it; one client asks as fast as it gets answers. Shares of 0 if there is no such pace.
+
+    A turn during which the machine's own speed changed says nothing of the server: it is taken again."""
+    for pace in (0.0,) if client.clients == 1 else PACES:
+        found: list[dict[str, Any]] = []
+        again = 0
+        while len(found) < turns and sum(turn["p99 over unloaded"] > SLOWER for turn in found) <= turns // 2:
+            before = asked.alone()
+            unloaded = float(np.median(_times(send(replace(client, clients=1, seconds=client.seconds / 2)))))
+            sent = send(replace(client, rate=pace * before[0] / asked.documents))
+            speed = (before + (after := asked.alone())) / 2
+            if abs(after[0] - before[0]) > STEADY * speed[0] and again < 5 * turns:
+                again += 1
+                continue
+            row = _row(HELD, asked.documents, client, sent, speed)
+            found.append({**row, "p99 over unloaded": row["p99 ms"] / unloaded})
+        row = {**_median(found), "pace": pace, "again": again}
+        if row["p99 over unloaded"] <= SLOWER and not row["failed"]:
+            return row
+    return {**row, "share of in-process": 0.0, "share by core-s": 0.0}
+
+
+def _beside_peers(
+    url: str, student: str, cells: Sequence[tuple[Asked, int]], seconds: float, rounds: int
+) -> Iterator[dict[str, Any]]:
+    """Each server by clients who ask as fast as they get answers."""
+    with _peers(student) as urls:
+        for at in urls.values():
+            for bodies in {asked.bodies for asked, _ in cells}:
+                send(load.Load(at, bodies, 1, 2.0))  # warm
+        for asked, clients in cells:
+            every = {"ours": url, **urls}
+            loads = {name: load.Load(at, asked.bodies, clients, seconds) for name, at in every.items()}
+            found = [_at_full_speed(loads, asked) for _ in range(rounds)]
+            yield from (_median([turn[name] for turn in found]) for name in every)
+
+
+def _at_full_speed(loads: Mapping[str, load.Load], asked: Asked) -> dict[str, dict[str, Any]]:
+    """One turn of each server; ours stands between two in-process."""
+    before, sent, after = asked.alone(), send(loads["ours"]), asked.alone()
+    found = {"ours": _row("ours", asked.documents, loads["ours"], sent, (before + after) / 2)}
+    for name in loads.keys() - {"ours"}:
+        row = _row(name, asked.documents, loads[name], send(loads[name]), after)
         for key, over in (("documents/s", "ours over it"), ("documents/core-s", "by core-s")):
             row[over] = found["ours"][key] / row[key]
         found[name] = row
     return found
-
-
-def _paced(asked: load.Load, documents: int, alone: Callable[[], np.ndarray], turns: int) -> dict[str, Any]:
-    """The fastest even pace at which p99, in the median turn, is within `SLOWER` times what a single client waits
-    just before. Shares of 0 if there is none."""
-    for pace in PACES:
-        found: list[dict[str, Any]] = []
-        for _ in range(turns):
-            found.append(_paced_turn(asked, documents, alone, pace))
-            if sum(turn["p99 over unloaded"] > SLOWER for turn in found) > turns // 2:
-                break
-        else:
-            return _median(found)
-    return {**_median(found), "share of in-process": 0.0, "share by core-s": 0.0}
-
-
-def _paced_turn(asked: load.Load, documents: int, alone: Callable[[], np.ndarray], pace: float) -> dict[str, Any]:
-    before = alone()
-    unloaded = float(np.median(_times(send(replace(asked, clients=1, seconds=asked.seconds / 3)))))
-    found = send(replace(asked, rate=pace * before[0] / documents))
-    row = _row("ours, paced", documents, asked, found, (before + alone()) / 2)
-    return {**row, "p99 over unloaded": row["p99 ms"] / unloaded}
 
 
 def _median(turns: list[dict[str, Any]]) -> dict[str, Any]:
@@ -157,6 +184,13 @@ def make_requests(ranker: Ranker, documents: int, count: int) -> list[dict[str, 
         documents_of = ranker.cut([texts[pick] for pick in picks], DOC_TOKENS)
         found.append({"model": "student", "query": query, "documents": documents_of, "return_documents": False})
     return found
+
+
+def _asked(ranker: Ranker, documents: int, count: int, folder: str, seconds: float) -> Asked:
+    bodies = make_requests(ranker, documents, count)
+    scored = write_bodies(f"{folder}/bodies-{documents}", bodies)
+    unscored = write_bodies(f"{scored}-identity", [{**body, "model": IDENTITY} for body in bodies])
+    return Asked(documents, scored, unscored, functools.partial(in_process, ranker, bodies, seconds))
 
 
 def write_bodies(path: str, asked: list[dict[str, Any]]) -> str:
@@ -201,35 +235,6 @@ def _cpu_seconds() -> dict[tuple[int, float], tuple[str, float]]:
 
 
 @contextlib.contextmanager
-def _servers(student: str) -> Iterator[dict[str, str]]:
-    """The URL of each that starts, ours first. All run at once, and those that are not asked do nothing."""
-    with contextlib.ExitStack() as stack:
-        servers = {"ours": stack.enter_context(ours(student, max_queued=256))}
-        port = free_port()
-        command = [str(INFINITY), "v2", "--model-id", student, "--served-model-name", "student", "--port", str(port)]
-        command += ["--host", "127.0.0.1", "--device", "cpu", "--engine", "torch", "--dtype", "bfloat16"]
-        command += ["--no-bettertransformer"]
-        if INFINITY.exists() and stack.enter_context(_server(command, {}, port, f"{student}.infinity")):
-            servers["infinity"] = f"http://127.0.0.1:{port}/rerank"
-        port = free_port()
-        command = [
-            sys.executable,
-            "-m",
-            "vllm.entrypoints.openai.api_server",
-            "--model",
-            student,
-            "--port",
-            str(port),
-        ]
-        command += ["--served-model-name", "student", "--dtype", "bfloat16", "--runner", "pooling"]
-        command += ["--host", "127.0.0.1", "--disable-uvicorn-access-log"]
-        settings = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-        if stack.enter_context(_server(command, settings, port, f"{student}.vllm")):
-            servers["vllm"] = f"http://127.0.0.1:{port}/rerank"
-        yield servers
-
-
-@contextlib.contextmanager
 def ours(student: str, **options: Any) -> Iterator[str]:
     """Our endpoint on a free port, its replica with all cores unless the options say otherwise."""
     url = serve.start(ServeConfig(student, **{"port": free_port(), "worker": {"CPU": CORES}, **options}))
@@ -238,6 +243,27 @@ def ours(student: str, **options: Any) -> Iterator[str]:
     finally:
         serve.stop()
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _peers(student: str) -> Iterator[dict[str, str]]:
+    """The URL of each that starts. They run beside ours, and those that are not asked do nothing."""
+    with contextlib.ExitStack() as stack:
+        servers = {}
+        port = free_port()
+        command = [str(INFINITY), "v2", "--model-id", student, "--served-model-name", "student", "--port", str(port)]
+        command += ["--host", "127.0.0.1", "--device", "cpu", "--engine", "torch", "--dtype", "bfloat16"]
+        command += ["--no-bettertransformer"]
+        if INFINITY.exists() and stack.enter_context(_server(command, {}, port, f"{student}.infinity")):
+            servers["infinity"] = f"http://127.0.0.1:{port}/rerank"
+        port = free_port()
+        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", student]
+        command += ["--served-model-name", "student", "--dtype", "bfloat16", "--runner", "pooling"]
+        command += ["--host", "127.0.0.1", "--port", str(port), "--disable-uvicorn-access-log"]
+        settings = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+        if stack.enter_context(_server(command, settings, port, f"{student}.vllm")):
+            servers["vllm"] = f"http://127.0.0.1:{port}/rerank"
+        yield servers
 
 
 @contextlib.contextmanager
@@ -292,7 +318,9 @@ def _row(server: str, documents: int, asked: load.Load, found: dict[str, Any], a
         "ours over it": float("nan"),
         "by core-s": float("nan"),
         "failed": len(found["answers"]) - len(took),
+        "pace": float("nan"),
         "turns": 1,
+        "again": 0,
         "busy": " ".join(f"{kind} {s / found['seconds']:.2f}" for kind, s in busy.items() if s > 0.005 * ends[-1]),
     }
 

@@ -15,6 +15,7 @@ import socket
 import sys
 import sysconfig
 import tempfile
+from pathlib import Path
 
 PARENT_DEATH_SIGNAL = 1  # of prctl, in Linux
 
@@ -28,7 +29,9 @@ def environment() -> dict[str, str]:
     names = {"CONFIG_FILE_LOC": "/haproxy.cfg", "SOCKET_PATH": "/admin.sock", "METRICS_SOCKET_PATH": "/metrics.sock"}
     names |= {"SERVER_STATE_BASE": "", "SERVER_STATE_FILE": "/server-state"}
     found = {f"RAY_SERVE_HAPROXY_{name}": f"{folder}{file}" for name, file in names.items()}
-    found["RAY_SERVE_HAPROXY_BINARY_PATH"] = f"{sysconfig.get_path('scripts')}/rrad-haproxy"
+    command = Path(sysconfig.get_path("scripts"), "rrad-haproxy")
+    if command.exists():  # it does not in a source tree that is on the path and not installed
+        found["RAY_SERVE_HAPROXY_BINARY_PATH"] = str(command)
     with socket.create_server(("", 0)) as stats, socket.create_server(("", 0)) as metrics:
         found["RAY_SERVE_HAPROXY_STATS_PORT"] = str(stats.getsockname()[1])
         found["RAY_SERVE_HAPROXY_METRICS_PORT"] = str(metrics.getsockname()[1])
