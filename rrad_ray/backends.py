@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from rrad_ray import packed
 
 Pairs = Sequence[dict[str, list[int]]]
-Scorer = Callable[[Pairs], Tensor]  # encoded pairs of one pass -> scores (P,) in float32
+Scorer = Callable[[Pairs, int], Tensor]  # encoded pairs, tokens of a pass -> scores (P,) in float32
 Inputs = Mapping[str, Tensor]  # (P, L) each, in the order in which the tokenizer makes them
 NEEDS = {"openvino": ("openvino",), "onnx": ("onnx", "onnxruntime")}
 
@@ -44,7 +44,7 @@ def make(ranker: Any, backend: str, precision: str) -> Scorer | None:
         raise ValueError(f"{found}, this is a {model.config.model_type} on {model.device.type}; set backend=torch")
     example = ranker.padded(ranker.encode(["a"] * 2, ["one", "two words, and padding beside them"]))
     run = {"compile": _compiled, "openvino": _openvino, "onnx": _onnx}[backend](model, dict(example), precision)
-    return lambda pairs: run(ranker.padded(pairs))[:, 0].float()
+    return lambda pairs, tokens: ranker.in_passes(pairs, tokens, run)
 
 
 def _compiled(model: Any, example: Inputs, precision: str) -> Callable[[Inputs], Tensor]:

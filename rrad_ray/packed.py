@@ -6,12 +6,18 @@ attention and layer norm are kernels of our own, and nothing needs padding; torc
 multiple of `STEP` tokens: it takes up to twice as long for a length that fills no whole vector.
 Products have a multiple of `STEP` rows, the last ones of no meaning: oneDNN makes and keeps a kernel for each number
 of rows that it meets, which takes longer than the product itself and, over some thousand of them, a gigabyte.
+
+Threads take parts of the pairs instead of parts of each product: they wait for each other at the end alone, not sixty
+times a pass, each time for the one whose core another process slows down.
 """
 
 from __future__ import annotations
 
 import ctypes
+import functools
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate, groupby
 from typing import Any
 
@@ -22,6 +28,8 @@ from torch.nn import functional as F
 from rrad_ray import kernels
 
 STEP = 32
+LANES = 4  # that score at once: Python starts each of their operations, for one of them at a time
+PART = 256  # tokens that are worth a lane
 FAMILIES = ("bert", "roberta", "xlm-roberta")
 ONEDNN = torch.ops.mkldnn
 Group = tuple[Tensor, Tensor, Tensor]
@@ -75,8 +83,24 @@ class Packed:
         # RoBERTa counts positions from behind that of padding.
         self.first = 0 if model.config.model_type == "bert" else model.config.pad_token_id + 1
 
-    def __call__(self, pairs: Sequence[dict[str, list[int]]]) -> Tensor:
-        """Scores (P,) in float32 of encoded pairs, at best sorted by length."""
+    def __call__(self, pairs: Sequence[dict[str, list[int]]], tokens: int) -> Tensor:
+        """Scores (P,) in float32 of encoded pairs, at most about `tokens` at once."""
+        sizes = [len(pair["input_ids"]) for pair in pairs]
+        by_length = sorted(range(len(pairs)), key=sizes.__getitem__)
+        lanes = min(LANES, torch.get_num_threads())
+        # Each part has pairs of all lengths, so that all take as long.
+        count = max(1, min(lanes * -(-sum(sizes) // tokens), sum(sizes) // PART))
+        parts = [by_length[first::count] for first in range(min(count, len(pairs)))]
+        chosen = ([pairs[place] for place in part] for part in parts)
+        in_turn = map if lanes == 1 or len(parts) == 1 else _lanes(lanes, torch.get_num_threads() // lanes).map
+        scores_P = torch.empty(len(pairs))
+        for part, scores in zip(parts, in_turn(self._scores, chosen), strict=True):
+            scores_P[part] = scores
+        return scores_P
+
+    @torch.inference_mode()  # of the thread that calls it, which is another one than the caller's
+    def _scores(self, pairs: Sequence[dict[str, list[int]]]) -> Tensor:
+        """Scores (P,) of one part, by the threads of this thread."""
         lengths = [len(pair["input_ids"]) for pair in pairs]
         starts = [0, *accumulate(lengths)]
         x_TD, heads_P = self._embedded(pairs, lengths), filled(starts[:-1])
@@ -129,6 +153,17 @@ class Packed:
             return torch.cat(found)
 
         return attended
+
+
+@functools.cache
+def _lanes(count: int, threads: int) -> ThreadPoolExecutor:
+    """Those of this process, each with so many threads of torch's own."""
+    every = torch.get_num_threads()
+    found = ThreadPoolExecutor(count, "rrad-lane", torch.set_num_threads, (threads,))
+    begun = threading.Barrier(count)
+    list(found.map(lambda _: begun.wait(), range(count)))
+    torch.set_num_threads(every)  # threads that are yet to come get what was set last, by whichever thread
+    return found
 
 
 def filled(values: Sequence[int]) -> Tensor:

@@ -8,7 +8,7 @@ joined is part of its tokenizer (`tokenizer(query, document)`), for the decoder 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -231,10 +231,12 @@ class Ranker(nn.Module):
         """Scores (P,) of encoded pairs in float32, in passes of at most `tokens` padded tokens; by the backend where
         no gradient is asked for."""
         if self.backend is not None and not torch.is_grad_enabled():
-            cuts = self.cuts(pairs, tokens)
-            return in_order([(places, self.backend([pairs[place] for place in places])) for places in cuts])
-        found = [(places, self.model(**chunk).logits[:, 0].float()) for places, chunk in self.passes(pairs, tokens)]
-        return in_order(found)
+            return self.backend(pairs, tokens)
+        return self.in_passes(pairs, tokens, lambda chunk: self.model(**chunk).logits)
+
+    def in_passes(self, pairs: Encoded, tokens: int, run: Callable[[BatchEncoding], Tensor]) -> Tensor:
+        """Scores (P,) in float32 by `run`, which gives those of one pass (P, 1)."""
+        return in_order([(places, run(chunk)[:, 0].float()) for places, chunk in self.passes(pairs, tokens)])
 
     def forward(self, pairs: Encoded, mask_BN: Tensor, tokens: int) -> Tensor:
         """scores_BN (B queries x N slots) of the pairs that fill the true slots of `mask_BN`, row by row."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import builtins
 import functools
 import importlib.util
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +93,23 @@ def test_whatever_the_lengths_products_have_few_numbers_of_rows(
     assert len(rows) > 5
 
 
+def test_lanes_change_no_score_and_leave_other_threads_as_many_threads_as_they_had(student: str) -> None:
+    before, found = torch.get_num_threads(), []
+    ranker = Ranker.load(student, dtype="float32")
+    try:
+        for threads in (1, 2, 3, 9):
+            torch.set_num_threads(threads)
+            found.append(ranker.score(QUERY, TEXTS))
+            with ThreadPoolExecutor(1) as another:
+                assert another.submit(torch.get_num_threads).result() == threads
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert {lane.name.partition("_")[0] for lane in threading.enumerate()} >= {"rrad-lane"}
+    for scores in found:
+        assert scores == pytest.approx(found[0], abs=1e-4)
+
+
 def test_robertas_family_is_packed_with_its_own_positions_and_head(student: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(student)
     torch.manual_seed(0)
@@ -105,7 +124,7 @@ def test_robertas_family_is_packed_with_its_own_positions_and_head(student: str)
     with torch.inference_mode():
         # XLM-R takes its pad token (1) for no position; none of these pairs has it.
         wanted = [float(model(input_ids=torch.tensor([pair["input_ids"]])).logits) for pair in pairs]
-        assert packed.Packed(model)(pairs).tolist() == pytest.approx(wanted, abs=1e-4)
+        assert packed.Packed(model)(pairs, 10**6).tolist() == pytest.approx(wanted, abs=1e-4)
 
 
 # ---- what is refused -------------------------------------------------------------------------------------------
