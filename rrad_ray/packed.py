@@ -93,7 +93,8 @@ class Packed:
         parts = [by_length[first::count] for first in range(min(count, len(pairs)))]
         chosen = ([pairs[place] for place in part] for part in parts)
         in_turn = map if lanes == 1 or len(parts) == 1 else _lanes(lanes, torch.get_num_threads() // lanes).map
-        scores_P = torch.empty(len(pairs))
+        # Not torch's default type: transformers changes that, for all threads, while another one loads a model.
+        scores_P = torch.empty(len(pairs), dtype=torch.float32)
         for part, scores in zip(parts, in_turn(self._scores, chosen), strict=True):
             scores_P[part] = scores
         return scores_P

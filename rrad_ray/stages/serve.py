@@ -31,7 +31,7 @@ from rrad_ray.stages.endpoint import Endpoint
 NAME = "rerank"
 LEAST_PROBE_DOCS = 5
 SPARE = 64  # requests beyond max_queued that reach a replica: it refuses them itself and still answers /healthz
-BURST = 1000  # requests that Serve's proxy holds for replicas that do not take them; more get its own, plain 503
+BURST = 1000  # requests that Serve holds for replicas that do not take them; more get its own, plain 503
 
 logger = logging.getLogger("ray.serve")
 

@@ -110,6 +110,16 @@ def test_lanes_change_no_score_and_leave_other_threads_as_many_threads_as_they_h
         assert scores == pytest.approx(found[0], abs=1e-4)
 
 
+def test_scores_are_the_same_while_another_thread_loads_a_model_in_another_type(student: str) -> None:
+    ranker = Ranker.load(student, dtype="bfloat16")
+    wanted = ranker.score(QUERY, TEXTS)
+    torch.set_default_dtype(torch.bfloat16)  # as transformers does for as long as it loads
+    try:
+        assert ranker.score(QUERY, TEXTS) == wanted
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_robertas_family_is_packed_with_its_own_positions_and_head(student: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(student)
     torch.manual_seed(0)
