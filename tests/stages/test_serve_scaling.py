@@ -1,0 +1,65 @@
+"""An endpoint that grows with its load, over real HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+import ray
+import torch
+
+from rrad_ray import models
+from rrad_ray.config import ServeConfig
+from rrad_ray.rankers import Ranker
+from rrad_ray.stages import serve
+from tests.commands import PATIENCE_S
+from tests.heads import free_port
+from tests.metrics import exported
+from tests.stages.test_serve_faults import LONG, SHORT, running
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_replica_comes_while_requests_wait_and_answers_its_share_and_none_fails(tmp_path: Path) -> None:
+    folder = str(tmp_path / "tiny")
+    torch.manual_seed(0)
+    Ranker.encoder(models.resolve("bundled:all-minilm-l6-v2"), max_length=64, layers=2).save(folder)
+    mine = not ray.is_initialized()
+    gone = set() if mine else workers()
+    url = serve.start(ServeConfig(folder, port=free_port(), replicas={"min": 1, "max": 2}, busy_at=2))
+    try:
+        assert running() == 1
+        assert set(asyncio.run(asked(url, LONG, 8, lambda: running() == 2))) == {200}
+        assert set(asyncio.run(asked(url, SHORT, 8, lambda: len(workers() - gone) == 2))) == {200}
+    finally:
+        serve.stop()
+        if mine:
+            ray.shutdown()
+
+
+def workers() -> set[str]:
+    """Replicas that have answered a request, on this Ray, at any time."""
+    return {sample.labels["WorkerId"] for sample in exported() if sample.name == "ray_rrad_serve_requests_total"}
+
+
+async def asked(url: str, body: dict[str, object], clients: int, over: Callable[[], bool]) -> Counter[int]:
+    """How often each status came while clients asked without end, one after the other, until it was over."""
+    statuses: Counter[int] = Counter()
+    done = asyncio.Event()
+
+    async def ask(http: httpx.AsyncClient) -> None:
+        while not done.is_set():
+            statuses[(await http.post("/v2/rerank", json=body)).status_code] += 1
+
+    async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_S, trust_env=False) as http:
+        asking = [asyncio.create_task(ask(http)) for _ in range(clients)]
+        async with asyncio.timeout(PATIENCE_S):
+            while not await asyncio.to_thread(over):
+                await asyncio.sleep(1)
+        done.set()
+        await asyncio.gather(*asking)
+    return statuses
