@@ -29,7 +29,8 @@ from rrad_ray import kernels
 
 STEP = 32
 LANES = 4  # that score at once: Python starts each of their operations, for one of them at a time
-PART = 256, 4096  # tokens that are worth a lane, and those beyond which each takes longer: they leave the caches
+LEAST = 256  # tokens that are worth a lane
+MOST = 4096  # tokens of a part: beyond them each takes longer, up to half of its time
 FAMILIES = ("bert", "roberta", "xlm-roberta")
 ONEDNN = torch.ops.mkldnn
 Group = tuple[Tensor, Tensor, Tensor]
@@ -84,13 +85,12 @@ class Packed:
         self.first = 0 if model.config.model_type == "bert" else model.config.pad_token_id + 1
 
     def __call__(self, pairs: Sequence[dict[str, list[int]]], tokens: int) -> Tensor:
-        """Scores (P,) in float32 of encoded pairs, at most about `tokens` at once."""
+        """Scores (P,) in float32 of encoded pairs, in parts of about `tokens` at most."""
         sizes = [len(pair["input_ids"]) for pair in pairs]
         by_length = sorted(range(len(pairs)), key=sizes.__getitem__)
         lanes = min(LANES, torch.get_num_threads())
-        least, most = PART
         # Each part has pairs of all lengths, so that all take as long.
-        count = max(1, min(lanes * -(-sum(sizes) // min(tokens, lanes * most)), sum(sizes) // least))
+        count = max(1, min(lanes * -(-sum(sizes) // (lanes * min(tokens, MOST))), sum(sizes) // LEAST))
         parts = [by_length[first::count] for first in range(min(count, len(pairs)))]
         chosen = ([pairs[place] for place in part] for part in parts)
         in_turn = map if lanes == 1 or len(parts) == 1 else _lanes(lanes, torch.get_num_threads() // lanes).map
