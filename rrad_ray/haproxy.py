@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
+import random
 import signal
 import socket
 import sys
@@ -18,6 +19,9 @@ import tempfile
 from pathlib import Path
 
 PARENT_DEATH_SIGNAL = 1  # of prctl, in Linux
+# HAProxy starts with the endpoint, which may be minutes after its ports were chosen. The system and Ray give none of
+# these to whoever asks for any port.
+PORTS = range(20_000, 30_000)
 
 
 def environment() -> dict[str, str]:
@@ -32,11 +36,19 @@ def environment() -> dict[str, str]:
     command = Path(sysconfig.get_path("scripts"), "rrad-haproxy")
     if command.exists():  # it does not in a source tree that is on the path and not installed
         found["RAY_SERVE_HAPROXY_BINARY_PATH"] = str(command)
-    with socket.create_server(("", 0)) as stats, socket.create_server(("", 0)) as metrics:
-        found["RAY_SERVE_HAPROXY_STATS_PORT"] = str(stats.getsockname()[1])
-        found["RAY_SERVE_HAPROXY_METRICS_PORT"] = str(metrics.getsockname()[1])
+    free = filter(_is_free, random.SystemRandom().sample(PORTS, len(PORTS)))
+    for name in ("STATS_PORT", "METRICS_PORT"):
+        found[f"RAY_SERVE_HAPROXY_{name}"] = str(next(free))
     # A replica that ends takes requests for so long: until HAProxy, its only load balancer, has heard of it.
     return {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1", **found}
+
+
+def _is_free(port: int) -> bool:
+    try:
+        socket.create_server(("", port)).close()
+    except OSError:
+        return False
+    return True
 
 
 def main() -> None:
