@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -36,11 +38,18 @@ def gone() -> set[str]:
 
 @pytest.fixture(scope="module")
 def url(gone: set[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = str(tmp_path_factory.mktemp("student") / "tiny")
+    with serving(tmp_path_factory.mktemp("student"), replicas=2, batch_tokens=4096) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def serving(folder: Path, **options: Any) -> Iterator[str]:
+    """The URL of an endpoint with a tiny student, which it saves in the folder."""
+    student = str(folder / "tiny")
     torch.manual_seed(0)
-    Ranker.encoder(models.resolve("bundled:all-minilm-l6-v2"), max_length=64, layers=2).save(folder)
+    Ranker.encoder(models.resolve("bundled:all-minilm-l6-v2"), max_length=64, layers=2).save(student)
     mine = not ray.is_initialized()
-    url = serve.start(ServeConfig(folder, port=free_port(), replicas=2, batch_tokens=4096))
+    url = serve.start(ServeConfig(student, port=free_port(), **options))
     try:
         yield url
     finally:

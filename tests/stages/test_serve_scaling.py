@@ -10,35 +10,20 @@ from pathlib import Path
 import httpx
 import pytest
 import ray
-import torch
 
-from rrad_ray import models
-from rrad_ray.config import ServeConfig
-from rrad_ray.rankers import Ranker
-from rrad_ray.stages import serve
 from tests.commands import PATIENCE_S
-from tests.heads import free_port
 from tests.metrics import exported
-from tests.stages.test_serve_faults import LONG, SHORT, running
+from tests.stages.test_serve_faults import LONG, SHORT, running, serving
 
 pytestmark = pytest.mark.slow
 
 
 def test_a_replica_comes_while_requests_wait_and_answers_its_share_and_none_fails(tmp_path: Path) -> None:
-    folder = str(tmp_path / "tiny")
-    torch.manual_seed(0)
-    Ranker.encoder(models.resolve("bundled:all-minilm-l6-v2"), max_length=64, layers=2).save(folder)
-    mine = not ray.is_initialized()
-    gone = set() if mine else workers()
-    url = serve.start(ServeConfig(folder, port=free_port(), replicas={"min": 1, "max": 2}, busy_at=2))
-    try:
+    gone = workers() if ray.is_initialized() else set()
+    with serving(tmp_path, replicas={"min": 1, "max": 2}, busy_at=2) as url:
         assert running() == 1
         assert set(asyncio.run(asked(url, LONG, 8, lambda: running() == 2))) == {200}
         assert set(asyncio.run(asked(url, SHORT, 8, lambda: len(workers() - gone) == 2))) == {200}
-    finally:
-        serve.stop()
-        if mine:
-            ray.shutdown()
 
 
 def workers() -> set[str]:
