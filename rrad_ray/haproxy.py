@@ -36,7 +36,7 @@ def environment() -> dict[str, str]:
     command = Path(sysconfig.get_path("scripts"), "rrad-haproxy")
     if command.exists():  # it does not in a source tree that is on the path and not installed
         found["RAY_SERVE_HAPROXY_BINARY_PATH"] = str(command)
-    free = filter(_is_free, random.SystemRandom().sample(PORTS, len(PORTS)))
+    free = filter(_is_free, random.SystemRandom().sample(PORTS, 100))  # all of them would take 16 ms
     for name in ("STATS_PORT", "METRICS_PORT"):
         found[f"RAY_SERVE_HAPROXY_{name}"] = str(next(free))
     # A replica that ends takes requests for so long: until HAProxy, its only load balancer, has heard of it.
