@@ -109,7 +109,7 @@ def start(cfg: ServeConfig) -> str:
     try:
         serve.start(http_options=http, logging_config=LoggingConfig(log_level="WARNING"))
         serve.run(app, name=NAME, route_prefix="/")
-        call(f"{url}/healthz", None, cfg.timeout_s)
+        await_answers(url, cfg.timeout_s)
     except Exception as error:
         found = f"the endpoint did not start ({reason(error)})"
         stop()
@@ -120,6 +120,25 @@ def start(cfg: ServeConfig) -> str:
     page = f", a search page at {url}/" if cfg.search.corpus else ""
     print(f"[serve] {url}/v2/rerank{page}", flush=True)
     return url
+
+
+def await_answers(url: str, timeout_s: float, patience_s: float = 60) -> None:
+    """Waits until the endpoint answers each time it is asked; raises what it last found otherwise.
+
+    Serve may call an endpoint ready before HAProxy has heard of it, and HAProxy's process from before still takes
+    some connections beside the one that has: both answer 404 (Ray 2.60).
+    """
+    until = time.monotonic() + patience_s
+    in_a_row = 0
+    while in_a_row < 10:
+        try:
+            call(f"{url}/healthz", None, timeout_s)
+            in_a_row += 1
+        except OSError:
+            if time.monotonic() > until:
+                raise
+            in_a_row = 0
+        time.sleep(0.05)
 
 
 def stop() -> None:

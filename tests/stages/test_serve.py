@@ -10,8 +10,10 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -490,6 +492,31 @@ def test_port_taken(winner: str) -> None:
         port = server.getsockname()[1]
         with pytest.raises(RradError, match=f"serve: 127.0.0.1:{port}: .*port={port + 1}"):
             serve.run(ServeConfig(input=winner, port=port))
+
+
+def test_a_start_waits_until_each_request_gets_through_and_says_what_it_found_if_none_does() -> None:
+    found = [404, 200, 200, 404, *[200] * 20]
+    asked: list[int] = []
+
+    class Proxy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(found[len(asked)])
+            self.send_response(asked[-1])
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
+        threading.Thread(target=server.serve_forever).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        serve.await_answers(url, 10)
+        assert asked == found[:14]
+        found[len(asked) :] = [404] * 100
+        with pytest.raises(OSError, match="404"):
+            serve.await_answers(url, 10, patience_s=0.2)
+        server.shutdown()
 
 
 def test_second_endpoint_on_the_same_cluster(client: httpx.Client, winner: str) -> None:
