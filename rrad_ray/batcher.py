@@ -1,12 +1,13 @@
 """Requests that wait for one model process: which of them it scores next, and together.
 
 Whenever the model is free it takes what waits, the oldest first: no request waits for others to come. A request with
-more pairs than fit goes on behind those that came after it: a long one delays a short one by one pass only.
+more pairs than fit goes on behind those that came after it: a long one delays a short one by what is under way only.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
@@ -27,15 +28,34 @@ class _Job:
     deadline: float
     found: asyncio.Future[list[float]]
     came: float
-    scores: list[float] = field(default_factory=list)
+    taken: int = 0  # pairs that are in a pass, or were
+    scores: dict[int, float] = field(default_factory=dict)  # by place: passes may end in another order
+
+
+@dataclass
+class _Share:
+    """A request's part of a pass."""
+
+    job: _Job
+    start: int
+    end: int
+
+    @property
+    def pairs(self) -> Sequence[Any]:
+        return self.job.pairs[self.start : self.end]
+
+    @property
+    def size(self) -> int:
+        return sum(self.job.sizes[self.start : self.end])
 
 
 class Batcher:
-    """Scores of pairs, in the order of each request, by one thread that many requests share.
+    """Scores of pairs, in the order of each request, by threads that many requests share.
 
     `score(model, pairs)` runs in a thread: one score for each pair. `most`: size of a pass (in what `sizes` counts);
-    a pair that is larger stands alone. `seen(batch_size, waited_s)` hears of each pass, and how long those whose
-    first pairs are in it had waited. Times are those of `time.monotonic`. How many may wait is for the caller to say.
+    a pair that is larger stands alone. `at_once(model)`: passes of one model that may be under way together; those of
+    different models never are. `seen(batch_size, waited_s)` hears of each pass, and how long those whose first pairs
+    are in it had waited. Times are those of `time.monotonic`. How many may wait is for the caller to say.
     """
 
     def __init__(
@@ -43,12 +63,13 @@ class Batcher:
         score: Callable[[Any, list[Any]], list[float]],
         most: int,
         seen: Callable[[int, Sequence[float]], None] = lambda size, waited: None,
+        at_once: Callable[[Any], int] = lambda model: 1,
     ) -> None:
-        self.score, self.most, self.seen = score, most, seen
-        self.thread = ThreadPoolExecutor(1)  # always the same: torch keeps threads and buffers for each that calls it
+        self.score, self.most, self.seen, self.at_once = score, most, seen, at_once
+        self.threads: list[ThreadPoolExecutor] = []  # of one each, few: torch keeps buffers for each that calls it
         self.waiting: deque[_Job] = deque()
-        self.running: asyncio.Task[None] | None = None
-        self.since = 0.0  # when the pass that is running began; 0: none is
+        self.running: dict[int, tuple[float, asyncio.Task[None]]] = {}  # by thread: when a pass began, and the pass
+        self.model: Hashable = None  # of those that are running
 
     async def __call__(
         self, model: Hashable, pairs: Sequence[Any], sizes: Sequence[int], deadline: float = float("inf")
@@ -56,26 +77,34 @@ class Batcher:
         """Raises `Late`, or what `score` raised for these pairs. A cancelled call leaves the queue."""
         job = _Job(model, pairs, sizes, deadline, asyncio.get_running_loop().create_future(), time.monotonic())
         self.waiting.append(job)
-        if self.running is None or self.running.done():
-            self.running = asyncio.create_task(self._run())
+        self._start()
         return await job.found
 
-    async def _run(self) -> None:
-        while batch := self._next():
-            waited = [time.monotonic() - job.came for job, _, _ in batch if not job.scores]
-            self.seen(sum(sum(sizes) for _, _, sizes in batch), waited)
-            self.since = time.monotonic()
-            try:
-                await self._pass(batch)
-            finally:
-                self.since = 0.0
-            for job, _, _ in batch:
-                if not job.found.done() and len(job.scores) == len(job.pairs):
-                    job.found.set_result(job.scores)
+    def longest(self) -> float:
+        """Seconds since the oldest pass that is under way began; 0 if none is."""
+        return max((time.monotonic() - began for began, _ in self.running.values()), default=0.0)
 
-    def _next(self) -> list[tuple[_Job, list[Any], list[int]]]:
-        """The pairs of the next pass, of one model, by request."""
-        batch: list[tuple[_Job, list[Any], list[int]]] = []
+    def _start(self) -> None:
+        """Starts the passes for which there is room."""
+        while batch := self._next():
+            waited = [time.monotonic() - share.job.came for share in batch if not share.start]
+            self.seen(sum(share.size for share in batch), waited)
+            self.model = batch[0].job.model
+            free = next(number for number in itertools.count() if number not in self.running)
+            if free == len(self.threads):
+                self.threads.append(ThreadPoolExecutor(1))
+            self.running[free] = (time.monotonic(), asyncio.create_task(self._run(batch, free)))
+
+    async def _run(self, batch: Sequence[_Share], thread: int) -> None:
+        try:
+            await self._pass(batch, self.threads[thread])
+        finally:
+            del self.running[thread]
+            self._start()
+
+    def _next(self) -> list[_Share]:
+        """The next pass, of one model; nothing if it has to wait for those that are under way."""
+        batch: list[_Share] = []
         room = self.most
         unfinished: list[_Job] = []
         others: list[_Job] = []
@@ -86,15 +115,19 @@ class Batcher:
             if job.deadline < time.monotonic():
                 job.found.set_exception(Late(f"{len(job.scores)} of {len(job.pairs)} pairs were scored"))
                 continue
-            if batch and job.model != batch[0][0].model:
+            if not batch and not self._fits(job.model):
+                others.append(job)
+                break
+            if batch and job.model != batch[0].job.model:
                 others.append(job)
                 continue
-            start = end = len(job.scores)
+            start = end = job.taken
             while end < len(job.pairs) and (job.sizes[end] <= room or (not batch and end == start)):
                 room -= job.sizes[end]
                 end += 1
             if end > start or start == len(job.pairs):
-                batch.append((job, list(job.pairs[start:end]), list(job.sizes[start:end])))
+                job.taken = end
+                batch.append(_Share(job, start, end))
             if end < len(job.pairs):
                 (unfinished if end > start else others).append(job)
                 break
@@ -102,20 +135,28 @@ class Batcher:
         self.waiting.extend(unfinished)
         return batch
 
-    async def _pass(self, batch: Sequence[tuple[_Job, list[Any], list[int]]]) -> None:
+    def _fits(self, model: Hashable) -> bool:
+        """Whether a pass of this model may start beside those that are under way."""
+        return not self.running or (model == self.model and len(self.running) < self.at_once(model))
+
+    async def _pass(self, batch: Sequence[_Share], thread: ThreadPoolExecutor) -> None:
         """Scores a pass; where it fails, each request's share by itself, so that one does not fail its neighbours."""
         try:
-            pairs = [pair for _, some, _ in batch for pair in some]
+            pairs = [pair for share in batch for pair in share.pairs]
             loop = asyncio.get_running_loop()
-            scores = await loop.run_in_executor(self.thread, self.score, batch[0][0].model, pairs)
+            scores = await loop.run_in_executor(thread, self.score, batch[0].job.model, pairs)
+            if len(scores) != len(pairs):
+                raise ValueError(f"{len(scores)} scores for {len(pairs)} pairs")
         except Exception as error:
             if len(batch) > 1:
-                for one in batch:
-                    await self._pass([one])
-            elif not batch[0][0].found.done():
-                batch[0][0].found.set_exception(error)
+                for share in batch:
+                    await self._pass([share], thread)
+            elif not batch[0].job.found.done():
+                batch[0].job.found.set_exception(error)
             return
-        start = 0
-        for job, some, _ in batch:
-            job.scores += scores[start : start + len(some)]
-            start += len(some)
+        left = iter(scores)
+        for share in batch:
+            job = share.job
+            job.scores |= zip(range(share.start, share.end), left)
+            if len(job.scores) == len(job.pairs) and not job.found.done():
+                job.found.set_result([job.scores[place] for place in range(len(job.pairs))])

@@ -33,6 +33,7 @@ LEAST = 256  # tokens that are worth a lane
 MOST = 4096  # tokens of a part: in larger ones each takes longer, in one of 16,000 1.6 times as long
 FAMILIES = ("bert", "roberta", "xlm-roberta")
 ONEDNN = torch.ops.mkldnn
+_MAKING = threading.Lock()  # of lanes: the first calls may come together
 Group = tuple[Tensor, Tensor, Tensor]
 Attended = Callable[[Tensor, bool], Tensor]  # what tokens, or each pair's first one only, read: (T, 3 D) -> (T, D)
 
@@ -84,11 +85,16 @@ class Packed:
         # RoBERTa counts positions from behind that of padding.
         self.first = 0 if model.config.model_type == "bert" else model.config.pad_token_id + 1
 
+    @property
+    def lanes(self) -> int:
+        """How many parts are scored at once, be they of one call or of several."""
+        return min(LANES, torch.get_num_threads())
+
     def __call__(self, pairs: Sequence[dict[str, list[int]]], tokens: int) -> Tensor:
         """Scores (P,) in float32 of encoded pairs, in parts of about `tokens` at most."""
         sizes = [len(pair["input_ids"]) for pair in pairs]
         by_length = sorted(range(len(pairs)), key=sizes.__getitem__)
-        lanes = min(LANES, torch.get_num_threads())
+        lanes = self.lanes
         # Each part has pairs of all lengths, so that all take as long.
         count = max(1, min(lanes * -(-sum(sizes) // (lanes * min(tokens, MOST))), sum(sizes) // LEAST))
         parts = [by_length[first::count] for first in range(min(count, len(pairs)))]
@@ -157,9 +163,14 @@ class Packed:
         return attended
 
 
-@functools.cache
 def _lanes(count: int, threads: int) -> ThreadPoolExecutor:
     """Those of this process, each with so many threads of torch's own."""
+    with _MAKING:
+        return _made(count, threads)
+
+
+@functools.cache
+def _made(count: int, threads: int) -> ThreadPoolExecutor:
     every = torch.get_num_threads()
     found = ThreadPoolExecutor(count, "rrad-lane", torch.set_num_threads, (threads,))
     begun = threading.Barrier(count)

@@ -51,6 +51,7 @@ class Model:
     def __init__(self, found: winners.Found, cfg: ServeConfig) -> None:
         """Raises `RradError` if the backend does not serve it, `winners.Changed` if it no longer scores so."""
         from rrad_ray.generation import Explainer
+        from rrad_ray.packed import Packed
         from rrad_ray.rankers import Ranker, score_tokens
 
         folder, device = winners.folder(found), "cuda" if cfg.worker.get("GPU") else "cpu"
@@ -59,6 +60,8 @@ class Model:
         except ValueError as error:
             raise RradError.of("serve", found.checkpoint, error, "set backend=torch") from error
         self.found, self.tokens = found, score_tokens(device)
+        # Lanes that one call leaves idle take parts of the next one.
+        self.at_once = 2 if isinstance(self.ranker.backend, Packed) and self.ranker.backend.lanes > 1 else 1
         self.version = uuid.uuid4().hex  # of the weights that were read: another time there may be others
         self.explainer = None
         with contextlib.suppress(ValueError):  # most models cannot write, and nobody may ever ask
@@ -98,7 +101,7 @@ class Endpoint:
         self.keys = Keys(cfg.api_keys) if cfg.api_keys else None
         self.searcher = search.Searcher(cfg.search) if cfg.search.corpus else None
         self.models = {place: Model(winners.find(uri, root), cfg) for place, uri in places.items()}
-        self.batcher = Batcher(Model.score, cfg.batch_tokens, self._seen)
+        self.batcher = Batcher(Model.score, cfg.batch_tokens, self._seen, lambda model: model.at_once)
         self.cache = Cache(cfg.cache_entries, self._looked_up)
         self.refused: dict[str, str] = {}  # marks of winners that were
         self.writing = asyncio.Lock()
@@ -394,8 +397,7 @@ class Endpoint:
 
     def check_health(self) -> None:
         """Ray Serve asks from time to time, and replaces a replica of which this raises: one whose model hangs."""
-        stuck = time.monotonic() - self.batcher.since if self.batcher.since else 0.0
-        if stuck > self.cfg.timeout_s:
+        if (stuck := self.batcher.longest()) > self.cfg.timeout_s:
             raise RuntimeError(f"the model has been at one call for {stuck:.0f} s")
 
     def _often(self, seconds: float, chore: Callable[[], Awaitable[None]]) -> None:

@@ -49,14 +49,14 @@ async def held(model: Model, batcher: Batcher, *later: Callable[[], Any]) -> lis
     return await asyncio.gather(*calls, return_exceptions=True)
 
 
-@given(st.lists(st.lists(st.integers(1, 9), max_size=12), max_size=8), st.integers(1, 20))
+@given(st.lists(st.lists(st.integers(1, 9), max_size=12), max_size=8), st.integers(1, 20), st.integers(1, 3))
 def test_every_request_gets_its_own_scores_in_its_order_and_no_pass_is_too_large(
-    requests: list[list[int]], most: int
+    requests: list[list[int]], most: int, at_once: int
 ) -> None:
     model = Model()
 
     async def run() -> list[list[float]]:
-        batcher = Batcher(model, most)
+        batcher = Batcher(model, most, at_once=lambda name: at_once)
         return await asyncio.gather(*(batcher("m", pairs, pairs) for pairs in requests))
 
     assert asyncio.run(run()) == [[2.0 * pair for pair in pairs] for pairs in requests]
@@ -123,3 +123,42 @@ def test_a_request_that_fails_does_not_fail_its_neighbours() -> None:
 
     first, bad, last = asyncio.run(run())
     assert (first, str(bad), last) == ([6.0], "boom", [8.0])
+
+
+def test_passes_of_one_model_run_beside_each_other_and_those_of_another_wait() -> None:
+    model = Model()
+
+    async def run() -> list[Any]:
+        batcher = Batcher(model, 4, at_once=lambda name: 2)
+        later = [("m", 1), ("m", 2), ("other", 3)]
+        calls = [lambda n=n, name=name: asked(batcher, [n], name) for name, n in later]
+        found: Any = asyncio.ensure_future(held(model, batcher, *calls))
+        while len(model.passes) < 2:
+            await asyncio.sleep(0.001)
+        assert (model.passes, batcher.longest() > 0) == ([("m", [0]), ("m", [1])], True), "the third one waits"
+        scores = await found
+        assert batcher.longest() == 0.0
+        return scores
+
+    assert asyncio.run(run()) == [[2.0], [4.0], [6.0]]
+    assert model.passes == [("m", [0]), ("m", [1]), ("m", [2]), ("other", [3])]
+
+
+def test_a_request_whose_later_pairs_are_scored_first_gets_its_scores_in_its_order() -> None:
+    first = threading.Event()
+
+    def score(model: str, pairs: list[int]) -> list[float]:
+        assert 0 not in pairs or first.wait(60)
+        if 3 in pairs:
+            first.set()
+        return [2.0 * pair for pair in pairs]
+
+    async def run() -> list[float]:
+        return await Batcher(score, 2, at_once=lambda name: 2)("m", list(range(5)), [1] * 5)
+
+    assert asyncio.run(run()) == [0.0, 2.0, 4.0, 6.0, 8.0]
+
+
+def test_a_model_that_gives_another_number_of_scores_than_there_are_pairs_is_an_error() -> None:
+    with pytest.raises(ValueError, match="1 scores for 2 pairs"):
+        asyncio.run(Batcher(lambda model, pairs: [1.0], 4)("m", [1, 2], [1, 1]))
