@@ -172,10 +172,15 @@ def _lanes(count: int, threads: int) -> ThreadPoolExecutor:
 @functools.cache
 def _made(count: int, threads: int) -> ThreadPoolExecutor:
     every = torch.get_num_threads()
-    found = ThreadPoolExecutor(count, "rrad-lane", torch.set_num_threads, (threads,))
+
+    def begin() -> None:
+        torch.get_num_threads()  # a thread's first question sets its number to what was set last, by whichever thread
+        torch.set_num_threads(threads)
+
+    found = ThreadPoolExecutor(count, "rrad-lane", begin)
     begun = threading.Barrier(count)
     list(found.map(lambda _: begun.wait(), range(count)))
-    torch.set_num_threads(every)  # threads that are yet to come get what was set last, by whichever thread
+    torch.set_num_threads(every)  # for threads that are yet to come
     return found
 
 

@@ -93,13 +93,25 @@ def test_whatever_the_lengths_products_have_few_numbers_of_rows(
     assert len(rows) > 5
 
 
-def test_lanes_change_no_score_and_leave_other_threads_as_many_threads_as_they_had(student: str) -> None:
+def test_lanes_change_no_score_and_leave_other_threads_as_many_threads_as_they_had(
+    student: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before, found = torch.get_num_threads(), []
     ranker = Ranker.load(student, dtype="float32")
+    own, there = list[tuple[bool, int]](), packed.Linear.__call__
+
+    def seen(self: packed.Linear, x_TD: torch.Tensor, **options: Any) -> torch.Tensor:
+        out = there(self, x_TD, **options)
+        own.append((threading.current_thread().name.startswith("rrad-lane"), torch.get_num_threads()))
+        return out
+
+    monkeypatch.setattr(packed.Linear, "__call__", seen)
     try:
         for threads in (1, 2, 3, 9):
             torch.set_num_threads(threads)
+            own.clear()
             found.append(ranker.score(QUERY, TEXTS))
+            assert set(own) == {(threads > 1, max(1, threads // packed.LANES))}
             with ThreadPoolExecutor(1) as another:
                 assert another.submit(torch.get_num_threads).result() == threads
             assert torch.get_num_threads() == threads
