@@ -14,13 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import ray
-import torch
 
-from rrad_ray import models
 from rrad_ray.config import SearchConfig, ServeConfig
-from rrad_ray.rankers import Ranker
-from rrad_ray.stages import serve
+from tests import endpoints
 from tests.commands import PATIENCE_S, ROOT
 from tests.heads import free_port
 
@@ -42,24 +38,19 @@ NAMES = [re.split("[ ,]", name)[0] for name, _ in SNIPPETS]
 def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[int]]]:
     """Its URL, and the order in which it puts `TEXTS`. It asks for a key."""
     folder = tmp_path_factory.mktemp("endpoint")
-    torch.manual_seed(0)
-    ranker = Ranker.encoder(models.resolve("bundled:all-minilm-l6-v2"), max_length=64)
-    ranker.model.classifier.weight.data.mul_(20)  # with a fresh head alone all documents score almost the same
-    ranker.save(folder / "winner")
+    scores = endpoints.student(folder / "winner").score(QUERY, TEXTS)
     (folder / "keys").write_text(KEY)
     for name in ("corpus", "queries"):
         rows = [json.dumps({"_id": str(place), "text": text}) for place, text in enumerate(TEXTS)]
         (folder / f"{name}.jsonl").write_text("\n".join(rows))
-    mine, port = not ray.is_initialized(), free_port()
-    keys, search = str(folder / "keys"), SearchConfig(str(folder))
-    url = serve.start(ServeConfig(input=str(folder / "winner"), port=port, api_keys=keys, search=search))
-    scores = Ranker.load(str(folder / "winner")).score(QUERY, TEXTS)
-    try:
+    cfg = ServeConfig(
+        input=str(folder / "winner"),
+        port=free_port(),
+        api_keys=str(folder / "keys"),
+        search=SearchConfig(str(folder)),
+    )
+    with endpoints.serving(cfg) as url:
         yield url, sorted(range(len(TEXTS)), key=lambda index: -scores[index])
-    finally:
-        serve.stop()
-        if mine:
-            ray.shutdown()
 
 
 def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:

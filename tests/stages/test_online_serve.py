@@ -14,15 +14,13 @@ from typing import Any
 
 import httpx
 import pytest
-import ray
-import torch
 
-from rrad_ray import events, experiment, models, winners
+from rrad_ray import events, experiment, winners
 from rrad_ray.config import ExperimentConfig, OnlineConfig, ServeConfig
 from rrad_ray.errors import RradError
 from rrad_ray.rankers import Ranker
 from rrad_ray.stages import experiment as reading
-from rrad_ray.stages import serve
+from tests import endpoints
 from tests.commands import PATIENCE_S, ROOT
 from tests.heads import free_port
 from tests.metrics import exported
@@ -36,14 +34,6 @@ AT_ONCE = {"X-Deadline-Ms": "0"}  # answers what needs no scoring, and nothing e
 Endpoint = tuple[httpx.Client, Path]
 
 
-def student(folder: Path, seed: int) -> Ranker:
-    torch.manual_seed(seed)
-    ranker = Ranker.encoder(models.resolve("bundled:all-minilm-l6-v2"), max_length=48)
-    ranker.model.classifier.weight.data.mul_(20)  # with a fresh head alone all documents score almost the same
-    ranker.save(folder)
-    return Ranker.load(str(folder))
-
-
 def named_winner(folder: Path, system: str, checkpoint: Path, scores: list[float]) -> None:
     write_winner(folder, system, checkpoint, {"query": QUERY, "documents": TEXTS, "scores": scores})
 
@@ -53,20 +43,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, l
     """Two students, and what each says of `TEXTS`."""
     folder = tmp_path_factory.mktemp("students")
     return folder, {
-        name: student(folder / name, seed).score(QUERY, TEXTS) for seed, name in enumerate(("one", "two"))
+        name: endpoints.student(folder / name, seed).score(QUERY, TEXTS) for seed, name in enumerate(("one", "two"))
     }
-
-
-def serving(cfg: ServeConfig) -> Iterator[httpx.Client]:
-    mine = not ray.is_initialized()
-    url = serve.start(cfg)
-    try:
-        with httpx.Client(base_url=url, timeout=PATIENCE_S, trust_env=False) as client:
-            yield client
-    finally:
-        serve.stop()
-        if mine:
-            ray.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +58,7 @@ def endpoint(
     cfg = ServeConfig(
         str(place / "winner"), port=free_port(), models=others, watch_s=0.2, online=online, cache_entries=CACHED
     )
-    for client in serving(cfg):
+    with endpoints.serving(cfg) as url, endpoints.client(url) as client:
         yield client, place
 
 
@@ -123,7 +101,8 @@ def test_pages_of_two_variants_mixed_say_whose_each_document_is(
 ) -> None:
     folder, _ = trained
     online = OnlineConfig(f"{tmp_path}/events", "mix", VARIANTS, "interleave", flush_s=0.5)
-    for client in serving(ServeConfig(str(folder / "one"), port=free_port(), online=online)):
+    cfg = ServeConfig(str(folder / "one"), port=free_port(), online=online)
+    with endpoints.serving(cfg) as url, endpoints.client(url) as client:
         orders = {tuple(order(rerank(client, user=f"u{number}"))) for number in range(8)}
         assert len(orders) > 1, "a coin decides who goes first"
         for row in rows(tmp_path, "exposures", 8):

@@ -13,7 +13,6 @@ from typing import Any
 
 import httpx
 import pytest
-import ray
 from playwright.sync_api import Browser, Page, Request, Route, expect, sync_playwright
 
 from rrad_ray import events, experiment, wire
@@ -21,7 +20,7 @@ from rrad_ray.config import ExperimentConfig, OnlineConfig, SearchConfig, ServeC
 from rrad_ray.errors import RradError
 from rrad_ray.generation import Explainer
 from rrad_ray.lexical import Lexical
-from rrad_ray.stages import serve
+from tests import endpoints
 from tests.commands import PATIENCE_S
 from tests.heads import free_port
 
@@ -65,7 +64,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def client(place: Path, writer: str) -> Iterator[httpx.Client]:
-    mine = not ray.is_initialized()
     cfg = ServeConfig(
         writer,
         port=free_port(),
@@ -76,15 +74,8 @@ def client(place: Path, writer: str) -> Iterator[httpx.Client]:
         online=OnlineConfig(str(place / "events"), NAME, VARIANTS, journal=str(place / "journal"), flush_s=0.5),
         search=SearchConfig(str(place), TITLE),
     )
-    url = serve.start(cfg)
-    try:
-        headers = {"Authorization": f"Bearer {KEY}"}
-        with httpx.Client(base_url=url, timeout=PATIENCE_S, trust_env=False, headers=headers) as http:
-            yield http
-    finally:
-        serve.stop()
-        if mine:
-            ray.shutdown()
+    with endpoints.serving(cfg) as url, endpoints.client(url, Authorization=f"Bearer {KEY}") as http:
+        yield http
 
 
 def search(client: httpx.Client, query: str = QUERY, **more: Any) -> httpx.Response:

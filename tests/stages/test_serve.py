@@ -29,7 +29,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 from ray.serve.schema import ServeDeploySchema
 
-from rrad_ray import models, winners, wire
+from rrad_ray import winners, wire
 from rrad_ray.config import PrerankConfig, ServeConfig
 from rrad_ray.errors import RradError
 from rrad_ray.generation import Explainer
@@ -38,7 +38,7 @@ from rrad_ray.rows import Candidates
 from rrad_ray.stages import serve
 from rrad_ray.stages.endpoint import Model
 from rrad_ray.tables import Output
-from tests import toys
+from tests import endpoints, toys
 from tests.commands import PATIENCE_S, ROOT, RRAD
 from tests.heads import free_port
 
@@ -57,10 +57,7 @@ MAX_QUEUED = 24
 @pytest.fixture(scope="module")
 def student(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = str(tmp_path_factory.mktemp("student") / "tiny")
-    torch.manual_seed(0)
-    ranker = Ranker.encoder(models.resolve("bundled:all-minilm-l6-v2"), max_length=64)
-    ranker.model.classifier.weight.data.mul_(20)  # with a fresh head alone all documents score almost the same
-    ranker.save(folder)
+    endpoints.student(folder)
     return folder
 
 
@@ -83,12 +80,9 @@ def local_ray() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def client(local_ray: None, winner: str) -> Iterator[httpx.Client]:
-    url = serve.start(ServeConfig(input=winner, port=free_port(), max_queued=MAX_QUEUED, max_body_bytes=2_000_000))
-    try:
-        with httpx.Client(base_url=url, timeout=PATIENCE_S, trust_env=False) as http:
-            yield http
-    finally:
-        serve.stop()
+    cfg = ServeConfig(input=winner, port=free_port(), max_queued=MAX_QUEUED, max_body_bytes=2_000_000)
+    with endpoints.serving(cfg) as url, endpoints.client(url) as http:
+        yield http
 
 
 @pytest.fixture(scope="module")
@@ -142,22 +136,19 @@ def test_run_answers_a_probe_by_another_backend_and_ends(
 
 
 def test_a_decoder_that_learnt_to_write_explains_the_results_that_it_returns(local_ray: None, writer: str) -> None:
-    url = serve.start(ServeConfig(input=writer, port=free_port(), max_explained=3, reason_tokens=8))
+    cfg = ServeConfig(input=writer, port=free_port(), max_explained=3, reason_tokens=8)
     explainer, row = Explainer.load(writer), toys.ROWS[0]
     body = {"query": row["query"], "documents": row["texts"]}
-    try:
-        with httpx.Client(base_url=url, timeout=PATIENCE_S, trust_env=False) as http:
-            plain = post(http, **body).json()["results"]
-            explained = post(http, **body, explain=True, top_n=2).json()["results"]
-            for result in explained:
-                text = row["texts"][result["index"]]
-                assert result["reason"] == explainer.explain(row["query"], text, max_tokens=8)
-            assert all(result.pop("reason") for result in explained)
-            assert explained == plain[:2], "the reason is all that is added"
-            assert set(plain[0]) == {"index", "relevance_score"}
-            refused(post(http, **body, explain=True), 422, "explain", "4 results, at most 3", "set top_n")
-    finally:
-        serve.stop()
+    with endpoints.serving(cfg) as url, endpoints.client(url) as http:
+        plain = post(http, **body).json()["results"]
+        explained = post(http, **body, explain=True, top_n=2).json()["results"]
+        for result in explained:
+            text = row["texts"][result["index"]]
+            assert result["reason"] == explainer.explain(row["query"], text, max_tokens=8)
+        assert all(result.pop("reason") for result in explained)
+        assert explained == plain[:2], "the reason is all that is added"
+        assert set(plain[0]) == {"index", "relevance_score"}
+        refused(post(http, **body, explain=True), 422, "explain", "4 results, at most 3", "set top_n")
 
 
 def test_probe_without_enough_documents(student: str, tmp_path: Path) -> None:

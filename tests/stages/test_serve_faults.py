@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 import pytest
 import ray
-import torch
 from ray.serve import status
 
-from rrad_ray import models
 from rrad_ray.config import ServeConfig
-from rrad_ray.rankers import Ranker
 from rrad_ray.stages import serve
+from tests import endpoints
 from tests.commands import PATIENCE_S
 from tests.heads import free_port
 from tests.metrics import exported
@@ -38,24 +34,10 @@ def gone() -> set[str]:
 
 @pytest.fixture(scope="module")
 def url(gone: set[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serving(tmp_path_factory.mktemp("student"), replicas=2, batch_tokens=4096) as url:
+    student = str(tmp_path_factory.mktemp("student"))
+    endpoints.student(student, layers=2)
+    with endpoints.serving(ServeConfig(student, port=free_port(), replicas=2, batch_tokens=4096)) as url:
         yield url
-
-
-@contextlib.contextmanager
-def serving(folder: Path, **options: Any) -> Iterator[str]:
-    """The URL of an endpoint with a tiny student, which it saves in the folder."""
-    student = str(folder / "tiny")
-    torch.manual_seed(0)
-    Ranker.encoder(models.resolve("bundled:all-minilm-l6-v2"), max_length=64, layers=2).save(student)
-    mine = not ray.is_initialized()
-    url = serve.start(ServeConfig(student, port=free_port(), **options))
-    try:
-        yield url
-    finally:
-        serve.stop()
-        if mine:
-            ray.shutdown()
 
 
 def client(url: str) -> httpx.AsyncClient:

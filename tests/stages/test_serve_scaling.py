@@ -11,16 +11,21 @@ import httpx
 import pytest
 import ray
 
+from rrad_ray.config import ServeConfig
+from tests import endpoints
 from tests.commands import PATIENCE_S
+from tests.heads import free_port
 from tests.metrics import exported
-from tests.stages.test_serve_faults import LONG, SHORT, running, serving
+from tests.stages.test_serve_faults import LONG, SHORT, running
 
 pytestmark = pytest.mark.slow
 
 
 def test_a_replica_comes_while_requests_wait_and_answers_its_share_and_none_fails(tmp_path: Path) -> None:
     gone = workers() if ray.is_initialized() else set()
-    with serving(tmp_path, replicas={"min": 1, "max": 2}, busy_at=2) as url:
+    endpoints.student(tmp_path, layers=2)
+    cfg = ServeConfig(str(tmp_path), port=free_port(), replicas={"min": 1, "max": 2}, busy_at=2)
+    with endpoints.serving(cfg) as url:
         assert running() == 1
         assert set(asyncio.run(asked(url, LONG, 8, lambda: running() == 2))) == {200}
         assert set(asyncio.run(asked(url, SHORT, 8, lambda: len(workers() - gone) == 2))) == {200}

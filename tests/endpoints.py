@@ -1,0 +1,43 @@
+"""Endpoints that tests start, and the student that they serve."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import ray
+import torch
+
+from rrad_ray import models
+from rrad_ray.config import ServeConfig
+from rrad_ray.rankers import Ranker
+from rrad_ray.stages import serve
+from tests.commands import PATIENCE_S
+
+
+def student(folder: str | Path, seed: int = 0, *, max_length: int = 64, layers: int = 0) -> Ranker:
+    """A bundled encoder with a fresh head, saved in the folder and loaded from it."""
+    torch.manual_seed(seed)
+    ranker = Ranker.encoder(models.resolve("bundled:all-minilm-l6-v2"), max_length=max_length, layers=layers)
+    ranker.model.classifier.weight.data.mul_(20)  # with a fresh head alone all documents score almost the same
+    ranker.save(folder)
+    return Ranker.load(str(folder))
+
+
+@contextlib.contextmanager
+def serving(cfg: ServeConfig) -> Iterator[str]:
+    """The URL of an endpoint, which ends with the block; Ray too, if it began here."""
+    mine = not ray.is_initialized()
+    url = serve.start(cfg)
+    try:
+        yield url
+    finally:
+        serve.stop()
+        if mine:
+            ray.shutdown()
+
+
+def client(url: str, **headers: str) -> httpx.Client:
+    return httpx.Client(base_url=url, timeout=PATIENCE_S, trust_env=False, headers=headers)
