@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections import Counter
@@ -112,8 +113,12 @@ def test_of_a_killed_replica_only_requests_in_flight_fail_and_a_retry_answers_ea
 
 
 def replicas() -> list[psutil.Process]:
-    every = psutil.Process().children(recursive=True)
-    return [process for process in every if process.name().startswith("ray::ServeRepl")]
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it may end at any time
+            if process.name().startswith("ray::ServeRepl"):
+                found.append(process)
+    return found
 
 
 def running() -> int:
