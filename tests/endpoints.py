@@ -17,10 +17,10 @@ from rrad_ray.stages import serve
 from tests.commands import PATIENCE_S
 
 
-def student(folder: str | Path, seed: int = 0, *, max_length: int = 64, layers: int = 0) -> Ranker:
+def student(folder: str | Path, seed: int = 0, *, layers: int = 0) -> Ranker:
     """A bundled encoder with a fresh head, saved in the folder and loaded from it."""
     torch.manual_seed(seed)
-    ranker = Ranker.encoder(models.resolve("bundled:all-minilm-l6-v2"), max_length=max_length, layers=layers)
+    ranker = Ranker.encoder(models.resolve("bundled:all-minilm-l6-v2"), max_length=64, layers=layers)
     ranker.model.classifier.weight.data.mul_(20)  # with a fresh head alone all documents score almost the same
     ranker.save(folder)
     return Ranker.load(str(folder))

@@ -500,7 +500,7 @@ def test_a_start_waits_until_each_request_gets_through_and_says_what_it_found_if
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
-        threading.Thread(target=server.serve_forever).start()
+        threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
         serve.await_answers(url, 10)
         assert asked == found[:14]
