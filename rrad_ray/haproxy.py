@@ -22,6 +22,14 @@ PARENT_DEATH_SIGNAL = 1  # of prctl, in Linux
 # HAProxy starts with the endpoint, which may be minutes after its ports were chosen. The system and Ray give none of
 # these to whoever asks for any port.
 PORTS = range(20_000, 30_000)
+# What a replica that dies leaves unanswered is sent to another one, where it fits the buffer (bytes, as of 100
+# documents of 2 KB). Otherwise a dying process takes requests until the last of it is gone, those too that clients ask
+# again. Ray has no setting for `option`, and writes the first one's text as it stands.
+RETRIES = {
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response\n    option http-buffer-request",
+    "RAY_SERVE_HAPROXY_RETRIES": "1",  # what kills one replica kills two at most
+    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "262144",
+}
 
 
 def environment() -> dict[str, str]:
@@ -40,7 +48,8 @@ def environment() -> dict[str, str]:
     for name in ("STATS_PORT", "METRICS_PORT"):
         found[f"RAY_SERVE_HAPROXY_{name}"] = str(next(free))
     # A replica that ends takes requests for so long: until HAProxy, its only load balancer, has heard of it.
-    return {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1", **found}
+    found |= {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1"}
+    return found | RETRIES
 
 
 def _is_free(port: int) -> bool:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from rrad_ray import settings
+from rrad_ray import haproxy, settings
 from rrad_ray.cli import STAGES
 from rrad_ray.config import MINILM, SMOLLM2
 from rrad_ray.models import BUNDLED
@@ -123,3 +123,12 @@ def test_kuberay_takes_the_cluster_files(name: str, definition: str) -> None:
     jsonschema.validate(document, schema)
     known = schema["properties"]["spec"]["properties"]
     assert set(document["spec"]) <= set(known), "a field that KubeRay does not know"
+
+
+def test_haproxy_of_a_kuberay_cluster_sends_again_what_that_of_a_local_one_does() -> None:
+    document = yaml.safe_load((ROOT / "cluster" / "rayservice.yaml").read_text(encoding="utf-8"))
+    cluster = document["spec"]["rayClusterConfig"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        [container] = group["template"]["spec"]["containers"]
+        found = {each["name"]: each["value"] for each in container["env"]}
+        assert haproxy.RETRIES.items() <= found.items()
