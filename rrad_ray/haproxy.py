@@ -23,8 +23,8 @@ PARENT_DEATH_SIGNAL = 1  # of prctl, in Linux
 # these to whoever asks for any port.
 PORTS = range(20_000, 30_000)
 # What a replica that dies leaves unanswered is sent to another one, where it fits the buffer (bytes, as of 100
-# documents of 2 KB). Otherwise a dying process takes requests until the last of it is gone, those too that clients ask
-# again. Ray has no setting for `option`, and writes the first one's text as it stands.
+# documents of 2 KB). Otherwise a dying process takes requests until the last of it is gone, those too that clients
+# ask again. Ray has no setting for `option`, and writes the first one's text as it stands.
 RETRIES = {
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response\n    option http-buffer-request",
     "RAY_SERVE_HAPROXY_RETRIES": "1",  # what kills one replica kills two at most
