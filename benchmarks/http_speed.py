@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,18 @@ INFINITY = ROOT / ".venv-peers" / "bin" / "infinity_emb"
 
 
 @dataclass(frozen=True)
+class Search:
+    """How a pace is looked for: of which, by how many turns each, and how many may be taken again."""
+
+    paces: tuple[float, ...]
+    turns: int
+    again: int
+
+
+WHOLE, QUICK = Search(PACES, 5, 25), Search(PACES[::2], 3, 2)
+
+
+@dataclass(frozen=True)
 class Asked:
     """Requests of so many documents: a file of them, the same for the model that scores nothing, and how fast the
     student answers them in-process (documents/s, and by the second that a core was busy)."""
@@ -54,21 +66,23 @@ class Asked:
 
 
 def bench(quick: bool, scratch: str) -> harness.Result:
-    seconds, requests, turns, rounds = (3.0, 40, 3, 1) if quick else (5.0, 200, 5, 2)
+    seconds, requests, search, rounds = (3.0, 40, QUICK, 1) if quick else (5.0, 200, WHOLE, 2)
     student = f"{scratch}/student"
     ranker = make_student(student)
     every = [_asked(ranker, count, requests, scratch, seconds / 2) for count in DOCUMENTS]
-    cells = [(asked, clients) for asked in every for clients in CLIENTS][: -1 if quick else None]
+    cells = list(itertools.product(every, CLIENTS))
+    if quick:  # each number of clients and of documents once
+        cells = [*cells[:3], cells[4]]
     rows: list[dict[str, Any]] = []
     with ours(student, max_queued=256) as url:
         for row in itertools.chain(
             (_unscored(url, asked, seconds) for asked in every),
-            (_held(load.Load(url, asked.bodies, clients, seconds), asked, turns) for asked, clients in cells),
+            (_held(load.Load(url, asked.bodies, clients, seconds), asked, search) for asked, clients in cells),
             _beside_peers(url, student, cells, seconds, rounds),
         ):
             rows.append(row)
             print(json.dumps(row), flush=True)
-    settings = {"seconds": seconds, "turns": turns, "rounds": rounds, "steady": STEADY, "paces": PACES}
+    settings = {"seconds": seconds, "rounds": rounds, "steady": STEADY, **asdict(search)}
     settings |= {"max_length": MAX_LENGTH, "doc_tokens": DOC_TOKENS, "threads": CORES}
     return harness.Result(_figures(rows), rows, settings)
 
@@ -103,37 +117,37 @@ def _unscored(url: str, asked: Asked, seconds: float) -> dict[str, Any]:
     return _row("ours, identity", asked.documents, nothing, send(nothing), asked.alone())
 
 
-def _held(client: load.Load, asked: Asked, turns: int) -> dict[str, Any]:
+def _held(client: load.Load, asked: Asked, search: Search) -> dict[str, Any]:
     """The fastest even pace at which p99 holds, looked for by halves; one client asks as fast as it gets answers.
     Shares of 0 if there is no such pace."""
     rows: dict[float, dict[str, Any]] = {}
 
     def holds(pace: float) -> bool:
-        row = rows[pace] = _at_pace(pace, client, asked, turns)
+        row = rows[pace] = _at_pace(pace, client, asked, search)
         found = row["p99 over unloaded"] <= SLOWER and not row["failed"]
         if not found:
             print(f"p99 does not hold: {json.dumps(row)}", flush=True)
         return found
 
-    paces = (0.0,) if client.clients == 1 else PACES
+    paces = (0.0,) if client.clients == 1 else search.paces
     place = bisect.bisect_left(paces, True, key=holds)
     if place < len(paces):
         return rows[paces[place]]
     return {**rows[paces[-1]], "share of in-process": 0.0, "share by core-s": 0.0}
 
 
-def _at_pace(pace: float, client: load.Load, asked: Asked, turns: int) -> dict[str, Any]:
+def _at_pace(pace: float, client: load.Load, asked: Asked, search: Search) -> dict[str, Any]:
     """The median turn at a pace, or what shows already that most have a p99 over `SLOWER` times what one client waits
     just before. A turn during which the machine's own speed changed says nothing of the server: it is taken again."""
     found: list[dict[str, Any]] = []
-    again = 0
+    turns, again = search.turns, 0
     after = asked.alone()
     while len(found) < turns and sum(turn["p99 over unloaded"] > SLOWER for turn in found) <= turns // 2:
         before = after
         unloaded = float(np.median(_times(send(replace(client, clients=1, seconds=client.seconds / 2)))))
         sent = send(replace(client, rate=pace * before[0] / asked.documents))
         speed = (before + (after := asked.alone())) / 2
-        if abs(after[0] - before[0]) > STEADY * speed[0] and again < 5 * turns:
+        if abs(after[0] - before[0]) > STEADY * speed[0] and again < search.again:
             again += 1
             continue
         row = _row(HELD, asked.documents, client, sent, speed)
