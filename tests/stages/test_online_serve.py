@@ -207,7 +207,7 @@ def test_a_new_winner_goes_live_without_a_failed_request_and_a_wrong_one_does_no
     over, numbers = threading.Event(), itertools.count()
 
     def load() -> None:
-        with httpx.Client(base_url=client.base_url, timeout=PATIENCE_S, trust_env=False) as mine:
+        with endpoints.client(str(client.base_url)) as mine:
             while not over.is_set():
                 new = f"number {next(numbers)}"  # which no cache knows
                 answer = mine.post("/v2/rerank", json={"query": QUERY, "documents": [*TEXTS, new]})

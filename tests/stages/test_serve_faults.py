@@ -80,7 +80,7 @@ def test_of_a_killed_replica_another_one_answers_what_was_in_flight_and_no_reque
     over = threading.Event()
 
     def load(body: dict[str, Any]) -> None:
-        with httpx.Client(base_url=url, timeout=PATIENCE_S, trust_env=False) as http:
+        with endpoints.client(url) as http:
             while not over.is_set():
                 try:
                     statuses[http.post("/v2/rerank", json=body).status_code] += 1
@@ -122,21 +122,20 @@ def running() -> int:
 def test_an_endpoint_that_ends_says_so_refuses_what_comes_and_answers_what_is_inside(url: str) -> None:
     calls: list[tuple[float, float, int]] = []  # when each began and ended, and its status
 
+    async def ask(http: httpx.AsyncClient) -> None:
+        """One request after the other, so that some are inside whenever the end begins."""
+        status = 200
+        while status == 200:
+            began = time.monotonic()
+            try:
+                status = (await http.post("/v2/rerank", json=LONG)).status_code
+            except httpx.TransportError:
+                status = 0
+            calls.append((began, time.monotonic(), status))
+
     async def end() -> tuple[float, float, int]:
         async with client(url) as http:
-
-            async def ask() -> None:
-                """One request after the other, so that some are inside whenever the end begins."""
-                status = 200
-                while status == 200:
-                    began = time.monotonic()
-                    try:
-                        status = (await http.post("/v2/rerank", json=LONG)).status_code
-                    except httpx.TransportError:
-                        status = 0
-                    calls.append((began, time.monotonic(), status))
-
-            asking = [asyncio.create_task(ask()) for _ in range(8)]
+            asking = [asyncio.create_task(ask(http)) for _ in range(8)]
             while not calls:
                 await asyncio.sleep(0.05)
             told, said = time.monotonic(), 200
