@@ -15,9 +15,10 @@ import numpy as np
 import torch
 
 from benchmarks import command, harness
-from rrad_ray import metrics, models, settings, tables
+from rrad_ray import tables
 from rrad_ray.config import (
     ExportConfig,
+    FinetuneConfig,
     GateConfig,
     GenerationConfig,
     JudgeConfig,
@@ -27,13 +28,15 @@ from rrad_ray.config import (
     SimulatedConfig,
     TermsConfig,
     TrainConfig,
-    TuneConfig,
+    load,
 )
-from rrad_ray.fit import Worker, fit
-from rrad_ray.rankers import LikelihoodRanker
-from rrad_ray.ranking import Data, RankTask
-from rrad_ray.rows import Candidates, Judgment, Labels
-from rrad_ray.stages import export, judge, label, prerank, retrieve, tune
+from rrad_ray.evaluation import metrics, statistics
+from rrad_ray.rankers.likelihood import LikelihoodRanker
+from rrad_ray.rows import Candidates, JudgeOutput, Labels
+from rrad_ray.stages import export, finetune, judge, label, prerank, retrieve
+from rrad_ray.tables import checkpoints
+from rrad_ray.training.loop import TrainWorker, fit
+from rrad_ray.training.rank_task import RankBatches, RankTask
 
 CORES = os.cpu_count() or 1
 NOISE, MISSING = 0.5, 0.3  # of the simulated teacher: standard deviation in grades; share of documents it leaves out
@@ -50,7 +53,7 @@ class Arm(NamedTuple):
 
 
 DECODER: dict[str, Any] = {"kind": "decoder", "lr": 3e-4}
-KINDS = {"encoder": (models.BUNDLED[0], {}), "decoder": (models.BUNDLED[1], {**DECODER, "layers": 4})}
+KINDS = {"encoder": (checkpoints.BUNDLED[0], {}), "decoder": (checkpoints.BUNDLED[1], {**DECODER, "layers": 4})}
 ARMS = {
     "order": Arm("negative", {}),
     "appended": Arm("append", {}),
@@ -110,7 +113,10 @@ def bench(quick: bool, scratch: str, collection: Sequence[str] = ()) -> harness.
                 gained[idea] += _gains(measured[with_it], measured[without])
     figures: dict[str, float] = {}
     for idea, gains in gained.items():
-        figures |= {f"{idea}_delta": float(np.mean(gains)), f"{idea}_p": metrics.paired_p(gains, [0.0] * len(gains))}
+        figures |= {
+            f"{idea}_delta": float(np.mean(gains)),
+            f"{idea}_p": statistics.paired_p(gains, [0.0] * len(gains)),
+        }
     return harness.Result(figures, rows, dataclasses.asdict(size) | {"noise": NOISE, "missing": MISSING})
 
 
@@ -174,7 +180,7 @@ class _Collection:
         """Labels of the real teacher: SmolLM2's likelihood, fused with the first stage as `label` does it."""
         asked = [f"input={self.short}", f"output={self.folder}/judged", f"template={self.template}"]
         asked += ["doc_tokens=64", f"workers={CORES}", "gate.enabled=false", "engine_env.VLLM_CPU_KVCACHE_SPACE='1'"]
-        judged = judge.run(settings.load(JudgeConfig, "configs/judge-cpu.yaml", asked))
+        judged = judge.run(load.load_config(JudgeConfig, "configs/judge-cpu.yaml", asked))
         return label.run(LabelConfig(input=judged, output=f"{self.folder}/likelihood"))
 
     def _simulated(self, seed: int) -> dict[str, str]:
@@ -211,10 +217,10 @@ class _Collection:
                 "reasons": [],
                 "parse_status": [],
             }
-            for row in tables.read(judged, Judgment, "label")
+            for row in tables.read(judged, JudgeOutput, "label")
         ]
         out.write_all(rows, 128)
-        return out.commit(rows=len(rows), **tables.simulated(judged))
+        return out.commit(rows=len(rows), **tables.simulated_mark(judged))
 
     def _pretrained(self) -> dict[tuple[str, int], Future[Scores]]:
         """The likelihood of test queries' candidates under SmolLM2, before continued pre-training and after it;
@@ -224,13 +230,13 @@ class _Collection:
         )
         top = prerank.run(short)
         asked = (top, self.template)
-        jobs = {("likelihood before", 0): self.pool.submit(_likelihoods, models.BUNDLED[1], *asked)}
+        jobs = {("likelihood before", 0): self.pool.submit(_likelihoods, checkpoints.BUNDLED[1], *asked)}
         graded = LabelConfig(input=self.all, output=f"{self.folder}/graded", targets="grades", unjudged="negative")
         clicks = ExportConfig(input=label.run(graded), output=f"{self.folder}/clicks", format="clicks")
         log = export.run(dataclasses.replace(clicks, splits=("train",)))
         for seed in range(self.size.seeds):
             settled: dict[str, Any] = {"max_length": 512, "sequences_per_step": 2, "lr": 5e-5}
-            tuned = tune.run(TuneConfig(input=log, output=f"{self.folder}/cpt-{seed}", seed=seed, **settled))
+            tuned = finetune.run(FinetuneConfig(input=log, output=f"{self.folder}/cpt-{seed}", seed=seed, **settled))
             jobs["likelihood after CPT", seed] = self.pool.submit(_likelihoods, tuned, *asked)
         return jobs
 
@@ -241,14 +247,14 @@ class _Collection:
 def _trained(cfg: TrainConfig, source: str, test: str) -> Scores:
     """Trains a student, keeps it where the config says, and measures it."""
     rows = [row for row in tables.read(cfg.input, Labels) if row["split"] in cfg.splits]
-    data, task = Data(rows, cfg), RankTask.fresh(models.resolve(source), cfg)
-    fit(task, data, data.steps, cfg, Worker(report=lambda metrics, save: None))
+    data, task = RankBatches(rows, cfg), RankTask.fresh(checkpoints.resolve(source), cfg)
+    fit(task, data, data.steps, cfg, TrainWorker(report=lambda metrics, save: None))
     task.ranker.save(f"{cfg.output}/model")
     return _measured(task.ranker.eval().score, tables.read_split(test, Candidates, "test"))
 
 
 def _likelihoods(model: str, test: str, template: str) -> Scores:
-    ranker = LikelihoodRanker(models.resolve(model), template=template, doc_tokens=64)
+    ranker = LikelihoodRanker(checkpoints.resolve(model), template=template, doc_tokens=64)
     rows = tables.read_split(test, Candidates, "test")
     return _measured(ranker.score, itertools.islice(rows, CPT_QUERIES))
 
@@ -271,7 +277,7 @@ def _mean(seeds: Sequence[Scores], query: str) -> float:
 
 def _row(idea: str, where: str, with_it: Sequence[Scores], without: Sequence[Scores]) -> dict[str, Any]:
     gains = _gains(with_it, without)
-    low, high = metrics.interval(gains)
+    low, high = statistics.bootstrap_interval(gains)
     by_seed = [np.mean(list(scores.values())) for scores in with_it]
     return {
         "idea": idea,
@@ -280,7 +286,7 @@ def _row(idea: str, where: str, with_it: Sequence[Scores], without: Sequence[Sco
         "without": round(float(np.mean([_mean(without, query) for query in without[0]])), 3),
         "with": round(float(np.mean(by_seed)), 3),
         "delta [95 % CI]": f"{np.mean(gains):+.3f} [{low:+.3f}, {high:+.3f}]",
-        "p": metrics.paired_p(gains, [0.0] * len(gains)),
+        "p": statistics.paired_p(gains, [0.0] * len(gains)),
         "seeds": " ".join(f"{value:.3f}" for value in by_seed),
     }
 

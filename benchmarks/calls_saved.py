@@ -11,10 +11,13 @@ from typing import Any
 
 from benchmarks import harness
 from benchmarks.rankllm_slides import PREFIX
-from rrad_ray import models, plan, prompts, settings, tables
-from rrad_ray.config import JudgeConfig, PrerankConfig, RetrieveConfig
-from rrad_ray.rows import Candidates, Judgment
-from rrad_ray.stages import engines, judge, prerank, retrieve
+from rrad_ray import prompts, tables
+from rrad_ray.config import JudgeConfig, PrerankConfig, RetrieveConfig, load
+from rrad_ray.labelling.planner import Planner
+from rrad_ray.rows import Candidates, JudgeOutput
+from rrad_ray.runtime import engines
+from rrad_ray.stages import judge, prerank, retrieve
+from rrad_ray.tables import checkpoints
 
 CANDIDATES, WINDOW, STEP = 100, 20, 10
 TOP, BOTTOM = 10, 5
@@ -36,7 +39,7 @@ def bench(quick: bool, scratch: str) -> harness.Result:
         PrerankConfig(input=candidates, output=f"{scratch}/whole", top_k=CANDIDATES, bottom_k=0, **options)
     )
     short = prerank.run(PrerankConfig(input=whole, output=f"{scratch}/short", top_k=TOP, bottom_k=BOTTOM, **options))
-    base = settings.load(
+    base = load.load_config(
         JudgeConfig, "configs/judge-cpu.yaml", ["task=order", "input=later", "output=later", "doc_tokens=64"]
     )
     base = dataclasses.replace(base, max_tokens=96, engine_kwargs={**base.engine_kwargs, "max_model_len": 4096})
@@ -61,7 +64,7 @@ def bench(quick: bool, scratch: str) -> harness.Result:
 def _measured(name: str, cfg: JudgeConfig) -> dict[str, Any]:
     """Calls and tokens that a query took, of those that were answered."""
     uri = judge.run(cfg)
-    rows = list(tables.read(uri, Judgment))
+    rows = list(tables.read(uri, JudgeOutput))
     calls = [
         len(prompts.windows(len(row["doc_ids"]), cfg.window, cfg.window_step)) if cfg.window else 1 for row in rows
     ]
@@ -79,8 +82,8 @@ def _measured(name: str, cfg: JudgeConfig) -> dict[str, Any]:
 
 def _rankllm(cfg: JudgeConfig, scratch: str) -> dict[str, Any]:
     """RankLLM's sliding window over the same documents, cut to the same length."""
-    model = models.resolve(cfg.model)
-    planner, rows = plan.Planner(cfg, model), []
+    model = checkpoints.resolve(cfg.model)
+    planner, rows = Planner(cfg, model), []
     for row in tables.read(cfg.input, Candidates):
         [prompt] = planner(row)
         rows.append({"query_id": row["query_id"], "doc_ids": row["doc_ids"], **json.loads(prompt["sliding"])})

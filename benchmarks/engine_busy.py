@@ -11,10 +11,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks import harness
-from rrad_ray import models, plan, settings, tables
-from rrad_ray.config import GateConfig, JudgeConfig, PrerankConfig, RetrieveConfig
+from rrad_ray import tables
+from rrad_ray.config import GateConfig, JudgeConfig, PrerankConfig, RetrieveConfig, load
+from rrad_ray.labelling.planner import Planner
 from rrad_ray.rows import Candidates
-from rrad_ray.stages import engines, judge, prerank, retrieve
+from rrad_ray.runtime import engines
+from rrad_ray.stages import judge, prerank, retrieve
+from rrad_ray.tables import checkpoints
 
 DOCUMENTS = 10
 WARM = 16  # queries of a run of their own, whose time is taken off: the engine's start is in neither figure
@@ -61,7 +64,7 @@ def bench(quick: bool, scratch: str) -> harness.Result:
         out.commit(rows=len(some))
     table, figures = [], {}
     for task in ("order", "likelihood"):
-        cfg = settings.load(
+        cfg = load.load_config(
             JudgeConfig, "configs/judge-cpu.yaml", [f"task={task}", "input=later", "output=later", "doc_tokens=64"]
         )
         cfg = dataclasses.replace(cfg, max_tokens=64, workers=1, gate=GateConfig(enabled=False))
@@ -94,8 +97,8 @@ def _plain(
     cfg: JudgeConfig, warm: Sequence[dict[str, Any]], whole: Sequence[dict[str, Any]], scratch: str
 ) -> tuple[int, float]:
     """Tokens and seconds of one offline engine in a process of its own, with the same arguments and prompts."""
-    model = models.resolve(cfg.model)
-    planner = plan.Planner(cfg, model)
+    model = checkpoints.resolve(cfg.model)
+    planner = Planner(cfg, model)
     runner = "generate" if engines.kind(cfg) == "generate" else "pooling"
     work = {
         "engine": {"model": model, "runner": runner, **engines.engine_kwargs(cfg, model)},

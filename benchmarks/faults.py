@@ -15,7 +15,7 @@ import psutil
 
 from benchmarks import harness
 from rrad_ray import tables
-from rrad_ray.rows import Judgment
+from rrad_ray.rows import JudgeOutput
 from tests.unreliable import unreliable
 
 FAILS, STALLS, STALL_S = 0.05, 0.01, 30.0
@@ -80,7 +80,7 @@ def _disk(scratch: str, queries: int) -> dict[str, Any]:
 
 
 def _row(what: str, output: str, queries: int, runs: int) -> dict[str, Any]:
-    found = Counter(row["query_id"] for row in tables.read(output, Judgment))
+    found = Counter(row["query_id"] for row in tables.read(output, JudgeOutput))
     return {
         "fault": what,
         "queries": queries,

@@ -25,10 +25,11 @@ import ray
 import torch
 
 from benchmarks import harness, load
-from rrad_ray import formats, models
 from rrad_ray.config import IDENTITY, ServeConfig
-from rrad_ray.rankers import Ranker
-from rrad_ray.stages import serve
+from rrad_ray.data import reader
+from rrad_ray.rankers.ranker import Ranker
+from rrad_ray.runtime import deploy
+from rrad_ray.tables import checkpoints
 from tests.commands import ROOT
 from tests.heads import free_port
 
@@ -197,14 +198,14 @@ def _median(turns: list[dict[str, Any]]) -> dict[str, Any]:
 def make_student(folder: str, seed: int = 0) -> Ranker:
     """A student with a fresh head: it costs what a trained one does."""
     torch.manual_seed(seed)
-    ranker = Ranker.encoder(models.resolve("bundled:all-minilm-l6-v2"), max_length=MAX_LENGTH)
+    ranker = Ranker.encoder(checkpoints.resolve("bundled:all-minilm-l6-v2"), max_length=MAX_LENGTH)
     ranker.save(folder)
     return Ranker.load(folder)
 
 
 def make_requests(ranker: Ranker, documents: int, count: int) -> list[dict[str, Any]]:
     """Real queries, each with documents of the collection, of all lengths up to `DOC_TOKENS`."""
-    collection = formats.read_collection(harness.collection())
+    collection = reader.read_collection(harness.collection())
     texts = [collection.corpus[doc_id] for doc_id in sorted(collection.corpus)]
     queries = [query.text for query in collection.queries][:count]
     order = np.random.default_rng(0).permutation(len(texts))
@@ -267,11 +268,11 @@ def _cpu_seconds() -> dict[tuple[int, float], tuple[str, float]]:
 @contextlib.contextmanager
 def ours(student: str, **options: Any) -> Iterator[str]:
     """Our endpoint on a free port, its replica with all cores unless the options say otherwise."""
-    url = serve.start(ServeConfig(student, **{"port": free_port(), "worker": {"CPU": CORES}, **options}))
+    url = deploy.start_endpoint(ServeConfig(student, **{"port": free_port(), "worker": {"CPU": CORES}, **options}))
     try:
         yield f"{url}/v2/rerank"
     finally:
-        serve.stop()
+        deploy.stop_endpoint()
         ray.shutdown()
 
 

@@ -11,17 +11,18 @@ import numpy as np
 import Stemmer
 from scipy import stats
 
-from benchmarks import harness
-from rrad_ray import significance, users
+from benchmarks import click_models, harness
 from rrad_ray.config import ExperimentConfig
-from rrad_ray.experiment import assign, interleave
-from rrad_ray.formats import Query, read_collection
+from rrad_ray.data.collection import Query
+from rrad_ray.data.reader import read_collection
+from rrad_ray.evaluation import statistics
+from rrad_ray.online.assignment import assign_variant, interleave
 
 DEPTH, ALPHA, POWER, MORE_PAGES = 10, 0.05, 0.8, 2.0
 PLANNED = 0.25  # the lift that an A/A run would have had the size to find: what the always-valid reading mixes
 UNITS, LOOKS, FIRST = 1000, 20, 200  # of an A/A run; looks at it, the first one after so many units
 DRAFTS, WILLING = 16, 20  # interleavings of a query, and points of the users' willingness, in exact figures
-EXAMINED = users.examination(DEPTH)
+EXAMINED = click_models.examination(DEPTH)
 
 
 def bench(quick: bool, scratch: str) -> harness.Result:
@@ -29,7 +30,7 @@ def bench(quick: bool, scratch: str) -> harness.Result:
     draw = np.random.default_rng(0)
     queries, rankings = judged(2000)
     highest = max(max(query.judged.values()) for query in queries)
-    old, new = (users.attraction(grades_of(queries, ranking), highest) for ranking in rankings)
+    old, new = (click_models.attraction(grades_of(queries, ranking), highest) for ranking in rankings)
     ctr, lifted = (true_ctr(attraction) for attraction in (old, new))
     print(f"{len(queries)} queries, true page CTR {ctr:.4f} against {lifted:.4f}", flush=True)
     aa, peeked, peeked_always = false_positives(old, 1000, draw)
@@ -88,11 +89,13 @@ def grades_of(queries: Sequence[Query], ranking: Sequence[Sequence[str]]) -> np.
 
 def willingness() -> np.ndarray:
     """Equally likely points of the users' factor, (W,)."""
-    return stats.beta.ppf((np.arange(WILLING) + 0.5) / WILLING, *users.WILLING)
+    return stats.beta.ppf((np.arange(WILLING) + 0.5) / WILLING, *click_models.WILLING)
 
 
 def true_ctr(attraction_QN: np.ndarray) -> float:
-    return float(np.mean([users.page_ctr(factor * attraction_QN, EXAMINED).mean() for factor in willingness()]))
+    return float(
+        np.mean([click_models.page_ctr(factor * attraction_QN, EXAMINED).mean() for factor in willingness()])
+    )
 
 
 def false_positives(attraction_QN: np.ndarray, runs: int, draw: np.random.Generator) -> tuple[float, float, float]:
@@ -101,13 +104,13 @@ def false_positives(attraction_QN: np.ndarray, runs: int, draw: np.random.Genera
     hits = np.zeros(3)
     for run in range(runs):
         cfg = ExperimentConfig("", "", name=f"aa-{run}", variants={"a": 1.0, "b": 1.0})
-        mine = np.array([assign(str(unit), cfg) == "b" for unit in range(UNITS)])
-        clicked, pages = users.crowd(attraction_QN, EXAMINED, UNITS, MORE_PAGES, draw)
+        mine = np.array([assign_variant(str(unit), cfg) == "b" for unit in range(UNITS)])
+        clicked, pages = click_models.crowd(attraction_QN, EXAMINED, UNITS, MORE_PAGES, draw)
         looks = np.linspace(FIRST, UNITS, LOOKS).astype(int)
         mixes = [(mine[:n], clicked[:n], pages[:n]) for n in looks]
-        pairs = [(significance.rate(x[side], y[side]), significance.rate(x[~side], y[~side])) for side, x, y in mixes]
-        once = [significance.lift(new, old, ALPHA).p < ALPHA for new, old in pairs]
-        always = [significance.always_valid(new, old, ALPHA, PLANNED).p < ALPHA for new, old in pairs]
+        pairs = [(statistics.rate(x[side], y[side]), statistics.rate(x[~side], y[~side])) for side, x, y in mixes]
+        once = [statistics.lift(new, old, ALPHA).p < ALPHA for new, old in pairs]
+        always = [statistics.always_valid(new, old, ALPHA, PLANNED).p < ALPHA for new, old in pairs]
         hits += (once[-1], any(once), any(always))
     aa, peeked, peeked_always = hits / runs
     return float(aa), float(peeked), float(peeked_always)
@@ -122,19 +125,19 @@ def ab_power(
     draw: np.random.Generator,
 ) -> tuple[float, int]:
     """How often an A/B test of the planned size, with a pilot's design effect, finds the true lift; its pages."""
-    clicked, pages = users.crowd(old, EXAMINED, 50_000, more_pages, draw)
-    pilot = significance.rate(clicked, pages)
+    clicked, pages = click_models.crowd(old, EXAMINED, 50_000, more_pages, draw)
+    pilot = statistics.rate(clicked, pages)
     effect = float(pilot.variance * pages.sum() / (pilot.value * (1 - pilot.value)))
     lift = true[1] / true[0] - 1
-    needed, _ = significance.pages_needed(true[0], lift, ALPHA, POWER, design_effect=effect)
+    needed, _ = statistics.pages_needed(true[0], lift, ALPHA, POWER, design_effect=effect)
     units = math.ceil(needed / (1 + more_pages))
     found = 0
     for _ in range(runs):
         control, treatment = (
-            significance.rate(*users.crowd(attraction, EXAMINED, units, more_pages, draw))
+            statistics.rate(*click_models.crowd(attraction, EXAMINED, units, more_pages, draw))
             for attraction in (old, new)
         )
-        found += significance.lift(treatment, control, ALPHA).p < ALPHA
+        found += statistics.lift(treatment, control, ALPHA).p < ALPHA
     return found / runs, 2 * needed
 
 
@@ -149,7 +152,9 @@ def drafted(
         for seed in range(DRAFTS)
     ]
     grades = grades_of([query for query, _, _ in lists], [docs for _, docs, _ in lists])
-    return users.attraction(grades, highest), np.array([[2 * team - 1 for team in teams] for _, _, teams in lists])
+    return click_models.attraction(grades, highest), np.array(
+        [[2 * team - 1 for team in teams] for _, _, teams in lists]
+    )
 
 
 def interleaved_pages(mixed: np.ndarray, teams: np.ndarray) -> tuple[int, float]:
@@ -157,7 +162,7 @@ def interleaved_pages(mixed: np.ndarray, teams: np.ndarray) -> tuple[int, float]
     balance = np.mean([_balance(factor * mixed * EXAMINED, teams) for factor in willingness()], axis=0)
     lost, won = balance[:DEPTH].sum(), balance[DEPTH + 1 :].sum()
     share = float(won / (won + lost))
-    return math.ceil(significance.preferences_needed(share, ALPHA, POWER) / (won + lost)), share
+    return math.ceil(statistics.preferences_needed(share, ALPHA, POWER) / (won + lost)), share
 
 
 def _balance(click_PN: np.ndarray, teams_PN: np.ndarray) -> np.ndarray:
@@ -180,11 +185,11 @@ def interleaved_power(
     found = 0
     for _ in range(runs):
         picked = draw.integers(len(mixed), size=pages)
-        willing = draw.beta(*users.WILLING, pages)[:, None]
-        clicks = users.position_based_clicks(willing * mixed[picked], EXAMINED, draw)
+        willing = draw.beta(*click_models.WILLING, pages)[:, None]
+        clicks = click_models.position_based_clicks(willing * mixed[picked], EXAMINED, draw)
         balance = (clicks * teams[picked]).sum(axis=1)
         won, lost = int((balance > 0).sum()), int((balance < 0).sum())
-        found += significance.sign_test(won, lost, ALPHA).p < ALPHA
+        found += statistics.sign_test(won, lost, ALPHA).p < ALPHA
     return found / runs
 
 

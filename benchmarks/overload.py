@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 
 from benchmarks import harness, http_speed, load
-from rrad_ray.rankers import Ranker
+from rrad_ray.rankers.ranker import Ranker
 from tests import winners
 
 DOCUMENTS, CLIENTS = 20, 64

@@ -25,9 +25,11 @@ from scipy.stats import kendalltau
 from sentence_transformers import CrossEncoder
 
 from benchmarks import harness, train_vs_peers
-from rrad_ray import kernels, metrics, teacher
 from rrad_ray.config import TrainConfig
-from rrad_ray.rankers import Ranker
+from rrad_ray.evaluation import metrics
+from rrad_ray.rankers import amx
+from rrad_ray.rankers.ranker import Ranker
+from rrad_ray.rows import with_qrels
 from tests.commands import ROOT
 
 THREADS = os.cpu_count() or 1
@@ -50,7 +52,7 @@ def bench(quick: bool, scratch: str, peers: str) -> harness.Result:
     ways: dict[str, Callable[[], Sequence[float]]] = {}
     for name, options in OURS.items():
         ways[name] = _ours(Ranker.load(folder, **options), pairs)
-    with mock.patch.object(kernels, "library", return_value=None):
+    with mock.patch.object(amx, "library", return_value=None):
         ways["ours, torch bfloat16, without our kernels"] = _ours(Ranker.load(folder, dtype="bfloat16"), pairs)
     ways[DEFAULT] = _cross_encoder(folder, pairs, {})
     ways["sentence-transformers, bfloat16"] = _cross_encoder(folder, pairs, {"dtype": torch.bfloat16})
@@ -101,7 +103,7 @@ def _student(quick: bool, scratch: str) -> tuple[str, Rows]:
     cfg = TrainConfig(input="-", output="-", max_length=256, max_steps=20 if quick else 60, warmup_steps=4)
     learnt = [row for row in rows if row["split"] in ("train", "unlabelled")]
     train_vs_peers.ours(cfg, learnt)[1].save(f"{scratch}/student")
-    return f"{scratch}/student", teacher.judged(rows, "test")[: 20 if quick else 100]
+    return f"{scratch}/student", with_qrels(rows, "test")[: 20 if quick else 100]
 
 
 def _ours(ranker: Ranker, pairs: Sequence[tuple[str, str]]) -> Callable[[], Sequence[float]]:

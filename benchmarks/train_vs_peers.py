@@ -21,13 +21,15 @@ import torch
 from torch.utils.data import SequentialSampler
 
 from benchmarks import harness
-from rrad_ray import metrics, models, tables, teacher
+from rrad_ray import tables
 from rrad_ray.config import LabelConfig, RetrieveConfig, TrainConfig
-from rrad_ray.fit import Worker, fit
-from rrad_ray.rankers import Ranker
-from rrad_ray.ranking import Data, RankTask, dev_scores
-from rrad_ray.rows import Labels
+from rrad_ray.evaluation import metrics, statistics
+from rrad_ray.rankers.ranker import Ranker
+from rrad_ray.rows import Labels, with_qrels
 from rrad_ray.stages import label, retrieve
+from rrad_ray.tables import checkpoints
+from rrad_ray.training.loop import TrainWorker, fit
+from rrad_ray.training.rank_task import RankBatches, RankTask, dev_scores
 from tests.commands import ROOT
 
 OURS, PEER, LIGHTNING = "rrad_ray", "sentence-transformers", "lightning-ir, our rates, KL divergence"
@@ -53,7 +55,7 @@ Scores = list[list[float]]  # of each judged row's documents
 def bench(quick: bool, scratch: str, rounds: int) -> harness.Result:
     rows = labels(quick, scratch)
     learnt = [row for row in rows if row["split"] in ("train", "unlabelled")]
-    judged = teacher.judged(rows, "test")
+    judged = with_qrels(rows, "test")
     steps = 6 if quick else 60
     warm = round(WARM_UP * steps)
     base = TrainConfig(
@@ -90,7 +92,7 @@ def bench(quick: bool, scratch: str, rounds: int) -> harness.Result:
         "examples_per_s_over_sentence_transformers": seconds[PEER] / seconds[OURS],
         "examples_per_s_over_fastest": min(seconds[way] for way in PEERS) / seconds[OURS],
         "ndcg_delta": float((ndcg[OURS] - ndcg[best]).mean()) / rounds,
-        "ndcg_p": metrics.paired_p(ndcg[OURS].tolist(), ndcg[best].tolist()),
+        "ndcg_p": statistics.paired_p(ndcg[OURS].tolist(), ndcg[best].tolist()),
     }
     shown = {
         "steps": base.max_steps,
@@ -116,15 +118,15 @@ def labels(quick: bool, scratch: str) -> list[dict[str, Any]]:
 
 def _batches(cfg: TrainConfig, rows: Rows) -> Iterator[Rows]:
     """The batches of a whole training, as `rrad train` draws them: what every system learns from."""
-    data = Data(rows, cfg)
+    data = RankBatches(rows, cfg)
     return itertools.islice((batch for epoch in itertools.count() for batch in data(epoch)), cfg.max_steps)
 
 
 def ours(cfg: TrainConfig, rows: Rows) -> tuple[float, Ranker]:
     """Seconds of the training, and the student."""
-    data, task = Data(rows, cfg), RankTask.fresh(models.resolve(cfg.model), cfg)
+    data, task = RankBatches(rows, cfg), RankTask.fresh(checkpoints.resolve(cfg.model), cfg)
     began = time.perf_counter()
-    fit(task, data, data.steps, cfg, Worker(report=lambda figures, save: None))
+    fit(task, data, data.steps, cfg, TrainWorker(report=lambda figures, save: None))
     return time.perf_counter() - began, task.ranker.eval()
 
 
@@ -139,7 +141,7 @@ def _lightning(cfg: TrainConfig, rows: Rows, judged: Rows, scratch: str) -> tupl
     columns = ("query", "texts", "targets")
     work = {
         **{key: getattr(cfg, key) for key in ("seed", "lr", "head_lr", "weight_decay", "max_length")},
-        "model": models.resolve(cfg.model),
+        "model": checkpoints.resolve(cfg.model),
         "threads": torch.get_num_threads(),
         "steps": cfg.max_steps,
         "warm": cfg.warmup_steps,
@@ -169,7 +171,7 @@ def _peer(cfg: TrainConfig, rows: Rows, judged: Rows, scratch: str, loss: str, a
     torch.manual_seed(cfg.seed)
     still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     model = CrossEncoder(
-        models.resolve(cfg.model),
+        checkpoints.resolve(cfg.model),
         num_labels=1,
         max_length=cfg.max_length,
         device="cpu",

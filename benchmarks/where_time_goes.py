@@ -34,9 +34,10 @@ from transformers import (
 
 from benchmarks import command
 from rrad_ray.config import TrainConfig
-from rrad_ray.fit import Worker, fit
-from rrad_ray.rankers import Ranker, best_dtype, score_tokens
-from rrad_ray.ranking import RankTask, collate
+from rrad_ray.rankers.precision import best_dtype
+from rrad_ray.rankers.ranker import Ranker, score_tokens
+from rrad_ray.training.loop import TrainWorker, fit
+from rrad_ray.training.rank_task import RankTask, collate
 from tests.commands import ROOT
 
 ROUNDS = 3  # of work and products in turn: the machine's drift is both sides'
@@ -194,7 +195,7 @@ def training(task: RankTask, cfg: TrainConfig, rows: Rows, device: str) -> Work:
 
     def once() -> float:
         told: list[dict[str, float]] = []
-        worker = Worker(device=device, report=lambda figures, save: told.append(figures))
+        worker = TrainWorker(device=device, report=lambda figures, save: told.append(figures))
         fit(task, lambda epoch, step: batches, len(batches), cfg, worker)
         return told[-1]["seconds"]
 

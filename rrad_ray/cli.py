@@ -11,8 +11,10 @@ from typing import Annotated, Any
 
 import typer
 
-from rrad_ray import config, settings, status
+from rrad_ray import config
+from rrad_ray.config import load
 from rrad_ray.errors import RradError
+from rrad_ray.tables import status
 
 # What each stage is for, and its config. The module is imported when the stage runs: `rrad --help` is instant.
 STAGES: dict[str, tuple[type, str]] = {
@@ -24,13 +26,17 @@ STAGES: dict[str, tuple[type, str]] = {
         config.ExportConfig,
         "labels in other trainers' formats: TREC, RankLLM, RankGPT, sentence-transformers",
     ),
-    "tune": (config.TuneConfig, "fine-tune a causal LM: DisRanker's continued pre-training, or a listwise labeller"),
+    "finetune": (
+        config.FinetuneConfig,
+        "fine-tune a causal LM: DisRanker's continued pre-training, or a listwise labeller",
+    ),
     "train": (config.TrainConfig, "distil a student under Ray Train"),
     "evaluate": (config.EvaluateConfig, "every ranker on the same queries, side by side; report.html"),
     "select": (config.SelectConfig, "the best student inside the latency budget"),
     "serve": (config.ServeConfig, "the winner behind Ray Serve: POST /rerank"),
     "experiment": (config.ExperimentConfig, "what an online test found, from its exposures and clicks; report.html"),
 }
+
 # What Ray's and vLLM's workers say on every run and no user can act on; a failure reaches the user as an error.
 CHATTER = (
     "Elapsed time for batch|Failed to query Ray Train|ServeController.graceful_shutdown|cloud storage mirror|"
@@ -39,6 +45,7 @@ CHATTER = (
     "Loading weights|logging.cc|world_rank=|LOAD REPORT|MISSING|UNEXPECTED|WARNING|^INFO|"
     r"Shutting down vLLM engine|^\s*$|EngineCore pid=\d+\)\s*$"
 )
+
 app = typer.Typer(
     help="Distil an LLM's ranking ability into a re-ranker you can afford to serve.\n\n"
     "Start with `rrad run configs/demo/pipeline.yaml`. A stage takes a YAML file and key=value overrides, as in "
@@ -47,7 +54,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, e.g. workers=8 gate.enabled=false")]
+
 Yaml = Annotated[str, typer.Argument(help="the config file, local or s3://")]
 
 
@@ -58,14 +67,14 @@ def run_stage(stage: str, cfg: Any) -> str:
 
 def run_pipeline(path: str, overrides: list[str]) -> list[str]:
     """Runs a pipeline's steps in order; the URIs of their outputs. All configs are checked before the first runs."""
-    _, steps = settings.load_pipeline(path, overrides)
+    _, steps = load.load_pipeline(path, overrides)
     for step in steps:
         if step.stage not in STAGES:
             near = difflib.get_close_matches(step.stage, STAGES, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(STAGES)}"
             raise RradError("config", f"{path}: steps.{step.name}", f"no stage '{step.stage}'", hint)
-    built: list[tuple[settings.Step, Any]] = [
-        (step, settings.build(STAGES[step.stage][0], step.values, f"{path}: {step.name}")) for step in steps
+    built: list[tuple[load.Step, Any]] = [
+        (step, load.build_config(STAGES[step.stage][0], step.values, f"{path}: {step.name}")) for step in steps
     ]
     uris, began = [], time.monotonic()
     for number, (step, cfg) in enumerate(built, 1):
@@ -78,7 +87,7 @@ def run_pipeline(path: str, overrides: list[str]) -> list[str]:
 def _add(stage: str, schema: type, purpose: str) -> None:
     @app.command(stage, help=f"{purpose}.")
     def command(yaml: Yaml, overrides: Overrides = None) -> None:
-        print(run_stage(stage, settings.load(schema, yaml, overrides or ())))
+        print(run_stage(stage, load.load_config(schema, yaml, overrides or ())))
 
 
 @app.command("run", help="run a pipeline: every step of the file in order; finished steps are skipped.")
@@ -88,17 +97,17 @@ def pipeline(yaml: Yaml, overrides: Overrides = None) -> None:
 
 @app.command("status", help="how far a run is, while it runs or after: a stage's output, or a pipeline's folder.")
 def show_status(run: Annotated[str, typer.Argument(help="a folder, local or s3://")]) -> None:
-    for line in status.lines(status.of_run(run)):
+    for line in status.status_lines(status.of_run(run)):
         print(line)
 
 
 @app.command("plan", help="how many pages an online test needs; the config is that of `experiment`.")
 def show_plan(yaml: Yaml, overrides: Overrides = None) -> None:
-    from rrad_ray import online  # SciPy and statsmodels take seconds to import
+    from rrad_ray.online import analysis  # SciPy and statsmodels take seconds to import
 
     # A plan reads and writes nothing.
-    cfg = settings.load(config.ExperimentConfig, yaml, ["input=none", "output=none", *(overrides or ())])
-    for line in online.plan(cfg):
+    cfg = load.load_config(config.ExperimentConfig, yaml, ["input=none", "output=none", *(overrides or ())])
+    for line in analysis.traffic_plan(cfg):
         print(line)
 
 

@@ -124,7 +124,7 @@ def written(order: Sequence[int]) -> str:
     return " > ".join(f"[{index + 1}]" for index in order)
 
 
-def permutation(n: int) -> str:
+def permutation_regex(n: int) -> str:
     """The grammar of an answer over `n` documents, as a regular expression for vLLM's structured output.
 
     Identifiers in range, at most `n` of them. That none comes twice no regular expression of bearable size can say:
@@ -134,7 +134,7 @@ def permutation(n: int) -> str:
     return f"{identifier}( > {identifier}){{0,{n - 1}}}"
 
 
-def reason(query: str, text: str, place: int, n: int) -> list[dict[str, str]]:
+def reason_prompt(query: str, text: str, place: int, n: int) -> list[dict[str, str]]:
     """Chat messages that ask a smaller LLM why a document stands in its place (1-based; 0: it was left out).
 
     RRADistill, label generation, step 5; the wording is ours.
@@ -167,7 +167,7 @@ def fit_tokens(lengths: Sequence[int], limit: int) -> int:
     return low
 
 
-def listwise(query: str, texts: Sequence[str]) -> list[dict[str, str]]:
+def listwise_prompt(query: str, texts: Sequence[str]) -> list[dict[str, str]]:
     """Chat messages that ask for an order: RankGPT's instruction (Sun et al., 2023), in one user turn.
 
     RRADistill sends one short list in one call; identifiers are 1-based, in the order shown.

@@ -6,7 +6,8 @@ labelling. `tables.py` derives each table's Arrow schema from these types and ch
 
 from __future__ import annotations
 
-from typing import TypedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
 
 
 class Candidates(TypedDict):
@@ -30,7 +31,7 @@ class Candidates(TypedDict):
     judged_grades: list[int]
 
 
-class Judgment(Candidates):
+class JudgeOutput(Candidates):
     """What the judge was shown and what came back; `label` can be run again on it without the engine.
 
     task `likelihood`: `judge_scores[i]` is the mean log-probability of the query's tokens given document i
@@ -65,7 +66,7 @@ class Labels(Candidates):
     parse_status: list[str]
 
 
-class Lesson(TypedDict):
+class TrainingRow(TypedDict):
     """What training reads of a `Labels` row."""
 
     query_id: str
@@ -150,3 +151,16 @@ class Quarantined(TypedDict):
     id: str
     reason: str
     content: str
+
+
+Row = Mapping[str, Any]  # a row of a table, as it is read
+
+
+def by_source(row: Row) -> dict[str, Sequence[float]]:
+    """Every source's scores of a row's documents, by name."""
+    return dict(zip(row["sources"], row["source_scores"], strict=True))
+
+
+def with_qrels(rows: Sequence[Row], split: str = "dev") -> list[Row]:
+    """The rows of a split that have a relevant document."""
+    return [row for row in rows if row["split"] == split and any(grade > 0 for grade in row["judged_grades"])]

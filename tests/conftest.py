@@ -19,14 +19,17 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("RAY_worker_niceness", "0")
 BUCKET = "rrad"
 _numbers = itertools.count()
-LONGEST = ("pipeline", "judge_kills", "judge", "autoscaling", "train", "tune", "engines", "head", "serve")
-LONGEST += ("online_serve", "serve_faults", "clients", "search")
+LONGEST = ("stages/test_pipeline", "stages/test_judge_kills", "stages/test_judge", "runtime/test_autoscaling")
+LONGEST += ("stages/test_train", "stages/test_finetune", "runtime/test_engines", "runtime/test_head")
+LONGEST += ("runtime/test_endpoint", "runtime/test_endpoint_online", "runtime/test_endpoint_faults")
+LONGEST += ("runtime/test_endpoint_clients", "runtime/test_endpoint_search")
+pytest_plugins = ("tests.fixtures", "tests.autoscaling")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The files that take longest come first: processes that share the files then end at about the same time."""
-    order = {f"test_{name}": place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+    order = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(f"{item.path.parent.name}/{item.path.stem}", len(order)))
 
 
 @pytest.fixture(scope="session")

@@ -10,17 +10,17 @@ import httpx
 import ray
 import torch
 
-from rrad_ray import models
 from rrad_ray.config import ServeConfig
-from rrad_ray.rankers import Ranker
-from rrad_ray.stages import serve
+from rrad_ray.rankers.ranker import Ranker
+from rrad_ray.runtime import deploy
+from rrad_ray.tables import checkpoints
 from tests.commands import PATIENCE_S
 
 
 def student(folder: str | Path, seed: int = 0, *, layers: int = 0) -> Ranker:
     """A bundled encoder with a fresh head, saved in the folder and loaded from it."""
     torch.manual_seed(seed)
-    ranker = Ranker.encoder(models.resolve("bundled:all-minilm-l6-v2"), max_length=64, layers=layers)
+    ranker = Ranker.encoder(checkpoints.resolve("bundled:all-minilm-l6-v2"), max_length=64, layers=layers)
     ranker.model.classifier.weight.data.mul_(20)  # with a fresh head alone all documents score almost the same
     ranker.save(folder)
     return Ranker.load(str(folder))
@@ -30,11 +30,11 @@ def student(folder: str | Path, seed: int = 0, *, layers: int = 0) -> Ranker:
 def serving(cfg: ServeConfig) -> Iterator[str]:
     """The URL of an endpoint, which ends with the block; Ray too, if it began here."""
     mine = not ray.is_initialized()
-    url = serve.start(cfg)
+    url = deploy.start_endpoint(cfg)
     try:
         yield url
     finally:
-        serve.stop()
+        deploy.stop_endpoint()
         if mine:
             ray.shutdown()
 

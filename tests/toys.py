@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rrad_ray.config import TrainConfig
-from rrad_ray.fit import Rows, Task, Worker, fit
-from rrad_ray.ranking import Data
+from rrad_ray.training.loop import Rows, TrainTask, TrainWorker, fit
+from rrad_ray.training.rank_task import RankBatches
 
 CFG = TrainConfig(
     "in",
@@ -88,7 +88,7 @@ def causal_lm(folder: Path, words: Sequence[str], tied: bool) -> str:
     return str(folder)
 
 
-class Line(Task):
+class Line(TrainTask):
     """A linear layer drawn at random, whose square over rows of three numbers is minimised; figures on dev as told.
 
     Rows count for as much as their first number says, in the mean and in `sizes`.
@@ -140,7 +140,7 @@ class Listener:
 
 
 def fitted(
-    task: Task,
+    task: TrainTask,
     cfg: TrainConfig,
     folder: Path | None = None,
     *,
@@ -149,6 +149,6 @@ def fitted(
     resume: Path | None = None,
 ) -> Listener:
     """Trains; what was heard."""
-    listener, data = Listener(folder), Data(rows, cfg)
-    fit(task, data, data.steps, cfg, Worker(report=listener, resume=resume), dev)
+    listener, data = Listener(folder), RankBatches(rows, cfg)
+    fit(task, data, data.steps, cfg, TrainWorker(report=listener, resume=resume), dev)
     return listener

@@ -1,1 +1,4 @@
-"""The stages: `run(cfg) -> uri`. The only files that import ray."""
+"""The stages, one file each: `run(cfg) -> uri` reads URIs, writes one, the manifest last.
+
+Imports every folder; no stage imports another one, nor Ray.
+"""

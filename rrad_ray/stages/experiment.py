@@ -6,8 +6,9 @@ import json
 import time
 from collections.abc import Iterator
 
-from rrad_ray import events, online, online_page, tables
+from rrad_ray import tables
 from rrad_ray.config import ExperimentConfig
+from rrad_ray.online import analysis, event_log, report_html
 
 
 def run(cfg: ExperimentConfig) -> str:
@@ -16,13 +17,13 @@ def run(cfg: ExperimentConfig) -> str:
     out = tables.Output("experiment", cfg, None, {"input": cfg.input})
     if out.finished:
         return out.uri
-    exposures = events.read_exposures(cfg.input, out.quarantine)
-    clicks = events.read_clicks(cfg.input, out.quarantine)
-    content = online.analyse(exposures, clicks, cfg)
+    exposures = event_log.read_exposures(cfg.input, out.quarantine)
+    clicks = event_log.read_click_events(cfg.input, out.quarantine)
+    content = analysis.analyse(exposures, clicks, cfg)
     seen = content["events"]["exposures"] + content["events"]["clicks"] + len(out.quarantined)
     content["events"]["set_aside"] = out.bear(seen, cfg.max_quarantined)
     content["created"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    files = {"report.json": json.dumps(content, indent=1), "report.html": online_page.html(content)}
+    files = {"report.json": json.dumps(content, indent=1), "report.html": report_html.online_test_page(content)}
     for name, text in files.items():
         tables.write_text(tables.join(out.uri, name), text, "experiment")
     for line in _lines(content):
@@ -31,8 +32,8 @@ def run(cfg: ExperimentConfig) -> str:
     return out.commit(pages=content["pages"], units=content["units"], left_out=content["events"]["left_out"])
 
 
-def _lines(content: online.Content) -> Iterator[str]:
+def _lines(content: analysis.TestContent) -> Iterator[str]:
     """What a person at the terminal wants to know."""
-    yield online_page.headline(content)
+    yield report_html.online_headline(content)
     for reason, count in content["events"]["left_out"].items():
         yield f"left out: {count:,} x {reason}"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from rrad_ray import exports, tables
+from rrad_ray import tables
 from rrad_ray.config import ExportConfig
+from rrad_ray.data import exports
 from rrad_ray.rows import Labels
 
 
@@ -26,4 +27,4 @@ def run(cfg: ExportConfig) -> str:
 
     names = exports.write(chosen(), cfg.output, cfg.format, "export")
     print(f"[export] {count:,} queries -> {', '.join(tables.join(cfg.output, name) for name in names)}", flush=True)
-    return out.commit(queries=count, files=names, **tables.simulated(cfg.input, "export"))
+    return out.commit(queries=count, files=names, **tables.simulated_mark(cfg.input, "export"))

@@ -8,11 +8,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from rrad_ray import metrics, tables, teacher
+from rrad_ray import tables
 from rrad_ray.config import LabelConfig
 from rrad_ray.errors import RradError
-from rrad_ray.quality import LabelQuality
-from rrad_ray.rows import Candidates, Judgment, Labels
+from rrad_ray.evaluation import fusion
+from rrad_ray.labelling import teacher
+from rrad_ray.labelling.label_quality import LabelQuality
+from rrad_ray.rows import Candidates, JudgeOutput, Labels, by_source, with_qrels
 
 
 def run(cfg: LabelConfig) -> str:
@@ -25,7 +27,7 @@ def run(cfg: LabelConfig) -> str:
     source = tables.read_manifest(cfg.input, "label")
     if cfg.targets == "grades":
         return _grades(cfg, out)
-    kind = Judgment if source["stage"] == "judge" else Candidates
+    kind = JudgeOutput if source["stage"] == "judge" else Candidates
     weights, quality = _weights(cfg, kind)
     scale = _scale(cfg, kind)
     answers = LabelQuality()
@@ -33,7 +35,7 @@ def run(cfg: LabelConfig) -> str:
     shown = ", ".join(f"{key} x {value:g}" for key, value in weights.items()) or "the LLM's order"
     found = answers.facts()
     figures = ", ".join(f"{key} {value:.3f}" for key, value in found.items() if isinstance(value, float))
-    told = f"answers: {found['answers']}; {figures}" if kind is Judgment else "no LLM was asked"
+    told = f"answers: {found['answers']}; {figures}" if kind is JudgeOutput else "no LLM was asked"
     print(f"[label] teacher = {shown}; {told}", flush=True)
     return out.commit(
         seen=rows + len(out.quarantined),
@@ -44,9 +46,9 @@ def run(cfg: LabelConfig) -> str:
         weights=weights,
         scale=scale,
         dev=quality,
-        model=source["config"]["model"] if kind is Judgment else "",
+        model=source["config"]["model"] if kind is JudgeOutput else "",
         gate=source.get("gate", {}),
-        **tables.simulated(cfg.input, "label"),
+        **tables.simulated_mark(cfg.input, "label"),
     )
 
 
@@ -94,7 +96,7 @@ def _grades(cfg: LabelConfig, out: tables.Output) -> str:
 def _weights(cfg: LabelConfig, kind: type) -> tuple[dict[str, float], dict[str, Any]]:
     """The teacher's fusion weights: the config's, or those with the best nDCG@10 on judged dev queries."""
     first = next(tables.read(cfg.input, kind, "label"), None)
-    known = [*([teacher.JUDGE] if kind is Judgment else []), *(first["sources"] if first else [])]
+    known = [*([teacher.JUDGE] if kind is JudgeOutput else []), *(first["sources"] if first else [])]
     for name in cfg.weights:
         if name not in known:
             raise RradError("label", f"weights.{name}", "no such source", f"choose from {', '.join(known)}")
@@ -102,14 +104,14 @@ def _weights(cfg: LabelConfig, kind: type) -> tuple[dict[str, float], dict[str, 
         return dict(cfg.weights), {}
     if first is None or first.get("task") == "order":
         return {}, {}  # RRADistill: the LLM's order alone is the target
-    judged = teacher.judged(list(tables.read_split(cfg.input, kind, "dev", "label")))
+    judged = with_qrels(list(tables.read_split(cfg.input, kind, "dev", "label")))
     if len(judged) < 10:
         found = f"{len(judged)} judged dev queries are too few to fit fusion weights"
         raise RradError("label", cfg.input, found, f"give weights in the config, as in weights={{{known[0]}: 1}}")
     if kind is Candidates:
-        fitted, ndcg = metrics.fit_weights(judged, [teacher.by_source(row) for row in judged], known)
+        fitted, ndcg = fusion.fit_weights(judged, [by_source(row) for row in judged], known)
         return {name: weight for name, weight in fitted.items() if weight}, {"ndcg_10": {"fusion": ndcg}}
-    quality = teacher.quality(judged)
+    quality = teacher.teacher_quality(judged)
     del quality["per_query"]
     return {name: weight for name, weight in quality["teacher_weights"].items() if weight}, quality
 
@@ -119,7 +121,7 @@ def _scale(cfg: LabelConfig, kind: type) -> dict[str, Any]:
     if cfg.scale == "query":
         return {"over": "query"}
     [name] = cfg.weights
-    moments = metrics.Moments()
+    moments = fusion.Moments()
     for row in tables.read(cfg.input, kind, "label"):
         verdict = teacher.verdict(row, cfg.aggregate, cfg.missing)
         moments.add(teacher.with_judge(row, verdict)[name])
@@ -142,7 +144,7 @@ def _labelled(
     """Label rows of one part; an answer that says nothing is set aside with its text."""
     for row in tables.read_part(cfg.input, name, kind, "label"):
         found = teacher.verdict(row, cfg.aggregate, cfg.missing)
-        if kind is Judgment:
+        if kind is JudgeOutput:
             answers.add(row, found)
         if found.rejected:
             out.quarantine(row["query_id"], found.statuses[0], "\n---\n".join(row["responses"]))
@@ -154,7 +156,7 @@ def _labelled(
             targets = [(score - scale["mean"]) / scale["deviation"] for score in scores]
         elif weights:
             # z-scored again: the targets' spread, which soft losses read, must not hang on the weights' sum
-            targets = metrics.zscores(metrics.fuse(teacher.with_judge(row, found), weights)).tolist()
+            targets = fusion.zscores(fusion.fuse(teacher.with_judge(row, found), weights)).tolist()
         yield {
             "reasons": [],
             **row,

@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from rrad_ray import models, tables
+from rrad_ray import tables
 from rrad_ray.config import PrerankConfig
 from rrad_ray.errors import RradError
 from rrad_ray.progress import Progress
-from rrad_ray.rankers import BiEncoder
+from rrad_ray.rankers.bi_encoder import BiEncoder
 from rrad_ray.rows import Candidates
-from rrad_ray.stages import cluster
+from rrad_ray.runtime import cluster
+from rrad_ray.tables import checkpoints
 
 
 def run(cfg: PrerankConfig) -> str:
@@ -29,9 +30,9 @@ def run(cfg: PrerankConfig) -> str:
     names = tables.part_names(cfg.input)
     todo = [name for name in names if name not in out.parts()]
     progress = Progress("prerank", len(names), "parts", done=len(names) - len(todo))
-    source = "" if cfg.source else models.resolve(cfg.model, "prerank")
+    source = "" if cfg.source else checkpoints.resolve(cfg.model, "prerank")
     options = {"cfg": cfg, "model": source, "out": out}
-    for found in cluster.map_parts(Order, options, todo, workers=cfg.workers):
+    for found in cluster.map_parts(PrerankPart, options, todo, workers=cfg.workers):
         if found["error"]:
             raise RradError("prerank", cfg.input, found["error"], "mend the config or the input; then run again")
         progress.add()
@@ -53,7 +54,7 @@ def _count(cfg: PrerankConfig, out: tables.Output, names: list[str]) -> dict[str
     return {"rows": rows, "candidates": documents, "seen": rows + len(out.quarantined)}
 
 
-class Order:
+class PrerankPart:
     """An actor: the name of a part to the same part, ordered and cut."""
 
     def __init__(self, cfg: PrerankConfig, model: str, out: tables.Output) -> None:
@@ -63,7 +64,9 @@ class Order:
     def part(self, name: str) -> None:
         rows = [row for row in tables.read_part(self.cfg.input, name, Candidates, "prerank") if row["doc_ids"]]
         scores = self._by_model(rows) if self.encoder else [self._by_source(row) for row in rows]
-        self.out.write_part(name, [cut(row, values, self.cfg) for row, values in zip(rows, scores, strict=True)])
+        self.out.write_part(
+            name, [kept_indices(row, values, self.cfg) for row, values in zip(rows, scores, strict=True)]
+        )
 
     def _by_source(self, row: dict[str, Any]) -> list[float]:
         if self.cfg.source not in row["sources"]:
@@ -84,7 +87,7 @@ class Order:
         return scores
 
 
-def cut(row: dict[str, Any], scores: list[float], cfg: PrerankConfig) -> dict[str, Any]:
+def kept_indices(row: dict[str, Any], scores: list[float], cfg: PrerankConfig) -> dict[str, Any]:
     """The row in the pre-ranker's order, with the top-k, the bottom-k and a random few between them."""
     order = sorted(range(len(scores)), key=lambda index: (-np.nan_to_num(scores[index], nan=-np.inf), index))
     if row["split"] not in cfg.keep_whole:

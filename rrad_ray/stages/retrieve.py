@@ -11,14 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from rrad_ray import given, metrics, tables
+from rrad_ray import tables
 from rrad_ray.config import RetrieveConfig
+from rrad_ray.data import candidate_files
+from rrad_ray.data.bm25 import BM25Index, top_k
+from rrad_ray.data.collection import Query
+from rrad_ray.data.reader import read_collection
+from rrad_ray.data.trec import read_trec_run
 from rrad_ray.errors import RradError
-from rrad_ray.formats import Query, read_collection, read_trec_run
-from rrad_ray.lexical import Lexical, top
+from rrad_ray.evaluation import fusion
 from rrad_ray.progress import Progress
 from rrad_ray.rows import Candidates
-from rrad_ray.stages import dense
+from rrad_ray.runtime import embed
 
 SOURCES = ("bm25", "dense")
 
@@ -34,12 +38,12 @@ def run(cfg: RetrieveConfig) -> str:
     out = tables.Output("retrieve", cfg, Candidates, named)
     if out.finished:
         return out.uri
-    if given.is_candidates(cfg.data):
+    if candidate_files.is_candidates(cfg.data):
         return _given(cfg, out)
     collection = read_collection(cfg.data)
     for identity, reason, content in collection.rejected:
         out.quarantine(identity, reason, content)
-    queries = choose(collection.queries, cfg)
+    queries = choose_queries(collection.queries, cfg)
     print(f"[retrieve] {len(collection.corpus):,} documents, {len(queries):,} queries from {cfg.data}", flush=True)
     first_stage = FirstStage(collection.corpus, queries, cfg)
     listed = read_trec_run(cfg.run) if cfg.run else None
@@ -62,7 +66,7 @@ def _given(cfg: RetrieveConfig, out: tables.Output) -> str:
         raise RradError(
             "retrieve", "run", f"{cfg.data} lists candidates already", "leave run out, or name a collection"
         )
-    rows = given.read_candidates(cfg.data, cfg.qrels, out.quarantine)
+    rows = candidate_files.read_candidates(cfg.data, cfg.qrels, out.quarantine)
     splits, documents = Counter[str](), 0
 
     def chosen() -> Iterator[dict[str, Any]]:
@@ -79,7 +83,7 @@ def _given(cfg: RetrieveConfig, out: tables.Output) -> str:
     return out.commit(seen=seen, max_quarantined=cfg.max_quarantined, **facts)
 
 
-def choose(queries: Sequence[Query], cfg: RetrieveConfig) -> list[Query]:
+def choose_queries(queries: Sequence[Query], cfg: RetrieveConfig) -> list[Query]:
     """At most `cfg.queries[split]` of each split, by hash of the query: the same ones whatever the limits elsewhere.
 
     Judged splits come first, so that `judge` can check its labeller before it spends anything on the rest.
@@ -105,10 +109,10 @@ class FirstStage:
         self.corpus, self.ids = corpus, list(corpus)
         self.place = {identity: index for index, identity in enumerate(self.ids)}
         texts = list(corpus.values())
-        self.bm25 = Lexical(texts)
-        embedded = dense.embed(texts, [query.text for query in queries], cfg)
+        self.bm25 = BM25Index(texts)
+        embedded = embed.embed(texts, [query.text for query in queries], cfg)
         self.doc_vectors, self.query_vectors, self.docs_per_s = embedded
-        self.encoder = dense.local(cfg)
+        self.encoder = embed.local(cfg)
 
     def semantic(self, number: int) -> np.ndarray:
         """Cosines of all documents with the `number`-th query, (D,)."""
@@ -117,8 +121,8 @@ class FirstStage:
     def figures(self, queries: Sequence[Query]) -> dict[str, Any]:
         """Latency of one search over the whole collection, and documents/s, per source; measured here and now."""
         sample = [query.text for query in queries[:100]]
-        lexical = latency(lambda text: top(self.bm25.scores(text), 20), sample)
-        semantic = latency(lambda text: top(self.doc_vectors @ self.encoder.queries([text])[0], 20), sample)
+        lexical = latency(lambda text: top_k(self.bm25.scores(text), 20), sample)
+        semantic = latency(lambda text: top_k(self.doc_vectors @ self.encoder.queries([text])[0], 20), sample)
         per_s = len(self.ids) / (lexical["p50"] / 1000) if sample else 0.0
         weights = sum(weight.numel() for weight in self.encoder.model.parameters())
         return {
@@ -153,7 +157,9 @@ def candidates(
         scores = {"bm25": first.bm25.scores(query.text), "dense": first.semantic(number)}
         if listed is None:
             depths = {"bm25": cfg.bm25_depth, "dense": cfg.dense_depth}
-            places = list(dict.fromkeys(index for source in SOURCES for index in top(scores[source], depths[source])))
+            places = list(
+                dict.fromkeys(index for source in SOURCES for index in top_k(scores[source], depths[source]))
+            )
             own = None
         else:
             places, own = from_run(first, query, listed.get(query.query_id, []), cfg.run)
@@ -181,7 +187,7 @@ def row(
     by_source = {source: [float(scores[source][index]) for index in places] for source in SOURCES}
     if own is not None:
         by_source["run"] = own
-    values = own if own is not None else metrics.fuse(by_source, dict.fromkeys(SOURCES, 1.0))
+    values = own if own is not None else fusion.fuse(by_source, dict.fromkeys(SOURCES, 1.0))
     order = sorted(range(len(places)), key=lambda index: (-values[index], index))
     ids = [first.ids[places[index]] for index in order]
     return {

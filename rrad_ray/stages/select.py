@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from rrad_ray import page, report, tables
+from rrad_ray import tables
 from rrad_ray.config import SelectConfig
 from rrad_ray.errors import RradError
+from rrad_ray.evaluation import report_html, summary
 
 
 def run(cfg: SelectConfig) -> str:
@@ -19,13 +20,13 @@ def run(cfg: SelectConfig) -> str:
     place = tables.join(cfg.input, "report.json")
     content = json.loads(tables.read_text(place, "select"))
     evaluated = tables.read_manifest(cfg.input, "select")
-    winner = choose(content, cfg)
+    winner = choose_winner(content, cfg)
     winner["checkpoint"] = evaluated["config"]["students"][winner["system"]]
     content["winner"] = dict(winner)
-    winner["finding"] = report.headline(content)  # the best student may still be worse than what costs nothing
+    winner["finding"] = summary.headline(content)  # the best student may still be worse than what costs nothing
     winner["smoke"] = next(one["smoke"] for one in content["systems"] if one["system"] == winner["system"])
     tables.write_text(tables.join(out.uri, "winner.json"), json.dumps(winner, indent=2), "select")
-    files = {"report.json": json.dumps(content, indent=1), "report.html": page.html(content)}
+    files = {"report.json": json.dumps(content, indent=1), "report.html": report_html.report_page(content)}
     for folder in filter(None, (out.uri, cfg.publish)):
         for name, text in files.items():
             tables.write_text(tables.join(folder, name), text, "select")
@@ -35,7 +36,7 @@ def run(cfg: SelectConfig) -> str:
     return out.commit(winner=winner)
 
 
-def choose(content: dict[str, Any], cfg: SelectConfig) -> dict[str, Any]:
+def choose_winner(content: dict[str, Any], cfg: SelectConfig) -> dict[str, Any]:
     """The winner among the students of a report, with rule and reason."""
     students = [system for system in content["systems"] if system["kind"] == "student"]
     inside = [s for s in students if s["latency_ms"] and s["latency_ms"]["p99"] <= cfg.max_p99_ms]

@@ -1,79 +1,9 @@
-"""serve: the winner behind Ray Serve, in the formats of the clients that there are (endpoint.py, wire.py).
-
-On a cluster of your own, `serve deploy cluster/serve.yaml` runs the same application from `build`.
-"""
+"""serve: the winner behind Ray Serve, until Ctrl-C."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import json
-import logging
-import os
-import signal
-import socket
-import time
-import urllib.request
-from typing import Any
-
-from ray import serve
-from ray.serve import Application
-from ray.serve.config import BackpressureConfig, HTTPOptions
-from ray.serve.schema import LoggingConfig
-
-from rrad_ray import formats, settings, tables, winners, wire
-from rrad_ray.config import WINNER, OnlineConfig, ServeConfig
-from rrad_ray.errors import RradError
-from rrad_ray.rows import Candidates
-from rrad_ray.stages import cluster
-from rrad_ray.stages.endpoint import Endpoint
-
-NAME = "rerank"
-LEAST_PROBE_DOCS = 5
-SPARE = 64  # requests beyond max_queued that reach a replica: it refuses them itself and still answers /healthz
-BURST = 1000  # requests that Serve holds for replicas that do not take them; more get its own, plain 503
-
-logger = logging.getLogger("ray.serve")
-
-
-def application(cfg: ServeConfig) -> Application:
-    """The Serve application of a config. Raises `RradError` if its input holds no ranker."""
-    places = {WINNER: cfg.input, **cfg.models}
-    for uri in places.values():
-        winners.find(uri)
-    places = {name: tables.absolute(uri) if os.path.isdir(uri) else uri for name, uri in places.items()}
-    low, high = cfg.team
-    grows = {"min_replicas": low, "max_replicas": high, "target_ongoing_requests": cfg.busy_at}
-    deployment = serve.deployment(
-        name="Endpoint",
-        **({"num_replicas": low} if low == high else {"autoscaling_config": grows}),
-        ray_actor_options=cluster.resources(cfg.worker),
-        max_ongoing_requests=cfg.max_queued + SPARE,
-        max_queued_requests=BURST,
-        backpressure_config=BackpressureConfig(retry_after_s=wire.RETRY_AFTER_S),
-        max_constructor_retry_count=2,
-        graceful_shutdown_wait_loop_s=0.2,
-        graceful_shutdown_timeout_s=cfg.timeout_s,  # what is inside may take so long, and then is answered
-        logging_config=LoggingConfig(log_level="WARNING"),
-    )(Endpoint)
-    search = cfg.search
-    if search.corpus and search.corpus != formats.PYDOC:
-        search = dataclasses.replace(search, corpus=tables.absolute(search.corpus))
-    return deployment.bind(dataclasses.replace(cfg, online=_absolute(cfg.online), search=search), places, os.getcwd())
-
-
-def _absolute(online: OnlineConfig) -> OnlineConfig:
-    """The same places for replicas, which have another working directory."""
-    if not online.events:
-        return online
-    journal = os.path.abspath(online.journal) if online.journal else ""
-    return dataclasses.replace(online, events=tables.absolute(online.events), journal=journal)
-
-
-def build(args: dict[str, Any]) -> Application:
-    """For `serve deploy`: `args` has the keys of `ServeConfig`, whose host, port and timeout do not count there."""
-    return application(settings.build(ServeConfig, args, "serve deploy: args"))
-
+from rrad_ray.config import ServeConfig
+from rrad_ray.runtime.deploy import ask, read_probe, show, start_endpoint, stay, stop_endpoint
 
 # ---- the stage ----------------------------------------------------------------------------------------------
 
@@ -84,133 +14,12 @@ def run(cfg: ServeConfig) -> str:
     Raises `RradError` if the input holds no ranker, the port is taken or the cluster has no room for the replicas.
     """
     probe = None if cfg.blocking else read_probe(cfg.probe)
-    url = start(cfg)
+    url = start_endpoint(cfg)
     try:
         if probe:
             show(probe, *ask(url, probe))
         else:
             stay(url)
     finally:
-        stop()
+        stop_endpoint()
     return url
-
-
-def start(cfg: ServeConfig) -> str:
-    """Starts Serve and the endpoint; its URL, which answers. Raises `RradError` as `run` does."""
-    app = application(cfg)
-    url = claim(cfg.host, cfg.port)
-    cluster.start()
-    cluster.require("serve", cfg.worker, cfg.team[0])
-    logger.setLevel(logging.WARNING)
-    if serve.status().proxies:
-        remedy = "`serve deploy cluster/serve.yaml` adds to it, `serve shutdown` ends it"
-        raise RradError("serve", url, "this cluster runs Ray Serve already, with an HTTP port of its own", remedy)
-    http = HTTPOptions(host=cfg.host, port=cfg.port, request_timeout_s=cfg.timeout_s)
-    try:
-        serve.start(http_options=http, logging_config=LoggingConfig(log_level="WARNING"))
-        serve.run(app, name=NAME, route_prefix="/")
-        await_answers(url, cfg.timeout_s)
-    except Exception as error:
-        found = f"the endpoint did not start ({reason(error)})"
-        stop()
-        raise RradError("serve", url, found, "mend that and start it again") from error
-    except BaseException:
-        stop()
-        raise
-    page = f", a search page at {url}/" if cfg.search.corpus else ""
-    print(f"[serve] {url}/v2/rerank{page}", flush=True)
-    return url
-
-
-def await_answers(url: str, timeout_s: float, patience_s: float = 60) -> None:
-    """Waits until the endpoint answers each time it is asked; raises what it last found otherwise.
-
-    Serve may call an endpoint ready before HAProxy has heard of it, and HAProxy's process from before still takes
-    some connections beside the one that has: both answer 404 (Ray 2.60).
-    """
-    until = time.monotonic() + patience_s
-    in_a_row = 0
-    while in_a_row < 10:
-        try:
-            call(f"{url}/healthz", None, timeout_s)
-            in_a_row += 1
-        except OSError:
-            if time.monotonic() > until:
-                raise
-            in_a_row = 0
-        time.sleep(0.05)
-
-
-def stop() -> None:
-    """Ends the endpoint and Serve. It refuses what comes from then on, and what is inside is answered first."""
-    if NAME in serve.status().applications:
-        serve.delete(NAME, _blocking=False)  # blocking, it gives up after a minute
-        while NAME in serve.status().applications:
-            time.sleep(0.1)
-    serve.shutdown()  # on its own, it would end the HTTP proxy beside the replicas, under the requests inside
-
-
-def reason(error: Exception) -> str:
-    """Why the endpoint did not start: the last line of the replica's traceback, else the error's."""
-    with contextlib.suppress(Exception):
-        deployments = serve.status().applications[NAME].deployments.values()
-        lines = [line.strip() for deployment in deployments for line in deployment.message.splitlines()]
-        causes = [line for line in lines if line.partition(":")[0].endswith(("Error", "Exception"))]
-        return causes[-1]
-    return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-
-
-def claim(host: str, port: int) -> str:
-    """The URL of an address that is free. Raises `RradError` if it is not: Serve's proxy would share the port."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        socket.create_server((host, port), family=family).close()
-    except OSError as error:
-        found = f"cannot listen there ({os.strerror(error.errno or 0)})"
-        raise RradError("serve", f"{host}:{port}", found, f"choose another port, as in port={port + 1}") from error
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
-
-
-def stay(url: str) -> None:
-    """Prints how to ask, then waits for Ctrl-C or for SIGTERM, which is how containers are stopped."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
-    body = json.dumps({"query": "how to open a file", "documents": ["open(path) opens a file", "len(x) is a length"]})
-    print(f"[serve] try: curl -s {url}/v2/rerank -d '{body}'\n[serve] Ctrl-C ends it", flush=True)
-    with contextlib.suppress(KeyboardInterrupt):
-        while True:
-            time.sleep(1)
-
-
-def read_probe(uri: str) -> dict[str, Any]:
-    """The first test query with enough documents. Raises `RradError` if there is none."""
-    for row in tables.read(uri, Candidates, "serve"):
-        if row["split"] == "test" and len(row["texts"]) >= LEAST_PROBE_DOCS:
-            return row
-    found = f"no query of split 'test' with {LEAST_PROBE_DOCS} documents"
-    raise RradError("serve", uri, found, "give the output of retrieve or prerank as probe")
-
-
-def ask(url: str, row: dict[str, Any]) -> tuple[dict[str, Any], float]:
-    """The endpoint's answer to a row of candidates, and the milliseconds that it took."""
-    began = time.perf_counter()
-    answer = call(f"{url}/v2/rerank", {"query": row["query"], "documents": row["texts"]}, 600)
-    return answer, 1000 * (time.perf_counter() - began)
-
-
-def show(row: dict[str, Any], answer: dict[str, Any], took_ms: float) -> None:
-    """Prints a query and its top 3."""
-    print(f"[serve] query: {row['query']}")
-    for rank, result in enumerate(answer["results"][:3], 1):
-        line = (row["texts"][result["index"]].strip().splitlines() or [""])[0]
-        print(f"[serve]   {rank}. {result['relevance_score']:.3f}  {line[:90]}")
-    print(f"[serve] {answer['model']}: {len(row['texts'])} documents in {took_ms:.0f} ms over HTTP", flush=True)
-
-
-def call(url: str, body: dict[str, Any] | None, timeout_s: float) -> dict[str, Any]:
-    """GET, or POST with a body; the JSON answer. The environment's proxies are for the internet, not for this."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    data = None if body is None else json.dumps(body).encode()
-    with opener.open(urllib.request.Request(url, data), timeout=timeout_s) as response:
-        return json.load(response)

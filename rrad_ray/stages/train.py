@@ -7,15 +7,18 @@ from functools import partial
 
 from transformers import AutoTokenizer
 
-from rrad_ray import adapters, losses, models, tables, targets
+from rrad_ray import tables
 from rrad_ray.config import TrainConfig
 from rrad_ray.errors import RradError
-from rrad_ray.fit import Worker, fit, steps_in_epoch
-from rrad_ray.rankers import check_tokenizer
-from rrad_ray.ranking import Data, RankTask
-from rrad_ray.stages import feed, trainer
-from rrad_ray.stages.feed import Feed
-from rrad_ray.stream import Stream
+from rrad_ray.rankers import lora
+from rrad_ray.rankers.checkpoint import check_tokenizer
+from rrad_ray.runtime import feed, trainer
+from rrad_ray.runtime.feed import LabelFeed
+from rrad_ray.tables import checkpoints
+from rrad_ray.training import losses, targets
+from rrad_ray.training.loop import TrainWorker, fit, rank_steps_in_epoch
+from rrad_ray.training.rank_task import RankBatches, RankTask
+from rrad_ray.training.stream import ShuffledRows
 
 
 def run(cfg: TrainConfig) -> str:
@@ -27,13 +30,13 @@ def run(cfg: TrainConfig) -> str:
     """
     try:
         losses.weighted(cfg.losses)
-        adapters.check(cfg.lora_rank)
+        lora.check_lora(cfg.lora_rank)
     except ValueError as error:
         raise RradError.of("train", "config", error, "mend the config") from error
     out = tables.Output("train", cfg, None, {"input": cfg.input})
     if out.finished:
         return out.uri
-    source = models.resolve(cfg.model, "train")
+    source = checkpoints.resolve(cfg.model, "train")
     tokenizer = AutoTokenizer.from_pretrained(source)
     try:
         check_tokenizer(tokenizer, cfg.kind)
@@ -41,14 +44,14 @@ def run(cfg: TrainConfig) -> str:
         raise RradError.of("train", cfg.model, error, "choose another model") from error
     survey, found = _survey(cfg, out)
     print(f"[train] {cfg.kind} student from {cfg.model} on {survey.lists:,} labelled queries", flush=True)
-    facts = trainer.run("train", cfg, partial(_loop, found), source, RankTask)
+    facts = trainer.run_training("train", cfg, partial(_loop, found), source, RankTask)
     return out.commit(queries=survey.lists, targets=survey.facts(), **facts)
 
 
-def _survey(cfg: TrainConfig, out: tables.Output) -> tuple[targets.Survey, Feed]:
+def _survey(cfg: TrainConfig, out: tables.Output) -> tuple[targets.TargetStats, LabelFeed]:
     """What there is to learn from, and where it stands. Lists with a target that is no number are set aside; those
     that carry no preference are passed over and counted: nothing is wrong with them."""
-    survey, seen = targets.Survey(cfg), 0
+    survey, seen = targets.TargetStats(cfg), 0
 
     def useful(query_id: str, wanted: list[float]) -> bool:
         nonlocal seen
@@ -58,7 +61,7 @@ def _survey(cfg: TrainConfig, out: tables.Output) -> tuple[targets.Survey, Feed]
             out.quarantine(query_id, why, str(wanted))
         return not why
 
-    found = feed.look("train", tables.absolute(cfg.input), cfg.splits, cfg.eval_queries, cfg.seed, useful)
+    found = feed.index_labels("train", tables.absolute(cfg.input), cfg.splits, cfg.eval_queries, cfg.seed, useful)
     out.bear(seen, cfg.max_quarantined)
     passed = ", ".join(f"{count:,} with {why}" for why, count in sorted(survey.over.items()))
     if passed:
@@ -67,7 +70,7 @@ def _survey(cfg: TrainConfig, out: tables.Output) -> tuple[targets.Survey, Feed]
         said = f"no list to learn from in the splits {', '.join(cfg.splits)}" + (f": {passed}" if passed else "")
         raise RradError("train", cfg.input, said, "label more queries, or name other splits")
     try:
-        steps_in_epoch(survey.lists, cfg, cfg.team[1])
+        rank_steps_in_epoch(survey.lists, cfg, cfg.team[1])
         warning = survey.check()
     except ValueError as error:
         raise RradError.of("train", cfg.input, error, "mend the labels") from error
@@ -76,8 +79,8 @@ def _survey(cfg: TrainConfig, out: tables.Output) -> tuple[targets.Survey, Feed]
     return survey, dataclasses.replace(found, prepare=survey.prepare())
 
 
-def _loop(found: Feed, cfg: TrainConfig, source: str, worker: Worker) -> None:
+def _loop(found: LabelFeed, cfg: TrainConfig, source: str, worker: TrainWorker) -> None:
     """One training process."""
-    rows = Stream(found.counts, found.read, seed=cfg.seed, shuffle_rows=cfg.shuffle_rows)
-    data = Data(rows, cfg, worker.rank, worker.world_size)
+    rows = ShuffledRows(found.counts, found.read, seed=cfg.seed, shuffle_rows=cfg.shuffle_rows)
+    data = RankBatches(rows, cfg, worker.rank, worker.world_size)
     fit(RankTask.fresh(source, cfg), data, data.steps, cfg, worker, found.dev_rows())

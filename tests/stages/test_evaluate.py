@@ -12,11 +12,13 @@ import pytest
 from rrad_ray import tables
 from rrad_ray.config import EvaluateConfig
 from rrad_ray.errors import RradError
+from rrad_ray.evaluation.bench import Evaluation
+from rrad_ray.evaluation.statistics import holm
 from rrad_ray.rows import Ranking
-from rrad_ray.significance import holm
 from rrad_ray.stages import evaluate
+from tests.fixtures import row_of, table_of
 
-from .conftest import row_of, table_of
+pytestmark = pytest.mark.ray
 
 QUERIES = ["sort", "add two numbers", "how do I open a file for writing"]
 
@@ -65,7 +67,7 @@ def test_students_are_tested_against_runs_and_p_values_are_corrected_for_all_tes
 ) -> None:
     cfg = EvaluateConfig(candidates, "", runs={})
     rows = list(tables.read(candidates, evaluate.Candidates))
-    bench = evaluate.Bench(cfg, rows, [])
+    bench = Evaluation(cfg, rows, [])
     bench.add("bm25", "BM25", "first_stage", [[5, 4, 3, 2, 1]] * 3)
     bench.add("mine", "mine", "run", [[1, 2, 3, 4, 5]] * 3)
     bench.add(

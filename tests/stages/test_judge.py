@@ -10,15 +10,18 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from rrad_ray import models, tables
+from rrad_ray import tables
 from rrad_ray.config import GateConfig, JudgeConfig, LabelConfig
 from rrad_ray.errors import RradError
-from rrad_ray.rankers import Ranker
-from rrad_ray.rows import Candidates, Judgment, Labels
-from rrad_ray.shards import Shard
-from rrad_ray.stages import collect, judge, label
+from rrad_ray.rankers.ranker import Ranker
+from rrad_ray.rows import Candidates, JudgeOutput, Labels
+from rrad_ray.runtime import collector, judging
+from rrad_ray.stages import judge, label
+from rrad_ray.tables import checkpoints
+from rrad_ray.tables.shards import Shard
+from tests.fixtures import ENGINE, row_of, table_of
 
-from .conftest import ENGINE, row_of, table_of
+pytestmark = pytest.mark.ray
 
 
 def test_listwise_answers_of_a_real_small_model_are_parsed_set_aside_or_counted(short: str, tmp_path: Path) -> None:
@@ -33,7 +36,7 @@ def test_listwise_answers_of_a_real_small_model_are_parsed_set_aside_or_counted(
         **ENGINE,
     )
     judge.run(cfg)
-    rows = list(tables.read(cfg.output, Judgment))
+    rows = list(tables.read(cfg.output, JudgeOutput))
     assert len(rows) == 24
     for row in rows:
         assert [sorted(shown) for shown in row["shown"]] == [list(range(len(row["doc_ids"])))]
@@ -53,7 +56,7 @@ def test_listwise_answers_of_a_real_small_model_are_parsed_set_aside_or_counted(
 
 def test_a_fine_tuned_teacher_scores_by_vllm_as_by_transformers(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    ranker = Ranker.decoder(models.resolve(models.BUNDLED[1]), max_length=64, layers=2).eval()
+    ranker = Ranker.decoder(checkpoints.resolve(checkpoints.BUNDLED[1]), max_length=64, layers=2).eval()
     ranker.save(f"{tmp_path}/teacher")
     rows = [
         row_of("a", ["adds two numbers", "a red car " * 40]),
@@ -70,9 +73,9 @@ def test_a_fine_tuned_teacher_scores_by_vllm_as_by_transformers(tmp_path: Path) 
             **engine,
         )
     )
-    for row in tables.read(output, Judgment):
+    for row in tables.read(output, JudgeOutput):
         assert row["judge_scores"] == pytest.approx(ranker.score(row["query"], row["texts"]), abs=1e-3)
-    assert [row["truncated"] for row in tables.read(output, Judgment)] == [1, 0]
+    assert [row["truncated"] for row in tables.read(output, JudgeOutput)] == [1, 0]
 
 
 # ---- without the engine -------------------------------------------------------------------------------------
@@ -91,8 +94,8 @@ def test_a_run_of_millions_is_not_cut_into_more_units_than_rays_driver_can_sched
     def shards(count: int) -> list[Shard]:
         return [Shard(f"part-{n}", "file", 0, 250, False, 5000) for n in range(count)]
 
-    assert judge.least_rows(shards(80)) == 1, "20,000 queries: a unit is as small as two batches"
-    assert judge.least_rows(shards(4000)) == 50, "a million queries: 20,000 units"
+    assert judging.least_rows(shards(80)) == 1, "20,000 queries: a unit is as small as two batches"
+    assert judging.least_rows(shards(4000)) == 50, "a million queries: 20,000 units"
 
 
 def test_echo_labels_are_marked_as_simulated(short: str, tmp_path: Path) -> None:
@@ -103,7 +106,7 @@ def test_echo_labels_are_marked_as_simulated(short: str, tmp_path: Path) -> None
 def test_a_query_without_candidates_is_set_aside_and_the_rest_goes_on(tmp_path: Path) -> None:
     source = table_of(tmp_path / "input", [row_of("empty", []), row_of("good", ["one", "two"])])
     output = _echo(source, tmp_path, max_quarantined=0.5)
-    assert [row["query_id"] for row in tables.read(output, Judgment)] == ["good"]
+    assert [row["query_id"] for row in tables.read(output, JudgeOutput)] == ["good"]
     assert sum(tables.read_manifest(output)["quarantined"].values()) == 1
 
 
@@ -139,7 +142,7 @@ def test_no_answer_for_stall_s_ends_the_run_with_the_reason() -> None:
         yield {"row": 1}
         time.sleep(30)
 
-    rows = collect._watched(hung(), 0.3, 0.1)
+    rows = collector._watched(hung(), 0.3, 0.1)
     assert next(rows) == {"row": 1}
     assert next(rows) is None, "nobody could make durable what has come"
     with pytest.raises(RradError, match="no answer for"):
@@ -156,7 +159,7 @@ def test_orders_fused_with_the_first_stage_are_aggregated_as_the_config_says(tmp
     texts = ["[1] > [2] > [3] > [4]"] * 3 + ["[2] > [3] > [4] > [1]"] * 2  # Copeland: 1, Borda: 2
     judged = {"task": "order", "model": "m", "shown": [[0, 1, 2, 3]] * 5, "responses": texts, "judge_scores": []}
     judged |= {"reasons": [], "truncated": 0, "prompt_tokens": 1, "generated_tokens": 1}
-    out = tables.Output("judge", JudgeConfig(input="", output=f"{tmp_path}/judgments"), Judgment, {})
+    out = tables.Output("judge", JudgeConfig(input="", output=f"{tmp_path}/judgments"), JudgeOutput, {})
     out.write_all([row_of("a", ["one", "two", "three", "four"]) | judged], 1)
     judgments = out.commit()
     best = {}
@@ -173,7 +176,7 @@ def _scored(folder: Path, scores: list[list[float]]) -> str:
     judged = {"task": "score", "model": "m", "shown": [], "responses": [], "reasons": []}
     judged |= {"truncated": 0, "prompt_tokens": 1, "generated_tokens": 0}
     rows = [row_of(str(n), ["one", "two"]) | judged | {"judge_scores": pair} for n, pair in enumerate(scores)]
-    out = tables.Output("judge", JudgeConfig(input="", output=str(folder)), Judgment, {})
+    out = tables.Output("judge", JudgeConfig(input="", output=str(folder)), JudgeOutput, {})
     out.write_all(rows, 1)
     return out.commit()
 

@@ -14,16 +14,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rrad_ray import models, plan, tables
-from rrad_ray.answers import parse
+from rrad_ray import tables
 from rrad_ray.config import GateConfig, JudgeConfig, LabelConfig
-from rrad_ray.rankers import LikelihoodRanker
-from rrad_ray.rows import Answer, Candidates, Judgment, Labels, Quarantined
-from rrad_ray.stages import engines, judge, label
+from rrad_ray.labelling import planner
+from rrad_ray.labelling.answers import parse_answer
+from rrad_ray.rankers.likelihood import LikelihoodRanker
+from rrad_ray.rows import Answer, Candidates, JudgeOutput, Labels, Quarantined
+from rrad_ray.runtime import engines
+from rrad_ray.stages import judge, label
+from rrad_ray.tables import checkpoints
 from tests.commands import SMALL_ENGINE
+from tests.fixtures import ENGINE, POISON, row_of, rrad, table_of
 from tests.unreliable import unreliable
 
-from .conftest import ENGINE, POISON, row_of, rrad, table_of
+pytestmark = pytest.mark.ray
 
 CPU = [
     "configs/judge-cpu.yaml",
@@ -52,11 +56,11 @@ def test_judge_killed_in_the_middle_goes_on_repeats_nothing_and_holds_every_quer
     assert f"{len(kept)} answers of unfinished shards stand in the journal" in again.stdout
     assert {name: os.stat(f"{output}/{name}").st_mtime_ns for name in done} == before, "finished work was repeated"
     asked = [row["query_id"] for row in tables.read(short, Candidates)]
-    answered = [row["query_id"] for row in tables.read(output, Judgment)]
+    answered = [row["query_id"] for row in tables.read(output, JudgeOutput)]
     assert sorted(answered) == sorted(asked)
     assert len(set(answered)) == len(answered)
     for (part, row, slot), score in kept.items():
-        judged = tables.read_part(output, part, Judgment)[row]
+        judged = tables.read_part(output, part, JudgeOutput)[row]
         assert judged["judge_scores"][slot] == score, "an answer that was there was asked for again"
     _check_scores(output)
     assert not os.path.exists(f"{output}/journal")
@@ -76,9 +80,9 @@ def _unfinished(output: str) -> dict[tuple[str, int, int], float]:
 
 def _check_scores(output: str) -> None:
     """vLLM's likelihoods are those of transformers: the same numbers up to bfloat16."""
-    source = models.resolve(models.BUNDLED[1])
+    source = checkpoints.resolve(checkpoints.BUNDLED[1])
     ranker = LikelihoodRanker(source, template="question", doc_tokens=32, dtype="float32")
-    for row in list(tables.read(output, Judgment))[:3]:
+    for row in list(tables.read(output, JudgeOutput))[:3]:
         assert all(math.isfinite(score) and score < 0 for score in row["judge_scores"])
         assert row["judge_scores"] == pytest.approx(ranker.score(row["query"], row["texts"]), abs=0.15)
         assert row["prompt_tokens"] > 0
@@ -102,7 +106,7 @@ def poisoned(tmp_path_factory: pytest.TempPathFactory) -> str:
     texts = ["adds numbers", "a red car", f"{POISON} sorts a list"]
     rows = [{**row_of(f"q{number}", [*texts[:2], "sorts a list"]), "query": f"sum {number}"} for number in range(12)]
     rows[7] |= {"texts": texts}
-    listening = {"logits_processors": ["tests.stages.poison:Poison"]}
+    listening = {"logits_processors": ["tests.poison:Poison"]}
     cfg = JudgeConfig(
         input=table_of(place / "input", rows),
         output=f"{place}/orders",
@@ -116,14 +120,14 @@ def poisoned(tmp_path_factory: pytest.TempPathFactory) -> str:
         gate=GateConfig(enabled=False),
         **{**ENGINE, "engine_kwargs": ENGINE["engine_kwargs"] | listening},
     )
-    first = [order[0] for order in plan.shown(rows[7], cfg)]
+    first = [order[0] for order in planner.shown(rows[7], cfg)]
     assert first.count(2) == 1, "one of its three prompts shows the poison first"
     return judge.run(cfg)
 
 
 @pytest.mark.slow
 def test_a_prompt_that_kills_its_engine_is_set_aside_and_every_other_query_is_answered(poisoned: str) -> None:
-    answered = [row["query_id"] for row in tables.read(poisoned, Judgment)]
+    answered = [row["query_id"] for row in tables.read(poisoned, JudgeOutput)]
     assert answered == [f"q{number}" for number in range(12) if number != 7]
     [bad] = tables.read_part(f"{poisoned}/quarantine", "part-00000.parquet", Quarantined)
     assert (bad["id"], "2 engines died" in bad["reason"]) == ("q7", True)
@@ -133,14 +137,14 @@ def test_a_prompt_that_kills_its_engine_is_set_aside_and_every_other_query_is_an
 def test_repeats_in_a_grammar_are_all_readable_and_explained_by_the_place_they_give(
     poisoned: str, tmp_path: Path
 ) -> None:
-    for row in tables.read(poisoned, Judgment):
+    for row in tables.read(poisoned, JudgeOutput):
         assert len({tuple(shown) for shown in row["shown"]}) == len(row["responses"]) == 3
-        assert all(parse(text, len(row["doc_ids"])).ranked for text in row["responses"]), row["responses"]
+        assert all(parse_answer(text, len(row["doc_ids"])).ranked for text in row["responses"]), row["responses"]
         assert all(re.fullmatch(r"[\[\]\d> ]+", text) for text in row["responses"]), "the grammar was not kept"
     reasons = judge.run(
         JudgeConfig(input=poisoned, output=f"{tmp_path}/reasons", task="explain", max_tokens=12, **ENGINE)
     )
-    for before, after in zip(tables.read(poisoned, Judgment), tables.read(reasons, Judgment), strict=True):
+    for before, after in zip(tables.read(poisoned, JudgeOutput), tables.read(reasons, JudgeOutput), strict=True):
         assert len(after["reasons"]) == len(after["doc_ids"])
         assert all(after["reasons"])
         assert after["responses"] == before["responses"], "explain changed what the judge had said"
@@ -164,5 +168,5 @@ def test_a_store_that_fails_and_stalls_now_and_then_costs_no_query(
         done = rrad(*arguments)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert counts["failed"] >= 3, "nothing was wrong with it"
-    answered = [row["query_id"] for row in tables.read(f"{s3_uri}/judgments", Judgment)]
+    answered = [row["query_id"] for row in tables.read(f"{s3_uri}/judgments", JudgeOutput)]
     assert answered == [f"q{number}" for number in range(300)]

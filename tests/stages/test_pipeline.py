@@ -18,16 +18,19 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from rrad_ray import cli, metrics, models, tables, teacher
+from rrad_ray import cli, tables
 from rrad_ray.config import EvaluateConfig, LabelConfig, PrerankConfig, RetrieveConfig, SelectConfig
 from rrad_ray.errors import RradError
-from rrad_ray.rankers import Ranker
-from rrad_ray.rows import Candidates, Judgment, Labels, Ranking
+from rrad_ray.evaluation import fusion
+from rrad_ray.rankers.ranker import Ranker
+from rrad_ray.rows import Candidates, JudgeOutput, Labels, Ranking, by_source
 from rrad_ray.stages import evaluate, label, prerank, retrieve, select
+from rrad_ray.tables import checkpoints
 from tests.commands import PATIENCE_S, ROOT, RRAD
+from tests.fixtures import row_of, rrad, table_of
 from tests.heads import Head, free_port
 
-from .conftest import row_of, rrad, table_of
+pytestmark = pytest.mark.ray
 
 SMALL = [
     "train=0",
@@ -76,7 +79,7 @@ def test_the_job_leaves_every_table_with_a_manifest_and_says_where(job: tuple[Pa
     ):
         assert (out / name / "manifest.json").is_file()
         assert f"-> {out}/{name}" in said
-    assert len({row["query_id"] for row in tables.read(f"{out}/judgments", Judgment)}) == 48
+    assert len({row["query_id"] for row in tables.read(f"{out}/judgments", JudgeOutput)}) == 48
     for row in tables.read(f"{out}/labels", Labels):
         assert len(row["targets"]) == len(row["texts"])
 
@@ -176,7 +179,7 @@ steps:
     done = rrad("run", str(pipeline))
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert tables.exists(f"{s3_uri}/student/model/model.safetensors")
-    assert Ranker.load(models.resolve(f"{s3_uri}/student"), dtype="float32").score("a", ["b"])
+    assert Ranker.load(checkpoints.resolve(f"{s3_uri}/student"), dtype="float32").score("a", ["b"])
     rows = list(tables.read(f"{s3_uri}/labels", Labels))
     assert len({row["query_id"] for row in rows}) == 96
 
@@ -205,7 +208,7 @@ def test_a_job_submitted_to_a_cluster_gives_its_result(short: str, tmp_path: Pat
     assert done.returncode == 0, done.stdout + done.stderr
     assert "succeeded" in done.stdout
     asked = sorted(row["query_id"] for row in tables.read(short, Candidates))
-    assert sorted(row["query_id"] for row in tables.read(f"{tmp_path}/judgments", Judgment)) == asked
+    assert sorted(row["query_id"] for row in tables.read(f"{tmp_path}/judgments", JudgeOutput)) == asked
 
 
 def test_prometheus_reads_the_figures_of_a_run_while_it_labels(tmp_path: Path, head: Head) -> None:
@@ -258,7 +261,7 @@ def test_candidates_that_no_judge_has_seen_are_labelled_by_their_sources_alone(s
     rows = list(tables.read(label.run(LabelConfig(input=short, output=f"{tmp_path}/labels", weights=fixed)), Labels))
     assert [row["query_id"] for row in rows] == [row["query_id"] for row in tables.read(short, Candidates)]
     for row in rows:
-        wanted = metrics.zscores(metrics.fuse(teacher.by_source(row), fixed))
+        wanted = fusion.zscores(fusion.fuse(by_source(row), fixed))
         assert row["targets"] == pytest.approx(list(wanted))
         assert (row["parse_status"], any(row["missing"])) == ([], False)
     fitted = label.run(LabelConfig(input=short, output=f"{tmp_path}/fitted"))

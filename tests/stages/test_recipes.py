@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from rrad_ray import settings, tables
-from rrad_ray.rows import Judgment, Labels
+from rrad_ray import tables
+from rrad_ray.config import load
+from rrad_ray.rows import JudgeOutput, Labels
 from tests.commands import ROOT
+from tests.fixtures import rrad
 
-from .conftest import rrad
-
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 ENGINE = ["max_num_batched_tokens=2048", "max_num_seqs=64"]  # of which less memory has to be set up
 
 
@@ -133,7 +133,7 @@ def test_vllm_scores_as_transformers_does_what_train_has_fine_tuned(disranker: P
     model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     spread = []
-    for row in tables.read(f"{disranker}/scores", Judgment):
+    for row in tables.read(f"{disranker}/scores", JudgeOutput):
         inputs = tokenizer(
             [row["query"]] * len(row["texts"]), row["texts"], truncation=True, padding=True, return_tensors="pt"
         )
@@ -146,7 +146,7 @@ def test_vllm_scores_as_transformers_does_what_train_has_fine_tuned(disranker: P
 
 
 def test_disrankers_student_learns_the_teachers_scores_over_judged_and_unlabelled_queries(disranker: Path) -> None:
-    scores = {row["query_id"]: row["judge_scores"] for row in tables.read(f"{disranker}/scores", Judgment)}
+    scores = {row["query_id"]: row["judge_scores"] for row in tables.read(f"{disranker}/scores", JudgeOutput)}
     every = np.concatenate(list(scores.values()))
     scale = manifest(disranker, "labels")["scale"]
     assert (scale["over"], scale["mean"]) == ("table", pytest.approx(every.mean(), abs=1e-6))
@@ -156,7 +156,7 @@ def test_disrankers_student_learns_the_teachers_scores_over_judged_and_unlabelle
         assert row["targets"] == pytest.approx(expected.tolist(), abs=1e-4)
         splits.add(row["split"])
     assert {"train", "unlabelled"} <= splits
-    _, steps = settings.load_pipeline(str(ROOT / "configs" / "disranker" / "laptop.yaml"))
+    _, steps = load.load_pipeline(str(ROOT / "configs" / "disranker" / "laptop.yaml"))
     [losses] = [step.values["losses"] for step in steps if step.name == "student"]
     assert losses == manifest(disranker, "student")["config"]["losses"] == {"point_mse": 1.0, "margin_mse": 1.0}
     assert manifest(disranker, "teacher")["config"]["losses"] == {"margin": {"weight": 1.0, "tau": 0.5}}

@@ -17,19 +17,22 @@ import psutil
 import pytest
 from transformers import AutoTokenizer
 
-from rrad_ray import metrics, tables, teacher
+from rrad_ray import tables
 from rrad_ray.config import GenerationConfig, SelectConfig, TermsConfig, TrainConfig
 from rrad_ray.errors import RradError
-from rrad_ray.fit import Task, Worker
-from rrad_ray.generation import Explainer
-from rrad_ray.rankers import Ranker
-from rrad_ray.ranking import RankTask
-from rrad_ray.rows import Candidates, Labels
-from rrad_ray.stages import train, trainer
+from rrad_ray.evaluation import fusion
+from rrad_ray.rankers.generation import Explainer
+from rrad_ray.rankers.ranker import Ranker
+from rrad_ray.rows import Candidates, Labels, by_source
+from rrad_ray.runtime import trainer
+from rrad_ray.stages import train
+from rrad_ray.training.loop import TrainTask, TrainWorker
+from rrad_ray.training.rank_task import RankTask
 from tests.commands import PATIENCE_S, ROOT, RRAD
+from tests.fixtures import curves_of, rrad
 from tests.toys import Listener, causal_lm
 
-from .conftest import curves_of, rrad
+pytestmark = pytest.mark.ray
 
 SMALL = {
     "layers": 2,
@@ -47,7 +50,7 @@ def labels(short: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     place = tmp_path_factory.mktemp("labels")
     rows = []
     for row in tables.read(short, Candidates):
-        targets = metrics.fuse(teacher.by_source(row), {"bm25": 1.0, "dense": 2.0})
+        targets = fusion.fuse(by_source(row), {"bm25": 1.0, "dense": 2.0})
         found = {"targets": targets, "missing": [False] * len(targets), "confidence": [1.0] * len(targets)}
         rows.append({**row, **found, "reasons": [], "parse_status": ["ok"]})
     return written(f"{place}/labels", rows)
@@ -164,13 +167,13 @@ def test_as_many_workers_train_as_there_is_room_for(labels: str, tmp_path: Path)
 def test_what_would_only_happen_again_is_not_tried_again(tmp_path: Path) -> None:
     tries, cfg = tmp_path / "tries", TrainConfig(input=str(tmp_path), output=f"{tmp_path}/nan", max_failures=5)
 
-    def loop(cfg: TrainConfig, source: str, worker: Worker) -> None:
+    def loop(cfg: TrainConfig, source: str, worker: TrainWorker) -> None:
         with tries.open("a") as file:
             file.write("tried\n")
         raise FloatingPointError("the loss is nan at step 7; lower lr")
 
     with pytest.raises(RradError) as caught:
-        trainer.run("train", cfg, loop, "", RankTask)
+        trainer.run_training("train", cfg, loop, "", RankTask)
     said = f"train: {cfg.output}: the loss is nan at step 7; lower lr; a changed config wants a new output"
     assert str(caught.value) == said
     assert tries.read_text() == "tried\n"
@@ -185,11 +188,11 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Listener:
     """Trains in this process, without Ray; what was reported."""
     listener = Listener()
 
-    def run(stage: str, cfg: TrainConfig, loop: Any, source: str, task: type[Task]) -> dict[str, Any]:
-        loop(cfg, source, Worker(report=listener))
+    def run(stage: str, cfg: TrainConfig, loop: Any, source: str, task: type[TrainTask]) -> dict[str, Any]:
+        loop(cfg, source, TrainWorker(report=listener))
         return {}
 
-    monkeypatch.setattr("rrad_ray.stages.trainer.run", run)
+    monkeypatch.setattr("rrad_ray.runtime.trainer.run_training", run)
     return listener
 
 
@@ -251,7 +254,7 @@ def changed_labels(labels: str, place: Path, change: Callable[[int, list[float]]
 def test_labels_that_cannot_teach_are_an_error_before_a_cluster_starts(
     labels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Any, losses: dict[str, Any], says: str
 ) -> None:
-    monkeypatch.setattr("rrad_ray.stages.trainer.run", lambda *rest: pytest.fail("training was started"))
+    monkeypatch.setattr("rrad_ray.runtime.trainer.run_training", lambda *rest: pytest.fail("training was started"))
     given = changed_labels(labels, tmp_path, change)
     with pytest.raises(RradError, match=says):
         train.run(TrainConfig(input=given, output=f"{tmp_path}/none", losses=losses, **SMALL))
@@ -260,7 +263,7 @@ def test_labels_that_cannot_teach_are_an_error_before_a_cluster_starts(
 def test_a_decoder_without_an_end_token_is_an_error_before_a_cluster_starts(
     labels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rrad_ray.stages.trainer.run", lambda *rest: pytest.fail("training was started"))
+    monkeypatch.setattr("rrad_ray.runtime.trainer.run_training", lambda *rest: pytest.fail("training was started"))
     source = causal_lm(tmp_path / "source", ["sort a list"], tied=True)
     tokenizer = AutoTokenizer.from_pretrained(source)
     tokenizer.eos_token = None

@@ -1,0 +1,63 @@
+"""BM25 over the texts of a collection: the first stage of `retrieve` and of the search page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import bm25s
+import numpy as np
+import Stemmer
+from bm25s.stopwords import STOPWORDS_EN
+
+WORD_PATTERN = r"(?u)\b\w\w+\b"
+
+
+class BM25Index:
+    """English stop words and stems. A query's score is the sum of those of its terms (stems), each as often as it
+    stands there."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self.size = len(texts)
+        self.stemmer = Stemmer.Stemmer("english")
+        self.bm25 = bm25s.BM25()
+        words = bm25s.tokenize(
+            list(texts), token_pattern=WORD_PATTERN, stopwords="en", stemmer=self.stemmer, show_progress=False
+        )
+        self.bm25.index(words, show_progress=False)
+
+    def terms(self, query: str) -> list[str]:
+        """Those that some text has; bm25s cannot score others."""
+        found = bm25s.tokenize(
+            [query],
+            token_pattern=WORD_PATTERN,
+            stopwords="en",
+            stemmer=self.stemmer,
+            show_progress=False,
+            return_ids=False,
+        )
+        return [term for term in found[0] if term in self.bm25.vocab_dict]
+
+    def scores(self, query: str) -> np.ndarray:
+        """Of all texts, (D,)."""
+        terms = self.terms(query)
+        return self.bm25.get_scores(terms) if terms else np.zeros(self.size, dtype=np.float32)
+
+    def parts(self, query: str) -> dict[str, np.ndarray]:
+        """What each term of a query adds to the scores of all texts, (D,)."""
+        terms = self.terms(query)
+        return {term: terms.count(term) * self.bm25.get_scores([term]) for term in dict.fromkeys(terms)}
+
+    def words(self, text: str) -> list[tuple[str, int, int]]:
+        """The stem of every word that counts, and where the word stands."""
+        places = [place for place in re.finditer(WORD_PATTERN, text) if place.group().lower() not in STOPWORDS_EN]
+        stems = self.stemmer.stemWords([place.group().lower() for place in places])
+        return [(stem, *place.span()) for stem, place in zip(stems, places, strict=True)]
+
+
+def top_k(scores: np.ndarray, depth: int) -> list[int]:
+    """Indices of the best `depth` scores above zero, best first; ties by index."""
+    if depth == 0:
+        return []
+    picked = np.argpartition(-scores, min(depth, len(scores)) - 1)[:depth]
+    return [int(index) for index in sorted(picked, key=lambda index: (-scores[index], index)) if scores[index] > 0]

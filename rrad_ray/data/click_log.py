@@ -1,0 +1,128 @@
+"""A click log: queries, and title and summary of the documents clicked. Parquet, JSON Lines, TSV; local or `s3://`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from rrad_ray import tables
+from rrad_ray.data import text_files
+from rrad_ray.data.text_files import BadRow, Reject
+from rrad_ray.errors import RradError
+from rrad_ray.rows import Click, Row
+
+STAGE = "finetune"
+
+CLICK_COLUMNS = ("query", "title", "summary", "clicks")
+
+CLICK_LOG_ENDINGS = (".parquet", ".jsonl", ".jsonl.gz", ".tsv", ".tsv.gz")
+
+HEADER = re.compile(rb"(\xef\xbb\xbf)?query\ttitle")
+
+CLICK_LOG_LAYOUT = (
+    "name a file or a folder of .parquet or .jsonl with the fields query, title and, where there are, summary and "
+    "clicks; or of .tsv with lines query<TAB>title<TAB>summary<TAB>clicks, of which the last two may be left out"
+)
+
+
+def read_clicks(uri: str, reject: Reject) -> Iterator[Click]:
+    """The clicks of a file, or of a folder's files in the order of their names; streamed.
+
+    A summary may be empty, a query or a title may not. What cannot be used is handed to `reject`. Raises `RradError`
+    if there is no such file, a file cannot be read, or no row can be used.
+    """
+    used, last = 0, ("", "")
+    for file in _files(uri):
+        parse, found = _opened(file)
+        for number, raw in found:
+            try:
+                click = _click(parse(raw))
+            except BadRow as bad:
+                place = f"{file.rpartition('/')[2]}:{number}"
+                last = (place, bad.found)
+                reject(place, f"{bad.category}: {place} {bad.found}", _readable(raw))
+                continue
+            used += 1
+            yield click
+    if not used:
+        place, why = last if last[0] else (uri, "holds no rows")
+        raise RradError(STAGE, place, f"{why}; no row can be used", CLICK_LOG_LAYOUT)
+
+
+def _files(uri: str) -> list[str]:
+    """The files of a click log that stand at a URI."""
+    fs, path = tables.filesystem(uri)
+    try:
+        if uri.endswith(CLICK_LOG_ENDINGS) and not fs.isdir(path):  # Spark writes folders of such names
+            return [uri]
+        names = [entry.rpartition("/")[2] for entry in fs.ls(path, detail=False)] if fs.exists(path) else []
+    except Exception as error:
+        raise tables.io_error(STAGE, uri, error) from error
+    found = [tables.join(uri, name) for name in sorted(names) if name.endswith(CLICK_LOG_ENDINGS)]
+    if not found:
+        raise RradError(STAGE, uri, f"no file of a click log ({len(names)} other files)", CLICK_LOG_LAYOUT)
+    return found
+
+
+def _opened(uri: str) -> tuple[Callable[[Any], Row], Iterator[tuple[int, Any]]]:
+    """How a row of a file is parsed, and the file's rows with their numbers from 1."""
+    if uri.endswith(".parquet"):
+        return dict, enumerate(_parquet(uri), 1)
+    found = text_files.lines(uri, CLICK_LOG_LAYOUT, STAGE)
+    if uri.removesuffix(".gz").endswith(".jsonl"):
+        return text_files.json_row, found
+    return _tsv, (item for item in found if item[0] > 1 or not HEADER.match(item[1]))
+
+
+def _readable(raw: Any) -> str:
+    return text_files.readable(raw) if isinstance(raw, bytes) else str(raw)
+
+
+def _parquet(uri: str) -> Iterator[Row]:
+    fs, path = tables.filesystem(uri)
+    try:
+        with fs.open(path, "rb") as file:
+            found = pq.ParquetFile(file)
+            wanted = [name for name in CLICK_COLUMNS if name in found.schema_arrow.names]
+            for batch in found.iter_batches(columns=wanted):
+                yield from batch.to_pylist()
+    except FileNotFoundError as error:
+        raise RradError(STAGE, uri, "no such file", CLICK_LOG_LAYOUT) from error
+    except Exception as error:
+        raise tables.io_error(STAGE, uri, error) from error
+
+
+def _tsv(line: bytes) -> Row:
+    try:
+        columns: list[Any] = line.decode("utf-8-sig").split("\t")
+        if not 2 <= len(columns) <= len(CLICK_COLUMNS):
+            raise ValueError(columns)
+        if len(columns) == len(CLICK_COLUMNS):
+            columns[3] = int(columns[3])
+    except ValueError as error:
+        found = "is not query, title, summary and a whole number of clicks, with tabs between them"
+        raise BadRow("malformed line", found) from error
+    return dict(zip(CLICK_COLUMNS, columns))
+
+
+def _click(row: Row) -> Click:
+    """A row as a click; `BadRow` says why it is none."""
+    for key in ("query", "title"):
+        if row.get(key) is None:
+            raise BadRow("missing field", f"has no {key} (fields: {', '.join(row)})")
+    texts: dict[str, str] = {}
+    for key in ("query", "title", "summary"):
+        text = row.get(key)
+        if text is not None and not isinstance(text, str):
+            raise BadRow("missing field", f"has no text in field '{key}' but {type(text).__name__}")
+        texts[key] = (text or "").strip()
+        if not texts[key] and key != "summary":
+            raise BadRow("empty text", f"has an empty {key}")
+    clicks = row.get("clicks")
+    clicks = 1 if clicks is None else clicks
+    if not isinstance(clicks, int) or isinstance(clicks, bool) or clicks < 1:
+        raise BadRow("malformed line", f"has {clicks!r} clicks; a click log counts from 1")
+    return Click(query=texts["query"], title=texts["title"], summary=texts["summary"], clicks=clicks)

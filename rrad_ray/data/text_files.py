@@ -1,0 +1,55 @@
+"""Lines of other people's text files, and rows that cannot be used."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from rrad_ray import tables
+from rrad_ray.errors import RradError
+
+STAGE = "retrieve"
+
+LAYOUT = "name a BEIR folder (corpus.jsonl, queries.jsonl, qrels/{train,dev,test}.tsv), or 'pydoc:'"
+
+
+class BadRow(Exception):
+    """Why a row cannot be used: a stable category, then what was found; the row's id where it is known."""
+
+    def __init__(self, category: str, found: str, row_id: str = "") -> None:
+        self.category, self.found, self.row_id = category, found, row_id
+        super().__init__(f"{category}: {found}")
+
+
+def lines(uri: str, remedy: str = LAYOUT, stage: str = STAGE) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file with their numbers from 1, streamed, without blank ones; `.gz` is unpacked."""
+    fs, path = tables.filesystem(uri)
+    try:
+        with fs.open(path, "rb", compression="infer") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield number, line.rstrip(b"\r\n")
+    except FileNotFoundError as error:
+        raise RradError(stage, uri, "no such file", remedy) from error
+    except Exception as error:
+        raise tables.io_error(stage, uri, error) from error
+
+
+def json_row(line: bytes) -> dict[str, Any]:
+    """The object of a JSON line; `BadRow` if it is none that can be written again."""
+    try:
+        row = json.loads(line.decode("utf-8-sig"))
+        json.dumps(row, ensure_ascii=False).encode()  # a lone surrogate passes as JSON, and fails when it is written
+    except (ValueError, RecursionError) as error:
+        raise BadRow("malformed JSON", f"cannot be read ({error})") from error
+    if not isinstance(row, dict):
+        raise BadRow("malformed JSON", f"is no JSON object but {type(row).__name__}")
+    return row
+
+
+def readable(line: bytes) -> str:
+    return line.decode("utf-8", errors="replace")
+
+
+Reject = Callable[[str, str, str], None]  # id, reason, content

@@ -1,0 +1,366 @@
+"""All systems on the test queries, side by side: quality with intervals and tests, and latency."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rrad_ray import tables, versions
+from rrad_ray.config import EvaluateConfig
+from rrad_ray.data import trec
+from rrad_ray.errors import RradError
+from rrad_ray.evaluation import fusion, metrics, statistics
+from rrad_ray.evaluation.measures import Ranked, Scores, pair_counts_of, per_query
+from rrad_ray.evaluation.metrics import by_length
+from rrad_ray.evaluation.statistics import holm
+from rrad_ray.progress import Progress
+from rrad_ray.rankers.likelihood import LikelihoodRanker
+from rrad_ray.rankers.ranker import Ranker
+from rrad_ray.rows import Labels, Row, by_source
+from rrad_ray.tables import checkpoints
+
+SMOKE_DOCS = 5  # of the query that the endpoint asks before a winner goes live
+
+SEARCH = "one search over the whole collection"
+
+TAUGHT = ("label_quality", "simulated")  # what the report passes on of the labels' manifest
+
+RERANK = "re-ranking {docs} documents given as text"
+
+
+class Evaluation:
+    """The systems on the test queries, as they are measured one after another."""
+
+    def __init__(self, cfg: EvaluateConfig, test: list[Row], dev: list[Row]) -> None:
+        self.cfg, self.test, self.dev = cfg, test, dev
+        self.systems: list[dict[str, Any]] = []
+        self.scores: dict[str, Scores] = {}
+        self.ranked: dict[str, list[Ranked]] = {}
+        self.dev_scores: dict[str, Scores] = {}
+        self.quality: dict[str, dict[str, list[float]]] = {}
+        self.retrieved = _first_manifest(cfg.input)
+        self.taught: dict[str, Any] = {}
+        self.sources = list(test[0]["sources"])
+
+    def add(
+        self,
+        system: str,
+        title: str,
+        kind: str,
+        scores: Scores,
+        ranked: list[Ranked] | None = None,
+        **facts: Any,
+    ) -> None:
+        """One more system: its quality on the test queries, and what is known of its cost. `ranked`: its rankings,
+        where these are not the candidates in the order of their scores."""
+        ranked = ranked or [_ranking(row, values) for row, values in zip(self.test, scores, strict=True)]
+        found = per_query(self.test, ranked, self.cfg.metrics)
+        counts = pair_counts_of(self.test, scores)
+        seed = self.cfg.seed
+        summary = {name: _summary(values, np.mean, seed) for name, values in found.items()}
+        summary["PNR"] = _summary(counts, lambda sample: metrics.pnr(sample), seed)
+        self.scores[system], self.ranked[system], self.quality[system] = scores, ranked, found
+        blank = {"parameters": None, "documents_per_s": None, "latency_ms": None, "latency_of": "", "note": ""}
+        self.systems.append({"system": system, "title": title, "kind": kind, "metrics": summary, **blank, **facts})
+        print(f"[evaluate] {title}: nDCG@10 {summary['nDCG@10']['mean']:.3f}", flush=True)
+
+    # ---- the systems ----
+
+    def first_stage(self) -> None:
+        """Each source, and their free fusion with weights from dev."""
+        titles = {"bm25": ("BM25", "first_stage"), "dense": ("bi-encoder (pre-ranker)", "pre_ranker")}
+        for source in self.sources:
+            title, kind = titles.get(source, (source, "first_stage"))
+            facts = self.retrieved.get("sources", {}).get(source, {})
+            self.add(source, title, kind, self._source(self.test, source), **facts, latency_of=SEARCH)
+        if len(self.sources) > 1 and self.dev:
+            self._fused("fusion", "free fusion of these", "fusion", {}, {})
+
+    def runs(self) -> None:
+        """Rankings from elsewhere; a document that is no candidate counts as any other does."""
+        for name, uri in self.cfg.runs.items():
+            run = trec.read_trec_run(uri)
+            ranked = [run.get(row["query_id"], []) for row in self.test]
+            missing = sum(not found for found in ranked)
+            if missing == len(self.test):
+                said = f"ranks none of the {missing} judged queries of split '{self.cfg.split}'"
+                raise RradError("evaluate", f"runs.{name}: {uri}", said, "its query ids must be those of the input")
+            scores = []
+            for row, found in zip(self.test, ranked, strict=True):
+                known = dict(found)
+                lowest = min(known.values(), default=0.0) - 1.0
+                scores.append([known.get(doc_id, lowest) for doc_id in row["doc_ids"]])
+            note = f"{missing} of {len(self.test)} test queries are not in it" if missing else ""
+            self.add(name, name, "run", scores, ranked, note=note)
+
+    def teacher(self) -> None:
+        """The labels' targets on the test queries: what the students were to learn."""
+        if not self.cfg.labels:
+            return
+        labelled = {row["query_id"]: row for row in tables.read(self.cfg.labels, Labels, "evaluate")}
+        manifest = tables.read_manifest(self.cfg.labels, "evaluate")
+        self.taught = {key: manifest.get(key, {}) for key in ("model", "weights", "dev", "gate", *TAUGHT)}
+        scores, unlabelled = [], 0
+        for row in self.test:
+            label = labelled.get(row["query_id"])
+            unlabelled += label is None
+            targets = dict(zip(label["doc_ids"], label["targets"], strict=True)) if label else {}
+            lowest = min(targets.values(), default=0.0) - 1.0
+            scores.append([targets.get(doc_id, lowest) for doc_id in row["doc_ids"]])
+        note = f"{unlabelled} of {len(self.test)} test queries have no label" if unlabelled else ""
+        if self.taught["simulated"]:
+            note = f"simulated from the judgments. {note}".strip()
+        self.add("teacher", "LLM teacher", "teacher", scores, note=note, **self._teacher_cost())
+
+    def _teacher_cost(self) -> dict[str, Any]:
+        if not self.cfg.teacher:
+            return {}
+        source = checkpoints.resolve(self.cfg.teacher, "evaluate")
+        ranker = LikelihoodRanker(source, template=self.cfg.template, doc_tokens=self.cfg.doc_tokens)
+        weights = sum(weight.numel() for weight in ranker.model.parameters())
+        return {"parameters": weights, **self._latency(ranker.score, max(5, self.cfg.latency_repeats // 3))}
+
+    def students(self) -> None:
+        """Each student alone, and fused with the first stage with weights from dev."""
+        for name, uri in self.cfg.students.items():
+            ranker = self._student(uri)
+            both = [self._ranked(ranker, rows, name) for rows in (self.test, self.dev)]
+            cost = {"parameters": ranker.parameters_count, **self._latency(ranker.score, self.cfg.latency_repeats)}
+            title = name if "student" in name else f"{name} student"
+            self.add(name, title, "student", both[0], **cost, smoke=self._smoke(both[0]))
+            if self.dev:
+                self._fused(
+                    f"{name}+first",
+                    f"{title} + first stage",
+                    "student_fused",
+                    {name: both[0]},
+                    {name: both[1]},
+                )
+
+    def _student(self, uri: str) -> Ranker:
+        folder = checkpoints.resolve(uri, "evaluate")
+        try:
+            return Ranker.load(folder, dtype=self.cfg.precision, backend=self.cfg.backend)
+        except ValueError as error:
+            raise RradError.of("evaluate", uri, error, "set backend=torch") from error
+
+    def _smoke(self, scores: Scores) -> dict[str, Any]:
+        """A query and what the student said of its first documents: the endpoint asks again before it goes live."""
+        row = self.test[0]
+        texts = list(row["texts"][:SMOKE_DOCS])
+        return {"query": row["query"], "documents": texts, "scores": scores[0][:SMOKE_DOCS]}
+
+    def _ranked(self, ranker: Ranker, rows: list[Row], name: str) -> Scores:
+        progress, scores = Progress("evaluate", len(rows), f"queries by {name}"), []
+        for start in range(0, len(rows), 16):
+            some = rows[start : start + 16]
+            queries = [row["query"] for row in some for _ in row["texts"]]
+            flat = iter(ranker.score_pairs(queries, [text for row in some for text in row["texts"]]))
+            scores += [[next(flat) for _ in row["texts"]] for row in some]
+            progress.add(len(some))
+        return scores
+
+    def _source(self, rows: list[Row], source: str) -> Scores:
+        return [list(by_source(row)[source]) for row in rows]
+
+    def _fused(self, system: str, title: str, kind: str, test: dict[str, Scores], dev: dict[str, Scores]) -> None:
+        """A weighted sum of z-scores of the sources and of `test`'s systems; weights with the best nDCG@10 on dev."""
+        mixes = []
+        for rows, extra in ((self.test, test), (self.dev, dev)):
+            mixes.append(
+                [
+                    {**by_source(row), **{name: scores[number] for name, scores in extra.items()}}
+                    for number, row in enumerate(rows)
+                ]
+            )
+        weights, _ = fusion.fit_weights(self.dev, mixes[1], [*self.sources, *test])
+        shown = " + ".join(f"{weight:g} x {name}" for name, weight in weights.items() if weight)
+        facts: dict[str, Any] = {"note": f"{shown}, weights from {self.cfg.dev}"}
+        if not test:
+            facts |= self._sum_of_costs()
+        self.add(system, title, kind, [fusion.fuse(mix, weights) for mix in mixes[0]], **facts)
+
+    def _sum_of_costs(self) -> dict[str, Any]:
+        """The free fusion pays for each of its sources."""
+        parts = [self.retrieved.get("sources", {}).get(source) for source in self.sources]
+        known = [part for part in parts if part]
+        if len(known) < len(parts):
+            return {}
+        total = {at: sum(part["latency_ms"][at] for part in known) for at in ("p50", "p99")}
+        per_s = 1 / sum(1 / part["documents_per_s"] for part in known)
+        return {
+            "latency_ms": total,
+            "documents_per_s": per_s,
+            "parameters": sum(part["parameters"] for part in known),
+            "latency_of": SEARCH,
+        }
+
+    def _latency(self, score: Callable[[str, Sequence[str]], Any], repeats: int) -> dict[str, Any]:
+        """p50 and p99 of one query with `latency_docs` documents, and documents/s at it, on this machine."""
+        docs, took = self.cfg.latency_docs, []
+        pool = [text for row in self.test for text in row["texts"]]
+        for number in range(repeats + 2):
+            start = number * docs % max(1, len(pool) - docs)
+            began = time.perf_counter()
+            score(self.test[number % len(self.test)]["query"], pool[start : start + docs])
+            took.append(1000 * (time.perf_counter() - began))
+        took = took[2:]  # warm
+        p50, p99 = (float(np.percentile(took, at)) for at in (50, 99))
+        per_s = 1000 * docs / float(np.mean(took))
+        of = RERANK.format(docs=docs)
+        return {"latency_ms": {"p50": p50, "p99": p99}, "documents_per_s": per_s, "latency_of": of}
+
+    # ---- what comes of it ----
+
+    def rankings(self, system: Mapping[str, Any]) -> list[Row]:
+        """Rows of the rankings table for one system."""
+        name = system["system"]
+        rows: list[Row] = []
+        for number, (row, ranked) in enumerate(zip(self.test, self.ranked[name], strict=True)):
+            rows.append(
+                {
+                    "system": name,
+                    **{key: row[key] for key in ("query_id", "query", "split")},
+                    "doc_ids": [doc_id for doc_id, _ in ranked],
+                    "scores": [float(score) for _, score in ranked],
+                    "ndcg_10": self.quality[name]["nDCG@10"][number],
+                    "mrr_10": self.quality[name]["MRR@10"][number],
+                }
+            )
+        return rows
+
+    def tests(self) -> list[dict[str, Any]]:
+        """Paired t-tests on nDCG@10 of the teacher and every student against every cheaper system, run and the
+        teacher. `p_holm`: corrected for all tests of the report (Holm, 1979)."""
+        found: list[dict[str, Any]] = []
+        cheap = [s["system"] for s in self.systems if s["kind"] in ("first_stage", "pre_ranker", "fusion", "run")]
+        for system in self.systems:
+            rivals = cheap if system["kind"] == "teacher" else [*cheap, "teacher"]
+            if system["system"] in cheap:
+                continue
+            for rival in (name for name in rivals if name in self.quality):
+                mine = np.asarray(self.quality[system["system"]]["nDCG@10"])
+                theirs = np.asarray(self.quality[rival]["nDCG@10"])
+                wins, losses = int((mine > theirs).sum()), int((mine < theirs).sum())
+                found.append(
+                    {
+                        "system": system["system"],
+                        "against": rival,
+                        "delta": float((mine - theirs).mean()),
+                        "p": statistics.paired_p(list(mine), list(theirs)),
+                        "wins": wins,
+                        "losses": losses,
+                        "ties": len(mine) - wins - losses,
+                    }
+                )
+        for test, p in zip(found, holm([test["p"] for test in found]), strict=True):
+            test["p_holm"] = p
+        return found
+
+    def segments(self) -> list[dict[str, Any]]:
+        """nDCG@10 of every system on short, middling and long queries."""
+        words = np.array([len(row["query"].split()) for row in self.test])
+        found = []
+        for title, inside in by_length(words).items():
+            if inside.any():
+                ndcg = {name: float(np.asarray(q["nDCG@10"])[inside].mean()) for name, q in self.quality.items()}
+                found.append({"segment": title, "queries": int(inside.sum()), "ndcg_10": ndcg})
+        return found
+
+    def report(self) -> dict[str, Any]:
+        """The content of report.json; `report.py` says what each key holds."""
+        cfg = self.cfg
+        dev = self.taught.get("dev", {}).get("ndcg_10", {})
+        gate = [{"system": name, "ndcg": value} for name, value in dev.items()]
+        return {
+            "name": cfg.title or "evaluation",
+            "data": self.retrieved.get("config", {}).get("data", cfg.input),
+            "split": cfg.split,
+            "queries": len(self.test),
+            "candidates_per_query": float(np.mean([len(row["doc_ids"]) for row in self.test])),
+            "systems": self.systems,
+            "tests": self.tests(),
+            "segments": self.segments(),
+            "per_query": {name: found["nDCG@10"] for name, found in self.quality.items()},
+            "query_texts": [row["query"] for row in self.test],
+            "training": [self._training(name, uri) for name, uri in cfg.students.items()],
+            "winner": None,
+            "teacher": {**{key: self.taught.get(key) for key in ("model", "weights", *TAUGHT)}, "gate": gate},
+            "examples": self._examples(),
+            "machine": {"cpu": _cpu(), "cores": os.cpu_count()},
+            "versions": {"python": platform.python_version(), **versions.installed()},
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
+
+    def _training(self, name: str, uri: str) -> dict[str, Any]:
+        place = tables.join(uri, "history.json")
+        return {"student": name, **(json.loads(tables.read_text(place)) if tables.exists(place) else {})}
+
+    def _examples(self) -> list[dict[str, Any]]:
+        """The queries that the best student changes most, two for the better and one for the worse."""
+        students = [s["system"] for s in self.systems if s["kind"] == "student"]
+        before = max(
+            (s["system"] for s in self.systems if s["kind"] in ("first_stage", "pre_ranker", "fusion")),
+            key=lambda name: float(np.mean(self.quality[name]["nDCG@10"])),
+        )
+        if not students:
+            return []
+        after = max(students, key=lambda name: float(np.mean(self.quality[name]["nDCG@10"])))
+        change = np.asarray(self.quality[after]["nDCG@10"]) - np.asarray(self.quality[before]["nDCG@10"])
+        order = np.argsort(-change, kind="stable")
+        examples = []
+        for number in (*order[:2], order[-1]):
+            row = self.test[number]
+            tops = {
+                name: [row["doc_ids"][i] for i in ranked_order(self.scores[name][number])[:5]]
+                for name in (before, after)
+            }
+            grades = dict(zip(row["judged_ids"], row["judged_grades"], strict=True))
+            examples.append({"query": row["query"], "before": tops[before], "after": tops[after], "grades": grades})
+        return examples
+
+
+def _ranking(row: Row, scores: Sequence[float]) -> Ranked:
+    return [(row["doc_ids"][index], float(scores[index])) for index in ranked_order(scores)]
+
+
+def ranked_order(scores: Sequence[float]) -> Any:
+    """Places of the documents, best first; ties keep the row's order."""
+    return np.argsort(-np.asarray(scores), kind="stable")
+
+
+def _summary(values: Sequence[Any], statistic: Callable[[Any], float], seed: int) -> dict[str, float | None]:
+    """A statistic over queries with its 95 % bootstrap interval; None where it is infinite."""
+    low, high = statistics.bootstrap_interval(values, statistic, seed)
+    found = {"mean": float(statistic(np.asarray(values, dtype=float))), "low": low, "high": high}
+    return {key: value if np.isfinite(value) else None for key, value in found.items()}
+
+
+def _first_manifest(uri: str) -> dict[str, Any]:
+    """The manifest of the retrieve stage that these candidates come from, through prerank if need be."""
+    manifest = tables.read_manifest(uri, "evaluate")
+    while manifest["stage"] != "retrieve":
+        parent = manifest["config"].get("input", "")
+        if not parent or not tables.exists(tables.join(parent, tables.MANIFEST)):
+            return {}  # candidates from elsewhere: nothing is known of the first stage's cost
+        manifest = tables.read_manifest(parent, "evaluate")
+    return manifest
+
+
+def _cpu() -> str:
+    """The processor's name."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

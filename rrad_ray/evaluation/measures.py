@@ -1,0 +1,57 @@
+"""Measures of each query by ir-measures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import ir_measures
+from ir_measures import RR, nDCG
+
+from rrad_ray.errors import RradError
+from rrad_ray.evaluation import metrics
+from rrad_ray.rows import Row
+
+Scores = list[list[float]]  # one list per query, in the row's document order
+Ranked = list[tuple[str, float]]  # documents and scores of a query, best first
+
+
+def per_query(rows: Sequence[Row], rankings: Sequence[Ranked], more: Sequence[str] = ()) -> dict[str, list[float]]:
+    """nDCG@10, MRR@10 and `more` measures of each query by ir-measures, against all its judgments.
+
+    Raises `RradError` for a measure that ir-measures does not know or cannot compute here.
+    """
+    qrels, ranking = [], []
+    for row, ranked in zip(rows, rankings, strict=True):
+        judged = zip(row["judged_ids"], row["judged_grades"], strict=True)
+        qrels += [ir_measures.Qrel(row["query_id"], doc_id, grade) for doc_id, grade in judged]
+        # trec_eval breaks ties by document id; ours is the ranking's order, made explicit here.
+        ranking += [
+            ir_measures.ScoredDoc(row["query_id"], doc_id, -float(place)) for place, (doc_id, _) in enumerate(ranked)
+        ]
+    names: dict[Any, str] = {nDCG @ 10: "nDCG@10", RR @ 10: "MRR@10"}
+    names |= {measure: name for name in more if (measure := _measure(name)) not in names}
+    found: dict[str, dict[str, float]] = {name: {} for name in names.values()}
+    for value in ir_measures.iter_calc(list(names), qrels, ranking):
+        found[names[value.measure]][value.query_id] = value.value
+    return {name: [values.get(row["query_id"], 0.0) for row in rows] for name, values in found.items()}
+
+
+def _measure(name: str) -> Any:
+    try:
+        measure = ir_measures.parse_measure(name)
+        if not ir_measures.DefaultPipeline.supports(measure):
+            raise ValueError("none of the installed providers computes it")
+    except (AssertionError, NameError, ValueError, TypeError, KeyError) as error:  # each of them is raised there
+        found, remedy = f"{name}: {error}", "name measures as ir-measures does, as in [AP, R@100]"
+        raise RradError("evaluate", "metrics", found, remedy) from error
+    return measure
+
+
+def pair_counts_of(rows: Sequence[Row], scores: Scores) -> list[tuple[float, float]]:
+    """Concordant and discordant pairs of each query among its candidates; unjudged ones count as grade 0."""
+    counts = []
+    for row, values in zip(rows, scores, strict=True):
+        grades = dict(zip(row["judged_ids"], row["judged_grades"], strict=True))
+        counts.append(metrics.pair_counts(values, [grades.get(doc_id, 0) for doc_id in row["doc_ids"]]))
+    return counts

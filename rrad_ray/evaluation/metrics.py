@@ -1,0 +1,50 @@
+"""Ranking metrics that ir-measures lacks, score fusion, and the statistics around them. NumPy and SciPy only.
+
+nDCG here follows trec_eval (linear gain, log2 discount), so that it agrees with ir-measures to the last digit; it is
+kept for the inner loops (dev checks while training, fitting fusion weights), reports use ir-measures.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+
+def ndcg(ranked_grades: Sequence[int], judged_grades: Sequence[int], k: int = 10) -> float:
+    """nDCG@k of one query: the grades in ranked order (0 for unjudged), and all grades that were judged."""
+    discounts = 1.0 / np.log2(np.arange(2, k + 2))
+    best = np.sort(np.asarray(judged_grades, dtype=float))[::-1][:k]
+    ideal = float(np.maximum(best, 0) @ discounts[: len(best)])
+    gains = np.maximum(np.asarray(ranked_grades[:k], dtype=float), 0)
+    return float(gains @ discounts[: len(gains)]) / ideal if ideal > 0 else 0.0
+
+
+def row_ndcg(row: Mapping[str, Any], scores: Sequence[float], k: int = 10) -> float:
+    """nDCG@k of one `Candidates` row under `scores`; ties keep the row's order."""
+    grades = dict(zip(row["judged_ids"], row["judged_grades"], strict=True))
+    best = np.argsort(-np.asarray(scores, dtype=float), kind="stable")
+    return ndcg([grades.get(row["doc_ids"][index], 0) for index in best], row["judged_grades"], k)
+
+
+def pair_counts(scores: Sequence[float], grades: Sequence[int]) -> tuple[float, float]:
+    """Concordant and discordant pairs among one query's documents of different grades; a tied score is half each."""
+    gaps = np.sign(np.subtract.outer(np.asarray(grades, float), np.asarray(grades, float)))
+    differences = np.subtract.outer(np.asarray(scores, float), np.asarray(scores, float))
+    values = differences[gaps > 0]
+    ties = float((values == 0).sum()) / 2
+    return float((values > 0).sum()) + ties, float((values < 0).sum()) + ties
+
+
+def pnr(counts: Sequence[tuple[float, float]]) -> float:
+    """Positive-negative ratio (DisRanker, section 4): concordant over discordant pairs, pooled over queries."""
+    concordant, discordant = np.asarray(counts, dtype=float).reshape(-1, 2).sum(axis=0)
+    return float(concordant / discordant) if discordant else math.inf
+
+
+def by_length(words_Q: np.ndarray) -> dict[str, np.ndarray]:
+    """Queries of so many words in segments: masks, (Q,)."""
+    long = words_Q > 4
+    return {"1 or 2 words": words_Q <= 2, "3 or 4": (words_Q > 2) & ~long, "5 or more": long}

@@ -1,0 +1,174 @@
+"""What an evaluation found, in words and numbers: a table for the terminal and the README, and the headline.
+
+Every function takes the content of `report.json`. Only `systems` must be there: what is missing is left out.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from markupsafe import escape
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+ReportContent = dict[str, Any]
+
+System = dict[str, Any]
+
+METRIC = "nDCG@10"
+
+BASELINES = ("first_stage", "pre_ranker", "fusion")
+
+STUDENTS = ("student", "student_fused")
+
+MAX_P = 0.05
+
+
+def table(report: ReportContent) -> Table:
+    """For the terminal: one row per system, at most 120 columns wide."""
+    header, rows = _cells(report)
+    result = Table(box=box.SIMPLE_HEAD, header_style="bold", title=Text(str(report.get("name") or "")))
+    for i, name in enumerate(header):
+        result.add_column(Text(name), justify="right" if i else "left", no_wrap=i > 0, overflow="fold")
+    for system, row in zip(report["systems"], rows, strict=True):
+        result.add_row(*(Text(cell) for cell in row), style="bold green" if system is best_system(report) else None)
+    return result
+
+
+def markdown(report: ReportContent) -> str:
+    """The same table for a README; the row to look at is bold."""
+    header, rows = _cells(report)
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1)]
+    for system, row in zip(report["systems"], rows, strict=True):
+        safe = [re.sub(r"([|*_`\\\[\]])", r"\\\1", " ".join(str(escape(cell)).split())) for cell in row[:1]] + row[1:]
+        lines.append([f"**{cell}**" for cell in safe] if system is best_system(report) else safe)
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def headline(report: ReportContent) -> str:
+    """The finding in one sentence, whichever way it went."""
+    best, base = best_system(report), best_of(report["systems"], BASELINES)
+    if best is None:
+        lead = f"{title_of(base)} leads with {METRIC} {number(mean_of(base))}; " if base else ""
+        return f"{lead}no student was evaluated." if lead else "No student was evaluated."
+    if base is None or base is best:
+        return f"{title_of(best)} has {METRIC} {number(mean_of(best))}{_speed(report, best)}."
+    delta, p = difference(report, best, base)
+    chance = "no test of significance" if p is None else f"p {'' if p < 0.001 else '= '}{p_value(p)}"
+    unclear = p is None or p >= MAX_P
+    verdict = "does not beat" if delta <= 0 else "is not clearly better than" if unclear else "beats"
+    scores = f"{METRIC} {number(mean_of(best))} against {number(mean_of(base))} ({signed(delta)}, {chance})"
+    return f"{title_of(best)} {verdict} the best first stage, {title_of(base)}: {scores}{_speed(report, best)}."
+
+
+def best_system(report: ReportContent) -> System | None:
+    """The system that the page is about: the winner if one was selected, otherwise the best student."""
+    winner = (report.get("winner") or {}).get("system")
+    chosen = [system for system in report["systems"] if winner and system["system"] == winner]
+    return chosen[0] if chosen else best_of(report["systems"], STUDENTS)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Fixed digits; a dash for what could not be measured."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}".replace("-", "−")
+
+
+def signed(value: float | None) -> str:
+    """With its sign, as differences are written."""
+    return ("+" if value is not None and value > 0 else "") + number(value)
+
+
+def p_value(p: float | None) -> str:
+    """Three digits; smaller ones say no more than that they are small."""
+    return "< 0.001" if p is not None and p < 0.001 else number(p)
+
+
+def count(value: float | None) -> str:
+    """22.7M; a dash for none."""
+    for unit, suffix in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value and value >= 0.9995 * unit:
+            return f"{value / unit:.3g}{suffix}"
+    return f"{value:.3g}" if value else "–"
+
+
+def duration(seconds: float | None) -> str:
+    """In the unit a person would use: 1.2 ms, 3.4 s, 5 min 06 s, 2 h 03 min."""
+    if seconds is None or not math.isfinite(seconds):
+        return "–"
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.3g} ms"
+    if seconds < 59.95:
+        return f"{seconds:.3g} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _cells(report: ReportContent) -> tuple[list[str], list[list[str]]]:
+    metrics = metric_names(report)
+    rows = []
+    for system in report["systems"]:
+        values = [_interval(system, name) if name == METRIC else number(mean_of(system, name)) for name in metrics]
+        latency = (
+            f"{duration(latency_of(system))} / {duration(latency_of(system, 'p99'))}" if latency_of(system) else "–"
+        )
+        sizes = [count(system.get("parameters")), count(system.get("documents_per_s"))]
+        rows.append([title_of(system), *values, *sizes, latency])
+    names = [f"{name} [95 % CI]" if name == METRIC else name for name in metrics]
+    return ["System", *names, "Params", "Docs/s", "p50 / p99"], rows
+
+
+def _interval(system: System, metric: str) -> str:
+    mean, low, high = (number(mean_of(system, metric, part)) for part in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"
+
+
+def metric_names(report: ReportContent) -> list[str]:
+    return list(dict.fromkeys(name for system in report["systems"] for name in system.get("metrics") or {}))
+
+
+def title_of(system: System) -> str:
+    return str(system.get("title") or system["system"])
+
+
+def titles_of(report: ReportContent) -> dict[str, str]:
+    return {system["system"]: title_of(system) for system in report["systems"]}
+
+
+def mean_of(system: System, metric: str = METRIC, part: str = "mean") -> float | None:
+    return ((system.get("metrics") or {}).get(metric) or {}).get(part)
+
+
+def latency_of(system: System, which: str = "p50") -> float | None:
+    """Seconds."""
+    value = (system.get("latency_ms") or {}).get(which)
+    return None if value is None else value / 1000
+
+
+def best_of(systems: Iterable[System], kinds: tuple[str, ...]) -> System | None:
+    scored = [(mean_of(s), s) for s in systems if s.get("kind") in kinds and mean_of(s) is not None]
+    return max(scored, key=lambda pair: pair[0] or 0.0)[1] if scored else None
+
+
+def difference(report: ReportContent, system: System, base: System) -> tuple[float, float | None]:
+    """The difference to the baseline and its p-value, corrected for all tests, where they have this pair."""
+    for test in report.get("tests") or []:
+        if (test["system"], test["against"]) == (system["system"], base["system"]):
+            return test["delta"], test.get("p_holm", test.get("p"))
+    return (mean_of(system) or 0.0) - (mean_of(base) or 0.0), None
+
+
+def _speed(report: ReportContent, system: System) -> str:
+    mine = latency_of(system)
+    teacher = best_of((s for s in report["systems"] if latency_of(s)), ("teacher",))
+    if not mine or teacher is None or teacher is system:
+        return f", at {duration(mine)} a query" if mine else ""
+    theirs = latency_of(teacher) or mine
+    ratio = max(mine, theirs) / min(mine, theirs)
+    times = f"{ratio:.{0 if ratio >= 10 else 1}f} times {'faster' if theirs >= mine else 'slower'}"
+    return f", at {duration(mine)} a query against the teacher's {duration(theirs)} ({times})"

@@ -1,0 +1,61 @@
+"""The check before labels are paid for: does the labeller beat shuffled input and the first stage on dev?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rrad_ray import tables
+from rrad_ray.config import JudgeConfig
+from rrad_ray.errors import RradError
+from rrad_ray.evaluation import statistics
+from rrad_ray.labelling import teacher
+from rrad_ray.labelling.teacher import JUDGE
+from rrad_ray.rows import JudgeOutput, with_qrels
+
+# ---- the check before the money is spent --------------------------------------------------------------------
+
+
+class Gate:
+    """Looks at the dev parts as they are done; stops the run if the labeller is not worth its labels."""
+
+    def __init__(self, cfg: JudgeConfig, out: tables.Output, dev: list[str]) -> None:
+        self.cfg, self.out, self.waiting, self.dev = cfg, out, set(dev), dev
+        self.found: dict[str, Any] = {}
+
+    def look(self, done: list[str]) -> None:
+        """`RradError` once all dev parts are done and the labeller beats neither shuffled input nor first stage."""
+        self.waiting -= set(done)
+        if self.waiting or self.found or not self.dev:
+            return
+        rows = [row for name in self.dev for row in tables.read_part(self.out.uri, name, JudgeOutput, "judge")]
+        judged = with_qrels(rows)
+        if len(judged) < self.cfg.gate.min_queries:
+            print(f"[judge] only {len(judged)} judged dev queries: the labeller is not checked", flush=True)
+            self.found = {"queries": len(judged), "checked": False}
+            return
+        against = self.cfg.gate.against
+        if against not in judged[0]["sources"]:
+            have = ", ".join(judged[0]["sources"])
+            raise RradError("judge", "gate.against", f"'{against}' is not among the sources ({have})", "choose one")
+        self.found = teacher.teacher_quality(judged)
+        passed, text = gate(self.found, against, self.cfg.gate.max_p)
+        print(f"[judge] check: {text}", flush=True)
+        self.found |= {"checked": True, "passed": passed}
+        if not passed and self.cfg.gate.enabled:
+            remedy = "use a better model, template or task; or set gate.enabled=false to label all the same"
+            raise RradError("judge", self.cfg.model, text, remedy)
+
+
+def gate(found: Mapping[str, Any], against: str, max_p: float) -> tuple[bool, str]:
+    """Whether the judge alone beats its shuffled input (paired, p < max_p) and the first stage; and the finding."""
+    mine, means = found["per_query"][JUDGE], found["ndcg_10"]
+    p = statistics.paired_p(mine, found["per_query"]["shuffled"], "greater")
+    passed = p < max_p and means[JUDGE] > means[against]
+    verdict = "worth its labels" if passed else "NOT worth its labels"
+    text = (
+        f"on {found['queries']} judged dev queries the labeller reaches nDCG@10 {means[JUDGE]:.3f}; shuffled input "
+        f"{means['shuffled']:.3f} (p = {p:.2g}), first stage {against} {means[against]:.3f}; free fusion "
+        f"{means['fusion']:.3f}, labeller fused with the sources {means['teacher']:.3f}: {verdict}"
+    )
+    return passed, text

@@ -1,0 +1,90 @@
+"""How good labels are, from the answers themselves.
+
+What was left out or unreadable, whether a document's place in the prompt decides its rank, whether repeats agree with
+each other, and whether all of it agrees with the judgments.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from rrad_ray.evaluation import metrics
+from rrad_ray.labelling import aggregation, answers
+
+SAMPLE = 5000  # queries whose orders are compared: the first so many; enough for two digits
+
+
+class LabelQuality:
+    """Gathers judged rows with their verdicts; `facts()` are shares from 0 to 1, correlations from -1 to 1."""
+
+    def __init__(self) -> None:
+        self.statuses: Counter[str] = Counter()
+        self.shown = self.missing = self.queries = 0
+        self.bias: list[float] = []
+        self.agreement: list[float] = []
+        self.confidence: list[float] = []
+        self.ndcg: list[float] = []
+
+    def add(self, row: Mapping[str, Any], verdict: aggregation.Verdict) -> None:
+        self.queries += 1
+        self.statuses.update(status.partition(":")[0] for status in verdict.statuses)
+        if row["task"] == "order" and self.queries <= SAMPLE:
+            self._orders(row)
+        if not verdict.rejected:
+            self.confidence.append(float(np.mean(verdict.confidence)))
+            if any(grade > 0 for grade in row["judged_grades"]):
+                self.ndcg.append(metrics.row_ndcg(row, verdict.targets))
+
+    def _orders(self, row: Mapping[str, Any]) -> None:
+        places = []
+        for text, shown in zip(row["responses"], row["shown"], strict=True):
+            order = answers.parse_answer(text, len(shown))
+            if order.rejected:
+                continue
+            self.shown += len(shown)
+            self.missing += len(order.missing)
+            # Left-out documents share the place behind the last ranked one.
+            place = np.full(len(shown), len(order.ranked))
+            place[list(order.ranked)] = np.arange(len(order.ranked))
+            if (bias := _correlation(np.arange(len(shown)), place)) is not None:
+                self.bias.append(bias)
+            by_candidate = np.empty(len(shown))
+            by_candidate[list(shown)] = place
+            places.append(by_candidate)
+        pairs = [_correlation(a, b) for a, b in itertools.combinations(places, 2)]
+        if known := [value for value in pairs if value is not None]:
+            self.agreement.append(float(np.mean(known)))
+
+    def facts(self) -> dict[str, Any]:
+        """What can be told: a figure without data is left out."""
+        total = max(sum(self.statuses.values()), 1)
+        facts: dict[str, Any] = {
+            "queries": self.queries,
+            "answers": dict(self.statuses),
+            "rejected_share": self.statuses["rejected"] / total,
+            "repaired_share": self.statuses["repaired"] / total,
+        }
+        if self.shown:
+            facts["missing_share"] = self.missing / self.shown
+        for name, values in (
+            ("position_bias", self.bias),
+            ("repeat_agreement", self.agreement),
+            ("confidence", self.confidence),
+            ("ndcg_10", self.ndcg),
+        ):
+            if values:
+                facts[name] = float(np.mean(values))
+        return facts | ({"judged_queries": len(self.ndcg)} if self.ndcg else {})
+
+
+def _correlation(a: Any, b: Any) -> float | None:
+    """Kendall's tau-b of two lists of places; none where one of them is all ties."""
+    from scipy.stats import kendalltau
+
+    value = float(kendalltau(a, b).statistic) if len(a) > 1 else float("nan")
+    return None if np.isnan(value) else value

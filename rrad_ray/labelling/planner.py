@@ -1,0 +1,221 @@
+"""What to ask about a query: all prompts of a row, planned up front and independent of each other's answers."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rrad_ray import prompts
+from rrad_ray.config import JudgeConfig
+from rrad_ray.labelling import teacher
+from rrad_ray.rows import Row
+
+Prompt = dict[str, Any]
+
+GARBAGE = (  # what `simulated` writes where an answer is to say nothing
+    "",
+    "I'm sorry, I cannot rank these passages.",
+    "The most relevant passage is the one that answers the query.",
+    "<think>Let me compare the passages. [1] speaks of",
+)
+
+
+def shown(row: Row, cfg: JudgeConfig) -> list[list[int]]:
+    """The orders in which `order` shows a query's documents, one for each call; planned by seed and query."""
+    count = len(row["doc_ids"])
+    if cfg.task != "order":
+        return []
+    if cfg.window or not cfg.shuffle:
+        return [list(range(count))]
+    return prompts.orders(count, cfg.repeats, random.Random(f"{cfg.seed}:{row['query_id']}").getrandbits(32))
+
+
+def slots(row: Row, cfg: JudgeConfig) -> int:
+    """How many prompts a row has."""
+    if not row["doc_ids"]:
+        return 0
+    if cfg.task == "order":
+        return cfg.repeats
+    if cfg.task == "explain" and (row["split"] in ("dev", "test") or teacher.verdict(row).rejected):
+        return 0  # a reason is a training target, and without a verdict there is nothing to give one for
+    return len(row["doc_ids"])
+
+
+class Planner:
+    """A row to its prompts, `slots(row, cfg)` of them, for `cfg.engine`.
+
+    For vLLM a prompt is tokenized here, so that one too long never reaches the engine: documents are cut, the longest
+    first, until it fits. `start`: the first token that `likelihood` scores. `truncated`: how many documents were cut
+    below `doc_tokens`. A prompt that cannot be asked carries the reason, which Ray's engine stage passes through.
+    """
+
+    def __init__(self, cfg: JudgeConfig, model: str) -> None:
+        self.cfg = cfg
+        if cfg.engine != "vllm":
+            return
+        from transformers import AutoConfig, AutoTokenizer
+
+        self.tokenizer = AutoTokenizer.from_pretrained(model)
+        longest = AutoConfig.from_pretrained(model).get_text_config().max_position_embeddings
+        self.limit = int(cfg.engine_kwargs.get("max_model_len") or longest)
+        if cfg.task == "likelihood":
+            generated = 0 if cfg.likelihood_by == "pooler" else 1
+            options = (cfg.template, cfg.doc_tokens, cfg.query_tokens, self.limit - generated)
+            self.likelihood = prompts.LikelihoodPlan(self.tokenizer, *options)
+
+    def __call__(self, row: Row) -> list[Prompt]:
+        count = slots(row, self.cfg)
+        if not count:
+            return []
+        return [{"documents": len(row["doc_ids"]), **prompt} for prompt in self._prompts(row, count)]
+
+    def _prompts(self, row: Row, count: int) -> list[Prompt]:
+        cfg = self.cfg
+        if cfg.engine in ("echo", "simulated"):
+            answer = echoed_answer if cfg.engine == "echo" else simulated_answer
+            return [_prompt(answer=answer(row, slot, cfg)) for slot in range(count)]
+        if cfg.engine == "openai":
+            if cfg.window:
+                texts = [_words(text, cfg.doc_tokens) for text in row["texts"]]
+                return [_prompt(**_windowed(row["query"], texts))]
+            return [_prompt(messages=json.dumps(messages)) for messages in self._conversations(row, _words)]
+        try:
+            if cfg.task == "likelihood":
+                return [self._scored(span) for span in self.likelihood(row["query"], row["texts"])]
+            if cfg.task == "score":
+                return [self._pair(row["query"], text) for text in row["texts"]]
+            if cfg.window:
+                return [self._sliding(row)]
+            return self._chats(row)
+        except prompts.TooLong as error:
+            return [_prompt(error=str(error))] * count
+
+    def _scored(self, span: prompts.Span) -> Prompt:
+        if self.cfg.likelihood_by == "pooler":
+            # The pooler needs the states of the whole prompt: a cached prefix would leave its own out.
+            pooling = {"extra_kwargs": {"start": span.start}, "skip_reading_prefix_cache": True}
+            return _prompt(span.ids, start=span.start, truncated=span.cut, pooling_params=pooling)
+        sampling = {"max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0, "detokenize": False}
+        return _prompt(span.ids, start=span.start, truncated=span.cut, sampling_params=sampling)
+
+    def _pair(self, query: str, text: str) -> Prompt:
+        """A pair as the teacher's own tokenizer joins it, cut as in its training."""
+        limit = min(self.limit, int(self.tokenizer.model_max_length))
+        ids = self.tokenizer(query, text)["input_ids"]
+        cut = len(ids) > limit
+        if cut:
+            ids = self.tokenizer(query, text, truncation=True, max_length=limit)["input_ids"]
+        return _prompt(ids, truncated=cut, pooling_params={"use_activation": False})
+
+    def _chats(self, row: Row) -> list[Prompt]:
+        """`order` and `explain`: chats whose answer is text."""
+        docs = self._tokenized(row["texts"])
+        found, cut = self._fitted(row, docs)
+        sampling = self._sampling(len(docs))
+        return [_prompt(ids, start=len(ids), truncated=self._lost(docs, cut), **sampling) for ids in found]
+
+    def _sliding(self, row: Row) -> Prompt:
+        """All of a row's documents, cut so that any window of them fits; `window` asks about one."""
+        docs = self._tokenized(row["texts"])
+        longest = sorted(range(len(docs)), key=lambda index: -len(docs[index]))[: self.cfg.window]
+        fullest = {**row, **{key: [row[key][index] for index in longest] for key in ("doc_ids", "texts")}}
+        _, cut = self._fitted(fullest, [docs[index] for index in longest])
+        short = self._cutter(row["texts"], docs, cut)
+        texts = [short(text, cut) for text in row["texts"]]
+        return _prompt(truncated=self._lost(docs, cut), **_windowed(row["query"], texts), **self._sampling(0))
+
+    def window(self, query: str, texts: Sequence[str]) -> Prompt:
+        """One window's prompt for vLLM; `texts` as `_sliding` has cut them."""
+        return {"tokenized_prompt": self._tokens(prompts.listwise_prompt(query, texts)), **self._sampling(len(texts))}
+
+    def _tokenized(self, texts: Sequence[str]) -> list[list[int]]:
+        return list(self.tokenizer(list(texts), add_special_tokens=False)["input_ids"])
+
+    def _lost(self, docs: Sequence[Sequence[int]], cut: int) -> int:
+        """How many documents are cut below `doc_tokens`."""
+        return sum(len(doc[: self.cfg.doc_tokens]) > cut for doc in docs)
+
+    def _fitted(self, row: Row, docs: Sequence[Sequence[int]]) -> tuple[list[list[int]], int]:
+        """A row's chats, tokenized, and to how many tokens every document had to be cut for that; or `TooLong`."""
+        cut, room = self.cfg.doc_tokens, self.limit - self.cfg.max_tokens
+        while True:
+            found = [self._tokens(chat) for chat in self._conversations(row, self._cutter(row["texts"], docs, cut))]
+            over = max(map(len, found)) - room
+            if over <= 0:
+                return found, cut
+            lengths = [min(len(doc), cut) for doc in docs]
+            # A chat of `explain` shows one document, one of `order` all of them.
+            cut = prompts.fit_tokens(lengths, sum(lengths) - over) if self.cfg.task == "order" else cut - over
+            if cut < 1:
+                alone = max(map(len, found)) - sum(lengths)
+                found_text = f"about {alone} tokens without the documents, the model takes {self.limit}"
+                raise prompts.TooLong(f"{found_text} with {self.cfg.max_tokens} for the answer")
+
+    def _sampling(self, count: int) -> Prompt:
+        """Greedy; with `structured`, nothing but identifiers of `count` documents."""
+        sampling: dict[str, Any] = {"max_tokens": self.cfg.max_tokens, "temperature": 0.0}
+        if self.cfg.structured and self.cfg.task == "order" and count:
+            sampling["structured_outputs"] = {"regex": prompts.permutation_regex(count)}
+        return {"sampling_params": sampling}
+
+    def _tokens(self, chat: list[dict[str, str]]) -> list[int]:
+        text = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _cutter(self, texts: Sequence[str], docs: Sequence[Sequence[int]], cut: int) -> Callable[[str, int], str]:
+        short = {text: str(self.tokenizer.decode(list(ids[:cut]))) for text, ids in zip(texts, docs, strict=True)}
+        return lambda text, _: short[text]
+
+    def _conversations(self, row: Row, cut: Callable[[str, int], str]) -> list[list[dict[str, str]]]:
+        texts = [cut(text, self.cfg.doc_tokens) for text in row["texts"]]
+        if self.cfg.task == "order":
+            return [
+                prompts.listwise_prompt(row["query"], [texts[index] for index in order])
+                for order in shown(row, self.cfg)
+            ]
+        places = teacher.ranks(teacher.verdict(row))
+        return [
+            prompts.reason_prompt(row["query"], text, place, len(texts))
+            for text, place in zip(texts, places, strict=True)
+        ]
+
+
+def _prompt(ids: Sequence[int] = (), *, start: int = 0, truncated: int = 0, error: str = "", **more: Any) -> Prompt:
+    asked = {"tokenized_prompt": list(ids)} if ids else {}
+    return {"start": start, "truncated": int(truncated), "__inference_error__": error, **asked, **more}
+
+
+def _windowed(query: str, texts: Sequence[str]) -> Prompt:
+    """What `engines.slide` reads: windows are planned as the answers come."""
+    return {"sliding": json.dumps({"query": query, "texts": list(texts)})}
+
+
+def _words(text: str, count: int) -> str:
+    """The first words of a text: for engines whose tokenizer is not at hand."""
+    return " ".join(text.split()[:count])
+
+
+# ---- answers without a model --------------------------------------------------------------------------------
+
+
+def echoed_answer(row: Row, slot: int, cfg: JudgeConfig) -> dict[str, Any]:
+    """Documents in the order shown. For dry runs and scale tests only."""
+    text = prompts.written(range(len(row["doc_ids"]))) if cfg.task == "order" else "echo"
+    return {"text": text, "score": -float(slot)}
+
+
+def simulated_answer(row: Row, slot: int, cfg: JudgeConfig) -> dict[str, Any]:
+    """What a teacher that knows the judgments would answer, with the config's noise, gaps and garbage."""
+    source = random.Random(f"{cfg.seed}:{row['query_id']}:{slot if cfg.task == 'order' else ''}")
+    grades = dict(zip(row["judged_ids"], row["judged_grades"], strict=True))
+    scores = [grades.get(doc_id, 0) + source.gauss(0.0, cfg.simulated.noise) for doc_id in row["doc_ids"]]
+    if cfg.task != "order":
+        return {"text": "a simulated reason", "score": scores[slot]}
+    if source.random() < cfg.simulated.malformed:
+        return {"text": source.choice(GARBAGE), "score": 0.0}
+    places = shown(row, cfg)[slot]
+    order = sorted(range(len(places)), key=lambda place: -scores[places[place]])
+    kept = max(1, len(order) - sum(source.random() < cfg.simulated.missing for _ in order))
+    return {"text": prompts.written(order[:kept]), "score": 0.0}

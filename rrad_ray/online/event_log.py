@@ -1,0 +1,93 @@
+"""The events of an online test, as the endpoint writes them: Parquet files below one URI, local or `s3://`.
+
+    INPUT/exposures/*.parquet    rows.Exposure, one a page of results
+    INPUT/clicks/*.parquet       rows.ClickEvent
+
+Files may stand in folders below these and come in any number and order: a log grows, so there is no manifest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+from rrad_ray import tables
+from rrad_ray.data.text_files import Reject
+from rrad_ray.errors import RradError
+from rrad_ray.rows import ClickEvent, Exposure, Row
+
+STAGE = "experiment"
+
+EXPOSURES, CLICKS = "exposures", "clicks"
+
+MAY_BE_EMPTY = {"variant", "query", "model"}
+
+
+def read_exposures(uri: str, reject: Reject) -> Iterator[Exposure]:
+    """The pages of results that were shown; rows that cannot be used are handed to `reject`.
+
+    Raises `RradError` if there is no file, or one cannot be read or lacks a column.
+    """
+    files = _files(tables.join(uri, EXPOSURES))
+    if not files:
+        found = f"no .parquet file under {EXPOSURES}/"
+        raise RradError(STAGE, uri, found, f"name the folder that holds {EXPOSURES}/ and {CLICKS}/")
+    for row in _rows(files, Exposure, _unfit_exposure, "request_id", reject):
+        yield cast(Exposure, row)
+
+
+def read_click_events(uri: str, reject: Reject) -> Iterator[ClickEvent]:
+    """The clicks; none where nobody has clicked yet. Otherwise as `read_exposures`."""
+    for row in _rows(_files(tables.join(uri, CLICKS)), ClickEvent, _unfit_click, "event_id", reject):
+        yield cast(ClickEvent, row)
+
+
+def _files(uri: str) -> list[str]:
+    fs, path = tables.filesystem(uri)
+    try:
+        found = sorted(fs.find(path)) if fs.exists(path) else []
+    except Exception as error:
+        raise tables.io_error(STAGE, uri, error) from error
+    return [tables.join(uri, name[len(path) :].lstrip("/")) for name in found if name.endswith(".parquet")]
+
+
+def _rows(
+    files: list[str], kind: type, unfit: Callable[[Row], str], key: str, reject: Reject
+) -> Iterator[dict[str, Any]]:
+    for file in files:
+        folder, _, name = file.rpartition("/")
+        table = tables.check_schema(tables.read_columns(folder, name, None, STAGE), kind, STAGE, file, nulls=True)
+        for number, row in enumerate(table.to_pylist(), 1):
+            if reason := _missing(row) or unfit(row):
+                reject(str(row[key]), f"{reason} ({name}:{number})", str(row))
+            else:
+                yield row
+
+
+def _missing(row: Row) -> str:
+    """Which column of a row holds nothing, if one does."""
+    for name, value in row.items():
+        if value is None or (isinstance(value, list) and None in value):
+            return f"missing value: {name} is null"
+        if value == "" and name not in MAY_BE_EMPTY:
+            return f"missing value: {name} is empty"
+    return "" if math.isfinite(row["time"]) else "malformed row: time is no number"
+
+
+def _unfit_exposure(row: Row) -> str:
+    docs, teams = row["doc_ids"], row["teams"]
+    if len(set(docs)) < len(docs):
+        return "malformed row: a document is shown twice"
+    if teams and len(teams) != len(docs):
+        return f"malformed row: {len(teams)} teams for {len(docs)} documents"
+    if not teams and not row["variant"]:
+        return "malformed row: neither variant nor teams"
+    return ""
+
+
+def _unfit_click(row: Row) -> str:
+    if row["position"] < 1:
+        return f"malformed row: position {row['position']}, they count from 1"
+    dwell = row["dwell_s"]
+    return f"malformed row: dwell_s {dwell}" if dwell < 0 or math.isinf(dwell) else ""

@@ -1,0 +1,164 @@
+"""What an online test found, as a sentence and as one self-contained HTML page with plots. The content is that of
+`online.analyse`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from rrad_ray.evaluation.plots import STYLE, Plot, canvas, short, svg
+from rrad_ray.evaluation.summary import number, p_value
+from rrad_ray.evaluation.theme import COLOURS, render
+
+PageContent = dict[str, Any]
+
+LINES = ("student", "teacher", "loss", "base")  # colours, by treatment
+
+
+def online_headline(content: PageContent) -> str:
+    """The finding in one sentence, whichever way it went."""
+    if content["design"] == "interleave":
+        return _preferred(content)
+    if content["mismatch"]["found"]:
+        p = p_value(content["mismatch"]["p"])
+        return f"No lift can be trusted: the weights do not explain how many units each variant has (p {_is(p)})."
+    found = [row for row in content["lifts"] if row["metric"] == content["metric"] and row["p"] is not None]
+    if not found:
+        return "There is too little traffic to compare anything yet."
+    best = min(found, key=lambda row: row["holm"])
+    meaning, control = content["metrics"][content["metric"]], content["control"]
+    clear, higher = best["holm"] < content["alpha"], best["lift"] > 0
+    verdict = "raises" if higher else "lowers"
+    good = ", which is good" if higher == meaning["up"] else ", which is bad"
+    figures = f"{percent(best['lift'])} {shown_interval(best)}, p {_is(p_value(best['holm']))}"
+    if not clear:
+        return f"{best['variant']} does not clearly change {meaning['title']} against {control}: {figures}."
+    return f"{best['variant']} {verdict} {meaning['title']} against {control}{good}: {figures}."
+
+
+def _preferred(content: PageContent) -> str:
+    found, control = content["preference"], content["control"]
+    if found["p"] is None:
+        return "No unit has clicked on either side more often yet."
+    share = f"{100 * found['share']:.1f} % of the units with a preference"
+    if found["p"] >= content["alpha"]:
+        return f"{found['treatment']} and {control} are not clearly apart: {share} prefer {found['treatment']}."
+    winner = found["treatment"] if found["share"] > 0.5 else control
+    return f"Users prefer {winner}: {share} prefer {found['treatment']}, p {_is(p_value(found['p']))}."
+
+
+def _is(p: str) -> str:
+    return p if p.startswith("<") else f"= {p}"
+
+
+def percent(value: float | None) -> str:
+    """A relative difference in percent, with its sign; a dash for none. No line ends before the percent sign."""
+    return "–" if value is None else f"{'+' if value > 0 else ''}{number(100 * value, 1)}\N{NO-BREAK SPACE}%"
+
+
+def shown_interval(row: PageContent) -> str:
+    return f"[{percent(row['low'])}, {percent(row['high'])}]"
+
+
+def value(metric: str, figure: float | None) -> str:
+    """A metric's value in its unit."""
+    return f"{number(figure, 1)} s" if metric == "dwell" else "–" if figure is None else f"{100 * figure:.2f} %"
+
+
+def online_test_page(content: PageContent) -> str:
+    """One page that needs nothing else: inline CSS and SVG, no script, no network. Same content, same bytes."""
+    with matplotlib.rc_context(STYLE):
+        plots = {"lifts": _lifts(content), "segments": _segments(content), "looks": _looks(content)}
+        figures = {name: (svg(name, plot), plot.caption) for name, plot in plots.items() if plot}
+    return render(
+        "experiment.html.j2", content=content, headline=online_headline(content), figures=figures, percent=percent,
+        interval=shown_interval, value=value,
+    )  # fmt: skip
+
+
+def _forest(rows: list[tuple[str, PageContent, str]]) -> Any:
+    """Lifts with their intervals, one below the other: label, figures, colour."""
+    figure, (ax,) = canvas(min(9.0, 0.9 + 0.3 * len(rows)))
+    for place, (_, row, colour) in enumerate(rows):
+        if row["low"] is not None:
+            ax.hlines(place, 100 * row["low"], 100 * row["high"], color=COLOURS[colour], linewidth=1.6, alpha=0.5)
+        ax.plot([100 * row["lift"]], [place], "o", markersize=6, color=COLOURS[colour])
+    ax.axvline(0, color=COLOURS["base"], linewidth=0.8)
+    ax.set_yticks(range(len(rows)), [short(label, 34) for label, _, _ in rows])
+    ax.set(xlabel="lift, %", ylim=(len(rows) - 0.4, -0.6))
+    ax.grid(axis="y", visible=False)
+    return figure
+
+
+def _colour(content: PageContent, variant: str) -> str:
+    return LINES[content["treatments"].index(variant) % len(LINES)]
+
+
+def _named(content: PageContent, variant: str, label: str) -> str:
+    return label if len(content["treatments"]) == 1 else f"{label}, {variant}"
+
+
+def _lifts(content: PageContent) -> Plot | None:
+    """Every metric's lift."""
+    drawn = _drawn(content, "lifts", lambda row: content["metrics"][row["metric"]]["title"])
+    if drawn is None:
+        return None
+    figure, alt = drawn
+    caption = f"Lift over {content['control']} with its interval, for one reading at the end, uncorrected."
+    return Plot(figure, f"Lifts: {alt}", caption)
+
+
+def _segments(content: PageContent) -> Plot | None:
+    """The deciding metric's lift by segment."""
+    drawn = _drawn(content, "segments", _segment)
+    if drawn is None:
+        return None
+    figure, alt = drawn
+    title = content["metrics"][content["metric"]]["title"]
+    return Plot(figure, f"Lifts by segment: {alt}", f"Lift of {title} by segment, with its interval, uncorrected.")
+
+
+def _segment(row: dict[str, Any]) -> str:
+    return f"{row['kind'].removeprefix('query ')}: {row['segment']}"
+
+
+def _drawn(content: PageContent, key: str, name: Callable[[dict[str, Any]], str]) -> tuple[Figure, str] | None:
+    """The lifts that stand under a key, each with its name, and what they say; none where nothing has one."""
+    rows = [
+        (_named(content, row["variant"], name(row)), row) for row in content.get(key) or [] if row["lift"] is not None
+    ]
+    if not rows:
+        return None
+    figure = _forest([(label, row, _colour(content, row["variant"])) for label, row in rows])
+    alt = "; ".join(f"{label} {percent(row['lift'])}" for label, row in rows)
+    return figure, alt
+
+
+def _looks(content: PageContent) -> Plot | None:
+    """What a person who peeks may believe, over time."""
+    drawn = {variant: rows for variant, rows in (content.get("looks") or {}).items() if rows}
+    if not drawn:
+        return None
+    figure, (ax,) = canvas(3.2)
+    for variant, rows in drawn.items():
+        colour = COLOURS[_colour(content, variant)]
+        days = [(row["time"] - content["period"][0]) / 86400 for row in rows]
+        ax.plot(days, [100 * row["lift"] for row in rows], color=colour, label=short(variant))
+        ends = [(day, row) for day, row in zip(days, rows, strict=True) if row["low"] is not None]
+        low, high = ([100 * row[end] for _, row in ends] for end in ("low", "high"))
+        ax.fill_between([day for day, _ in ends], low, high, color=colour, alpha=0.15, linewidth=0)
+    ax.axhline(0, color=COLOURS["base"], linewidth=0.8)
+    last = [100 * rows[-1][end] for rows in drawn.values() for end in ("low", "high") if rows[-1][end] is not None]
+    if last:  # the first intervals are so wide that the later ones would be a line
+        reach = max(last) - min(last)
+        ax.set_ylim(min(0.0, *last) - reach, max(0.0, *last) + reach)
+    ax.set(xlabel="days", ylabel="lift, %")
+    if len(drawn) > 1:
+        figure.legend(loc="outside upper center", ncols=2)
+    title = content["metrics"][content["metric"]]["title"]
+    alt = "; ".join(f"{variant} ends at {percent(rows[-1]['lift'])}" for variant, rows in drawn.items())
+    caption = f"Lift of {title} as it was seen over time, with intervals that hold at all times at once."
+    return Plot(figure, f"Lift over time: {alt}", caption)

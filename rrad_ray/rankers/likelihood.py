@@ -1,0 +1,41 @@
+"""A causal LM that ranks by the likelihood of the query given a document."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from rrad_ray import prompts
+from rrad_ray.rankers.precision import dtype_of
+
+
+class LikelihoodRanker(nn.Module):
+    """Query likelihood (Sachan et al., 2022) of a causal LM by transformers: the judge's `likelihood` task without
+    vLLM, for a bare machine and to hold vLLM's scores against."""
+
+    def __init__(self, source: str, *, template: str, doc_tokens: int, query_tokens: int = 64, dtype: str = "auto"):
+        super().__init__()
+        self.tokenizer = AutoTokenizer.from_pretrained(source)
+        self.model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype_of(dtype)).eval()
+        self.plan = prompts.LikelihoodPlan(self.tokenizer, template, doc_tokens, query_tokens)
+
+    @torch.inference_mode()
+    def score(self, query: str, texts: Sequence[str]) -> list[float]:
+        """Mean log p(query token) given each text, in input order, nats per token."""
+        if not texts:
+            return []
+        spans = self.plan(query, texts)
+        longest = max(len(span.ids) for span in spans)
+        tail = len(spans[0].ids) - spans[0].start  # the query's tokens: the same number in each prompt
+        ids = torch.zeros(len(spans), longest, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, span in enumerate(spans):  # padded on the left, so that the query stands at the end of every row
+            ids[row, longest - len(span.ids) :] = torch.tensor(span.ids)
+            mask[row, longest - len(span.ids) :] = 1
+        places = (mask.cumsum(1) - 1).clamp(min=0)
+        out = self.model(input_ids=ids, attention_mask=mask, position_ids=places, logits_to_keep=tail + 1)
+        logprobs = out.logits[:, :-1].float().log_softmax(-1)
+        return logprobs.gather(2, ids[:, -tail:, None])[:, :, 0].mean(1).tolist()

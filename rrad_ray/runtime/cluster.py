@@ -1,0 +1,155 @@
+"""How every stage meets Ray: one way to start, and one check that what a worker asks for can ever be had."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import psutil
+import ray
+
+from rrad_ray.errors import RradError
+from rrad_ray.patches import ray_haproxy
+
+# Small machines run several light actors beside a heavy one; they wait more than they work.
+LEAST_CPUS = 4
+
+LOCAL = "rrad_local"  # a resource that marks the cluster that `start` makes
+
+# On the terminal our progress lines stand alone; Ray and the libraries log to their files. The workers of a local
+# cluster inherit these. Ray gives a worker as many threads as the CPUs it asks for: several workers of one thread do
+# twice the work of one with several, whose threads wait for each other after every small operation.
+QUIET = {
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TQDM_DISABLE": "1",
+    "RAY_LOG_TO_DRIVER_EVENT_LEVEL": "FATAL",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # it prints every line of a worker twice
+}
+
+
+def start_ray() -> None:
+    """Join the cluster that `RAY_ADDRESS` or a submitted job names; otherwise a local one, ended with the process."""
+    if ray.is_initialized():
+        return
+    local = "RAY_ADDRESS" not in os.environ
+    options: dict[str, Any] = {}
+    if local:
+        cores = os.cpu_count() or 1
+        options = {"num_cpus": max(LEAST_CPUS, cores), "include_dashboard": False, "resources": {LOCAL: 1}}
+        options["address"] = "local"  # not some cluster that `ray start` has left on this machine
+        for name, value in {**QUIET, **ray_haproxy.environment()}.items():
+            os.environ.setdefault(name, value)
+    ray.init(logging_level=logging.WARNING, log_to_driver=True, **options)
+    quiet_data()
+
+
+def quiet_data() -> ray.data.DataContext:
+    """Keeps this process's Ray Data off the terminal; its settings."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.issue_detectors_config.detectors = []
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    return context
+
+
+def require(stage: str, worker: Mapping[str, float], workers: int = 1) -> None:
+    """`RradError` if no node of a cluster that cannot grow has what a worker asks for."""
+    if _can_grow():
+        return
+    nodes = _nodes()
+    fits = sum(min(int(node.get(key, 0.0) // value) for key, value in worker.items() if value) for node in nodes)
+    if fits < workers:
+        found = f"{workers} worker(s) ask for {dict(worker)} each, the cluster has {_have(nodes, worker)}"
+        raise RradError(stage, "worker", found, "lower worker/workers in the config, or use a cluster that has it")
+
+
+def in_vain(worker: Mapping[str, float]) -> str:
+    """Why no node will have what a worker asks for, as things stand; empty if one has it or is on its way."""
+    nodes = _nodes()
+    if any(all(node.get(key, 0.0) >= value for key, value in worker.items()) for node in nodes):
+        return ""
+    if _nodes_on_their_way():
+        return ""
+    return f"a worker asks for {dict(worker)}, no node has it ({_have(nodes, worker)}) and none is being started"
+
+
+def _nodes() -> list[dict[str, float]]:
+    """What each living node has in all."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _have(nodes: Sequence[Mapping[str, float]], worker: Mapping[str, float]) -> str:
+    """What the nodes have of what a worker asks for, in words."""
+    return "; ".join(str({key: value for key, value in node.items() if key in worker}) for node in nodes) or "no node"
+
+
+def _nodes_on_their_way() -> bool:
+    """What an autoscaler says of itself: the first generation in the cluster's key-value store, the second in its
+    state. A cluster without one starts no nodes."""
+    from ray.autoscaler.v2.sdk import get_cluster_status
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    if told := _internal_kv_get("__autoscaling_status"):
+        report = json.loads(told)["autoscaler_report"]
+        return bool(report["pending_nodes"] or report["pending_launches"])
+    status = get_cluster_status(ray.get_runtime_context().gcs_address)
+    return bool(status.pending_nodes or status.pending_launches)
+
+
+def end_orphans(mark: str, output: str) -> None:
+    """Kill engine processes on this machine that a killed run of the same output has left behind: vLLM's outlive
+    their parent and would hold its cores or its GPU memory."""
+    wanted = f"{mark}={os.path.abspath(output)}"
+    for process in psutil.process_iter(["ppid"]):
+        try:
+            if process.info["ppid"] == 1 and process.environ().get(mark) == wanted.partition("=")[2]:
+                process.kill()
+        except psutil.Error:
+            continue
+
+
+def _can_grow() -> bool:
+    """Whether an autoscaler may add nodes: true of every cluster but the local one that `start` makes."""
+    return LOCAL not in ray.cluster_resources()
+
+
+class PartActor:
+    """Runs `work.part(name)` for each part name that it is sent; a failure comes back as text, with its kind."""
+
+    def __init__(self, work: Callable[..., Any], options: Mapping[str, Any]) -> None:
+        self.work = work(**options)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        try:
+            self.work.part(row["name"])
+        except (RradError, KeyError, ValueError) as error:  # the user's to mend; anything else Ray may retry
+            return {"name": row["name"], "error": str(error)}
+        return {"name": row["name"], "error": ""}
+
+
+def map_parts(
+    work: Callable[..., Any], options: Mapping[str, Any], names: Sequence[str], *, workers: int = 1, cpus: float = 1
+) -> Iterator[dict[str, Any]]:
+    """Runs `work(**options).part(name)` for each name in an actor pool; yields `{name, error}` as parts finish."""
+    if not names:
+        return
+    start_ray()
+    parts = ray.data.from_items([{"name": name} for name in names], override_num_blocks=len(names))
+    done = parts.map(
+        PartActor,  # type: ignore[arg-type]  # an actor class
+        fn_constructor_args=(work, dict(options)),
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers),
+        num_cpus=cpus,
+    )
+    yield from done.iter_rows()
+
+
+def resources(worker: Mapping[str, float]) -> dict[str, float]:
+    """`{"CPU": 1, "GPU": 0.5}` as the options of a Ray Data actor."""
+    known = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
+    return {known[key]: value for key, value in worker.items() if key in known}

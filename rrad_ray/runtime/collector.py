@@ -1,0 +1,319 @@
+"""Answers back into parts: each shard is written whole as its last answer comes, what is unfinished is kept in a
+journal, and figures of the run are told as it goes."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ray.util.metrics import Gauge
+
+from rrad_ray import tables
+from rrad_ray.config import JudgeConfig
+from rrad_ray.errors import RradError
+from rrad_ray.labelling import answers, planner
+from rrad_ray.progress import Progress
+from rrad_ray.rows import Answer, Candidates, JudgeOutput
+from rrad_ray.tables import shards
+from rrad_ray.tables.shards import Shard
+
+JOURNAL = "journal"
+
+MOST_PENDING = 1000  # queries whose answers may be in memory only
+
+TICK_S = 10.0  # without an answer for so long, the run looks around
+
+FIT_S = 30.0  # what an autoscaler may take to begin starting a node
+
+PromptKey = tuple[int, int]  # row in the shard, slot
+
+
+def source_row(cfg: JudgeConfig) -> type:
+    """The row type that a task reads."""
+    return JudgeOutput if cfg.task == "explain" else Candidates
+
+
+class AnswerJournal:
+    """Answers of unfinished shards, durable: `OUTPUT/journal/part-00000.parquet`, ... until the table is finished."""
+
+    def __init__(self, cfg: JudgeConfig, out: tables.Output) -> None:
+        self.out, self.every_s = out, cfg.durable_s
+        self.uri = tables.join(out.uri, JOURNAL)
+        self.pending: dict[str, list[Answer]] = {}  # by shard
+        self.queries: set[tuple[str, int]] = set()
+        self.last = time.monotonic()
+        self.names = tables.part_names(self.uri, "judge")
+        self.number = len(self.names)
+
+    def load(self, parts: set[str]) -> dict[str, dict[PromptKey, Answer]]:
+        """What earlier runs have answered of these parts."""
+        found: dict[str, dict[PromptKey, Answer]] = {part: {} for part in parts}
+        for name in self.names:
+            for answer in tables.read_part(self.uri, name, Answer, "judge"):
+                if answer["part"] in parts:
+                    found[answer["part"]][answer["row"], answer["slot"]] = answer  # type: ignore[assignment]
+        return found
+
+    def add(self, answer: Answer) -> None:
+        self.pending.setdefault(answer["part"], []).append(answer)
+        self.queries.add((answer["part"], answer["row"]))
+
+    def forget(self, part: str) -> None:
+        """The shard stands in its own part."""
+        for answer in self.pending.pop(part, []):
+            self.queries.discard((part, answer["row"]))
+
+    def due(self) -> bool:
+        return time.monotonic() - self.last >= self.every_s or len(self.queries) >= MOST_PENDING
+
+    def flush(self) -> None:
+        """Makes durable what is not."""
+        rows = [answer for part in self.pending.values() for answer in part]
+        if rows:
+            self.out.write_part(tables.part_name(self.number), rows, Answer, JOURNAL)
+            self.number += 1
+        self.pending, self.queries, self.last = {}, set(), time.monotonic()
+
+
+def drop_journal(uri: str) -> None:
+    """The table is finished: nothing will be read from its journal again."""
+    fs, path = tables.filesystem(tables.join(uri, JOURNAL))
+    if fs.exists(path):
+        fs.rm(path, recursive=True)
+
+
+class RunMetrics:
+    """The figures of a run: for its progress lines, `progress.json` and Prometheus."""
+
+    def __init__(self, cfg: JudgeConfig) -> None:
+        self.cfg = cfg
+        self.began: float | None = None
+        self.queries = 0.0  # answered so far, also in part
+        self.counts: Counter[str] = Counter()
+        self.gauges: dict[str, Gauge] = {}
+
+    def add(self, answer: Answer, shown: int) -> None:
+        """Counts one answer over `shown` documents."""
+        self.began = self.began or time.monotonic()
+        self.queries += 1 / (self.cfg.repeats if self.cfg.task == "order" else shown)
+        self.counts["errors"] += bool(answer["error"])
+        for key in ("prompt_tokens", "generated_tokens", "truncated"):
+            self.counts[key] += answer[key]
+        if self.cfg.task == "order" and not answer["error"]:
+            order = answers.parse_answer(answer["text"], shown)
+            self.counts["shown"] += shown
+            self.counts[order.status.partition(":")[0]] += 1
+            self.counts["missing"] += 0 if order.rejected else len(order.missing)
+
+    def facts(self) -> dict[str, float]:
+        """Rates per second, shares from 0 to 1, and what the labels have cost so far."""
+        counts, seconds = self.counts, time.monotonic() - (self.began or time.monotonic())
+        used, seconds = counts["prompt_tokens"] + counts["generated_tokens"], max(seconds, 1.0)
+        facts = {
+            "queries": round(self.queries),
+            "queries_per_s": self.queries / seconds,
+            "prompt_tokens_per_s": counts["prompt_tokens"] / seconds,
+            "generated_tokens_per_s": counts["generated_tokens"] / seconds,
+            "tokens_per_query": used / self.queries if self.queries else 0.0,
+            "truncated_documents": counts["truncated"],
+            "errors": counts["errors"],
+        }
+        if self.cfg.task == "order":
+            replies = max(counts["ok"] + counts["repaired"] + counts["rejected"], 1)
+            facts |= {f"{name}_share": counts[name] / replies for name in ("repaired", "rejected")}
+            facts["missing_share"] = counts["missing"] / max(counts["shown"], 1)
+        if self.cfg.gpu_hour_price:
+            # Where the cluster gives fewer engines than are asked for, this is the most it can be.
+            hours = self.cfg.engines * self.cfg.worker.get("GPU", 0.0) * seconds / 3600
+            facts["cost"] = hours * self.cfg.gpu_hour_price
+        return facts
+
+    def note(self) -> str:
+        """The figures as a progress line has them."""
+        facts = self.facts()
+        texts = [
+            f"{facts['queries_per_s']:.2g} queries/s",
+            f"tokens/s {facts['prompt_tokens_per_s']:,.0f} in {facts['generated_tokens_per_s']:,.0f} out",
+            f"{facts['tokens_per_query']:,.0f} tokens/query",
+        ]
+        texts += [
+            f"{name} {100 * facts[f'{name}_share']:.1f} %"
+            for name in ("missing", "repaired", "rejected")
+            if f"{name}_share" in facts
+        ]
+        texts += [f"cost {facts['cost']:.2f}"] if "cost" in facts else []
+        return ", ".join(texts)
+
+    def export(self) -> None:
+        """The same figures as gauges `rrad_judge_...`, which Ray serves to Prometheus."""
+        for name, value in self.facts().items():
+            if name not in self.gauges:
+                self.gauges[name] = Gauge(f"rrad_judge_{name}", f"rrad-ray judge: {name}", ("output",))
+            self.gauges[name].set(float(value), {"output": self.cfg.output})
+
+
+class ShardCollector:
+    """Gathers answers by shard, and writes each shard's part as its last answer comes."""
+
+    def __init__(self, cfg: JudgeConfig, out: tables.Output, todo: Sequence[Shard], done: Sequence[str]) -> None:
+        self.cfg, self.out = cfg, out
+        self.todo = {shard.part: shard for shard in todo}
+        self.journal, self.meter = AnswerJournal(cfg, out), RunMetrics(cfg)
+        self.waiting = self.journal.load(set(self.todo))
+        if known := sum(map(len, self.waiting.values())):
+            print(f"[judge] goes on: {known:,} answers of unfinished shards stand in the journal", flush=True)
+        self.budget = cfg.openai.token_budget if cfg.engine == "openai" else 0
+        self.tokens = _spent(out, done, self.waiting) if self.budget else 0  # by all runs of this output
+
+    def answered(self, part: str) -> list[PromptKey]:
+        """Row and slot of what earlier runs have answered of a shard."""
+        return list(self.waiting[part])
+
+    def parts(self, found: Iterator[dict[str, Any]], total: int, in_vain: Callable[[], str]) -> Iterator[str]:
+        """Writes parts; yields the name of each as it is durable. `total`: prompts that are to be answered.
+
+        While no answer has come, `in_vain` is asked now and then why none ever will: then `RradError`.
+        """
+        before = sum(len(part) for part in self.waiting.values())
+        progress = Progress("judge", total, "prompts", done=before)
+        began, told = time.monotonic(), 0.0
+        for answer in _watched(found, self.cfg.stall_s, min(TICK_S, self.cfg.durable_s)):
+            if answer is not None:
+                yield from self._take(answer)
+                progress.add(1, self.meter.note)
+            elif not progress.began and time.monotonic() - began > FIT_S and (why := in_vain()):
+                raise RradError("judge", "worker", why, "lower worker in the config, or use a cluster that has it")
+            if self.journal.due():
+                self.journal.flush()
+            self._pay()
+            if time.monotonic() - told > progress.every_s:
+                told = time.monotonic()
+                self._tell(progress)
+        for name in list(self.waiting):  # shards without any prompt left, or that lost one
+            self._write(name)
+            yield name
+        self._tell(progress)
+
+    def _take(self, answer: dict[str, Any]) -> Iterator[str]:
+        """Keeps one answer; the name of its shard's part, if that was the last one and the part now stands."""
+        name, place, expected = answer["part"], (answer["row"], answer["slot"]), answer["prompts"]
+        part = self.waiting.get(name)
+        if part is None or place in part:
+            return  # Ray may do a task again whose answers were on their way when its node died
+        kept: Answer = {key: answer[key] for key in Answer.__annotations__}  # type: ignore[assignment]
+        part[place] = kept
+        self.tokens += _tokens(kept)
+        self.meter.add(kept, answer["documents"])
+        self.journal.add(kept)
+        if len(part) == expected:
+            self._write(name)
+            yield name
+
+    def _pay(self) -> None:
+        """`RradError` when the budget of a paid endpoint is spent."""
+        if self.budget and self.tokens >= self.budget:
+            self.journal.flush()
+            found = f"the budget of {self.budget:,} tokens is spent ({self.tokens:,} used)"
+            remedy = "raise it and run the same command again: what is answered is kept"
+            raise RradError("judge", "openai.token_budget", found, remedy)
+
+    def _tell(self, progress: Progress) -> None:
+        self.meter.export()
+        self.out.tell({**progress.state(), **self.meter.facts()})
+
+    def _write(self, name: str) -> None:
+        found, rows = self.waiting.pop(name), []
+        for number, row in enumerate(
+            shards.read_shard(self.cfg.input, self.todo[name], source_row(self.cfg), "judge")
+        ):
+            given = [found.get((number, slot)) for slot in range(planner.slots(row, self.cfg))]
+            errors = [answer["error"] if answer else "engine error: no answer came" for answer in given]
+            if not row["doc_ids"] or any(errors):
+                reason = next(filter(None, errors), "no candidates: the query has no documents")
+                self.out.quarantine(row["query_id"], reason, row["query"])
+                continue
+            rows.append(self._row(row, [answer for answer in given if answer]))
+        self.out.write_quarantine(name)  # before the part: a part that stands has lost nothing
+        self.out.write_part(name, rows)
+        self.journal.forget(name)
+
+    def _row(self, row: dict[str, Any], given: Sequence[Answer]) -> dict[str, Any]:
+        tokens = {
+            key: sum(answer[key] for answer in given) for key in ("prompt_tokens", "generated_tokens", "truncated")
+        }
+        if self.cfg.task == "explain":
+            reasons = [answer["text"].strip() for answer in given] or [""] * len(row["doc_ids"])
+            return {**row, **tokens, "reasons": reasons}
+        order = self.cfg.task == "order"
+        return {
+            **row,
+            **tokens,
+            "task": self.cfg.task,
+            "model": self.cfg.model,
+            "shown": planner.shown(row, self.cfg),
+            "responses": [answer["text"] for answer in given] if order else [],
+            "judge_scores": [] if order else [answer["score"] for answer in given],
+            "reasons": [],
+        }
+
+
+def _watched(rows: Iterator[dict[str, Any]], stall_s: float, tick_s: float) -> Iterator[dict[str, Any] | None]:
+    """The rows, and None whenever none came for `tick_s` seconds; `RradError` when none comes for `stall_s`: a hung
+    engine ends the run with the reason."""
+    arrived: queue.Queue[Any] = queue.Queue(maxsize=1000)
+
+    def feed() -> None:
+        try:
+            for row in rows:
+                arrived.put(row)
+            arrived.put(None)
+        except BaseException as error:  # handed to the thread that waits
+            arrived.put(error)
+
+    threading.Thread(target=feed, daemon=True).start()
+    last = time.monotonic()
+    while True:
+        try:
+            item = arrived.get(timeout=min(tick_s, stall_s))
+        except queue.Empty:
+            if time.monotonic() - last < stall_s:
+                yield None
+                continue
+            found = f"no answer for {stall_s:.0f} s"
+            remedy = (
+                "look at the engine's log (ray logs), lower gpu_memory_utilization; run again: done parts are kept"
+            )
+            raise RradError("judge", "engine", found, remedy) from None
+        last = time.monotonic()
+        if item is None:
+            return
+        if isinstance(item, BaseException):
+            raise item
+        yield item
+
+
+def recount(out: tables.Output, names: Sequence[str]) -> dict[str, int]:
+    """Figures of the whole output, also of what earlier, killed runs have written."""
+    counts = {"rows": 0, "labels": 0, "prompt_tokens": 0, "generated_tokens": 0, "truncated": 0}
+    for name in names:
+        table = tables.read_columns(out.uri, name, ["doc_ids", "prompt_tokens", "generated_tokens", "truncated"])
+        counts["rows"] += table.num_rows
+        counts["labels"] += len(table["doc_ids"].combine_chunks().flatten())
+        for key in ("prompt_tokens", "generated_tokens", "truncated"):
+            counts[key] += sum(table[key].to_pylist())
+    return counts
+
+
+def _spent(out: tables.Output, done: Sequence[str], waiting: Mapping[str, Mapping[PromptKey, Answer]]) -> int:
+    """Tokens that earlier runs have used: of finished parts, and of answers in the journal."""
+    counts = recount(out, done)
+    every = (answer for part in waiting.values() for answer in part.values())
+    return counts["prompt_tokens"] + counts["generated_tokens"] + sum(map(_tokens, every))
+
+
+def _tokens(answer: Answer) -> int:
+    return answer["prompt_tokens"] + answer["generated_tokens"]

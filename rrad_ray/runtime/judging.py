@@ -1,0 +1,102 @@
+"""The judge's prompts through the engines on Ray Data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import ray
+
+from rrad_ray import prompts, tables
+from rrad_ray.config import JudgeConfig
+from rrad_ray.labelling import planner
+from rrad_ray.labelling.engine_rows import EMPTY, carried, settled
+from rrad_ray.runtime import cluster, engines
+from rrad_ray.runtime.collector import ShardCollector, source_row
+from rrad_ray.tables import checkpoints, shards
+from rrad_ray.tables.shards import Shard
+
+MOST_UNITS = 20_000
+
+
+def _parts(cfg: JudgeConfig, out: tables.Output, todo: Sequence[Shard], done: Sequence[str]) -> Iterator[str]:
+    """Labels the shards; the name of each part as it is durable."""
+    cluster.start_ray()
+    model = cfg.model
+    if cfg.engine == "vllm":
+        model = checkpoints.resolve(cfg.model, "judge")
+        cluster.require("judge", cfg.worker, 1)
+        cluster.end_orphans(engines.MARK, cfg.output)
+    collected = ShardCollector(cfg, out, todo, done)
+    total = sum(shard.rows * cfg.repeats if cfg.task == "order" else shard.documents for shard in todo)
+    least = least_rows(todo)
+    work = [unit for number, shard in enumerate(todo) for unit in _units(cfg, number, shard, collected, least)]
+    in_vain = partial(cluster.in_vain, cfg.worker) if cfg.engine == "vllm" else str
+    return collected.parts(_answers(cfg, model, todo, work), total, in_vain)
+
+
+def least_rows(todo: Sequence[Shard]) -> int:
+    """Rows that a unit of work has at least: Ray's driver schedules some hundred tasks a second, so a run of millions
+    must not be cut into as many."""
+    return math.ceil(sum(shard.rows for shard in todo) / MOST_UNITS)
+
+
+def _units(
+    cfg: JudgeConfig, number: int, shard: Shard, collected: ShardCollector, least: int
+) -> Iterator[dict[str, Any]]:
+    """A shard's rows in units of about two batches of prompts: answers leave an engine with their unit."""
+    per_row = cfg.repeats if cfg.task == "order" else max(1, shard.documents // shard.rows)
+    rows = max(1, 2 * cfg.batch_size // per_row, least)
+    answered = collected.answered(shard.part)
+    for start in range(0, shard.rows, rows):
+        stop = min(start + rows, shard.rows)
+        known = [list(place) for place in answered if start <= place[0] < stop]
+        yield {"number": number, "start": start, "stop": stop, "answered": known}
+
+
+class Plan:
+    """An actor: some rows of a shard to those of their prompts that are not answered yet."""
+
+    def __init__(self, cfg: JudgeConfig, model: str, todo: Sequence[Shard]) -> None:
+        self.cfg, self.todo = cfg, todo
+        self.planner = planner.Planner(cfg, model)
+        self.number, self.rows, self.prompts = -1, list[dict[str, Any]](), 0
+
+    def __call__(self, unit: dict[str, Any]) -> list[dict[str, Any]]:
+        shard = self.todo[unit["number"]]
+        if self.number != unit["number"]:  # the units of a shard come one after another
+            self.rows = shards.read_shard(self.cfg.input, shard, source_row(self.cfg), "judge")
+            self.number, self.prompts = unit["number"], sum(planner.slots(row, self.cfg) for row in self.rows)
+        answered = {tuple(place) for place in unit["answered"]}
+        return [
+            {"part": shard.part, "row": number, "slot": slot, "prompts": self.prompts, **prompt}
+            for number in range(unit["start"], unit["stop"])
+            for slot, prompt in enumerate(self.planner(self.rows[number]))
+            if (number, slot) not in answered
+        ]
+
+
+def _answers(
+    cfg: JudgeConfig, model: str, todo: Sequence[Shard], work: list[dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """The prompts of the shards, in their order, through the engine; answers as they come."""
+    planned = ray.data.from_items(work, override_num_blocks=len(work)).flat_map(
+        Plan,
+        fn_constructor_args=(cfg, model, list(todo)),
+        **engines.light(cfg),
+    )
+    if cfg.engine == "vllm":
+        answered = engines.vllm(cfg, model, len(work))(planned)
+    elif cfg.engine == "openai":
+        answered = engines.openai(cfg, planned)
+    else:
+        answered = planned.map(settled, **engines.light(cfg))
+    for row in answered.iter_rows():
+        # An error row skips the engine and `reduce`: it brings the prompt's columns, not ours.
+        error = row.get("__inference_error__") or row.get("error", "")
+        if error and not error.startswith(prompts.TOO_LONG):
+            error = f"engine error: {error}"
+        found = {key: empty if row.get(key) is None else row[key] for key, empty in EMPTY.items()}
+        yield carried(row) | found | {"error": error}

@@ -1,0 +1,62 @@
+"""Tables: Parquet parts under one URI, local or `s3://`, the manifest last; and checkpoint folders.
+
+Imports the vocabulary only (errors, rows, progress, versions).
+"""
+
+from rrad_ray.tables.files import (
+    absolute,
+    exists,
+    filesystem,
+    io_error,
+    join,
+    read_text,
+    write_bytes,
+    write_text,
+    writing,
+)
+from rrad_ray.tables.output import Output, fingerprint, plain
+from rrad_ray.tables.reading import (
+    MANIFEST,
+    PROGRESS,
+    QUARANTINE,
+    STARTED,
+    part_name,
+    part_names,
+    read,
+    read_columns,
+    read_manifest,
+    read_part,
+    read_split,
+    simulated_mark,
+)
+from rrad_ray.tables.schema import arrow_type, check_schema, schema_of
+
+__all__ = [
+    "MANIFEST",
+    "PROGRESS",
+    "QUARANTINE",
+    "STARTED",
+    "Output",
+    "absolute",
+    "arrow_type",
+    "check_schema",
+    "exists",
+    "filesystem",
+    "fingerprint",
+    "io_error",
+    "join",
+    "part_name",
+    "part_names",
+    "plain",
+    "read",
+    "read_columns",
+    "read_manifest",
+    "read_part",
+    "read_split",
+    "read_text",
+    "schema_of",
+    "simulated_mark",
+    "write_bytes",
+    "write_text",
+    "writing",
+]

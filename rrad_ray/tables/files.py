@@ -1,0 +1,110 @@
+"""Files of any kind, local or `s3://`: paths, whole writes, and errors that say what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, BinaryIO
+
+import fsspec
+from fsspec import AbstractFileSystem
+
+from rrad_ray.errors import RradError
+
+# ---- places -------------------------------------------------------------------------------------------------
+
+
+def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
+    """The fsspec file system of a local path or an `s3://` URI, and the path in it."""
+    # S3 listings must not be cached: a table is polled by other processes while it grows. Short timeouts and few
+    # retries make an unreachable store an error within seconds, not a hang.
+    options: dict[str, Any] = {}
+    if uri.startswith("s3://"):
+        client = {"connect_timeout": 5, "read_timeout": 60, "retries": {"max_attempts": 3}}
+        options = {"use_listings_cache": False, "config_kwargs": client}
+    fs, path = fsspec.core.url_to_fs(uri, **options)
+    return fs, path
+
+
+def join(uri: str, *names: str) -> str:
+    """`join("s3://b/t", "part")` -> `s3://b/t/part`; the same for local paths."""
+    return "/".join([uri.rstrip("/"), *names])
+
+
+def absolute(uri: str) -> str:
+    """The same place for a process with another working directory."""
+    return uri if "://" in uri else os.path.abspath(uri)
+
+
+def io_error(stage: str, place: str, error: Exception) -> RradError:
+    """The `RradError` that says what an I/O error at `place` means for the user."""
+    text = f"{type(error).__name__}: {error}".splitlines()[0]
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        remedy = "free some space and run the same command again: finished parts are kept"
+        return RradError(stage, place, "no space left on the device", remedy)
+    if place.startswith("s3://"):
+        remedy = "check the network, AWS_ENDPOINT_URL and the credentials in the environment; then run again"
+        return RradError(stage, place, f"the object store did not answer ({text})", remedy)
+    return RradError(stage, place, text, "check that the place exists and may be written; then run again")
+
+
+def read_text(uri: str, stage: str = "read") -> str:
+    """The text of a file; `RradError` if it cannot be had."""
+    fs, path = filesystem(uri)
+    try:
+        return fs.read_text(path, encoding="utf-8")
+    except FileNotFoundError as error:
+        raise RradError(stage, uri, "no such file", "check the path") from error
+    except Exception as error:
+        raise io_error(stage, uri, error) from error
+
+
+def write_text(uri: str, text: str, stage: str = "write") -> None:
+    """Write a file whole or not at all."""
+    write_bytes(uri, text.encode(), stage)
+
+
+def write_bytes(uri: str, content: bytes, stage: str = "write") -> None:
+    """Write a file whole or not at all."""
+    with writing(uri, stage) as file:
+        file.write(content)
+
+
+@contextmanager
+def writing(uri: str, stage: str = "write") -> Iterator[BinaryIO]:
+    """A file to write to, that is there when the block ends well: an S3 upload is atomic, a local file is renamed."""
+    fs, path = filesystem(uri)
+    local = "file" in fs.protocol
+    temporary = f"{path}.tmp" if local else path
+    try:
+        if local:
+            fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+        file = fs.open(temporary, "wb")
+        try:
+            yield file
+        except BaseException:
+            if local:
+                with suppress(OSError):  # of a full disk, which says so again
+                    file.close()
+            else:
+                file.discard()  # closing would put what is there so far
+                file.closed = True
+            raise
+        file.close()
+        if local:
+            fs.mv(temporary, path)
+    except RradError:
+        raise
+    except Exception as error:
+        raise io_error(stage, uri, error) from error
+
+
+def exists(uri: str, stage: str = "read") -> bool:
+    """Whether a file or folder stands there; an unreachable store is an error, not a `False`."""
+    fs, path = filesystem(uri)
+    try:
+        return bool(fs.exists(path))
+    except Exception as error:
+        raise io_error(stage, uri, error) from error

@@ -1,0 +1,213 @@
+"""Tables: Parquet parts under one URI, local or `s3://`, and a manifest that is written last.
+
+    OUTPUT/part-00000.parquet ...   the rows; a part is written whole or not at all
+    OUTPUT/quarantine/...           bad input rows with the reason
+    OUTPUT/started.json             config and inputs of the run that owns the folder, so that a killed run resumes
+    OUTPUT/progress.json            how far a long run is, written every few seconds: what `rrad status` reads
+    OUTPUT/manifest.json            last: a table without one does not exist to readers
+
+Credentials and the endpoint of S3 come from the environment (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, ...).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import socket
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rrad_ray import versions
+from rrad_ray.errors import RradError
+from rrad_ray.rows import Quarantined
+from rrad_ray.tables.files import exists, filesystem, io_error, join, read_text, write_bytes, write_text
+from rrad_ray.tables.reading import (
+    MANIFEST,
+    PROGRESS,
+    QUARANTINE,
+    STARTED,
+    part_name,
+    part_names,
+    read_columns,
+    read_manifest,
+)
+from rrad_ray.tables.schema import check_schema, schema_of
+
+# ---- writing ------------------------------------------------------------------------------------------------
+
+
+def plain(cfg: Any) -> dict[str, Any]:
+    """A config dataclass as JSON-ready values."""
+    return json.loads(json.dumps(dataclasses.asdict(cfg)))
+
+
+def fingerprint(uri: str, stage: str = "read") -> str:
+    """What stands at an input URI, in a few letters: for a table its config and inputs, else names and sizes."""
+    if exists(join(uri, MANIFEST), stage):
+        manifest = read_manifest(uri, stage)
+        content: Any = [manifest["stage"], manifest["config"], manifest["inputs"]]
+    else:
+        fs, path = filesystem(uri)
+        try:
+            content = sorted(
+                (name.rpartition("/")[2], info["size"]) for name, info in fs.find(path, detail=True).items()
+            )
+        except Exception as error:
+            raise io_error(stage, uri, error) from error
+        if not content:
+            raise RradError(stage, uri, "nothing there", "check the path")
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class Output:
+    """The folder that one stage run writes: resumable parts, a quarantine, the manifest last.
+
+    `inputs` names the tables or files that the rows come from; the same config over the same inputs is the same
+    output. Opening it raises `RradError` if the folder belongs to another config, and sets `finished` if there
+    is nothing to do.
+    """
+
+    def __init__(self, stage: str, cfg: Any, row: type | None, inputs: Mapping[str, str]) -> None:
+        self.stage, self.uri, self.row = stage, cfg.output, row
+        self.config = {key: value for key, value in plain(cfg).items() if key != "output"}
+        self.free = getattr(type(cfg), "FREE", ())  # keys that say how a run is made, not what it makes
+        self.inputs = {name: fingerprint(uri, stage) for name, uri in inputs.items() if uri}
+        self.began = time.time()
+        self.quarantined: list[Quarantined] = []
+        self.finished = self._claim()
+        print(f"[{stage}] {'already done, nothing to do' if self.finished else 'running'} -> {self.uri}", flush=True)
+
+    def _claim(self) -> bool:
+        """Whether the output stands finished; claims the folder for this config otherwise."""
+        for name in (MANIFEST, STARTED):
+            place = join(self.uri, name)
+            if not exists(place, self.stage):
+                continue
+            owner = json.loads(read_text(place, self.stage))
+            for what, now in (("config", self.config), ("inputs", self.inputs)):
+                changed = sorted(key for key in {*owner[what], *now} if owner[what].get(key) != now.get(key))
+                changed = [key for key in changed if key not in self.free]
+                if name == STARTED:  # the remedy of `commit`: what is done stays good when more bad rows are borne
+                    changed = [key for key in changed if key != "max_quarantined"]
+                if changed and name == STARTED and not self._anything_done():
+                    break  # a run that failed before it had anything to show binds nobody
+                if changed:
+                    was = ", ".join(f"{key}={owner[what].get(key)!r} -> {now.get(key)!r}" for key in changed)
+                    found = f"holds the output of another {what} ({was})"
+                    raise RradError(self.stage, self.uri, found, "choose a new output, or delete this one")
+            if name == MANIFEST:
+                return True
+        state = {"stage": self.stage, "config": self.config, "inputs": self.inputs}
+        write_text(join(self.uri, STARTED), json.dumps(state, indent=2), self.stage)
+        return False
+
+    def _anything_done(self) -> bool:
+        fs, path = filesystem(self.uri)
+        names = [entry.rpartition("/")[2] for entry in fs.ls(path, detail=False)]
+        return any(name not in (STARTED, PROGRESS) and not name.endswith(".tmp") for name in names)
+
+    def parts(self) -> list[str]:
+        """The parts that an earlier, killed run of the same config has finished."""
+        return part_names(self.uri, self.stage)
+
+    def write_part(
+        self, name: str, rows: Sequence[Mapping[str, Any]], row: type | None = None, folder: str = ""
+    ) -> None:
+        """Write one part, whole or not at all. `name` as in `part_name(3)`."""
+        place = join(self.uri, folder, name) if folder else join(self.uri, name)
+        kind = row or self.row
+        assert kind is not None
+        schema = schema_of(kind)
+        try:
+            table = pa.table({field.name: [item[field.name] for item in rows] for field in schema}, schema=schema)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError, KeyError) as error:
+            found = f"a row does not fit its type: {type(error).__name__}: {error}"
+            raise RradError(self.stage, place, found, "report this as a bug") from error
+        check_schema(table, kind, self.stage, place)
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        write_bytes(place, sink.getvalue().to_pybytes(), self.stage)
+
+    def write_all(self, rows: Iterable[Mapping[str, Any]], rows_per_part: int) -> int:
+        """Write rows in parts of a fixed size; the number of rows."""
+        buffer: list[Mapping[str, Any]] = []
+        count = number = 0
+        for item in rows:
+            buffer.append(item)
+            if len(buffer) == rows_per_part:
+                self.write_part(part_name(number), buffer)
+                count, number, buffer = count + len(buffer), number + 1, []
+        if buffer or number == 0:
+            self.write_part(part_name(number), buffer)
+        return count + len(buffer)
+
+    def quarantine(self, id: str, reason: str, content: str = "") -> None:
+        """Set a bad row aside; `commit` writes and counts them."""
+        self.quarantined.append({"stage": self.stage, "id": id, "reason": reason, "content": content[:2000]})
+
+    def write_quarantine(self, name: str) -> None:
+        """Write what has been set aside since the last call, as part `name` of the quarantine."""
+        if self.quarantined:
+            self.write_part(name, self.quarantined, Quarantined, QUARANTINE)
+            self.quarantined = []
+
+    def _reasons(self) -> dict[str, int]:
+        """How many rows were set aside for each reason, by this run and by earlier ones of the same output."""
+        counts: dict[str, int] = {}
+        folder = join(self.uri, QUARANTINE)
+        for name in part_names(folder, self.stage):
+            for reason in read_columns(folder, name, ["reason"], self.stage)["reason"].to_pylist():
+                kind = reason.partition(":")[0]
+                counts[kind] = counts.get(kind, 0) + 1
+        return counts
+
+    def tell(self, state: Mapping[str, Any]) -> None:
+        """Write how far the run is, for `rrad status`."""
+        facts = {
+            "stage": self.stage,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "updated": time.time(),
+            **state,
+        }
+        write_text(join(self.uri, PROGRESS), json.dumps(facts, indent=2), self.stage)
+
+    def bear(self, seen: int | None = None, max_quarantined: float = 1.0) -> dict[str, int]:
+        """Write the quarantine; how many rows it holds for each reason. `seen`: how many rows were looked at.
+
+        Raises `RradError` if more than the share `max_quarantined` of them were bad; the quarantine stays to be read.
+        """
+        self.write_quarantine(part_name(0))
+        reasons = self._reasons()
+        bad = sum(reasons.values())
+        place = join(self.uri, QUARANTINE)
+        if reasons:
+            listing = ", ".join(f"{count} x {reason}" for reason, count in sorted(reasons.items()))
+            print(f"[{self.stage}] set aside {listing}; see {place}", flush=True)
+        if seen and bad / seen > max_quarantined:
+            share = f"{bad} of {seen} rows are bad ({reasons})"
+            raise RradError(self.stage, place, share, "raise max_quarantined and run again, or mend the input")
+        return reasons
+
+    def commit(self, *, seen: int | None = None, max_quarantined: float = 1.0, **facts: Any) -> str:
+        """Write the quarantine as `bear` does, which may raise, then the manifest."""
+        reasons = self.bear(seen, max_quarantined)
+        manifest = {
+            "stage": self.stage,
+            "schema": {} if self.row is None else {field.name: str(field.type) for field in schema_of(self.row)},
+            "config": self.config,
+            "inputs": self.inputs,
+            "quarantined": reasons,
+            "versions": versions.installed(),
+            "seconds": round(time.time() - self.began, 2),
+            **facts,
+        }
+        write_text(join(self.uri, MANIFEST), json.dumps(manifest, indent=2), self.stage)
+        print(f"[{self.stage}] done in {manifest['seconds']:.0f} s -> {self.uri}", flush=True)
+        return self.uri

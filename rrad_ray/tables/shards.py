@@ -1,0 +1,151 @@
+"""A table, or any folder of Parquet files, as shards: row ranges small enough to hold, read one by one.
+
+A shard is the unit of work of a long stage and one part of its output, whatever sizes the input's files have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from rrad_ray.errors import RradError
+from rrad_ray.rows import Candidates
+from rrad_ray.tables.files import exists, filesystem, io_error, join
+from rrad_ray.tables.reading import MANIFEST, STARTED, part_name, part_names, read_manifest
+from rrad_ray.tables.schema import check_schema, schema_of
+
+NEEDED = ("query_id", "query", "doc_ids", "texts")  # what a foreign folder must have
+
+SHARD_READERS = 16  # files that are looked at side by side: object stores answer slowly, and many at once
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Rows `start` to `stop` of `file`, which become the output part `part`; `dev`: some are dev queries.
+
+    `documents`: how many its queries have together.
+    """
+
+    part: str
+    file: str
+    start: int
+    stop: int
+    dev: bool
+    documents: int
+
+    @property
+    def rows(self) -> int:
+        return self.stop - self.start
+
+
+def plan_shards(uri: str, size: int, row: type, stage: str) -> list[Shard]:
+    """The shards of an input, of at most `size` rows each, always the same for the same files.
+
+    `uri` is a finished table, or a folder of Parquet files that no stage has written. Raises `RradError` if there is
+    nothing, a table that its stage has not finished, or a file without a column of `row`.
+    """
+    files = _files(uri, stage)
+    foreign = not exists(join(uri, MANIFEST), stage)
+    needed = NEEDED if foreign else tuple(schema_of(row).names)
+    with ThreadPoolExecutor(SHARD_READERS) as pool:
+        found = list(pool.map(lambda name: _look(join(uri, name), needed, stage), files))
+    shards: list[Shard] = []
+    for name, (splits, documents) in zip(files, found, strict=True):
+        for start in range(0, len(documents), size):
+            stop = min(start + size, len(documents))
+            part, dev = part_name(len(shards)), "dev" in splits[start:stop]
+            shards.append(Shard(part, name, start, stop, dev, int(documents[start:stop].sum())))
+    return shards
+
+
+def read_shard(uri: str, shard: Shard, row: type, stage: str) -> list[dict[str, Any]]:
+    """The rows of a shard; columns that a foreign folder need not have are filled in."""
+    place = join(uri, shard.file)
+    fs, path = filesystem(place)
+    try:
+        with fs.open(path, "rb") as file:
+            table = _rows(pq.ParquetFile(file), shard.start, shard.stop)
+    except Exception as error:
+        raise io_error(stage, place, error) from error
+    # Nothing is filled into a finished table: `plan` has seen that it has every column.
+    return check_schema(_filled(table), row, stage, place).to_pylist()
+
+
+def _files(uri: str, stage: str) -> list[str]:
+    """Names of the Parquet files under `uri`, relative to it."""
+    fs, path = filesystem(uri)
+    if exists(join(uri, MANIFEST), stage):
+        return part_names(uri, stage)
+    if exists(join(uri, STARTED), stage):
+        read_manifest(uri, stage)  # says that its stage has not finished
+    try:
+        names = sorted(name for name in fs.find(path) if name.endswith(".parquet"))
+    except Exception as error:
+        raise io_error(stage, uri, error) from error
+    if not names:
+        raise RradError(stage, uri, "neither a finished table nor a folder of Parquet files", "check the path")
+    return [name[len(path.rstrip("/")) + 1 :] for name in names]
+
+
+def _look(place: str, needed: Sequence[str], stage: str) -> tuple[list[str], np.ndarray]:
+    """The split (empty without the column) and the number of documents of every row of a file."""
+    fs, path = filesystem(place)
+    try:
+        with fs.open(path, "rb") as opened:
+            file = pq.ParquetFile(opened)
+            have = file.schema_arrow.names
+            columns = [name for name in ("split", "doc_ids") if name in have]
+            table = file.read(columns=columns)
+    except Exception as error:
+        raise io_error(stage, place, error) from error
+    for name in needed:
+        if name not in have:
+            found = f"has no column '{name}' (columns: {', '.join(have)})"
+            remedy = (
+                f"candidates need {', '.join(NEEDED)}" if needed is NEEDED else "run the stage that writes it again"
+            )
+            raise RradError(stage, place, found, remedy)
+    splits = table["split"].to_pylist() if "split" in columns else []
+    if not pa.types.is_list(table["doc_ids"].type):  # `read` will say so
+        return splits, np.zeros(file.metadata.num_rows, dtype=np.int64)
+    counts = pc.fill_null(pc.list_value_length(table["doc_ids"]), 0)
+    return splits, counts.to_numpy().astype(np.int64)
+
+
+def _rows(file: pq.ParquetFile, start: int, stop: int) -> pa.Table:
+    """Rows `start` to `stop`, from the row groups that hold them."""
+    groups: list[int] = []
+    offset = first = 0
+    for number in range(file.metadata.num_row_groups):
+        rows = file.metadata.row_group(number).num_rows
+        if offset < stop and offset + rows > start:
+            first = offset if not groups else first
+            groups.append(number)
+        offset += rows
+    if not groups:
+        return file.schema_arrow.empty_table()
+    return file.read_row_groups(groups).slice(start - first, stop - start)
+
+
+def _filled(table: pa.Table) -> pa.Table:
+    """A table with the columns that a foreign one may leave out: all but `NEEDED`."""
+    schema = schema_of(Candidates)
+    left_out = [name for name in schema.names if name not in (*NEEDED, *table.column_names)]
+    if not left_out:
+        return table
+    counts = [len(ids or []) for ids in table["doc_ids"].to_pylist()]
+    for name in left_out:
+        values: list[Any] = [[] for _ in counts]
+        if name == "split":
+            values = ["unlabelled"] * len(counts)
+        elif name == "scores":  # in the order given, best first
+            values = [[float(-index) for index in range(count)] for count in counts]
+        table = table.append_column(name, pa.array(values, schema.field(name).type))
+    return table

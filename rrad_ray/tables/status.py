@@ -1,0 +1,105 @@
+"""`rrad status RUN`: how far a stage's output, or every step of a pipeline's folder, is; while it runs or after."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from typing import Any
+
+from rrad_ray.errors import RradError
+from rrad_ray.tables.files import exists, filesystem, io_error, join, read_text
+from rrad_ray.tables.reading import MANIFEST, PROGRESS, STARTED, read_manifest
+
+SILENT_S = 120.0  # a run on another machine that has told nothing for so long is taken for dead
+
+
+def of_run(uri: str) -> list[dict[str, Any]]:
+    """The state of the output at `uri`, or of every output right under it, oldest first.
+
+    Raises `RradError` if there is none.
+    """
+    fs, path = filesystem(uri)
+    places = [uri]
+    if not any(exists(join(uri, name), "status") for name in (MANIFEST, STARTED)):
+        try:
+            names = sorted(entry.rstrip("/").rpartition("/")[2] for entry in fs.ls(path, detail=False))
+        except Exception as error:
+            raise io_error("status", uri, error) from error
+        places = [join(uri, name) for name in names]
+        places = [place for place in places if exists(join(place, STARTED), "status")]
+    if not places:
+        raise RradError(
+            "status", uri, "no output of a stage stands there", "give a run's folder, or one stage's output"
+        )
+    return sorted((_state(place) for place in places), key=lambda state: state["began"])
+
+
+def _state(uri: str) -> dict[str, Any]:
+    fs, path = filesystem(join(uri, STARTED))
+    began = fs.modified(path).timestamp()
+    name = uri.rstrip("/").rpartition("/")[2]
+    finished = join(uri, MANIFEST)
+    if exists(finished, "status"):
+        manifest = read_manifest(uri, "status")
+        kept = ("rows", "labels", "prompt_tokens", "generated_tokens", "quarantined", "simulated")
+        facts = {key: manifest[key] for key in kept if manifest.get(key)}
+        return {"name": name, "stage": manifest["stage"], "state": "done", "began": began, "facts": facts} | {
+            "seconds": manifest["seconds"]
+        }
+    started = json.loads(read_text(join(uri, STARTED), "status"))
+    found = {"name": name, "stage": started["stage"], "began": began, "state": "not finished", "facts": {}}
+    place = join(uri, PROGRESS)
+    if not exists(place, "status"):
+        return found
+    told = json.loads(read_text(place, "status"))
+    return found | {"state": "running" if _alive(told) else "stopped", "facts": told}
+
+
+def _alive(told: dict[str, Any]) -> bool:
+    """Whether the process that told this still runs; of another machine's, whether it has told lately."""
+    if told["host"] != socket.gethostname():
+        return time.time() - told["updated"] < SILENT_S
+    try:
+        os.kill(int(told["pid"]), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def status_lines(states: list[dict[str, Any]]) -> list[str]:
+    """A line for each output, and one with the figures of what is under way."""
+    width = max(len(state["name"]) for state in states)
+    found = []
+    for state in states:
+        facts = state["facts"]
+        head = f"{state['name']:{width}}  {state['stage']:8}  {state['state']}"
+        if state["state"] == "done":
+            rest = [f"{state['seconds']:.0f} s", *(f"{key} {_text(value)}" for key, value in facts.items())]
+            found.append(", ".join([head, *rest]))
+            continue
+        if "total" in facts:
+            share = 100 * facts["done"] / max(facts["total"], 1)
+            head += (
+                f", {facts['done']:,} of {facts['total']:,} {facts['unit']} ({share:.0f} %), {facts['rate']:.1f}/s"
+            )
+            ago = time.time() - facts["updated"]
+            head += f", told {ago:.0f} s ago"
+            if state["state"] == "running" and facts.get("left_s") is not None:
+                head += f", {facts['left_s'] / 60:.0f} min left"
+        found.append(head)
+        known = ("stage", "host", "pid", "updated", "unit", "done", "total", "rate", "left_s")
+        more = [f"{key} {_text(value)}" for key, value in facts.items() if key not in known]
+        found += [" " * (width + 2) + ", ".join(more)] if more else []
+        if state["state"] == "stopped":
+            found.append(" " * (width + 2) + "run the same command again: it goes on from there")
+    return found
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,145 @@
+"""Candidates from other tools' files."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rrad_ray.data import candidate_files
+from rrad_ray.errors import RradError
+
+RANKLLM = {
+    "query": {"text": "sort a list", "qid": 7},
+    "candidates": [
+        {"docid": "b", "score": 1.5, "doc": {"title": "Reversing", "contents": "reverses a list"}},
+        {"docid": "a", "score": 2.5, "doc": "sorts a list in place"},
+    ],
+}
+
+
+def read(uri: str, **qrels: str) -> tuple[list[dict[str, Any]], list[tuple[str, str, str]]]:
+    rejected: list[tuple[str, str, str]] = []
+    rows = list(candidate_files.read_candidates(uri, qrels, lambda *bad: rejected.append(bad)))
+    return rows, rejected
+
+
+@pytest.mark.parametrize("name", ["requests.jsonl", "requests.json", "requests.jsonl.gz"])
+def test_rankllm_requests_come_best_first_with_titles_and_documents_of_either_kind(tmp_path: Path, name: str) -> None:
+    text = json.dumps([RANKLLM]) if ".jsonl" not in name else json.dumps(RANKLLM) + "\n"
+    (tmp_path / name).write_bytes(gzip.compress(text.encode()) if name.endswith("gz") else text.encode())
+    [row], rejected = read(f"{tmp_path}/{name}")
+    assert not rejected
+    assert (row["query_id"], row["query"], row["split"]) == ("7", "sort a list", "unlabelled")
+    assert row["doc_ids"] == ["a", "b"]
+    assert row["texts"] == ["sorts a list in place", "Reversing\nreverses a list"]
+    assert row["scores"] == row["source_scores"][0] == [2.5, 1.5]
+
+
+def test_rankllms_own_reader_takes_the_same_file(tmp_path: Path) -> None:
+    from rank_llm import data
+
+    item = {**RANKLLM, "candidates": [RANKLLM["candidates"][0]]}  # its reader wants objects, not strings
+    (tmp_path / "one.jsonl").write_text(json.dumps(item))
+    [theirs], [ours] = data.read_requests_from_file(f"{tmp_path}/one.jsonl"), read(f"{tmp_path}/one.jsonl")[0]
+    assert str(theirs.query.qid) == ours["query_id"]
+    assert [candidate.docid for candidate in theirs.candidates] == ours["doc_ids"]
+
+
+def test_rankgpt_hits_are_candidates(tmp_path: Path) -> None:
+    hits = [{"content": f"text {n}", "qid": "q", "docid": n, "rank": n + 1, "score": 9.0 - n} for n in range(3)]
+    (tmp_path / "hits.jsonl").write_text(json.dumps({"query": "a need", "hits": hits}))
+    [row], _ = read(f"{tmp_path}/hits.jsonl")
+    assert (row["query_id"], row["doc_ids"], row["texts"][0]) == ("q", ["0", "1", "2"], "text 0")
+
+
+def test_where_one_document_has_no_score_their_places_speak_for_all(tmp_path: Path) -> None:
+    documents = [
+        {"docid": "a", "doc": "x", "score": 1},
+        {"docid": "b", "doc": "y"},
+        {"docid": "c", "doc": "z", "score": 9},
+    ]
+    (tmp_path / "x.jsonl").write_text(json.dumps({"query": {"qid": "q", "text": "need"}, "candidates": documents}))
+    [row], _ = read(f"{tmp_path}/x.jsonl")
+    assert (row["doc_ids"], row["scores"]) == (["a", "b", "c"], [0.0, -1.0, -2.0])
+
+
+def test_ms_marcos_top1000_is_grouped_wherever_its_lines_stand_and_keeps_their_order(tmp_path: Path) -> None:
+    lines = ["1\t10\tfirst\tten", "2\t10\tsecond\tten", "1\t11\tfirst\televen", "broken line", "2\t9\tsecond\tnine"]
+    (tmp_path / "top1000.dev.tsv").write_text("\n".join(lines))
+    (tmp_path / "qrels").write_text("1 0 11 1\n")
+    (first, second), rejected = read(f"{tmp_path}/top1000.dev.tsv", dev=f"{tmp_path}/qrels")
+    assert (first["doc_ids"], first["texts"], first["split"]) == (["10", "11"], ["ten", "eleven"], "dev")
+    assert (first["judged_ids"], first["judged_grades"]) == (["11"], [1])
+    assert (second["doc_ids"], second["split"]) == (["10", "9"], "unlabelled")
+    [(identity, reason, _)] = rejected
+    assert (identity, reason.partition(":")[0]) == ("top1000.dev.tsv:4", "malformed line")
+
+
+def test_what_cannot_be_used_is_handed_over_with_its_reason_and_the_rest_stays(tmp_path: Path) -> None:
+    documents = [{"docid": "a", "doc": "text"}, {"docid": "a", "doc": "again"}, {"docid": "b", "doc": " "}]
+    items = [
+        json.dumps({"query": {"qid": "good", "text": "need"}, "candidates": documents}),
+        json.dumps({"query": {"qid": "good", "text": "again"}, "candidates": documents[:1]}),
+        json.dumps({"query": {"qid": "empty", "text": "need"}, "candidates": []}),
+        json.dumps({"query": {"qid": "mute", "text": " "}, "candidates": documents[:1]}),
+        json.dumps({"query": {"text": "nameless"}, "candidates": documents[:1]}),
+        json.dumps({"passages": []}),
+        "{not json",
+        '{"query": {"qid": "half", "text": "\\ud800"}, "candidates": []}',
+    ]
+    (tmp_path / "x.jsonl").write_text("\n".join(items))
+    rows, rejected = read(f"{tmp_path}/x.jsonl")
+    assert [(row["query_id"], row["doc_ids"]) for row in rows] == [("good", ["a"])]
+    assert [(identity, reason.partition(":")[0]) for identity, reason, _ in rejected] == [
+        ("good", "duplicate id"),
+        ("good", "empty text"),
+        ("good", "duplicate id"),
+        ("empty", "no candidates"),
+        ("mute", "empty text"),
+        ("x.jsonl:5", "missing field"),
+        ("x.jsonl:6", "missing field"),
+        ("x.jsonl:7", "malformed JSON"),
+        ("half", "malformed JSON"),
+    ]
+
+
+@settings(max_examples=200)
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text() | st.floats(),
+        lambda x: (
+            st.lists(x)
+            | st.dictionaries(
+                st.sampled_from(["query", "qid", "text", "candidates", "hits", "docid", "doc", "score", "content"]), x
+            )
+        ),
+    )
+)
+def test_any_json_is_read_or_handed_over_never_an_exception(item: Any) -> None:
+    rejected: list[str] = []
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "x.jsonl"
+        place.write_text(json.dumps(RANKLLM) + "\n" + json.dumps(item) + "\n")
+        rows = list(candidate_files.read_candidates(str(place), {}, lambda *bad: rejected.append(bad[1])))
+    assert rows[0]["query_id"] == "7"
+    assert len(rows) + len(rejected) >= 2
+    for row in rows:
+        assert len(row["doc_ids"]) == len(set(row["doc_ids"])) == len(row["texts"]) == len(row["scores"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("none.jsonl", None), ("bad.json", "{"), ("bad.json", "{}"), ("e.tsv", "\n")]
+)
+def test_a_file_of_no_use_is_an_error_that_says_what_to_write(tmp_path: Path, name: str, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(RradError, match="RankLLM requests or RankGPT hits"):
+        read(f"{tmp_path}/{name}")

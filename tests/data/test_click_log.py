@@ -1,0 +1,150 @@
+"""A click log of any of three formats is read the same; what cannot be used is handed over with its reason."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rrad_ray.data import click_log
+from rrad_ray.errors import RradError
+
+CLICKS = [
+    {"query": "sort a list", "title": "sorted()", "summary": "returns a new sorted list", "clicks": 3},
+    {"query": "排序", "title": "列表", "summary": "", "clicks": 1},
+]
+
+
+def read(place: Path) -> tuple[list[Any], list[tuple[str, str, str]]]:
+    rejected: list[tuple[str, str, str]] = []
+    return list(click_log.read_clicks(str(place), lambda *bad: rejected.append(bad))), rejected
+
+
+def written(place: Path, rows: list[dict[str, Any]] = CLICKS) -> Path:
+    """The rows in a file of the format that its name says."""
+    if place.name.endswith(".parquet"):
+        pq.write_table(pa.Table.from_pylist(rows), place)
+        return place
+    if ".jsonl" in place.name:
+        text = "\n".join(json.dumps(row) for row in rows)
+    else:
+        text = "\n".join("\t".join(str(value) for value in row.values()) for row in rows)
+    place.write_bytes(gzip.compress(text.encode()) if place.name.endswith(".gz") else text.encode())
+    return place
+
+
+@pytest.mark.parametrize("name", ["c.parquet", "c.jsonl", "c.jsonl.gz", "c.tsv", "c.tsv.gz"])
+def test_every_format_gives_the_same_clicks(tmp_path: Path, name: str) -> None:
+    assert read(written(tmp_path / name)) == (CLICKS, [])
+
+
+def test_a_folder_is_read_file_by_file_in_the_order_of_names(tmp_path: Path) -> None:
+    folder = tmp_path / "clicks.parquet"  # as Spark names a folder
+    folder.mkdir()
+    written(folder / "b.tsv", CLICKS[1:])
+    written(folder / "a.jsonl", CLICKS[:1])
+    (folder / "_SUCCESS").write_text("")
+    assert read(folder) == (CLICKS, [])
+
+
+def test_a_folder_on_s3_is_read_the_same(s3_uri: str, tmp_path: Path) -> None:
+    from rrad_ray import tables
+
+    tables.write_bytes(f"{s3_uri}/clicks/a.parquet", written(tmp_path / "a.parquet").read_bytes())
+    assert list(click_log.read_clicks(f"{s3_uri}/clicks", lambda *bad: None)) == CLICKS
+
+
+def test_summary_and_clicks_may_be_left_out_and_a_header_line_is_no_click(tmp_path: Path) -> None:
+    least = {"query": "q", "title": "t", "summary": "", "clicks": 1}
+    (tmp_path / "a.tsv").write_bytes(b"\xef\xbb\xbfquery\ttitle\tsummary\nq\tt\n")
+    assert read(tmp_path / "a.tsv") == ([least], [])
+    written(tmp_path / "b.parquet", [{"query": "q", "title": " t ", "summary": None, "other": 1}])
+    assert read(tmp_path / "b.parquet") == ([least], [])
+
+
+def test_what_is_no_click_is_handed_over_with_file_row_and_reason(tmp_path: Path) -> None:
+    bad: list[Any] = [
+        {"title": "t"},
+        {"query": "q", "title": None},
+        {"query": " ", "title": "t"},
+        {"query": "q", "title": "\n"},
+        {"query": "q", "title": 7},
+        {"query": "q", "title": "t", "clicks": 0},
+        {"query": "q", "title": "t", "clicks": True},
+        {"query": "q", "title": "\ud800"},
+        [1],
+    ]
+    (tmp_path / "x.jsonl").write_text("\n".join(json.dumps(row) for row in [CLICKS[0], *bad]) + "\n{")
+    found, rejected = read(tmp_path / "x.jsonl")
+    assert found == CLICKS[:1]
+    assert [(place, reason.partition(":")[0]) for place, reason, _ in rejected] == [
+        ("x.jsonl:2", "missing field"),
+        ("x.jsonl:3", "missing field"),
+        ("x.jsonl:4", "empty text"),
+        ("x.jsonl:5", "empty text"),
+        ("x.jsonl:6", "missing field"),
+        ("x.jsonl:7", "malformed line"),
+        ("x.jsonl:8", "malformed line"),
+        ("x.jsonl:9", "malformed JSON"),
+        ("x.jsonl:10", "malformed JSON"),
+        ("x.jsonl:11", "malformed JSON"),
+    ]
+    assert rejected[0][1:] == ("missing field: x.jsonl:2 has no query (fields: title)", '{"title": "t"}')
+
+
+@pytest.mark.parametrize("line", ["only a query", "q\tt\ts\tmany", "q\tt\ts\t1\tmore", "q\tt\ts\t1.5"])
+def test_a_line_of_other_columns_is_handed_over(tmp_path: Path, line: str) -> None:
+    (tmp_path / "x.tsv").write_text(f"q\tt\n{line}\n")
+    found, [(place, reason, content)] = read(tmp_path / "x.tsv")
+    assert len(found) == 1
+    assert (place, reason.partition(":")[0], content) == ("x.tsv:2", "malformed line", line)
+
+
+@settings(max_examples=200)
+@given(st.lists(st.binary().filter(lambda line: b"\n" not in line and b"\r" not in line)))
+def test_any_bytes_are_read_or_handed_over_never_an_exception(lines: list[bytes]) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("x.tsv", "x.jsonl"):
+            good = b"q\tt" if name == "x.tsv" else json.dumps(CLICKS[0]).encode()
+            (Path(folder) / name).write_bytes(b"\n".join([good, *lines]))
+            found, rejected = read(Path(folder) / name)
+            assert len(found) + len(rejected) == 1 + sum(bool(line.strip()) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("gone.tsv", None, "no such file"),
+        ("gone.parquet", None, "no such file"),
+        ("folder", None, r"no file of a click log \(0 other files\)"),
+        ("notes.txt", b"q\tt", "no file of a click log"),
+        ("empty.tsv", b"\n", "holds no rows; no row can be used"),
+        ("bad.jsonl", b'{"query": "q"}', r"bad.jsonl:1: has no title \(fields: query\); no row can be used"),
+        ("broken.parquet", b"PAR1", "broken.parquet"),
+        ("broken.jsonl.gz", b"no gzip", "broken.jsonl.gz"),
+    ],
+)
+def test_a_log_of_no_use_is_an_error_that_names_it(
+    tmp_path: Path, name: str, content: bytes | None, says: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(RradError, match=says) as caught:
+        read(tmp_path / name)
+    assert caught.value.stage == "finetune"
+    assert caught.value.remedy
+
+
+def test_columns_of_another_type_are_rows_handed_over_not_a_crash(tmp_path: Path) -> None:
+    rows = [{"query": 1, "title": "t"}, {"query": 2, "title": "u"}]
+    with pytest.raises(RradError, match="has no text in field 'query' but int"):
+        read(written(tmp_path / "x.parquet", rows))

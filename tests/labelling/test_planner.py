@@ -1,0 +1,138 @@
+"""All prompts of a row, planned up front: what is asked, in how many tokens, and what a simulated teacher answers."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from rrad_ray.config import JudgeConfig, SimulatedConfig
+from rrad_ray.labelling import planner, teacher
+from rrad_ray.labelling.answers import parse_answer
+from rrad_ray.tables import checkpoints
+
+MODEL = checkpoints.BUNDLED[1]
+LONG = "numpy returns the cumulative sum of the elements along a given axis of the array " * 30
+
+
+def row(texts: list[str], **changes: Any) -> dict[str, Any]:
+    ids = [f"d{number}" for number in range(len(texts))]
+    found: dict[str, Any] = {
+        "query_id": "q1",
+        "query": "add numbers",
+        "split": "unlabelled",
+        "doc_ids": ids,
+        "texts": texts,
+        "task": "order",
+    }
+    return {**found, "judged_ids": ids[:1], "judged_grades": [2], **changes}
+
+
+def config(**options: Any) -> JudgeConfig:
+    return JudgeConfig(input="", output="", **{"task": "order", **options})
+
+
+def planned(item: dict[str, Any], **options: Any) -> list[dict[str, Any]]:
+    return planner.Planner(config(**options), checkpoints.resolve(MODEL))(item)
+
+
+def text_of(prompt: dict[str, Any]) -> str:
+    from transformers import AutoTokenizer
+
+    return str(AutoTokenizer.from_pretrained(checkpoints.resolve(MODEL)).decode(prompt["tokenized_prompt"]))
+
+
+def test_repeats_show_the_same_documents_in_orders_of_their_own() -> None:
+    item, cfg = row([f"text number {n}" for n in range(6)]), config(repeats=3)
+    orders = planner.shown(item, cfg)
+    assert len({tuple(order) for order in orders}) == 3
+    prompts = planned(item, repeats=3)
+    assert len(prompts) == planner.slots(item, cfg) == 3
+    for prompt, order in zip(prompts, orders, strict=True):
+        asked = text_of(prompt)
+        assert all(f"[{place}] text number {index}\n" in asked for place, index in enumerate(order, 1))
+    assert planner.shown(item, config(shuffle=False)) == [list(range(6))]
+
+
+def test_documents_are_cut_the_longest_first_until_the_prompt_fits_and_are_counted() -> None:
+    item = row([LONG, "short one", LONG])
+    [whole] = planned(item, doc_tokens=200, engine_kwargs={"max_model_len": 2048})
+    assert whole["truncated"] == 0
+    [cut] = planned(item, doc_tokens=200, max_tokens=64, engine_kwargs={"max_model_len": 400})
+    assert cut["truncated"] == 2
+    assert len(cut["tokenized_prompt"]) + 64 <= 400
+    assert len(cut["tokenized_prompt"]) + 64 > 380, "it was cut more than it had to be"
+    assert "short one" in text_of(cut)
+
+
+@pytest.mark.parametrize("task", ["order", "likelihood"])
+def test_a_prompt_that_cannot_fit_is_an_error_of_its_query_before_any_engine_sees_it(task: str) -> None:
+    item = row(["one", "two"], query="which function adds numbers " * 40)
+    found = planned(item, task=task, query_tokens=300, engine_kwargs={"max_model_len": 160})
+    assert len(found) == planner.slots(item, config(task=task))
+    assert all(prompt["__inference_error__"].startswith("prompt too long: ") for prompt in found)
+    assert not any("tokenized_prompt" in prompt for prompt in found)
+
+
+def test_a_likelihood_prompt_keeps_its_query_whole_and_loses_the_end_of_its_document() -> None:
+    found = planned(row([LONG, "short"]), task="likelihood", doc_tokens=200, engine_kwargs={"max_model_len": 128})
+    assert [prompt["truncated"] for prompt in found] == [1, 0]
+    assert len(found[0]["tokenized_prompt"]) == 128
+    assert text_of(found[0]).endswith("add numbers")
+
+
+def test_the_grammar_is_sent_only_when_asked_for() -> None:
+    [free], [bound] = planned(row(["a", "b"])), planned(row(["a", "b"]), structured=True)
+    assert "structured_outputs" not in free["sampling_params"]
+    assert bound["sampling_params"]["structured_outputs"]["regex"].startswith("\\[(1|2)\\]")
+
+
+def test_explain_asks_once_for_each_document_with_its_place_and_not_at_all_after_a_rejected_answer() -> None:
+    item = row(["first text", "second text"], responses=["[2]"], shown=[[0, 1]])
+    asked = [text_of(prompt) for prompt in planned(item, task="explain")]
+    assert all(part in asked[0] for part in ("first text", "left out"))
+    assert all(part in asked[1] for part in ("second text", "ranked 1 of 2"))
+    assert planned({**item, "responses": ["no idea"]}, task="explain") == []
+
+
+@pytest.mark.parametrize("split", ["dev", "test"])
+def test_no_reason_is_paid_for_where_nothing_is_trained(split: str) -> None:
+    item = row(["first text", "second text"], responses=["[2]"], shown=[[0, 1]], split=split)
+    assert planned(item, task="explain") == []
+    assert len(planned(item, task="order")) == 1
+
+
+def test_an_endpoint_gets_messages_with_documents_cut_by_words() -> None:
+    [prompt] = planner.Planner(config(engine="openai", doc_tokens=3), "")(row(["one two three four", "five"]))
+    content = json.loads(prompt["messages"])[1]["content"]
+    assert "one two three\n" in content
+    assert "four" not in content
+    assert "tokenized_prompt" not in prompt
+
+
+def simulated(item: dict[str, Any], repeats: int = 200, **options: float) -> list[str]:
+    cfg = config(engine="simulated", repeats=repeats, simulated=SimulatedConfig(**options))
+    return [prompt["answer"]["text"] for prompt in planner.Planner(cfg, "")(item)]
+
+
+def test_a_simulated_teacher_without_noise_orders_by_the_judgments() -> None:
+    item = row(["a", "b", "c"], judged_ids=["d2", "d0"], judged_grades=[2, 1])
+    cfg = config(engine="simulated", simulated=SimulatedConfig(0.0, 0.0, 0.0))
+    [text] = [prompt["answer"]["text"] for prompt in planner.Planner(cfg, "")(item)]
+    judged = {**item, "responses": [text], "shown": planner.shown(item, cfg)}
+    assert teacher.verdict(judged).targets == [2.0, 1.0, 3.0]
+
+
+def test_simulated_answers_have_the_rates_they_are_set_to_and_are_the_same_for_a_seed() -> None:
+    item = row([str(n) for n in range(10)])
+    answers = [parse_answer(text, 10) for text in simulated(item, 400, noise=0.5, missing=0.2, malformed=0.25)]
+    bad = sum(order.rejected for order in answers)
+    gone = sum(len(order.missing) for order in answers if not order.rejected) / (10 * (400 - bad))
+    assert 0.18 < bad / 400 < 0.32
+    assert 0.16 < gone < 0.24
+    assert simulated(item) == simulated(item)
+    tops = [parse_answer(text, 10) for text in simulated(item, 100, noise=0.0, missing=0.9, malformed=0.0)]
+    shown = planner.shown(item, config(repeats=100))
+    best = {order[found.ranked[0]] for found, order in zip(tops, shown, strict=True)}
+    assert best == {0}, "the lowest are left out, never the best"

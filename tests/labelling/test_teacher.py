@@ -1,0 +1,172 @@
+"""The teacher's scores, and the gate: it passes a labeller that knows something and stops one that does not."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rrad_ray.evaluation import metrics, statistics
+from rrad_ray.labelling import gate, teacher
+from rrad_ray.labelling.aggregation import Verdict
+from rrad_ray.labelling.label_quality import LabelQuality
+from rrad_ray.rows import by_source, with_qrels
+
+SHUFFLED_Q0 = (0.7120087966556172, 0.22416228249114478)
+
+
+def judgment(number: int, relevant: int, judge: list[float], bm25: list[float], **changes: Any) -> dict[str, Any]:
+    ids = [f"d{number}-{index}" for index in range(len(judge))]
+    row: dict[str, Any] = {
+        "query_id": f"q{number}",
+        "query": "how",
+        "split": "dev",
+        "doc_ids": ids,
+        "texts": ["text"] * len(ids),
+        "scores": bm25,
+        "sources": ["bm25"],
+        "source_scores": [bm25],
+        "judged_ids": [ids[relevant]],
+        "judged_grades": [1],
+        "task": "likelihood",
+        "model": "m",
+        "shown": [],
+        "responses": [],
+        "judge_scores": judge,
+        "reasons": [],
+        "truncated": 0,
+        "prompt_tokens": 1,
+        "generated_tokens": 0,
+    }
+    return row | changes
+
+
+def rows(queries: int, judge_knows: float, bm25_knows: float, seed: int = 0) -> list[dict[str, Any]]:
+    """Ten documents of which one is relevant; each ranker lifts it by so much above standard normal noise."""
+    source = np.random.default_rng(seed)
+    found = []
+    for number in range(queries):
+        relevant = int(source.integers(10))
+        lift = np.eye(10)[relevant]
+        judge, bm25 = source.normal(size=10) + judge_knows * lift, source.normal(size=10) + bm25_knows * lift
+        found.append(judgment(number, relevant, judge.tolist(), bm25.tolist()))
+    return found
+
+
+def test_a_labeller_that_knows_more_than_the_first_stage_passes() -> None:
+    found = teacher.teacher_quality(rows(60, judge_knows=4.0, bm25_knows=1.0))
+    passed, text = gate.gate(found, "bm25", 0.05)
+    assert passed
+    assert "60 judged dev queries" in text
+    assert text.endswith(": worth its labels")
+    assert found["ndcg_10"]["judge"] > 0.9 > found["ndcg_10"]["bm25"] > found["ndcg_10"]["shuffled"]
+
+
+@pytest.mark.parametrize(
+    ("judge_knows", "bm25_knows"),
+    [(0.0, 1.0), (-3.0, 0.0), (2.0, 4.0)],
+    ids=["knows nothing", "is worse than chance", "knows less than the first stage"],
+)
+def test_a_labeller_that_is_not_worth_its_labels_fails(judge_knows: float, bm25_knows: float) -> None:
+    passed, text = gate.gate(teacher.teacher_quality(rows(60, judge_knows, bm25_knows)), "bm25", 0.05)
+    assert not passed
+    assert "NOT worth its labels" in text
+
+
+def test_a_labeller_that_beats_chance_by_too_little_to_be_sure_fails_even_above_the_first_stage() -> None:
+    found = teacher.teacher_quality(rows(8, judge_knows=0.3, bm25_knows=-4.0, seed=3))
+    p = statistics.paired_p(found["per_query"]["judge"], found["per_query"]["shuffled"], "greater")
+    assert found["ndcg_10"]["judge"] > found["ndcg_10"]["bm25"]
+    assert p > 0.01
+    assert not gate.gate(found, "bm25", 0.01)[0]
+    assert gate.gate(found, "bm25", 1.0)[0]
+
+
+def test_quality_holds_the_means_of_what_it_measured_and_the_teacher_is_no_worse_than_its_parts() -> None:
+    data = rows(30, judge_knows=1.5, bm25_knows=1.5)
+    found = teacher.teacher_quality(data)
+    for name in ("shuffled", "bm25", "judge"):
+        assert found["ndcg_10"][name] == pytest.approx(sum(found["per_query"][name]) / 30)
+    assert found["per_query"]["judge"][4] == metrics.row_ndcg(data[4], data[4]["judge_scores"])
+    assert found["ndcg_10"]["teacher"] >= max(found["ndcg_10"]["judge"], found["ndcg_10"]["fusion"])
+    assert found["fusion_weights"] == {"bm25": 1.0}
+    assert set(found["teacher_weights"]) == {"judge", "bm25"}
+
+
+def test_shuffled_is_the_same_for_a_query_wherever_it_runs_and_differs_between_queries() -> None:
+    data = rows(50, 0.0, 0.0)
+    assert [teacher.shuffled(row) for row in data] == [teacher.shuffled(dict(row)) for row in data]
+    # SHA-256 of the id, not Python's salted hash: a fixed value, the same in every process.
+    assert teacher.shuffled(data[0])[:2] == pytest.approx(SHUFFLED_Q0, rel=1e-12)
+    assert len({tuple(np.argsort(teacher.shuffled(row))) for row in data}) == 50
+    assert all(len(teacher.shuffled(row)) == 10 for row in data)
+
+
+def test_judged_rows_are_those_of_the_split_with_a_relevant_document() -> None:
+    data = [
+        judgment(0, 0, [1.0], [1.0]),
+        judgment(1, 0, [1.0], [1.0], split="test"),
+        judgment(2, 0, [1.0], [1.0], judged_grades=[0]),
+        judgment(3, 0, [1.0], [1.0], judged_ids=[], judged_grades=[]),
+    ]
+    assert [row["query_id"] for row in with_qrels(data)] == ["q0"]
+    assert [row["query_id"] for row in with_qrels(data, "test")] == ["q1"]
+
+
+def test_the_scores_of_a_likelihood_judgment_are_taken_as_they_are() -> None:
+    row = judgment(0, 0, [-2.0, -1.0], [1.0, math.nan])
+    assert teacher.verdict(row) == Verdict([-2.0, -1.0], [False, False], [1.0, 1.0], ["ok"])
+    assert by_source(row)["bm25"][0] == 1.0
+    assert list(teacher.with_judge(row, teacher.verdict(row))) == ["judge", "bm25"]
+
+
+def order_of(*responses: str, shown: list[int]) -> dict[str, Any]:
+    changes = {"task": "order", "shown": [shown] * len(responses), "responses": list(responses), "judge_scores": []}
+    return judgment(0, 0, [0.0] * len(shown), [float(place) for place in range(len(shown))], **changes)
+
+
+def test_the_verdict_of_an_order_is_that_of_its_answers_in_the_documents_own_order() -> None:
+    row = order_of("[1] > [3]", shown=[2, 0, 1])
+    assert teacher.verdict(row) == Verdict([0.0, 1.0, 2.0], [True, False, False], [1.0] * 3, ["ok"])
+    assert teacher.verdict(order_of("no idea", shown=[2, 0, 1])).statuses == ["rejected: no identifiers"]
+    assert teacher.verdict(row, missing="append").targets == [1.0, 2.0, 3.0]
+
+
+def test_places_count_from_one_and_a_missing_document_has_none() -> None:
+    assert teacher.ranks(teacher.verdict(order_of("[1] > [3]", shown=[2, 0, 1]))) == [0, 2, 1]
+    assert teacher.ranks(teacher.verdict(judgment(0, 0, [-2.0, -1.0], [1.0, 1.0]))) == [2, 1]
+
+
+# ---- label quality ------------------------------------------------------------------------------------------
+
+
+def quality_of(*given: dict[str, Any]) -> dict[str, Any]:
+    found = LabelQuality()
+    for row in given:
+        found.add(row, teacher.verdict(row))
+    return found.facts()
+
+
+def test_an_answer_that_keeps_the_order_shown_is_all_position_bias_and_one_that_turns_it_round_is_minus_one() -> None:
+    assert quality_of(order_of("[1] > [2] > [3]", shown=[2, 0, 1]))["position_bias"] == pytest.approx(1.0)
+    assert quality_of(order_of("[3] > [2] > [1]", shown=[2, 0, 1]))["position_bias"] == pytest.approx(-1.0)
+
+
+def test_repeats_agree_by_the_documents_they_mean_not_by_the_numbers_they_write() -> None:
+    row = order_of("[1] > [2] > [3]", "[3] > [2] > [1]", shown=[0, 1, 2])
+    assert quality_of(row)["repeat_agreement"] == pytest.approx(-1.0)
+    row["shown"] = [[0, 1, 2], [2, 1, 0]]
+    assert quality_of(row)["repeat_agreement"] == pytest.approx(1.0)
+
+
+def test_shares_are_of_answers_and_of_documents_shown_and_ndcg_of_judged_queries() -> None:
+    rows = [order_of(text, shown=[0, 1, 2]) for text in ("[1] > [3]", "no")]
+    rows.append(order_of("1, 1, 2", shown=[2, 0, 1]))
+    found = quality_of(*rows)
+    assert found["answers"] == {"ok": 1, "rejected": 1, "repaired": 1}
+    assert (found["rejected_share"], found["repaired_share"]) == (1 / 3, 1 / 3)
+    assert found["missing_share"] == 2 / 6, "one document left out of each of two answers"
+    assert found["judged_queries"] == 2
+    assert found["ndcg_10"] == pytest.approx((1.0 + metrics.ndcg([0, 1, 0], [1])) / 2)

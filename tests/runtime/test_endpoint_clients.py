@@ -1,0 +1,101 @@
+"""Every client of README's "Call it from your stack", as its package on PyPI has it, against a running endpoint; and
+schemathesis, which makes requests of the endpoint's own OpenAPI schema.
+
+The clients live in a virtual environment of their own (`locks/clients.txt`): users have them elsewhere too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rrad_ray.config import SearchConfig, ServeConfig
+from tests import endpoints
+from tests.commands import PATIENCE_S, ROOT
+from tests.heads import free_port
+
+pytestmark = pytest.mark.ray
+
+CLIENTS = ROOT / ".venv-clients" / "bin"
+QUERY = "how to open a file for writing"
+TEXTS = [
+    "len(x) is the number of items.",
+    "open(path, 'w') opens a file for writing.",
+    "A socket connects two processes over a network.",
+    "shutil.copy copies a file.",
+    "os.remove deletes a file",
+]
+KEY = "a-key-of-the-tests"
+SNIPPETS = re.findall(r"```python\n# (.*?)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+NAMES = [re.split("[ ,]", name)[0] for name, _ in SNIPPETS]
+
+
+@pytest.fixture(scope="module")
+def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[int]]]:
+    """Its URL, and the order in which it puts `TEXTS`. It asks for a key."""
+    folder = tmp_path_factory.mktemp("endpoint")
+    scores = endpoints.student(folder / "winner").score(QUERY, TEXTS)
+    (folder / "keys").write_text(KEY)
+    for name in ("corpus", "queries"):
+        rows = [json.dumps({"_id": str(place), "text": text}) for place, text in enumerate(TEXTS)]
+        (folder / f"{name}.jsonl").write_text("\n".join(rows))
+    cfg = ServeConfig(
+        input=str(folder / "winner"),
+        port=free_port(),
+        api_keys=str(folder / "keys"),
+        search=SearchConfig(str(folder)),
+    )
+    with endpoints.serving(cfg) as url:
+        yield url, sorted(range(len(TEXTS)), key=lambda index: -scores[index])
+
+
+def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    away = {"HOME": str(folder), "NLTK_DATA": str(folder), "HAYSTACK_TELEMETRY_ENABLED": "False", "NO_PROXY": "*"}
+    environment = {**os.environ, **away}
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, env=environment, cwd=folder)
+
+
+def test_the_readme_has_a_snippet_for_every_client() -> None:
+    assert len(SNIPPETS) == 9
+
+
+@pytest.mark.parametrize(("name", "snippet"), SNIPPETS, ids=NAMES)
+def test_a_real_client_gets_the_best_documents(
+    endpoint: tuple[str, list[int]], tmp_path: Path, name: str, snippet: str
+) -> None:
+    url, order = endpoint
+    assert "KEY" in snippet
+    assert "http://127.0.0.1:8000" in snippet
+    here = snippet.replace("http://127.0.0.1:8000", url).replace("KEY", KEY)
+    kinds = ["cohere", "jina", "text-embeddings-inference"] if name.startswith("rerankers") else ["cohere"]
+    for kind in kinds:
+        one = here.replace('"cohere"', f'"{kind}"') if len(kinds) > 1 else here
+        if kind == "text-embeddings-inference":
+            one = one.replace("/v1/rerank", "/rerank")
+        program = f"query, documents = {QUERY!r}, {TEXTS!r}\n{one}\nimport json; print(json.dumps(order))"
+        done = run([str(CLIENTS / "python"), "-c", program], tmp_path)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert json.loads(done.stdout.splitlines()[-1]) == order[:3]
+
+
+def test_a_wrong_key_is_the_clients_own_error(endpoint: tuple[str, list[int]], tmp_path: Path) -> None:
+    [(_, snippet)] = [found for found in SNIPPETS if found[0] == "cohere"]
+    here = snippet.replace("http://127.0.0.1:8000", endpoint[0]).replace("KEY", "no-key")
+    done = run([str(CLIENTS / "python"), "-c", f"query, documents = 'q', ['a', 'b']\n{here}"], tmp_path)
+    assert "UnauthorizedError" in done.stderr
+    assert "no valid key" in done.stderr
+
+
+def test_no_request_that_the_schema_allows_or_forbids_is_a_server_error(
+    endpoint: tuple[str, list[int]], tmp_path: Path
+) -> None:
+    command = [str(CLIENTS / "st"), "run", f"{endpoint[0]}/openapi.json", "--checks", "not_a_server_error"]
+    command += ["--header", f"Authorization: Bearer {KEY}", "--max-examples", "40", "--seed", "1", "--mode", "all"]
+    done = run(command, tmp_path)
+    assert done.returncode == 0, done.stdout[-4000:]

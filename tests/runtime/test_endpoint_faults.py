@@ -1,0 +1,161 @@
+"""An endpoint of two replicas over real HTTP: clients that hang up, a replica that dies, and its own end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+import ray
+from ray.serve import status
+
+from rrad_ray.config import ServeConfig
+from rrad_ray.runtime import deploy
+from tests import endpoints
+from tests.commands import PATIENCE_S
+from tests.heads import free_port
+from tests.metrics import exported
+
+pytestmark = pytest.mark.ray
+
+SHORT = {"query": "how to open a file", "documents": ["open(path) opens a file", "len(x) counts items"]}
+LONG = {"query": "how to open a file", "documents": [f"{'shutil.copy copies a file. ' * 20}{n}" for n in range(250)]}
+REFUSED = (404, 503)  # HAProxy does not know the application any more, or has no replica of it
+
+
+@pytest.fixture(scope="module")
+def gone() -> set[str]:
+    """Workers whose figures Ray still shows, of endpoints that other tests had on the same Ray."""
+    return {sample.labels["WorkerId"] for sample in exported()} if ray.is_initialized() else set()
+
+
+@pytest.fixture(scope="module")
+def url(gone: set[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    student = str(tmp_path_factory.mktemp("student"))
+    endpoints.student(student, layers=2)
+    with endpoints.serving(ServeConfig(student, port=free_port(), replicas=2, batch_tokens=4096)) as url:
+        yield url
+
+
+def client(url: str) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=url, timeout=PATIENCE_S, trust_env=False)
+
+
+def sent(http: httpx.AsyncClient, body: dict[str, Any], count: int) -> list[asyncio.Task[httpx.Response]]:
+    return [asyncio.create_task(http.post("/v2/rerank", json=body)) for _ in range(count)]
+
+
+def test_a_client_that_hangs_up_takes_its_request_out_of_the_queue(url: str, gone: set[str]) -> None:
+    async def hang_up() -> int:
+        async with client(url) as http:
+            calls = sent(http, LONG, 10)
+            await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+            waiting = [call for call in calls if not call.done()]
+            for call in waiting:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+            return len(waiting)
+
+    left, found, end = asyncio.run(hang_up()), Counter[str](), time.monotonic() + PATIENCE_S
+    assert left >= 2
+    while (found["200"] + found["499"] != 10 or found["inside"]) and time.monotonic() < end:
+        time.sleep(0.5)
+        found = Counter()
+        for sample in exported():
+            counts = sample.name in ("ray_rrad_serve_requests_total", "ray_rrad_serve_inside")
+            if counts and sample.labels["WorkerId"] not in gone:
+                found[sample.labels.get("status", "inside")] += int(sample.value)
+    assert found["200"] + found["499"] == 10
+    assert found["499"] >= left / 2, "but those that were answered while their clients hung up"
+    assert found["inside"] == 0
+
+
+def test_of_a_killed_replica_another_one_answers_what_was_in_flight_and_no_request_fails(url: str) -> None:
+    statuses: Counter[int] = Counter()
+    over = threading.Event()
+
+    def load(body: dict[str, Any]) -> None:
+        with endpoints.client(url) as http:
+            while not over.is_set():
+                try:
+                    statuses[http.post("/v2/rerank", json=body).status_code] += 1
+                except httpx.TransportError:
+                    statuses[0] += 1
+
+    threads = [threading.Thread(target=load, args=(body,)) for body in (SHORT, SHORT, SHORT, LONG, LONG)]
+    for thread in threads:
+        thread.start()
+    try:
+        time.sleep(2)
+        before = replicas()
+        before[0].kill()
+        end = time.monotonic() + PATIENCE_S
+        while (len({*replicas()} - {*before}) != 1 or running() != 2) and time.monotonic() < end:
+            time.sleep(0.2)
+        assert running() == 2
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+    assert set(statuses) == {200}
+
+
+def replicas() -> list[psutil.Process]:
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it may end at any time
+            if process.name().startswith("ray::ServeRepl"):
+                found.append(process)
+    return found
+
+
+def running() -> int:
+    return status().applications[deploy.NAME].deployments["Endpoint"].replica_states.get("RUNNING", 0)
+
+
+# Last: it ends the endpoint.
+def test_an_endpoint_that_ends_says_so_refuses_what_comes_and_answers_what_is_inside(url: str) -> None:
+    calls: list[tuple[float, float, int]] = []  # when each began and ended, and its status
+
+    async def ask(http: httpx.AsyncClient) -> None:
+        """One request after the other, so that some are inside whenever the end begins."""
+        status = 200
+        while status == 200:
+            began = time.monotonic()
+            try:
+                status = (await http.post("/v2/rerank", json=LONG)).status_code
+            except httpx.TransportError:
+                status = 0
+            calls.append((began, time.monotonic(), status))
+
+    async def end() -> tuple[float, float, int]:
+        async with client(url) as http:
+            asking = [asyncio.create_task(ask(http)) for _ in range(8)]
+            while not calls:
+                await asyncio.sleep(0.05)
+            told, said = time.monotonic(), 200
+            ending = asyncio.create_task(asyncio.to_thread(deploy.stop_endpoint))
+            while said == 200:
+                unready = time.monotonic()
+                said = (await http.get("/healthz")).status_code
+                await asyncio.sleep(0.05)
+            await asyncio.gather(*asking)
+            await ending
+        return told, unready, said
+
+    told, unready, said = asyncio.run(end())
+    assert said >= 400
+    assert {status for began, _, status in calls if began < told} == {200}
+    inside = [ended for began, ended, status in calls if began < unready < ended and status == 200]
+    refused = [ended for _, ended, status in calls if status in REFUSED]
+    assert {status for began, _, status in calls if began < unready} <= {200, *REFUSED}
+    assert inside
+    assert refused
+    assert min(refused) < max(inside)

@@ -1,0 +1,288 @@
+"""Engines of `judge` other than vLLM, and how a prompt that kills its engine is found."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rrad_ray import prompts, tables
+from rrad_ray.config import JudgeConfig, LabelConfig, OpenAIConfig, SimulatedConfig
+from rrad_ray.data import exports
+from rrad_ray.errors import RradError
+from rrad_ray.labelling.answers import parse_answer
+from rrad_ray.labelling.crash_ledger import AFTER_ONE_DEATH, Ledger, groups
+from rrad_ray.rows import JudgeOutput, Labels, Quarantined
+from rrad_ray.runtime.engines import slide
+from rrad_ray.stages import judge, label
+
+pytestmark = pytest.mark.ray
+
+
+@given(st.lists(st.integers(0, 6), max_size=40), st.integers(1, 5))
+def test_every_prompt_of_a_batch_is_tried_once_or_given_up(deaths: list[int], most: int) -> None:
+    fresh, suspects, given_up = groups(deaths, most)
+    tried = [index for group in suspects for index in group]
+    assert sorted([*fresh, *tried, *given_up]) == list(range(len(deaths)))
+    assert all(deaths[index] >= most for index in given_up)
+    for group in suspects:
+        assert len(group) <= (AFTER_ONE_DEATH if deaths[group[0]] == 1 and most > 2 else 1)
+
+
+def test_a_ledger_counts_a_death_for_what_was_begun_and_comes_again_unended() -> None:
+    ledger = Ledger()
+    assert ledger.deaths_of(["a", "b"]) == [0, 0]
+    ledger.begin(["a", "b"])
+    ledger.end(["b"])
+    assert ledger.deaths_of(["a", "b"]) == [1, 0]
+    assert ledger.deaths_of(["a", "b"]) == [1, 0], "asked twice, it died once"
+    ledger.begin(["a"])
+    assert ledger.deaths_of(["a"]) == [2]
+
+
+@given(st.integers(1, 60), st.integers(0, 59), st.integers(2, 5), st.integers(1, 16))
+def test_one_poison_prompt_ends_as_the_only_one_given_up(prompts: int, poison: int, most: int, batch: int) -> None:
+    """Replays what Ray does: a batch whose engine died comes again, whole."""
+    ledger, answered, given_up = Ledger(), set[int](), set[int]()
+    for start in range(0, prompts, batch):
+        members = range(start, min(start + batch, prompts))
+        while not _survives(ledger, members, poison % prompts, most, answered, given_up):
+            pass
+    assert given_up == {poison % prompts}
+    assert answered == set(range(prompts)) - given_up
+
+
+def _survives(ledger: Ledger, members: range, poison: int, most: int, answered: set[int], given_up: set[int]) -> bool:
+    fresh, suspects, hopeless = groups(ledger.deaths_of([str(key) for key in members]), most)
+    given_up |= {members[index] for index in hopeless}
+    for group in (fresh, *suspects):
+        keys = [members[index] for index in group]
+        ledger.begin([str(key) for key in keys])
+        if poison in keys:
+            return False
+        ledger.end([str(key) for key in keys])
+        answered |= set(keys)
+    return True
+
+
+# ---- an OpenAI-compatible endpoint --------------------------------------------------------------------------
+
+
+class Endpoint:
+    """A chat-completions server on 127.0.0.1 that can refuse for a while."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+        self.refuse: dict[str, list[int]] = {}  # part of a prompt -> statuses to answer first
+        endpoint = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                status, content = endpoint.answer(body["messages"][-1]["content"])
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Retry-After", "0")
+                self.end_headers()
+                self.wfile.write(json.dumps(content).encode())
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_port}/v1"
+
+    def answer(self, content: str) -> tuple[int, dict[str, Any]]:
+        self.calls[content] += 1
+        for part, statuses in self.refuse.items():
+            if part in content and statuses:
+                return statuses.pop(0), {"error": {"message": "not now"}}
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "[2] > [1]"}}
+        usage = {"prompt_tokens": 50, "completion_tokens": 10, "total_tokens": 60}
+        head = {"id": "x", "object": "chat.completion", "created": 0, "model": "m"}
+        return 200, {**head, "choices": [choice], "usage": usage}
+
+    def calls_of(self, part: str) -> int:
+        return sum(count for text, count in self.calls.items() if part in text)
+
+
+@pytest.fixture
+def endpoint() -> Iterator[Endpoint]:
+    found = Endpoint()
+    yield found
+    found.server.shutdown()
+
+
+def row(number: int, **changes: Any) -> dict[str, Any]:
+    ids = [f"d{number}-0", f"d{number}-1"]
+    found: dict[str, Any] = {
+        "query_id": f"q{number}",
+        "query": f"query number {number}.",
+        "doc_ids": ids,
+        "texts": ["one text", "another"],
+        "judged_ids": ids[1:],
+        "judged_grades": [1],
+    }
+    return found | changes
+
+
+def folder(place: Path, rows: list[dict[str, Any]]) -> str:
+    (place / "input").mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(rows), place / "input" / "rows.parquet")
+    return f"{place}/input"
+
+
+def config(place: Path, **options: Any) -> JudgeConfig:
+    return JudgeConfig(input=f"{place}/input", output=f"{place}/judgments", **{"task": "order", **options})
+
+
+def test_an_endpoint_is_asked_again_after_429_and_500_and_what_still_fails_is_set_aside(
+    tmp_path: Path, endpoint: Endpoint
+) -> None:
+    endpoint.refuse = {"number 3.": [429, 500, 503], "number 5.": [400], "number 7.": [500] * 50}
+    folder(tmp_path, [row(number) for number in range(10)])
+    options = OpenAIConfig(url=endpoint.url, retries=3, concurrency=4)
+    judge.run(config(tmp_path, engine="openai", model="some-model", openai=options, max_quarantined=0.5))
+    judged = list(tables.read(f"{tmp_path}/judgments", JudgeOutput))
+    assert [item["query_id"] for item in judged] == [f"q{number}" for number in range(10) if number not in (5, 7)]
+    assert all((item["responses"], item["prompt_tokens"]) == (["[2] > [1]"], 50) for item in judged)
+    bad = tables.read_part(f"{tmp_path}/judgments/quarantine", "part-00000.parquet", Quarantined)
+    reasons = {item["id"]: item["reason"] for item in bad}
+    assert set(reasons) == {"q5", "q7"}
+    assert "BadRequest" in reasons["q5"]
+    assert "InternalServerError" in reasons["q7"]
+    calls = {number: endpoint.calls_of(f"number {number}.") for number in (0, 3, 5, 7)}
+    assert calls == {0: 1, 3: 4, 5: 1, 7: 4}, "tries are bounded"
+
+
+def test_a_token_budget_stops_the_run_and_a_larger_one_goes_on_without_asking_again(
+    tmp_path: Path, endpoint: Endpoint
+) -> None:
+    folder(tmp_path, [row(number) for number in range(40)])
+    small = OpenAIConfig(url=endpoint.url, concurrency=1, token_budget=600)
+    with pytest.raises(RradError, match=r"openai.token_budget: the budget of 600 tokens is spent"):
+        judge.run(config(tmp_path, engine="openai", openai=small, batch_size=2))
+    output = judge.run(config(tmp_path, engine="openai", openai=OpenAIConfig(url=endpoint.url), batch_size=2))
+    assert len(list(tables.read(output, JudgeOutput))) == 40
+    paid_twice = sum(endpoint.calls.values()) - 40
+    assert paid_twice <= 30, "at most what was under way when the budget ended is paid for again"
+
+
+# ---- RankGPT's sliding window -------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 120), st.integers(2, 25), st.integers(1, 25))
+def test_windows_go_from_the_bottom_to_the_top_and_leave_no_document_out(n: int, window: int, step: int) -> None:
+    spans = prompts.windows(n, window, min(step, window))
+    assert (spans[0][1], spans[-1][0]) == (n, 0)
+    for (start, stop), (above, next_stop) in itertools.pairwise(spans):
+        assert above < start <= next_stop < stop, "each shares documents with the one below it, or touches it"
+    assert all(0 < stop - start <= window for start, stop in spans)
+
+
+def test_100_documents_in_windows_of_20_by_10_are_nine_calls_as_in_the_paper() -> None:
+    assert len(prompts.windows(100, 20, 10)) == 9
+    assert prompts.windows(8, 20, 10) == [(0, 8)]
+
+
+class Sorter:
+    """Answers a window with its texts, which are numbers, in order; says nothing of use when `fails` has its turn."""
+
+    def __init__(self, fails: tuple[int, ...] = ()) -> None:
+        self.calls, self.fails = 0, fails
+
+    async def __call__(self, query: str, texts: list[str]) -> dict[str, Any]:
+        self.calls += 1
+        order = sorted(range(len(texts)), key=lambda index: int(texts[index]))
+        text = "I cannot" if self.calls in self.fails else prompts.written(order)
+        return {"text": text, "prompt_tokens": 10, "generated_tokens": 2, "error": ""}
+
+
+def slid(texts: list[str], ask: Any, window: int = 4, step: int = 2) -> dict[str, Any]:
+    cfg = JudgeConfig(input="", output="", task="order", window=window, window_step=step)
+    return asyncio.run(slide(json.dumps({"query": "x", "texts": texts}), cfg, ask))
+
+
+@given(st.permutations(range(12)))
+def test_a_sliding_window_brings_the_best_up_to_the_top_as_many_as_it_carries(texts: list[int]) -> None:
+    ask = Sorter()
+    found = slid([str(text) for text in texts], ask)
+    order = parse_answer(found["text"], 12)
+    assert (len(order.ranked), order.missing) == (12, ())
+    assert [texts[index] for index in order.ranked[:2]] == [0, 1], "a step's worth is carried all the way"
+    assert (ask.calls, found["prompt_tokens"], found["generated_tokens"]) == (5, 50, 10)
+
+
+def test_a_window_whose_answer_says_nothing_stays_in_its_order_and_an_error_ends_the_query() -> None:
+    untouched = slid(["3", "1", "2"], Sorter(fails=(1,)))
+    assert untouched["text"] == "[1] > [2] > [3]"
+
+    async def broken(query: str, texts: list[str]) -> dict[str, Any]:
+        return {"text": "", "prompt_tokens": 7, "generated_tokens": 0, "error": "BadRequest: no"}
+
+    assert slid(["3", "1", "2"], broken) == {"error": "BadRequest: no", "prompt_tokens": 7, "generated_tokens": 0}
+
+
+def test_an_endpoint_is_asked_for_one_window_after_another_and_label_reads_one_order(
+    tmp_path: Path, endpoint: Endpoint
+) -> None:
+    ids = [f"d{number}" for number in range(6)]
+    documents = {"doc_ids": ids, "texts": [f"text {number}" for number in range(6)]}
+    folder(tmp_path, [row(number, **documents) for number in range(3)])
+    options = OpenAIConfig(url=endpoint.url)
+    judge.run(config(tmp_path, engine="openai", openai=options, window=2, window_step=1))
+    assert sum(endpoint.calls.values()) == 3 * 5
+    label.run(LabelConfig(input=f"{tmp_path}/judgments", output=f"{tmp_path}/labels"))
+    for item in tables.read(f"{tmp_path}/labels", Labels):
+        assert item["parse_status"] == ["ok"]
+        # The endpoint always says [2] > [1]: the last document rises to the top, one window at a time.
+        assert [ids[index] for index in exports.order_of(item)] == ["d5", "d0", "d1", "d2", "d3", "d4"]
+    first = next(iter(tables.read(f"{tmp_path}/judgments", JudgeOutput)))
+    assert (first["prompt_tokens"], first["generated_tokens"]) == (250, 50)
+
+
+# ---- no model at all ----------------------------------------------------------------------------------------
+
+
+def test_a_simulated_teacher_is_marked_as_such_in_every_manifest_and_its_noise_costs_quality(tmp_path: Path) -> None:
+    ids, texts = [f"d{number}" for number in range(8)], [f"text {number}" for number in range(8)]
+    judged = {"doc_ids": ids, "texts": texts, "judged_ids": ids[2:4], "judged_grades": [2, 1]}
+    ndcg = {}
+    for noise in (0.0, 3.0):
+        place = tmp_path / str(noise)
+        folder(place, [row(number, **judged) for number in range(60)])
+        teacher = SimulatedConfig(noise=noise, missing=0.1, malformed=0.1)
+        judge.run(config(place, engine="simulated", simulated=teacher, repeats=2, max_quarantined=0.2))
+        label.run(LabelConfig(input=f"{place}/judgments", output=f"{place}/labels", max_quarantined=0.2))
+        for name in ("judgments", "labels"):
+            assert "simulated" in tables.read_manifest(f"{place}/{name}")["simulated"]
+        found = tables.read_manifest(f"{place}/labels")["label_quality"]
+        ndcg[noise] = found["ndcg_10"]
+        assert 0.03 < found["rejected_share"] < 0.2
+        assert len(list(tables.read(f"{place}/labels", Labels))) >= 50
+    assert ndcg[0.0] == pytest.approx(1.0)
+    assert ndcg[3.0] < 0.8
+
+
+def test_a_killed_run_may_go_on_with_more_workers_but_not_with_another_model(tmp_path: Path) -> None:
+    folder(tmp_path, [row(number) for number in range(4)])
+    judge.run(config(tmp_path, engine="echo"))
+    assert judge.run(config(tmp_path, engine="echo", workers=5, stall_s=9.0)) == f"{tmp_path}/judgments"
+    with pytest.raises(RradError, match="model='bundled:smollm2-135m-instruct' -> 'other'"):
+        judge.run(config(tmp_path, engine="echo", model="other"))

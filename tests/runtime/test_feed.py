@@ -1,0 +1,134 @@
+"""What training reads: which rows, which columns, in what order; from a folder and from S3, through Ray Data."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import ray
+
+from rrad_ray import tables
+from rrad_ray.config import SelectConfig, TrainConfig
+from rrad_ray.errors import RradError
+from rrad_ray.rows import Labels, TrainingRow
+from rrad_ray.runtime import cluster, feed
+from rrad_ray.training import targets
+from rrad_ray.training.rank_task import RankBatches
+from rrad_ray.training.stream import ShuffledRows
+from tests.fixtures import row_of
+
+pytestmark = pytest.mark.ray
+
+SPLITS = ("train", "unlabelled", "dev", "test")
+LEARNT = ("train", "unlabelled")
+
+
+def labels(number: int) -> dict[str, Any]:
+    """Every fourth one is a dev query, and every eighth a judged one."""
+    judged = {"judged_ids": [f"q{number}-1"], "judged_grades": [number // 4 % 2]}
+    found = {"targets": [float(number), 1.0], "missing": [False] * 2, "confidence": [1.0] * 2, "reasons": []}
+    row = row_of(f"q{number}", [f"text {number}", "other"])
+    return {**row, **found, **judged, "split": SPLITS[number % 4], "parse_status": ["ok"]}
+
+
+def table(uri: str, count: int, rows_per_part: int = 8) -> str:
+    out = tables.Output("label", SelectConfig(input="", output=uri), Labels, {})
+    out.write_all([labels(number) for number in range(count)], rows_per_part)
+    return out.commit()
+
+
+@pytest.fixture(params=["local", "s3"])
+def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty place. A local cluster has the credentials with which it was started."""
+    if request.param == "local":
+        return str(tmp_path / "labels")
+    found = str(request.getfixturevalue("s3_uri"))
+    ray.shutdown()
+    return found
+
+
+def steps(found: feed.LabelFeed, epoch: int, first: int = 0, *, rank: int = 0, workers: int = 1) -> list[list[str]]:
+    """The query ids of a worker's batches, of a stream that holds 12 rows."""
+    cfg = TrainConfig("", "", queries_per_step=3)
+    data = RankBatches(ShuffledRows(found.counts, found.read, seed=0, shuffle_rows=12), cfg, rank, workers)
+    return [[row["query_id"] for row in batch] for batch in data(epoch, first)]
+
+
+def test_two_epochs_over_several_parts_see_every_training_row_once_each(uri: str) -> None:
+    cluster.start_ray()
+    found = feed.index_labels("train", table(uri, 96), LEARNT, 60, 0)
+    assert found.counts == (4,) * 12, "of 8 rows in each of 12 parts, half are of these splits"
+    everything = sorted(f"q{number}" for number in range(96) if number % 4 < 2)
+    one, two = ([steps(found, epoch, rank=rank, workers=2) for rank in (0, 1)] for epoch in (0, 1))
+    for epoch in (one, two):
+        assert sorted(name for worker in epoch for batch in worker for name in batch) == everything
+        assert [len(worker) for worker in epoch] == [8, 8], "every worker takes as many steps"
+    assert one != two
+    assert steps(found, 1, 5, rank=1, workers=2) == two[1][5:], "a run that is resumed goes on as it would have"
+
+
+def test_rows_that_are_of_no_use_are_neither_counted_nor_brought_and_the_others_are_prepared(tmp_path: Path) -> None:
+    """q1 alone says nothing: both of its targets are 1."""
+    cluster.start_ray()
+    place, prepare = table(f"{tmp_path}/labels", 96), targets.Prepare("query", pointwise=False)
+    plain = feed.index_labels("train", place, LEARNT, 60, 0, lambda query_id, wanted: not prepare.useless(wanted))
+    assert plain.counts == (3, *(4,) * 11)
+    found = dataclasses.replace(plain, prepare=prepare)
+    seen = [name for batch in steps(found, 0) for name in batch]
+    useful = [f"q{number}" for number in range(96) if number % 4 < 2 and number != 1]
+    assert len(seen) == 45, "15 steps of 3; 2 rows are left over"
+    assert set(seen) < set(useful)
+    rows = found.read([(0, 0), (0, 1), (0, 2)])
+    assert [row["query_id"] for row in rows] == ["q0", "q4", "q5"]
+    assert [row["targets"] for row in rows] == [[-1.0, 1.0], [1.0, -1.0], [1.0, -1.0]]
+
+
+def test_a_part_that_is_gone_is_named(tmp_path: Path) -> None:
+    cluster.start_ray()
+    found = feed.index_labels("train", table(f"{tmp_path}/labels", 96), LEARNT, 60, 0)
+    Path(found.uri, found.parts[7]).unlink()
+    with pytest.raises(RradError, match=r"train: .*part-00007.parquet: .*; check that the place exists"):
+        steps(found, 0)
+
+
+def test_only_what_training_needs_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[set[str]] = []
+    real = pq.ParquetFile.read
+
+    def spied(self: pq.ParquetFile, columns: Sequence[str] | None = None, **more: Any) -> Any:
+        asked.append(set(columns or ["all"]))
+        return real(self, columns=columns, **more)
+
+    monkeypatch.setattr(pq.ParquetFile, "read", spied)
+    found = feed.index_labels("train", table(f"{tmp_path}/labels", 64), LEARNT, 3, 0)
+    small = {"query_id", "split", "judged_grades", "targets"}
+    assert set().union(*asked) == small, "no text is read to count rows and to find dev queries"
+    rows = feed.read_rows("train", found.uri, found.parts[1], LEARNT, [1, 3], TrainingRow)
+    assert rows.column_names == list(TrainingRow.__annotations__)
+    assert rows["query_id"].to_pylist() == ["q9", "q13"]
+
+
+def test_the_dev_rows_are_judged_ones_drawn_by_the_seed(uri: str) -> None:
+    place = table(uri, 96)
+    found = feed.index_labels("train", place, LEARNT, 5, 0)
+    rows = found.dev_rows()
+    assert len({row["query_id"] for row in rows}) == 5
+    assert all(row["split"] == "dev" and row["judged_grades"] == [1] for row in rows)
+    assert set(rows[0]) == set(Labels.__annotations__)
+    again, other = (feed.index_labels("train", place, LEARNT, 5, seed).dev for seed in (0, 1))
+    assert again == found.dev != other
+    assert len(feed.index_labels("train", place, LEARNT, 60, 0).dev) == 12, "all there are"
+
+
+def test_a_table_without_a_column_is_named_before_training(tmp_path: Path) -> None:
+    place = table(f"{tmp_path}/labels", 8)
+    part = Path(place, tables.part_name(0))
+    pq.write_table(pq.read_table(part).drop_columns(["targets"]), part)
+    with pytest.raises(RradError, match=r"part-00000.*has no column 'targets'"):
+        feed.index_labels("train", place, LEARNT, 5, 0)
+    with pytest.raises(RradError, match="no manifest"):
+        feed.index_labels("train", f"{tmp_path}/nothing", LEARNT, 5, 0)

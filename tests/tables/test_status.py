@@ -1,0 +1,69 @@
+"""`rrad status`: what is done, what runs, what was killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rrad_ray import tables
+from rrad_ray.config import SelectConfig
+from rrad_ray.errors import RradError
+from rrad_ray.tables import status
+
+
+def started(folder: Path, name: str) -> tables.Output:
+    return tables.Output("judge", SelectConfig(input="", output=f"{folder}/{name}"), None, {})
+
+
+def told(out: tables.Output, **changes: object) -> None:
+    out.tell({"unit": "prompts", "done": 40, "total": 100, "rate": 2.0, "left_s": 30.0, "missing_share": 0.125})
+    place = Path(out.uri) / tables.PROGRESS
+    place.write_text(json.dumps(json.loads(place.read_text()) | changes))
+
+
+def text(uri: Path) -> str:
+    return "\n".join(status.status_lines(status.of_run(str(uri))))
+
+
+def test_a_pipelines_folder_shows_every_output_and_a_stages_output_itself(tmp_path: Path) -> None:
+    done = started(tmp_path, "labels")
+    done.commit(rows=7)
+    told(started(tmp_path, "judgments"))
+    (tmp_path / "report.html").write_text("")
+    shown = text(tmp_path)
+    assert "labels     judge     done, 0 s, rows 7" in shown
+    assert "running, 40 of 100 prompts (40 %), 2.0/s" in shown
+    assert "missing_share 0.125" in shown
+    assert text(tmp_path / "labels").startswith("labels  judge     done")
+
+
+def test_a_killed_run_is_told_from_one_that_runs(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", "pass"])
+    process.wait()
+    told(started(tmp_path, "a"), pid=process.pid)
+    assert "stopped, 40 of 100" in text(tmp_path)
+    assert "run the same command again" in text(tmp_path)
+    told(started(tmp_path, "a"), pid=os.getpid())
+    assert "running, 40 of 100" in text(tmp_path)
+
+
+def test_a_run_on_another_machine_is_taken_for_dead_after_a_silence(tmp_path: Path) -> None:
+    out = started(tmp_path, "a")
+    told(out, host=f"not-{socket.gethostname()}", pid=1)
+    assert "running" in text(tmp_path)
+    told(out, host=f"not-{socket.gethostname()}", pid=1, updated=time.time() - 2 * status.SILENT_S)
+    assert "stopped" in text(tmp_path)
+
+
+def test_a_place_without_any_output_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(RradError, match="no output of a stage stands there"):
+        status.of_run(str(tmp_path))
+    with pytest.raises(RradError, match="status"):
+        status.of_run(f"{tmp_path}/nothing")

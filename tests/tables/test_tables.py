@@ -1,0 +1,464 @@
+"""Tables on a local folder and on a real S3 server: what is read is what was written, or an error says what to do."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import s3fs
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from rrad_ray import tables
+from rrad_ray.errors import RradError
+from rrad_ray.rows import Candidates, JudgeOutput, Quarantined
+from rrad_ray.tables import Output, join, part_name
+
+
+@dataclass(frozen=True)
+class Config:
+    output: str
+    input: str = ""
+    seed: int = 0
+    max_quarantined: float = 0.05
+
+
+@pytest.fixture(params=["local", "s3"])
+def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty place: a folder that does not exist yet, and one on S3."""
+    return str(tmp_path / "tables") if request.param == "local" else request.getfixturevalue("s3_uri")
+
+
+def candidates(query_id: str = "q1", **changes: Any) -> dict[str, Any]:
+    row = {
+        "query_id": query_id,
+        "query": "how to add",
+        "split": "train",
+        "doc_ids": ["d1", "d2"],
+        "texts": ["sum", "plus"],
+        "scores": [1.5, -0.5],
+        "sources": ["bm25"],
+        "source_scores": [[3.0, 2.0]],
+        "judged_ids": ["d2"],
+        "judged_grades": [1],
+    }
+    return row | changes
+
+
+def put(uri: str, table: pa.Table, name: str = "part-00000.parquet") -> None:
+    """A part as some other program would write it, in a table with a manifest."""
+    for file, content in ((name, None), ("manifest.json", b'{"stage": "x", "config": {}, "inputs": {}}')):
+        with fsspec.open(join(uri, file), "wb", auto_mkdir=True) as sink:
+            pq.write_table(table, sink) if content is None else sink.write(content)
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equal, and of the same types; NaN equals NaN."""
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list):
+        return isinstance(b, list) and len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    if isinstance(a, float) and math.isnan(a):
+        return isinstance(b, float) and math.isnan(b)
+    return type(a) is type(b) and a == b
+
+
+# ---- round trips --------------------------------------------------------------------------------------------
+
+texts = st.text(max_size=20)
+floats = st.floats(allow_nan=True, allow_infinity=True)
+candidate_rows = st.fixed_dictionaries(
+    {
+        "query_id": texts,
+        "query": texts,
+        "split": texts,
+        "doc_ids": st.lists(texts, max_size=3),
+        "texts": st.lists(texts, max_size=3),
+        "scores": st.lists(floats, max_size=3),
+        "sources": st.lists(texts, max_size=2),
+        "source_scores": st.lists(st.lists(floats, max_size=3), max_size=2),
+        "judged_ids": st.lists(texts, max_size=3),
+        "judged_grades": st.lists(st.integers(-(2**63), 2**63 - 1), max_size=3),
+    }
+)
+
+
+@given(rows=st.lists(candidate_rows, max_size=5), rows_per_part=st.integers(1, 3), number=st.integers(0, 10**12))
+@hypothesis_settings(
+    max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+def test_rows_come_back_as_they_were_written(
+    uri: str, rows: list[dict[str, Any]], rows_per_part: int, number: int
+) -> None:
+    place = join(uri, f"{number}-{time.monotonic_ns()}")
+    out = Output("test", Config(place), Candidates, {})
+    assert out.write_all(rows, rows_per_part) == len(rows)
+    assert out.commit(rows=len(rows)) == place
+    assert same(list(tables.read(place, Candidates)), rows)
+    for split in {row["split"] for row in rows}:
+        assert same(list(tables.read_split(place, Candidates, split)), [row for row in rows if row["split"] == split])
+    assert len(tables.part_names(place)) == max(1, math.ceil(len(rows) / rows_per_part))
+
+
+def test_the_manifest_holds_schema_config_versions_and_facts(uri: str) -> None:
+    out = Output("test", Config(uri, seed=7), Candidates, {})
+    out.write_all([candidates()], 10)
+    out.commit(rows=1, seen=1)
+    manifest = tables.read_manifest(uri)
+    assert manifest["stage"] == "test"
+    assert manifest["config"] == {"input": "", "seed": 7, "max_quarantined": 0.05}
+    assert manifest["schema"]["source_scores"] in (
+        "list<element: list<element: double>>",
+        "list<item: list<item: double>>",
+    )
+    assert manifest["versions"]["pyarrow"] == pa.__version__
+    assert (manifest["rows"], manifest["quarantined"], manifest["inputs"]) == (1, {}, {})
+    assert manifest["seconds"] >= 0
+
+
+def test_a_text_is_written_whole_and_leaves_no_temporary_file(uri: str) -> None:
+    tables.write_text(join(uri, "a.txt"), "grün ☃")
+    tables.write_text(join(uri, "a.txt"), "second")
+    fs, path = tables.filesystem(uri)
+    assert tables.read_text(join(uri, "a.txt")) == "second"
+    assert [name.rpartition("/")[2] for name in fs.ls(path, detail=False)] == ["a.txt"]
+    with pytest.raises(RradError, match=r"gone\.txt: no such file"):
+        tables.read_text(join(uri, "gone.txt"))
+
+
+@pytest.mark.parametrize(
+    ("uri", "joined"), [("s3://b/t", "s3://b/t/p/q"), ("/a/", "/a/p/q"), ("s3://b/", "s3://b/p/q")]
+)
+def test_joined_uris(uri: str, joined: str) -> None:
+    assert join(uri, "p", "q") == joined
+
+
+# ---- who owns an output -------------------------------------------------------------------------------------
+
+
+def test_a_table_without_a_manifest_does_not_exist_to_readers(uri: str) -> None:
+    out = Output("test", Config(uri), Candidates, {})
+    out.write_part(part_name(0), [candidates()])
+    with pytest.raises(RradError) as caught:
+        next(tables.read(uri, Candidates, "judge"))
+    assert (caught.value.stage, caught.value.place) == ("judge", uri)
+    assert "manifest.json" in caught.value.found
+    assert "run the stage" in caught.value.remedy
+    out.commit()
+    assert len(list(tables.read(uri, Candidates))) == 1
+
+
+def test_the_same_config_again_has_nothing_to_do_and_says_so(uri: str, capsys: pytest.CaptureFixture[str]) -> None:
+    first = Output("test", Config(uri), Candidates, {})
+    assert not first.finished
+    first.write_all([candidates()], 10)
+    first.commit()
+    before = tables.read_text(join(uri, "manifest.json"))
+    capsys.readouterr()
+    assert Output("test", Config(uri), Candidates, {}).finished
+    assert "nothing to do" in capsys.readouterr().out
+    assert tables.read_text(join(uri, "manifest.json")) == before
+
+
+def test_a_changed_config_on_a_finished_output_is_an_error_that_names_the_key(uri: str) -> None:
+    out = Output("test", Config(uri, seed=1), Candidates, {})
+    out.write_all([candidates()], 10)
+    out.commit()
+    with pytest.raises(RradError) as caught:
+        Output("test", Config(uri, seed=2), Candidates, {})
+    assert caught.value.place == uri
+    assert "seed=1 -> 2" in caught.value.found
+    assert "new output" in caught.value.remedy
+
+
+def test_a_changed_input_is_an_error_that_names_it(uri: str) -> None:
+    source, place = join(uri, "in.jsonl"), join(uri, "out")
+    tables.write_text(source, "one")
+    out = Output("test", Config(place, source), Candidates, {"input": source, "labels": ""})
+    out.write_all([candidates()], 10)
+    out.commit()
+    assert Output("test", Config(place, source), Candidates, {"input": source}).finished
+    tables.write_text(source, "one and two")
+    with pytest.raises(RradError, match=r"another inputs.*input="):
+        Output("test", Config(place, source), Candidates, {"input": source})
+
+
+def test_a_table_made_with_another_config_is_another_input(uri: str) -> None:
+    prints = []
+    for number, seed in enumerate((1, 1, 2)):
+        out = Output("test", Config(join(uri, str(number)), seed=seed), Candidates, {})
+        out.write_all([candidates()], 10)
+        prints.append(tables.fingerprint(out.commit()))
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_an_input_that_is_not_there_is_an_error(uri: str) -> None:
+    place = join(uri, "gone")
+    with pytest.raises(RradError, match="nothing there") as caught:
+        Output("test", Config(join(uri, "out")), Candidates, {"input": place})
+    assert caught.value.place == place
+
+
+def test_the_parts_of_a_killed_run_are_found_and_kept(uri: str) -> None:
+    killed = Output("test", Config(uri), Candidates, {})
+    assert killed.parts() == []
+    killed.write_part(part_name(0), [candidates("q1")])
+    killed.write_part(part_name(2), [candidates("q3")])
+    again = Output("test", Config(uri), Candidates, {})
+    assert not again.finished
+    assert again.parts() == ["part-00000.parquet", "part-00002.parquet"]
+    again.write_part(part_name(1), [candidates("q2")])
+    again.commit()
+    assert [row["query_id"] for row in tables.read(uri, Candidates)] == ["q1", "q2", "q3"]
+
+
+def test_a_killed_run_with_parts_cannot_be_taken_over_by_another_config(uri: str) -> None:
+    Output("test", Config(uri, seed=1), Candidates, {}).write_part(part_name(0), [candidates()])
+    with pytest.raises(RradError, match="seed=1 -> 2"):
+        Output("test", Config(uri, seed=2), Candidates, {})
+
+
+def test_a_run_that_had_nothing_done_yet_may_be_claimed_by_another_config(uri: str) -> None:
+    Output("test", Config(uri, seed=1), Candidates, {})
+    Output("test", Config(uri, seed=2), Candidates, {})
+    assert json.loads(tables.read_text(join(uri, "started.json")))["config"]["seed"] == 2
+    Output("test", Config(uri, seed=2), Candidates, {}).write_part(part_name(0), [candidates()])
+    with pytest.raises(RradError, match="seed=2 -> 1"):
+        Output("test", Config(uri, seed=1), Candidates, {})
+
+
+# ---- quarantine ---------------------------------------------------------------------------------------------
+
+
+def test_bad_rows_are_written_beside_the_output_and_counted_by_reason(uri: str) -> None:
+    out = Output("test", Config(uri), Candidates, {})
+    out.write_all([candidates()], 10)
+    out.quarantine("q8", "rejected: empty", "x" * 5000)
+    out.quarantine("q9", "rejected: echo")
+    out.quarantine("q7", "no candidates")
+    out.commit(seen=100)
+    assert tables.read_manifest(uri)["quarantined"] == {"rejected": 2, "no candidates": 1}
+    kept = tables.read_part(join(uri, "quarantine"), part_name(0), Quarantined)
+    assert [(row["stage"], row["id"], row["reason"]) for row in kept] == [
+        ("test", "q8", "rejected: empty"),
+        ("test", "q9", "rejected: echo"),
+        ("test", "q7", "no candidates"),
+    ]
+    assert [len(row["content"]) for row in kept] == [2000, 0, 0]
+    assert [row["query_id"] for row in tables.read(uri, Candidates)] == ["q1"]
+
+
+def test_more_bad_rows_than_allowed_fail_the_run_but_the_quarantine_stays_to_be_read(uri: str) -> None:
+    out = Output("test", Config(uri), Candidates, {})
+    out.write_all([candidates()], 10)
+    out.quarantine("q8", "rejected: empty")
+    with pytest.raises(RradError, match=r"1 of 2 rows are bad.*rejected.*raise max_quarantined"):
+        out.commit(seen=2, max_quarantined=0.49)
+    assert len(tables.read_part(join(uri, "quarantine"), part_name(0), Quarantined)) == 1
+    with pytest.raises(RradError, match=r"manifest\.json"):
+        tables.read_manifest(uri)
+
+
+def test_raising_max_quarantined_finishes_the_run_with_the_parts_it_has(uri: str) -> None:
+    out = Output("test", Config(uri), Candidates, {})
+    out.write_all([candidates()], 10)
+    out.quarantine("q8", "rejected: empty")
+    with pytest.raises(RradError):
+        out.commit(seen=2, max_quarantined=0.05)
+    again = Output("test", Config(uri, max_quarantined=0.5), Candidates, {})
+    assert again.parts() == [part_name(0)]
+    again.quarantine("q8", "rejected: empty")
+    again.commit(seen=2, max_quarantined=0.5)
+    assert tables.read_manifest(uri)["config"]["max_quarantined"] == 0.5
+
+
+# ---- schemas ------------------------------------------------------------------------------------------------
+
+
+def test_the_schema_of_a_row_type_has_its_fields_in_order_and_none_may_be_null() -> None:
+    schema = tables.schema_of(Candidates)
+    strings, doubles = pa.list_(pa.string()), pa.list_(pa.float64())
+    assert schema.names == list(candidates())
+    assert schema.types == [pa.string()] * 3 + [strings, strings, doubles, strings, pa.list_(doubles), strings] + [
+        pa.list_(pa.int64())
+    ]
+    assert not any(field.nullable for field in schema)
+    more = tables.schema_of(JudgeOutput)
+    assert more.names[: len(schema)] == schema.names
+    assert more.field("shown").type == pa.list_(pa.list_(pa.int64()))
+    assert tables.arrow_type(bool) == pa.bool_()
+
+
+def test_a_missing_column_names_stage_place_columns_and_the_remedy(uri: str) -> None:
+    put(uri, pa.table({"stage": ["a"], "id": ["b"], "content": ["c"]}))
+    with pytest.raises(RradError) as caught:
+        list(tables.read(uri, Quarantined, "label"))
+    error = caught.value
+    assert (error.stage, error.place) == ("label", join(uri, part_name(0)))
+    assert error.found == "has no column 'reason' (columns: stage, id, content)"
+    assert error.remedy == "run the stage that writes it again"
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "found"),
+    [
+        ("scores", pa.array([["x"]]), "'scores' is list"),
+        ("scores", pa.array([1.0]), "'scores' is double, not list"),
+        ("doc_ids", pa.array([{"a": 1}]), "'doc_ids' is struct"),
+        ("judged_grades", pa.array([[0.5]]), "'judged_grades' is list"),
+        ("query", pa.array([None], pa.string()), "'query' holds nulls"),
+        ("texts", pa.array([["a", None]]), "'texts' holds nulls"),
+        ("source_scores", pa.array([[[1.0], [None]]]), "'source_scores' holds nulls"),
+        ("texts", pa.array([None], pa.list_(pa.string())), "'texts' holds nulls"),
+    ],
+)
+def test_a_column_of_a_wrong_type_or_with_nulls_is_named(
+    tmp_path: Path, column: str, value: pa.Array, found: str
+) -> None:
+    good = pa.Table.from_pylist([candidates()], schema=tables.schema_of(Candidates))
+    put(str(tmp_path), good.set_column(good.schema.get_field_index(column), column, value))
+    with pytest.raises(RradError) as caught:
+        list(tables.read(str(tmp_path), Candidates, "judge"))
+    assert found in caught.value.found
+    assert caught.value.place.endswith(part_name(0))
+    assert caught.value.stage == "judge"
+
+
+def test_other_widths_orders_and_extra_columns_of_other_programs_are_read(uri: str) -> None:
+    table = pa.table(
+        {
+            "more": [1],
+            "content": pa.array(["c"], pa.large_string()),
+            "reason": pa.array(["r"]).dictionary_encode(),
+            "id": ["b"],
+            "stage": ["a"],
+        }
+    )
+    put(uri, table)
+    assert list(tables.read(uri, Quarantined)) == [{"stage": "a", "id": "b", "reason": "r", "content": "c"}]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        candidates(query=None),
+        candidates(query=3),
+        candidates(texts=["a", None]),
+        candidates(scores=["high"]),
+        candidates(query="half of a pair: \ud800"),
+        {key: value for key, value in candidates().items() if key != "texts"},
+    ],
+    ids=["null", "number", "null in a list", "text for a number", "lone surrogate", "no such key"],
+)
+def test_a_row_that_does_not_fit_its_type_is_not_written(tmp_path: Path, row: dict[str, Any]) -> None:
+    out = Output("test", Config(str(tmp_path)), Candidates, {})
+    with pytest.raises(RradError) as caught:
+        out.write_part(part_name(0), [candidates(), row])
+    assert caught.value.place.endswith(part_name(0))
+    assert out.parts() == []
+
+
+# ---- when the place fails -----------------------------------------------------------------------------------
+
+
+def test_a_torn_part_is_named(uri: str) -> None:
+    out = Output("test", Config(uri), Candidates, {})
+    out.write_part(part_name(0), [candidates()])
+    out.commit()
+    place = join(uri, part_name(0))
+    with fsspec.open(place, "rb") as file:
+        content = file.read()
+    with fsspec.open(place, "wb") as file:
+        file.write(content[: len(content) // 2])
+    with pytest.raises(RradError) as caught:
+        list(tables.read(uri, Candidates, "judge"))
+    assert (caught.value.stage, caught.value.place) == ("judge", place)
+
+
+@pytest.fixture
+def unreachable(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An endpoint on which nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    for key, value in {"ENDPOINT_URL": endpoint, "ACCESS_KEY_ID": "x", "SECRET_ACCESS_KEY": "x"}.items():
+        monkeypatch.setenv(f"AWS_{key}", value)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    s3fs.S3FileSystem.clear_instance_cache()
+    yield endpoint
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_an_unreachable_store_is_an_error_within_a_minute_that_names_it_and_the_remedy(unreachable: str) -> None:
+    for act in (
+        lambda: Output("judge", Config("s3://rrad/t"), Candidates, {}),
+        lambda: tables.write_text("s3://rrad/t/a", "x", "judge"),
+    ):
+        began = time.monotonic()
+        with pytest.raises(RradError) as caught:
+            act()
+        assert time.monotonic() - began < 60
+        assert caught.value.stage == "judge"
+        assert caught.value.place.startswith("s3://rrad/t")
+        assert unreachable in caught.value.found
+        assert "AWS_ENDPOINT_URL" in caught.value.remedy
+
+
+def test_a_bucket_that_does_not_exist_is_an_error_not_an_empty_table(s3_endpoint: str) -> None:
+    with pytest.raises(RradError, match="s3://no-such-bucket/t"):
+        tables.write_text("s3://no-such-bucket/t/a", "x")
+    with pytest.raises(RradError, match="s3://no-such-bucket/t"):
+        next(tables.read("s3://no-such-bucket/t", Candidates))
+
+
+def test_a_full_disk_says_so_and_the_finished_parts_stay_readable(tmp_path: Path) -> None:
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full here")
+    uri = str(tmp_path / "t")
+    out = Output("judge", Config(uri), Candidates, {})
+    out.write_part(part_name(0), [candidates("q1")])
+    place = Path(uri, part_name(1))
+    Path(f"{place}.tmp").symlink_to("/dev/full")
+    with pytest.raises(RradError) as caught:
+        out.write_part(part_name(1), [candidates("q2")])
+    assert (caught.value.stage, caught.value.place) == ("judge", str(place))
+    assert "no space left" in caught.value.found
+    assert "free some space" in caught.value.remedy
+    assert not place.exists()
+
+    Path(f"{place}.tmp").unlink(missing_ok=True)
+    again = Output("judge", Config(uri), Candidates, {})
+    assert again.parts() == [part_name(0)]
+    again.write_part(part_name(1), [candidates("q2")])
+    again.commit()
+    assert [row["query_id"] for row in tables.read(uri, Candidates)] == ["q1", "q2"]
+
+
+def test_a_disk_that_fills_up_before_the_first_part_binds_nobody(tmp_path: Path) -> None:
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full here")
+    uri = str(tmp_path / "t")
+    out = Output("judge", Config(uri, seed=1), Candidates, {})
+    Path(uri, f"{part_name(0)}.tmp").symlink_to("/dev/full")
+    with pytest.raises(RradError, match="no space left"):
+        out.write_part(part_name(0), [candidates()])
+    assert not Output("judge", Config(uri, seed=2), Candidates, {}).finished
+
+
+def test_a_place_that_is_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(RradError) as caught:
+        Output("judge", Config(str(tmp_path / "file")), Candidates, {})
+    assert str(tmp_path / "file") in caught.value.place

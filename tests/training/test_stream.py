@@ -1,0 +1,136 @@
+"""The order of training rows: every one once, the same for a seed, whoever takes it, and few of them held."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rrad_ray.training.stream import ReservoirSample, RowRefs, ShuffledRows
+
+
+def names(picks: RowRefs) -> list[str]:
+    return [f"{part}-{place}" for part, place in picks]
+
+
+def stream(
+    counts: list[int], shuffle_rows: int, read: Callable[[RowRefs], list[Any]] = names, seed: int = 0
+) -> ShuffledRows:
+    return ShuffledRows(counts, read, seed=seed, shuffle_rows=shuffle_rows)
+
+
+def whole(found: ShuffledRows, epoch: int = 0, first: int = 0) -> list[str]:
+    return list(found(epoch, first, lambda place: True))
+
+
+SIZES = st.lists(st.integers(0, 9), min_size=1, max_size=8)
+
+
+@given(SIZES, st.integers(0, 40), st.integers(0, 3))
+def test_an_epoch_has_every_row_once(counts: list[int], shuffle_rows: int, epoch: int) -> None:
+    expected = names([(part, place) for part, count in enumerate(counts) for place in range(count)])
+    assert sorted(whole(stream(counts, shuffle_rows), epoch)) == sorted(expected)
+
+
+@given(SIZES, st.integers(0, 40), st.integers(0, 60))
+def test_an_epoch_that_is_entered_later_goes_on_as_it_would_have(
+    counts: list[int], shuffle_rows: int, first: int
+) -> None:
+    found = stream(counts, shuffle_rows)
+    assert whole(found, 1, first) == whole(stream(counts, shuffle_rows), 1)[first:]
+
+
+@given(SIZES, st.integers(0, 40), st.integers(1, 4))
+def test_workers_share_the_one_order(counts: list[int], shuffle_rows: int, workers: int) -> None:
+    everything = whole(stream(counts, shuffle_rows))
+    for rank in range(workers):
+        mine = list(stream(counts, shuffle_rows)(0, 0, lambda place, rank=rank: place % workers == rank))
+        assert mine == everything[rank::workers]
+
+
+def test_seed_and_epoch_draw_the_order_and_parts_meet_other_parts_in_each() -> None:
+    counts = [5] * 40
+    first, second = (whole(stream(counts, 20), epoch) for epoch in (0, 1))
+    assert first == whole(stream(counts, 20), 0)
+    assert len({tuple(first), tuple(second), tuple(whole(stream(counts, 20, seed=1)))}) == 3
+    met = [
+        {frozenset(name.partition("-")[0] for name in order[at : at + 10]) for at in range(0, 200, 10)}
+        for order in (first, second)
+    ]
+    assert all(len(parts) == 2 for parts in met[0]), "a window is two whole parts, half of the rows that may be held"
+    assert met[0] != met[1]
+
+
+def test_a_set_that_may_be_held_is_shuffled_whole_and_read_once() -> None:
+    calls: list[int] = []
+
+    def read(picks: RowRefs) -> list[str]:
+        calls.append(len(picks))
+        return names(picks)
+
+    found = stream([5] * 20, 100, read)
+    order = whole(found)
+    assert len({name.partition("-")[0] for name in order[:20]}) > 8, "rows of many parts in the first fifth"
+    assert whole(found, 1) != order
+    assert calls == [100]
+
+
+class Row:
+    """Something whose life can be watched."""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_of_a_set_many_times_the_buffer_only_so_many_rows_are_alive(workers: int) -> None:
+    alive: weakref.WeakSet[Row] = weakref.WeakSet()
+    most = read_rows = 0
+
+    def read(picks: RowRefs) -> list[Row]:
+        nonlocal most, read_rows
+        rows = []
+        for _ in picks:
+            rows.append(Row())
+            alive.add(rows[-1])
+            most = max(most, len(alive))
+        read_rows += len(rows)
+        return rows
+
+    found = stream([10] * 200, 100, read)
+    taken = sum(1 for _ in found(0, 0, lambda place: place % workers == 0))
+    assert taken == read_rows == 2000 // workers, "what other workers take is not read"
+    assert 50 // workers < most <= 100 // workers + 1, "two windows, and the row in hand"
+
+
+def test_a_failure_to_read_reaches_the_one_who_asks() -> None:
+    def read(picks: RowRefs) -> list[Any]:
+        raise OSError("gone")
+
+    with pytest.raises(OSError, match="gone"):
+        whole(stream([10] * 10, 20, read))
+
+
+@given(st.integers(0, 12), st.integers(0, 40), st.integers(0, 5))
+def test_a_sample_is_of_its_size_without_repeats_and_the_same_for_a_seed(size: int, seen: int, seed: int) -> None:
+    def drawn() -> list[int]:
+        sample = ReservoirSample[int](size, seed)
+        for row in range(seen):
+            sample.see(row)
+        return sample.rows
+
+    assert len(drawn()) == len(set(drawn())) == min(size, seen)
+    assert drawn() == drawn()
+
+
+def test_every_row_is_as_likely_to_be_in_a_sample() -> None:
+    counts = [0] * 10
+    for seed in range(2000):
+        sample = ReservoirSample[int](3, seed)
+        for row in range(10):
+            sample.see(row)
+        for row in sample.rows:
+            counts[row] += 1
+    assert max(abs(count - 600) for count in counts) < 6 * math.sqrt(2000 * 0.3 * 0.7)
