@@ -217,7 +217,7 @@ class _Collection:
                 "reasons": [],
                 "parse_status": [],
             }
-            for row in tables.read(judged, JudgeOutput, "label")
+            for row in tables.read(judged, JudgeOutput)
         ]
         out.write_all(rows, 128)
         return out.commit(rows=len(rows), **tables.simulated_mark(judged))

@@ -13,7 +13,7 @@ import typer
 
 from rrad_ray import config
 from rrad_ray.config import load
-from rrad_ray.errors import RradError
+from rrad_ray.errors import RradError, in_stage
 from rrad_ray.tables import status
 
 # What each stage is for, and its config. The module is imported when the stage runs: `rrad --help` is instant.
@@ -72,7 +72,8 @@ def run_pipeline(path: str, overrides: list[str]) -> list[str]:
         if step.stage not in STAGES:
             near = difflib.get_close_matches(step.stage, STAGES, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(STAGES)}"
-            raise RradError("config", f"{path}: steps.{step.name}", f"no stage '{step.stage}'", hint)
+            with in_stage("config"):
+                raise RradError(f"{path}: steps.{step.name}", f"no stage '{step.stage}'", hint)
     built: list[tuple[load.Step, Any]] = [
         (step, load.build_config(STAGES[step.stage][0], step.values, f"{path}: {step.name}")) for step in steps
     ]

@@ -6,6 +6,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from rrad_ray.errors import stage_name
+
+
+def say(text: str) -> None:
+    """Print a line for the user, behind the name of the stage that runs."""
+    print(f"[{stage_name() or 'rrad'}] {text}", flush=True)
+
 
 class Progress:
     """`progress.add(32)` prints `[judge] 1,200 of 9,600 prompts, 12 %, 28.3/s, ETA 4:57` every few seconds.
@@ -14,8 +21,8 @@ class Progress:
     nor the minute that an engine takes to start belong to them.
     """
 
-    def __init__(self, stage: str, total: int, unit: str, *, done: int = 0, every_s: float = 10.0) -> None:
-        self.stage, self.total, self.unit, self.every_s = stage, total, unit, every_s
+    def __init__(self, total: int, unit: str, *, done: int = 0, every_s: float = 10.0) -> None:
+        self.total, self.unit, self.every_s = total, unit, every_s
         self.before = self.count = done
         self.began: float | None = None
         self.told = time.monotonic()
@@ -29,7 +36,7 @@ class Progress:
         if now - self.told < self.every_s and self.count < self.total:
             return
         self.told = now
-        print(self.line(note() if callable(note) else note), flush=True)
+        say(self.line(note() if callable(note) else note))
 
     def state(self) -> dict[str, Any]:
         """How far it is, as JSON-ready values; rate per second, `left_s` null before there is one."""
@@ -41,7 +48,7 @@ class Progress:
     def line(self, note: str = "") -> str:
         now = self.state()
         share = 100 * self.count / max(self.total, 1)
-        parts = [f"[{self.stage}] {self.count:,} of {self.total:,} {self.unit}", f"{share:.0f} %"]
+        parts = [f"{self.count:,} of {self.total:,} {self.unit}", f"{share:.0f} %"]
         if now["left_s"] is not None:
             left = int(now["left_s"])
             parts += [f"{now['rate']:.1f}/s", f"ETA {left // 60}:{left % 60:02d}"]

@@ -14,8 +14,8 @@ class Candidates(TypedDict):
     """A query and its candidate documents, best first by `scores`.
 
     `sources` names the rankers that scored these documents (`bm25`, `dense`, a run's tag); `source_scores[s][i]`
-    is what source `s` gave document `i`, NaN where that source did not score it. `judged_ids` and
-    `judged_grades` hold every judgment that the collection has for the query, also of documents that are not
+    is what source `s` gave document `i`, NaN where that source did not score it. `qrel_ids` and
+    `qrel_grades` hold every judgment that the collection has for the query, also of documents that are not
     among the candidates: metrics need them all. Both are empty for a query without judgments.
     """
 
@@ -27,8 +27,8 @@ class Candidates(TypedDict):
     scores: list[float]
     sources: list[str]
     source_scores: list[list[float]]
-    judged_ids: list[str]
-    judged_grades: list[int]
+    qrel_ids: list[str]
+    qrel_grades: list[int]
 
 
 class JudgeOutput(Candidates):
@@ -163,4 +163,4 @@ def by_source(row: Row) -> dict[str, Sequence[float]]:
 
 def with_qrels(rows: Sequence[Row], split: str = "dev") -> list[Row]:
     """The rows of a split that have a relevant document."""
-    return [row for row in rows if row["split"] == split and any(grade > 0 for grade in row["judged_grades"])]
+    return [row for row in rows if row["split"] == split and any(grade > 0 for grade in row["qrel_grades"])]

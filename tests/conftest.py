@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from rrad_ray.errors import in_stage
+
 settings.register_profile("shared", deadline=None)  # another test may have the cores
 settings.load_profile("shared")
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -30,6 +32,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The files that take longest come first: processes that share the files then end at about the same time."""
     order = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(f"{item.path.parent.name}/{item.path.stem}", len(order)))
+
+
+@pytest.fixture
+def in_judge() -> Iterator[None]:
+    """The test stands for a stage's code: its errors and lines begin with `judge`."""
+    with in_stage("judge"):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -187,8 +187,8 @@ def row_of(identity: str, texts: list[str]) -> dict[str, object]:
         "scores": [float(-number) for number in range(count)],
         "sources": ["bm25"],
         "source_scores": [[float(-number) for number in range(count)]],
-        "judged_ids": [],
-        "judged_grades": [],
+        "qrel_ids": [],
+        "qrel_grades": [],
     }
 
 

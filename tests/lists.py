@@ -19,7 +19,7 @@ def row(targets: Sequence[float], missing: Sequence[bool] | None = None, **chang
         "texts": [TEXTS[number % len(TEXTS)] + "!" * number for number in range(len(targets))],
         "targets": list(targets),
         "missing": list(missing or [False] * len(targets)),
-        "judged_ids": ids[2:3],
-        "judged_grades": [1],
+        "qrel_ids": ids[2:3],
+        "qrel_grades": [1],
     }
     return found | changes

@@ -6,13 +6,15 @@ import pytest
 
 from rrad_ray import progress
 
+pytestmark = pytest.mark.usefixtures("in_judge")
+
 
 def test_rate_and_eta_leave_out_the_start_and_what_stood_before(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
-    lines = progress.Progress("judge", 1000, "prompts", done=200, every_s=10.0)
+    lines = progress.Progress(1000, "prompts", done=200, every_s=10.0)
     clock[0] = 160.0  # a minute in which the engine starts
     lines.add(10)
     assert capsys.readouterr().out == "[judge] 210 of 1,000 prompts, 21 %\n"
@@ -25,8 +27,8 @@ def test_rate_and_eta_leave_out_the_start_and_what_stood_before(
 
 
 def test_the_last_line_is_always_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = progress.Progress("evaluate", 3, "queries")
+    lines = progress.Progress(3, "queries")
     lines.add(2)
     assert capsys.readouterr().out == ""
     lines.add(1)
-    assert capsys.readouterr().out.startswith("[evaluate] 3 of 3 queries, 100 %")
+    assert capsys.readouterr().out.startswith("[judge] 3 of 3 queries, 100 %")

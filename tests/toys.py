@@ -57,8 +57,8 @@ def label(number: int, documents: int = 4) -> dict[str, Any]:
         "doc_ids": ids,
         "texts": [f"this can {TOPICS[topic]}" + "!" * step for step, topic in enumerate(topics)],
         "targets": [-float(topic) for topic in topics],
-        "judged_ids": [ids[topics.index(min(topics))]],
-        "judged_grades": [1],
+        "qrel_ids": [ids[topics.index(min(topics))]],
+        "qrel_grades": [1],
     }
 
 

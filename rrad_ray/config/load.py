@@ -13,30 +13,31 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from rrad_ray import tables
-from rrad_ray.errors import RradError
+from rrad_ray.errors import RradError, in_stage
 
 C = TypeVar("C")
 
 
+@in_stage("config")
 def read_yaml(path: str, above: tuple[str, ...] = ()) -> DictConfig:
     """A YAML file; with `base: OTHER.yaml` (relative to it) on top of that other one.
 
     `above`: the files whose `base` led here.
     """
     if path in above:
-        raise RradError("config", path, f"is its own base ({' -> '.join((*above, path))})", "mend the `base:` keys")
-    text = tables.read_text(path, "config")
+        raise RradError(path, f"is its own base ({' -> '.join((*above, path))})", "mend the `base:` keys")
+    text = tables.read_text(path)
     try:
         node = OmegaConf.create(text)
     except (YAMLError, OmegaConfBaseException) as error:
-        raise RradError("config", path, f"not YAML: {error}", "mend the file") from error
+        raise RradError(path, f"not YAML: {error}", "mend the file") from error
     if not isinstance(node, DictConfig):
-        raise RradError("config", path, "not a mapping of keys to values", "write `key: value` lines")
+        raise RradError(path, "not a mapping of keys to values", "write `key: value` lines")
     base = node.pop("base", None)
     if base is None:
         return node
     if not isinstance(base, str):
-        raise RradError("config", path, f"base={base!r} is no path", "write `base: OTHER.yaml`")
+        raise RradError(path, f"base={base!r} is no path", "write `base: OTHER.yaml`")
     below = posixpath.normpath(tables.join(path.rpartition("/")[0] or ".", base)).replace("s3:/", "s3://", 1)
     merged = OmegaConf.merge(read_yaml(below, (*above, path)), node)
     assert isinstance(merged, DictConfig)
@@ -49,6 +50,7 @@ def _found(error: Exception) -> str:
     return found if key in found else f"{key}: {found}"
 
 
+@in_stage("config")
 def build_config(schema: type[C], values: Any, place: str) -> C:
     """Values checked against a dataclass; `RradError` names the place, the key and what it wanted."""
     try:
@@ -61,14 +63,15 @@ def build_config(schema: type[C], values: Any, place: str) -> C:
         missing = OmegaConf.missing_keys(node)
         if missing:
             keys = ", ".join(sorted(missing))
-            raise RradError("config", place, f"no value for {keys}", "set it in the YAML or as key=value")
+            raise RradError(place, f"no value for {keys}", "set it in the YAML or as key=value")
         result = OmegaConf.to_object(node)
     except (OmegaConfBaseException, ValueError, TypeError) as error:
-        raise RradError("config", place, _found(error), "mend the YAML or the override") from error
+        raise RradError(place, _found(error), "mend the YAML or the override") from error
     assert isinstance(result, schema)
     return result
 
 
+@in_stage("config")
 def load_config(schema: type[C], path: str, overrides: Sequence[str] = ()) -> C:
     """One stage's config from its YAML and `key=value` overrides.
 
@@ -77,17 +80,18 @@ def load_config(schema: type[C], path: str, overrides: Sequence[str] = ()) -> C:
     return build_config(schema, override(read_yaml(path), overrides), path)
 
 
+@in_stage("config")
 def override(node: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """The config with `["lr=1e-4", "gate.enabled=false", "worker={CPU: 2}"]` on top; a mapping replaces a mapping."""
     for text in overrides:
         key, equals, _ = text.partition("=")
         if not equals or not key:
-            raise RradError("config", text, "not of the form key=value", "write key=value")
+            raise RradError(text, "not of the form key=value", "write key=value")
         try:
             given = OmegaConf.from_dotlist([text])
             OmegaConf.update(node, key, OmegaConf.select(given, key), merge=False)
         except (YAMLError, OmegaConfBaseException) as error:
-            raise RradError("config", text, f"not a value: {_found(error)}", "quote it") from error
+            raise RradError(text, f"not a value: {_found(error)}", "quote it") from error
     return node
 
 
@@ -100,6 +104,7 @@ class Step:
     values: dict[str, Any]
 
 
+@in_stage("config")
 def load_pipeline(path: str, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], list[Step]]:
     """A pipeline file: variables at the top, and `steps:` in order, which refer to them as `${name}`.
 
@@ -108,25 +113,25 @@ def load_pipeline(path: str, overrides: Sequence[str] = ()) -> tuple[dict[str, A
     """
     node, change = read_yaml(path), override(OmegaConf.create(), overrides)
     if not isinstance(node.get("steps"), DictConfig):
-        raise RradError("config", path, "has no `steps:`", "list the stages to run under `steps:`")
+        raise RradError(path, "has no `steps:`", "list the stages to run under `steps:`")
     changed = change.get("steps", {})
     if not isinstance(changed, Mapping):
-        raise RradError("config", path, f"steps={changed!r} is no mapping", "override as steps.NAME.KEY=VALUE")
+        raise RradError(path, f"steps={changed!r} is no mapping", "override as steps.NAME.KEY=VALUE")
     for where, given, names in (("", change, node), ("steps.", changed, node.steps)):
         known = list(names)  # of the mapping itself, a variable that is still `???` is no member
         for key in given:
             if key not in known:
                 near = difflib.get_close_matches(str(key), [str(name) for name in known], n=1)
                 hint = f"did you mean '{where}{near[0]}'?" if near else f"known: {', '.join(map(str, known))}"
-                raise RradError("config", path, f"unknown key '{where}{key}'", hint)
+                raise RradError(path, f"unknown key '{where}{key}'", hint)
     merged = override(node, overrides)
     try:
         values = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise RradError("config", path, _found(error), "give it as key=value on the command line") from error
+        raise RradError(path, _found(error), "give it as key=value on the command line") from error
     assert isinstance(values, dict)
     for name, step in values["steps"].items():
         if not isinstance(step, dict):
-            raise RradError("config", path, f"steps.{name} is {step!r}, not a mapping", "write its keys under it")
+            raise RradError(path, f"steps.{name} is {step!r}, not a mapping", "write its keys under it")
     steps = [Step(str(name), step.pop("stage", str(name)), step) for name, step in values.pop("steps").items()]
     return {str(key): value for key, value in values.items()}, steps

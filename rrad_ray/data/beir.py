@@ -7,7 +7,7 @@ from typing import Any
 
 from rrad_ray import tables
 from rrad_ray.data.collection import Collection, Query
-from rrad_ray.data.text_files import STAGE, BadRow, json_row, lines, readable
+from rrad_ray.data.text_files import BadRow, json_row, lines, readable
 from rrad_ray.errors import RradError
 
 LABELLED = ("test", "dev", "train")  # a query that stands in several qrels files belongs to the first of these
@@ -28,7 +28,7 @@ def read_beir(uri: str) -> Collection:
     judged: dict[str, dict[str, int]] = {query_id: {} for query_id in texts}
     for split in LABELLED:
         place = tables.join(uri, "qrels", f"{split}.tsv")
-        if tables.exists(place, STAGE):
+        if tables.exists(place):
             _read_qrels(place, split, corpus, splits, judged, rejected)
     queries = [Query(key, text, splits.get(key, "unlabelled"), judged[key]) for key, text in texts.items()]
     return Collection(uri.rstrip("/").rpartition("/")[2], corpus, queries, rejected)
@@ -52,7 +52,7 @@ def _read_texts(uri: str, rejected: list[tuple[str, str, str]]) -> dict[str, str
     if not texts:
         place, found = first_bad if seen else (uri, "holds no rows")
         counted = f"{found}; none of the {seen} rows can be used" if seen else found
-        raise RradError(STAGE, place, counted, CORPUS_ROW)
+        raise RradError(place, counted, CORPUS_ROW)
     return texts
 
 

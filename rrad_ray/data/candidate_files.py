@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rrad_ray.data import text_files
-from rrad_ray.data.text_files import STAGE, BadRow, Reject
+from rrad_ray.data.text_files import BadRow, Reject
 from rrad_ray.errors import RradError
 from rrad_ray.rows import Row
 
@@ -53,7 +53,7 @@ def read_candidates(uri: str, qrels: Mapping[str, str], reject: Reject) -> Itera
         split, grades = judged.get(query_id, ("unlabelled", {}))
         yield _row(query_id, query, split, documents, grades)
     if not seen:
-        raise RradError(STAGE, uri, "holds no query that can be read", CANDIDATE_LAYOUT)
+        raise RradError(uri, "holds no query that can be read", CANDIDATE_LAYOUT)
 
 
 Documents = list[tuple[str, str, float]]  # id, text, score
@@ -73,8 +73,8 @@ def _row(query_id: str, query: str, split: str, documents: Documents, grades: Ma
         "scores": scores,
         "sources": [SOURCE],
         "source_scores": [scores],
-        "judged_ids": list(grades),
-        "judged_grades": list(grades.values()),
+        "qrel_ids": list(grades),
+        "qrel_grades": list(grades.values()),
     }
 
 
@@ -100,7 +100,7 @@ def _qrels(uri: str) -> dict[str, dict[str, int]]:
             found.setdefault(query_id, {})[doc_id] = int(grade)
         except ValueError as error:
             wrong = f"is no line of qrels: {text_files.readable(line)!r}"
-            raise RradError(STAGE, f"{uri}:{number}", wrong, "write 'query_id 0 doc_id grade'") from error
+            raise RradError(f"{uri}:{number}", wrong, "write 'query_id 0 doc_id grade'") from error
     return found
 
 
@@ -129,9 +129,9 @@ def _objects(uri: str, reject: Reject) -> Iterator[tuple[int, Any]]:
     try:
         items = json.loads(b"\n".join(line for _, line in text_files.lines(uri, CANDIDATE_LAYOUT)))
     except (ValueError, RecursionError) as error:
-        raise RradError(STAGE, uri, f"is no JSON ({error})", CANDIDATE_LAYOUT) from error
+        raise RradError(uri, f"is no JSON ({error})", CANDIDATE_LAYOUT) from error
     if not isinstance(items, list):
-        raise RradError(STAGE, uri, f"is no JSON list but {type(items).__name__}", CANDIDATE_LAYOUT)
+        raise RradError(uri, f"is no JSON list but {type(items).__name__}", CANDIDATE_LAYOUT)
     yield from enumerate(items, 1)
 
 

@@ -49,21 +49,19 @@ def read_clicks(uri: str, reject: Reject) -> Iterator[Click]:
             yield click
     if not used:
         place, why = last if last[0] else (uri, "holds no rows")
-        raise RradError(STAGE, place, f"{why}; no row can be used", CLICK_LOG_LAYOUT)
+        raise RradError(place, f"{why}; no row can be used", CLICK_LOG_LAYOUT)
 
 
 def _files(uri: str) -> list[str]:
     """The files of a click log that stand at a URI."""
     fs, path = tables.filesystem(uri)
-    try:
+    with tables.io_errors(uri):
         if uri.endswith(CLICK_LOG_ENDINGS) and not fs.isdir(path):  # Spark writes folders of such names
             return [uri]
         names = [entry.rpartition("/")[2] for entry in fs.ls(path, detail=False)] if fs.exists(path) else []
-    except Exception as error:
-        raise tables.io_error(STAGE, uri, error) from error
     found = [tables.join(uri, name) for name in sorted(names) if name.endswith(CLICK_LOG_ENDINGS)]
     if not found:
-        raise RradError(STAGE, uri, f"no file of a click log ({len(names)} other files)", CLICK_LOG_LAYOUT)
+        raise RradError(uri, f"no file of a click log ({len(names)} other files)", CLICK_LOG_LAYOUT)
     return found
 
 
@@ -71,7 +69,7 @@ def _opened(uri: str) -> tuple[Callable[[Any], Row], Iterator[tuple[int, Any]]]:
     """How a row of a file is parsed, and the file's rows with their numbers from 1."""
     if uri.endswith(".parquet"):
         return dict, enumerate(_parquet(uri), 1)
-    found = text_files.lines(uri, CLICK_LOG_LAYOUT, STAGE)
+    found = text_files.lines(uri, CLICK_LOG_LAYOUT)
     if uri.removesuffix(".gz").endswith(".jsonl"):
         return text_files.json_row, found
     return _tsv, (item for item in found if item[0] > 1 or not HEADER.match(item[1]))
@@ -83,16 +81,11 @@ def _readable(raw: Any) -> str:
 
 def _parquet(uri: str) -> Iterator[Row]:
     fs, path = tables.filesystem(uri)
-    try:
-        with fs.open(path, "rb") as file:
-            found = pq.ParquetFile(file)
-            wanted = [name for name in CLICK_COLUMNS if name in found.schema_arrow.names]
-            for batch in found.iter_batches(columns=wanted):
-                yield from batch.to_pylist()
-    except FileNotFoundError as error:
-        raise RradError(STAGE, uri, "no such file", CLICK_LOG_LAYOUT) from error
-    except Exception as error:
-        raise tables.io_error(STAGE, uri, error) from error
+    with tables.io_errors(uri, CLICK_LOG_LAYOUT), fs.open(path, "rb") as file:
+        found = pq.ParquetFile(file)
+        wanted = [name for name in CLICK_COLUMNS if name in found.schema_arrow.names]
+        for batch in found.iter_batches(columns=wanted):
+            yield from batch.to_pylist()
 
 
 def _tsv(line: bytes) -> Row:

@@ -24,7 +24,7 @@ def order_of(row: Row) -> list[int]:
 def trec_lines(row: Row) -> Iterator[str]:
     """The lines of a TREC run: targets are the scores."""
     ranked = [(row["doc_ids"][index], row["targets"][index]) for index in order_of(row)]
-    return trec.run_lines(row["query_id"], ranked, "teacher", "export", "format=trec")
+    return trec.run_lines(row["query_id"], ranked, "teacher", "format=trec")
 
 
 def rankllm(row: Row) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def conversation(row: Row, letters: bool = False) -> dict[str, Any]:
     2024), whose rank loss reads the identifier's one token. Raises `RradError` for more documents than letters."""
     order, count = order_of(row), len(row["doc_ids"])
     if letters and count > 26:
-        raise RradError("export", "format=first", f"{row['query_id']} has {count} documents", "FIRST has 26 letters")
+        raise RradError("format=first", f"{row['query_id']} has {count} documents", "FIRST has 26 letters")
     names = [f"[{chr(ord('A') + index) if letters else index + 1}]" for index in range(count)]
     passages = [f"{name} {' '.join(text.split())}" for name, text in zip(names, row["texts"], strict=True)]
     kind = "an alphabetical" if letters else "a numerical"
@@ -97,16 +97,16 @@ def stand_in_clicks(row: Row) -> Iterator[Click]:
 # ---- files --------------------------------------------------------------------------------------------------
 
 
-def write(rows: Iterator[Row], output: str, kind: str, stage: str) -> list[str]:
+def write(rows: Iterator[Row], output: str, kind: str) -> list[str]:
     """Writes label rows in a peer's format into the folder `output`, streamed; the files' names.
 
     Raises `RradError` for a row that the format cannot hold; nothing is then left that looks finished.
     """
     if kind == "sentence-transformers":
-        _write_parquet(tables.join(output, "train.parquet"), map(listwise_columns, rows), stage)
+        _write_parquet(tables.join(output, "train.parquet"), map(listwise_columns, rows))
         return ["train.parquet"]
     if kind == "rankgpt":
-        return _write_rankgpt(rows, output, stage)
+        return _write_rankgpt(rows, output)
     texts: Iterator[str]
     if kind == "trec":
         name, texts = "labels.run", itertools.chain.from_iterable(map(trec_lines, rows))
@@ -117,18 +117,18 @@ def write(rows: Iterator[Row], output: str, kind: str, stage: str) -> list[str]:
     else:
         letters = kind == "first"
         name, texts = "train.json", _listed(_json(conversation(row, letters)) for row in rows)
-    with tables.writing(tables.join(output, name), stage) as file:
+    with tables.writing(tables.join(output, name)) as file:
         for text in texts:
             file.write(text.encode())
     return [name]
 
 
-def _write_rankgpt(rows: Iterator[Row], output: str, stage: str) -> list[str]:
+def _write_rankgpt(rows: Iterator[Row], output: str) -> list[str]:
     """RankGPT's two files stand side by side: line n of one belongs to entry n of the other."""
     names = ["data.jsonl", "permutations.json"]
     with (
-        tables.writing(tables.join(output, names[0]), stage) as data,
-        tables.writing(tables.join(output, names[1]), stage) as orders,
+        tables.writing(tables.join(output, names[0])) as data,
+        tables.writing(tables.join(output, names[1])) as orders,
     ):
         pairs = map(rankgpt, rows)
 
@@ -142,11 +142,11 @@ def _write_rankgpt(rows: Iterator[Row], output: str, stage: str) -> list[str]:
     return names
 
 
-def _write_parquet(uri: str, rows: Iterator[dict[str, Any]], stage: str) -> None:
+def _write_parquet(uri: str, rows: Iterator[dict[str, Any]]) -> None:
     schema = pa.schema(
         [("query", pa.string()), ("documents", pa.list_(pa.string())), ("scores", pa.list_(pa.float32()))]
     )
-    with tables.writing(uri, stage) as file, pq.ParquetWriter(file, schema) as parquet:
+    with tables.writing(uri) as file, pq.ParquetWriter(file, schema) as parquet:
         while batch := list(itertools.islice(rows, 1000)):
             parquet.write_table(pa.Table.from_pylist(batch, schema))
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from rrad_ray import tables
-from rrad_ray.errors import RradError
 
 STAGE = "retrieve"
 
@@ -22,18 +21,13 @@ class BadRow(Exception):
         super().__init__(f"{category}: {found}")
 
 
-def lines(uri: str, remedy: str = LAYOUT, stage: str = STAGE) -> Iterator[tuple[int, bytes]]:
+def lines(uri: str, remedy: str = LAYOUT) -> Iterator[tuple[int, bytes]]:
     """The lines of a file with their numbers from 1, streamed, without blank ones; `.gz` is unpacked."""
     fs, path = tables.filesystem(uri)
-    try:
-        with fs.open(path, "rb", compression="infer") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield number, line.rstrip(b"\r\n")
-    except FileNotFoundError as error:
-        raise RradError(stage, uri, "no such file", remedy) from error
-    except Exception as error:
-        raise tables.io_error(stage, uri, error) from error
+    with tables.io_errors(uri, remedy), fs.open(path, "rb", compression="infer") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield number, line.rstrip(b"\r\n")
 
 
 def json_row(line: bytes) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from rrad_ray import tables
-from rrad_ray.data.text_files import STAGE, lines, readable
+from rrad_ray.data.text_files import lines, readable
 from rrad_ray.errors import RradError
 
 RUN_LINE = "write each line as 'query_id Q0 doc_id rank score tag', each document once a query"
@@ -29,11 +29,11 @@ def read_trec_run(uri: str) -> dict[str, list[tuple[str, float]]]:
                 raise ValueError(score)
         except ValueError as error:
             wrong = f"is no line of a run: {readable(line)!r}"
-            raise RradError(STAGE, f"{uri}:{number}", wrong, RUN_LINE) from error
+            raise RradError(f"{uri}:{number}", wrong, RUN_LINE) from error
         ranking = found.setdefault(query_id, {})
         if doc_id in ranking:
             repeated = f"ranks document {doc_id!r} again for query {query_id!r}"
-            raise RradError(STAGE, f"{uri}:{number}", repeated, RUN_LINE)
+            raise RradError(f"{uri}:{number}", repeated, RUN_LINE)
         ranking[doc_id] = place
     return {
         query_id: [(doc_id, -place[0]) for doc_id, place in sorted(ranking.items(), key=lambda item: item[1])]
@@ -47,17 +47,15 @@ def write_trec_run(uri: str, ranking: Mapping[str, Sequence[tuple[str, float]]],
     Raises `RradError` for an id or tag with white space in it and for a score that is no number: such a file
     could not be read again.
     """
-    lines = [line for query_id, found in ranking.items() for line in run_lines(query_id, found, tag, STAGE, uri)]
-    tables.write_text(uri, "".join(lines), STAGE)
+    lines = [line for query_id, found in ranking.items() for line in run_lines(query_id, found, tag, uri)]
+    tables.write_text(uri, "".join(lines))
 
 
-def run_lines(
-    query_id: str, documents: Sequence[tuple[str, float]], tag: str, stage: str, place: str
-) -> Iterator[str]:
+def run_lines(query_id: str, documents: Sequence[tuple[str, float]], tag: str, place: str) -> Iterator[str]:
     """A query's lines of a run file; `RradError` as of `write_trec_run`."""
     for rank, (doc_id, score) in enumerate(documents, 1):
         line = f"{query_id} Q0 {doc_id} {rank} {float(score)!r} {tag}"
         if len(line.split()) != 6 or not math.isfinite(score):
             found = f"cannot be written as a line of a run: {(query_id, doc_id, score, tag)!r}"
-            raise RradError(stage, place, found, "rename ids and tags that hold white space, and drop NaN scores")
+            raise RradError(place, found, "rename ids and tags that hold white space, and drop NaN scores")
         yield line + "\n"

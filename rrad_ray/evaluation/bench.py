@@ -20,7 +20,7 @@ from rrad_ray.evaluation import fusion, metrics, statistics
 from rrad_ray.evaluation.measures import Ranked, Scores, pair_counts_of, per_query
 from rrad_ray.evaluation.metrics import by_length
 from rrad_ray.evaluation.statistics import holm
-from rrad_ray.progress import Progress
+from rrad_ray.progress import Progress, say
 from rrad_ray.rankers.likelihood import LikelihoodRanker
 from rrad_ray.rankers.ranker import Ranker
 from rrad_ray.rows import Labels, Row, by_source
@@ -69,7 +69,7 @@ class Evaluation:
         self.scores[system], self.ranked[system], self.quality[system] = scores, ranked, found
         blank = {"parameters": None, "documents_per_s": None, "latency_ms": None, "latency_of": "", "note": ""}
         self.systems.append({"system": system, "title": title, "kind": kind, "metrics": summary, **blank, **facts})
-        print(f"[evaluate] {title}: nDCG@10 {summary['nDCG@10']['mean']:.3f}", flush=True)
+        say(f"{title}: nDCG@10 {summary['nDCG@10']['mean']:.3f}")
 
     # ---- the systems ----
 
@@ -91,7 +91,7 @@ class Evaluation:
             missing = sum(not found for found in ranked)
             if missing == len(self.test):
                 said = f"ranks none of the {missing} judged queries of split '{self.cfg.split}'"
-                raise RradError("evaluate", f"runs.{name}: {uri}", said, "its query ids must be those of the input")
+                raise RradError(f"runs.{name}: {uri}", said, "its query ids must be those of the input")
             scores = []
             for row, found in zip(self.test, ranked, strict=True):
                 known = dict(found)
@@ -104,8 +104,8 @@ class Evaluation:
         """The labels' targets on the test queries: what the students were to learn."""
         if not self.cfg.labels:
             return
-        labelled = {row["query_id"]: row for row in tables.read(self.cfg.labels, Labels, "evaluate")}
-        manifest = tables.read_manifest(self.cfg.labels, "evaluate")
+        labelled = {row["query_id"]: row for row in tables.read(self.cfg.labels, Labels)}
+        manifest = tables.read_manifest(self.cfg.labels)
         self.taught = {key: manifest.get(key, {}) for key in ("model", "weights", "dev", "gate", *TAUGHT)}
         scores, unlabelled = [], 0
         for row in self.test:
@@ -122,7 +122,7 @@ class Evaluation:
     def _teacher_cost(self) -> dict[str, Any]:
         if not self.cfg.teacher:
             return {}
-        source = checkpoints.resolve(self.cfg.teacher, "evaluate")
+        source = checkpoints.resolve(self.cfg.teacher)
         ranker = LikelihoodRanker(source, template=self.cfg.template, doc_tokens=self.cfg.doc_tokens)
         weights = sum(weight.numel() for weight in ranker.model.parameters())
         return {"parameters": weights, **self._latency(ranker.score, max(5, self.cfg.latency_repeats // 3))}
@@ -145,11 +145,11 @@ class Evaluation:
                 )
 
     def _student(self, uri: str) -> Ranker:
-        folder = checkpoints.resolve(uri, "evaluate")
+        folder = checkpoints.resolve(uri)
         try:
             return Ranker.load(folder, dtype=self.cfg.precision, backend=self.cfg.backend)
         except ValueError as error:
-            raise RradError.of("evaluate", uri, error, "set backend=torch") from error
+            raise RradError.of(uri, error, "set backend=torch") from error
 
     def _smoke(self, scores: Scores) -> dict[str, Any]:
         """A query and what the student said of its first documents: the endpoint asks again before it goes live."""
@@ -158,7 +158,7 @@ class Evaluation:
         return {"query": row["query"], "documents": texts, "scores": scores[0][:SMOKE_DOCS]}
 
     def _ranked(self, ranker: Ranker, rows: list[Row], name: str) -> Scores:
-        progress, scores = Progress("evaluate", len(rows), f"queries by {name}"), []
+        progress, scores = Progress(len(rows), f"queries by {name}"), []
         for start in range(0, len(rows), 16):
             some = rows[start : start + 16]
             queries = [row["query"] for row in some for _ in row["texts"]]
@@ -322,7 +322,7 @@ class Evaluation:
                 name: [row["doc_ids"][i] for i in ranked_order(self.scores[name][number])[:5]]
                 for name in (before, after)
             }
-            grades = dict(zip(row["judged_ids"], row["judged_grades"], strict=True))
+            grades = dict(zip(row["qrel_ids"], row["qrel_grades"], strict=True))
             examples.append({"query": row["query"], "before": tops[before], "after": tops[after], "grades": grades})
         return examples
 
@@ -345,12 +345,12 @@ def _summary(values: Sequence[Any], statistic: Callable[[Any], float], seed: int
 
 def _first_manifest(uri: str) -> dict[str, Any]:
     """The manifest of the retrieve stage that these candidates come from, through prerank if need be."""
-    manifest = tables.read_manifest(uri, "evaluate")
+    manifest = tables.read_manifest(uri)
     while manifest["stage"] != "retrieve":
         parent = manifest["config"].get("input", "")
         if not parent or not tables.exists(tables.join(parent, tables.MANIFEST)):
             return {}  # candidates from elsewhere: nothing is known of the first stage's cost
-        manifest = tables.read_manifest(parent, "evaluate")
+        manifest = tables.read_manifest(parent)
     return manifest
 
 

@@ -23,7 +23,7 @@ def per_query(rows: Sequence[Row], rankings: Sequence[Ranked], more: Sequence[st
     """
     qrels, ranking = [], []
     for row, ranked in zip(rows, rankings, strict=True):
-        judged = zip(row["judged_ids"], row["judged_grades"], strict=True)
+        judged = zip(row["qrel_ids"], row["qrel_grades"], strict=True)
         qrels += [ir_measures.Qrel(row["query_id"], doc_id, grade) for doc_id, grade in judged]
         # trec_eval breaks ties by document id; ours is the ranking's order, made explicit here.
         ranking += [
@@ -44,7 +44,7 @@ def _measure(name: str) -> Any:
             raise ValueError("none of the installed providers computes it")
     except (AssertionError, NameError, ValueError, TypeError, KeyError) as error:  # each of them is raised there
         found, remedy = f"{name}: {error}", "name measures as ir-measures does, as in [AP, R@100]"
-        raise RradError("evaluate", "metrics", found, remedy) from error
+        raise RradError("metrics", found, remedy) from error
     return measure
 
 
@@ -52,6 +52,6 @@ def pair_counts_of(rows: Sequence[Row], scores: Scores) -> list[tuple[float, flo
     """Concordant and discordant pairs of each query among its candidates; unjudged ones count as grade 0."""
     counts = []
     for row, values in zip(rows, scores, strict=True):
-        grades = dict(zip(row["judged_ids"], row["judged_grades"], strict=True))
+        grades = dict(zip(row["qrel_ids"], row["qrel_grades"], strict=True))
         counts.append(metrics.pair_counts(values, [grades.get(doc_id, 0) for doc_id in row["doc_ids"]]))
     return counts

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 
-def ndcg(ranked_grades: Sequence[int], judged_grades: Sequence[int], k: int = 10) -> float:
+def ndcg(ranked_grades: Sequence[int], qrel_grades: Sequence[int], k: int = 10) -> float:
     """nDCG@k of one query: the grades in ranked order (0 for unjudged), and all grades that were judged."""
     discounts = 1.0 / np.log2(np.arange(2, k + 2))
-    best = np.sort(np.asarray(judged_grades, dtype=float))[::-1][:k]
+    best = np.sort(np.asarray(qrel_grades, dtype=float))[::-1][:k]
     ideal = float(np.maximum(best, 0) @ discounts[: len(best)])
     gains = np.maximum(np.asarray(ranked_grades[:k], dtype=float), 0)
     return float(gains @ discounts[: len(gains)]) / ideal if ideal > 0 else 0.0
@@ -24,9 +24,9 @@ def ndcg(ranked_grades: Sequence[int], judged_grades: Sequence[int], k: int = 10
 
 def row_ndcg(row: Mapping[str, Any], scores: Sequence[float], k: int = 10) -> float:
     """nDCG@k of one `Candidates` row under `scores`; ties keep the row's order."""
-    grades = dict(zip(row["judged_ids"], row["judged_grades"], strict=True))
+    grades = dict(zip(row["qrel_ids"], row["qrel_grades"], strict=True))
     best = np.argsort(-np.asarray(scores, dtype=float), kind="stable")
-    return ndcg([grades.get(row["doc_ids"][index], 0) for index in best], row["judged_grades"], k)
+    return ndcg([grades.get(row["doc_ids"][index], 0) for index in best], row["qrel_grades"], k)
 
 
 def pair_counts(scores: Sequence[float], grades: Sequence[int]) -> tuple[float, float]:

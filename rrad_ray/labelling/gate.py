@@ -11,6 +11,7 @@ from rrad_ray.errors import RradError
 from rrad_ray.evaluation import statistics
 from rrad_ray.labelling import teacher
 from rrad_ray.labelling.teacher import JUDGE
+from rrad_ray.progress import say
 from rrad_ray.rows import JudgeOutput, with_qrels
 
 # ---- the check before the money is spent --------------------------------------------------------------------
@@ -28,23 +29,23 @@ class Gate:
         self.waiting -= set(done)
         if self.waiting or self.found or not self.dev:
             return
-        rows = [row for name in self.dev for row in tables.read_part(self.out.uri, name, JudgeOutput, "judge")]
+        rows = [row for name in self.dev for row in tables.read_part(self.out.uri, name, JudgeOutput)]
         judged = with_qrels(rows)
         if len(judged) < self.cfg.gate.min_queries:
-            print(f"[judge] only {len(judged)} judged dev queries: the labeller is not checked", flush=True)
+            say(f"only {len(judged)} judged dev queries: the labeller is not checked")
             self.found = {"queries": len(judged), "checked": False}
             return
         against = self.cfg.gate.against
         if against not in judged[0]["sources"]:
             have = ", ".join(judged[0]["sources"])
-            raise RradError("judge", "gate.against", f"'{against}' is not among the sources ({have})", "choose one")
+            raise RradError("gate.against", f"'{against}' is not among the sources ({have})", "choose one")
         self.found = teacher.teacher_quality(judged)
         passed, text = gate(self.found, against, self.cfg.gate.max_p)
-        print(f"[judge] check: {text}", flush=True)
+        say(f"check: {text}")
         self.found |= {"checked": True, "passed": passed}
         if not passed and self.cfg.gate.enabled:
             remedy = "use a better model, template or task; or set gate.enabled=false to label all the same"
-            raise RradError("judge", self.cfg.model, text, remedy)
+            raise RradError(self.cfg.model, text, remedy)
 
 
 def gate(found: Mapping[str, Any], against: str, max_p: float) -> tuple[bool, str]:

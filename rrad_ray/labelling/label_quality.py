@@ -37,7 +37,7 @@ class LabelQuality:
             self._orders(row)
         if not verdict.rejected:
             self.confidence.append(float(np.mean(verdict.confidence)))
-            if any(grade > 0 for grade in row["judged_grades"]):
+            if any(grade > 0 for grade in row["qrel_grades"]):
                 self.ndcg.append(metrics.row_ndcg(row, verdict.targets))
 
     def _orders(self, row: Mapping[str, Any]) -> None:

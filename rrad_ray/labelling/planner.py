@@ -209,7 +209,7 @@ def echoed_answer(row: Row, slot: int, cfg: JudgeConfig) -> dict[str, Any]:
 def simulated_answer(row: Row, slot: int, cfg: JudgeConfig) -> dict[str, Any]:
     """What a teacher that knows the judgments would answer, with the config's noise, gaps and garbage."""
     source = random.Random(f"{cfg.seed}:{row['query_id']}:{slot if cfg.task == 'order' else ''}")
-    grades = dict(zip(row["judged_ids"], row["judged_grades"], strict=True))
+    grades = dict(zip(row["qrel_ids"], row["qrel_grades"], strict=True))
     scores = [grades.get(doc_id, 0) + source.gauss(0.0, cfg.simulated.noise) for doc_id in row["doc_ids"]]
     if cfg.task != "order":
         return {"text": "a simulated reason", "score": scores[slot]}

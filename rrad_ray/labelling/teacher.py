@@ -37,7 +37,7 @@ def verdict(row: Row, method: str = "borda", missing: str = "negative") -> aggre
 def graded(row: Row, whole: bool) -> dict[str, Any]:
     """A `Candidates` row as `Labels` whose targets are the judged grades; a grade of 0 or less means missing.
     `whole`: documents that nobody judged stay, with grade 0."""
-    grades = dict(zip(row["judged_ids"], row["judged_grades"], strict=True))
+    grades = dict(zip(row["qrel_ids"], row["qrel_grades"], strict=True))
     kept = [index for index, doc_id in enumerate(row["doc_ids"]) if whole or doc_id in grades]
     targets = [float(grades.get(row["doc_ids"][index], 0)) for index in kept]
     return {

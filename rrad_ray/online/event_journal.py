@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rrad_ray import tables
-from rrad_ray.online.event_log import CLICKS, EXPOSURES, STAGE
+from rrad_ray.online.event_log import CLICKS, EXPOSURES
 from rrad_ray.rows import ClickEvent, Exposure
 
 KINDS: dict[str, type] = {EXPOSURES: Exposure, CLICKS: ClickEvent}
@@ -178,6 +178,6 @@ def store(segment: str, uri: str) -> None:
     for kind, rows in found.items():
         if rows:
             place = tables.join(uri, kind, f"{Path(segment).stem}.parquet")
-            with tables.writing(place, STAGE) as file:
+            with tables.writing(place) as file:
                 pq.write_table(pa.Table.from_pylist(rows, schema=tables.schema_of(KINDS[kind])), file)
     os.unlink(segment)

@@ -32,7 +32,7 @@ def read_exposures(uri: str, reject: Reject) -> Iterator[Exposure]:
     files = _files(tables.join(uri, EXPOSURES))
     if not files:
         found = f"no .parquet file under {EXPOSURES}/"
-        raise RradError(STAGE, uri, found, f"name the folder that holds {EXPOSURES}/ and {CLICKS}/")
+        raise RradError(uri, found, f"name the folder that holds {EXPOSURES}/ and {CLICKS}/")
     for row in _rows(files, Exposure, _unfit_exposure, "request_id", reject):
         yield cast(Exposure, row)
 
@@ -45,10 +45,8 @@ def read_click_events(uri: str, reject: Reject) -> Iterator[ClickEvent]:
 
 def _files(uri: str) -> list[str]:
     fs, path = tables.filesystem(uri)
-    try:
+    with tables.io_errors(uri):
         found = sorted(fs.find(path)) if fs.exists(path) else []
-    except Exception as error:
-        raise tables.io_error(STAGE, uri, error) from error
     return [tables.join(uri, name[len(path) :].lstrip("/")) for name in found if name.endswith(".parquet")]
 
 
@@ -57,7 +55,7 @@ def _rows(
 ) -> Iterator[dict[str, Any]]:
     for file in files:
         folder, _, name = file.rpartition("/")
-        table = tables.check_schema(tables.read_columns(folder, name, None, STAGE), kind, STAGE, file, nulls=True)
+        table = tables.check_schema(tables.read_columns(folder, name, None), kind, file, nulls=True)
         for number, row in enumerate(table.to_pylist(), 1):
             if reason := _missing(row) or unfit(row):
                 reject(str(row[key]), f"{reason} ({name}:{number})", str(row))

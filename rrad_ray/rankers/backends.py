@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rrad_ray.errors import InvalidInput
 from rrad_ray.rankers import packed_encoder
 
 Pairs = Sequence[dict[str, list[int]]]
@@ -40,11 +41,13 @@ def make(ranker: Any, backend: str, precision: str) -> Scorer | None:
         return packed_encoder.PackedEncoder(model) if packed_encoder.fits(model) else None
     for package in NEEDS.get(backend, ()):
         if importlib.util.find_spec(package) is None:
-            raise ValueError(f"backend={backend} needs the package {package}; pip install 'rrad-ray[{backend}]'")
+            raise InvalidInput(f"backend={backend} needs the package {package}", f"pip install 'rrad-ray[{backend}]'")
     encoder = model.device.type == "cpu" and model.config.model_type in packed_encoder.FAMILIES
     if backend in NEEDS and not encoder:
         found = f"backend={backend} serves encoders ({', '.join(packed_encoder.FAMILIES)}) on CPUs"
-        raise ValueError(f"{found}, this is a {model.config.model_type} on {model.device.type}; set backend=torch")
+        raise InvalidInput(
+            f"{found}, this is a {model.config.model_type} on {model.device.type}", "set backend=torch"
+        )
     example = ranker.padded(ranker.encode(["a"] * 2, ["one", "two words, and padding beside them"]))
     run = {"compile": _compiled, "openvino": _openvino, "onnx": _onnx}[backend](model, dict(example), precision)
     return lambda pairs, tokens: ranker.in_passes(pairs, tokens, run)
@@ -62,7 +65,7 @@ def _compiled(model: Any, example: Inputs, precision: str) -> Callable[[Inputs],
                 run({name: tensor[:pairs].clone() for name, tensor in example.items()})  # of this mode, as later
     except TorchDynamoException as error:
         why = str(error).strip().splitlines()[0]
-        raise ValueError(f"backend=compile: torch.compile failed ({why}); on a CPU it needs g++") from error
+        raise InvalidInput(f"backend=compile: torch.compile failed ({why})", "on a CPU it needs g++") from error
     return run
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from rrad_ray import prompts
+from rrad_ray.errors import InvalidInput
 from rrad_ray.rankers import lora
 
 
@@ -21,7 +22,7 @@ def end_of(tokenizer: Any) -> int:
     """The token that ends a target. Raises `ValueError` for a tokenizer without one: answers would never end."""
     if tokenizer.eos_token_id is None:
         found = f"the tokenizer of {tokenizer.name_or_path or 'this model'} has no eos token"
-        raise ValueError(f"{found}; set eos_token in its tokenizer_config.json, or choose another model")
+        raise InvalidInput(found, "set eos_token in its tokenizer_config.json, or choose another model")
     return int(tokenizer.eos_token_id)
 
 
@@ -56,7 +57,7 @@ def check_tokenizer(tokenizer: Any, kind: str) -> None:
         end_of(tokenizer)
     elif not tokenizer.num_special_tokens_to_add(pair=True):
         found = f"the tokenizer of {tokenizer.name_or_path or 'this model'} puts nothing between query and document"
-        raise ValueError(f"{found} ([SEP] or the like); choose an encoder whose tokenizer does, or kind=decoder")
+        raise InvalidInput(f"{found} ([SEP] or the like)", "choose an encoder whose tokenizer does, or kind=decoder")
 
 
 def _add_pad(model: Any, tokenizer: Any) -> None:

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
+from rrad_ray.errors import InvalidInput
 from rrad_ray.rankers.ranker import Encoded, Ranker, in_order
 
 RELEVANT = ("highly relevant", "relevant", "partly relevant")  # the first, second and last third of the ranked ones
@@ -107,7 +108,7 @@ class Explainer:
     def of(cls, ranker: Ranker, folder: str) -> Explainer:
         """The same of a student that is loaded already, from this folder; it may score in another thread."""
         if not getattr(ranker.model.config, WRITES, False):
-            raise ValueError(f"{folder} cannot write; train a decoder with generation.weight above 0")
+            raise InvalidInput(f"{folder} cannot write", "train a decoder with generation.weight above 0")
         # Two threads cannot use one fast tokenizer.
         ranker = Ranker(ranker.model, copy.deepcopy(ranker.tokenizer), ranker.max_length)
         file = Path(folder) / HEAD

@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
+from rrad_ray.errors import InvalidInput
+
 FOLDER = "adapter"  # in a checkpoint; peft.PeftModel.from_pretrained takes it
 
 
@@ -23,7 +25,7 @@ def _peft(rank: int) -> Any:
         import peft
     except ImportError as error:
         found = f"lora_rank={rank} needs peft, which is not installed here"
-        raise ValueError(f"{found}; pip install peft, or train all weights with lora_rank=0") from error
+        raise InvalidInput(found, "pip install peft, or train all weights with lora_rank=0") from error
     return peft
 
 

@@ -57,7 +57,7 @@ def quiet_data() -> ray.data.DataContext:
     return context
 
 
-def require(stage: str, worker: Mapping[str, float], workers: int = 1) -> None:
+def require(worker: Mapping[str, float], workers: int = 1) -> None:
     """`RradError` if no node of a cluster that cannot grow has what a worker asks for."""
     if _can_grow():
         return
@@ -65,7 +65,7 @@ def require(stage: str, worker: Mapping[str, float], workers: int = 1) -> None:
     fits = sum(min(int(node.get(key, 0.0) // value) for key, value in worker.items() if value) for node in nodes)
     if fits < workers:
         found = f"{workers} worker(s) ask for {dict(worker)} each, the cluster has {_have(nodes, worker)}"
-        raise RradError(stage, "worker", found, "lower worker/workers in the config, or use a cluster that has it")
+        raise RradError("worker", found, "lower worker/workers in the config, or use a cluster that has it")
 
 
 def in_vain(worker: Mapping[str, float]) -> str:

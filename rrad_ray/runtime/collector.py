@@ -16,7 +16,7 @@ from rrad_ray import tables
 from rrad_ray.config import JudgeConfig
 from rrad_ray.errors import RradError
 from rrad_ray.labelling import answers, planner
-from rrad_ray.progress import Progress
+from rrad_ray.progress import Progress, say
 from rrad_ray.rows import Answer, Candidates, JudgeOutput
 from rrad_ray.tables import shards
 from rrad_ray.tables.shards import Shard
@@ -46,14 +46,14 @@ class AnswerJournal:
         self.pending: dict[str, list[Answer]] = {}  # by shard
         self.queries: set[tuple[str, int]] = set()
         self.last = time.monotonic()
-        self.names = tables.part_names(self.uri, "judge")
+        self.names = tables.part_names(self.uri)
         self.number = len(self.names)
 
     def load(self, parts: set[str]) -> dict[str, dict[PromptKey, Answer]]:
         """What earlier runs have answered of these parts."""
         found: dict[str, dict[PromptKey, Answer]] = {part: {} for part in parts}
         for name in self.names:
-            for answer in tables.read_part(self.uri, name, Answer, "judge"):
+            for answer in tables.read_part(self.uri, name, Answer):
                 if answer["part"] in parts:
                     found[answer["part"]][answer["row"], answer["slot"]] = answer  # type: ignore[assignment]
         return found
@@ -165,7 +165,7 @@ class ShardCollector:
         self.journal, self.meter = AnswerJournal(cfg, out), RunMetrics(cfg)
         self.waiting = self.journal.load(set(self.todo))
         if known := sum(map(len, self.waiting.values())):
-            print(f"[judge] goes on: {known:,} answers of unfinished shards stand in the journal", flush=True)
+            say(f"goes on: {known:,} answers of unfinished shards stand in the journal")
         self.budget = cfg.openai.token_budget if cfg.engine == "openai" else 0
         self.tokens = _spent(out, done, self.waiting) if self.budget else 0  # by all runs of this output
 
@@ -179,14 +179,14 @@ class ShardCollector:
         While no answer has come, `in_vain` is asked now and then why none ever will: then `RradError`.
         """
         before = sum(len(part) for part in self.waiting.values())
-        progress = Progress("judge", total, "prompts", done=before)
+        progress = Progress(total, "prompts", done=before)
         began, told = time.monotonic(), 0.0
         for answer in _watched(found, self.cfg.stall_s, min(TICK_S, self.cfg.durable_s)):
             if answer is not None:
                 yield from self._take(answer)
                 progress.add(1, self.meter.note)
             elif not progress.began and time.monotonic() - began > FIT_S and (why := in_vain()):
-                raise RradError("judge", "worker", why, "lower worker in the config, or use a cluster that has it")
+                raise RradError("worker", why, "lower worker in the config, or use a cluster that has it")
             if self.journal.due():
                 self.journal.flush()
             self._pay()
@@ -219,17 +219,15 @@ class ShardCollector:
             self.journal.flush()
             found = f"the budget of {self.budget:,} tokens is spent ({self.tokens:,} used)"
             remedy = "raise it and run the same command again: what is answered is kept"
-            raise RradError("judge", "openai.token_budget", found, remedy)
+            raise RradError("openai.token_budget", found, remedy)
 
     def _tell(self, progress: Progress) -> None:
         self.meter.export()
-        self.out.tell({**progress.state(), **self.meter.facts()})
+        self.out.write_progress({**progress.state(), **self.meter.facts()})
 
     def _write(self, name: str) -> None:
         found, rows = self.waiting.pop(name), []
-        for number, row in enumerate(
-            shards.read_shard(self.cfg.input, self.todo[name], source_row(self.cfg), "judge")
-        ):
+        for number, row in enumerate(shards.read_shard(self.cfg.input, self.todo[name], source_row(self.cfg))):
             given = [found.get((number, slot)) for slot in range(planner.slots(row, self.cfg))]
             errors = [answer["error"] if answer else "engine error: no answer came" for answer in given]
             if not row["doc_ids"] or any(errors):
@@ -287,7 +285,7 @@ def _watched(rows: Iterator[dict[str, Any]], stall_s: float, tick_s: float) -> I
             remedy = (
                 "look at the engine's log (ray logs), lower gpu_memory_utilization; run again: done parts are kept"
             )
-            raise RradError("judge", "engine", found, remedy) from None
+            raise RradError("engine", found, remedy) from None
         last = time.monotonic()
         if item is None:
             return

@@ -25,6 +25,7 @@ from rrad_ray import tables
 from rrad_ray.config import WINNER, OnlineConfig, ServeConfig, load
 from rrad_ray.data import reader
 from rrad_ray.errors import RradError
+from rrad_ray.progress import say
 from rrad_ray.rows import Candidates
 from rrad_ray.runtime import cluster
 from rrad_ray.runtime.endpoint import Endpoint
@@ -85,11 +86,11 @@ def start_endpoint(cfg: ServeConfig) -> str:
     app = application(cfg)
     url = claim(cfg.host, cfg.port)
     cluster.start_ray()
-    cluster.require("serve", cfg.worker, cfg.team[0])
+    cluster.require(cfg.worker, cfg.team[0])
     logger.setLevel(logging.WARNING)
     if serve.status().proxies:
         remedy = "`serve deploy cluster/serve.yaml` adds to it, `serve shutdown` ends it"
-        raise RradError("serve", url, "this cluster runs Ray Serve already, with an HTTP port of its own", remedy)
+        raise RradError(url, "this cluster runs Ray Serve already, with an HTTP port of its own", remedy)
     http = HTTPOptions(host=cfg.host, port=cfg.port, request_timeout_s=cfg.timeout_s)
     try:
         serve.start(http_options=http, logging_config=LoggingConfig(log_level="WARNING"))
@@ -98,12 +99,12 @@ def start_endpoint(cfg: ServeConfig) -> str:
     except Exception as error:
         found = f"the endpoint did not start ({failure_reason(error)})"
         stop_endpoint()
-        raise RradError("serve", url, found, "mend that and start it again") from error
+        raise RradError(url, found, "mend that and start it again") from error
     except BaseException:
         stop_endpoint()
         raise
     page = f", a search page at {url}/" if cfg.search.corpus else ""
-    print(f"[serve] {url}/v2/rerank{page}", flush=True)
+    say(f"{url}/v2/rerank{page}")
     return url
 
 
@@ -152,7 +153,7 @@ def claim(host: str, port: int) -> str:
         socket.create_server((host, port), family=family).close()
     except OSError as error:
         found = f"cannot listen there ({os.strerror(error.errno or 0)})"
-        raise RradError("serve", f"{host}:{port}", found, f"choose another port, as in port={port + 1}") from error
+        raise RradError(f"{host}:{port}", found, f"choose another port, as in port={port + 1}") from error
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
 
@@ -162,7 +163,7 @@ def stay(url: str) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     body = json.dumps({"query": "how to open a file", "documents": ["open(path) opens a file", "len(x) is a length"]})
-    print(f"[serve] try: curl -s {url}/v2/rerank -d '{body}'\n[serve] Ctrl-C ends it", flush=True)
+    say(f"try: curl -s {url}/v2/rerank -d '{body}'\n[serve] Ctrl-C ends it")
     with contextlib.suppress(KeyboardInterrupt):
         while True:
             time.sleep(1)
@@ -170,11 +171,11 @@ def stay(url: str) -> None:
 
 def read_probe(uri: str) -> dict[str, Any]:
     """The first test query with enough documents. Raises `RradError` if there is none."""
-    for row in tables.read(uri, Candidates, "serve"):
+    for row in tables.read(uri, Candidates):
         if row["split"] == "test" and len(row["texts"]) >= LEAST_PROBE_DOCS:
             return row
     found = f"no query of split 'test' with {LEAST_PROBE_DOCS} documents"
-    raise RradError("serve", uri, found, "give the output of retrieve or prerank as probe")
+    raise RradError(uri, found, "give the output of retrieve or prerank as probe")
 
 
 def ask(url: str, row: dict[str, Any]) -> tuple[dict[str, Any], float]:
@@ -190,7 +191,7 @@ def show(row: dict[str, Any], answer: dict[str, Any], took_ms: float) -> None:
     for rank, result in enumerate(answer["results"][:3], 1):
         line = (row["texts"][result["index"]].strip().splitlines() or [""])[0]
         print(f"[serve]   {rank}. {result['relevance_score']:.3f}  {line[:90]}")
-    print(f"[serve] {answer['model']}: {len(row['texts'])} documents in {took_ms:.0f} ms over HTTP", flush=True)
+    say(f"{answer['model']}: {len(row['texts'])} documents in {took_ms:.0f} ms over HTTP")
 
 
 def call(url: str, body: dict[str, Any] | None, timeout_s: float) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class Embed:
 
 def local(cfg: RetrieveConfig | PrerankConfig) -> BiEncoder:
     """The same bi-encoder in this process."""
-    source = checkpoints.resolve(cfg.model, "retrieve")
+    source = checkpoints.resolve(cfg.model)
     return BiEncoder(source, max_length=cfg.max_length, batch_tokens=cfg.batch_tokens)
 
 
@@ -45,7 +45,7 @@ def embed(
     documents: Sequence[str], queries: Sequence[str], cfg: RetrieveConfig | PrerankConfig
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Unit vectors of documents (D, E) and of queries (Q, E), and documents/s without the actors' start."""
-    source = checkpoints.resolve(cfg.model, "retrieve")
+    source = checkpoints.resolve(cfg.model)
     cluster.start_ray()
     texts = [*documents, *queries]
     items = [{"number": n, "text": text, "is_query": n >= len(documents)} for n, text in enumerate(texts)]
@@ -60,7 +60,7 @@ def embed(
         num_cpus=1,
     )
     result = np.zeros((len(items), 0), np.float32)
-    progress, seconds = Progress("dense", len(items), "texts"), 0.0
+    progress, seconds = Progress(len(items), "texts"), 0.0
     for batch in vectors.iter_batches(batch_size=None, batch_format="numpy"):
         if not result.shape[1]:
             result = np.zeros((len(items), batch["vector"].shape[1]), np.float32)

@@ -62,7 +62,7 @@ class LoadedModel:
         try:
             self.ranker = Ranker.load(folder, device=device, dtype=cfg.precision, backend=cfg.backend)
         except ValueError as error:
-            raise RradError.of("serve", found.checkpoint, error, "set backend=torch") from error
+            raise RradError.of(found.checkpoint, error, "set backend=torch") from error
         self.found, self.tokens = found, score_tokens(device)
         # Lanes that one call leaves idle take parts of the next one.
         self.at_once = 2 if isinstance(self.ranker.backend, PackedEncoder) and self.ranker.backend.lanes > 1 else 1

@@ -170,7 +170,7 @@ def _twin(model: str) -> str:
     name = (AutoConfig.from_pretrained(model).architectures or ["nothing"])[0]
     if not name.endswith("ForCausalLM"):
         found = f"its architecture is {name}, not a causal LM's"
-        raise RradError("judge", model, found, "name a causal LM, or set likelihood_by=prompt_logprobs")
+        raise RradError(model, found, "name a causal LM, or set likelihood_by=prompt_logprobs")
     return vllm_likelihood.architecture(name)
 
 

@@ -34,7 +34,6 @@ class LabelFeed:
     finds useless are not counted.
     """
 
-    stage: str
     uri: str
     splits: tuple[str, ...]
     parts: tuple[str, ...]
@@ -46,7 +45,7 @@ class LabelFeed:
         """`Labels` rows of the dev queries that are measured."""
         found: dict[tuple[int, int], Any] = {}
         for part, places in by_part(self.dev).items():
-            rows = read_rows(self.stage, self.uri, self.parts[part], ("dev",), places, Labels).to_pylist()
+            rows = read_rows(self.uri, self.parts[part], ("dev",), places, Labels).to_pylist()
             found |= {(part, place): row for place, row in zip(places, rows, strict=True)}
         return [found[pick] for pick in self.dev]
 
@@ -61,7 +60,7 @@ class LabelFeed:
     def _brought(self, picks: RowRefs) -> list[Any]:
         wanted = by_part(picks).items()
         pieces = [{"part": part, "name": self.parts[part], "places": places} for part, places in wanted]
-        bring = partial(_fetch, self.stage, self.uri, self.splits, self.prepare)
+        bring = partial(_fetch, self.uri, self.splits, self.prepare)
         if len(picks) == sum(self.counts):  # all of a set that is held: read before a task would have started
             return _in_order([bring(pa.Table.from_pylist(pieces))], picks)
         cluster.quiet_data().raise_original_map_exception = True
@@ -88,14 +87,12 @@ def _in_order(brought: Iterable[pa.Table], picks: RowRefs) -> list[Any]:
     return [found[pick] for pick in picks]
 
 
-def _fetch(
-    stage: str, uri: str, splits: Sequence[str], prepare: targets.Prepare | None, pieces: pa.Table
-) -> pa.Table:
+def _fetch(uri: str, splits: Sequence[str], prepare: targets.Prepare | None, pieces: pa.Table) -> pa.Table:
     """The rows of some pieces, each with its part and place."""
     brought = []
     for piece in pieces.to_pylist():
         places = piece["places"]
-        table = read_rows(stage, uri, piece["name"], splits, places, TrainingRow, prepare)
+        table = read_rows(uri, piece["name"], splits, places, TrainingRow, prepare)
         part = pa.array([piece["part"]] * len(places))
         brought.append(table.append_column("part", part).append_column("place", pa.array(places)))
     return pa.concat_tables(brought)
@@ -110,7 +107,6 @@ def by_part(picks: RowRefs) -> dict[int, list[int]]:
 
 
 def read_rows(
-    stage: str,
     uri: str,
     name: str,
     splits: Sequence[str],
@@ -120,16 +116,15 @@ def read_rows(
 ) -> pa.Table:
     """The columns of `row` of some rows of a part: those at these places among its useful rows of the splits."""
     columns = tables.schema_of(row).names
-    table = tables.read_columns(uri, name, columns, stage)
+    table = tables.read_columns(uri, name, columns)
     table = table.filter(pc.is_in(table["split"], pa.array(splits)))
     if prepare:
         table = table.filter(pa.array([not prepare.useless(found) for found in table["targets"].to_pylist()]))
     chosen = table.take(pa.array(places))
-    return tables.check_schema(chosen, row, stage, tables.join(uri, name))
+    return tables.check_schema(chosen, row, tables.join(uri, name))
 
 
 def index_labels(
-    stage: str,
     uri: str,
     splits: Sequence[str],
     measured: int,
@@ -141,31 +136,28 @@ def index_labels(
 
     No text is read. Raises `RradError` for a table that is not finished, or lacks a column.
     """
-    tables.read_manifest(uri, stage)
-    parts = tables.part_names(uri, stage)
+    tables.read_manifest(uri)
+    parts = tables.part_names(uri)
     counts: list[int] = []
     judged: RowRefs = []
     with ThreadPoolExecutor(shards.SHARD_READERS) as pool:
-        for part, table in enumerate(pool.map(lambda name: _look(stage, uri, name), parts)):
+        for part, table in enumerate(pool.map(lambda name: _look(uri, name), parts)):
             rows = table.to_pylist()
             learnt = [row for row in rows if row["split"] in splits]
             counts.append(sum(useful(row["query_id"], row["targets"]) for row in learnt))
             dev = [row for row in rows if row["split"] == "dev"]
             judged += [(part, place) for place, row in enumerate(dev) if with_qrels([row])]
     chosen = random.Random(seed).sample(judged, min(len(judged), measured))
-    return LabelFeed(stage, uri, tuple(splits), tuple(parts), tuple(counts), chosen)
+    return LabelFeed(uri, tuple(splits), tuple(parts), tuple(counts), chosen)
 
 
-def _look(stage: str, uri: str, name: str) -> pa.Table:
+def _look(uri: str, name: str) -> pa.Table:
     """The small columns of a part."""
     place = tables.join(uri, name)
     fs, path = tables.filesystem(place)
-    try:
-        with fs.open(path, "rb") as opened:
-            file = pq.ParquetFile(opened)
-            schema = file.schema_arrow
-            table = file.read(columns=["query_id", "split", "judged_grades", "targets"])
-    except Exception as error:
-        raise tables.io_error(stage, place, error) from error
-    tables.check_schema(schema.empty_table(), Labels, stage, place)
+    with tables.io_errors(place), fs.open(path, "rb") as opened:
+        file = pq.ParquetFile(opened)
+        schema = file.schema_arrow
+        table = file.read(columns=["query_id", "split", "qrel_grades", "targets"])
+    tables.check_schema(schema.empty_table(), Labels, place)
     return table

@@ -26,8 +26,8 @@ def _parts(cfg: JudgeConfig, out: tables.Output, todo: Sequence[Shard], done: Se
     cluster.start_ray()
     model = cfg.model
     if cfg.engine == "vllm":
-        model = checkpoints.resolve(cfg.model, "judge")
-        cluster.require("judge", cfg.worker, 1)
+        model = checkpoints.resolve(cfg.model)
+        cluster.require(cfg.worker, 1)
         cluster.end_orphans(engines.MARK, cfg.output)
     collected = ShardCollector(cfg, out, todo, done)
     total = sum(shard.rows * cfg.repeats if cfg.task == "order" else shard.documents for shard in todo)
@@ -67,7 +67,7 @@ class Plan:
     def __call__(self, unit: dict[str, Any]) -> list[dict[str, Any]]:
         shard = self.todo[unit["number"]]
         if self.number != unit["number"]:  # the units of a shard come one after another
-            self.rows = shards.read_shard(self.cfg.input, shard, source_row(self.cfg), "judge")
+            self.rows = shards.read_shard(self.cfg.input, shard, source_row(self.cfg))
             self.number, self.prompts = unit["number"], sum(planner.slots(row, self.cfg) for row in self.rows)
         answered = {tuple(place) for place in unit["answered"]}
         return [

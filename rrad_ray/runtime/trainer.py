@@ -16,7 +16,8 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, Sc
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from rrad_ray import tables
-from rrad_ray.errors import RradError
+from rrad_ray.errors import InvalidInput, RradError, in_stage, stage_name
+from rrad_ray.progress import say
 from rrad_ray.runtime import cluster
 from rrad_ray.training import trackers
 from rrad_ray.training.loop import STATE, Config, Metrics, ReportFunction, TrainTask, TrainWorker
@@ -29,7 +30,7 @@ RAY_FOLDER = "ray"  # Ray Train's own storage under the output: checkpoints, fro
 Loop = Callable[[Any, str, TrainWorker], None]  # config, the model's folder, where the process stands
 
 
-def run_training(stage: str, cfg: Config, loop: Loop, source: str, task: type[TrainTask]) -> dict[str, Any]:
+def run_training(cfg: Config, loop: Loop, source: str, task: type[TrainTask]) -> dict[str, Any]:
     """Runs `loop` in every training process, and keeps the best checkpoint in `model/`; facts for the manifest.
 
     Raises `RradError` for workers that the cluster has no room for, or that keep failing, and at once for what
@@ -38,35 +39,36 @@ def run_training(stage: str, cfg: Config, loop: Loop, source: str, task: type[Tr
     try:
         trackers.check_trackers(cfg.track)
     except ValueError as error:
-        raise RradError.of(stage, "config", error, "mend the config") from error
+        raise RradError.of("config", error, "mend the config") from error
     cluster.start_ray()
-    cluster.require(stage, cfg.worker, cfg.team[0])
+    cluster.require(cfg.worker, cfg.team[0])
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     # Ray Train's workers have a working directory of their own.
     there = dataclasses.replace(cfg, input=tables.absolute(cfg.input), output=tables.absolute(cfg.output))
-    _stopped(stage, cfg)  # what an earlier run left behind is told already
+    _stopped(cfg)  # what an earlier run left behind is told already
     try:
-        result = _trainer(stage, there, loop, source, task).fit()
+        result = _trainer(there, loop, source, task).fit()
     except ray.train.TrainingFailedError as error:
         remedy = "mend the cause; run again to go on"
-        raise _stopped(stage, cfg) or RradError(stage, cfg.output, _cause(error), remedy) from error
-    if stopped := _stopped(stage, cfg):
+        raise _stopped(cfg) or RradError(cfg.output, _cause(error), remedy) from error
+    if stopped := _stopped(cfg):
         raise stopped
-    return _keep(stage, cfg, result, task)
+    return _keep(cfg, result, task)
 
 
-def _stopped(stage: str, cfg: Config) -> RradError | None:
+def _stopped(cfg: Config) -> RradError | None:
     """The failure that a worker wrote down because trying again would not help, once."""
     place = tables.join(cfg.output, FAILED)
-    if not tables.exists(place, stage):
+    if not tables.exists(place):
         return None
-    found, _, remedy = json.loads(tables.read_text(place, stage)).partition("; ")
+    failure = json.loads(tables.read_text(place))
     fs, path = tables.filesystem(place)
     fs.rm(path)
-    return RradError(stage, cfg.output, found, f"{remedy or 'mend the cause'}; a changed config wants a new output")
+    remedy = f"{failure['remedy']}; a changed config wants a new output"
+    return RradError(cfg.output, failure["problem"], remedy)
 
 
-def _trainer(stage: str, cfg: Config, loop: Loop, source: str, task: type[TrainTask]) -> TorchTrainer:
+def _trainer(cfg: Config, loop: Loop, source: str, task: type[TrainTask]) -> TorchTrainer:
     """The same storage path and name on every run: that is how Ray Train v2 goes on after a kill."""
     fs, path = tables.filesystem(tables.join(cfg.output, RAY_FOLDER))
     remote = {} if "file" in fs.protocol else {"storage_filesystem": pafs.PyFileSystem(pafs.FSSpecHandler(fs))}
@@ -79,7 +81,7 @@ def _trainer(stage: str, cfg: Config, loop: Loop, source: str, task: type[TrainT
     elastic: Any = (low, high)  # Ray's own type does not say so
     return TorchTrainer(
         _worker,
-        train_loop_config={"stage": stage, "cfg": cfg, "loop": loop, "source": source},
+        train_loop_config={"stage": stage_name(), "cfg": cfg, "loop": loop, "source": source},
         torch_config=TorchConfig(backend="nccl" if cfg.worker.get("GPU") else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=high if low == high else elastic,
@@ -102,35 +104,41 @@ def _worker(config: dict[str, Any]) -> None:
     Ray Train tries again after any exception of a worker, and has no way to say that it is of no use. So the reason
     is written down, and the next attempt ends at once.
     """
-    stage, cfg, context = config["stage"], config["cfg"], ray.train.get_context()
+    with in_stage(config["stage"]):
+        _train(config)
+
+
+def _train(config: dict[str, Any]) -> None:
+    cfg, context = config["cfg"], ray.train.get_context()
     failed = tables.join(cfg.output, FAILED)
-    if tables.exists(failed, stage):
+    if tables.exists(failed):
         return
     with tempfile.TemporaryDirectory() as scratch:
         worker = TrainWorker(
             rank=context.get_world_rank(),
             world_size=context.get_world_size(),
             device=str(ray.train.torch.get_device()),
-            report=_reporter(stage, cfg),
-            resume=_resume(stage, Path(scratch)),
+            report=_reporter(cfg),
+            resume=_resume(Path(scratch)),
         )
         try:
             config["loop"](cfg, config["source"], worker)
         except (ValueError, FloatingPointError) as error:
-            tables.write_text(failed, json.dumps(str(error)), stage)
+            known = error if isinstance(error, InvalidInput) else InvalidInput(str(error), "mend the cause")
+            tables.write_text(failed, json.dumps({"problem": known.problem, "remedy": known.remedy}))
             raise
 
 
-def _resume(stage: str, scratch: Path) -> Path | None:
+def _resume(scratch: Path) -> Path | None:
     """The newest checkpoint of this run, local; None for a fresh one."""
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
         return None
-    print(f"[{stage}] goes on from the last checkpoint", flush=True)
+    say("goes on from the last checkpoint")
     return Path(checkpoint.to_directory(str(scratch)))
 
 
-def _reporter(stage: str, cfg: Config) -> ReportFunction:
+def _reporter(cfg: Config) -> ReportFunction:
     """Metrics to the terminal, the history file and the trackers; those of a checkpoint to Ray Train, from every
     worker."""
     rank = ray.train.get_context().get_world_rank()
@@ -141,8 +149,8 @@ def _reporter(stage: str, cfg: Config) -> ReportFunction:
     def report(metrics: Metrics, save: Callable[[Path], None] | None) -> None:
         if rank == 0:
             _remember(history, metrics)
-            print(f"[{stage}] {_line(metrics)}", flush=True)
-            _track(stage, trackers, metrics)
+            say(f"{_line(metrics)}")
+            _track(trackers, metrics)
         if "final" not in metrics:
             return
         if save is None:
@@ -156,7 +164,7 @@ def _reporter(stage: str, cfg: Config) -> ReportFunction:
     return report
 
 
-def _track(stage: str, trackers: Mapping[str, trackers.Tracker], metrics: Mapping[str, Any]) -> None:
+def _track(trackers: Mapping[str, trackers.Tracker], metrics: Mapping[str, Any]) -> None:
     """Hands a step's figures on; a tracker that fails is said to, and stops no training."""
     figures = {name: value for name, value in metrics.items() if name.startswith(("loss", "dev_", "pairs_per_s"))}
     for name, tracker in trackers.items():
@@ -164,7 +172,7 @@ def _track(stage: str, trackers: Mapping[str, trackers.Tracker], metrics: Mappin
             tracker(figures, metrics["step"], "final" in metrics, bool(metrics.get("final")))
         except Exception as error:
             said = f"{type(error).__name__}: {error}".splitlines()[0]
-            print(f"[{stage}] warning: {name} did not take step {metrics['step']} ({said})", flush=True)
+            say(f"warning: {name} did not take step {metrics['step']} ({said})")
 
 
 def _remember(history: dict[str, list[float]], metrics: Mapping[str, Any]) -> None:
@@ -191,7 +199,7 @@ def _line(metrics: Mapping[str, Any]) -> str:
     return f"step {metrics['step']:.0f}, {losses}{dev} {speed}"
 
 
-def _keep(stage: str, cfg: Config, result: Any, task: type[TrainTask]) -> dict[str, Any]:
+def _keep(cfg: Config, result: Any, task: type[TrainTask]) -> dict[str, Any]:
     """Copies the best checkpoint on dev to `model/`, without the optimizer's state; drops Ray's storage."""
     kept = [(checkpoint, found) for checkpoint, found in result.best_checkpoints]
     measured = all(task.best in found for _, found in kept)  # without dev rows, the last one is kept
@@ -201,7 +209,7 @@ def _keep(stage: str, cfg: Config, result: Any, task: type[TrainTask]) -> dict[s
         for file in sorted(Path(folder).rglob("*")):
             if file.is_file() and file.name != STATE:
                 name = file.relative_to(folder).as_posix()
-                tables.write_bytes(tables.join(cfg.output, "model", name), file.read_bytes(), stage)
+                tables.write_bytes(tables.join(cfg.output, "model", name), file.read_bytes())
     fs, path = tables.filesystem(tables.join(cfg.output, RAY_FOLDER))
     fs.rm(path, recursive=True)
     wanted = ("step", "loss", "pairs_per_s", "seconds")

@@ -25,12 +25,10 @@ class ApiKeys:
     def refresh(self) -> None:
         """Reads the file again; the keys that it holds now are the only ones. Raises as the constructor, and then
         those of before stay."""
-        lines = (line.strip() for line in tables.read_text(self.uri, "serve").splitlines())
+        lines = (line.strip() for line in tables.read_text(self.uri).splitlines())
         digests = [_digest(line) for line in lines if line and not line.startswith("#")]
         if not digests:
-            raise RradError(
-                "serve", self.uri, "holds no key", "write one key on each line, or set api_keys to nothing"
-            )
+            raise RradError(self.uri, "holds no key", "write one key on each line, or set api_keys to nothing")
         self.digests = digests
 
     def allow(self, authorization: str) -> bool:

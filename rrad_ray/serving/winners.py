@@ -42,8 +42,8 @@ def find_winner(uri: str, root: str = "") -> ServedModel:
     checkpoint, name, mark = uri, uri.rstrip("/").rpartition("/")[2], uri
     smoke: dict[str, Any] = {}
     place = tables.join(uri, FILE)
-    if not uri.startswith("bundled:") and tables.exists(place, "serve"):
-        text = tables.read_text(place, "serve")
+    if not uri.startswith("bundled:") and tables.exists(place):
+        text = tables.read_text(place)
         winner = json.loads(text)
         checkpoint, name, smoke = winner["checkpoint"], winner["system"], winner.get("smoke") or {}
         mark = hashlib.sha256(text.encode()).hexdigest()
@@ -53,12 +53,12 @@ def find_winner(uri: str, root: str = "") -> ServedModel:
     config = os.path.join(folder(found), "config.json")
     if not os.path.isfile(config):
         said = f"no {FILE} and no checkpoint there (no config.json)"
-        raise RradError("serve", checkpoint, said, "give the output of select or train, or a checkpoint folder")
-    content = json.loads(tables.read_text(config, "serve"))
+        raise RradError(checkpoint, said, "give the output of select or train, or a checkpoint folder")
+    content = json.loads(tables.read_text(config))
     kinds = content.get("architectures") or ["nothing"]
     if not kinds[0].endswith("ForSequenceClassification") or len(content.get("id2label", "01")) != 1:
         said = f"no ranker with one score: {kinds[0]}"
-        raise RradError("serve", checkpoint, said, "give the output of train, or a cross-encoder with one output")
+        raise RradError(checkpoint, said, "give the output of train, or a cross-encoder with one output")
     # Replicas may have another working directory; one on another node needs the URI, not this machine's copy of it.
     checkpoint = os.path.abspath(checkpoint) if os.path.isdir(checkpoint) else checkpoint
     return ServedModel(checkpoint, name, mark, smoke)
@@ -66,7 +66,7 @@ def find_winner(uri: str, root: str = "") -> ServedModel:
 
 def folder(found: ServedModel) -> str:
     """The checkpoint's folder on this machine."""
-    return checkpoints.resolve(found.checkpoint, "serve")
+    return checkpoints.resolve(found.checkpoint)
 
 
 def check_scores(found: ServedModel, score: Callable[[str, Sequence[str]], list[float]]) -> None:
@@ -79,6 +79,4 @@ def check_scores(found: ServedModel, score: Callable[[str, Sequence[str]], list[
     if not off <= TOLERANCE * max(1.0, *map(abs, wanted)):
         now, then = ([round(one, 3) for one in scores] for scores in (given, wanted))
         said = f"'{found.name}' scores {now}, and {then} when it won"
-        raise ScoreMismatch(
-            "serve", found.checkpoint, said, "the checkpoint has changed: run evaluate and select again"
-        )
+        raise ScoreMismatch(found.checkpoint, said, "the checkpoint has changed: run evaluate and select again")

@@ -14,17 +14,18 @@ from rrad_ray.evaluation.bench import Evaluation
 from rrad_ray.rows import Candidates, Ranking, with_qrels
 
 
-def run(cfg: EvaluateConfig) -> str:
+def _inputs(cfg: EvaluateConfig) -> dict[str, str]:
+    return {"input": cfg.input, "labels": cfg.labels, **{f"student.{k}": v for k, v in cfg.students.items()}}
+
+
+@tables.stage("evaluate", Ranking, _inputs)
+def run(cfg: EvaluateConfig, out: tables.Output) -> None:
     """Rankings of every system, `report.json` and `report.html`. Raises `RradError` if no query is judged."""
-    inputs = {"input": cfg.input, "labels": cfg.labels, **{f"student.{k}": v for k, v in cfg.students.items()}}
-    out = tables.Output("evaluate", cfg, Ranking, inputs)
-    if out.finished:
-        return out.uri
-    rows = list(tables.read(cfg.input, Candidates, "evaluate"))
+    rows = list(tables.read(cfg.input, Candidates))
     test, dev = [list(with_qrels(rows, split)) for split in (cfg.split, cfg.dev)]
     if not test:
         found = f"no query of split '{cfg.split}' has a relevant document"
-        raise RradError("evaluate", cfg.input, found, "give qrels for it, or name another split")
+        raise RradError(cfg.input, found, "give qrels for it, or name another split")
     bench = Evaluation(cfg, test, dev)
     bench.first_stage()
     bench.runs()
@@ -33,7 +34,7 @@ def run(cfg: EvaluateConfig) -> str:
     content = bench.report()
     for number, system in enumerate(bench.systems):
         out.write_part(tables.part_name(number), bench.rankings(system))
-    tables.write_text(tables.join(out.uri, "report.json"), json.dumps(content, indent=1), "evaluate")
-    tables.write_text(tables.join(out.uri, "report.html"), report_html.report_page(content), "evaluate")
+    tables.write_text(tables.join(out.uri, "report.json"), json.dumps(content, indent=1))
+    tables.write_text(tables.join(out.uri, "report.html"), report_html.report_page(content))
     Console(width=118).print(summary.table(content))
-    return out.commit(rows=len(test) * len(bench.systems), queries=len(test), report="report.html")
+    out.commit(rows=len(test) * len(bench.systems), queries=len(test), report="report.html")

@@ -8,23 +8,22 @@ from typing import Any
 from rrad_ray import tables
 from rrad_ray.config import ExportConfig
 from rrad_ray.data import exports
+from rrad_ray.progress import say
 from rrad_ray.rows import Labels
 
 
-def run(cfg: ExportConfig) -> str:
+@tables.stage("export", None)
+def run(cfg: ExportConfig, out: tables.Output) -> None:
     """A folder with the file or files of `cfg.format`. Raises `RradError` for labels that the format cannot hold."""
-    out = tables.Output("export", cfg, None, {"input": cfg.input})
-    if out.finished:
-        return out.uri
     count = 0
 
     def chosen() -> Iterator[dict[str, Any]]:
         nonlocal count
-        for row in tables.read(cfg.input, Labels, "export"):
+        for row in tables.read(cfg.input, Labels):
             if row["split"] in cfg.splits:
                 count += 1
                 yield row
 
-    names = exports.write(chosen(), cfg.output, cfg.format, "export")
-    print(f"[export] {count:,} queries -> {', '.join(tables.join(cfg.output, name) for name in names)}", flush=True)
-    return out.commit(queries=count, files=names, **tables.simulated_mark(cfg.input, "export"))
+    names = exports.write(chosen(), cfg.output, cfg.format)
+    say(f"{count:,} queries -> {', '.join(tables.join(cfg.output, name) for name in names)}")
+    out.commit(queries=count, files=names, **tables.simulated_mark(cfg.input))

@@ -14,6 +14,7 @@ from rrad_ray import tables
 from rrad_ray.config import FinetuneConfig
 from rrad_ray.data import click_log
 from rrad_ray.errors import RradError
+from rrad_ray.progress import say
 from rrad_ray.rows import Click, Labels, with_qrels
 from rrad_ray.runtime import feed, trainer
 from rrad_ray.tables import checkpoints
@@ -25,42 +26,38 @@ from rrad_ray.training.stream import ReservoirSample
 EXAMPLES_FOLDER = "examples"  # the folder in which every worker says what it made of its share of the rows
 
 
-def run(cfg: FinetuneConfig) -> str:
+@tables.stage("finetune", None)
+def run(cfg: FinetuneConfig, out: tables.Output) -> None:
     """A causal LM's checkpoint folder `model/`, which `judge` and `train` take as their model; the best on dev.
 
     Raises `RradError` for input without a row to learn from, too many bad rows, a tokenizer or a package that the
     config needs and that is not there, or what `trainer.run` raises.
     """
-    out = tables.Output("finetune", cfg, None, {"input": cfg.input})
-    if out.finished:
-        return out.uri
-    source = checkpoints.resolve(cfg.model, "finetune")
+    source = checkpoints.resolve(cfg.model)
     try:
         lm_task.check_finetune(source, cfg)
     except ValueError as error:
-        raise RradError.of("finetune", cfg.model, error, "mend the config, or choose another model") from error
+        raise RradError.of(cfg.model, error, "mend the config, or choose another model") from error
     rows = _count(cfg, out)
-    print(
-        f"[finetune] {cfg.model} on {rows:,} {'clicks' if cfg.task == 'clicks' else 'labelled queries'}", flush=True
-    )
+    say(f"{cfg.model} on {rows:,} {'clicks' if cfg.task == 'clicks' else 'labelled queries'}")
     task: type[TrainTask] = lm_task.ClickTask if cfg.task == "clicks" else lm_task.OrderTask
-    facts = trainer.run_training("finetune", cfg, _loop, source, task)
-    return out.commit(rows=rows, examples=_made(cfg), **facts)
+    facts = trainer.run_training(cfg, _loop, source, task)
+    out.commit(rows=rows, examples=_made(cfg), **facts)
 
 
 def _count(cfg: FinetuneConfig, out: tables.Output) -> int:
     """How many rows there are to learn from; bad ones are set aside, and too many stop the run before it trains."""
     if cfg.task == "order":
-        rows = sum(feed.index_labels("finetune", cfg.input, cfg.splits, cfg.eval_rows, cfg.seed).counts)
+        rows = sum(feed.index_labels(cfg.input, cfg.splits, cfg.eval_rows, cfg.seed).counts)
         remedy = f"label queries of the splits {', '.join(cfg.splits)}, or name other splits"
     else:
         seen = rows = 0
         for click in click_log.read_clicks(cfg.input, out.quarantine):
             seen, rows = seen + 1, rows + (click["clicks"] >= cfg.min_clicks)
-        out.bear(seen + len(out.quarantined), cfg.max_quarantined)
+        out.check_quarantine(seen + len(out.quarantined), cfg.max_quarantined)
         remedy = "lower min_clicks"
     if not rows:
-        raise RradError("finetune", cfg.input, "holds no row to learn from", remedy)
+        raise RradError(cfg.input, "holds no row to learn from", remedy)
     return rows
 
 
@@ -110,7 +107,7 @@ def _from_labels(
 ) -> tuple[packing.DiskExamples, list[Any]]:
     """A worker's share of the label rows, and the judged dev queries that are measured."""
     examples, judged = packing.DiskExamples(), ReservoirSample[Any](cfg.eval_rows, cfg.seed)
-    for number, row in enumerate(tables.read(cfg.input, Labels, "finetune")):
+    for number, row in enumerate(tables.read(cfg.input, Labels)):
         for one in with_qrels([row]):
             judged.see(one)
         if row["split"] in cfg.splits and number % worker.world_size == worker.rank:
@@ -128,9 +125,9 @@ def _tell(cfg: FinetuneConfig, worker: TrainWorker, packs: packing.PackedSequenc
     full = made["tokens"] / max(1, made["sequences"] * cfg.max_length)
     found = f"{made['examples']:,} examples, {made['cut']:,} cut, {sum(aside.values()):,} set aside {dict(aside)}"
     if worker.rank == 0:
-        print(f"[finetune] worker 1 of {worker.world_size}: {found}; sequences {full:.1%} full", flush=True)
+        say(f"worker 1 of {worker.world_size}: {found}; sequences {full:.1%} full")
     content = json.dumps({**made, "set_aside": dict(aside), "workers": worker.world_size})
-    tables.write_text(tables.join(cfg.output, EXAMPLES_FOLDER, f"{worker.rank}.json"), content, "finetune")
+    tables.write_text(tables.join(cfg.output, EXAMPLES_FOLDER, f"{worker.rank}.json"), content)
 
 
 def _made(cfg: FinetuneConfig) -> dict[str, Any]:
@@ -139,7 +136,7 @@ def _made(cfg: FinetuneConfig) -> dict[str, Any]:
     aside: Counter[str] = Counter()
     rank, workers = 0, 1
     while rank < workers:  # as many as there were at the end
-        made = json.loads(tables.read_text(tables.join(cfg.output, EXAMPLES_FOLDER, f"{rank}.json"), "finetune"))
+        made = json.loads(tables.read_text(tables.join(cfg.output, EXAMPLES_FOLDER, f"{rank}.json")))
         rank, workers = rank + 1, made.pop("workers")
         aside.update(made.pop("set_aside"))
         total.update(made)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from rrad_ray import tables
 from rrad_ray.config import JudgeConfig
 from rrad_ray.labelling.gate import Gate
+from rrad_ray.progress import say
 from rrad_ray.rows import JudgeOutput
 from rrad_ray.runtime.collector import drop_journal, recount, source_row
 from rrad_ray.runtime.judging import _parts
@@ -21,22 +22,20 @@ SIMULATED = {
 }
 
 
-def run(cfg: JudgeConfig) -> str:
+@tables.stage("judge", JudgeOutput)
+def run(cfg: JudgeConfig, out: tables.Output) -> None:
     """Judgments of every query. Raises `RradError` if the labeller fails its gate, no answer comes for `stall_s`, a
     token budget is spent, or the cluster can never fit an engine."""
-    out = tables.Output("judge", cfg, JudgeOutput, {"input": cfg.input})
-    if out.finished:
-        return out.uri
-    every = shards.plan_shards(cfg.input, cfg.shard_queries, source_row(cfg), "judge")
+    every = shards.plan_shards(cfg.input, cfg.shard_queries, source_row(cfg))
     standing = set(out.parts())
     done = [shard for shard in every if shard.part in standing]
     # Dev queries first: the labeller is checked on them before the rest is paid for.
     todo = sorted((shard for shard in every if shard.part not in standing), key=lambda shard: not shard.dev)
     if done:
-        print(f"[judge] goes on: {len(done)} of {len(every)} parts stand from an earlier run", flush=True)
+        say(f"goes on: {len(done)} of {len(every)} parts stand from an earlier run")
     check = Gate(cfg, out, [shard.part for shard in every if shard.dev and cfg.task != "explain"])
     if not check.dev and cfg.task != "explain":
-        print("[judge] no dev queries: the labeller is not checked", flush=True)
+        say("no dev queries: the labeller is not checked")
     check.look([shard.part for shard in done])
     if todo:
         for part in _parts(cfg, out, todo, [shard.part for shard in done]):
@@ -44,10 +43,9 @@ def run(cfg: JudgeConfig) -> str:
     counts = recount(out, [shard.part for shard in every])
     found = {key: value for key, value in check.found.items() if key != "per_query"}
     # Reasons for simulated labels are simulated, whoever writes them.
-    simulated = tables.simulated_mark(cfg.input, "judge") if cfg.task == "explain" else {}
+    simulated = tables.simulated_mark(cfg.input) if cfg.task == "explain" else {}
     if cfg.engine in SIMULATED:
         simulated = {"simulated": SIMULATED[cfg.engine]}
     seen = sum(shard.rows for shard in every)
-    uri = out.commit(seen=seen, max_quarantined=cfg.max_quarantined, **counts, gate=found, **simulated)
-    drop_journal(uri)
-    return uri
+    out.commit(seen=seen, max_quarantined=cfg.max_quarantined, **counts, gate=found, **simulated)
+    drop_journal(out.uri)

@@ -14,19 +14,19 @@ from rrad_ray.errors import RradError
 from rrad_ray.evaluation import fusion
 from rrad_ray.labelling import teacher
 from rrad_ray.labelling.label_quality import LabelQuality
+from rrad_ray.progress import say
 from rrad_ray.rows import Candidates, JudgeOutput, Labels, by_source, with_qrels
 
 
-def run(cfg: LabelConfig) -> str:
+@tables.stage("label", Labels)
+def run(cfg: LabelConfig, out: tables.Output) -> None:
     """Targets for every judged query. Raises `RradError` if more answers than `max_quarantined` are unusable, or
     if fusion weights name a source that is not there, or cannot be fitted for want of judged dev queries, or if no
     query has two documents that the targets tell apart."""
-    out = tables.Output("label", cfg, Labels, {"input": cfg.input})
-    if out.finished:
-        return out.uri
-    source = tables.read_manifest(cfg.input, "label")
+    source = tables.read_manifest(cfg.input)
     if cfg.targets == "grades":
-        return _grades(cfg, out)
+        _grades(cfg, out)
+        return
     kind = JudgeOutput if source["stage"] == "judge" else Candidates
     weights, quality = _weights(cfg, kind)
     scale = _scale(cfg, kind)
@@ -36,8 +36,8 @@ def run(cfg: LabelConfig) -> str:
     found = answers.facts()
     figures = ", ".join(f"{key} {value:.3f}" for key, value in found.items() if isinstance(value, float))
     told = f"answers: {found['answers']}; {figures}" if kind is JudgeOutput else "no LLM was asked"
-    print(f"[label] teacher = {shown}; {told}", flush=True)
-    return out.commit(
+    say(f"teacher = {shown}; {told}")
+    out.commit(
         seen=rows + len(out.quarantined),
         max_quarantined=cfg.max_quarantined,
         rows=rows,
@@ -48,66 +48,66 @@ def run(cfg: LabelConfig) -> str:
         dev=quality,
         model=source["config"]["model"] if kind is JudgeOutput else "",
         gate=source.get("gate", {}),
-        **tables.simulated_mark(cfg.input, "label"),
+        **tables.simulated_mark(cfg.input),
     )
 
 
 def _write(cfg: LabelConfig, out: tables.Output, labelled: Callable[[str], Iterator[dict[str, Any]]]) -> int:
     """Writes the label rows of every part; how many. Raises `RradError` if no target tells two documents apart."""
     rows = told_apart = 0
-    for name in tables.part_names(cfg.input, "label"):
+    for name in tables.part_names(cfg.input):
         some = list(labelled(name))
         out.write_part(name, some)
         rows += len(some)
         told_apart += sum(len(set(row["targets"])) > 1 for row in some)
     if rows and not told_apart:
         found = f"all documents of a query have the same target, in each of {rows:,} queries"
-        raise RradError("label", cfg.input, found, "look at the judge's answers: there is nothing to learn from them")
+        raise RradError(cfg.input, found, "look at the judge's answers: there is nothing to learn from them")
     return rows
 
 
-def _grades(cfg: LabelConfig, out: tables.Output) -> str:
+def _grades(cfg: LabelConfig, out: tables.Output) -> None:
     """Labels by the collection's judgments (DisRanker's rank fine-tuning). Dev and test queries stay, whole; others
     without two grades to compare are passed over and counted, not set aside: nothing is wrong with them."""
     found: Counter[str] = Counter()
-    for name in tables.part_names(cfg.input, "label"):
+    for name in tables.part_names(cfg.input):
         labelled = []
-        for row in tables.read_part(cfg.input, name, Candidates, "label"):
+        for row in tables.read_part(cfg.input, name, Candidates):
             measured = row["split"] in ("dev", "test")
             graded = teacher.graded(row, measured or cfg.unjudged == "negative")
             if measured or len(set(graded["targets"])) > 1:
                 labelled.append(graded)
                 found["learnt from"] += not measured
             else:
-                found["no preference" if row["judged_ids"] else "no judgment"] += 1
+                found["no preference" if row["qrel_ids"] else "no judgment"] += 1
         out.write_part(name, labelled)
         found["rows"] += len(labelled)
     over = {reason: found[reason] for reason in ("no judgment", "no preference")}
     told = ", ".join(f"{count:,} with {reason}" for reason, count in over.items())
-    print(f"[label] targets = judged grades of {found['rows']:,} queries; passed over: {told}", flush=True)
+    say(f"targets = judged grades of {found['rows']:,} queries; passed over: {told}")
     if not found["learnt from"]:
         remedy = (
             "give retrieve qrels of two grades, or set unjudged=negative where only relevant documents are judged"
         )
-        raise RradError("label", cfg.input, f"no query to learn from; passed over: {told}", remedy)
-    return out.commit(rows=found["rows"], passed_over=over, model="", weights={})
+        raise RradError(cfg.input, f"no query to learn from; passed over: {told}", remedy)
+    out.commit(rows=found["rows"], passed_over=over, model="", weights={})
 
 
 def _weights(cfg: LabelConfig, kind: type) -> tuple[dict[str, float], dict[str, Any]]:
     """The teacher's fusion weights: the config's, or those with the best nDCG@10 on judged dev queries."""
-    first = next(tables.read(cfg.input, kind, "label"), None)
+    first = next(tables.read(cfg.input, kind), None)
     known = [*([teacher.JUDGE] if kind is JudgeOutput else []), *(first["sources"] if first else [])]
     for name in cfg.weights:
         if name not in known:
-            raise RradError("label", f"weights.{name}", "no such source", f"choose from {', '.join(known)}")
+            raise RradError(f"weights.{name}", "no such source", f"choose from {', '.join(known)}")
     if cfg.weights:
         return dict(cfg.weights), {}
     if first is None or first.get("task") == "order":
         return {}, {}  # RRADistill: the LLM's order alone is the target
-    judged = with_qrels(list(tables.read_split(cfg.input, kind, "dev", "label")))
+    judged = with_qrels(list(tables.read_split(cfg.input, kind, "dev")))
     if len(judged) < 10:
         found = f"{len(judged)} judged dev queries are too few to fit fusion weights"
-        raise RradError("label", cfg.input, found, f"give weights in the config, as in weights={{{known[0]}: 1}}")
+        raise RradError(cfg.input, found, f"give weights in the config, as in weights={{{known[0]}: 1}}")
     if kind is Candidates:
         fitted, ndcg = fusion.fit_weights(judged, [by_source(row) for row in judged], known)
         return {name: weight for name, weight in fitted.items() if weight}, {"ndcg_10": {"fusion": ndcg}}
@@ -122,13 +122,13 @@ def _scale(cfg: LabelConfig, kind: type) -> dict[str, Any]:
         return {"over": "query"}
     [name] = cfg.weights
     moments = fusion.Moments()
-    for row in tables.read(cfg.input, kind, "label"):
+    for row in tables.read(cfg.input, kind):
         verdict = teacher.verdict(row, cfg.aggregate, cfg.missing)
         moments.add(teacher.with_judge(row, verdict)[name])
     mean, deviation = moments.mean, moments.deviation
     if not deviation > 1e-6 * max(abs(mean), 1.0):
         found = f"all {moments.count:,} scores of '{name}' are about {mean:g} (standard deviation {deviation:.2g})"
-        raise RradError("label", cfg.input, found, "look at the teacher: it tells no document from another")
+        raise RradError(cfg.input, found, "look at the teacher: it tells no document from another")
     return {"over": "table", "mean": mean, "deviation": deviation}
 
 
@@ -142,7 +142,7 @@ def _labelled(
     answers: LabelQuality,
 ) -> Iterator[dict[str, Any]]:
     """Label rows of one part; an answer that says nothing is set aside with its text."""
-    for row in tables.read_part(cfg.input, name, kind, "label"):
+    for row in tables.read_part(cfg.input, name, kind):
         found = teacher.verdict(row, cfg.aggregate, cfg.missing)
         if kind is JudgeOutput:
             answers.add(row, found)

@@ -22,33 +22,29 @@ from rrad_ray.runtime import cluster
 from rrad_ray.tables import checkpoints
 
 
-def run(cfg: PrerankConfig) -> str:
+@tables.stage("prerank", Candidates)
+def run(cfg: PrerankConfig, out: tables.Output) -> None:
     """The short candidates. Raises `RradError` if `source` names scores that the input does not have."""
-    out = tables.Output("prerank", cfg, Candidates, {"input": cfg.input})
-    if out.finished:
-        return out.uri
     names = tables.part_names(cfg.input)
     todo = [name for name in names if name not in out.parts()]
-    progress = Progress("prerank", len(names), "parts", done=len(names) - len(todo))
-    source = "" if cfg.source else checkpoints.resolve(cfg.model, "prerank")
+    progress = Progress(len(names), "parts", done=len(names) - len(todo))
+    source = "" if cfg.source else checkpoints.resolve(cfg.model)
     options = {"cfg": cfg, "model": source, "out": out}
     for found in cluster.map_parts(PrerankPart, options, todo, workers=cfg.workers):
         if found["error"]:
-            raise RradError("prerank", cfg.input, found["error"], "mend the config or the input; then run again")
+            raise RradError(cfg.input, found["error"], "mend the config or the input; then run again")
         progress.add()
     counts = _count(cfg, out, names)
-    return out.commit(max_quarantined=cfg.max_quarantined, **counts)
+    out.commit(max_quarantined=cfg.max_quarantined, **counts)
 
 
 def _count(cfg: PrerankConfig, out: tables.Output, names: list[str]) -> dict[str, Any]:
     """Rows and documents of the output, and the input rows that are not in it, set aside."""
     rows = documents = 0
     for name in names:
-        kept = {
-            row["query_id"]: len(row["doc_ids"]) for row in tables.read_part(out.uri, name, Candidates, "prerank")
-        }
+        kept = {row["query_id"]: len(row["doc_ids"]) for row in tables.read_part(out.uri, name, Candidates)}
         rows, documents = rows + len(kept), documents + sum(kept.values())
-        for row in tables.read_part(cfg.input, name, Candidates, "prerank"):
+        for row in tables.read_part(cfg.input, name, Candidates):
             if row["query_id"] not in kept:
                 out.quarantine(row["query_id"], "no candidates: nothing to order", row["query"])
     return {"rows": rows, "candidates": documents, "seen": rows + len(out.quarantined)}
@@ -62,7 +58,7 @@ class PrerankPart:
         self.encoder = BiEncoder(model, max_length=cfg.max_length, batch_tokens=cfg.batch_tokens) if model else None
 
     def part(self, name: str) -> None:
-        rows = [row for row in tables.read_part(self.cfg.input, name, Candidates, "prerank") if row["doc_ids"]]
+        rows = [row for row in tables.read_part(self.cfg.input, name, Candidates) if row["doc_ids"]]
         scores = self._by_model(rows) if self.encoder else [self._by_source(row) for row in rows]
         self.out.write_part(
             name, [kept_indices(row, values, self.cfg) for row, values in zip(rows, scores, strict=True)]

@@ -20,37 +20,38 @@ from rrad_ray.data.reader import read_collection
 from rrad_ray.data.trec import read_trec_run
 from rrad_ray.errors import RradError
 from rrad_ray.evaluation import fusion
-from rrad_ray.progress import Progress
+from rrad_ray.progress import Progress, say
 from rrad_ray.rows import Candidates
 from rrad_ray.runtime import embed
 
 SOURCES = ("bm25", "dense")
 
 
-def run(cfg: RetrieveConfig) -> str:
+def _inputs(cfg: RetrieveConfig) -> dict[str, str]:
+    named = {"run": cfg.run, **{f"qrels.{split}": file for split, file in cfg.qrels.items()}}
+    return named if cfg.data.startswith("pydoc:") else named | {"data": cfg.data}
+
+
+@tables.stage("retrieve", Candidates, _inputs)
+def run(cfg: RetrieveConfig, out: tables.Output) -> None:
     """Candidates of every chosen query, with each source's score for each of them.
 
     Raises `RradError` for a collection that cannot be read, or one with more bad rows than `max_quarantined`.
     """
-    named = {"run": cfg.run, **{f"qrels.{split}": file for split, file in cfg.qrels.items()}}
-    if not cfg.data.startswith("pydoc:"):
-        named["data"] = cfg.data
-    out = tables.Output("retrieve", cfg, Candidates, named)
-    if out.finished:
-        return out.uri
     if candidate_files.is_candidates(cfg.data):
-        return _given(cfg, out)
+        _given(cfg, out)
+        return
     collection = read_collection(cfg.data)
     for identity, reason, content in collection.rejected:
         out.quarantine(identity, reason, content)
     queries = choose_queries(collection.queries, cfg)
-    print(f"[retrieve] {len(collection.corpus):,} documents, {len(queries):,} queries from {cfg.data}", flush=True)
+    say(f"{len(collection.corpus):,} documents, {len(queries):,} queries from {cfg.data}")
     first_stage = FirstStage(collection.corpus, queries, cfg)
     listed = read_trec_run(cfg.run) if cfg.run else None
     rows = candidates(first_stage, queries, listed, out, cfg)
     count = out.write_all(rows, cfg.rows_per_part)
     splits = {split: sum(query.split == split for query in queries) for split in sorted({q.split for q in queries})}
-    return out.commit(
+    out.commit(
         seen=len(collection.corpus) + len(collection.queries) + len(collection.rejected),
         max_quarantined=cfg.max_quarantined,
         rows=count,
@@ -60,12 +61,10 @@ def run(cfg: RetrieveConfig) -> str:
     )
 
 
-def _given(cfg: RetrieveConfig, out: tables.Output) -> str:
+def _given(cfg: RetrieveConfig, out: tables.Output) -> None:
     """The candidates of a file as they are: no collection is there to search or score."""
     if cfg.run:
-        raise RradError(
-            "retrieve", "run", f"{cfg.data} lists candidates already", "leave run out, or name a collection"
-        )
+        raise RradError("run", f"{cfg.data} lists candidates already", "leave run out, or name a collection")
     rows = candidate_files.read_candidates(cfg.data, cfg.qrels, out.quarantine)
     splits, documents = Counter[str](), 0
 
@@ -80,7 +79,7 @@ def _given(cfg: RetrieveConfig, out: tables.Output) -> str:
     count = out.write_all(chosen(), cfg.rows_per_part)
     seen = count + documents + len(out.quarantined)  # a bad row is a query or a document
     facts = {"rows": count, "documents": documents, "queries": dict(splits)}
-    return out.commit(seen=seen, max_quarantined=cfg.max_quarantined, **facts)
+    out.commit(seen=seen, max_quarantined=cfg.max_quarantined, **facts)
 
 
 def choose_queries(queries: Sequence[Query], cfg: RetrieveConfig) -> list[Query]:
@@ -151,7 +150,7 @@ def candidates(
     cfg: RetrieveConfig,
 ) -> Iterator[Candidates]:
     """One row per query; a query without candidates is set aside."""
-    progress = Progress("retrieve", len(queries), "queries")
+    progress = Progress(len(queries), "queries")
     for number, query in enumerate(queries):
         progress.add()
         scores = {"bm25": first.bm25.scores(query.text), "dense": first.semantic(number)}
@@ -176,7 +175,7 @@ def from_run(
     for identity, _ in entries:
         if identity not in first.place:
             found = f"query {query.query_id} lists document '{identity}', which the collection does not have"
-            raise RradError("retrieve", uri, found, "use the run that belongs to this collection")
+            raise RradError(uri, found, "use the run that belongs to this collection")
     return [first.place[identity] for identity, _ in entries], [score for _, score in entries]
 
 
@@ -199,6 +198,6 @@ def row(
         "scores": [float(values[index]) for index in order],
         "sources": list(by_source),
         "source_scores": [[column[index] for index in order] for column in by_source.values()],
-        "judged_ids": list(query.judged),
-        "judged_grades": list(query.judged.values()),
+        "qrel_ids": list(query.judged),
+        "qrel_grades": list(query.judged.values()),
     }

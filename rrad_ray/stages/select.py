@@ -9,31 +9,30 @@ from rrad_ray import tables
 from rrad_ray.config import SelectConfig
 from rrad_ray.errors import RradError
 from rrad_ray.evaluation import report_html, summary
+from rrad_ray.progress import say
 
 
-def run(cfg: SelectConfig) -> str:
+@tables.stage("select", None)
+def run(cfg: SelectConfig, out: tables.Output) -> None:
     """`winner.json` in the output, with how it compares with the best first stage; the winner and the reason in the
     report too. Raises `RradError` if no student keeps the budget."""
-    out = tables.Output("select", cfg, None, {"input": cfg.input})
-    if out.finished:
-        return out.uri
     place = tables.join(cfg.input, "report.json")
-    content = json.loads(tables.read_text(place, "select"))
-    evaluated = tables.read_manifest(cfg.input, "select")
+    content = json.loads(tables.read_text(place))
+    evaluated = tables.read_manifest(cfg.input)
     winner = choose_winner(content, cfg)
     winner["checkpoint"] = evaluated["config"]["students"][winner["system"]]
     content["winner"] = dict(winner)
     winner["finding"] = summary.headline(content)  # the best student may still be worse than what costs nothing
     winner["smoke"] = next(one["smoke"] for one in content["systems"] if one["system"] == winner["system"])
-    tables.write_text(tables.join(out.uri, "winner.json"), json.dumps(winner, indent=2), "select")
+    tables.write_text(tables.join(out.uri, "winner.json"), json.dumps(winner, indent=2))
     files = {"report.json": json.dumps(content, indent=1), "report.html": report_html.report_page(content)}
     for folder in filter(None, (out.uri, cfg.publish)):
         for name, text in files.items():
-            tables.write_text(tables.join(folder, name), text, "select")
-        print(f"[select] report: {tables.join(folder, 'report.html')}", flush=True)
-    print(f"[select] winner: {winner['system']}. {winner['reason']}", flush=True)
-    print(f"[select] {winner['finding']}", flush=True)
-    return out.commit(winner=winner)
+            tables.write_text(tables.join(folder, name), text)
+        say(f"report: {tables.join(folder, 'report.html')}")
+    say(f"winner: {winner['system']}. {winner['reason']}")
+    say(f"{winner['finding']}")
+    out.commit(winner=winner)
 
 
 def choose_winner(content: dict[str, Any], cfg: SelectConfig) -> dict[str, Any]:
@@ -43,7 +42,7 @@ def choose_winner(content: dict[str, Any], cfg: SelectConfig) -> dict[str, Any]:
     if not inside:
         took = ", ".join(f"{s['system']} {s['latency_ms']['p99']:.0f} ms" for s in students if s["latency_ms"])
         found = f"no student keeps p99 <= {cfg.max_p99_ms:g} ms ({took or 'no student was evaluated'})"
-        raise RradError("select", cfg.input, found, "raise max_p99_ms, or train a smaller student")
+        raise RradError(cfg.input, found, "raise max_p99_ms, or train a smaller student")
 
     def quality(system: dict[str, Any]) -> tuple[float, float]:
         return system["metrics"][cfg.metric]["mean"] or 0.0, -system["latency_ms"]["p99"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rrad_ray.config import ServeConfig
+from rrad_ray.errors import in_stage
 from rrad_ray.runtime.deploy import ask, read_probe, show, start_endpoint, stay, stop_endpoint
 
 # ---- the stage ----------------------------------------------------------------------------------------------
@@ -13,6 +14,11 @@ def run(cfg: ServeConfig) -> str:
 
     Raises `RradError` if the input holds no ranker, the port is taken or the cluster has no room for the replicas.
     """
+    with in_stage("serve"):
+        return _serve(cfg)
+
+
+def _serve(cfg: ServeConfig) -> str:
     probe = None if cfg.blocking else read_probe(cfg.probe)
     url = start_endpoint(cfg)
     try:

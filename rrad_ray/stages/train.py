@@ -10,6 +10,7 @@ from transformers import AutoTokenizer
 from rrad_ray import tables
 from rrad_ray.config import TrainConfig
 from rrad_ray.errors import RradError
+from rrad_ray.progress import say
 from rrad_ray.rankers import lora
 from rrad_ray.rankers.checkpoint import check_tokenizer
 from rrad_ray.runtime import feed, trainer
@@ -21,7 +22,8 @@ from rrad_ray.training.rank_task import RankBatches, RankTask
 from rrad_ray.training.stream import ShuffledRows
 
 
-def run(cfg: TrainConfig) -> str:
+@tables.stage("train", None)
+def run(cfg: TrainConfig, out: tables.Output) -> None:
     """A checkpoint folder `model/`, the best on dev.
 
     Raises `RradError` for labels that do not fill a step or whose targets are on mixed scales, a tokenizer that does
@@ -32,20 +34,17 @@ def run(cfg: TrainConfig) -> str:
         losses.weighted(cfg.losses)
         lora.check_lora(cfg.lora_rank)
     except ValueError as error:
-        raise RradError.of("train", "config", error, "mend the config") from error
-    out = tables.Output("train", cfg, None, {"input": cfg.input})
-    if out.finished:
-        return out.uri
-    source = checkpoints.resolve(cfg.model, "train")
+        raise RradError.of("config", error, "mend the config") from error
+    source = checkpoints.resolve(cfg.model)
     tokenizer = AutoTokenizer.from_pretrained(source)
     try:
         check_tokenizer(tokenizer, cfg.kind)
     except ValueError as error:
-        raise RradError.of("train", cfg.model, error, "choose another model") from error
+        raise RradError.of(cfg.model, error, "choose another model") from error
     survey, found = _survey(cfg, out)
-    print(f"[train] {cfg.kind} student from {cfg.model} on {survey.lists:,} labelled queries", flush=True)
-    facts = trainer.run_training("train", cfg, partial(_loop, found), source, RankTask)
-    return out.commit(queries=survey.lists, targets=survey.facts(), **facts)
+    say(f"{cfg.kind} student from {cfg.model} on {survey.lists:,} labelled queries")
+    facts = trainer.run_training(cfg, partial(_loop, found), source, RankTask)
+    out.commit(queries=survey.lists, targets=survey.facts(), **facts)
 
 
 def _survey(cfg: TrainConfig, out: tables.Output) -> tuple[targets.TargetStats, LabelFeed]:
@@ -61,21 +60,21 @@ def _survey(cfg: TrainConfig, out: tables.Output) -> tuple[targets.TargetStats, 
             out.quarantine(query_id, why, str(wanted))
         return not why
 
-    found = feed.index_labels("train", tables.absolute(cfg.input), cfg.splits, cfg.eval_queries, cfg.seed, useful)
-    out.bear(seen, cfg.max_quarantined)
+    found = feed.index_labels(tables.absolute(cfg.input), cfg.splits, cfg.eval_queries, cfg.seed, useful)
+    out.check_quarantine(seen, cfg.max_quarantined)
     passed = ", ".join(f"{count:,} with {why}" for why, count in sorted(survey.over.items()))
     if passed:
-        print(f"[train] lists passed over: {passed}", flush=True)
+        say(f"lists passed over: {passed}")
     if not survey.lists:
         said = f"no list to learn from in the splits {', '.join(cfg.splits)}" + (f": {passed}" if passed else "")
-        raise RradError("train", cfg.input, said, "label more queries, or name other splits")
+        raise RradError(cfg.input, said, "label more queries, or name other splits")
     try:
         rank_steps_in_epoch(survey.lists, cfg, cfg.team[1])
         warning = survey.check()
     except ValueError as error:
-        raise RradError.of("train", cfg.input, error, "mend the labels") from error
+        raise RradError.of(cfg.input, error, "mend the labels") from error
     if warning:
-        print(f"[train] warning: {warning}", flush=True)
+        say(f"warning: {warning}")
     return survey, dataclasses.replace(found, prepare=survey.prepare())
 
 

@@ -8,13 +8,14 @@ from rrad_ray.tables.files import (
     exists,
     filesystem,
     io_error,
+    io_errors,
     join,
     read_text,
     write_bytes,
     write_text,
     writing,
 )
-from rrad_ray.tables.output import Output, fingerprint, plain
+from rrad_ray.tables.output import Output, fingerprint, plain, stage
 from rrad_ray.tables.reading import (
     MANIFEST,
     PROGRESS,
@@ -44,6 +45,7 @@ __all__ = [
     "filesystem",
     "fingerprint",
     "io_error",
+    "io_errors",
     "join",
     "part_name",
     "part_names",
@@ -56,6 +58,7 @@ __all__ = [
     "read_text",
     "schema_of",
     "simulated_mark",
+    "stage",
     "write_bytes",
     "write_text",
     "writing",

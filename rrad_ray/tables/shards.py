@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from rrad_ray.errors import RradError
 from rrad_ray.rows import Candidates
-from rrad_ray.tables.files import exists, filesystem, io_error, join
+from rrad_ray.tables.files import exists, filesystem, io_errors, join
 from rrad_ray.tables.reading import MANIFEST, STARTED, part_name, part_names, read_manifest
 from rrad_ray.tables.schema import check_schema, schema_of
 
@@ -45,17 +45,17 @@ class Shard:
         return self.stop - self.start
 
 
-def plan_shards(uri: str, size: int, row: type, stage: str) -> list[Shard]:
+def plan_shards(uri: str, size: int, row: type) -> list[Shard]:
     """The shards of an input, of at most `size` rows each, always the same for the same files.
 
     `uri` is a finished table, or a folder of Parquet files that no stage has written. Raises `RradError` if there is
     nothing, a table that its stage has not finished, or a file without a column of `row`.
     """
-    files = _files(uri, stage)
-    foreign = not exists(join(uri, MANIFEST), stage)
+    files = _files(uri)
+    foreign = not exists(join(uri, MANIFEST))
     needed = NEEDED if foreign else tuple(schema_of(row).names)
     with ThreadPoolExecutor(SHARD_READERS) as pool:
-        found = list(pool.map(lambda name: _look(join(uri, name), needed, stage), files))
+        found = list(pool.map(lambda name: _look(join(uri, name), needed), files))
     shards: list[Shard] = []
     for name, (splits, documents) in zip(files, found, strict=True):
         for start in range(0, len(documents), size):
@@ -65,53 +65,45 @@ def plan_shards(uri: str, size: int, row: type, stage: str) -> list[Shard]:
     return shards
 
 
-def read_shard(uri: str, shard: Shard, row: type, stage: str) -> list[dict[str, Any]]:
+def read_shard(uri: str, shard: Shard, row: type) -> list[dict[str, Any]]:
     """The rows of a shard; columns that a foreign folder need not have are filled in."""
     place = join(uri, shard.file)
     fs, path = filesystem(place)
-    try:
-        with fs.open(path, "rb") as file:
-            table = _rows(pq.ParquetFile(file), shard.start, shard.stop)
-    except Exception as error:
-        raise io_error(stage, place, error) from error
+    with io_errors(place), fs.open(path, "rb") as file:
+        table = _rows(pq.ParquetFile(file), shard.start, shard.stop)
     # Nothing is filled into a finished table: `plan` has seen that it has every column.
-    return check_schema(_filled(table), row, stage, place).to_pylist()
+    return check_schema(_filled(table), row, place).to_pylist()
 
 
-def _files(uri: str, stage: str) -> list[str]:
+def _files(uri: str) -> list[str]:
     """Names of the Parquet files under `uri`, relative to it."""
     fs, path = filesystem(uri)
-    if exists(join(uri, MANIFEST), stage):
-        return part_names(uri, stage)
-    if exists(join(uri, STARTED), stage):
-        read_manifest(uri, stage)  # says that its stage has not finished
-    try:
+    if exists(join(uri, MANIFEST)):
+        return part_names(uri)
+    if exists(join(uri, STARTED)):
+        read_manifest(uri)  # says that its stage has not finished
+    with io_errors(uri):
         names = sorted(name for name in fs.find(path) if name.endswith(".parquet"))
-    except Exception as error:
-        raise io_error(stage, uri, error) from error
     if not names:
-        raise RradError(stage, uri, "neither a finished table nor a folder of Parquet files", "check the path")
+        raise RradError(uri, "neither a finished table nor a folder of Parquet files", "check the path")
     return [name[len(path.rstrip("/")) + 1 :] for name in names]
 
 
-def _look(place: str, needed: Sequence[str], stage: str) -> tuple[list[str], np.ndarray]:
+def _look(place: str, needed: Sequence[str]) -> tuple[list[str], np.ndarray]:
     """The split (empty without the column) and the number of documents of every row of a file."""
     fs, path = filesystem(place)
-    try:
-        with fs.open(path, "rb") as opened:
-            file = pq.ParquetFile(opened)
-            have = file.schema_arrow.names
-            columns = [name for name in ("split", "doc_ids") if name in have]
-            table = file.read(columns=columns)
-    except Exception as error:
-        raise io_error(stage, place, error) from error
+    with io_errors(place), fs.open(path, "rb") as opened:
+        file = pq.ParquetFile(opened)
+        have = file.schema_arrow.names
+        columns = [name for name in ("split", "doc_ids") if name in have]
+        table = file.read(columns=columns)
     for name in needed:
         if name not in have:
             found = f"has no column '{name}' (columns: {', '.join(have)})"
             remedy = (
                 f"candidates need {', '.join(NEEDED)}" if needed is NEEDED else "run the stage that writes it again"
             )
-            raise RradError(stage, place, found, remedy)
+            raise RradError(place, found, remedy)
     splits = table["split"].to_pylist() if "split" in columns else []
     if not pa.types.is_list(table["doc_ids"].type):  # `read` will say so
         return splits, np.zeros(file.metadata.num_rows, dtype=np.int64)

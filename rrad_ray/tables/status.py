@@ -8,13 +8,14 @@ import socket
 import time
 from typing import Any
 
-from rrad_ray.errors import RradError
-from rrad_ray.tables.files import exists, filesystem, io_error, join, read_text
+from rrad_ray.errors import RradError, in_stage
+from rrad_ray.tables.files import exists, filesystem, io_errors, join, read_text
 from rrad_ray.tables.reading import MANIFEST, PROGRESS, STARTED, read_manifest
 
 SILENT_S = 120.0  # a run on another machine that has told nothing for so long is taken for dead
 
 
+@in_stage("status")
 def of_run(uri: str) -> list[dict[str, Any]]:
     """The state of the output at `uri`, or of every output right under it, oldest first.
 
@@ -22,17 +23,13 @@ def of_run(uri: str) -> list[dict[str, Any]]:
     """
     fs, path = filesystem(uri)
     places = [uri]
-    if not any(exists(join(uri, name), "status") for name in (MANIFEST, STARTED)):
-        try:
+    if not any(exists(join(uri, name)) for name in (MANIFEST, STARTED)):
+        with io_errors(uri):
             names = sorted(entry.rstrip("/").rpartition("/")[2] for entry in fs.ls(path, detail=False))
-        except Exception as error:
-            raise io_error("status", uri, error) from error
         places = [join(uri, name) for name in names]
-        places = [place for place in places if exists(join(place, STARTED), "status")]
+        places = [place for place in places if exists(join(place, STARTED))]
     if not places:
-        raise RradError(
-            "status", uri, "no output of a stage stands there", "give a run's folder, or one stage's output"
-        )
+        raise RradError(uri, "no output of a stage stands there", "give a run's folder, or one stage's output")
     return sorted((_state(place) for place in places), key=lambda state: state["began"])
 
 
@@ -41,19 +38,19 @@ def _state(uri: str) -> dict[str, Any]:
     began = fs.modified(path).timestamp()
     name = uri.rstrip("/").rpartition("/")[2]
     finished = join(uri, MANIFEST)
-    if exists(finished, "status"):
-        manifest = read_manifest(uri, "status")
+    if exists(finished):
+        manifest = read_manifest(uri)
         kept = ("rows", "labels", "prompt_tokens", "generated_tokens", "quarantined", "simulated")
         facts = {key: manifest[key] for key in kept if manifest.get(key)}
         return {"name": name, "stage": manifest["stage"], "state": "done", "began": began, "facts": facts} | {
             "seconds": manifest["seconds"]
         }
-    started = json.loads(read_text(join(uri, STARTED), "status"))
+    started = json.loads(read_text(join(uri, STARTED)))
     found = {"name": name, "stage": started["stage"], "began": began, "state": "not finished", "facts": {}}
     place = join(uri, PROGRESS)
-    if not exists(place, "status"):
+    if not exists(place):
         return found
-    told = json.loads(read_text(place, "status"))
+    told = json.loads(read_text(place))
     return found | {"state": "running" if _alive(told) else "stopped", "facts": told}
 
 

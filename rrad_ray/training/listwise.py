@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rrad_ray import prompts
 from rrad_ray.config import FinetuneConfig, JudgeConfig
+from rrad_ray.errors import InvalidInput
 from rrad_ray.evaluation import metrics
 from rrad_ray.labelling import answers, planner
 from rrad_ray.rankers.checkpoint import end_of
@@ -58,7 +59,7 @@ def identifiers(tokenizer: Any, count: int) -> tuple[int, tuple[int, ...]]:
     for number, ids in enumerate(others, 2):
         if [*ids[:place], *ids[place + 1 :]] != [*first[:place], *first[place + 1 :]]:
             found = f"the tokenizer writes [{number}] and [1] with more than one token's difference"
-            raise ValueError(f"{found}, so the rank loss takes at most {number - 1}; set docs_per_query")
+            raise InvalidInput(f"{found}, so the rank loss takes at most {number - 1}", "set docs_per_query")
     return place, tuple(ids[place] for ids in (first, *others))
 
 

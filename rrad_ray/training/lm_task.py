@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from rrad_ray.config import FinetuneConfig
+from rrad_ray.errors import InvalidInput
 from rrad_ray.rankers import checkpoint, lora
 from rrad_ray.rankers.checkpoint import write_checkpoint
 from rrad_ray.training import listwise, packing
@@ -30,7 +31,7 @@ def lm_steps_in_epoch(packs: Sequence[Pack], cfg: FinetuneConfig, worker: TrainW
     steps = -int(largest(-float(len(packs) // cfg.sequences_per_step), worker.device))
     if not steps:
         found = f"{len(packs)} sequences of {cfg.max_length} tokens do not fill a step of {cfg.sequences_per_step}"
-        raise ValueError(f"{found} of each worker; lower max_length, sequences_per_step or workers")
+        raise InvalidInput(f"{found} of each worker", "lower max_length, sequences_per_step or workers")
     return steps
 
 

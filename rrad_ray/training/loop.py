@@ -19,11 +19,17 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from rrad_ray.config import TrainConfig
+from rrad_ray.errors import InvalidInput
 from rrad_ray.rankers.precision import dtype_of
 from rrad_ray.training import fsdp
 from rrad_ray.training.optimizer import Config, MasterAdamW, share_of_peak
 
 STATE = "state.pt"
+
+
+class Diverged(InvalidInput, FloatingPointError):
+    """Training in which the loss is no longer a number."""
+
 
 Rows = list[Any]  # what a step learns from, as the task takes it: label rows, packed sequences
 
@@ -92,7 +98,7 @@ def rank_steps_in_epoch(queries: int, cfg: TrainConfig, world_size: int) -> int:
     steps = queries // (cfg.queries_per_step * world_size)
     if not steps:
         found = f"{queries} training queries do not fill a step of {cfg.queries_per_step} on {world_size} worker(s)"
-        raise ValueError(f"{found}; label more queries, lower queries_per_step, or train with fewer workers")
+        raise InvalidInput(found, "label more queries, lower queries_per_step, or train with fewer workers")
     return steps
 
 
@@ -112,7 +118,9 @@ def fit(
     without dev rows.
     """
     if cfg.patience and not dev:
-        raise ValueError(f"patience={cfg.patience} but there are no dev rows to measure; judge some, or set it to 0")
+        raise InvalidInput(
+            f"patience={cfg.patience} but there are no dev rows to measure", "judge some, or set it to 0"
+        )
     torch.manual_seed(cfg.seed + worker.rank)
     run = _Run(task, steps_per_epoch, cfg, worker, dev)
     while not run.finished:
@@ -201,7 +209,7 @@ class _Run:
                 values = {name: values.get(name, 0.0) + float(part.detach()) for name, part in parts.items()}
                 if not math.isfinite(sum(values.values())):
                     found = f"the loss is {sum(values.values())} at step {self.step}"
-                    raise FloatingPointError(f"{found}; lower lr, raise warmup_steps, or check the targets' scale")
+                    raise Diverged(found, "lower lr, raise warmup_steps, or check the targets' scale")
                 loss.backward()
         return values
 

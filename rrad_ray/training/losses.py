@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rrad_ray.errors import InvalidInput
+
 
 class Loss(Protocol):
     def __call__(self, scores_BN: Tensor, targets_BN: Tensor, mask_BN: Tensor) -> Tensor: ...
@@ -112,7 +114,7 @@ def bce(
     scores_BN, targets_BN = _clean(scores_BN, targets_BN, mask_BN)
     outside = targets_BN[~((targets_BN >= 0) & (targets_BN <= 1))]
     if outside.numel():
-        raise ValueError(f"bce: a target of {outside[0].item():g}; scale targets to [0, 1] or take another loss")
+        raise InvalidInput(f"bce: a target of {outside[0].item():g}", "scale targets to [0, 1] or take another loss")
     wanted = targets_BN * (1 - smoothing) + smoothing / 2
     likely, unlikely = F.softplus(-scores_BN), F.softplus(scores_BN)
     return _mean(pos_weight * wanted * likely + (1 - wanted) * unlikely, mask_BN)
@@ -322,13 +324,13 @@ def size(name: str, given: Any, targets_BN: Tensor, mask_BN: Tensor) -> float:
 def _part(name: str, given: Any, defaults: Mapping[str, float]) -> tuple[float, Loss]:
     """A loss's weight, and the loss with its options, from `1.0` or `{weight: 1.0, tau: 0.5}` over `defaults`."""
     if name not in LOSSES:
-        raise ValueError(f"losses.{name}: no such loss; choose from {', '.join(sorted(LOSSES))}")
+        raise InvalidInput(f"losses.{name}: no such loss", f"choose from {', '.join(sorted(LOSSES))}")
     options = {**defaults, **(given if isinstance(given, Mapping) else {"weight": given})}
     parameters = inspect.signature(LOSSES[name]).parameters.values()
     known = ["weight", *(each.name for each in parameters if each.kind is each.KEYWORD_ONLY)]
     for key, value in options.items():
         if key not in known:
-            raise ValueError(f"losses.{name}.{key}: no such option; choose from {', '.join(known)}")
+            raise InvalidInput(f"losses.{name}.{key}: no such option", f"choose from {', '.join(known)}")
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise ValueError(f"losses.{name}.{key}={value!r}: write a number")
     weight = options.pop("weight", 1.0)

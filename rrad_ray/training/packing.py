@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rrad_ray import prompts
+from rrad_ray.errors import InvalidInput
 from rrad_ray.rankers.checkpoint import end_of
 
 SkipFunction = Callable[[str], None]  # hears why an example was set aside: a stable category, then what was found
@@ -232,4 +233,4 @@ def check_apart(model: Any) -> None:
     if float(change) > 1e-2 * float(one.std()):
         kind = type(model).__name__
         found = f"{kind} with {model.config._attn_implementation} attention lets packed examples see each other"
-        raise ValueError(f"{found}; choose a transformer that transformers' masking_utils serve")
+        raise InvalidInput(found, "choose a transformer that transformers' masking_utils serve")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from rrad_ray.config import TrainConfig
+from rrad_ray.errors import InvalidInput
 from rrad_ray.evaluation import metrics
 from rrad_ray.patches import transformers_cls_only
 from rrad_ray.rankers import generation, lora
@@ -148,8 +149,8 @@ class RankTask(TrainTask):
 
     def _term_control(self) -> TermControl:
         if not self.ranker.tokenizer.is_fast:
-            raise ValueError(
-                "terms.weight: Token Selection needs a fast tokenizer; set it to 0 or take another model"
+            raise InvalidInput(
+                "terms.weight: Token Selection needs a fast tokenizer", "set it to 0 or take another model"
             )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.cfg.seed)  # the same layer on every worker

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rrad_ray.config import TrainConfig
+from rrad_ray.errors import InvalidInput
 from rrad_ray.evaluation import fusion
 
 POINTWISE = ("bce", "point_mse")  # read each document by itself: a list without a preference still has a level
@@ -107,7 +108,7 @@ class TargetStats:
             low, high = 2.0 ** (min(self.sizes) - 1), 2.0 ** max(self.sizes)
             found = f"{far:,} of {self.lists:,} lists have targets on another scale than the rest"
             found += f" (the largest of a list from {low:g} to {high:g}), and {', '.join(reading)} reads distances"
-            raise ValueError(f"{found}; set normalize=query, or take a loss of the order alone such as ranknet")
+            raise InvalidInput(found, "set normalize=query, or take a loss of the order alone such as ranknet")
         mean, deviation = self.moments.mean, self.moments.deviation
         off = abs(mean) > 10 or not 0.1 <= deviation <= 10
         if off and "point_mse" in reading and self.cfg.normalize == "none":

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from rrad_ray import tables
+from rrad_ray.errors import InvalidInput
 
 TRACKER_PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}  # what each name imports
 
@@ -28,8 +29,8 @@ def check_trackers(names: Sequence[str]) -> None:
     for name in names:
         if importlib.util.find_spec(TRACKER_PACKAGES[name]) is None:
             found = f"track: {name} needs the package {TRACKER_PACKAGES[name]}, which is not installed here"
-            raise ValueError(
-                f"{found}; pip install {TRACKER_PACKAGES[name]}, where the workers run too, or leave it out"
+            raise InvalidInput(
+                found, f"pip install {TRACKER_PACKAGES[name]}, where the workers run too, or leave it out"
             )
 
 
@@ -64,7 +65,7 @@ class TensorBoard:
             self.writer.flush()
         for name in os.listdir(self.scratch.name):
             with open(os.path.join(self.scratch.name, name), "rb") as file:
-                tables.write_bytes(tables.join(self.place, name), file.read(), "track")
+                tables.write_bytes(tables.join(self.place, name), file.read())
 
 
 class MLflow:

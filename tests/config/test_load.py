@@ -129,7 +129,7 @@ def test_a_missing_file_a_folder_and_a_binary_file_are_named(tmp_path: Path) -> 
         with pytest.raises(RradError) as caught:
             load.load_config(TrainConfig, str(tmp_path / name))
         assert caught.value.place == str(tmp_path / name)
-        assert found in caught.value.found
+        assert found in caught.value.problem
 
 
 def test_a_config_that_a_program_makes_is_checked_in_the_same_way() -> None:

@@ -15,7 +15,7 @@ from rrad_ray.data.beir import read_beir
 from rrad_ray.data.collection import Collection, Query
 from rrad_ray.data.reader import read_collection
 from rrad_ray.data.trec import read_trec_run, write_trec_run
-from rrad_ray.errors import RradError
+from rrad_ray.errors import RradError, in_stage
 
 COSQA = Path(__file__).resolve().parents[3] / "shared" / "data" / "cosqa"
 DOCS = [{"_id": "d1", "title": "Sums", "text": "add numbers"}, {"_id": "d2", "text": "sort a list"}]
@@ -132,7 +132,7 @@ def test_a_bad_judgment_is_set_aside_with_its_reason(
 def test_a_missing_file_is_an_error_that_says_what_a_collection_is(tmp_path: Path, name: str) -> None:
     uri = write_beir(tmp_path, DOCS, QUERIES)
     (tmp_path / name).unlink()
-    with pytest.raises(RradError, match=f"retrieve: .*{name}: no such file; .*BEIR folder"):
+    with pytest.raises(RradError, match=f"retrieve: .*{name}: no such file; .*BEIR folder"), in_stage("retrieve"):
         read_beir(uri)
 
 
@@ -141,7 +141,7 @@ def test_a_corpus_without_a_single_good_row_is_an_error_that_names_the_fields_fo
     with pytest.raises(RradError) as caught:
         read_beir(uri)
     assert caught.value.place == f"{uri}/corpus.jsonl:1"
-    assert caught.value.found.startswith("has no field '_id' (fields: id, body)")
+    assert caught.value.problem.startswith("has no field '_id' (fields: id, body)")
     assert "_id" in caught.value.remedy
 
 
@@ -154,7 +154,7 @@ def test_a_folder_in_place_of_a_file_is_an_error_with_a_remedy(tmp_path: Path) -
     uri = write_beir(tmp_path, DOCS, QUERIES)
     (tmp_path / "corpus.jsonl").unlink()
     (tmp_path / "corpus.jsonl").mkdir()
-    with pytest.raises(RradError, match=r"retrieve: .*check that the place exists"):
+    with pytest.raises(RradError, match=r"retrieve: .*check that the place exists"), in_stage("retrieve"):
         read_beir(uri)
 
 

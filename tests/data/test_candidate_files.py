@@ -75,7 +75,7 @@ def test_ms_marcos_top1000_is_grouped_wherever_its_lines_stand_and_keeps_their_o
     (tmp_path / "qrels").write_text("1 0 11 1\n")
     (first, second), rejected = read(f"{tmp_path}/top1000.dev.tsv", dev=f"{tmp_path}/qrels")
     assert (first["doc_ids"], first["texts"], first["split"]) == (["10", "11"], ["ten", "eleven"], "dev")
-    assert (first["judged_ids"], first["judged_grades"]) == (["11"], [1])
+    assert (first["qrel_ids"], first["qrel_grades"]) == (["11"], [1])
     assert (second["doc_ids"], second["split"]) == (["10", "9"], "unlabelled")
     [(identity, reason, _)] = rejected
     assert (identity, reason.partition(":")[0]) == ("top1000.dev.tsv:4", "malformed line")

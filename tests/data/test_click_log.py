@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rrad_ray.data import click_log
-from rrad_ray.errors import RradError
+from rrad_ray.errors import RradError, in_stage
 
 CLICKS = [
     {"query": "sort a list", "title": "sorted()", "summary": "returns a new sorted list", "clicks": 3},
@@ -138,7 +138,7 @@ def test_a_log_of_no_use_is_an_error_that_names_it(
 ) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(RradError, match=says) as caught:
+    with pytest.raises(RradError, match=says) as caught, in_stage("finetune"):
         read(tmp_path / name)
     assert caught.value.stage == "finetune"
     assert caught.value.remedy

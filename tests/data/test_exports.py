@@ -30,8 +30,8 @@ def labels(folder: Path, **manifest: Any) -> str:
             "scores": [3.0, 2.0, 1.0],
             "sources": ["run"],
             "source_scores": [[3.0, 2.0, 1.0]],
-            "judged_ids": [],
-            "judged_grades": [],
+            "qrel_ids": [],
+            "qrel_grades": [],
             "targets": [1.0, 0.0, 2.0],
             "missing": [False, True, False],
             "confidence": [1.0] * 3,
@@ -121,7 +121,7 @@ def test_judged_relevant_documents_stand_in_for_clicked_ones(tmp_path: Path) -> 
         "texts": [" sorted()\na new list ", "print()", "sort()"],
         "targets": [1.0, 0.0, 2.0],
     }
-    exports.write(iter([row]), str(tmp_path), "clicks", "export")
+    exports.write(iter([row]), str(tmp_path), "clicks")
     rejected: list[Any] = []
     found = list(click_log.read_clicks(str(tmp_path), lambda *bad: rejected.append(bad)))
     assert found == [
@@ -140,5 +140,5 @@ def test_labels_of_a_simulated_teacher_say_so_wherever_they_go(tmp_path: Path) -
 def test_a_row_that_the_format_cannot_hold_leaves_no_file(tmp_path: Path) -> None:
     row = {"query_id": "a b", "query": "x", "doc_ids": ["d"], "texts": ["t"], "targets": [0.0]}
     with pytest.raises(RradError, match="white space"):
-        exports.write(iter([row]), str(tmp_path), "trec", "export")
+        exports.write(iter([row]), str(tmp_path), "trec")
     assert not (tmp_path / "labels.run").exists()

@@ -28,7 +28,7 @@ DOCUMENTS = [f"d{number:02d}" for number in range(30)]
 )
 @settings(max_examples=150)
 def test_ndcg_equals_that_of_ir_measures(judged: dict[str, int], ranked: list[str], k: int) -> None:
-    row = {"doc_ids": ranked, "judged_ids": list(judged), "judged_grades": list(judged.values())}
+    row = {"doc_ids": ranked, "qrel_ids": list(judged), "qrel_grades": list(judged.values())}
     scores = [float(-place) for place in range(len(ranked))]
     run = [ScoredDoc("q", document, score) for document, score in zip(ranked, scores, strict=True)]
     qrels = [ir_measures.Qrel("q", document, grade) for document, grade in judged.items()]
@@ -47,10 +47,10 @@ def test_ndcg_has_the_value_worked_out_by_hand() -> None:
 
 
 def test_equal_scores_keep_the_order_of_the_row() -> None:
-    row = {"doc_ids": ["a", "b", "c"], "judged_ids": ["b"], "judged_grades": [1]}
+    row = {"doc_ids": ["a", "b", "c"], "qrel_ids": ["b"], "qrel_grades": [1]}
     assert row_ndcg(row, [0.0, 0.0, 0.0]) == pytest.approx(1 / math.log2(3))
     assert row_ndcg(row, [0.0, 1.0, 1.0]) == 1.0
-    many = {"doc_ids": [f"d{number}" for number in range(500)], "judged_ids": ["d7"], "judged_grades": [1]}
+    many = {"doc_ids": [f"d{number}" for number in range(500)], "qrel_ids": ["d7"], "qrel_grades": [1]}
     assert row_ndcg(many, [0.0, 1.0] * 250) == pytest.approx(1 / math.log2(5))  # d1, d3, d5, d7
 
 
@@ -124,7 +124,7 @@ def planted(queries: int, good: str, noise: list[str], seed: int = 0) -> tuple[l
     for number in range(queries):
         ids = [f"{number}-{document}" for document in range(10)]
         relevant = int(source.integers(10))
-        rows.append({"doc_ids": ids, "judged_ids": [ids[relevant]], "judged_grades": [1]})
+        rows.append({"doc_ids": ids, "qrel_ids": [ids[relevant]], "qrel_grades": [1]})
         best = source.random(10)
         best[relevant] += 1.0
         scores.append({good: best.tolist()} | {name: source.normal(size=10).tolist() for name in noise})

@@ -26,7 +26,7 @@ def row(texts: list[str], **changes: Any) -> dict[str, Any]:
         "texts": texts,
         "task": "order",
     }
-    return {**found, "judged_ids": ids[:1], "judged_grades": [2], **changes}
+    return {**found, "qrel_ids": ids[:1], "qrel_grades": [2], **changes}
 
 
 def config(**options: Any) -> JudgeConfig:
@@ -117,7 +117,7 @@ def simulated(item: dict[str, Any], repeats: int = 200, **options: float) -> lis
 
 
 def test_a_simulated_teacher_without_noise_orders_by_the_judgments() -> None:
-    item = row(["a", "b", "c"], judged_ids=["d2", "d0"], judged_grades=[2, 1])
+    item = row(["a", "b", "c"], qrel_ids=["d2", "d0"], qrel_grades=[2, 1])
     cfg = config(engine="simulated", simulated=SimulatedConfig(0.0, 0.0, 0.0))
     [text] = [prompt["answer"]["text"] for prompt in planner.Planner(cfg, "")(item)]
     judged = {**item, "responses": [text], "shown": planner.shown(item, cfg)}

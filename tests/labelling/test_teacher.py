@@ -28,8 +28,8 @@ def judgment(number: int, relevant: int, judge: list[float], bm25: list[float], 
         "scores": bm25,
         "sources": ["bm25"],
         "source_scores": [bm25],
-        "judged_ids": [ids[relevant]],
-        "judged_grades": [1],
+        "qrel_ids": [ids[relevant]],
+        "qrel_grades": [1],
         "task": "likelihood",
         "model": "m",
         "shown": [],
@@ -108,8 +108,8 @@ def test_judged_rows_are_those_of_the_split_with_a_relevant_document() -> None:
     data = [
         judgment(0, 0, [1.0], [1.0]),
         judgment(1, 0, [1.0], [1.0], split="test"),
-        judgment(2, 0, [1.0], [1.0], judged_grades=[0]),
-        judgment(3, 0, [1.0], [1.0], judged_ids=[], judged_grades=[]),
+        judgment(2, 0, [1.0], [1.0], qrel_grades=[0]),
+        judgment(3, 0, [1.0], [1.0], qrel_ids=[], qrel_grades=[]),
     ]
     assert [row["query_id"] for row in with_qrels(data)] == ["q0"]
     assert [row["query_id"] for row in with_qrels(data, "test")] == ["q1"]

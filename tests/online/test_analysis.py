@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from benchmarks import click_models
 from rrad_ray import cli, config, tables
 from rrad_ray.config import ExperimentConfig
-from rrad_ray.errors import RradError
+from rrad_ray.errors import RradError, in_stage
 from rrad_ray.online import analysis, event_log, report_html, traffic
 from rrad_ray.rows import ClickEvent, Exposure
 from rrad_ray.stages import experiment
@@ -395,7 +395,7 @@ def test_no_exposures_and_a_file_of_other_columns_are_errors_that_name_them(tmp_
     with pytest.raises(RradError, match=r"no .parquet file under exposures/"):
         list(event_log.read_exposures(str(tmp_path), lambda *row: None))
     write(str(tmp_path), "exposures", "x.parquet", [click("1", "a")], ClickEvent)
-    with pytest.raises(RradError, match="has no column 'experiment'") as caught:
+    with pytest.raises(RradError, match="has no column 'experiment'") as caught, in_stage("experiment"):
         list(event_log.read_exposures(str(tmp_path), lambda *row: None))
     assert caught.value.stage == "experiment"
 

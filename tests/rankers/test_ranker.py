@@ -31,7 +31,7 @@ from rrad_ray.tables import checkpoints
 from tests.toys import causal_lm
 
 MINILM, SMOLLM2 = checkpoints.BUNDLED
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "in_judge")
 LENGTH = 48
 QUERY = "how do I sort a list of numbers"
 TEXTS = [
@@ -388,9 +388,9 @@ def test_the_bi_encoder_gives_unit_vectors_in_which_related_texts_are_near() -> 
 )
 def test_a_model_that_is_not_there_is_named_with_the_remedy(name: str, found: str) -> None:
     with pytest.raises(RradError) as caught:
-        checkpoints.resolve(name, "judge")
+        checkpoints.resolve(name)
     assert (caught.value.stage, caught.value.place) == ("judge", name)
-    assert found in caught.value.found
+    assert found in caught.value.problem
     assert caught.value.remedy
 
 
@@ -406,8 +406,8 @@ def test_a_bundled_file_that_was_tampered_with_is_refused(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(checkpoints, constant, "0" * 64)
     with pytest.raises(RradError, match="SHA-256") as caught:
-        checkpoints.resolve(name, "train")
-    assert "0" * 64 in caught.value.found
+        checkpoints.resolve(name)
+    assert "0" * 64 in caught.value.problem
     assert "install" in caught.value.remedy
 
 

@@ -116,7 +116,7 @@ def candidates(folder: Path, texts: list[str]) -> str:
     row = {
         **{"query_id": "q", "query": QUERY, "split": "test", "doc_ids": [str(index) for index in range(len(texts))]},
         **{"texts": texts, "scores": [0.0] * len(texts), "sources": ["bm25"], "source_scores": [[0.0] * len(texts)]},
-        **{"judged_ids": [], "judged_grades": []},
+        **{"qrel_ids": [], "qrel_grades": []},
     }
     out = Output("prerank", PrerankConfig(input="", output=str(folder)), Candidates, {})
     out.write_all([row], 1)

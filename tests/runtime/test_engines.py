@@ -136,8 +136,8 @@ def row(number: int, **changes: Any) -> dict[str, Any]:
         "query": f"query number {number}.",
         "doc_ids": ids,
         "texts": ["one text", "another"],
-        "judged_ids": ids[1:],
-        "judged_grades": [1],
+        "qrel_ids": ids[1:],
+        "qrel_grades": [1],
     }
     return found | changes
 
@@ -262,7 +262,7 @@ def test_an_endpoint_is_asked_for_one_window_after_another_and_label_reads_one_o
 
 def test_a_simulated_teacher_is_marked_as_such_in_every_manifest_and_its_noise_costs_quality(tmp_path: Path) -> None:
     ids, texts = [f"d{number}" for number in range(8)], [f"text {number}" for number in range(8)]
-    judged = {"doc_ids": ids, "texts": texts, "judged_ids": ids[2:4], "judged_grades": [2, 1]}
+    judged = {"doc_ids": ids, "texts": texts, "qrel_ids": ids[2:4], "qrel_grades": [2, 1]}
     ndcg = {}
     for noise in (0.0, 3.0):
         place = tmp_path / str(noise)

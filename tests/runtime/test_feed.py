@@ -29,7 +29,7 @@ LEARNT = ("train", "unlabelled")
 
 def labels(number: int) -> dict[str, Any]:
     """Every fourth one is a dev query, and every eighth a judged one."""
-    judged = {"judged_ids": [f"q{number}-1"], "judged_grades": [number // 4 % 2]}
+    judged = {"qrel_ids": [f"q{number}-1"], "qrel_grades": [number // 4 % 2]}
     found = {"targets": [float(number), 1.0], "missing": [False] * 2, "confidence": [1.0] * 2, "reasons": []}
     row = row_of(f"q{number}", [f"text {number}", "other"])
     return {**row, **found, **judged, "split": SPLITS[number % 4], "parse_status": ["ok"]}
@@ -60,7 +60,7 @@ def steps(found: feed.LabelFeed, epoch: int, first: int = 0, *, rank: int = 0, w
 
 def test_two_epochs_over_several_parts_see_every_training_row_once_each(uri: str) -> None:
     cluster.start_ray()
-    found = feed.index_labels("train", table(uri, 96), LEARNT, 60, 0)
+    found = feed.index_labels(table(uri, 96), LEARNT, 60, 0)
     assert found.counts == (4,) * 12, "of 8 rows in each of 12 parts, half are of these splits"
     everything = sorted(f"q{number}" for number in range(96) if number % 4 < 2)
     one, two = ([steps(found, epoch, rank=rank, workers=2) for rank in (0, 1)] for epoch in (0, 1))
@@ -75,7 +75,7 @@ def test_rows_that_are_of_no_use_are_neither_counted_nor_brought_and_the_others_
     """q1 alone says nothing: both of its targets are 1."""
     cluster.start_ray()
     place, prepare = table(f"{tmp_path}/labels", 96), targets.Prepare("query", pointwise=False)
-    plain = feed.index_labels("train", place, LEARNT, 60, 0, lambda query_id, wanted: not prepare.useless(wanted))
+    plain = feed.index_labels(place, LEARNT, 60, 0, lambda query_id, wanted: not prepare.useless(wanted))
     assert plain.counts == (3, *(4,) * 11)
     found = dataclasses.replace(plain, prepare=prepare)
     seen = [name for batch in steps(found, 0) for name in batch]
@@ -89,7 +89,7 @@ def test_rows_that_are_of_no_use_are_neither_counted_nor_brought_and_the_others_
 
 def test_a_part_that_is_gone_is_named(tmp_path: Path) -> None:
     cluster.start_ray()
-    found = feed.index_labels("train", table(f"{tmp_path}/labels", 96), LEARNT, 60, 0)
+    found = feed.index_labels(table(f"{tmp_path}/labels", 96), LEARNT, 60, 0)
     Path(found.uri, found.parts[7]).unlink()
     with pytest.raises(RradError, match=r"train: .*part-00007.parquet: .*; check that the place exists"):
         steps(found, 0)
@@ -104,24 +104,24 @@ def test_only_what_training_needs_is_read(tmp_path: Path, monkeypatch: pytest.Mo
         return real(self, columns=columns, **more)
 
     monkeypatch.setattr(pq.ParquetFile, "read", spied)
-    found = feed.index_labels("train", table(f"{tmp_path}/labels", 64), LEARNT, 3, 0)
-    small = {"query_id", "split", "judged_grades", "targets"}
+    found = feed.index_labels(table(f"{tmp_path}/labels", 64), LEARNT, 3, 0)
+    small = {"query_id", "split", "qrel_grades", "targets"}
     assert set().union(*asked) == small, "no text is read to count rows and to find dev queries"
-    rows = feed.read_rows("train", found.uri, found.parts[1], LEARNT, [1, 3], TrainingRow)
+    rows = feed.read_rows(found.uri, found.parts[1], LEARNT, [1, 3], TrainingRow)
     assert rows.column_names == list(TrainingRow.__annotations__)
     assert rows["query_id"].to_pylist() == ["q9", "q13"]
 
 
 def test_the_dev_rows_are_judged_ones_drawn_by_the_seed(uri: str) -> None:
     place = table(uri, 96)
-    found = feed.index_labels("train", place, LEARNT, 5, 0)
+    found = feed.index_labels(place, LEARNT, 5, 0)
     rows = found.dev_rows()
     assert len({row["query_id"] for row in rows}) == 5
-    assert all(row["split"] == "dev" and row["judged_grades"] == [1] for row in rows)
+    assert all(row["split"] == "dev" and row["qrel_grades"] == [1] for row in rows)
     assert set(rows[0]) == set(Labels.__annotations__)
-    again, other = (feed.index_labels("train", place, LEARNT, 5, seed).dev for seed in (0, 1))
+    again, other = (feed.index_labels(place, LEARNT, 5, seed).dev for seed in (0, 1))
     assert again == found.dev != other
-    assert len(feed.index_labels("train", place, LEARNT, 60, 0).dev) == 12, "all there are"
+    assert len(feed.index_labels(place, LEARNT, 60, 0).dev) == 12, "all there are"
 
 
 def test_a_table_without_a_column_is_named_before_training(tmp_path: Path) -> None:
@@ -129,6 +129,6 @@ def test_a_table_without_a_column_is_named_before_training(tmp_path: Path) -> No
     part = Path(place, tables.part_name(0))
     pq.write_table(pq.read_table(part).drop_columns(["targets"]), part)
     with pytest.raises(RradError, match=r"part-00000.*has no column 'targets'"):
-        feed.index_labels("train", place, LEARNT, 5, 0)
+        feed.index_labels(place, LEARNT, 5, 0)
     with pytest.raises(RradError, match="no manifest"):
-        feed.index_labels("train", f"{tmp_path}/nothing", LEARNT, 5, 0)
+        feed.index_labels(f"{tmp_path}/nothing", LEARNT, 5, 0)

@@ -29,7 +29,7 @@ def candidates(tmp_path: Path) -> str:
     rows = []
     for number, query in enumerate(QUERIES):
         row = row_of(f"q{number}", ["a", "b", "c", "d", "e"])
-        judged = {"judged_ids": [f"q{number}-{number}", "elsewhere"], "judged_grades": [2, 1]}
+        judged = {"qrel_ids": [f"q{number}-{number}", "elsewhere"], "qrel_grades": [2, 1]}
         rows.append({**row, "query": query, "split": "test", **judged})
     return table_of(tmp_path / "candidates", rows)
 

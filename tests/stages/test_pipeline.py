@@ -273,7 +273,7 @@ def test_candidates_that_no_judge_has_seen_are_labelled_by_their_sources_alone(s
 def judged(number: int, split: str, grades: dict[str, int]) -> dict[str, Any]:
     """A query of three candidates, `N-0` the first stage's best, and its judgments."""
     row = row_of(str(number), ["one", "two", "three"])
-    return {**row, "split": split, "judged_ids": list(grades), "judged_grades": list(grades.values())}
+    return {**row, "split": split, "qrel_ids": list(grades), "qrel_grades": list(grades.values())}
 
 
 def test_judged_grades_become_the_labels_of_a_teacher_of_ones_own(tmp_path: Path) -> None:
@@ -327,7 +327,7 @@ def test_a_file_of_candidates_is_taken_as_it_is_and_bad_lines_are_counted(tmp_pa
     cfg = RetrieveConfig(output=f"{tmp_path}/candidates", queries={"unlabelled": 1}, **options)
     first, second = tables.read(retrieve.run(cfg), Candidates)
     assert (first["doc_ids"], first["sources"], first["split"]) == (["b", "a"], ["run"], "dev")
-    assert (first["judged_ids"], second["query_id"], second["split"]) == (["b"], "8", "unlabelled")
+    assert (first["qrel_ids"], second["query_id"], second["split"]) == (["b"], "8", "unlabelled")
     assert tables.read_manifest(cfg.output)["quarantined"] == {"malformed JSON": 1}
     (tmp_path / "mine.run").write_text("7 Q0 a 1 1 mine")
     with pytest.raises(RradError, match="lists candidates already"):

@@ -173,7 +173,7 @@ def test_what_would_only_happen_again_is_not_tried_again(tmp_path: Path) -> None
         raise FloatingPointError("the loss is nan at step 7; lower lr")
 
     with pytest.raises(RradError) as caught:
-        trainer.run_training("train", cfg, loop, "", RankTask)
+        trainer.run_training(cfg, loop, "", RankTask)
     said = f"train: {cfg.output}: the loss is nan at step 7; lower lr; a changed config wants a new output"
     assert str(caught.value) == said
     assert tries.read_text() == "tried\n"

@@ -37,8 +37,8 @@ def test_every_row_stands_in_exactly_one_shard_in_order(
     folder = tmp_path_factory.mktemp("in")
     for number, count in enumerate(sizes):
         write(folder, f"file-{number}.parquet", count, sum(sizes[:number]), group)
-    planned = shards.plan_shards(str(folder), size, Candidates, "judge")
-    rows = [row for shard in planned for row in shards.read_shard(str(folder), shard, Candidates, "judge")]
+    planned = shards.plan_shards(str(folder), size, Candidates)
+    rows = [row for shard in planned for row in shards.read_shard(str(folder), shard, Candidates)]
     assert [row["query_id"] for row in rows] == [f"q{number}" for number in range(sum(sizes))]
     assert all(0 < shard.rows <= size for shard in planned)
     assert len({shard.part for shard in planned}) == len(planned)
@@ -47,13 +47,13 @@ def test_every_row_stands_in_exactly_one_shard_in_order(
 
 def test_a_foreign_folder_needs_four_columns_and_gets_the_rest_with_the_order_as_scores(tmp_path: Path) -> None:
     write(tmp_path / "in" / "day=1", "a.parquet", 4)
-    [shard] = shards.plan_shards(f"{tmp_path}/in", 100, Candidates, "judge")
-    row = shards.read_shard(f"{tmp_path}/in", shard, Candidates, "judge")[3]
+    [shard] = shards.plan_shards(f"{tmp_path}/in", 100, Candidates)
+    row = shards.read_shard(f"{tmp_path}/in", shard, Candidates)[3]
     assert row["scores"] == [0.0, -1.0, -2.0]
-    assert (row["split"], row["sources"], row["judged_ids"]) == ("unlabelled", [], [])
+    assert (row["split"], row["sources"], row["qrel_ids"]) == ("unlabelled", [], [])
     assert not shard.dev
     write(tmp_path / "in2", "a.parquet", 4, split=["train", "dev", "train", "train"])
-    assert [shard.dev for shard in shards.plan_shards(f"{tmp_path}/in2", 2, Candidates, "judge")] == [True, False]
+    assert [shard.dev for shard in shards.plan_shards(f"{tmp_path}/in2", 2, Candidates)] == [True, False]
 
 
 def test_a_column_that_is_missing_and_a_folder_without_parquet_are_named(tmp_path: Path) -> None:
@@ -62,14 +62,14 @@ def test_a_column_that_is_missing_and_a_folder_without_parquet_are_named(tmp_pat
     with pytest.raises(
         RradError, match=r"a.parquet: has no column 'query' \(columns: query_id, text\); candidates need"
     ):
-        shards.plan_shards(f"{tmp_path}/bad", 10, Candidates, "judge")
+        shards.plan_shards(f"{tmp_path}/bad", 10, Candidates)
     (tmp_path / "empty").mkdir()
     with pytest.raises(RradError, match="neither a finished table nor a folder of Parquet files"):
-        shards.plan_shards(f"{tmp_path}/empty", 10, Candidates, "judge")
+        shards.plan_shards(f"{tmp_path}/empty", 10, Candidates)
 
 
 def test_a_table_that_its_stage_has_not_finished_is_no_input(tmp_path: Path) -> None:
     write(tmp_path / "in", "part-00000.parquet", 4)
     tables.write_text(f"{tmp_path}/in/started.json", "{}")
     with pytest.raises(RradError, match=r"no manifest.json"):
-        shards.plan_shards(f"{tmp_path}/in", 10, Candidates, "judge")
+        shards.plan_shards(f"{tmp_path}/in", 10, Candidates)

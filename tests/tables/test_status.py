@@ -23,7 +23,9 @@ def started(folder: Path, name: str) -> tables.Output:
 
 
 def told(out: tables.Output, **changes: object) -> None:
-    out.tell({"unit": "prompts", "done": 40, "total": 100, "rate": 2.0, "left_s": 30.0, "missing_share": 0.125})
+    out.write_progress(
+        {"unit": "prompts", "done": 40, "total": 100, "rate": 2.0, "left_s": 30.0, "missing_share": 0.125}
+    )
     place = Path(out.uri) / tables.PROGRESS
     place.write_text(json.dumps(json.loads(place.read_text()) | changes))
 

@@ -22,9 +22,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from rrad_ray import tables
-from rrad_ray.errors import RradError
+from rrad_ray.errors import RradError, in_stage
 from rrad_ray.rows import Candidates, JudgeOutput, Quarantined
 from rrad_ray.tables import Output, join, part_name
+
+pytestmark = pytest.mark.usefixtures("in_judge")
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,8 @@ def candidates(query_id: str = "q1", **changes: Any) -> dict[str, Any]:
         "scores": [1.5, -0.5],
         "sources": ["bm25"],
         "source_scores": [[3.0, 2.0]],
-        "judged_ids": ["d2"],
-        "judged_grades": [1],
+        "qrel_ids": ["d2"],
+        "qrel_grades": [1],
     }
     return row | changes
 
@@ -89,8 +91,8 @@ candidate_rows = st.fixed_dictionaries(
         "scores": st.lists(floats, max_size=3),
         "sources": st.lists(texts, max_size=2),
         "source_scores": st.lists(st.lists(floats, max_size=3), max_size=2),
-        "judged_ids": st.lists(texts, max_size=3),
-        "judged_grades": st.lists(st.integers(-(2**63), 2**63 - 1), max_size=3),
+        "qrel_ids": st.lists(texts, max_size=3),
+        "qrel_grades": st.lists(st.integers(-(2**63), 2**63 - 1), max_size=3),
     }
 )
 
@@ -152,9 +154,9 @@ def test_a_table_without_a_manifest_does_not_exist_to_readers(uri: str) -> None:
     out = Output("test", Config(uri), Candidates, {})
     out.write_part(part_name(0), [candidates()])
     with pytest.raises(RradError) as caught:
-        next(tables.read(uri, Candidates, "judge"))
+        next(tables.read(uri, Candidates))
     assert (caught.value.stage, caught.value.place) == ("judge", uri)
-    assert "manifest.json" in caught.value.found
+    assert "manifest.json" in caught.value.problem
     assert "run the stage" in caught.value.remedy
     out.commit()
     assert len(list(tables.read(uri, Candidates))) == 1
@@ -179,7 +181,7 @@ def test_a_changed_config_on_a_finished_output_is_an_error_that_names_the_key(ur
     with pytest.raises(RradError) as caught:
         Output("test", Config(uri, seed=2), Candidates, {})
     assert caught.value.place == uri
-    assert "seed=1 -> 2" in caught.value.found
+    assert "seed=1 -> 2" in caught.value.problem
     assert "new output" in caught.value.remedy
 
 
@@ -303,11 +305,11 @@ def test_the_schema_of_a_row_type_has_its_fields_in_order_and_none_may_be_null()
 
 def test_a_missing_column_names_stage_place_columns_and_the_remedy(uri: str) -> None:
     put(uri, pa.table({"stage": ["a"], "id": ["b"], "content": ["c"]}))
-    with pytest.raises(RradError) as caught:
-        list(tables.read(uri, Quarantined, "label"))
+    with pytest.raises(RradError) as caught, in_stage("label"):
+        list(tables.read(uri, Quarantined))
     error = caught.value
     assert (error.stage, error.place) == ("label", join(uri, part_name(0)))
-    assert error.found == "has no column 'reason' (columns: stage, id, content)"
+    assert error.problem == "has no column 'reason' (columns: stage, id, content)"
     assert error.remedy == "run the stage that writes it again"
 
 
@@ -317,7 +319,7 @@ def test_a_missing_column_names_stage_place_columns_and_the_remedy(uri: str) -> 
         ("scores", pa.array([["x"]]), "'scores' is list"),
         ("scores", pa.array([1.0]), "'scores' is double, not list"),
         ("doc_ids", pa.array([{"a": 1}]), "'doc_ids' is struct"),
-        ("judged_grades", pa.array([[0.5]]), "'judged_grades' is list"),
+        ("qrel_grades", pa.array([[0.5]]), "'qrel_grades' is list"),
         ("query", pa.array([None], pa.string()), "'query' holds nulls"),
         ("texts", pa.array([["a", None]]), "'texts' holds nulls"),
         ("source_scores", pa.array([[[1.0], [None]]]), "'source_scores' holds nulls"),
@@ -330,8 +332,8 @@ def test_a_column_of_a_wrong_type_or_with_nulls_is_named(
     good = pa.Table.from_pylist([candidates()], schema=tables.schema_of(Candidates))
     put(str(tmp_path), good.set_column(good.schema.get_field_index(column), column, value))
     with pytest.raises(RradError) as caught:
-        list(tables.read(str(tmp_path), Candidates, "judge"))
-    assert found in caught.value.found
+        list(tables.read(str(tmp_path), Candidates))
+    assert found in caught.value.problem
     assert caught.value.place.endswith(part_name(0))
     assert caught.value.stage == "judge"
 
@@ -383,7 +385,7 @@ def test_a_torn_part_is_named(uri: str) -> None:
     with fsspec.open(place, "wb") as file:
         file.write(content[: len(content) // 2])
     with pytest.raises(RradError) as caught:
-        list(tables.read(uri, Candidates, "judge"))
+        list(tables.read(uri, Candidates))
     assert (caught.value.stage, caught.value.place) == ("judge", place)
 
 
@@ -404,7 +406,7 @@ def unreachable(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def test_an_unreachable_store_is_an_error_within_a_minute_that_names_it_and_the_remedy(unreachable: str) -> None:
     for act in (
         lambda: Output("judge", Config("s3://rrad/t"), Candidates, {}),
-        lambda: tables.write_text("s3://rrad/t/a", "x", "judge"),
+        lambda: tables.write_text("s3://rrad/t/a", "x"),
     ):
         began = time.monotonic()
         with pytest.raises(RradError) as caught:
@@ -412,7 +414,7 @@ def test_an_unreachable_store_is_an_error_within_a_minute_that_names_it_and_the_
         assert time.monotonic() - began < 60
         assert caught.value.stage == "judge"
         assert caught.value.place.startswith("s3://rrad/t")
-        assert unreachable in caught.value.found
+        assert unreachable in caught.value.problem
         assert "AWS_ENDPOINT_URL" in caught.value.remedy
 
 
@@ -434,7 +436,7 @@ def test_a_full_disk_says_so_and_the_finished_parts_stay_readable(tmp_path: Path
     with pytest.raises(RradError) as caught:
         out.write_part(part_name(1), [candidates("q2")])
     assert (caught.value.stage, caught.value.place) == ("judge", str(place))
-    assert "no space left" in caught.value.found
+    assert "no space left" in caught.value.problem
     assert "free some space" in caught.value.remedy
     assert not place.exists()
 

@@ -376,7 +376,7 @@ def test_dev_ndcg_is_the_mean_over_rows_and_ties_keep_the_rows_own_order() -> No
         def score_pairs(self, queries: list[str], texts: list[str]) -> list[float]:
             return [0.0] * len(texts)
 
-    rows = [label(0) | {"judged_ids": ["d0-0"]}, label(1) | {"judged_ids": ["d1-1"]}]
+    rows = [label(0) | {"qrel_ids": ["d0-0"]}, label(1) | {"qrel_ids": ["d1-1"]}]
     found = dev_ndcg(Flat(), rows)  # type: ignore[arg-type]
     assert found == pytest.approx((1 + 0.6309297535714575) / 2)
 
