@@ -1,0 +1,294 @@
+"""The documentation says what is there: links, commands, config keys, paths and names, and snippets that run."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from rrad_ray import tables
+from rrad_ray.cli import STAGES
+from rrad_ray.config import JudgeConfig, LabelConfig, load
+from rrad_ray.rows import JudgeOutput
+from rrad_ray.stages import label
+from tests import endpoints
+from tests.commands import ROOT
+from tests.docs.markdown import Page, pages
+from tests.fixtures import row_of
+
+PAGES = pages()
+EVERY = pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+PLACEHOLDER = re.compile(r"\.\.\.|…|[A-Z]{3,}")  # `rrad STAGE ...`: no command, but the form of one
+PATH = re.compile(r"(?<![\w/.-])(?:rrad_ray|benchmarks|configs|cluster|jobs|tests|docs|locks)/[\w./*-]*")
+DOTTED = re.compile(r"(?<![\w./])rrad_ray(?:\.\w+)+")
+
+
+# ---- links and names ----------------------------------------------------------------------------------------
+
+
+@EVERY
+def test_every_link_leads_somewhere(page: Page) -> None:
+    for link in page.links:
+        if re.match(r"https?://|mailto:", link):
+            continue
+        target, _, anchor = link.partition("#")
+        path = (page.path.parent / target).resolve() if target else page.path
+        assert path.exists(), f"{page.name}: {link}"
+        if anchor:
+            assert anchor in Page(path).anchors, f"{page.name}: {link}; anchors: {sorted(Page(path).anchors)}"
+
+
+def test_every_page_of_docs_is_reached_from_the_index() -> None:
+    reached, todo = set[Path](), [ROOT / "docs" / "README.md"]
+    while todo:
+        path = todo.pop()
+        if path not in reached and path.suffix == ".md" and path.is_relative_to(ROOT / "docs"):
+            reached.add(path)
+            links = [link.partition("#")[0] for link in Page(path).links if "://" not in link]
+            todo += [(path.parent / link).resolve() for link in links if link]
+    assert {page.path for page in PAGES if page.name.startswith("docs/")} <= reached
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 200
+
+
+@EVERY
+def test_every_path_that_is_named_exists(page: Page) -> None:
+    for found in PATH.findall(page.text):
+        path = re.sub(r"\b[A-Z]{2,}\b", "*", found.rstrip(".-"))
+        assert list(ROOT.glob(path)) if "*" in path else (ROOT / path).exists(), f"{page.name}: {found}"
+
+
+@EVERY
+def test_every_name_of_ours_that_is_named_exists(page: Page) -> None:
+    for name in DOTTED.findall(page.prose):
+        assert exists(name), f"{page.name}: {name}"
+
+
+def exists(name: str) -> bool:
+    """Whether a dotted name is a module, or something in one."""
+    parts = name.split(".")
+    for stop in range(len(parts), 0, -1):
+        try:
+            thing: Any = importlib.import_module(".".join(parts[:stop]))
+        except ModuleNotFoundError:
+            continue
+        for attribute in parts[stop:]:
+            thing = getattr(thing, attribute, None)
+        return thing is not None
+    return False
+
+
+# ---- commands -----------------------------------------------------------------------------------------------
+
+
+@EVERY
+def test_every_command_is_one_that_the_program_takes(page: Page) -> None:
+    for words in page.commands():
+        while words and re.fullmatch(r"\w+=\S*", words[0]):  # VARIABLE=value in front
+            words = words[1:]
+        if words[:3] == ["ray", "job", "submit"] and "--" in words:
+            words = words[words.index("--") + 1 :]
+        if words:
+            check(words, f"{page.name}: {' '.join(words)}")
+
+
+def check(words: list[str], where: str) -> None:
+    """Asserts that a command names an existing stage, module, target and config file, and keys that it has."""
+    program, *rest = words
+    program = program.removeprefix(".venv/bin/")
+    if program == "make":
+        targets = [word for word in rest if "=" not in word]
+        assert set(targets) <= TARGETS, where
+    elif program == "python" and rest[:1] == ["-m"] and len(rest) > 1 and rest[1].partition(".")[0] in OURS:
+        if not PLACEHOLDER.search(rest[1]):
+            assert importlib.util.find_spec(rest[1]), where
+            check_options(rest[1], rest[2:], where)
+    elif program == "python" and rest[:1] and rest[0].endswith(".py"):
+        assert (ROOT / rest[0]).is_file(), where
+        if rest[0].startswith("jobs/"):
+            called = re.search(r'main\("(\w+)"\)', (ROOT / rest[0]).read_text(encoding="utf-8"))
+            assert called, where
+            check_rrad([called[1], *rest[1:]], where)
+    elif program == "rrad" and rest:
+        check_rrad(rest, where)
+
+
+OURS = {"benchmarks", "rrad_ray", "tests", "docs"}
+
+
+def check_options(module: str, options: list[str], where: str) -> None:
+    """Asserts that a benchmark has the options that a page gives it."""
+    text = (ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
+    text += (ROOT / "benchmarks" / "command.py").read_text(encoding="utf-8")
+    for option in options:
+        if option.startswith("--"):
+            assert option in text, where
+
+
+def check_rrad(words: list[str], where: str) -> None:
+    stage, *rest = words
+    if PLACEHOLDER.search(stage) or stage.startswith("-"):
+        return
+    known = {*STAGES, "run", "status", "plan"}
+    assert stage in known, where
+    rest = [word for word in rest if not word.startswith("-")]
+    if not rest or stage == "status" or PLACEHOLDER.search(rest[0]):
+        return
+    config, *overrides = rest
+    overrides = [word for word in overrides if "=" in word]
+    path = ROOT / config
+    assert path.is_file(), where
+    if stage == "run":
+        given = {word.partition("=")[0] for word in overrides}
+        missing = [f"{key}=x" for key in open_keys(path) if key not in given]
+        _, steps = load.load_pipeline(str(path), [*overrides, *missing])
+        for step in steps:
+            load.build(STAGES[step.stage][0], step.values, where)
+        return
+    schema = STAGES["experiment" if stage == "plan" else stage][0]
+    given = {word.partition("=")[0] for word in overrides} | (set(load.read_yaml(str(path))) - set(open_keys(path)))
+    missing = [f"{key}=x" for key in mandatory(schema) if key not in given]
+    load.load(schema, str(path), [*overrides, *missing])
+
+
+def open_keys(path: Path) -> list[str]:
+    """The keys that a config file leaves to the user."""
+    node = load.read_yaml(str(path))
+    return [str(key) for key in node if OmegaConf.is_missing(node, str(key))]
+
+
+def mandatory(schema: type) -> list[str]:
+    """The keys of a config class that have no default."""
+    if models := getattr(schema, "model_fields", None):
+        return [name for name, field in models.items() if field.is_required()]
+    return [field.name for field in fields(schema) if field.default is field.default_factory is MISSING]
+
+
+def test_the_check_of_commands_sees_what_is_wrong() -> None:
+    for wrong in (
+        "rrad jduge configs/judge.yaml",
+        "rrad judge configs/no.yaml",
+        "rrad judge configs/judge.yaml wrokers=8",
+        "make dmeo",
+        "python -m benchmarks.nothing",
+        "python -m benchmarks.scale --no-such-option",
+        "rrad run configs/beir/pipeline.yaml data=x steps.encoder.no_such_key=1",
+        "python jobs/nothing.py configs/judge.yaml",
+    ):
+        with pytest.raises(Exception):  # noqa: B017, PT011 - an assertion, or the program's own error
+            check(wrong.split(), wrong)
+    check(["rrad", "judge", "configs/judge.yaml", "input=a", "output=b", "num_workers=8"], "right")
+
+
+# ---- tables of keys -----------------------------------------------------------------------------------------
+
+
+def test_the_options_of_the_endpoint_are_keys_with_these_defaults() -> None:
+    text = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    section = text.partition("## Options")[2].partition("\n## ")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if "| `" in line]
+    cfg: Any = load.load(STAGES["serve"][0], str(ROOT / "configs" / "serve.yaml"), ["input=x"])
+    defaults: Any = load.build(STAGES["serve"][0], {"input": "x"}, "defaults")
+    assert len(rows) > 10
+    for keys, values, *_ in rows:
+        names = re.findall(r"`(\w+)`", keys)
+        shown = values.replace("`", "").split(", ")
+        for name, value in zip(names, shown if len(names) > 1 else [values.replace("`", "")], strict=True):
+            assert hasattr(cfg, name), name
+            default = getattr(defaults, name)
+            if value == "none":
+                assert not default or not any(vars(default)[key] for key in ("corpus", "events") if key in vars(default))
+            elif isinstance(default, dict):
+                assert value == "{" + ", ".join(f"{key}: {number:g}" for key, number in default.items()) + "}", name
+            elif isinstance(default, str):
+                assert value == default, name
+            else:
+                assert float(value) == default, name
+
+
+def test_every_loss_stands_in_the_table() -> None:
+    from rrad_ray.training.losses import LOSSES
+
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    section = text.partition("## Losses")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    assert set(LOSSES) <= {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+
+
+# ---- snippets -----------------------------------------------------------------------------------------------
+
+
+@EVERY
+def test_every_python_snippet_compiles(page: Page) -> None:
+    for block in page.blocks:
+        if block.language == "python":
+            compile(block.text, f"{page.name}:{block.line}", "exec")
+
+
+RUN = ("README.md", "docs/quickstart.md", "docs/data.md", "docs/training.md")
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory, writer: str) -> Path:
+    """A folder with `runs/` as the demo and the RRADistill recipe leave it, as far as the snippets read it."""
+    folder = tmp_path_factory.mktemp("demo")
+    endpoints.student(folder / "runs" / "demo" / "encoder" / "model")
+    (folder / "runs" / "rradistill" / "decoder").mkdir(parents=True)
+    os.symlink(writer, folder / "runs" / "rradistill" / "decoder" / "model")
+    cfg = JudgeConfig(input="", output=str(folder / "runs" / "demo" / "judged"))
+    out = tables.Output("judge", cfg, JudgeOutput, {})
+    asked = {"task": "likelihood", "model": "", "shown": [], "responses": [], "reasons": []}
+    counts = {"truncated": 0, "prompt_tokens": 9, "generated_tokens": 0}
+    rows = [row_of(f"q{number}", ["adds numbers", "opens a file"]) for number in range(3)]
+    out.write_all([{**row, **asked, **counts, "judge_scores": [-1.0, -2.0]} for row in rows], 100)
+    out.commit()
+    cfg_labels = LabelConfig(input=cfg.output, output=str(folder / "runs" / "demo" / "labels"), weights={"judge": 1.0})
+    label.run(cfg_labels)
+    return folder
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_every_python_snippet_runs(
+    name: str, demo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(demo)
+    blocks = [block for block in Page(ROOT / name).blocks if block.language == "python"]
+    assert blocks
+    for block in blocks:
+        exec(compile(block.text, f"{name}:{block.line}", "exec"), {"__name__": "snippet"})
+        assert capsys.readouterr().out.strip(), f"{name}:{block.line}"
+
+
+# ---- error messages -----------------------------------------------------------------------------------------
+
+
+def messages() -> list[str]:
+    """The messages in the first column of the tables of docs/troubleshooting.md."""
+    page = Page(ROOT / "docs" / "troubleshooting.md")
+    firsts = [line.split(" | ")[0] for line in page.prose.splitlines() if line.startswith("| ")]
+    return [message for first in firsts for message in re.findall(r"`([^`]+)`", first)]
+
+
+def said() -> str:
+    """All text of the program, with the pieces of a string joined and without what f-strings fill in."""
+    text = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "rrad_ray").rglob("*.py")))
+    text = re.sub(r"\{[^{}\n]*\}", " ", text.replace("`", ""))
+    return " ".join(re.sub(r"[\"']\s*\n\s*f?[\"']", "", text).split())
+
+
+def test_every_message_of_the_troubleshooting_page_is_one_that_the_program_gives() -> None:
+    text = said()
+    assert len(messages()) > 60
+    for message in messages():
+        for piece in message.split("..."):
+            piece = piece.strip(" ()")
+            assert piece in text, f"{message!r}: {piece!r}"
