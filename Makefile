@@ -6,7 +6,7 @@ READY := $(VENV)/ready
 CLIENTS := .venv-clients
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup demo demo-full serve test test-slow lint lock clean
+.PHONY: setup demo demo-full serve test test-slow lint docs pictures lock clean
 .DEFAULT_GOAL := setup
 
 # torch first, by itself and with its dependencies; then everything else exactly as locked (see CONTRIBUTING.md).
@@ -46,6 +46,12 @@ lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(READY) ## rewrite what is generated in docs/
+	$(BIN)/python docs/folder_graph.py
+
+pictures: $(READY) ## take the pictures of docs/images from the run that `make demo` left, by a Chromium
+	$(BIN)/python docs/pictures.py
 
 lock: ## resolve both sets in locks/ afresh
 	locks/refresh.sh

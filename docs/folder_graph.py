@@ -10,6 +10,7 @@ out (transitive reduction); modules directly under `rrad_ray/` are the folder `r
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -38,6 +39,8 @@ def imported(path: Path) -> set[tuple[str, ...]]:
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             names += [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):  # `importlib.import_module("rrad_ray...")`
+            names += re.findall(rf"^{PACKAGE}\.[a-z_]+(?=\.)", node.value)
     split = (tuple(name.split(".")) for name in names)
     return {parts[1:] for parts in split if parts[0] == PACKAGE and len(parts) > 1}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import textwrap
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ class Page:
             mark = _FENCE.match(line)
             if fence is not None:
                 if mark:
-                    self.blocks.append(Block(fence, "\n".join(held), began))
+                    self.blocks.append(Block(fence, textwrap.dedent("\n".join(held)), began))
                     fence, held = None, []
                 else:
                     held.append(line)

@@ -62,7 +62,7 @@ def test_the_readme_is_short() -> None:
 
 @EVERY
 def test_every_path_that_is_named_exists(page: Page) -> None:
-    for found in PATH.findall(page.text):
+    for found in PATH.findall(re.sub(r"\]\([^)]*\)", "]", page.text)):
         path = re.sub(r"\b[A-Z]{2,}\b", "*", found.rstrip(".-"))
         assert list(ROOT.glob(path)) if "*" in path else (ROOT / path).exists(), f"{page.name}: {found}"
 
@@ -152,12 +152,12 @@ def check_rrad(words: list[str], where: str) -> None:
         missing = [f"{key}=x" for key in open_keys(path) if key not in given]
         _, steps = load.load_pipeline(str(path), [*overrides, *missing])
         for step in steps:
-            load.build(STAGES[step.stage][0], step.values, where)
+            load.build_config(STAGES[step.stage][0], step.values, where)
         return
     schema = STAGES["experiment" if stage == "plan" else stage][0]
     given = {word.partition("=")[0] for word in overrides} | (set(load.read_yaml(str(path))) - set(open_keys(path)))
     missing = [f"{key}=x" for key in mandatory(schema) if key not in given]
-    load.load(schema, str(path), [*overrides, *missing])
+    load.load_config(schema, str(path), [*overrides, *missing])
 
 
 def open_keys(path: Path) -> list[str]:
@@ -196,8 +196,8 @@ def test_the_options_of_the_endpoint_are_keys_with_these_defaults() -> None:
     text = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
     section = text.partition("## Options")[2].partition("\n## ")[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if "| `" in line]
-    cfg: Any = load.load(STAGES["serve"][0], str(ROOT / "configs" / "serve.yaml"), ["input=x"])
-    defaults: Any = load.build(STAGES["serve"][0], {"input": "x"}, "defaults")
+    cfg: Any = load.load_config(STAGES["serve"][0], str(ROOT / "configs" / "serve.yaml"), ["input=x"])
+    defaults: Any = load.build_config(STAGES["serve"][0], {"input": "x"}, "defaults")
     assert len(rows) > 10
     for keys, values, *_ in rows:
         names = re.findall(r"`(\w+)`", keys)
@@ -292,3 +292,10 @@ def test_every_message_of_the_troubleshooting_page_is_one_that_the_program_gives
         for piece in message.split("..."):
             piece = piece.strip(" ()")
             assert piece in text, f"{message!r}: {piece!r}"
+
+
+def test_every_patch_stands_in_the_list_of_the_upgrading_page() -> None:
+    text = (ROOT / "docs" / "upgrading.md").read_text(encoding="utf-8")
+    patches = [path.name for path in (ROOT / "rrad_ray" / "patches").glob("*.py") if path.name != "__init__.py"]
+    assert len(patches) >= 4
+    assert [name for name in patches if f"`rrad_ray/patches/{name}`" not in text] == []

@@ -1,5 +1,5 @@
-"""Every client of README's "Call it from your stack", as its package on PyPI has it, against a running endpoint; and
-schemathesis, which makes requests of the endpoint's own OpenAPI schema.
+"""Every client of docs/serving.md, as its package on PyPI has it, and every `curl` of the documentation against a running
+endpoint; and schemathesis, which makes requests of the endpoint's own OpenAPI schema.
 
 The clients live in a virtual environment of their own (`locks/clients.txt`): users have them elsewhere too.
 """
@@ -18,6 +18,7 @@ import pytest
 from rrad_ray.config import SearchConfig, ServeConfig
 from tests import endpoints
 from tests.commands import PATIENCE_S, ROOT
+from tests.docs.markdown import client_snippets, pages
 from tests.heads import free_port
 
 pytestmark = pytest.mark.ray
@@ -32,7 +33,7 @@ TEXTS = [
     "os.remove deletes a file",
 ]
 KEY = "a-key-of-the-tests"
-SNIPPETS = re.findall(r"```python\n# (.*?)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+SNIPPETS = client_snippets()
 NAMES = [re.split("[ ,]", name)[0] for name, _ in SNIPPETS]
 
 
@@ -61,7 +62,7 @@ def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, env=environment, cwd=folder)
 
 
-def test_the_readme_has_a_snippet_for_every_client() -> None:
+def test_the_documentation_has_a_snippet_for_every_client() -> None:
     assert len(SNIPPETS) == 9
 
 
@@ -82,6 +83,27 @@ def test_a_real_client_gets_the_best_documents(
         done = run([str(CLIENTS / "python"), "-c", program], tmp_path)
         assert done.returncode == 0, done.stderr[-3000:]
         assert json.loads(done.stdout.splitlines()[-1]) == order[:3]
+
+
+CURLS = {
+    (path, body)
+    for page in pages()
+    for block in page.blocks
+    for path, body in re.findall(r"curl -s http://127.0.0.1:8000(/\S+) [^']*-d '([^']*)'|$^", block.text)
+}
+
+
+def test_every_curl_of_the_documentation_is_answered(endpoint: tuple[str, list[int]]) -> None:
+    assert {path for path, _ in CURLS} == {"/v1/events", "/v1/search", "/v2/rerank"}
+    with endpoints.client(endpoint[0], Authorization=f"Bearer {KEY}") as client:
+        for path, body in CURLS:
+            response = client.post(path, content=body)
+            if path == "/v1/events":  # no online test runs here; the body itself is well formed
+                assert response.status_code == 404
+                json.loads(body)
+            else:
+                assert response.status_code == 200, response.text
+                assert response.json()["results"] or path == "/v1/search"
 
 
 def test_a_wrong_key_is_the_clients_own_error(endpoint: tuple[str, list[int]], tmp_path: Path) -> None:
