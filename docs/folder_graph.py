@@ -39,7 +39,9 @@ def imported(path: Path) -> set[tuple[str, ...]]:
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             names += [f"{node.module}.{alias.name}" for alias in node.names]
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):  # `importlib.import_module("rrad_ray...")`
+        elif isinstance(node, ast.Constant) and isinstance(
+            node.value, str
+        ):  # `importlib.import_module("rrad_ray...")`
             names += re.findall(rf"^{PACKAGE}\.[a-z_]+(?=\.)", node.value)
     split = (tuple(name.split(".")) for name in names)
     return {parts[1:] for parts in split if parts[0] == PACKAGE and len(parts) > 1}
@@ -93,7 +95,9 @@ def reduced(arrows: Graph) -> Graph:
 def mermaid(arrows: Graph) -> str:
     """Return the block that stands between the markers of the page."""
     lines = ["```mermaid", "flowchart TD"]
-    lines += [f"    {name} --> {other}" for name, others in sorted(reduced(arrows).items()) for other in sorted(others)]
+    lines += [
+        f"    {name} --> {other}" for name, others in sorted(reduced(arrows).items()) for other in sorted(others)
+    ]
     return "\n".join([BEGIN, *lines, "```", END])
 
 
