@@ -2,8 +2,8 @@
 
     python docs/pictures.py [RUN]    # RUN: the folder of a finished pipeline, runs/demo by default
 
-It opens RUN/report.html and the search page of RUN/winner in a headless Chromium (`apt-get install chromium`) and writes
-docs/images/report.png and docs/images/search.png, each below 200 KB.
+It opens RUN/report.html and the search page of RUN/winner in a headless Chromium (`apt-get install chromium`). It
+writes docs/images/report.png and docs/images/search.png, each below 200 KB.
 """
 
 from __future__ import annotations

@@ -291,10 +291,10 @@ def messages() -> list[str]:
 
 
 def said() -> str:
-    """All text of the program, with the pieces of a string joined and without what f-strings fill in."""
+    """All text of the program, with the pieces of a string joined; and the same without what f-strings fill in."""
     text = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "rrad_ray").rglob("*.py")))
-    text = re.sub(r"\{[^{}\n]*\}", " ", text.replace("`", ""))
-    return " ".join(re.sub(r"[\"']\s*\n\s*f?[\"']", "", text).split())
+    text = re.sub(r"[\"']\s*\n\s*f?[\"']", "", text.replace("`", ""))
+    return " ".join(f"{text} {re.sub(r'{[^{}]*}', ' ', text)}".split())
 
 
 def test_every_message_of_the_troubleshooting_page_is_one_that_the_program_gives() -> None:

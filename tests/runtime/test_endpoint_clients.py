@@ -1,5 +1,5 @@
-"""Every client of docs/serving.md, as its package on PyPI has it, and every `curl` of the documentation against a running
-endpoint; and schemathesis, which makes requests of the endpoint's own OpenAPI schema.
+"""Every client of docs/serving.md, as its package on PyPI has it, and every `curl` of the documentation, against a
+running endpoint; and schemathesis, which makes requests of the endpoint's own OpenAPI schema.
 
 The clients live in a virtual environment of their own (`locks/clients.txt`): users have them elsewhere too.
 """
