@@ -58,14 +58,15 @@ class LoadedModel:
         from rrad_ray.rankers.packed_encoder import PackedEncoder
         from rrad_ray.rankers.ranker import Ranker, score_tokens
 
-        folder, device = winners.folder(found), "cuda" if cfg.worker.get("GPU") else "cpu"
+        folder, device = winners.local_folder(found), "cuda" if cfg.worker.get("GPU") else "cpu"
         try:
             self.ranker = Ranker.load(folder, device=device, dtype=cfg.precision, backend=cfg.backend)
         except ValueError as error:
             raise RradError.of(found.checkpoint, error, "set backend=torch") from error
         self.found, self.tokens = found, score_tokens(device)
         # Lanes that one call leaves idle take parts of the next one.
-        self.at_once = 2 if isinstance(self.ranker.backend, PackedEncoder) and self.ranker.backend.lanes > 1 else 1
+        several = isinstance(self.ranker.backend, PackedEncoder) and self.ranker.backend.lanes > 1
+        self.concurrency = 2 if several else 1
         self.version = uuid.uuid4().hex  # of the weights that were read: another time there may be others
         self.explainer = None
         with contextlib.suppress(ValueError):  # most models cannot write, and nobody may ever ask
@@ -105,9 +106,9 @@ class Endpoint:
         self.keys = ApiKeys(cfg.api_keys) if cfg.api_keys else None
         self.searcher = search.Searcher(cfg.search) if cfg.search.corpus else None
         self.models = {place: LoadedModel(winners.find_winner(uri, root), cfg) for place, uri in places.items()}
-        self.batcher = Batcher(LoadedModel.score, cfg.batch_tokens, self._seen, lambda model: model.at_once)
+        self.batcher = Batcher(LoadedModel.score, cfg.batch_tokens, self._seen, lambda model: model.concurrency)
         self.cache = ScoreCache(cfg.cache_entries, self._looked_up)
-        self.refused: dict[str, str] = {}  # marks of winners that were
+        self.refused: dict[str, str] = {}  # fingerprints of winners that were
         self.writing = asyncio.Lock()
         self.inside = 0
         self._measure()
@@ -228,7 +229,7 @@ class Endpoint:
             self.answered.inc(tags={"model": page.model, "variant": page.variant})
             self.took.observe(1000 * (time.monotonic() - began), tags={"stage": "all", "model": page.model})
         except errors.HTTPError as error:
-            status, content, headers = error.told(dialect)
+            status, content, headers = error.render(dialect)
         except asyncio.CancelledError:
             self.requests.inc(tags={"path": path, "status": errors.HUNG_UP})
             raise
@@ -261,7 +262,7 @@ class Endpoint:
                 await self._log(CLICKS, clicks)
             status, content, headers = 200, {"accepted": len(clicks)}, dict[str, str]()
         except errors.HTTPError as error:
-            status, content, headers = error.told(errors.COHERE)
+            status, content, headers = error.render(errors.COHERE)
         self.requests.inc(tags={"path": "/v1/events", "status": str(status)})
         return JSONResponse(content, status, headers=headers)
 
@@ -292,7 +293,7 @@ class Endpoint:
         if self.searcher is None:
             raise errors.HTTPError(404, "search", "no collection is searched here (search.corpus)")
         began = time.monotonic()
-        hits = await asyncio.to_thread(self.searcher.find, asked.queries[0])
+        hits = await asyncio.to_thread(self.searcher.retrieve, asked.queries[0])
         self.took.observe(1000 * (time.monotonic() - began), tags={"stage": "retrieve", "model": ""})
         return search.rerank_request(asked, hits), hits
 
@@ -407,7 +408,7 @@ class Endpoint:
 
     def check_health(self) -> None:
         """Ray Serve asks from time to time, and replaces a replica of which this raises: one whose model hangs."""
-        if (stuck := self.batcher.longest()) > self.cfg.timeout_s:
+        if (stuck := self.batcher.oldest_s()) > self.cfg.timeout_s:
             raise RuntimeError(f"the model has been at one call for {stuck:.0f} s")
 
     def _often(self, seconds: float, chore: Callable[[], Awaitable[None]]) -> None:
@@ -432,7 +433,7 @@ class Endpoint:
     async def _look_for_winners(self) -> None:
         for place, uri in self.places.items():
             found = await asyncio.to_thread(winners.find_winner, uri, self.root)
-            if found.mark not in (self.models[place].found.mark, self.refused.get(place)):
+            if found.fingerprint not in (self.models[place].found.fingerprint, self.refused.get(place)):
                 await self._swap(place, found)
 
     async def _swap(self, place: str, found: winners.ServedModel) -> None:
@@ -441,7 +442,8 @@ class Endpoint:
         try:
             self.models[place] = await asyncio.to_thread(LoadedModel, found, self.cfg)
         except winners.ScoreMismatch:
-            self.refused[place] = found.mark  # it would score so again, and loading it takes cores from those who ask
+            # It would score so again, and loading it takes cores from the requests.
+            self.refused[place] = found.fingerprint
             self.swaps.inc(tags={"result": "refused"})
             raise
         self.swaps.inc(tags={"result": "live"})

@@ -1,4 +1,4 @@
-"""A re-rank request to its answer: wire formats, batching, caching, keys, the winner, and search; no web server.
+"""The way of a re-rank request to its answer: wire formats, batching, caching, keys, the winner and the search.
 
-Imports `online`, `rankers` and what they may import.
+Imports `online`, `rankers` and what these may import; no web server and no Ray.
 """

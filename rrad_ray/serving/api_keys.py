@@ -1,4 +1,4 @@
-"""Who may ask the endpoint: bearer keys, one a line of a file that is read again while it serves."""
+"""Bearer keys of the endpoint's clients: a file of one key a line, which is read again while the endpoint serves."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from rrad_ray.errors import RradError
 
 
 class ApiKeys:
-    """The keys of a file, local or `s3://`. Lines that are blank or begin with `#` are none. Only digests are held: a
-    key is in no log, traceback or memory dump of ours.
+    """The keys in a file, local or `s3://`; blank lines and lines that begin with `#` are ignored.
 
-    Raises `RradError` for a file that cannot be read or holds no key: an endpoint that is meant to be closed does not
-    open because of an empty file.
+    Only digests are kept, so that no key is in a log, a traceback or a memory dump of ours. Raises `RradError` for a
+    file that cannot be read or holds no key: an endpoint that is meant to be closed must not open because of an empty
+    file.
     """
 
     def __init__(self, uri: str) -> None:
@@ -23,8 +23,10 @@ class ApiKeys:
         self.refresh()
 
     def refresh(self) -> None:
-        """Reads the file again; the keys that it holds now are the only ones. Raises as the constructor, and then
-        those of before stay."""
+        """Read the file again and accept only the keys that it holds now.
+
+        Raises as the constructor does; the keys from before then stay valid.
+        """
         lines = (line.strip() for line in tables.read_text(self.uri).splitlines())
         digests = [_digest(line) for line in lines if line and not line.startswith("#")]
         if not digests:
@@ -32,11 +34,11 @@ class ApiKeys:
         self.digests = digests
 
     def allow(self, authorization: str) -> bool:
-        """Whether an `Authorization` header carries one of the keys. As long for a wrong key as for a right one."""
+        """Return whether an `Authorization` header carries one of the keys, in a time that does not depend on it."""
         scheme, _, key = authorization.strip().partition(" ")
-        asked = _digest(key.strip())
-        found = [hmac.compare_digest(asked, digest) for digest in self.digests]
-        return scheme.lower() == "bearer" and any(found)
+        digest = _digest(key.strip())
+        matches = [hmac.compare_digest(digest, known) for known in self.digests]  # all of them: no early exit
+        return scheme.lower() == "bearer" and any(matches)
 
 
 def _digest(key: str) -> bytes:

@@ -1,7 +1,8 @@
-"""Requests that wait for one model process: which of them it scores next, and together.
+"""Continuous batching of requests for one model process: which of them it scores next, and which together.
 
-Whenever the model is free it takes what waits, the oldest first: no request waits for others to come. A request with
-more pairs than fit goes on behind those that came after it: a long one delays a short one by what is under way only.
+As soon as the model is free it takes the oldest waiting pairs: no request waits for others to come. A request with
+more pairs than fit into a batch goes on behind those that arrived after it, so a long request delays a short one by
+no more than the batches in progress.
 """
 
 from __future__ import annotations
@@ -17,24 +18,26 @@ from typing import Any
 
 
 class DeadlineExceeded(Exception):
-    """A request's deadline has passed before its scores were there."""
+    """A request's deadline passed before its scores were there."""
 
 
 @dataclass(eq=False)
 class _Job:
+    """A request in the queue: its pairs, and the scores that they have so far."""
+
     model: Hashable
     pairs: Sequence[Any]
     sizes: Sequence[int]
     deadline: float
-    found: asyncio.Future[list[float]]
-    came: float
-    taken: int = 0  # pairs that are in a pass, or were
-    scores: dict[int, float] = field(default_factory=dict)  # by place: passes may end in another order
+    result: asyncio.Future[list[float]]
+    arrived: float
+    taken: int = 0  # pairs that are in a batch, or were
+    scores: dict[int, float] = field(default_factory=dict)  # by index of the pair: batches may end in another order
 
 
 @dataclass
 class _Share:
-    """A request's part of a pass."""
+    """A request's part of a batch: its pairs from `start` to `end`, excluded."""
 
     job: _Job
     start: int
@@ -50,45 +53,49 @@ class _Share:
 
 
 class Batcher:
-    """Scores of pairs, in the order of each request, by threads that many requests share.
+    """A queue of requests before a model: it scores their pairs in batches that requests share.
 
-    `score(model, pairs)` runs in a thread: one score for each pair. `most`: size of a pass (in what `sizes` counts);
-    a pair that is larger stands alone. `at_once(model)`: passes of one model that may be under way together; those of
-    different models never are. `seen(batch_size, waited_s)` hears of each pass, and how long those whose first pairs
-    are in it had waited. Times are those of `time.monotonic`. How many may wait is for the caller to say.
+    `score(model, pairs)` runs in a thread and returns one score for each pair. `max_size` is the size of a batch, in
+    the unit of `sizes`; a larger pair gets a batch of its own. `concurrency(model)` says how many batches of one
+    model may run at a time; those of different models never do. `on_batch(size, waited_s)` is called as each batch
+    starts, with how long the requests that begin in it have waited. Times are those of `time.monotonic`. The queue is
+    not bounded: that is for the caller to do.
     """
 
     def __init__(
         self,
         score: Callable[[Any, list[Any]], list[float]],
-        most: int,
-        seen: Callable[[int, Sequence[float]], None] = lambda size, waited: None,
-        at_once: Callable[[Any], int] = lambda model: 1,
+        max_size: int,
+        on_batch: Callable[[int, Sequence[float]], None] = lambda size, waited_s: None,
+        concurrency: Callable[[Any], int] = lambda model: 1,
     ) -> None:
-        self.score, self.most, self.seen, self.at_once = score, most, seen, at_once
+        self.score, self.max_size, self.on_batch, self.concurrency = score, max_size, on_batch, concurrency
         self.threads: list[ThreadPoolExecutor] = []  # of one each, few: torch keeps buffers for each that calls it
         self.waiting: deque[_Job] = deque()
-        self.running: dict[int, tuple[float, asyncio.Task[None]]] = {}  # by thread: when a pass began, and the pass
-        self.model: Hashable = None  # of those that are running
+        self.running: dict[int, tuple[float, asyncio.Task[None]]] = {}  # by thread: when a batch began, and its task
+        self.model: Hashable = None  # of the batches that are running
 
     async def __call__(
         self, model: Hashable, pairs: Sequence[Any], sizes: Sequence[int], deadline: float = float("inf")
     ) -> list[float]:
-        """Raises `Late`, or what `score` raised for these pairs. A cancelled call leaves the queue."""
+        """Return the scores of a request's pairs, in their order. A cancelled call leaves the queue.
+
+        Raises `DeadlineExceeded`, or what `score` raised for these pairs.
+        """
         job = _Job(model, pairs, sizes, deadline, asyncio.get_running_loop().create_future(), time.monotonic())
         self.waiting.append(job)
         self._start()
-        return await job.found
+        return await job.result
 
-    def longest(self) -> float:
-        """Seconds since the oldest pass that is under way began; 0 if none is."""
+    def oldest_s(self) -> float:
+        """Return the seconds since the oldest running batch began; 0 if none runs."""
         return max((time.monotonic() - began for began, _ in self.running.values()), default=0.0)
 
     def _start(self) -> None:
-        """Starts the passes for which there is room."""
+        """Start as many batches as may run now."""
         while batch := self._next():
-            waited = [time.monotonic() - share.job.came for share in batch if not share.start]
-            self.seen(sum(share.size for share in batch), waited)
+            waited_s = [time.monotonic() - share.job.arrived for share in batch if not share.start]
+            self.on_batch(sum(share.size for share in batch), waited_s)
             self.model = batch[0].job.model
             free = next(number for number in itertools.count() if number not in self.running)
             if free == len(self.threads):
@@ -97,25 +104,25 @@ class Batcher:
 
     async def _run(self, batch: Sequence[_Share], thread: int) -> None:
         try:
-            await self._pass(batch, self.threads[thread])
+            await self._score_batch(batch, self.threads[thread])
         finally:
             del self.running[thread]
             self._start()
 
     def _next(self) -> list[_Share]:
-        """The next pass, of one model; nothing if it has to wait for those that are under way."""
+        """Take the next batch, of one model, from the queue; empty if it has to wait for those that are running."""
         batch: list[_Share] = []
-        room = self.most
+        room = self.max_size
         unfinished: list[_Job] = []
         others: list[_Job] = []
         while self.waiting:
             job = self.waiting.popleft()
-            if job.found.done():  # cancelled, or failed in another pass
+            if job.result.done():  # cancelled, or failed in another batch
                 continue
             if job.deadline < time.monotonic():
-                job.found.set_exception(DeadlineExceeded(f"{len(job.scores)} of {len(job.pairs)} pairs were scored"))
+                job.result.set_exception(DeadlineExceeded(f"{len(job.scores)} of {len(job.pairs)} pairs were scored"))
                 continue
-            if not batch and not self._fits(job.model):
+            if not batch and not self._may_start(job.model):
                 others.append(job)
                 break
             if batch and job.model != batch[0].job.model:
@@ -135,12 +142,12 @@ class Batcher:
         self.waiting.extend(unfinished)
         return batch
 
-    def _fits(self, model: Hashable) -> bool:
-        """Whether a pass of this model may start beside those that are under way."""
-        return not self.running or (model == self.model and len(self.running) < self.at_once(model))
+    def _may_start(self, model: Hashable) -> bool:
+        """Return whether a batch of this model may start beside those that are running."""
+        return not self.running or (model == self.model and len(self.running) < self.concurrency(model))
 
-    async def _pass(self, batch: Sequence[_Share], thread: ThreadPoolExecutor) -> None:
-        """Scores a pass; where it fails, each request's share by itself, so that one does not fail its neighbours."""
+    async def _score_batch(self, batch: Sequence[_Share], thread: ThreadPoolExecutor) -> None:
+        """Score a batch; if it fails, each request's share by itself, so that one does not fail its neighbours."""
         try:
             pairs = [pair for share in batch for pair in share.pairs]
             loop = asyncio.get_running_loop()
@@ -150,13 +157,13 @@ class Batcher:
         except Exception as error:
             if len(batch) > 1:
                 for share in batch:
-                    await self._pass([share], thread)
-            elif not batch[0].job.found.done():
-                batch[0].job.found.set_exception(error)
+                    await self._score_batch([share], thread)
+            elif not batch[0].job.result.done():
+                batch[0].job.result.set_exception(error)
             return
         left = iter(scores)
         for share in batch:
             job = share.job
             job.scores |= zip(range(share.start, share.end), left)
-            if len(job.scores) == len(job.pairs) and not job.found.done():
-                job.found.set_result([job.scores[place] for place in range(len(job.pairs))])
+            if len(job.scores) == len(job.pairs) and not job.result.done():
+                job.result.set_result([job.scores[index] for index in range(len(job.pairs))])

@@ -8,12 +8,12 @@ from typing import Any
 
 RETRY_AFTER_S = 1
 
-HUNG_UP = "499"  # what web servers count a request as whose client has gone
+HUNG_UP = "499"  # the status that web servers count for a request whose client has gone
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How one kind of client is refused: `statuses` are those that differ from ours."""
+    """The way in which the clients of one format are refused; `statuses` holds where theirs differ from ours."""
 
     name: str
     statuses: Mapping[int, int]
@@ -31,14 +31,14 @@ TEI_TYPES = {400: "Empty", 401: "Unauthorized", 424: "Backend", 429: "Overloaded
 
 
 class HTTPError(Exception):
-    """A request that gets no answer: the status, the field at fault and what was wrong with it."""
+    """A refusal of a request: the status, the field at fault and what is wrong with it."""
 
-    def __init__(self, status: int, field: str, found: str) -> None:
-        self.status, self.field, self.detail = status, field, f"{field}: {found}"
+    def __init__(self, status: int, field: str, problem: str) -> None:
+        self.status, self.field, self.detail = status, field, f"{field}: {problem}"
         super().__init__(self.detail)
 
-    def told(self, dialect: Dialect) -> tuple[int, dict[str, Any], dict[str, str]]:
-        """Status, body and headers, as the clients of a dialect read them."""
+    def render(self, dialect: Dialect) -> tuple[int, dict[str, Any], dict[str, str]]:
+        """Return status, body and headers as the clients of a dialect read them."""
         status = dialect.statuses.get(self.status, self.status)
         headers = {"Retry-After": str(RETRY_AFTER_S)} if self.status == 503 else {}
         if status == 401:
@@ -47,9 +47,6 @@ class HTTPError(Exception):
             return status, {"error": self.detail, "error_type": TEI_TYPES.get(status, "Validation")}, headers
         if dialect is VLLM:
             kind = VLLM_TYPES.get(status, "InternalServerError" if status >= 500 else "BadRequestError")
-            return (
-                status,
-                {"error": {"message": self.detail, "type": kind, "param": self.field, "code": status}},
-                headers,
-            )
+            error = {"message": self.detail, "type": kind, "param": self.field, "code": status}
+            return status, {"error": error}, headers
         return status, {"message": self.detail, "detail": self.detail, "field": self.field}, headers

@@ -1,4 +1,4 @@
-"""Scores that were given lately: what one model has said of a query and a text is not asked again."""
+"""An LRU cache of scores: a pair that a model has scored lately is not scored again."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ Scored = tuple[float, int]  # the score of a pair, and the tokens that were read
 
 
 class ScoreCache:
-    """The scores of at most `entries` pairs; what was asked for longest ago goes first. 0 keeps none.
+    """The scores of the `entries` pairs that were requested last; 0 keeps none.
 
-    `seen(known, asked)` hears how many of a request's pairs were known and how many were not. For one event loop.
+    `on_lookup(hits, misses)` is called once for each request, with counts of pairs. All calls have to come from one
+    event loop.
     """
 
-    def __init__(self, entries: int, seen: Callable[[int, int], None] = lambda known, asked: None) -> None:
-        self.kept: LRUCache[bytes, Scored] = LRUCache(entries)
-        self.seen = seen
+    def __init__(self, entries: int, on_lookup: Callable[[int, int], None] = lambda hits, misses: None) -> None:
+        self.entries: LRUCache[bytes, Scored] = LRUCache(entries)
+        self.on_lookup = on_lookup
 
     async def __call__(
         self,
@@ -27,29 +28,32 @@ class ScoreCache:
         texts: Sequence[str],
         score: Callable[[Sequence[int]], Awaitable[Sequence[Scored]]],
     ) -> Sequence[Scored]:
-        """What is known of each pair in this scope (who scores, and how). `score(places)` is asked for the others,
-        each once; it is not called where there are none. Raises what `score` raises, and then remembers nothing."""
-        if not self.kept.maxsize:
+        """Return the score of each pair (queries[i], texts[i]) in a scope: who scores, and how.
+
+        `score(indices)` scores the pairs that are not known, a repeated pair once; it is not called if all are known.
+        What it raises is passed on, and nothing of the request is then remembered.
+        """
+        if not self.entries.maxsize:
             return await score(range(len(texts)))
         keys = _digests(scope, queries, texts)
-        found = {key: self.kept[key] for key in keys if key in self.kept}
-        missing = {key: place for place, key in enumerate(keys) if key not in found}
+        known = {key: self.entries[key] for key in keys if key in self.entries}
+        missing = {key: index for index, key in enumerate(keys) if key not in known}
         if missing:
             fresh = dict(zip(missing, await score(list(missing.values())), strict=True))
-            self.kept.update(fresh)
-            found |= fresh
-        self.seen(len(keys) - len(missing), len(missing))
-        return [found[key] for key in keys]
+            self.entries.update(fresh)
+            known |= fresh
+        self.on_lookup(len(keys) - len(missing), len(missing))
+        return [known[key] for key in keys]
 
 
 def _digests(scope: str, queries: Sequence[str], texts: Sequence[str]) -> list[bytes]:
-    """16 bytes that stand for a pair in its scope, so that what is kept does not grow with the texts."""
-    found, heads = [], dict[str, hashlib.blake2b]()
+    """Return the cache key of each pair: 16 bytes, so that the cache does not grow with the texts."""
+    digests, heads = [], dict[str, hashlib.blake2b]()
     for query, text in zip(queries, texts):
         if query not in heads:  # the lengths say where each of them ends
             head = f"{len(scope)} {len(query)} {scope}{query}"
             heads[query] = hashlib.blake2b(head.encode(), digest_size=16)
         digest = heads[query].copy()
         digest.update(text.encode())
-        found.append(digest.digest())
-    return found
+        digests.append(digest.digest())
+    return digests

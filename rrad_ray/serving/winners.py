@@ -1,4 +1,4 @@
-"""What an endpoint serves: the winner that `select` named, or a checkpoint; and whether it scores as it did then."""
+"""The model that an endpoint serves: the winner that `select` named, or a checkpoint; and a check of its scores."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rrad_ray.tables import checkpoints
 
 TOLERANCE = 0.05  # of the largest stored score: what other hardware and bfloat16 may change
 
-FILE = "winner.json"
+WINNER_FILE = "winner.json"
 
 
 class ScoreMismatch(RradError):
@@ -24,59 +24,66 @@ class ScoreMismatch(RradError):
 
 @dataclass(frozen=True)
 class ServedModel:
-    """`mark`: changes when another winner stands there. `smoke`: a query, its documents and the scores that the
-    winner gave them; empty for a checkpoint that no `select` has chosen."""
+    """A checkpoint and the name that it is served under.
+
+    `fingerprint` changes when another winner takes its place. `smoke` holds a query, its documents and the scores
+    that the winner gave them; it is empty for a checkpoint that no `select` has chosen.
+    """
 
     checkpoint: str
     name: str
-    mark: str
+    fingerprint: str
     smoke: Mapping[str, Any] = field(default_factory=dict)
 
 
 def find_winner(uri: str, root: str = "") -> ServedModel:
-    """The checkpoint that an input stands for, and the model's name: that of the winner, or of the folder. `root`: of
-    relative paths, where the working directory is another one.
+    """Return the checkpoint that an input stands for, under the winner's name or the folder's.
 
-    Raises `RradError` if there is none, or if it has no ranking head: a fresh one would serve random scores.
+    `root` is the folder that relative paths start from, where the working directory is another one. Raises
+    `RradError` if there is no checkpoint, or if it has no ranking head: a fresh one would serve random scores.
     """
-    checkpoint, name, mark = uri, uri.rstrip("/").rpartition("/")[2], uri
+    checkpoint, name, fingerprint = uri, uri.rstrip("/").rpartition("/")[2], uri
     smoke: dict[str, Any] = {}
-    place = tables.join(uri, FILE)
-    if not uri.startswith("bundled:") and tables.exists(place):
-        text = tables.read_text(place)
+    winner_uri = tables.join(uri, WINNER_FILE)
+    if not uri.startswith("bundled:") and tables.exists(winner_uri):
+        text = tables.read_text(winner_uri)
         winner = json.loads(text)
         checkpoint, name, smoke = winner["checkpoint"], winner["system"], winner.get("smoke") or {}
-        mark = hashlib.sha256(text.encode()).hexdigest()
+        fingerprint = hashlib.sha256(text.encode()).hexdigest()
     if os.path.isdir(os.path.join(root, checkpoint)):
         checkpoint = os.path.join(root, checkpoint)
-    found = ServedModel(checkpoint, name, mark, smoke)
-    config = os.path.join(folder(found), "config.json")
-    if not os.path.isfile(config):
-        said = f"no {FILE} and no checkpoint there (no config.json)"
-        raise RradError(checkpoint, said, "give the output of select or train, or a checkpoint folder")
-    content = json.loads(tables.read_text(config))
-    kinds = content.get("architectures") or ["nothing"]
-    if not kinds[0].endswith("ForSequenceClassification") or len(content.get("id2label", "01")) != 1:
-        said = f"no ranker with one score: {kinds[0]}"
-        raise RradError(checkpoint, said, "give the output of train, or a cross-encoder with one output")
+    _check_head(checkpoint)
     # Replicas may have another working directory; one on another node needs the URI, not this machine's copy of it.
     checkpoint = os.path.abspath(checkpoint) if os.path.isdir(checkpoint) else checkpoint
-    return ServedModel(checkpoint, name, mark, smoke)
+    return ServedModel(checkpoint, name, fingerprint, smoke)
 
 
-def folder(found: ServedModel) -> str:
-    """The checkpoint's folder on this machine."""
-    return checkpoints.resolve(found.checkpoint)
+def _check_head(checkpoint: str) -> None:
+    """Raise `RradError` for a checkpoint that is not there or has no head with one output."""
+    path = os.path.join(checkpoints.resolve(checkpoint), "config.json")
+    if not os.path.isfile(path):
+        problem = f"no {WINNER_FILE} and no checkpoint there (no config.json)"
+        raise RradError(checkpoint, problem, "give the output of select or train, or a checkpoint folder")
+    content = json.loads(tables.read_text(path))
+    architectures = content.get("architectures") or ["nothing"]
+    if not architectures[0].endswith("ForSequenceClassification") or len(content.get("id2label", "01")) != 1:
+        problem = f"no ranker with one score: {architectures[0]}"
+        raise RradError(checkpoint, problem, "give the output of train, or a cross-encoder with one output")
 
 
-def check_scores(found: ServedModel, score: Callable[[str, Sequence[str]], list[float]]) -> None:
-    """Raises `Changed` if a model does not score the stored query as it did when it won."""
-    if not found.smoke:
+def local_folder(model: ServedModel) -> str:
+    """Return the checkpoint's folder on this machine."""
+    return checkpoints.resolve(model.checkpoint)
+
+
+def check_scores(model: ServedModel, score: Callable[[str, Sequence[str]], list[float]]) -> None:
+    """Raise `ScoreMismatch` if `score(query, documents)` is not what the winner gave the stored query when it won."""
+    if not model.smoke:
         return
-    wanted = found.smoke["scores"]
-    given = score(found.smoke["query"], found.smoke["documents"])
-    off = max(abs(one - other) for one, other in zip(given, wanted, strict=True))
-    if not off <= TOLERANCE * max(1.0, *map(abs, wanted)):
-        now, then = ([round(one, 3) for one in scores] for scores in (given, wanted))
-        said = f"'{found.name}' scores {now}, and {then} when it won"
-        raise ScoreMismatch(found.checkpoint, said, "the checkpoint has changed: run evaluate and select again")
+    stored = model.smoke["scores"]
+    scores = score(model.smoke["query"], model.smoke["documents"])
+    allowed = TOLERANCE * max(1.0, *map(abs, stored))
+    if not all(abs(one - other) <= allowed for one, other in zip(scores, stored, strict=True)):  # NaN is not either
+        now, then = ([round(one, 3) for one in values] for values in (scores, stored))
+        problem = f"'{model.name}' scores {now}, and {then} when it won"
+        raise ScoreMismatch(model.checkpoint, problem, "the checkpoint has changed: run evaluate and select again")

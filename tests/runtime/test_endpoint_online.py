@@ -261,4 +261,4 @@ def test_a_winner_that_does_not_score_as_it_did_is_not_served(
     named_winner(tmp_path / "winner", "it", folder / "one", scores["two"])
     found = winners.find_winner(str(tmp_path / "winner"))
     with pytest.raises(RradError, match=r"'it' scores .* when it won; the checkpoint has changed"):
-        winners.check_scores(found, Ranker.load(winners.folder(found)).score)
+        winners.check_scores(found, Ranker.load(winners.local_folder(found)).score)

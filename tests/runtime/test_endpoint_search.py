@@ -418,7 +418,7 @@ def test_a_visitor_without_any_key_is_told_so(page: Page) -> None:
 def test_what_the_endpoint_refuses_is_said_and_can_be_tried_again(
     page: Page, refusal: errors.HTTPError, dialect: errors.Dialect, said: str
 ) -> None:
-    status, body, headers = refusal.told(dialect)
+    status, body, headers = refusal.render(dialect)
     page.goto("/")
     answered(page, lambda route: route.fulfill(status=status, json=body, headers=headers))
     page.get_by_role("searchbox").fill(QUERY)

@@ -1,4 +1,4 @@
-"""Bearer keys: who may ask, and how they change while the endpoint serves."""
+"""Bearer keys: which header is let in, and how the keys change while the endpoint serves."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from rrad_ray.serving.api_keys import ApiKeys
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    place = tmp_path / "keys"
-    place.write_text("# of the search team\nfirst-key\n\n  second-key  \n")
-    return place
+    path = tmp_path / "keys"
+    path.write_text("# of the search team\nfirst-key\n\n  second-key  \n")
+    return path
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_keys_are_rotated_and_a_file_that_went_bad_changes_nothing(file: Path) -
     assert keys.allow("Bearer third-key")
 
 
-def test_every_key_is_compared_whatever_was_found_and_none_is_held(
+def test_every_key_is_compared_whichever_matches_and_none_is_held(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys, seen = ApiKeys(str(file)), []

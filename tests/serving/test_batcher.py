@@ -1,4 +1,4 @@
-"""Requests that wait for one model: what a pass takes, and what becomes of the late, the cancelled and the bad."""
+"""Continuous batching: which pairs share a batch, and what becomes of late, cancelled and failing requests."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from rrad_ray.serving.batcher import Batcher, DeadlineExceeded
 
 
 class Model:
-    """Scores a number by its double; holds each pass until the gate is open, and remembers it."""
+    """A model that scores a number by its double, holds each batch until the gate is open, and records it."""
 
     def __init__(self) -> None:
-        self.passes: list[tuple[str, list[Any]]] = []
+        self.batches: list[tuple[str, list[Any]]] = []
         self.gate = threading.Event()
         self.gate.set()
 
     def __call__(self, model: str, pairs: list[Any]) -> list[float]:
-        self.passes.append((model, pairs))
+        self.batches.append((model, pairs))
         self.gate.wait(60)
         if "boom" in pairs:
             raise RuntimeError("boom")
         return [2.0 * pair for pair in pairs]
 
 
-def asked(batcher: Batcher, pairs: list[Any], model: str = "m", **options: Any) -> Awaitable[list[float]]:
+def submit(batcher: Batcher, pairs: list[Any], model: str = "m", **options: Any) -> Awaitable[list[float]]:
     return asyncio.ensure_future(batcher(model, pairs, [1] * len(pairs), **options))
 
 
-async def held(model: Model, batcher: Batcher, *later: Callable[[], Any]) -> list[Any]:
-    """What comes of calls that are made while the model is busy with another."""
+async def while_busy(model: Model, batcher: Batcher, *later: Callable[[], Any]) -> list[Any]:
+    """Return the results (or exceptions) of calls that are made while the model is busy with another one."""
     model.gate.clear()
-    first = asked(batcher, [0])
-    while not model.passes:
+    first = submit(batcher, [0])
+    while not model.batches:
         await asyncio.sleep(0.001)
     calls = [call() for call in later]
     await asyncio.sleep(0.01)
@@ -50,44 +50,46 @@ async def held(model: Model, batcher: Batcher, *later: Callable[[], Any]) -> lis
 
 
 @given(st.lists(st.lists(st.integers(1, 9), max_size=12), max_size=8), st.integers(1, 20), st.integers(1, 3))
-def test_every_request_gets_its_own_scores_in_its_order_and_no_pass_is_too_large(
-    requests: list[list[int]], most: int, at_once: int
+def test_every_request_gets_its_own_scores_in_its_order_and_no_batch_is_too_large(
+    requests: list[list[int]], max_size: int, concurrency: int
 ) -> None:
     model = Model()
 
     async def run() -> list[list[float]]:
-        batcher = Batcher(model, most, at_once=lambda name: at_once)
+        batcher = Batcher(model, max_size, concurrency=lambda name: concurrency)
         return await asyncio.gather(*(batcher("m", pairs, pairs) for pairs in requests))
 
     assert asyncio.run(run()) == [[2.0 * pair for pair in pairs] for pairs in requests]
-    for _, pairs in model.passes:
-        assert sum(pairs) <= most or len(pairs) == 1
-    assert sorted(pair for _, pairs in model.passes for pair in pairs) == sorted(itertools.chain(*requests))
+    for _, pairs in model.batches:
+        assert sum(pairs) <= max_size or len(pairs) == 1
+    assert sorted(pair for _, pairs in model.batches for pair in pairs) == sorted(itertools.chain(*requests))
 
 
-def test_what_waits_is_scored_together_and_models_apart() -> None:
+def test_waiting_requests_are_scored_together_and_models_apart() -> None:
     model = Model()
 
     async def run() -> list[Any]:
         batcher = Batcher(model, 10)
         names = ["m", "other", "m", "other"]
-        return await held(
-            model, batcher, *(lambda n=n, name=name: asked(batcher, [n], name) for n, name in enumerate(names, 1))
+        return await while_busy(
+            model, batcher, *(lambda n=n, name=name: submit(batcher, [n], name) for n, name in enumerate(names, 1))
         )
 
     assert asyncio.run(run()) == [[2.0], [4.0], [6.0], [8.0]]
-    assert model.passes == [("m", [0]), ("m", [1, 3]), ("other", [2, 4])]
+    assert model.batches == [("m", [0]), ("m", [1, 3]), ("other", [2, 4])]
 
 
-def test_a_long_request_delays_a_short_one_by_a_pass_only() -> None:
+def test_a_long_request_delays_a_short_one_by_a_batch_only() -> None:
     model = Model()
 
     async def run() -> list[Any]:
         batcher = Batcher(model, 4)
-        return await held(model, batcher, lambda: asked(batcher, list(range(12))), lambda: asked(batcher, [50, 51]))
+        return await while_busy(
+            model, batcher, lambda: submit(batcher, list(range(12))), lambda: submit(batcher, [50, 51])
+        )
 
     assert asyncio.run(run())[1] == [100.0, 102.0]
-    assert [pairs for _, pairs in model.passes] == [[0], [0, 1, 2, 3], [50, 51, 4, 5], [6, 7, 8, 9], [10, 11]]
+    assert [pairs for _, pairs in model.batches] == [[0], [0, 1, 2, 3], [50, 51, 4, 5], [6, 7, 8, 9], [10, 11]]
 
 
 def test_the_late_and_the_cancelled_leave_the_queue_unscored() -> None:
@@ -97,16 +99,16 @@ def test_the_late_and_the_cancelled_leave_the_queue_unscored() -> None:
         batcher = Batcher(model, 10)
 
         def cancelled() -> Any:
-            call: Any = asked(batcher, [7])
+            call: Any = submit(batcher, [7])
             asyncio.get_running_loop().call_later(0.002, call.cancel)
             return call
 
-        late = lambda: asked(batcher, [8], deadline=time.monotonic() + 0.001)  # noqa: E731
-        return await held(model, batcher, late, cancelled, lambda: asked(batcher, [9]))
+        late = lambda: submit(batcher, [8], deadline=time.monotonic() + 0.001)  # noqa: E731
+        return await while_busy(model, batcher, late, cancelled, lambda: submit(batcher, [9]))
 
-    late, cancelled, fine = asyncio.run(run())
-    assert (type(late), type(cancelled), fine) == (DeadlineExceeded, asyncio.CancelledError, [18.0])
-    assert [pairs for _, pairs in model.passes] == [[0], [9]]
+    late, cancelled, last = asyncio.run(run())
+    assert (type(late), type(cancelled), last) == (DeadlineExceeded, asyncio.CancelledError, [18.0])
+    assert [pairs for _, pairs in model.batches] == [[0], [9]]
 
 
 def test_a_request_that_fails_does_not_fail_its_neighbours() -> None:
@@ -114,34 +116,34 @@ def test_a_request_that_fails_does_not_fail_its_neighbours() -> None:
 
     async def run() -> list[Any]:
         batcher = Batcher(model, 10)
-        bad, good = (lambda pairs=pairs: asked(batcher, pairs) for pairs in (["boom"], [4]))
-        found = await held(model, batcher, lambda: asked(batcher, [3]), bad, good)
+        bad, good = (lambda pairs=pairs: submit(batcher, pairs) for pairs in (["boom"], [4]))
+        results = await while_busy(model, batcher, lambda: submit(batcher, [3]), bad, good)
         with pytest.raises(RuntimeError, match="boom"):
             await batcher("m", ["boom"], [1])
         assert await batcher("m", [5], [1]) == [10.0], "it goes on"
-        return found
+        return results
 
     first, bad, last = asyncio.run(run())
     assert (first, str(bad), last) == ([6.0], "boom", [8.0])
 
 
-def test_passes_of_one_model_run_beside_each_other_and_those_of_another_wait() -> None:
+def test_batches_of_one_model_run_beside_each_other_and_those_of_another_wait() -> None:
     model = Model()
 
     async def run() -> list[Any]:
-        batcher = Batcher(model, 4, at_once=lambda name: 2)
+        batcher = Batcher(model, 4, concurrency=lambda name: 2)
         later = [("m", 1), ("m", 2), ("other", 3)]
-        calls = [lambda n=n, name=name: asked(batcher, [n], name) for name, n in later]
-        found: Any = asyncio.ensure_future(held(model, batcher, *calls))
-        while len(model.passes) < 2:
+        calls = [lambda n=n, name=name: submit(batcher, [n], name) for name, n in later]
+        results: Any = asyncio.ensure_future(while_busy(model, batcher, *calls))
+        while len(model.batches) < 2:
             await asyncio.sleep(0.001)
-        assert (model.passes, batcher.longest() > 0) == ([("m", [0]), ("m", [1])], True), "the third one waits"
-        scores = await found
-        assert batcher.longest() == 0.0
+        assert (model.batches, batcher.oldest_s() > 0) == ([("m", [0]), ("m", [1])], True), "the third one waits"
+        scores = await results
+        assert batcher.oldest_s() == 0.0
         return scores
 
     assert asyncio.run(run()) == [[2.0], [4.0], [6.0]]
-    assert model.passes == [("m", [0]), ("m", [1]), ("m", [2]), ("other", [3])]
+    assert model.batches == [("m", [0]), ("m", [1]), ("m", [2]), ("other", [3])]
 
 
 def test_a_request_whose_later_pairs_are_scored_first_gets_its_scores_in_its_order() -> None:
@@ -154,7 +156,7 @@ def test_a_request_whose_later_pairs_are_scored_first_gets_its_scores_in_its_ord
         return [2.0 * pair for pair in pairs]
 
     async def run() -> list[float]:
-        return await Batcher(score, 2, at_once=lambda name: 2)("m", list(range(5)), [1] * 5)
+        return await Batcher(score, 2, concurrency=lambda name: 2)("m", list(range(5)), [1] * 5)
 
     assert asyncio.run(run()) == [0.0, 2.0, 4.0, 6.0, 8.0]
 
