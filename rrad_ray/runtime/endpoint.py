@@ -21,7 +21,7 @@ from rrad_ray.config import IDENTITY, WINNER, ExperimentConfig, ServeConfig
 from rrad_ray.errors import RradError
 from rrad_ray.online import assignment, event_journal
 from rrad_ray.online.event_log import CLICKS, EXPOSURES
-from rrad_ray.serving import errors, requests, responses, search, winners
+from rrad_ray.serving import documents, errors, event_requests, requests, responses, search, winners
 from rrad_ray.serving.api_keys import ApiKeys
 from rrad_ray.serving.batcher import Batcher, DeadlineExceeded
 from rrad_ray.serving.score_cache import ScoreCache, Scored
@@ -218,7 +218,7 @@ class Endpoint:
                 asked, hits = await self._found(asked, kind)
                 request_id = uuid.uuid4().hex
                 page, headers = await self._page(asked, request, request_id, kind is requests.ScoreRequest)
-                content = responses.render(
+                content = responses.render_answer(
                     kind, dialect, asked, page.shown, page.order, page.tokens, page.model, request_id
                 )
                 if asked.explain:
@@ -250,7 +250,7 @@ class Endpoint:
         html, headers = await asyncio.to_thread(search.page_html, self.searcher, *facts)
         return HTMLResponse(html, headers=headers)
 
-    @api.post("/v1/events", openapi_extra=requests.openapi(requests.EventsRequest))
+    @api.post("/v1/events", openapi_extra=requests.openapi(event_requests.EventsRequest))
     async def events(self, request: Request) -> JSONResponse:
         """Clicks on pages of the online test. An answer of 200 means that they are on disk."""
         try:
@@ -258,7 +258,7 @@ class Endpoint:
                 if self.journal is None:
                     raise errors.HTTPError(404, "events", "no online test runs here (online.events)")
                 body = await requests.read_body(request.stream(), "", self.cfg.max_body_bytes)
-                clicks = requests.parse_clicks(body, time.time())
+                clicks = event_requests.parse_clicks(body, time.time())
                 await self._log(CLICKS, clicks)
             status, content, headers = 200, {"accepted": len(clicks)}, dict[str, str]()
         except errors.HTTPError as error:
@@ -322,9 +322,7 @@ class Endpoint:
         if not given:
             return self.cfg.timeout_s
         if not given.isdigit():
-            raise errors.HTTPError(
-                422, "x-deadline-ms", f"must be milliseconds, found {given[: requests.SHOWN_CHARS]}"
-            )
+            raise errors.HTTPError(422, "x-deadline-ms", f"must be milliseconds, found {given[: errors.SHOWN_CHARS]}")
         return min(self.cfg.timeout_s, int(given) / 1000)
 
     def _named(self, name: str) -> LoadedModel | None:
@@ -337,7 +335,7 @@ class Endpoint:
         explain answers without reasons: its units did not choose it."""
         model = None if name == IDENTITY else self._named(name) or self.models[WINNER]
         if not variant:
-            responses.may_explain(asked, model is not None and model.explainer is not None, self.cfg.max_explained)
+            responses.check_explain(asked, model is not None and model.explainer is not None, self.cfg.max_explained)
         if model is None:
             return self._as_given(asked, variant)
         scores, tokens = await self._scores(model, asked, deadline)
@@ -372,7 +370,7 @@ class Endpoint:
             "unit": unit,
             "variant": page.variant,
             "query": asked.queries[0],
-            "doc_ids": requests.distinct([(asked.doc_ids or [])[index] for index in page.order]),
+            "doc_ids": documents.distinct_ids([(asked.doc_ids or [])[index] for index in page.order]),
             "teams": page.teams,
             "time": time.time(),
             "model": page.model,

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
 RETRY_AFTER_S = 1
+
+SHOWN_CHARS = 60  # of a wrong value, in the message about it
 
 HUNG_UP = "499"  # the status that web servers count for a request whose client has gone
 
@@ -37,6 +42,20 @@ class HTTPError(Exception):
         self.status, self.field, self.detail = status, field, f"{field}: {problem}"
         super().__init__(self.detail)
 
+    @classmethod
+    def of(cls, error: ValidationError, dialect: Dialect) -> HTTPError:
+        """Return the refusal that says the first of pydantic's complaints."""
+        first = error.errors(include_url=False)[0]
+        if first["type"] == "json_invalid":
+            return cls(400, "body", first["msg"])
+        field, *index = first["loc"] or ("body",)
+        if first["type"] == "missing":
+            return cls(422, str(field), f"missing; the request has {', '.join(first['input']) or 'no fields'}"[:200])
+        where = f"number {index[0]} " if index else ""
+        message = first["msg"][0].lower() + first["msg"][1:]
+        empty = dialect is TEI and first["type"] in ("blank", "too_short")
+        return cls(400 if empty else 422, str(field), f"{where}{message}, found {_shown(first['input'])}")
+
     def render(self, dialect: Dialect) -> tuple[int, dict[str, Any], dict[str, str]]:
         """Return status, body and headers as the clients of a dialect read them."""
         status = dialect.statuses.get(self.status, self.status)
@@ -50,3 +69,11 @@ class HTTPError(Exception):
             error = {"message": self.detail, "type": kind, "param": self.field, "code": status}
             return status, {"error": error}, headers
         return status, {"message": self.detail, "detail": self.detail, "field": self.field}, headers
+
+
+def _shown(value: Any) -> str:
+    """Return a wrong value as a message shows it: as JSON, cut, and of a list its length alone."""
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}..."

@@ -441,13 +441,6 @@ def test_too_many_waiting_get_503_and_healthz_still_answers(client: httpx.Client
     assert int(busy.headers["Retry-After"]) >= 1
 
 
-def test_order_holds_where_the_sigmoid_saturates() -> None:
-    scores = [60.0, 900.0, -2000.0, 60.0]
-    order = responses.best_first(scores)
-    assert order == [1, 0, 3, 2]
-    assert [responses.sigmoid(scores[index]) for index in order] == [1, 1, 1, 0]
-
-
 def test_a_score_that_is_not_a_number_is_an_error() -> None:
     model = object.__new__(LoadedModel)
     model.tokens, model.ranker = 1, SimpleNamespace(logits=lambda pairs, tokens: torch.tensor([1.0, float("nan")]))

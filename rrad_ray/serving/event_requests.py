@@ -1,0 +1,54 @@
+"""The body of `POST /v1/events`: clicks on pages of the online test."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rrad_ray.serving.documents import NotBlank
+from rrad_ray.serving.errors import COHERE, HTTPError
+
+
+class ClickRequest(BaseModel):
+    """A click on a document of a page, which the header `X-Exposure` of its answer names."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    request_id: NotBlank
+    doc_id: NotBlank  # the request's own id of the document, or the digest of its text
+    position: Annotated[int, Field(ge=1)]  # on the page, from 1
+    event_id: str = ""  # the sender's own, so that sending twice counts once
+    dwell_s: Annotated[float, Field(ge=0)] | None = None  # seconds until the user came back
+    time: Annotated[float, Field(ge=0)] | None = None  # seconds since 1970; else when it came
+
+
+class EventsRequest(BaseModel):
+    """The clicks that a client sends together."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    events: Annotated[list[ClickRequest], Field(min_length=1, max_length=10_000)]
+
+
+def parse_clicks(body: bytes, now: float) -> list[dict[str, Any]]:
+    """Return the rows (`rows.ClickEvent`) of a body; `now`, in seconds since 1970, is for clicks without a time.
+
+    Raises `HTTPError`.
+    """
+    try:
+        events = EventsRequest.model_validate_json(body).events
+    except ValidationError as error:
+        raise HTTPError.of(error, COHERE) from error
+    return [
+        {
+            "event_id": click.event_id or f"{click.request_id}:{click.doc_id}:{click.position}",
+            "request_id": click.request_id,
+            "doc_id": click.doc_id,
+            "position": click.position,
+            "dwell_s": math.nan if click.dwell_s is None else click.dwell_s,
+            "time": now if click.time is None else click.time,
+        }
+        for click in events
+    ]

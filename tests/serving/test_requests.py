@@ -1,0 +1,346 @@
+"""The requests of each wire format, without a server: their fields, their limits, and how a wrong one is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import math
+from collections.abc import AsyncIterator, Callable
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rrad_ray.serving import documents, event_requests, requests
+from rrad_ray.serving.errors import COHERE, TEI, VLLM, Dialect, HTTPError
+from rrad_ray.serving.requests import RerankRequest, ScoreRequest, ScoringRequest, SearchRequest, TeiRequest
+
+Parsed = TypeVar("Parsed")
+LIMITS = requests.Limits(max_documents=3, max_query_chars=10, max_document_chars=20)
+PATHS = ("/v1/rerank", "/v2/rerank", "/rerank", "/score", "/v1/score", "/v1/search")
+
+
+def parse(path: str, body: Any, limits: requests.Limits = LIMITS) -> ScoringRequest:
+    """Read a body (JSON, if it is no bytes) as the endpoint does."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    kind, dialect = requests.kind_of(path, content)
+    return requests.parse_request(content, kind, dialect, path, limits)
+
+
+def refusal(path: str, body: Any) -> HTTPError:
+    with pytest.raises(HTTPError) as caught:
+        parse(path, body)
+    return caught.value
+
+
+# ---- formats ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "kind", "dialect"),
+    [
+        ("/v1/rerank", b"", RerankRequest, COHERE),
+        ("/v2/rerank", b'{"texts": []}', RerankRequest, COHERE),
+        ("/rerank", b"", RerankRequest, VLLM),
+        ("/rerank", b'{"documents": ["texts"]}', RerankRequest, VLLM),
+        ("/rerank", b'{"texts": ["a"], "documents": ["a"]}', RerankRequest, VLLM),
+        ("/rerank", b'["texts"]', RerankRequest, VLLM),
+        ("/rerank", b'{"texts": ', RerankRequest, VLLM),
+        ("/rerank", b'"texts"' + b"[" * 100_000, RerankRequest, VLLM),
+        ("/rerank", b'{"texts": ["a"]}', TeiRequest, TEI),
+        ("/score", b"", ScoreRequest, VLLM),
+        ("/v1/score", b"", ScoreRequest, VLLM),
+        ("/v1/search", b"", SearchRequest, COHERE),
+    ],
+)
+def test_a_format_is_known_by_its_path_and_teis_by_its_texts(
+    path: str, body: bytes, kind: type[requests.AnyRequest], dialect: Dialect
+) -> None:
+    assert requests.kind_of(path, body) == (kind, dialect)
+    assert requests.dialect_of(path) is (VLLM if dialect is TEI else dialect)
+
+
+@pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank", "/rerank"])
+def test_every_field_of_a_rerank_request(path: str) -> None:
+    body = {
+        **{"query": "q", "documents": ["a", {"text": "b", "id": "B", "title": "ignored"}], "model": "m", "top_n": 1},
+        **{"return_documents": True, "max_tokens_per_doc": 7, "use_activation": False, "instruction": ""},
+        **{"explain": True, "user": "u", "rank_fields": ["ignored"]},
+    }
+    ids = [documents.text_digest("a"), "B"]
+    assert parse(path, body) == ScoringRequest(
+        ["q", "q"], ["a", "b"], "m", 1, path != "/v2/rerank", True, True, 7, "u", ids
+    )
+
+
+def test_a_rerank_request_of_two_fields_gets_the_defaults_of_its_format() -> None:
+    body = {"query": "q", "documents": ["a"]}
+    for path in ("/v1/rerank", "/v2/rerank", "/rerank"):
+        gives_back = path == "/rerank"  # vLLM's
+        assert parse(path, body) == ScoringRequest(
+            ["q"], ["a"], give_back=gives_back, doc_ids=[documents.text_digest("a")]
+        )
+    for field in ("model", "top_n", "return_documents", "max_tokens_per_doc", "use_activation", "explain", "user"):
+        assert parse("/rerank", {**body, field: None}) == parse("/rerank", body), "null is as if it were not there"
+
+
+def test_top_n_of_0_means_all_to_vllms_clients_and_is_wrong_to_coheres() -> None:
+    body = {"query": "q", "documents": ["a"], "top_n": 0}
+    assert parse("/rerank", body).top_n == 0
+    for path in ("/v1/rerank", "/v2/rerank"):
+        assert str(refusal(path, body)) == "top_n: must be at least 1, found 0"
+
+
+def test_every_field_of_a_tei_request() -> None:
+    body = {"query": "q", "texts": ["a", "b"], "raw_scores": True, "return_text": True, "truncate": False}
+    ids = [documents.text_digest("a"), documents.text_digest("b")]
+    expected = ScoringRequest(["q", "q"], ["a", "b"], give_back=True, raw=True, doc_ids=ids)
+    assert parse("/rerank", {**body, "truncation_direction": "Right"}) == expected
+    assert parse("/rerank", {"query": "q", "texts": ["a"]}) == ScoringRequest(["q"], ["a"], doc_ids=ids[:1])
+    assert refusal("/rerank", {**body, "truncation_direction": "left"}).field == "truncation_direction"
+
+
+@pytest.mark.parametrize(
+    ("one", "many"), [("queries", "documents"), ("queries", "items"), ("text_1", "text_2"), ("data_1", "data_2")]
+)
+def test_a_score_request_pairs_one_with_many_and_many_with_many(one: str, many: str) -> None:
+    assert parse("/score", {one: "q", many: ["a", "b"]}) == ScoringRequest(["q", "q"], ["a", "b"])
+    body = {one: ["q", "p"], many: ["a", "b"], "model": "m", "use_activation": False}
+    assert parse("/v1/score", body) == ScoringRequest(["q", "p"], ["a", "b"], "m", raw=True)
+    assert parse("/score", {one: "q", many: "a"}) == ScoringRequest(["q"], ["a"])
+    assert str(refusal("/score", {one: ["q", "p"], many: "a"})).startswith("queries: 2 for 1 documents")
+
+
+def test_every_field_of_a_search_request() -> None:
+    body = {"query": "q", "model": "m", "top_n": 2, "explain": True, "user": "u", "documents": ["ignored"]}
+    assert parse("/v1/search", body) == ScoringRequest(["q"], [], "m", 2, explain=True, unit="u")
+    assert parse("/v1/search", {"query": "q"}) == ScoringRequest(["q"], [])
+
+
+# ---- refusals -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field", "problem"),
+    [
+        ("/v2/rerank", {"documents": ["a"]}, "query", "missing; the request has documents"),
+        ("/v2/rerank", {}, "query", "missing; the request has no fields"),
+        ("/v2/rerank", {"query": " \n", "documents": ["a"]}, "query", 'must not be blank, found " \\n"'),
+        ("/v2/rerank", {"query": 7, "documents": ["a"]}, "query", "found 7"),
+        ("/v2/rerank", {"query": "q", "documents": []}, "documents", "at least 1 item"),
+        ("/v2/rerank", {"query": "q", "documents": "one"}, "documents", 'found "one"'),
+        ("/v2/rerank", {"query": "q", "documents": ["a", 5]}, "documents", "number 1 must be a string or an object"),
+        ("/v2/rerank", {"query": "q", "documents": [{"text": None}]}, "documents", "a string 'text'"),
+        (
+            "/v2/rerank",
+            {"query": "q", "documents": [{"text": "a", "id": 7}]},
+            "documents",
+            "an 'id' that is no string",
+        ),
+        ("/v2/rerank", {"query": "q", "documents": ["a"], "top_n": "3"}, "top_n", 'found "3"'),
+        ("/v2/rerank", {"query": "q", "documents": ["a"], "top_n": -1}, "top_n", "found -1"),
+        ("/v2/rerank", {"query": "q", "documents": ["a"], "explain": 1}, "explain", "found 1"),
+        ("/rerank", {"query": "q", "documents": ["a"], "instruction": "x"}, "instruction", "follows none"),
+        ("/rerank", {"query": "q", "texts": ["a", 1]}, "texts", "number 1"),
+        ("/rerank", {"query": "q", "texts": ["a"], "raw_scores": 1}, "raw_scores", "found 1"),
+        ("/score", {"queries": ["q", 2], "documents": ["a", "b"]}, "queries", "number 1"),
+        ("/score", {"queries": "q"}, "documents", "missing; the request has queries"),
+        ("/v1/search", {"query": "q", "top_n": 0}, "top_n", "found 0"),
+        ("/v1/search", ["q"], "body", "an object"),
+    ],
+)
+def test_a_wrong_field_is_named_with_what_was_found(path: str, body: Any, field: str, problem: str) -> None:
+    error = refusal(path, body)
+    assert (error.status, error.field) == (422, field)
+    assert error.detail.startswith(f"{field}: ")
+    assert problem in error.detail
+
+
+def test_teis_clients_read_400_for_what_is_empty() -> None:
+    for body in ({"query": "q", "texts": []}, {"query": " ", "texts": ["a"]}):
+        assert refusal("/rerank", body).status == 400
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("body", [b"", b'{"query": ', b"\xff\xfe", b'{"query": "\\ud800"}', b"[" * 5000])
+def test_a_body_that_is_not_json_is_refused_as_such(path: str, body: bytes) -> None:
+    error = refusal(path, body)
+    assert (error.status, error.field) == (400, "body")
+
+
+def test_a_wrong_value_is_shown_cut() -> None:
+    error = refusal("/v2/rerank", {"query": {"x": "y" * 1000}, "documents": ["a"]})
+    assert len(error.detail) < 200
+    assert error.detail.endswith("...")
+    many = refusal("/v2/rerank", {f"field {number}": 1 for number in range(1000)})
+    assert len(many.detail) <= len("query: ") + 200
+
+
+def test_a_number_of_thousands_of_digits_is_the_clients_own_error() -> None:
+    for digits in (4000, 5000, 100_000):
+        body = b'{"query": ' + b"7" * digits + b', "documents": ["a"]}'
+        assert refusal("/v2/rerank", body).status in (400, 422)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field", "problem"),
+    [
+        ("/v2/rerank", {"query": "q", "documents": ["a"] * 4}, "documents", "4 texts, at most 3 (max_documents)"),
+        ("/rerank", {"query": "q", "texts": ["a"] * 4}, "texts", "4 texts, at most 3 (max_documents)"),
+        ("/score", {"queries": "q", "items": ["a"] * 4}, "documents", "4 texts, at most 3 (max_documents)"),
+        ("/v1/search", {"query": "q" * 11}, "query", "11 characters, at most 10 (max_query_chars)"),
+        ("/score", {"queries": ["q", "q" * 11], "items": ["a", "b"]}, "query", "11 characters, at most 10"),
+        (
+            "/v2/rerank",
+            {"query": "q", "documents": ["a", "b" * 21]},
+            "documents",
+            "number 1 has 21 characters, at most 20 (max_document_chars)",
+        ),
+    ],
+)
+def test_a_request_beyond_a_limit_is_refused_with_the_limit(path: str, body: Any, field: str, problem: str) -> None:
+    error = refusal(path, body)
+    assert (error.status, error.field) == (422, field)
+    assert problem in error.detail
+
+
+def test_a_request_at_the_limits_is_read() -> None:
+    request = parse("/v2/rerank", {"query": "q" * 10, "documents": ["a" * 20] * 3})
+    assert len(request.texts) == 3
+
+
+# ---- any JSON -----------------------------------------------------------------------------------------------
+
+FIELDS = ["query", "documents", "texts", "queries", "items", "text_1", "data_2", "model", "top_n", "return_documents"]
+FIELDS += ["max_tokens_per_doc", "use_activation", "instruction", "explain", "user", "raw_scores", "return_text"]
+FIELDS += ["truncation_direction", "text", "id", "events", "request_id", "doc_id", "position", "dwell_s", "time"]
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+
+
+def nested(inside: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.lists(inside, max_size=4) | st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=5), inside)
+
+
+def unless_refused(call: Callable[[], Parsed]) -> Parsed | None:
+    """Return what was parsed, or nothing if it was refused as the client's own error, which every dialect can say."""
+    with contextlib.suppress(HTTPError):
+        return call()
+    with pytest.raises(HTTPError) as caught:
+        call()
+    assert caught.value.status in (400, 422)
+    for dialect in (COHERE, VLLM, TEI):
+        json.dumps(caught.value.render(dialect))
+    return None
+
+
+JSON = st.recursive(LEAVES, nested, max_leaves=20)
+
+
+@given(st.sampled_from(PATHS), JSON | st.dictionaries(st.sampled_from(FIELDS), JSON), st.booleans())
+def test_any_json_is_a_request_within_the_limits_or_refused(path: str, body: Any, ascii_only: bool) -> None:
+    content = json.dumps(body, ensure_ascii=ascii_only).encode(errors="surrogatepass")
+    request = unless_refused(lambda: parse(path, content))
+    if request:
+        assert len(request.texts) <= LIMITS.max_documents
+        assert len(request.queries) == max(1, len(request.texts))
+        assert request.doc_ids is None or len(request.doc_ids) == len(request.texts)
+        assert all(0 < len(query) <= LIMITS.max_query_chars for query in request.queries)
+
+
+@given(st.sampled_from(PATHS), st.binary(max_size=60))
+def test_any_bytes_are_a_request_or_refused(path: str, body: bytes) -> None:
+    unless_refused(lambda: parse(path, body))
+
+
+# ---- bodies, documents and the schema -----------------------------------------------------------------------
+
+
+async def stream(chunks: list[bytes], taken: list[bytes]) -> AsyncIterator[bytes]:
+    """Give the chunks of a body, and note those that were taken."""
+    for chunk in chunks:
+        taken.append(chunk)
+        yield chunk
+
+
+@pytest.mark.parametrize(("chunks", "declared"), [([b"ab", b"", b"cd"], "4"), ([b"ab", b"cd"], ""), ([], "0")])
+def test_a_body_within_its_limit_is_read_whole(chunks: list[bytes], declared: str) -> None:
+    assert asyncio.run(requests.read_body(stream(chunks, []), declared, limit=4)) == b"".join(chunks)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "declared", "count"),
+    [
+        ([b"ab", b"cd"], "5", 0),  # its length says so already
+        ([b"abc", b"de", b"f"], "", 2),
+        ([b"abc", b"de", b"f"], "4", 2),
+        ([b"abc", b"de", b"f"], "soon", 2),
+    ],
+)
+def test_of_a_body_beyond_its_limit_no_more_is_read(chunks: list[bytes], declared: str, count: int) -> None:
+    taken: list[bytes] = []
+    with pytest.raises(HTTPError, match=r"(at most|more than) 4") as caught:
+        asyncio.run(requests.read_body(stream(chunks, taken), declared, limit=4))
+    assert (caught.value.status, caught.value.field, len(taken)) == (413, "body", count)
+
+
+@given(st.lists(st.sampled_from(["a", "b", "a#1", "a#2"]), max_size=4))
+def test_ids_that_come_again_are_told_apart_by_their_index(ids: list[str]) -> None:
+    distinct = documents.distinct_ids(ids)
+    assert len(set(distinct)) == len(ids)
+    for index, (new, old) in enumerate(zip(distinct, ids)):
+        assert new == old or (new.startswith(f"{old}#{index}") and old in distinct[:index])
+
+
+def test_the_schema_of_a_route_has_its_formats_fields() -> None:
+    def schemas(*kinds: type[Any]) -> list[dict[str, Any]]:
+        schema = requests.openapi(*kinds)["requestBody"]["content"]["application/json"]["schema"]
+        return schema.get("anyOf", [schema])
+
+    [rerank, tei] = schemas(RerankRequest, TeiRequest)
+    assert (rerank["required"], tei["required"]) == (["query", "documents"], ["query", "texts"])
+    assert rerank["properties"]["documents"]["items"]["anyOf"][0] == {"type": "string"}
+    [score] = schemas(ScoreRequest)
+    assert score["required"] == ["queries", "documents"]
+
+
+# ---- clicks -------------------------------------------------------------------------------------------------
+
+
+def clicks(*events: dict[str, Any]) -> list[dict[str, Any]]:
+    return event_requests.parse_clicks(json.dumps({"events": events}).encode(), now=5.0)
+
+
+def test_every_field_of_a_click_and_its_defaults() -> None:
+    full = {"request_id": "r", "doc_id": "d", "position": 2, "event_id": "e", "dwell_s": 1.5, "time": 3.0}
+    assert clicks({**full, "unknown": 1}) == [full]
+    [row] = clicks({"request_id": "r", "doc_id": "d", "position": 2})
+    assert math.isnan(row.pop("dwell_s"))
+    assert row == {"event_id": "r:d:2", "request_id": "r", "doc_id": "d", "position": 2, "time": 5.0}
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"doc_id": "d", "position": 1},
+        {"request_id": "r", "position": 1},
+        {"request_id": "r", "doc_id": "d"},
+        {"request_id": " ", "doc_id": "d", "position": 1},
+        {"request_id": "r", "doc_id": "d", "position": 0},
+        {"request_id": "r", "doc_id": "d", "position": 1, "dwell_s": -1},
+        {"request_id": "r", "doc_id": "d", "position": 1, "time": "now"},
+    ],
+)
+def test_a_wrong_click_is_refused(event: dict[str, Any]) -> None:
+    with pytest.raises(HTTPError) as caught:
+        clicks({"request_id": "r", "doc_id": "d", "position": 1}, event)
+    assert (caught.value.status, caught.value.field) == (422, "events")
+    assert "missing" in caught.value.detail or "number 1 " in caught.value.detail
+
+
+@given(JSON | st.fixed_dictionaries({"events": JSON}))
+def test_any_json_is_clicks_or_refused(body: Any) -> None:
+    content = json.dumps(body).encode()
+    rows = unless_refused(lambda: event_requests.parse_clicks(content, now=5.0))
+    assert all(row["position"] >= 1 for row in rows or [])
