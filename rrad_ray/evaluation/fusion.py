@@ -1,4 +1,4 @@
-"""Fusion of several rankers' scores: z-scores of each query, and a weighted sum fitted on dev."""
+"""Fusion of several rankers' scores: z-scores per query, and a weighted sum whose weights are fitted on dev."""
 
 from __future__ import annotations
 
@@ -12,36 +12,38 @@ import numpy as np
 
 from rrad_ray.evaluation.metrics import row_ndcg
 
-WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
-
-
-# ---- fusion -------------------------------------------------------------------------------------------------
+WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)  # the grid of a source's weight
 
 
 @dataclass
 class Moments:
-    """Mean and standard deviation of numbers that come a list at a time and are not held."""
+    """The running mean and standard deviation of a stream of numbers, which are not kept."""
 
     count: int = 0
     mean: float = 0.0
     squares: float = 0.0  # the sum of the squared distances from the mean
 
     def add(self, values: Sequence[float]) -> None:
+        """Update the moments with another list of numbers."""
         data = np.asarray(values, dtype=float)
         if not len(data):
             return
         before, self.count = self.count, self.count + len(data)
-        gap = float(data.mean()) - self.mean  # Chan et al., 1979: two sets' means and squares are those of both
+        gap = float(data.mean()) - self.mean  # merges two sets' moments (Chan et al., 1979)
         self.mean += gap * len(data) / self.count
         self.squares += float(((data - data.mean()) ** 2).sum()) + gap**2 * before * len(data) / self.count
 
     @property
     def deviation(self) -> float:
+        """The population standard deviation; 0 before the first number."""
         return math.sqrt(self.squares / self.count) if self.count else 0.0
 
 
 def zscores(values: Sequence[float]) -> np.ndarray:
-    """Per-query z-scores, (N,); a document without a score (NaN) gets the lowest one, equal scores all get 0."""
+    """Return the z-scores of one query's documents, (N,).
+
+    A document without a score (NaN or infinite) gets the lowest one; where all scores are equal, all z-scores are 0.
+    """
     data = np.asarray(values, dtype=float)
     known = np.isfinite(data)
     if not known.any():
@@ -52,7 +54,10 @@ def zscores(values: Sequence[float]) -> np.ndarray:
 
 
 def fuse(scores: Mapping[str, Sequence[float]], weights: Mapping[str, float]) -> list[float]:
-    """Weighted sum of per-query z-scores, (N,). Raises `KeyError` for a weight without scores."""
+    """Return the weighted sum of each source's z-scores for one query, (N,).
+
+    Raises `KeyError` for a weight without scores.
+    """
     return _mix({name: zscores(scores[name]) for name in weights}, weights).tolist()
 
 
@@ -63,15 +68,15 @@ def _mix(normal: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np.n
 def fit_weights(
     rows: Sequence[Mapping[str, Any]], scores: Sequence[Mapping[str, Sequence[float]]], names: Sequence[str]
 ) -> tuple[dict[str, float], float]:
-    """Fusion weights with the best mean nDCG@10 over judged rows, by full grid; and that nDCG.
+    """Return the fusion weights with the best mean nDCG@10 over rows with qrels, by a full grid, and that nDCG.
 
-    The last name's weight is 1 unless it is alone in being 0: only ratios matter. Of equal ones, the first in
-    the grid (the smallest weights) wins.
+    Only ratios of weights matter, so at least one weight of each grid point is 1. Of equally good points the first
+    of the grid, that with the smallest weights, wins.
     """
     normal = [{name: zscores(by_name[name]) for name in names} for by_name in scores]
     best: tuple[dict[str, float], float] = ({}, -1.0)
     for grid in itertools.product(WEIGHTS, repeat=len(names)):
-        if max(grid) == 0 or 1.0 not in grid:
+        if 1.0 not in grid:
             continue
         weights = dict(zip(names, grid, strict=True))
         mixed = [row_ndcg(row, _mix(z, weights).tolist()) for row, z in zip(rows, normal, strict=True)]

@@ -1,7 +1,7 @@
-"""Ranking metrics that ir-measures lacks, score fusion, and the statistics around them. NumPy and SciPy only.
+"""Ranking metrics that ir-measures lacks, and nDCG for inner loops. NumPy only.
 
-nDCG here follows trec_eval (linear gain, log2 discount), so that it agrees with ir-measures to the last digit; it is
-kept for the inner loops (dev checks while training, fitting fusion weights), reports use ir-measures.
+nDCG here follows trec_eval (linear gain, log2 discount), so that it agrees with ir-measures to the last digit. It is
+for inner loops: dev checks while training, fitting fusion weights. Reports use ir-measures.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 
 def ndcg(ranked_grades: Sequence[int], qrel_grades: Sequence[int], k: int = 10) -> float:
-    """nDCG@k of one query: the grades in ranked order (0 for unjudged), and all grades that were judged."""
+    """Return nDCG@k of one query from the grades in ranked order (0 for unjudged) and all grades of its qrels."""
     discounts = 1.0 / np.log2(np.arange(2, k + 2))
     best = np.sort(np.asarray(qrel_grades, dtype=float))[::-1][:k]
     ideal = float(np.maximum(best, 0) @ discounts[: len(best)])
@@ -23,14 +23,17 @@ def ndcg(ranked_grades: Sequence[int], qrel_grades: Sequence[int], k: int = 10) 
 
 
 def row_ndcg(row: Mapping[str, Any], scores: Sequence[float], k: int = 10) -> float:
-    """nDCG@k of one `Candidates` row under `scores`; ties keep the row's order."""
+    """Return nDCG@k of one `Candidates` row, ranked by `scores`; ties keep the row's order."""
     grades = dict(zip(row["qrel_ids"], row["qrel_grades"], strict=True))
     best = np.argsort(-np.asarray(scores, dtype=float), kind="stable")
     return ndcg([grades.get(row["doc_ids"][index], 0) for index in best], row["qrel_grades"], k)
 
 
 def pair_counts(scores: Sequence[float], grades: Sequence[int]) -> tuple[float, float]:
-    """Concordant and discordant pairs among one query's documents of different grades; a tied score is half each."""
+    """Count the concordant and discordant pairs among one query's documents of different grades.
+
+    A pair with equal scores counts half for each.
+    """
     gaps = np.sign(np.subtract.outer(np.asarray(grades, float), np.asarray(grades, float)))
     differences = np.subtract.outer(np.asarray(scores, float), np.asarray(scores, float))
     values = differences[gaps > 0]
@@ -39,12 +42,15 @@ def pair_counts(scores: Sequence[float], grades: Sequence[int]) -> tuple[float, 
 
 
 def pnr(counts: Sequence[tuple[float, float]]) -> float:
-    """Positive-negative ratio (DisRanker, section 4): concordant over discordant pairs, pooled over queries."""
+    """Return the positive-negative ratio: concordant over discordant pairs, pooled over queries.
+
+    DisRanker, section 4. Infinite where no pair is discordant.
+    """
     concordant, discordant = np.asarray(counts, dtype=float).reshape(-1, 2).sum(axis=0)
     return float(concordant / discordant) if discordant else math.inf
 
 
 def by_length(words_Q: np.ndarray) -> dict[str, np.ndarray]:
-    """Queries of so many words in segments: masks, (Q,)."""
+    """Split queries into segments by their numbers of words, (Q,): a mask, (Q,), for each segment."""
     long = words_Q > 4
     return {"1 or 2 words": words_Q <= 2, "3 or 4": (words_Q > 2) & ~long, "5 or more": long}

@@ -1,4 +1,4 @@
-"""What the reports' plots share: the pages' theme, and plots as inline SVG."""
+"""Plotting for both reports: the theme of the pages as Matplotlib settings, and plots as inline SVG."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STYLE: Any = {
 
 
 class Plot(NamedTuple):
-    """A figure, what it shows for those who do not see it, and its caption."""
+    """A figure with its alternative text and its caption."""
 
     figure: Figure
     alt: str
@@ -31,18 +31,20 @@ class Plot(NamedTuple):
 
 
 def short(text: str, length: int = 30) -> str:
+    """Return the text on one line, cut to `length` characters with an ellipsis."""
     text = " ".join(str(text).split())
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"
 
 
 def canvas(height: float, rows: int = 1) -> tuple[Figure, list[Axes]]:
-    # Narrow on purpose: on a phone the text must not shrink below what can be read.
+    """Return an empty figure of this height in inches and its axes, one below the other with a common x axis."""
+    # It is narrow so that the text stays readable on a phone.
     figure = Figure(figsize=(4.7, height), dpi=72, layout="constrained")
     return figure, list(figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0])
 
 
 def svg(name: str, plot: Plot) -> Markup:
-    """The drawing alone: ids of its own on the page, colours from CSS variables, no metadata and no namespace."""
+    """Return the plot as inline SVG: ids prefixed by `name`, colours as CSS variables, no metadata, no namespace."""
     buffer = io.StringIO()
     plot.figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()

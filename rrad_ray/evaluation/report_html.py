@@ -1,4 +1,4 @@
-"""What an evaluation found, as one self-contained HTML page with plots. The content is that of `report.json`."""
+"""An evaluation's results as one self-contained HTML page with plots. The content is that of `report.json`."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from rrad_ray.evaluation.summary import (
     title_of,
     titles_of,
 )
-from rrad_ray.evaluation.theme import COLOURS, render
+from rrad_ray.evaluation.theme import COLOURS, render_page
 
 Line = tuple[float, float, float, float]  # latency, mean, and the ends of the interval
 
-# Where a point's label may stand, nearest first: points from it, and the direction.
-PLACES = [
+# Candidate positions of a point's label, nearest first: distance from it in points, and direction.
+LABEL_POSITIONS = [
     (far, x, y)
     for far in (8, 14, 22, 32, 44, 60, 80)
     for x, y in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
@@ -46,15 +46,15 @@ ACROSS, UPWARD = ("center", "left", "right"), ("center", "bottom", "top")  # ali
 
 
 def report_page(report: ReportContent) -> str:
-    """One page that needs nothing else: inline CSS and SVG, no script, no network. Same report, same bytes."""
+    """Return one self-contained page: inline CSS and SVG, no script, no network. Same report, same bytes."""
     with matplotlib.rc_context(STYLE):
         plots = {
             "quality": _quality(report), "scatter": _scatter(report), "gains": _gains(report),
             "training": _training(report), "seconds": _seconds(report),
         }  # fmt: skip
         figures = {name: (svg(name, plot), plot.caption) for name, plot in plots.items() if plot}
-    return render(
-        "report.html.j2", report=report, systems=report["systems"], hero=best_system(report),
+    return render_page(
+        "report.html.j2", report=report, systems=report["systems"], best=best_system(report),
         headline=headline(report),
         main=METRIC, metrics=metric_names(report), titles=titles_of(report), span=_span(report),
         extremes=_extremes(report), segments=_segments(report), figures=figures, label_quality=_label_quality(report),
@@ -62,8 +62,8 @@ def report_page(report: ReportContent) -> str:
 
 
 def _label_quality(report: ReportContent) -> list[tuple[str, str, str]]:
-    """Name, value and meaning of each figure about the labels themselves (`quality.LabelQuality`)."""
-    found = (report.get("teacher") or {}).get("label_quality") or {}
+    """Return name, value and meaning of each figure about the labels themselves (`label_quality.LabelQuality`)."""
+    quality = (report.get("teacher") or {}).get("label_quality") or {}
     known = [
         ("missing_share", "left out", "of the documents shown; these become hard negatives"),
         ("repaired_share", "repaired answers", "read after mending: repeats, other brackets, cut off"),
@@ -73,17 +73,17 @@ def _label_quality(report: ReportContent) -> list[tuple[str, str, str]]:
         ("confidence", "confidence", "share of the answers' preferences that the labels keep"),
         ("ndcg_10", "agreement with judgments", "nDCG@10 of the judge alone, over all queries with judgments"),
     ]
-    return [(name, number(found[key]), note) for key, name, note in known if isinstance(found.get(key), float)]
+    return [(name, number(quality[key]), note) for key, name, note in known if isinstance(quality.get(key), float)]
 
 
 def _span(report: ReportContent) -> tuple[float, float]:
-    """Lowest end and extent of all intervals: the scale of the small bars in the table."""
+    """Return the lowest end and the extent of all intervals: the scale of the small bars in the table."""
     ends = [v for s in report["systems"] for e in ("low", "high") if (v := mean_of(s, METRIC, e)) is not None]
     return (min(ends), (max(ends) - min(ends)) or 1.0) if ends else (0.0, 1.0)
 
 
 def _pairs(report: ReportContent) -> tuple[System, System, np.ndarray, np.ndarray] | None:
-    """Per-query nDCG of the system the page is about and of the best first stage."""
+    """Return the best system, the best first stage, and the nDCG@10 of each per query; None where one is missing."""
     best, base = best_system(report), best_of(report["systems"], BASELINES)
     scores = report.get("per_query") or {}
     if best is None or base is None or best is base or not scores.get(best["system"]):
@@ -93,7 +93,7 @@ def _pairs(report: ReportContent) -> tuple[System, System, np.ndarray, np.ndarra
 
 
 def _extremes(report: ReportContent, n: int = 4) -> list[tuple[str, float, float]]:
-    """The queries that gained and lost most: text, before, after."""
+    """Return the `n` queries that gained most and the `n` that lost most: text, before, after."""
     pairs, texts = _pairs(report), report.get("query_texts") or []
     if pairs is None or len(texts) != len(pairs[2]):
         return []
@@ -105,18 +105,18 @@ def _extremes(report: ReportContent, n: int = 4) -> list[tuple[str, float, float
 
 
 def _segments(report: ReportContent) -> dict[str, Any] | None:
-    """The system that the page is about and the best first stage, on queries of each length."""
-    pairs, found = _pairs(report), report.get("segments") or []
-    if pairs is None or not found:
+    """Return the mean nDCG@10 of the best system and the best first stage on queries of each length."""
+    pairs, segments = _pairs(report), report.get("segments") or []
+    if pairs is None or not segments:
         return None
     best, base, *_ = pairs
     names = [base["system"], best["system"]]
-    rows = [(row["segment"], row["queries"], *(row["ndcg_10"][name] for name in names)) for row in found]
+    rows = [(row["segment"], row["queries"], *(row["ndcg_10"][name] for name in names)) for row in segments]
     return {"names": [title_of(base), title_of(best)], "rows": rows}
 
 
 def _front(lines: list[Line]) -> list[Line]:
-    """Points that no other is both faster and better than, by latency (Pareto)."""
+    """Return the Pareto front, by latency: the points that no other is both faster and better than."""
     best, front = -math.inf, []
     for line in sorted(lines, key=lambda line: (line[0], -line[1])):
         if line[1] > best:
@@ -131,7 +131,7 @@ def _colour(system: System) -> str:
 
 
 def _quality(report: ReportContent) -> Plot | None:
-    """Quality against p50 latency, with the confidence intervals."""
+    """Plot quality with confidence intervals against p50 latency; None if no system was timed."""
     drawn = [s for s in report["systems"] if mean_of(s) is not None and latency_of(s)]
     drawn.sort(key=lambda system: -(mean_of(system) or 0.0))
     if not drawn:
@@ -170,14 +170,14 @@ def _quality(report: ReportContent) -> Plot | None:
 
 
 def _place_labels(ax: Axes, lines: list[Line], labels: list[tuple[str, str, bool]]) -> None:
-    """Each label goes where it hides least, near its point: no other point or label, and rather no interval."""
+    """Put each label near its point where it hides least: other points and labels above all, then intervals."""
     FigureCanvasAgg(ax.figure)  # type: ignore[arg-type]
     ax.figure.draw_without_rendering()  # type: ignore[union-attr]
     inside = ax.get_window_extent()
     solid, thin, middles = [], [], []
     for x, mean, low, high in lines:
         (left, bottom), (_, middle), (_, top) = ax.transData.transform([(x, low), (x, mean), (x, high)])
-        # Wider than the marker: another system's label right beside it would look like its own.
+        # Wider than the marker, as another system's label right beside it would look like its own.
         solid.append(Bbox([[left - 13, middle - 9], [left + 13, middle + 9]]))
         thin.append(Bbox([[left - 2, bottom], [left + 2, top]]))
         middles.append((left, middle))
@@ -185,8 +185,8 @@ def _place_labels(ax: Axes, lines: list[Line], labels: list[tuple[str, str, bool
         note = ax.annotate(text, lines[i][:2], (0, 0), textcoords="offset points", color=colour, in_layout=False)
         note.set(weight="bold" if bold else "normal")
         size = note.get_window_extent()
-        best = (math.inf, PLACES[0], size)
-        for far, dx, dy in PLACES:
+        best = (math.inf, LABEL_POSITIONS[0], size)
+        for far, dx, dy in LABEL_POSITIONS:
             left = middles[i][0] + far * dx - size.width * (1 - dx) / 2
             bottom = middles[i][1] + far * dy - size.height * (1 - dy) / 2
             frame = Bbox.from_bounds(left, bottom, size.width, size.height)
@@ -196,7 +196,7 @@ def _place_labels(ax: Axes, lines: list[Line], labels: list[tuple[str, str, bool
         _, (far, dx, dy), frame = best
         solid.append(frame)
         note.set(position=(far * dx, far * dy), ha=ACROSS[dx], va=UPWARD[dy])
-        if far > PLACES[0][0]:  # not next to its point: a line shows whose label it is
+        if far > LABEL_POSITIONS[0][0]:  # it is not next to its point: a line shows whose label it is
             leader = {"arrowstyle": "-", "color": colour, "linewidth": 0.7, "shrinkA": 0}
             ax.annotate("", lines[i][:2], (far * dx, far * dy), textcoords="offset points", arrowprops=leader)
 
@@ -211,19 +211,24 @@ def _overlap(a: Bbox, b: Bbox) -> float:
 
 
 def _scatter(report: ReportContent) -> Plot | None:
-    """Every query: the first stage's nDCG across, ours up. Equal points become one larger point."""
+    """Plot every query: the best first stage's nDCG@10 across, the best system's up.
+
+    Equal points become one larger point.
+    """
     if (pairs := _pairs(report)) is None:
         return None
     best, base, ours, theirs = pairs
-    # On a grid of 0.02, and one path per size and colour: thousands of queries must not make a page of megabytes.
+    # A grid of 0.02 and one path per size and colour keep the page small with thousands of queries.
     points = Counter(zip((theirs * 50).round().tolist(), (ours * 50).round().tolist(), strict=True))
     figure, (ax,) = canvas(3.6)
     ax.plot([0, 1], [0, 1], color=COLOURS["base"], linewidth=1, linestyle=(0, (4, 3)))
     dots: dict[tuple[str, int], list[tuple[float, float]]] = {}
     for (x, y), n in points.items():
         dots.setdefault(("student" if y > x else "loss" if y < x else "base", n), []).append((x / 50, y / 50))
-    for (colour, n), where in dots.items():
-        ax.plot(*np.array(where).T, "o", markersize=4 * n**0.25, color=COLOURS[colour], alpha=0.6, markeredgewidth=0)
+    for (colour, n), positions in dots.items():
+        ax.plot(
+            *np.array(positions).T, "o", markersize=4 * n**0.25, color=COLOURS[colour], alpha=0.6, markeredgewidth=0
+        )
     ax.set(xlim=(-0.04, 1.04), ylim=(-0.04, 1.04), aspect="equal")
     ax.set(xlabel=f"{METRIC}, {short(title_of(base))}", ylabel=f"{METRIC}, {short(title_of(best))}")
     names = f"{title_of(best)} against {title_of(base)}"
@@ -232,7 +237,7 @@ def _scatter(report: ReportContent) -> Plot | None:
 
 
 def _gains(report: ReportContent) -> Plot | None:
-    """Every query's difference, sorted: how many win, how many lose, and how much."""
+    """Plot every query's difference, sorted, so that one sees how many gain, how many lose, and how much."""
     if (pairs := _pairs(report)) is None:
         return None
     best, base, ours, theirs = pairs
@@ -249,7 +254,7 @@ def _gains(report: ReportContent) -> Plot | None:
 
 
 def _training(report: ReportContent) -> Plot | None:
-    """Loss and dev nDCG of every student."""
+    """Plot training loss and nDCG@10 on dev of every student, by step."""
     runs = [run for run in report.get("training") or [] if run.get("steps") or run.get("dev_steps")]
     if not runs:
         return None
@@ -268,7 +273,7 @@ def _training(report: ReportContent) -> Plot | None:
 
 
 def _seconds(report: ReportContent) -> Plot | None:
-    """Where the time went."""
+    """Plot the wall-clock time of each stage."""
     spent = {str(stage): value for stage, value in (report.get("seconds") or {}).items() if value is not None}
     if not spent:
         return None

@@ -1,7 +1,7 @@
-"""What chance alone would do: rates clustered by unit, lifts, readings that stay valid for those who peek, and more.
+"""Statistical inference: bootstrap and paired tests over queries; rates, lifts and sequential tests over users.
 
-Pages of one user are alike, so the user is what was drawn at random, and the unit of every variance here. Suffix _U:
-one entry a unit of one variant.
+Pages of one user are alike, so in an online test the user is the unit that was drawn at random, and the unit of every
+variance here. Suffix _U: one entry for each unit of one variant.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from statsmodels.stats.proportion import proportion_effectsize
 
 
 def bootstrap_interval(values: Sequence[Any], statistic: Any = np.mean, seed: int = 0) -> tuple[float, float]:
-    """95 % bootstrap percentile interval of a statistic over queries. `values`: (Q,) or (Q, C); axis 0 resampled."""
+    """Return the 95 % bootstrap percentile interval of a statistic over queries.
+
+    `values`: (Q,) or (Q, C); queries, axis 0, are resampled 2,000 times.
+    """
     data = np.asarray(values, dtype=float)
     picks = np.random.default_rng(seed).integers(0, len(data), size=(2000, len(data)))
     low, high = np.percentile([statistic(data[pick]) for pick in picks], [2.5, 97.5])
@@ -26,16 +29,14 @@ def bootstrap_interval(values: Sequence[Any], statistic: Any = np.mean, seed: in
 
 
 def paired_p(a: Sequence[float], b: Sequence[float], alternative: str = "two-sided") -> float:
-    """p-value of a paired t-test over queries that `a` and `b` have the same mean; 1 if they never differ."""
-    from scipy.stats import ttest_rel
-
+    """Return the p-value of a paired t-test over queries that `a` and `b` have the same mean; 1 if they are equal."""
     if np.allclose(a, b):
         return 1.0
-    return float(ttest_rel(a, b, alternative=alternative).pvalue)
+    return float(stats.ttest_rel(a, b, alternative=alternative).pvalue)
 
 
 class Rate(NamedTuple):
-    """A ratio of two means over units, and the variance of that estimate."""
+    """A ratio of two means over units, the variance of that estimate, and the number of units."""
 
     value: float
     variance: float
@@ -43,7 +44,7 @@ class Rate(NamedTuple):
 
 
 class Lift(NamedTuple):
-    """What a variant's rate has over the control's, relative to the control's; NaN where it cannot be said."""
+    """A variant's relative lift over the control, its interval and p-value; NaN where one cannot be computed."""
 
     lift: float
     low: float
@@ -52,7 +53,7 @@ class Lift(NamedTuple):
 
 
 class Preference(NamedTuple):
-    """The share of the units with a preference that prefer the treatment."""
+    """The share of units that prefer the treatment, among those with a preference, its interval and p-value."""
 
     share: float
     low: float
@@ -60,12 +61,15 @@ class Preference(NamedTuple):
     p: float
 
 
-NOTHING = Lift(math.nan, math.nan, math.nan, math.nan)
+NO_LIFT = Lift(math.nan, math.nan, math.nan, math.nan)  # cannot be computed
 
 
 def rate(x_U: np.ndarray, y_U: np.ndarray) -> Rate:
-    """sum(x) / sum(y) over units, as clicked pages over pages, with the delta method's variance (Deng, Knoblich and
-    Lu, KDD 2018): a unit's x and y hang together, and units differ in how many pages they see."""
+    """Return sum(x) / sum(y) over units, such as clicked pages over pages, with the delta method's variance.
+
+    A unit's x and y are correlated, and units differ in how many pages they see (Deng, Knoblich and Lu, KDD 2018).
+    NaN with fewer than two units or if sum(y) is 0.
+    """
     n, total = len(x_U), y_U.sum()
     if n < 2 or total == 0:
         return Rate(math.nan, math.nan, n)
@@ -74,32 +78,34 @@ def rate(x_U: np.ndarray, y_U: np.ndarray) -> Rate:
     return Rate(float(value), float(n / (n - 1) * (residual_U @ residual_U) / total**2), n)
 
 
-def normal_interval(found: Rate, alpha: float) -> tuple[float, float]:
-    """The normal interval of a rate."""
-    half = special.ndtri(1 - alpha / 2) * math.sqrt(found.variance)
-    return found.value - half, found.value + half
+def normal_interval(estimate: Rate, alpha: float) -> tuple[float, float]:
+    """Return the normal interval of a rate at level 1 - alpha."""
+    half = special.ndtri(1 - alpha / 2) * math.sqrt(estimate.variance)
+    return estimate.value - half, estimate.value + half
 
 
 def lift(treatment: Rate, control: Rate, alpha: float) -> Lift:
-    """The relative lift, its interval and the two-sided p-value that there is none, for one reading, fixed before."""
+    """Return the relative lift, its interval and two-sided p-value, valid for one reading at a time fixed before."""
     z = _z(treatment, control)
     p = 2 * float(special.ndtr(-abs(z)))
-    return NOTHING if math.isnan(z) else _lift(treatment, control, special.ndtri(1 - alpha / 2), p)
+    return NO_LIFT if math.isnan(z) else _lift(treatment, control, special.ndtri(1 - alpha / 2), p)
 
 
 def always_valid(treatment: Rate, control: Rate, alpha: float, scale: float) -> Lift:
-    """The same for those who look as often as they like and stop when they like: with probability 1 - alpha no
-    interval ever leaves out the true lift, and no p ever falls below alpha without one.
+    """Return the relative lift with an interval and p-value that stay valid under continuous monitoring.
 
-    The mixture sequential probability ratio test, with lifts of standard deviation `scale` mixed by a normal (Johari,
-    Koomen, Pekelis and Walsh, KDD 2017); what they write in samples is written here in information,
-    1 / variance, as units bring several pages. Pages of a unit that is here already are like what it did before, so
-    looks are more alike than those of independent samples, and the test errs to the safe side. The variances are
-    estimated: it holds once there are enough units for the normal approximation, not before.
+    One may look at any time and stop at any time: with probability 1 - alpha every interval, at all looks, contains
+    the true lift, and without a true lift p never falls below alpha.
+
+    This is the mixture sequential probability ratio test with a normal prior of standard deviation `scale` on the
+    lift (Johari, Koomen, Pekelis and Walsh, KDD 2017). Their sample size is here the information, 1 / variance, as
+    a unit brings several pages. Later pages of a unit resemble its earlier ones, so looks are more alike than with
+    independent samples, and the test is conservative. Variances are estimated: the guarantee holds once there are
+    enough units for the normal approximation, not before.
     """
     z = _z(treatment, control)
     if math.isnan(z):
-        return NOTHING
+        return NO_LIFT
     noise = (treatment.variance + control.variance) / control.value**2
     if noise == 0:
         return Lift(treatment.value / control.value - 1, math.nan, math.nan, 1.0)
@@ -111,7 +117,7 @@ def always_valid(treatment: Rate, control: Rate, alpha: float, scale: float) -> 
 
 
 def _z(treatment: Rate, control: Rate) -> float:
-    """Standard errors between the two rates; NaN where one of them was not measured or the control's is 0."""
+    """Return the difference of two rates in standard errors; NaN if one was not measured or the control's is 0."""
     if math.isnan(treatment.value) or math.isnan(control.value) or control.value == 0:
         return math.nan
     error = math.sqrt(treatment.variance + control.variance)
@@ -120,8 +126,11 @@ def _z(treatment: Rate, control: Rate) -> float:
 
 
 def _lift(treatment: Rate, control: Rate, reach: float, p: float) -> Lift:
-    """The interval is Fieller's (in Deng, Knoblich and Lu too): all ratios within `reach` standard errors. It holds 0
-    exactly where p is above alpha; it has no ends where the control could as well be 0."""
+    """Return the lift with Fieller's interval: all ratios within `reach` standard errors.
+
+    The interval (also in Deng, Knoblich and Lu) contains 0 exactly where p is above alpha. It has no ends, NaN, where
+    the control could as well be 0.
+    """
     (t, t_var, _), (c, c_var, _) = treatment, control
     square = reach**2
     a, b, last = c**2 - square * c_var, t * c, t**2 - square * t_var
@@ -132,8 +141,11 @@ def _lift(treatment: Rate, control: Rate, reach: float, p: float) -> Lift:
 
 
 def mismatch(units: Sequence[int], weights: Sequence[float]) -> float:
-    """p-value that the weights drew these numbers of units (chi-square; Fabijan et al., KDD 2019): where it is tiny,
-    units were lost on one side, and no other figure can be trusted. Variants of weight 0 are not asked."""
+    """Return the p-value of the sample ratio mismatch test: chi-square that the weights drew these numbers of units.
+
+    Where it is tiny, units were lost on one side and no other figure can be trusted (Fabijan et al., KDD 2019).
+    Variants of weight 0 are left out. NaN if fewer than two variants are left, or no units.
+    """
     drawn = [(count, weight) for count, weight in zip(units, weights, strict=True) if weight > 0]
     counts, shares = np.array(drawn, dtype=float).T
     if len(counts) < 2 or counts.sum() == 0:
@@ -142,7 +154,7 @@ def mismatch(units: Sequence[int], weights: Sequence[float]) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for having read them all (Holm, 1979); NaN stays, and counts for nothing."""
+    """Return p-values corrected for multiple testing (Holm, 1979); NaN stays NaN and does not count as a test."""
     corrected = np.array(p_values, dtype=float)
     known = np.isfinite(corrected)
     if known.any():
@@ -153,26 +165,32 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def pages_needed(
     ctr: float, relative: float, alpha: float, power: float, ratio: float = 1.0, design_effect: float = 1.0
 ) -> tuple[int, int]:
-    """Pages of the control and of the treatment (`ratio` times as many) that find a relative lift of a page CTR with
-    this power, two-sided, by Cohen's h. `design_effect`: how many times a coin's variance a page has in this traffic,
-    since the same units come back; 1 if every page is of another unit."""
+    """Return the pages of control and treatment (`ratio` times as many) that detect a relative lift of page CTR.
+
+    Two-sided, with this power, by Cohen's h. `design_effect`: the variance of the page CTR in this traffic, where
+    units come back, divided by the binomial variance; 1 if every page is of another unit.
+    """
     effect = proportion_effectsize(ctr * (1 + relative), ctr)
     pages = NormalIndPower().solve_power(abs(effect), alpha=alpha, power=power, ratio=ratio) * design_effect
     return math.ceil(pages), math.ceil(ratio * pages)
 
 
 def preferences_needed(share: float, alpha: float, power: float) -> int:
-    """Units with a preference that the sign test needs where so large a share of them prefers one side; by Cohen's h,
-    as above."""
+    """Return the units with a preference that the sign test needs to detect that this share prefers one side.
+
+    By Cohen's h, as in `pages_needed`.
+    """
     effect = proportion_effectsize(share, 0.5)
     return math.ceil(NormalIndPower().solve_power(abs(effect), alpha=alpha, power=power, ratio=0))
 
 
 def sign_test(wins: int, losses: int, alpha: float) -> Preference:
-    """Whether more units prefer the treatment than the control, by the exact binomial sign test, two-sided; ties, who
-    say nothing about which one is better, are left out of it. The interval is Wilson's."""
+    """Test if more units prefer the treatment than the control: the exact binomial sign test, two-sided.
+
+    Ties carry no information on which one is better and are left out. The interval is Wilson's. NaN without units.
+    """
     if wins + losses == 0:
         return Preference(math.nan, math.nan, math.nan, math.nan)
-    found = stats.binomtest(wins, wins + losses)
-    between = found.proportion_ci(1 - alpha, method="wilson")
-    return Preference(wins / (wins + losses), float(between.low), float(between.high), float(found.pvalue))
+    test = stats.binomtest(wins, wins + losses)
+    interval = test.proportion_ci(1 - alpha, method="wilson")
+    return Preference(wins / (wins + losses), float(interval.low), float(interval.high), float(test.pvalue))

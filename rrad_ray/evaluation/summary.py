@@ -1,6 +1,6 @@
-"""What an evaluation found, in words and numbers: a table for the terminal and the README, and the headline.
+"""An evaluation's results in words and numbers: the table for terminal and README, and the headline.
 
-Every function takes the content of `report.json`. Only `systems` must be there: what is missing is left out.
+Every function takes the content of `report.json`. Only `systems` is required: what is missing is left out.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ ReportContent = dict[str, Any]
 
 System = dict[str, Any]
 
-METRIC = "nDCG@10"
+METRIC = "nDCG@10"  # the metric that headline, plots and tests compare
 
+# Kinds of systems. The kinds of a report are these, "run" and "teacher".
 BASELINES = ("first_stage", "pre_ranker", "fusion")
 
 STUDENTS = ("student", "student_fused")
 
-MAX_P = 0.05
+MAX_P = 0.05  # from this p-value on, a difference is called unclear
 
 
 def table(report: ReportContent) -> Table:
-    """For the terminal: one row per system, at most 120 columns wide."""
+    """Return the table for the terminal: one row per system, at most 120 columns wide."""
     header, rows = _cells(report)
     result = Table(box=box.SIMPLE_HEAD, header_style="bold", title=Text(str(report.get("name") or "")))
     for i, name in enumerate(header):
@@ -40,7 +41,7 @@ def table(report: ReportContent) -> Table:
 
 
 def markdown(report: ReportContent) -> str:
-    """The same table for a README; the row to look at is bold."""
+    """Return the same table as Markdown for a README; the best system's row is bold."""
     header, rows = _cells(report)
     lines = [header, ["---"] + ["---:"] * (len(header) - 1)]
     for system, row in zip(report["systems"], rows, strict=True):
@@ -50,7 +51,7 @@ def markdown(report: ReportContent) -> str:
 
 
 def headline(report: ReportContent) -> str:
-    """The finding in one sentence, whichever way it went."""
+    """Return the finding in one sentence, whichever way the comparison went."""
     best, base = best_system(report), best_of(report["systems"], BASELINES)
     if best is None:
         lead = f"{title_of(base)} leads with {METRIC} {number(mean_of(base))}; " if base else ""
@@ -66,29 +67,29 @@ def headline(report: ReportContent) -> str:
 
 
 def best_system(report: ReportContent) -> System | None:
-    """The system that the page is about: the winner if one was selected, otherwise the best student."""
+    """Return the system that the page is about: the winner if one was selected, else the best student, else None."""
     winner = (report.get("winner") or {}).get("system")
     chosen = [system for system in report["systems"] if winner and system["system"] == winner]
     return chosen[0] if chosen else best_of(report["systems"], STUDENTS)
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Fixed digits; a dash for what could not be measured."""
+    """Format a number with a fixed number of digits; a dash for what could not be measured."""
     return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}".replace("-", "−")
 
 
 def signed(value: float | None) -> str:
-    """With its sign, as differences are written."""
+    """Format a difference, with its sign."""
     return ("+" if value is not None and value > 0 else "") + number(value)
 
 
 def p_value(p: float | None) -> str:
-    """Three digits; smaller ones say no more than that they are small."""
+    """Format a p-value with three digits; smaller ones read `< 0.001`."""
     return "< 0.001" if p is not None and p < 0.001 else number(p)
 
 
 def count(value: float | None) -> str:
-    """22.7M; a dash for none."""
+    """Format a count with three digits and a suffix, as 22.7M; a dash for none."""
     for unit, suffix in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if value and value >= 0.9995 * unit:
             return f"{value / unit:.3g}{suffix}"
@@ -96,7 +97,7 @@ def count(value: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """In the unit a person would use: 1.2 ms, 3.4 s, 5 min 06 s, 2 h 03 min."""
+    """Format a duration in the unit a person would use: 1.2 ms, 3.4 s, 5 min 06 s, 2 h 03 min."""
     if seconds is None or not math.isfinite(seconds):
         return "–"
     if seconds < 0.9995:
@@ -110,6 +111,7 @@ def duration(seconds: float | None) -> str:
 
 
 def _cells(report: ReportContent) -> tuple[list[str], list[list[str]]]:
+    """Return the table's header and its rows as text."""
     metrics = metric_names(report)
     rows = []
     for system in report["systems"]:
@@ -124,39 +126,45 @@ def _cells(report: ReportContent) -> tuple[list[str], list[list[str]]]:
 
 
 def _interval(system: System, metric: str) -> str:
+    """Format a system's mean with its confidence interval."""
     mean, low, high = (number(mean_of(system, metric, part)) for part in ("mean", "low", "high"))
     return f"{mean} [{low}, {high}]"
 
 
 def metric_names(report: ReportContent) -> list[str]:
+    """Return the names of all metrics that any system has, in the order of their first appearance."""
     return list(dict.fromkeys(name for system in report["systems"] for name in system.get("metrics") or {}))
 
 
 def title_of(system: System) -> str:
+    """Return a system's title, else its name."""
     return str(system.get("title") or system["system"])
 
 
 def titles_of(report: ReportContent) -> dict[str, str]:
+    """Return the title of each system by its name."""
     return {system["system"]: title_of(system) for system in report["systems"]}
 
 
 def mean_of(system: System, metric: str = METRIC, part: str = "mean") -> float | None:
+    """Return a system's mean of a metric, or another `part` of it: "low" or "high"; None if it was not measured."""
     return ((system.get("metrics") or {}).get(metric) or {}).get(part)
 
 
 def latency_of(system: System, which: str = "p50") -> float | None:
-    """Seconds."""
+    """Return a latency percentile of one query in seconds: "p50" or "p99"; None if it was not measured."""
     value = (system.get("latency_ms") or {}).get(which)
     return None if value is None else value / 1000
 
 
 def best_of(systems: Iterable[System], kinds: tuple[str, ...]) -> System | None:
+    """Return the system of these kinds with the highest mean; None without one that was measured."""
     scored = [(mean_of(s), s) for s in systems if s.get("kind") in kinds and mean_of(s) is not None]
     return max(scored, key=lambda pair: pair[0] or 0.0)[1] if scored else None
 
 
 def difference(report: ReportContent, system: System, base: System) -> tuple[float, float | None]:
-    """The difference to the baseline and its p-value, corrected for all tests, where they have this pair."""
+    """Return the difference to the baseline, and its p-value corrected for all tests; None where none tested them."""
     for test in report.get("tests") or []:
         if (test["system"], test["against"]) == (system["system"], base["system"]):
             return test["delta"], test.get("p_holm", test.get("p"))
@@ -164,11 +172,12 @@ def difference(report: ReportContent, system: System, base: System) -> tuple[flo
 
 
 def _speed(report: ReportContent, system: System) -> str:
-    mine = latency_of(system)
+    """Return the headline's clause on a system's latency, compared with the teacher's; empty if it was not timed."""
+    latency = latency_of(system)
     teacher = best_of((s for s in report["systems"] if latency_of(s)), ("teacher",))
-    if not mine or teacher is None or teacher is system:
-        return f", at {duration(mine)} a query" if mine else ""
-    theirs = latency_of(teacher) or mine
-    ratio = max(mine, theirs) / min(mine, theirs)
-    times = f"{ratio:.{0 if ratio >= 10 else 1}f} times {'faster' if theirs >= mine else 'slower'}"
-    return f", at {duration(mine)} a query against the teacher's {duration(theirs)} ({times})"
+    if not latency or teacher is None or teacher is system:
+        return f", at {duration(latency)} a query" if latency else ""
+    teachers = latency_of(teacher) or latency
+    ratio = max(latency, teachers) / min(latency, teachers)
+    times = f"{ratio:.{0 if ratio >= 10 else 1}f} times {'faster' if teachers >= latency else 'slower'}"
+    return f", at {duration(latency)} a query against the teacher's {duration(teachers)} ({times})"

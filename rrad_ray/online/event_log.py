@@ -1,9 +1,9 @@
-"""The events of an online test, as the endpoint writes them: Parquet files below one URI, local or `s3://`.
+"""The event log of an online test, as the endpoint writes it: Parquet files below one URI, local or `s3://`.
 
-    INPUT/exposures/*.parquet    rows.Exposure, one a page of results
+    INPUT/exposures/*.parquet    rows.Exposure, one for each page of results
     INPUT/clicks/*.parquet       rows.ClickEvent
 
-Files may stand in folders below these and come in any number and order: a log grows, so there is no manifest.
+Files may be in subfolders and come in any number and order: a log grows, so it has no manifest.
 """
 
 from __future__ import annotations
@@ -17,42 +17,42 @@ from rrad_ray.data.text_files import Reject
 from rrad_ray.errors import RradError
 from rrad_ray.rows import ClickEvent, Exposure, Row
 
-STAGE = "experiment"
-
 EXPOSURES, CLICKS = "exposures", "clicks"
 
 MAY_BE_EMPTY = {"variant", "query", "model"}
 
 
 def read_exposures(uri: str, reject: Reject) -> Iterator[Exposure]:
-    """The pages of results that were shown; rows that cannot be used are handed to `reject`.
+    """Read the pages of results that were shown; rows that cannot be used go to `reject`.
 
     Raises `RradError` if there is no file, or one cannot be read or lacks a column.
     """
     files = _files(tables.join(uri, EXPOSURES))
     if not files:
-        found = f"no .parquet file under {EXPOSURES}/"
-        raise RradError(uri, found, f"name the folder that holds {EXPOSURES}/ and {CLICKS}/")
+        problem = f"no .parquet file under {EXPOSURES}/"
+        raise RradError(uri, problem, f"name the folder that holds {EXPOSURES}/ and {CLICKS}/")
     for row in _rows(files, Exposure, _unfit_exposure, "request_id", reject):
         yield cast(Exposure, row)
 
 
 def read_click_events(uri: str, reject: Reject) -> Iterator[ClickEvent]:
-    """The clicks; none where nobody has clicked yet. Otherwise as `read_exposures`."""
+    """Read the clicks, as `read_exposures` does; where nobody has clicked yet there may be no file."""
     for row in _rows(_files(tables.join(uri, CLICKS)), ClickEvent, _unfit_click, "event_id", reject):
         yield cast(ClickEvent, row)
 
 
 def _files(uri: str) -> list[str]:
+    """Return the URIs of all Parquet files under a URI, in subfolders too, in order."""
     fs, path = tables.filesystem(uri)
     with tables.io_errors(uri):
-        found = sorted(fs.find(path)) if fs.exists(path) else []
-    return [tables.join(uri, name[len(path) :].lstrip("/")) for name in found if name.endswith(".parquet")]
+        names = sorted(fs.find(path)) if fs.exists(path) else []
+    return [tables.join(uri, name[len(path) :].lstrip("/")) for name in names if name.endswith(".parquet")]
 
 
 def _rows(
     files: list[str], kind: type, unfit: Callable[[Row], str], key: str, reject: Reject
 ) -> Iterator[dict[str, Any]]:
+    """Yield the usable rows of some files; the others go to `reject` by their `key`, with the reason and the row."""
     for file in files:
         folder, _, name = file.rpartition("/")
         table = tables.check_schema(tables.read_columns(folder, name, None), kind, file, nulls=True)
@@ -64,7 +64,7 @@ def _rows(
 
 
 def _missing(row: Row) -> str:
-    """Which column of a row holds nothing, if one does."""
+    """Return the reason why a row misses a value that it needs; empty if it has all."""
     for name, value in row.items():
         if value is None or (isinstance(value, list) and None in value):
             return f"missing value: {name} is null"
@@ -74,6 +74,7 @@ def _missing(row: Row) -> str:
 
 
 def _unfit_exposure(row: Row) -> str:
+    """Return why an exposure cannot be used; empty if it can."""
     docs, teams = row["doc_ids"], row["teams"]
     if len(set(docs)) < len(docs):
         return "malformed row: a document is shown twice"
@@ -85,6 +86,7 @@ def _unfit_exposure(row: Row) -> str:
 
 
 def _unfit_click(row: Row) -> str:
+    """Return why a click cannot be used; empty if it can."""
     if row["position"] < 1:
         return f"malformed row: position {row['position']}, they count from 1"
     dwell = row["dwell_s"]

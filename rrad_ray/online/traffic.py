@@ -1,7 +1,9 @@
-"""Exposures and clicks joined: what happened on each page of results, as arrays. P pages, U units."""
+"""The join of exposures and clicks: one page of results per entry, as arrays. P pages, U units."""
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -15,19 +17,19 @@ from rrad_ray.rows import ClickEvent, Exposure
 
 @dataclass(frozen=True)
 class Traffic:
-    """One entry a page, in the order of `unit_P` and then of time."""
+    """The pages that count, as arrays in the order of `unit_P` and then of time."""
 
-    variants: list[str]  # of the config; `variant_P` counts along it
-    units: list[str]
+    variants: list[str]  # of the config; `variant_P` indexes it
+    units: list[str]  # `unit_P` indexes it
     unit_P: np.ndarray
     variant_P: np.ndarray  # -1: interleaved
     time_P: np.ndarray  # seconds since 1970
-    clicked_P: np.ndarray  # whether any document was clicked
-    clicked_k_P: np.ndarray  # whether one of the first k was
+    clicked_P: np.ndarray  # True if any document was clicked
+    clicked_k_P: np.ndarray  # True if one of the first k was clicked
     dwell_P: np.ndarray  # seconds, summed over the clicks whose dwell is known
-    dwelt_P: np.ndarray  # how many clicks these are
-    reformulated_P: np.ndarray
-    words_P: np.ndarray  # of the query
+    dwelt_P: np.ndarray  # the number of these clicks
+    reformulated_P: np.ndarray  # True if the page was given up, see `reformulated`
+    words_P: np.ndarray  # words of the query
     frequency_P: np.ndarray  # pages of the same query, compared in lower case and without punctuation
     won_P: np.ndarray  # interleaved: clicked documents of the treatment's team less those of the control's
 
@@ -35,59 +37,64 @@ class Traffic:
 def join_traffic(
     exposures: Iterable[Exposure], clicks: Iterable[ClickEvent], cfg: ExperimentConfig
 ) -> tuple[Traffic, Counter[str]]:
-    """The experiment's traffic, and how many events were left out for each reason."""
-    left = Counter[str]()
-    shown = _pages(exposures, cfg, left)
-    on_page = _clicks(clicks, shown, cfg, left)
+    """Return the experiment's traffic, and the number of events left out by reason."""
+    left_out = Counter[str]()
+    shown = _pages(exposures, cfg, left_out)
+    by_request = _clicks(clicks, shown, left_out)
     pages = sorted((page for page in shown.values() if page), key=lambda page: (page["unit"], page["time"]))
     units = {unit: number for number, unit in enumerate(dict.fromkeys(page["unit"] for page in pages))}
-    places = {variant: number for number, variant in enumerate(cfg.variants)}
+    variants = {variant: number for number, variant in enumerate(cfg.variants)}
     queries = [tuple(re.findall(r"\w+", page["query"].lower())) for page in pages]
     frequency = Counter(queries)
-    found = [on_page.get(page["request_id"], []) for page in pages]
-    known = [[click["dwell_s"] for click in list_ if click["dwell_s"] == click["dwell_s"]] for list_ in found]
-    clicked = np.array([bool(list_) for list_ in found], dtype=bool)
+    on_page = [by_request.get(page["request_id"], []) for page in pages]
+    dwells = [[click["dwell_s"] for click in each if not math.isnan(click["dwell_s"])] for each in on_page]
+    clicked = np.array([bool(each) for each in on_page], dtype=bool)
     traffic = Traffic(
         variants=list(cfg.variants),
         units=list(units),
         unit_P=np.array([units[page["unit"]] for page in pages], dtype=np.int64),
-        variant_P=np.array([places[page["variant"]] if not page["teams"] else -1 for page in pages], dtype=np.int64),
+        variant_P=np.array(
+            [variants[page["variant"]] if not page["teams"] else -1 for page in pages], dtype=np.int64
+        ),
         time_P=np.array([page["time"] for page in pages], dtype=float),
         clicked_P=clicked,
-        clicked_k_P=np.array([any(click["position"] <= cfg.k for click in list_) for list_ in found], dtype=bool),
-        dwell_P=np.array([sum(seconds) for seconds in known], dtype=float),
-        dwelt_P=np.array([len(seconds) for seconds in known], dtype=np.int64),
+        clicked_k_P=np.array([any(click["position"] <= cfg.k for click in each) for each in on_page], dtype=bool),
+        dwell_P=np.array([sum(seconds) for seconds in dwells], dtype=float),
+        dwelt_P=np.array([len(seconds) for seconds in dwells], dtype=np.int64),
         reformulated_P=reformulated(pages, queries, clicked, cfg.reformulation_s),
         words_P=np.array([len(words) for words in queries], dtype=np.int64),
         frequency_P=np.array([frequency[words] for words in queries], dtype=np.int64),
-        won_P=np.array([_credit(page, list_, cfg.against) for page, list_ in zip(pages, found)], dtype=np.int64),
+        won_P=np.array([_credit(page, each, cfg.against) for page, each in zip(pages, on_page)], dtype=np.int64),
     )
-    return traffic, left
+    return traffic, left_out
 
 
-def _pages(exposures: Iterable[Exposure], cfg: ExperimentConfig, left: Counter[str]) -> dict[str, Exposure | None]:
-    """Pages by request; None for those that are left out, so that their clicks are not called strays."""
+def _pages(
+    exposures: Iterable[Exposure], cfg: ExperimentConfig, left_out: Counter[str]
+) -> dict[str, Exposure | None]:
+    """Return pages by request; None for one left out, so that its clicks do not count as clicks without exposure."""
     shown: dict[str, Exposure | None] = {}
     seen: dict[str, set[str]] = {}
     for page in exposures:
         if page["request_id"] in shown:
-            left["exposure that came twice"] += 1
+            left_out["exposure that came twice"] += 1
             continue
-        reason = _foreign(page, cfg)
+        reason = _skip_reason(page, cfg)
         if reason:
-            left[reason] += 1
+            left_out[reason] += 1
         shown[page["request_id"]] = None if reason else page
         if not reason and not page["teams"]:
             seen.setdefault(page["unit"], set()).add(page["variant"])
-    torn = {unit for unit, variants in seen.items() if len(variants) > 1}
+    mixed = {unit for unit, variants in seen.items() if len(variants) > 1}
     for request, kept in shown.items():
-        if kept and kept["unit"] in torn:
-            left["page of a unit that saw several variants"] += 1
+        if kept and kept["unit"] in mixed:
+            left_out["page of a unit that saw several variants"] += 1
             shown[request] = None
     return shown
 
 
-def _foreign(page: Exposure, cfg: ExperimentConfig) -> str:
+def _skip_reason(page: Exposure, cfg: ExperimentConfig) -> str:
+    """Return why a page does not belong to the experiment; empty if it does."""
     if page["experiment"] != cfg.name:
         return "page of another experiment"
     if bool(page["teams"]) != (cfg.design == "interleave"):
@@ -97,33 +104,33 @@ def _foreign(page: Exposure, cfg: ExperimentConfig) -> str:
 
 
 def _clicks(
-    clicks: Iterable[ClickEvent], shown: dict[str, Exposure | None], cfg: ExperimentConfig, left: Counter[str]
+    clicks: Iterable[ClickEvent], shown: dict[str, Exposure | None], left_out: Counter[str]
 ) -> dict[str, list[ClickEvent]]:
-    """The clicks on each page that counts."""
+    """Return the clicks on each page that counts, by request."""
     events: set[str] = set()
-    on_page: dict[str, list[ClickEvent]] = {}
+    by_request: dict[str, list[ClickEvent]] = {}
     for click in clicks:
         request = click["request_id"]
         page = shown.get(request)
         docs = page["doc_ids"] if page else []
         if click["event_id"] in events:
-            left["click that came twice"] += 1
+            left_out["click that came twice"] += 1
         elif request not in shown:
-            left["click without an exposure"] += 1
+            left_out["click without an exposure"] += 1
         elif page is None:
-            left["click on a page that is left out"] += 1
+            left_out["click on a page that is left out"] += 1
         elif click["doc_id"] not in docs:
-            left["click on a document that was not shown"] += 1
+            left_out["click on a document that was not shown"] += 1
         elif docs.index(click["doc_id"]) + 1 != click["position"]:
-            left["click on a document that stood at another position"] += 1
+            left_out["click on a document that stood at another position"] += 1
         else:
-            on_page.setdefault(request, []).append(click)
+            by_request.setdefault(request, []).append(click)
         events.add(click["event_id"])
-    return on_page
+    return by_request
 
 
 def _credit(page: Exposure, clicks: Sequence[ClickEvent], control: str) -> int:
-    """Clicked documents of the treatment less those of the control; a document counts once."""
+    """Return the number of clicked documents of the treatment less that of the control; a document counts once."""
     teams = dict(zip(page["doc_ids"], page["teams"]))
     return sum(-1 if teams[doc] == control else 1 for doc in {click["doc_id"] for click in clicks} if doc in teams)
 
@@ -131,17 +138,16 @@ def _credit(page: Exposure, clicks: Sequence[ClickEvent], control: str) -> int:
 def reformulated(
     pages: Sequence[Exposure], queries: Sequence[tuple[str, ...]], clicked_P: np.ndarray, within_s: float
 ) -> np.ndarray:
-    """Whether each page, (P,), was given up: nothing on it was clicked, and the unit's next query, within so many
-    seconds, is another one that shares a word with it.
+    """Return True for each page, (P,), that was given up for a reformulated query.
 
-    That users rewrite a query when its results do not satisfy them: Hassan, Shi, Craswell and Ramsey, CIKM 2013.
-    Shared words and time as the signs of a rewritten query: Huang and Efthimiadis, CIKM 2009. The exact rule is ours.
+    Nothing on it was clicked, and the unit's next query, within `within_s` seconds, is another one that shares a word
+    with it. Users rewrite a query whose results do not satisfy them: Hassan, Shi, Craswell and Ramsey, CIKM 2013.
+    Shared words and time as signs of a rewritten query: Huang and Efthimiadis, CIKM 2009. The exact rule is ours.
     """
-    given_up = np.zeros(len(pages), dtype=bool)
-    for place in range(len(pages) - 1):
-        page, after = pages[place], pages[place + 1]
-        if clicked_P[place] or page["unit"] != after["unit"] or after["time"] - page["time"] > within_s:
+    given_up_P = np.zeros(len(pages), dtype=bool)
+    for index, (page, after) in enumerate(itertools.pairwise(pages)):
+        if clicked_P[index] or page["unit"] != after["unit"] or after["time"] - page["time"] > within_s:
             continue
-        words, later = queries[place], queries[place + 1]
-        given_up[place] = words != later and not set(words).isdisjoint(later)
-    return given_up
+        words, later = queries[index], queries[index + 1]
+        given_up_P[index] = words != later and not set(words).isdisjoint(later)
+    return given_up_P

@@ -21,7 +21,7 @@ from markupsafe import Markup
 from rrad_ray.config import IDENTITY, SearchConfig
 from rrad_ray.data.bm25 import BM25Index, top_k
 from rrad_ray.data.reader import read_collection
-from rrad_ray.evaluation.theme import render
+from rrad_ray.evaluation.theme import render_page
 from rrad_ray.serving import requests
 
 EXAMPLE_QUERIES = 4  # queries of the collection that the page offers
@@ -100,10 +100,10 @@ def page_html(searcher: Searcher | None, test: str, explained: int, max_chars: i
     `test` is the online test's name, empty if none runs. `explained` is the number of documents that a search gets
     reasons for, 0 if the model cannot write. `max_chars` bounds a query, in characters.
     """
-    style = Markup(render("style.css.j2") + render("search.css"))
-    script = Markup(render("search.js")) if searcher else Markup("")
+    style = Markup(render_page("style.css.j2") + render_page("search.css"))
+    script = Markup(render_page("search.js")) if searcher else Markup("")
     facts = {"test": test, "explained": explained, "max_chars": max_chars}
-    html = render("search.html.j2", searcher=searcher, style=style, script=script, **facts)
+    html = render_page("search.html.j2", searcher=searcher, style=style, script=script, **facts)
     policy = f"default-src 'none'; connect-src 'self'; img-src data:; style-src {_hash(style)}; "
     policy += f"script-src {_hash(script)}; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     headers = {"Content-Security-Policy": policy, "Referrer-Policy": "no-referrer"}

@@ -1,4 +1,4 @@
-"""experiment: what an online test found, from its exposures and clicks."""
+"""experiment: analyse an online test from its exposures and clicks."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from rrad_ray.progress import say
 
 @tables.stage("experiment", None)
 def run(cfg: ExperimentConfig, out: tables.Output) -> None:
-    """`report.json` and `report.html` in the output. Raises `RradError` if there are no exposures, a file cannot be
-    read, or more than `max_quarantined` of the rows are bad."""
+    """Write `report.json` and `report.html` of an online test.
+
+    Raises `RradError` if there are no exposures, a file cannot be read, or more than `max_quarantined` of the rows
+    are bad.
+    """
     exposures = event_log.read_exposures(cfg.input, out.quarantine)
     clicks = event_log.read_click_events(cfg.input, out.quarantine)
     content = analysis.analyse(exposures, clicks, cfg)
@@ -26,13 +29,13 @@ def run(cfg: ExperimentConfig, out: tables.Output) -> None:
     for name, text in files.items():
         tables.write_text(tables.join(out.uri, name), text)
     for line in _lines(content):
-        say(f"{line}")
+        say(line)
     say(f"report: {tables.join(out.uri, 'report.html')}")
     out.commit(pages=content["pages"], units=content["units"], left_out=content["events"]["left_out"])
 
 
 def _lines(content: analysis.TestContent) -> Iterator[str]:
-    """What a person at the terminal wants to know."""
+    """Yield the lines for the terminal: the headline, and the events that were left out."""
     yield report_html.online_headline(content)
     for reason, count in content["events"]["left_out"].items():
         yield f"left out: {count:,} x {reason}"

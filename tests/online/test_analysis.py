@@ -185,7 +185,7 @@ def test_a_better_variant_is_found_better_and_the_long_tail_is_where_it_gains() 
     shown, clicks = click_models.visit(needs(40, 0.8), cfg, 1200, by_position, np.random.default_rng(0), depth=6)
     content = analysis.analyse(shown, clicks, cfg)
     assert content["events"]["left_out"] == {}
-    assert not content["mismatch"]["found"]
+    assert not content["mismatch"]["detected"]
     lifts = {row["metric"]: row for row in content["lifts"]}
     assert set(lifts) == set(analysis.METRICS)
     for metric in ("page_ctr", "user_ctr", "ctr_at_k", "dwell"):
@@ -234,7 +234,7 @@ def test_units_lost_on_one_side_are_told_before_any_lift() -> None:
     shown, clicks = click_models.visit(needs(20, 0.8), CFG, 800, by_position, np.random.default_rng(0), depth=6)
     kept = [each for each in shown if each["variant"] == "old" or int(each["unit"][5:]) % 3]
     content = analysis.analyse(kept, clicks, CFG)
-    assert content["mismatch"]["found"]
+    assert content["mismatch"]["detected"]
     assert report_html.online_headline(content).startswith("No lift can be trusted")
     assert "Sample ratio mismatch" in Page(report_html.online_test_page(content)).text
 
