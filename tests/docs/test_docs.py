@@ -311,3 +311,15 @@ def test_every_patch_stands_in_the_list_of_the_upgrading_page() -> None:
     patches = [path.name for path in (ROOT / "rrad_ray" / "patches").glob("*.py") if path.name != "__init__.py"]
     assert len(patches) >= 4
     assert [name for name in patches if f"`rrad_ray/patches/{name}`" not in text] == []
+
+
+def test_the_loss_of_the_extending_page_equals_its_reference() -> None:
+    from tests.training import test_losses as losses
+
+    blocks = [block for block in Page(ROOT / "docs" / "extending.md").blocks if block.language == "python"]
+    names = {name: getattr(losses, name) for name in ("Arrays", "mean", "pairs")}
+    for block in blocks[:2]:
+        exec(block.text, names)
+    found = losses.arrays(0)
+    value = names["hinge_squared"](*losses.tensors(found), tau=0.7)
+    assert float(value.detach()) == pytest.approx(names["reference_hinge_squared"](found, tau=0.7))
