@@ -89,7 +89,7 @@ CURLS = {
     (path, body)
     for page in pages()
     for block in page.blocks
-    for path, body in re.findall(r"curl -s http://127.0.0.1:8000(/\S+) [^']*-d '([^']*)'|$^", block.text)
+    for path, body in re.findall(r"curl -s http://127.0.0.1:8000(/\S+) [^']*(?:'[^']*' )?-d '([^']*)'", block.text)
 }
 
 
