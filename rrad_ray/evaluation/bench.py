@@ -1,4 +1,4 @@
-"""All systems on the test queries, side by side: quality with intervals and tests, and latency."""
+"""The evaluation of all systems on the test queries: quality with intervals and tests, and latency."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from rrad_ray.rankers.ranker import Ranker
 from rrad_ray.rows import Labels, Row, by_source
 from rrad_ray.tables import checkpoints
 
-SMOKE_DOCS = 5  # of the query that the endpoint asks before a winner goes live
+SMOKE_DOCS = 5  # documents of the query that the endpoint scores again before a winner goes live
 
+# The operations that a latency is of, as the report names them.
 SEARCH = "one search over the whole collection"
-
-TAUGHT = ("label_quality", "simulated")  # what the report passes on of the labels' manifest
-
 RERANK = "re-ranking {docs} documents given as text"
+
+TAUGHT = ("label_quality", "simulated")  # facts of the labels' manifest that the report repeats
 
 
 class Evaluation:
-    """The systems on the test queries, as they are measured one after another."""
+    """The systems measured so far on the test queries, and the report on them."""
 
     def __init__(self, cfg: EvaluateConfig, test: list[Row], dev: list[Row]) -> None:
         self.cfg, self.test, self.dev = cfg, test, dev
@@ -58,15 +58,17 @@ class Evaluation:
         ranked: list[Ranked] | None = None,
         **facts: Any,
     ) -> None:
-        """One more system: its quality on the test queries, and what is known of its cost. `ranked`: its rankings,
-        where these are not the candidates in the order of their scores."""
+        """Measure a system's quality on the test queries and add it to the report, with the facts on its cost.
+
+        `ranked`: its rankings, where these are not the candidates sorted by `scores`.
+        """
         ranked = ranked or [_ranking(row, values) for row, values in zip(self.test, scores, strict=True)]
-        found = per_query(self.test, ranked, self.cfg.metrics)
+        quality = per_query(self.test, ranked, self.cfg.metrics)
         counts = pair_counts_of(self.test, scores)
         seed = self.cfg.seed
-        summary = {name: _summary(values, np.mean, seed) for name, values in found.items()}
+        summary = {name: _summary(values, np.mean, seed) for name, values in quality.items()}
         summary["PNR"] = _summary(counts, lambda sample: metrics.pnr(sample), seed)
-        self.scores[system], self.ranked[system], self.quality[system] = scores, ranked, found
+        self.scores[system], self.ranked[system], self.quality[system] = scores, ranked, quality
         blank = {"parameters": None, "documents_per_s": None, "latency_ms": None, "latency_of": "", "note": ""}
         self.systems.append({"system": system, "title": title, "kind": kind, "metrics": summary, **blank, **facts})
         say(f"{title}: nDCG@10 {summary['nDCG@10']['mean']:.3f}")
@@ -74,7 +76,7 @@ class Evaluation:
     # ---- the systems ----
 
     def first_stage(self) -> None:
-        """Each source, and their free fusion with weights from dev."""
+        """Add each source of the first stage, and their free fusion with weights fitted on dev."""
         titles = {"bm25": ("BM25", "first_stage"), "dense": ("bi-encoder (pre-ranker)", "pre_ranker")}
         for source in self.sources:
             title, kind = titles.get(source, (source, "first_stage"))
@@ -84,24 +86,20 @@ class Evaluation:
             self._fused("fusion", "free fusion of these", "fusion", {}, {})
 
     def runs(self) -> None:
-        """Rankings from elsewhere; a document that is no candidate counts as any other does."""
+        """Add the TREC runs of the config; a document that is no candidate counts as any other does."""
         for name, uri in self.cfg.runs.items():
             run = trec.read_trec_run(uri)
             ranked = [run.get(row["query_id"], []) for row in self.test]
-            missing = sum(not found for found in ranked)
+            missing = sum(not ranking for ranking in ranked)
             if missing == len(self.test):
-                said = f"ranks none of the {missing} judged queries of split '{self.cfg.split}'"
-                raise RradError(f"runs.{name}: {uri}", said, "its query ids must be those of the input")
-            scores = []
-            for row, found in zip(self.test, ranked, strict=True):
-                known = dict(found)
-                lowest = min(known.values(), default=0.0) - 1.0
-                scores.append([known.get(doc_id, lowest) for doc_id in row["doc_ids"]])
+                problem = f"ranks none of the {missing} judged queries of split '{self.cfg.split}'"
+                raise RradError(f"runs.{name}: {uri}", problem, "its query ids must be those of the input")
+            scores = [_scores_of(row, dict(ranking)) for row, ranking in zip(self.test, ranked, strict=True)]
             note = f"{missing} of {len(self.test)} test queries are not in it" if missing else ""
             self.add(name, name, "run", scores, ranked, note=note)
 
     def teacher(self) -> None:
-        """The labels' targets on the test queries: what the students were to learn."""
+        """Add the labels' targets on the test queries, which the students were trained to match."""
         if not self.cfg.labels:
             return
         labelled = {row["query_id"]: row for row in tables.read(self.cfg.labels, Labels)}
@@ -112,14 +110,14 @@ class Evaluation:
             label = labelled.get(row["query_id"])
             unlabelled += label is None
             targets = dict(zip(label["doc_ids"], label["targets"], strict=True)) if label else {}
-            lowest = min(targets.values(), default=0.0) - 1.0
-            scores.append([targets.get(doc_id, lowest) for doc_id in row["doc_ids"]])
+            scores.append(_scores_of(row, targets))
         note = f"{unlabelled} of {len(self.test)} test queries have no label" if unlabelled else ""
         if self.taught["simulated"]:
             note = f"simulated from the judgments. {note}".strip()
         self.add("teacher", "LLM teacher", "teacher", scores, note=note, **self._teacher_cost())
 
     def _teacher_cost(self) -> dict[str, Any]:
+        """Measure parameters and latency of the teacher's model; empty if the config names none."""
         if not self.cfg.teacher:
             return {}
         source = checkpoints.resolve(self.cfg.teacher)
@@ -128,23 +126,24 @@ class Evaluation:
         return {"parameters": weights, **self._latency(ranker.score, max(5, self.cfg.latency_repeats // 3))}
 
     def students(self) -> None:
-        """Each student alone, and fused with the first stage with weights from dev."""
+        """Add each student, alone and fused with the first stage with weights fitted on dev."""
         for name, uri in self.cfg.students.items():
             ranker = self._student(uri)
-            both = [self._ranked(ranker, rows, name) for rows in (self.test, self.dev)]
+            test_scores, dev_scores = (self._score_rows(ranker, rows, name) for rows in (self.test, self.dev))
             cost = {"parameters": ranker.parameters_count, **self._latency(ranker.score, self.cfg.latency_repeats)}
             title = name if "student" in name else f"{name} student"
-            self.add(name, title, "student", both[0], **cost, smoke=self._smoke(both[0]))
+            self.add(name, title, "student", test_scores, **cost, smoke=self._smoke(test_scores))
             if self.dev:
                 self._fused(
                     f"{name}+first",
                     f"{title} + first stage",
                     "student_fused",
-                    {name: both[0]},
-                    {name: both[1]},
+                    {name: test_scores},
+                    {name: dev_scores},
                 )
 
     def _student(self, uri: str) -> Ranker:
+        """Load a student with the config's precision and backend; raises `RradError` where it cannot be so loaded."""
         folder = checkpoints.resolve(uri)
         try:
             return Ranker.load(folder, dtype=self.cfg.precision, backend=self.cfg.backend)
@@ -152,26 +151,32 @@ class Evaluation:
             raise RradError.of(uri, error, "set backend=torch") from error
 
     def _smoke(self, scores: Scores) -> dict[str, Any]:
-        """A query and what the student said of its first documents: the endpoint asks again before it goes live."""
+        """Return a query with the student's scores of its first documents, which the endpoint checks at its start."""
         row = self.test[0]
         texts = list(row["texts"][:SMOKE_DOCS])
         return {"query": row["query"], "documents": texts, "scores": scores[0][:SMOKE_DOCS]}
 
-    def _ranked(self, ranker: Ranker, rows: list[Row], name: str) -> Scores:
+    def _score_rows(self, ranker: Ranker, rows: list[Row], name: str) -> Scores:
+        """Score all candidates of the rows, 16 queries at a time."""
         progress, scores = Progress(len(rows), f"queries by {name}"), []
         for start in range(0, len(rows), 16):
-            some = rows[start : start + 16]
-            queries = [row["query"] for row in some for _ in row["texts"]]
-            flat = iter(ranker.score_pairs(queries, [text for row in some for text in row["texts"]]))
-            scores += [[next(flat) for _ in row["texts"]] for row in some]
-            progress.add(len(some))
+            batch = rows[start : start + 16]
+            queries = [row["query"] for row in batch for _ in row["texts"]]
+            flat = iter(ranker.score_pairs(queries, [text for row in batch for text in row["texts"]]))
+            scores += [[next(flat) for _ in row["texts"]] for row in batch]
+            progress.add(len(batch))
         return scores
 
     def _source(self, rows: list[Row], source: str) -> Scores:
+        """Return a first-stage source's scores of the rows' candidates."""
         return [list(by_source(row)[source]) for row in rows]
 
     def _fused(self, system: str, title: str, kind: str, test: dict[str, Scores], dev: dict[str, Scores]) -> None:
-        """A weighted sum of z-scores of the sources and of `test`'s systems; weights with the best nDCG@10 on dev."""
+        """Add the weighted sum of z-scores of the sources and of the systems of `test`.
+
+        `test` and `dev` hold these systems' scores of the two splits. The weights are those with the best nDCG@10 on
+        dev.
+        """
         mixes = []
         for rows, extra in ((self.test, test), (self.dev, dev)):
             mixes.append(
@@ -188,39 +193,42 @@ class Evaluation:
         self.add(system, title, kind, [fusion.fuse(mix, weights) for mix in mixes[0]], **facts)
 
     def _sum_of_costs(self) -> dict[str, Any]:
-        """The free fusion pays for each of its sources."""
-        parts = [self.retrieved.get("sources", {}).get(source) for source in self.sources]
-        known = [part for part in parts if part]
-        if len(known) < len(parts):
+        """Return the cost of the free fusion: that of all its sources. Empty where one of them is not known."""
+        costs = [self.retrieved.get("sources", {}).get(source) for source in self.sources]
+        known = [cost for cost in costs if cost]
+        if len(known) < len(costs):
             return {}
-        total = {at: sum(part["latency_ms"][at] for part in known) for at in ("p50", "p99")}
-        per_s = 1 / sum(1 / part["documents_per_s"] for part in known)
+        total = {at: sum(cost["latency_ms"][at] for cost in known) for at in ("p50", "p99")}
+        per_s = 1 / sum(1 / cost["documents_per_s"] for cost in known)
         return {
             "latency_ms": total,
             "documents_per_s": per_s,
-            "parameters": sum(part["parameters"] for part in known),
+            "parameters": sum(cost["parameters"] for cost in known),
             "latency_of": SEARCH,
         }
 
     def _latency(self, score: Callable[[str, Sequence[str]], Any], repeats: int) -> dict[str, Any]:
-        """p50 and p99 of one query with `latency_docs` documents, and documents/s at it, on this machine."""
-        docs, took = self.cfg.latency_docs, []
+        """Measure p50 and p99 of one query with `latency_docs` documents, and documents/s, on this machine.
+
+        The first two of `repeats` + 2 queries warm up and do not count.
+        """
+        docs, times_ms = self.cfg.latency_docs, []
         pool = [text for row in self.test for text in row["texts"]]
         for number in range(repeats + 2):
             start = number * docs % max(1, len(pool) - docs)
             began = time.perf_counter()
             score(self.test[number % len(self.test)]["query"], pool[start : start + docs])
-            took.append(1000 * (time.perf_counter() - began))
-        took = took[2:]  # warm
-        p50, p99 = (float(np.percentile(took, at)) for at in (50, 99))
-        per_s = 1000 * docs / float(np.mean(took))
+            times_ms.append(1000 * (time.perf_counter() - began))
+        times_ms = times_ms[2:]
+        p50, p99 = (float(np.percentile(times_ms, at)) for at in (50, 99))
+        per_s = 1000 * docs / float(np.mean(times_ms))
         of = RERANK.format(docs=docs)
         return {"latency_ms": {"p50": p50, "p99": p99}, "documents_per_s": per_s, "latency_of": of}
 
-    # ---- what comes of it ----
+    # ---- results ----
 
     def rankings(self, system: Mapping[str, Any]) -> list[Row]:
-        """Rows of the rankings table for one system."""
+        """Return the rows of the rankings table for one system."""
         name = system["system"]
         rows: list[Row] = []
         for number, (row, ranked) in enumerate(zip(self.test, self.ranked[name], strict=True)):
@@ -237,45 +245,44 @@ class Evaluation:
         return rows
 
     def tests(self) -> list[dict[str, Any]]:
-        """Paired t-tests on nDCG@10 of the teacher and every student against every cheaper system, run and the
-        teacher. `p_holm`: corrected for all tests of the report (Holm, 1979)."""
-        found: list[dict[str, Any]] = []
+        """Return paired t-tests on nDCG@10 of the teacher and every student against every cheaper system and run.
+
+        Students are compared with the teacher too. `p_holm`: corrected for all tests of the report (Holm, 1979).
+        """
+        results: list[dict[str, Any]] = []
         cheap = [s["system"] for s in self.systems if s["kind"] in ("first_stage", "pre_ranker", "fusion", "run")]
         for system in self.systems:
             rivals = cheap if system["kind"] == "teacher" else [*cheap, "teacher"]
             if system["system"] in cheap:
                 continue
             for rival in (name for name in rivals if name in self.quality):
-                mine = np.asarray(self.quality[system["system"]]["nDCG@10"])
-                theirs = np.asarray(self.quality[rival]["nDCG@10"])
-                wins, losses = int((mine > theirs).sum()), int((mine < theirs).sum())
-                found.append(
-                    {
-                        "system": system["system"],
-                        "against": rival,
-                        "delta": float((mine - theirs).mean()),
-                        "p": statistics.paired_p(list(mine), list(theirs)),
-                        "wins": wins,
-                        "losses": losses,
-                        "ties": len(mine) - wins - losses,
-                    }
+                results.append(
+                    {"system": system["system"], "against": rival, **self._paired(system["system"], rival)}
                 )
-        for test, p in zip(found, holm([test["p"] for test in found]), strict=True):
+        for test, p in zip(results, holm([test["p"] for test in results]), strict=True):
             test["p_holm"] = p
-        return found
+        return results
+
+    def _paired(self, system: str, rival: str) -> dict[str, Any]:
+        """Compare two systems' nDCG@10 query by query: mean difference, p of a paired t-test, wins, losses, ties."""
+        ours, theirs = (np.asarray(self.quality[name]["nDCG@10"]) for name in (system, rival))
+        wins, losses = int((ours > theirs).sum()), int((ours < theirs).sum())
+        p = statistics.paired_p(list(ours), list(theirs))
+        ties = len(ours) - wins - losses
+        return {"delta": float((ours - theirs).mean()), "p": p, "wins": wins, "losses": losses, "ties": ties}
 
     def segments(self) -> list[dict[str, Any]]:
-        """nDCG@10 of every system on short, middling and long queries."""
+        """Return the mean nDCG@10 of every system on short, medium and long queries."""
         words = np.array([len(row["query"].split()) for row in self.test])
-        found = []
+        rows = []
         for title, inside in by_length(words).items():
             if inside.any():
                 ndcg = {name: float(np.asarray(q["nDCG@10"])[inside].mean()) for name, q in self.quality.items()}
-                found.append({"segment": title, "queries": int(inside.sum()), "ndcg_10": ndcg})
-        return found
+                rows.append({"segment": title, "queries": int(inside.sum()), "ndcg_10": ndcg})
+        return rows
 
     def report(self) -> dict[str, Any]:
-        """The content of report.json; `report.py` says what each key holds."""
+        """Return the content of report.json, which `summary` and `report_html` show."""
         cfg = self.cfg
         dev = self.taught.get("dev", {}).get("ndcg_10", {})
         gate = [{"system": name, "ndcg": value} for name, value in dev.items()]
@@ -288,7 +295,7 @@ class Evaluation:
             "systems": self.systems,
             "tests": self.tests(),
             "segments": self.segments(),
-            "per_query": {name: found["nDCG@10"] for name, found in self.quality.items()},
+            "per_query": {name: values["nDCG@10"] for name, values in self.quality.items()},
             "query_texts": [row["query"] for row in self.test],
             "training": [self._training(name, uri) for name, uri in cfg.students.items()],
             "winner": None,
@@ -300,11 +307,12 @@ class Evaluation:
         }
 
     def _training(self, name: str, uri: str) -> dict[str, Any]:
-        place = tables.join(uri, "history.json")
-        return {"student": name, **(json.loads(tables.read_text(place)) if tables.exists(place) else {})}
+        """Return a student's training history: loss and dev nDCG@10 by step, where its folder has them."""
+        history = tables.join(uri, "history.json")
+        return {"student": name, **(json.loads(tables.read_text(history)) if tables.exists(history) else {})}
 
     def _examples(self) -> list[dict[str, Any]]:
-        """The queries that the best student changes most, two for the better and one for the worse."""
+        """Return the queries that the best student changes most: two that gain most and one that loses most."""
         students = [s["system"] for s in self.systems if s["kind"] == "student"]
         before = max(
             (s["system"] for s in self.systems if s["kind"] in ("first_stage", "pre_ranker", "fusion")),
@@ -327,35 +335,45 @@ class Evaluation:
         return examples
 
 
+def _scores_of(row: Row, known: Mapping[str, float]) -> list[float]:
+    """Return the scores of a row's candidates; one without a score gets 1 less than the lowest."""
+    lowest = min(known.values(), default=0.0) - 1.0
+    return [known.get(doc_id, lowest) for doc_id in row["doc_ids"]]
+
+
 def _ranking(row: Row, scores: Sequence[float]) -> Ranked:
+    """Return a row's candidates with their scores, best first."""
     return [(row["doc_ids"][index], float(scores[index])) for index in ranked_order(scores)]
 
 
 def ranked_order(scores: Sequence[float]) -> Any:
-    """Places of the documents, best first; ties keep the row's order."""
+    """Return the indices of the documents, best first; ties keep the row's order."""
     return np.argsort(-np.asarray(scores), kind="stable")
 
 
 def _summary(values: Sequence[Any], statistic: Callable[[Any], float], seed: int) -> dict[str, float | None]:
-    """A statistic over queries with its 95 % bootstrap interval; None where it is infinite."""
+    """Return a statistic over queries with its 95 % bootstrap interval; None where it is infinite."""
     low, high = statistics.bootstrap_interval(values, statistic, seed)
-    found = {"mean": float(statistic(np.asarray(values, dtype=float))), "low": low, "high": high}
-    return {key: value if np.isfinite(value) else None for key, value in found.items()}
+    summary = {"mean": float(statistic(np.asarray(values, dtype=float))), "low": low, "high": high}
+    return {key: value if np.isfinite(value) else None for key, value in summary.items()}
 
 
 def _first_manifest(uri: str) -> dict[str, Any]:
-    """The manifest of the retrieve stage that these candidates come from, through prerank if need be."""
+    """Return the manifest of the retrieve stage that these candidates come from, directly or through prerank.
+
+    Empty where there is none: nothing is known of the first stage's cost then.
+    """
     manifest = tables.read_manifest(uri)
     while manifest["stage"] != "retrieve":
         parent = manifest["config"].get("input", "")
         if not parent or not tables.exists(tables.join(parent, tables.MANIFEST)):
-            return {}  # candidates from elsewhere: nothing is known of the first stage's cost
+            return {}  # candidates from elsewhere
         manifest = tables.read_manifest(parent)
     return manifest
 
 
 def _cpu() -> str:
-    """The processor's name."""
+    """Return the processor's name."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             for line in file:

@@ -1,4 +1,4 @@
-"""evaluate: every ranker on the same queries, side by side: quality with intervals and tests, latency, a report."""
+"""evaluate: measure every ranker on the same queries: quality with intervals and tests, latency, a report."""
 
 from __future__ import annotations
 
@@ -15,26 +15,30 @@ from rrad_ray.rows import Candidates, Ranking, with_qrels
 
 
 def _inputs(cfg: EvaluateConfig) -> dict[str, str]:
+    """Return the URIs that the stage reads, by name."""
     return {"input": cfg.input, "labels": cfg.labels, **{f"student.{k}": v for k, v in cfg.students.items()}}
 
 
 @tables.stage("evaluate", Ranking, _inputs)
 def run(cfg: EvaluateConfig, out: tables.Output) -> None:
-    """Rankings of every system, `report.json` and `report.html`. Raises `RradError` if no query is judged."""
+    """Write the rankings of every system, `report.json` and `report.html`.
+
+    Raises `RradError` if no query of the split has a relevant document in its qrels.
+    """
     rows = list(tables.read(cfg.input, Candidates))
     test, dev = [list(with_qrels(rows, split)) for split in (cfg.split, cfg.dev)]
     if not test:
-        found = f"no query of split '{cfg.split}' has a relevant document"
-        raise RradError(cfg.input, found, "give qrels for it, or name another split")
-    bench = Evaluation(cfg, test, dev)
-    bench.first_stage()
-    bench.runs()
-    bench.teacher()
-    bench.students()
-    content = bench.report()
-    for number, system in enumerate(bench.systems):
-        out.write_part(tables.part_name(number), bench.rankings(system))
+        problem = f"no query of split '{cfg.split}' has a relevant document"
+        raise RradError(cfg.input, problem, "give qrels for it, or name another split")
+    evaluation = Evaluation(cfg, test, dev)
+    evaluation.first_stage()
+    evaluation.runs()
+    evaluation.teacher()
+    evaluation.students()
+    content = evaluation.report()
+    for number, system in enumerate(evaluation.systems):
+        out.write_part(tables.part_name(number), evaluation.rankings(system))
     tables.write_text(tables.join(out.uri, "report.json"), json.dumps(content, indent=1))
     tables.write_text(tables.join(out.uri, "report.html"), report_html.report_page(content))
     Console(width=118).print(summary.table(content))
-    out.commit(rows=len(test) * len(bench.systems), queries=len(test), report="report.html")
+    out.commit(rows=len(test) * len(evaluation.systems), queries=len(test), report="report.html")

@@ -1,4 +1,4 @@
-"""select: the student with the best quality inside the latency budget, and why."""
+"""select: choose the student with the best quality inside the latency budget, and say why."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from rrad_ray.progress import say
 
 @tables.stage("select", None)
 def run(cfg: SelectConfig, out: tables.Output) -> None:
-    """`winner.json` in the output, with how it compares with the best first stage; the winner and the reason in the
-    report too. Raises `RradError` if no student keeps the budget."""
-    place = tables.join(cfg.input, "report.json")
-    content = json.loads(tables.read_text(place))
+    """Write `winner.json`, with a comparison to the best first stage, and the report with winner and reason.
+
+    The report goes to `publish` too. Raises `RradError` if no student keeps the budget.
+    """
+    content = json.loads(tables.read_text(tables.join(cfg.input, "report.json")))
     evaluated = tables.read_manifest(cfg.input)
     winner = choose_winner(content, cfg)
     winner["checkpoint"] = evaluated["config"]["students"][winner["system"]]
     content["winner"] = dict(winner)
-    winner["finding"] = summary.headline(content)  # the best student may still be worse than what costs nothing
+    winner["finding"] = summary.headline(
+        content
+    )  # the best student may still be worse than the first stage, which costs nothing more
     winner["smoke"] = next(one["smoke"] for one in content["systems"] if one["system"] == winner["system"])
     tables.write_text(tables.join(out.uri, "winner.json"), json.dumps(winner, indent=2))
     files = {"report.json": json.dumps(content, indent=1), "report.html": report_html.report_page(content)}
@@ -31,27 +34,31 @@ def run(cfg: SelectConfig, out: tables.Output) -> None:
             tables.write_text(tables.join(folder, name), text)
         say(f"report: {tables.join(folder, 'report.html')}")
     say(f"winner: {winner['system']}. {winner['reason']}")
-    say(f"{winner['finding']}")
+    say(winner["finding"])
     out.commit(winner=winner)
 
 
 def choose_winner(content: dict[str, Any], cfg: SelectConfig) -> dict[str, Any]:
-    """The winner among the students of a report, with rule and reason."""
+    """Return the winner among the students of a report, with rule and reason.
+
+    Raises `RradError` if none keeps the budget.
+    """
     students = [system for system in content["systems"] if system["kind"] == "student"]
     inside = [s for s in students if s["latency_ms"] and s["latency_ms"]["p99"] <= cfg.max_p99_ms]
     if not inside:
-        took = ", ".join(f"{s['system']} {s['latency_ms']['p99']:.0f} ms" for s in students if s["latency_ms"])
-        found = f"no student keeps p99 <= {cfg.max_p99_ms:g} ms ({took or 'no student was evaluated'})"
-        raise RradError(cfg.input, found, "raise max_p99_ms, or train a smaller student")
+        latencies = ", ".join(f"{s['system']} {s['latency_ms']['p99']:.0f} ms" for s in students if s["latency_ms"])
+        problem = f"no student keeps p99 <= {cfg.max_p99_ms:g} ms ({latencies or 'no student was evaluated'})"
+        raise RradError(cfg.input, problem, "raise max_p99_ms, or train a smaller student")
 
     def quality(system: dict[str, Any]) -> tuple[float, float]:
+        """Sort by the metric, ties by latency."""
         return system["metrics"][cfg.metric]["mean"] or 0.0, -system["latency_ms"]["p99"]
 
     best, *others = sorted(inside, key=quality, reverse=True)
     value = best["metrics"][cfg.metric]["mean"]
-    against = [f"{s['system']} {s['metrics'][cfg.metric]['mean']:.3f}" for s in others]
+    against = [f"{s['system']} {summary.number(s['metrics'][cfg.metric]['mean'])}" for s in others]
     out_of_budget = [s["system"] for s in students if s not in inside]
-    reason = f"{cfg.metric} {value:.3f} at p99 {best['latency_ms']['p99']:.0f} ms"
+    reason = f"{cfg.metric} {summary.number(value)} at p99 {best['latency_ms']['p99']:.0f} ms"
     reason += f", above {', '.join(against)}" if against else ""
     reason += f"; over the budget: {', '.join(out_of_budget)}" if out_of_budget else ""
     rule = f"the highest {cfg.metric} among students with p99 <= {cfg.max_p99_ms:g} ms; ties to the faster one"

@@ -1,4 +1,4 @@
-"""evaluate on a table of three queries, without a model: runs from elsewhere, measures by name, corrected tests."""
+"""evaluate on a table of three queries, without a model: TREC runs, measures by name, corrected tests."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ QUERIES = ["sort", "add two numbers", "how do I open a file for writing"]
 
 @pytest.fixture
 def candidates(tmp_path: Path) -> str:
-    """Three judged queries of five documents; the first stage has the relevant one on place 1, 2 and 3."""
+    """Write three queries with qrels and five documents; the first stage ranks the relevant one 1st, 2nd, 3rd."""
     rows = []
     for number, query in enumerate(QUERIES):
         row = row_of(f"q{number}", ["a", "b", "c", "d", "e"])
-        judged = {"qrel_ids": [f"q{number}-{number}", "elsewhere"], "qrel_grades": [2, 1]}
-        rows.append({**row, "query": query, "split": "test", **judged})
+        qrels = {"qrel_ids": [f"q{number}-{number}", "elsewhere"], "qrel_grades": [2, 1]}
+        rows.append({**row, "query": query, "split": "test", **qrels})
     return table_of(tmp_path / "candidates", rows)
 
 
@@ -42,10 +42,10 @@ def run(tmp_path: Path, candidates: str, **options: Any) -> dict[str, Any]:
 def test_a_run_from_elsewhere_is_measured_on_all_its_documents_and_with_any_measure(
     candidates: str, tmp_path: Path
 ) -> None:
-    lines = ["q0 Q0 elsewhere 1 9 mine", "q0 Q0 q0-0 2 8 mine", "q1 Q0 q1-4 1 5 mine", "q1 Q0 q1-1 2 4 mine"]
-    (tmp_path / "mine.run").write_text("\n".join(lines))
-    content = run(tmp_path, candidates, runs={"mine": f"{tmp_path}/mine.run"}, metrics=("AP", "R@2"))
-    [mine] = [system for system in content["systems"] if system["system"] == "mine"]
+    lines = ["q0 Q0 elsewhere 1 9 peer", "q0 Q0 q0-0 2 8 peer", "q1 Q0 q1-4 1 5 peer", "q1 Q0 q1-1 2 4 peer"]
+    (tmp_path / "peer.run").write_text("\n".join(lines))
+    content = run(tmp_path, candidates, runs={"peer": f"{tmp_path}/peer.run"}, metrics=("AP", "R@2"))
+    [peer] = [system for system in content["systems"] if system["system"] == "peer"]
     qrels = [
         ir_measures.Qrel(f"q{number}", doc_id, grade)
         for number in range(3)
@@ -54,11 +54,11 @@ def test_a_run_from_elsewhere_is_measured_on_all_its_documents_and_with_any_meas
     scored = [ir_measures.ScoredDoc(line.split()[0], line.split()[2], float(line.split()[4])) for line in lines]
     for name in ("nDCG@10", "AP", "R@2"):
         measure = ir_measures.parse_measure(name)
-        expected = {found.query_id: found.value for found in ir_measures.iter_calc([measure], qrels, scored)}
+        expected = {value.query_id: value.value for value in ir_measures.iter_calc([measure], qrels, scored)}
         mean = sum(expected.get(f"q{number}", 0.0) for number in range(3)) / 3
-        assert mine["metrics"][name]["mean"] == pytest.approx(mean), name
-    assert mine["note"] == "1 of 3 test queries are not in it"
-    rows = {row["query_id"]: row for row in tables.read(f"{tmp_path}/report", Ranking) if row["system"] == "mine"}
+        assert peer["metrics"][name]["mean"] == pytest.approx(mean), name
+    assert peer["note"] == "1 of 3 test queries are not in it"
+    rows = {row["query_id"]: row for row in tables.read(f"{tmp_path}/report", Ranking) if row["system"] == "peer"}
     assert rows["q0"]["doc_ids"] == ["elsewhere", "q0-0"]
 
 
@@ -67,20 +67,20 @@ def test_students_are_tested_against_runs_and_p_values_are_corrected_for_all_tes
 ) -> None:
     cfg = EvaluateConfig(candidates, "", runs={})
     rows = list(tables.read(candidates, evaluate.Candidates))
-    bench = Evaluation(cfg, rows, [])
-    bench.add("bm25", "BM25", "first_stage", [[5, 4, 3, 2, 1]] * 3)
-    bench.add("mine", "mine", "run", [[1, 2, 3, 4, 5]] * 3)
-    bench.add(
+    evaluation = Evaluation(cfg, rows, [])
+    evaluation.add("bm25", "BM25", "first_stage", [[5, 4, 3, 2, 1]] * 3)
+    evaluation.add("peer", "peer", "run", [[1, 2, 3, 4, 5]] * 3)
+    evaluation.add(
         "good", "good student", "student", [[9 * (index == number) for index in range(5)] for number in range(3)]
     )
-    tests = bench.tests()
-    assert [(test["system"], test["against"]) for test in tests] == [("good", "bm25"), ("good", "mine")]
+    tests = evaluation.tests()
+    assert [(test["system"], test["against"]) for test in tests] == [("good", "bm25"), ("good", "peer")]
     assert [test["p_holm"] for test in tests] == holm([test["p"] for test in tests])
     assert tests[0]["p_holm"] >= tests[0]["p"]
     assert (tests[0]["wins"], tests[0]["ties"], tests[0]["losses"]) == (2, 1, 0)
-    found = {row["segment"]: (row["queries"], row["ndcg_10"]["good"]) for row in bench.segments()}
-    one = bench.quality["good"]["nDCG@10"][0]
-    assert found == {"1 or 2 words": (1, one), "3 or 4": (1, one), "5 or more": (1, one)}
+    segments = {row["segment"]: (row["queries"], row["ndcg_10"]["good"]) for row in evaluation.segments()}
+    one = evaluation.quality["good"]["nDCG@10"][0]
+    assert segments == {"1 or 2 words": (1, one), "3 or 4": (1, one), "5 or more": (1, one)}
 
 
 @pytest.mark.parametrize("name", ["nDGC@10", "AP(", "R"])
