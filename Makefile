@@ -49,6 +49,7 @@ lint: $(READY) ## ruff and mypy
 
 docs: $(READY) ## rewrite what is generated in docs/
 	$(BIN)/python docs/folder_graph.py
+	$(BIN)/python -m rrad_ray.config.reference > docs/configuration.md
 
 pictures: $(READY) ## take the pictures of docs/images from the run that `make demo` left, by a Chromium
 	$(BIN)/python docs/pictures.py

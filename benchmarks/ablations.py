@@ -179,7 +179,12 @@ class _Collection:
     def _likelihood(self) -> str:
         """Labels of the real teacher: SmolLM2's likelihood, fused with the first stage as `label` does it."""
         asked = [f"input={self.short}", f"output={self.folder}/judged", f"template={self.template}"]
-        asked += ["doc_tokens=64", f"workers={CORES}", "gate.enabled=false", "engine_env.VLLM_CPU_KVCACHE_SPACE='1'"]
+        asked += [
+            "doc_tokens=64",
+            f"num_workers={CORES}",
+            "gate.enabled=false",
+            "engine_env.VLLM_CPU_KVCACHE_SPACE='1'",
+        ]
         judged = judge.run(load.load_config(JudgeConfig, "configs/judge-cpu.yaml", asked))
         return label.run(LabelConfig(input=judged, output=f"{self.folder}/likelihood"))
 
@@ -194,7 +199,7 @@ class _Collection:
                 engine="simulated",
                 simulated=SimulatedConfig(noise=NOISE, missing=MISSING),
                 gate=GateConfig(enabled=False),
-                worker={"CPU": 1},
+                resources={"CPU": 1},
                 seed=seed,
             )
             judged[task] = judge.run(cfg)

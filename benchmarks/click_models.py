@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rrad_ray.config import ExperimentConfig
+from rrad_ray.config import ExperimentDesign
 from rrad_ray.online.assignment import assign_variant, interleave
 from rrad_ray.rows import ClickEvent, Exposure
 
@@ -93,7 +93,7 @@ class Need:
 
 def visit(
     needs: Sequence[Need],
-    cfg: ExperimentConfig,
+    cfg: ExperimentDesign,
     units: int,
     behave: ClickModel,
     draw: np.random.Generator,
@@ -132,7 +132,7 @@ def visit(
 
 
 def _page(
-    request: str, unit: str, query: str, need: Need, moment: float, depth: int, cfg: ExperimentConfig
+    request: str, unit: str, query: str, need: Need, moment: float, depth: int, cfg: ExperimentDesign
 ) -> Exposure:
     variant, teams = assign_variant(unit, cfg), list[str]()
     docs = list(need.runs[variant][:depth])

@@ -67,7 +67,7 @@ def bench(quick: bool, scratch: str) -> harness.Result:
         cfg = load.load_config(
             JudgeConfig, "configs/judge-cpu.yaml", [f"task={task}", "input=later", "output=later", "doc_tokens=64"]
         )
-        cfg = dataclasses.replace(cfg, max_tokens=64, workers=1, gate=GateConfig(enabled=False))
+        cfg = dataclasses.replace(cfg, max_tokens=64, num_workers=1, gate=GateConfig(enabled=False))
         ways = {"judge": _judge(cfg, scratch), "vllm.LLM": _plain(cfg, parts["warm"], rows[WARM:], scratch)}
         speed = {way: tokens / seconds for way, (tokens, seconds) in ways.items()}
         figures[f"judge_over_vllm_{task}"] = speed["judge"] / speed["vllm.LLM"]
@@ -108,7 +108,7 @@ def _plain(
     place = f"{scratch}/{cfg.task}.json"
     with open(place, "w", encoding="utf-8") as file:
         json.dump(work, file)
-    threads = {"OMP_NUM_THREADS": str(int(cfg.worker["CPU"])), "OMP_WAIT_POLICY": "PASSIVE"}
+    threads = {"OMP_NUM_THREADS": str(int(cfg.resources["CPU"])), "OMP_WAIT_POLICY": "PASSIVE"}
     environment = {**cfg.engine_env, **threads, "VLLM_LOGGING_LEVEL": "ERROR"}
     tokens, seconds = harness.figures_of([sys.executable, "-c", PLAIN, place], "TOOK ", environment)
     return tokens, seconds

@@ -48,7 +48,7 @@ def _actors(scratch: str, queries: int) -> dict[str, Any]:
     harness.write_candidates(f"{scratch}/input", queries, documents=4)
     output, killed = f"{scratch}/judgments", Counter[str]()
     command = ["judge", "configs/judge-cpu.yaml", f"input={scratch}/input", f"output={output}", "gate.enabled=false"]
-    command += ["workers=2", "shard_queries=50", "durable_s=5", "doc_tokens=32", "batch_size=8"]
+    command += ["num_workers=2", "shard_queries=50", "durable_s=5", "doc_tokens=32", "batch_size=8"]
     command += ["engine_env.VLLM_CPU_KVCACHE_SPACE='1'"]
     runs = _until_done(command, _killer(killed))
     names = ", ".join(f"{count} {name}" for name, count in killed.most_common())

@@ -268,7 +268,7 @@ def _cpu_seconds() -> dict[tuple[int, float], tuple[str, float]]:
 @contextlib.contextmanager
 def ours(student: str, **options: Any) -> Iterator[str]:
     """Our endpoint on a free port, its replica with all cores unless the options say otherwise."""
-    url = deploy.start_endpoint(ServeConfig(student, **{"port": free_port(), "worker": {"CPU": CORES}, **options}))
+    url = deploy.start_endpoint(ServeConfig(student, **{"port": free_port(), "resources": {"CPU": CORES}, **options}))
     try:
         yield f"{url}/v2/rerank"
     finally:

@@ -41,7 +41,7 @@ def bench(quick: bool, scratch: str) -> harness.Result:
         capacity = len(every["answers"]) / every["seconds"]
         flooded = _flooded(load.Load(url, bodies, CLIENTS, flooded_s, rate=2 * capacity))
         swapped = _swapped(load.Load(url, bodies, MAX_QUEUED // 2, swapped_s), lambda: put(1))
-    with http_speed.ours(f"{scratch}/winner", replicas=2, worker={"CPU": 1}, **options) as url:
+    with http_speed.ours(f"{scratch}/winner", replicas=2, resources={"CPU": 1}, **options) as url:
         http_speed.send(load.Load(url, bodies, 2, 3.0))
         killed = _killed(load.Load(url, bodies, MAX_QUEUED, killed_s, rate=CALM * capacity, retry=True))
     rows = [flooded, swapped, killed]

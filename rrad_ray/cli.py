@@ -1,43 +1,27 @@
-"""`rrad <stage> <yaml> [key=value ...]` runs one stage; `rrad run <yaml>` runs a pipeline of them."""
+"""The command `rrad`: `rrad STAGE CONFIG [key=value ...]` runs one stage, `rrad run CONFIG` a pipeline of them."""
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
+import json
 import os
 import sys
 import time
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
 
-from rrad_ray import config
-from rrad_ray.config import load
+from rrad_ray import tables
+from rrad_ray.config import ExperimentConfig, TrafficConfig, load
+from rrad_ray.config.catalog import STAGES
+from rrad_ray.config.reference import help_text, keys_of
 from rrad_ray.errors import RradError, in_stage
 from rrad_ray.tables import status
 
-# What each stage is for, and its config. The module is imported when the stage runs: `rrad --help` is instant.
-STAGES: dict[str, tuple[type, str]] = {
-    "retrieve": (config.RetrieveConfig, "candidates of every query: BM25 and a bi-encoder, or your own TREC run"),
-    "prerank": (config.PrerankConfig, "a cheap ranker orders the candidates; top-k and bottom-k stay"),
-    "judge": (config.JudgeConfig, "an LLM labels them: Ray Data x vLLM"),
-    "label": (config.LabelConfig, "the LLM's answers to training targets"),
-    "export": (
-        config.ExportConfig,
-        "labels in other trainers' formats: TREC, RankLLM, RankGPT, sentence-transformers",
-    ),
-    "finetune": (
-        config.FinetuneConfig,
-        "fine-tune a causal LM: DisRanker's continued pre-training, or a listwise labeller",
-    ),
-    "train": (config.TrainConfig, "distil a student under Ray Train"),
-    "evaluate": (config.EvaluateConfig, "every ranker on the same queries, side by side; report.html"),
-    "select": (config.SelectConfig, "the best student inside the latency budget"),
-    "serve": (config.ServeConfig, "the winner behind Ray Serve: POST /rerank"),
-    "experiment": (config.ExperimentConfig, "what an online test found, from its exposures and clicks; report.html"),
-}
-
-# What Ray's and vLLM's workers say on every run and no user can act on; a failure reaches the user as an error.
+# Lines that Ray's and vLLM's workers print on every run and no user can act on; failures reach the user as errors.
 CHATTER = (
     "Elapsed time for batch|Failed to query Ray Train|ServeController.graceful_shutdown|cloud storage mirror|"
     "Loading safetensors|core_worker.cc|NUMA binding|Max pending requests|Downloading model|Failed to convert column|"
@@ -45,71 +29,158 @@ CHATTER = (
     "Loading weights|logging.cc|world_rank=|LOAD REPORT|MISSING|UNEXPECTED|WARNING|^INFO|"
     r"Shutting down vLLM engine|^\s*$|EngineCore pid=\d+\)\s*$"
 )
-
 app = typer.Typer(
     help="Distil an LLM's ranking ability into a re-ranker you can afford to serve.\n\n"
     "Start with `rrad run configs/demo/pipeline.yaml`. A stage takes a YAML file and key=value overrides, as in "
-    "`rrad judge configs/judge.yaml input=s3://bucket/candidates output=s3://bucket/judgments workers=8`.",
+    "`rrad judge configs/judge.yaml input=s3://bucket/candidates output=s3://bucket/judged num_workers=8`. "
+    "`rrad STAGE --help` lists its keys.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
-
-Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, e.g. workers=8 gate.enabled=false")]
-
+Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, e.g. num_workers=8 gate.enabled=false")]
 Yaml = Annotated[str, typer.Argument(help="the config file, local or s3://")]
+Show = Annotated[bool, typer.Option("--show", help="print the resolved config as YAML, and run nothing")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="print which steps would run, and why; run nothing")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON on stdout; other lines go to stderr")]
+Built = list[tuple[load.Step, Any]]  # the steps of a pipeline with their checked configs
+
+
+def stage_of(name: str) -> Any:
+    """Return a stage's `run`. Its module is imported here, not before: `rrad --help` is instant."""
+    return importlib.import_module(f"rrad_ray.stages.{name}").run
 
 
 def run_stage(stage: str, cfg: Any) -> str:
-    """Runs a stage on its config; the URI of its output."""
-    return importlib.import_module(f"rrad_ray.stages.{stage}").run(cfg)
+    """Run a stage on its config and return the URI of its output."""
+    return str(stage_of(stage)(cfg))
 
 
-def run_pipeline(path: str, overrides: list[str]) -> list[str]:
-    """Runs a pipeline's steps in order; the URIs of their outputs. All configs are checked before the first runs."""
+@in_stage("config")
+def build_steps(path: str, overrides: list[str]) -> Built:
+    """Return a pipeline's steps with their configs, all of which are checked. Raises `RradError` for the first bad
+    one."""
     _, steps = load.load_pipeline(path, overrides)
     for step in steps:
         if step.stage not in STAGES:
             near = difflib.get_close_matches(step.stage, STAGES, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(STAGES)}"
-            with in_stage("config"):
-                raise RradError(f"{path}: steps.{step.name}", f"no stage '{step.stage}'", hint)
-    built: list[tuple[load.Step, Any]] = [
-        (step, load.build_config(STAGES[step.stage][0], step.values, f"{path}: {step.name}")) for step in steps
-    ]
-    uris, began = [], time.monotonic()
-    for number, (step, cfg) in enumerate(built, 1):
+            raise RradError(f"{path}: steps.{step.name}", f"no stage '{step.stage}'", hint)
+    return [(step, load.build_config(STAGES[step.stage][0], step.values, f"{path}: {step.name}")) for step in steps]
+
+
+def run_pipeline(path: str, overrides: list[str]) -> list[str]:
+    """Run a pipeline's steps in order and return the URIs of their outputs."""
+    steps, began, uris = build_steps(path, overrides), time.monotonic(), list[str]()
+    for number, (step, cfg) in enumerate(steps, 1):
         took = time.monotonic() - began
-        print(f"\n--- step {number} of {len(built)}: {step.name} (at {took // 60:.0f}:{took % 60:02.0f})", flush=True)
+        print(f"\n--- step {number} of {len(steps)}: {step.name} (at {took // 60:.0f}:{took % 60:02.0f})", flush=True)
         uris.append(run_stage(step.stage, cfg))
     return uris
 
 
+def plan_pipeline(path: str, overrides: list[str]) -> list[dict[str, str]]:
+    """Return, for each step of a pipeline, what a run would do with it; nothing is run or written.
+
+    `state`: `new`, `resume`, `finished` or `refused` (`tables.Claim`), or `waits` for a step whose input an earlier
+    step has yet to make. `reason` says why.
+    """
+    plan: list[dict[str, str]] = []
+    unfinished: dict[str, str] = {}  # outputs that earlier steps have yet to make, and by which step
+    for step, cfg in build_steps(path, overrides):
+        stage = stage_of(step.stage)
+        inputs = stage.inputs(cfg).values() if isinstance(stage, tables.Stage) else [cfg.input]
+        waits = [name for uri, name in unfinished.items() if any(given.startswith(uri) for given in inputs if given)]
+        if waits:
+            claim = tables.Claim("waits", f"runs after {', '.join(waits)}")
+        elif isinstance(stage, tables.Stage):
+            claim = _claim(stage, cfg)
+        else:
+            claim = tables.Claim("new", "serves until it is ended" if cfg.blocking else "")
+        if claim.state != "finished" and hasattr(cfg, "output"):
+            unfinished[cfg.output] = step.name
+        output = getattr(cfg, "output", "")
+        plan.append(
+            {"step": step.name, "stage": step.stage, "state": claim.state, "reason": claim.reason, "output": output}
+        )
+    return plan
+
+
+def _claim(stage: tables.Stage[Any], cfg: Any) -> tables.Claim:
+    """Return what a stage would do; an input that is missing refuses it."""
+    try:
+        return stage.claim(cfg)
+    except RradError as error:
+        return tables.Claim("refused", f"{error.place}: {error.problem}; {error.remedy}")
+
+
 def _add(stage: str, schema: type, purpose: str) -> None:
-    @app.command(stage, help=f"{purpose}.")
-    def command(yaml: Yaml, overrides: Overrides = None) -> None:
-        print(run_stage(stage, load.load_config(schema, yaml, overrides or ())))
+    @app.command(stage, help=f"{purpose[0].upper()}{purpose[1:]}.", epilog=help_text(schema))
+    def command(yaml: Yaml, overrides: Overrides = None, show: Show = False) -> None:
+        cfg: Any = load.load_config(schema, yaml, overrides or ())
+        print(shown(cfg) if show else run_stage(stage, cfg))
 
 
-@app.command("run", help="run a pipeline: every step of the file in order; finished steps are skipped.")
-def pipeline(yaml: Yaml, overrides: Overrides = None) -> None:
-    run_pipeline(yaml, overrides or [])
+def shown(cfg: Any) -> str:
+    """Return a config as YAML."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.create(tables.plain(cfg))).rstrip()
 
 
-@app.command("status", help="how far a run is, while it runs or after: a stage's output, or a pipeline's folder.")
-def show_status(run: Annotated[str, typer.Argument(help="a folder, local or s3://")]) -> None:
-    for line in status.status_lines(status.of_run(run)):
-        print(line)
+@app.command("run", help="Run a pipeline: every step of the file in order; finished steps are skipped.")
+def pipeline(yaml: Yaml, overrides: Overrides = None, dry_run: DryRun = False, as_json: AsJson = False) -> None:
+    if dry_run:
+        plan = plan_pipeline(yaml, overrides or [])
+        print(json.dumps(plan, indent=2) if as_json else "\n".join(plan_lines(plan)))
+        return
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        uris = run_pipeline(yaml, overrides or [])
+    if as_json:
+        names = [step.name for step, _ in build_steps(yaml, overrides or [])]
+        print(json.dumps(dict(zip(names, uris, strict=True)), indent=2))
 
 
-@app.command("plan", help="how many pages an online test needs; the config is that of `experiment`.")
+def plan_lines(plan: list[dict[str, str]]) -> list[str]:
+    """Return a line for each step: its name, what would be done with it, and why."""
+    words = {
+        "new": "would run",
+        "resume": "would go on from a killed run",
+        "finished": "would be skipped: finished",
+        "refused": "would be refused",
+        "waits": "would run",
+    }
+    width = max(len(step["step"]) for step in plan)
+    return [
+        f"{step['step']:{width}}  {words[step['state']]}" + (f": {step['reason']}" if step["reason"] else "")
+        for step in plan
+    ]
+
+
+@app.command(
+    "status", help="Show how far a run is, while it runs or after: a stage's output, or a pipeline's folder."
+)
+def show_status(
+    run: Annotated[str, typer.Argument(help="a folder, local or s3://")], as_json: AsJson = False
+) -> None:
+    states = status.of_run(run)
+    print(json.dumps(states, indent=2) if as_json else "\n".join(status.status_lines(states)))
+
+
+@app.command("plan", help="Show how many pages an online test needs; the config is that of `experiment`.")
 def show_plan(yaml: Yaml, overrides: Overrides = None) -> None:
     from rrad_ray.online import analysis  # SciPy and statsmodels take seconds to import
 
-    # A plan reads and writes nothing.
-    cfg = load.load_config(config.ExperimentConfig, yaml, ["input=none", "output=none", *(overrides or ())])
-    for line in analysis.traffic_plan(cfg):
-        print(line)
+    cfg = load.build_config(TrafficConfig, design_of(load.load_values(yaml, overrides or ())), yaml)
+    print("\n".join(analysis.traffic_plan(cfg)))
+
+
+def design_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an experiment's values without those that only its reading needs; unknown keys stay, to be reported."""
+    read_only = {key.name.partition(".")[0] for key in keys_of(ExperimentConfig)}
+    read_only -= {key.name.partition(".")[0] for key in keys_of(TrafficConfig)}
+    return {key: value for key, value in values.items() if key not in read_only}
 
 
 for _stage, (_schema, _purpose) in STAGES.items():
@@ -117,7 +188,8 @@ for _stage, (_schema, _purpose) in STAGES.items():
 
 
 def main(*command: str) -> None:
-    """The `rrad` command, or one of its stages for `jobs/`: a mistake is one line on stderr and exit code 2."""
+    """Run the `rrad` command, or one of its stages for `jobs/`; a user's mistake is one line on stderr and exit code
+    2."""
     # Read by OpenMP when torch loads, here and in the workers of a local cluster. Threads that spin while they wait
     # made training ten times as slow when another process wanted one of two cores, and gained nothing on idle ones.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

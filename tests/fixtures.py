@@ -18,7 +18,7 @@ from tests.heads import Head, started
 
 POISON = "zzxxyy"  # kills the engine as the first word of the first passage, where `poison.py` listens
 ENGINE = {
-    "worker": {"CPU": 1},
+    "resources": {"CPU": 1},
     "engine_kwargs": {
         "dtype": "bfloat16",
         "enforce_eager": True,

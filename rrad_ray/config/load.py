@@ -1,4 +1,5 @@
-"""YAML and `key=value` overrides into a frozen dataclass, by OmegaConf; a typo names the key it should have been."""
+"""YAML and `key=value` overrides into a config class: OmegaConf merges, pydantic checks, a typo names its
+neighbour."""
 
 from __future__ import annotations
 
@@ -10,19 +11,30 @@ from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 from yaml import YAMLError
 
 from rrad_ray import tables
 from rrad_ray.errors import RradError, in_stage
 
 C = TypeVar("C")
+MISSING = "???"  # OmegaConf's mark of a value that the user must give
+# What a bound of pydantic's wants of a number, by the type of its error.
+BOUNDS = {
+    "greater_than": "must be above {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than": "must be below {lt:g}",
+    "less_than_equal": "must be at most {le:g}",
+}
 
 
 @in_stage("config")
 def read_yaml(path: str, above: tuple[str, ...] = ()) -> DictConfig:
-    """A YAML file; with `base: OTHER.yaml` (relative to it) on top of that other one.
+    """Return the content of a YAML file, merged over that of the file that its `base:` names, relative to it.
 
-    `above`: the files whose `base` led here.
+    `above`: the files whose `base` led here. Raises `RradError` for a file that cannot be read, is no YAML mapping,
+    or is its own base.
     """
     if path in above:
         raise RradError(path, f"is its own base ({' -> '.join((*above, path))})", "mend the `base:` keys")
@@ -44,45 +56,92 @@ def read_yaml(path: str, above: tuple[str, ...] = ()) -> DictConfig:
     return merged
 
 
-def _found(error: Exception) -> str:
-    """What an error says, with the key that it is about."""
-    found, key = str(error).strip().splitlines()[0], str(getattr(error, "full_key", None) or "")
-    return found if key in found else f"{key}: {found}"
+def _first_line(error: Exception) -> str:
+    """Return the first line of an OmegaConf error, with the key that it is about."""
+    line, key = str(error).strip().splitlines()[0], str(getattr(error, "full_key", None) or "")
+    return line if key in line else f"{key}: {line}"
+
+
+def _without_missing(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values without keys that are `???`, so that they count as not given."""
+    return {
+        str(key): _without_missing(value) if isinstance(value, Mapping) else value
+        for key, value in values.items()
+        if not (isinstance(value, str) and value == MISSING)
+    }
+
+
+def _fields(schema: Any, path: Sequence[int | str]) -> list[str]:
+    """Return the keys of a config class, or of the nested one at a path of keys."""
+    for key in path:
+        field = getattr(schema, "__pydantic_fields__", {}).get(key)
+        schema = field.annotation if field else None
+    return list(getattr(schema, "__pydantic_fields__", {}))
+
+
+def _problem(schema: type, error: ErrorDetails) -> str:
+    """Return key, value and what is wanted of one error of pydantic's, in one line."""
+    *above, last = error["loc"] or ("",)
+    key = ".".join(map(str, error["loc"]))
+    if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        known = _fields(schema, above)
+        near = difflib.get_close_matches(str(last), known, n=1)
+        return f"unknown key '{key}' " + (f"(did you mean: '{near[0]}')" if near else f"(known: {', '.join(known)})")
+    if error["type"] == "value_error":
+        text = str(error["ctx"]["error"])
+        # A rule over several keys names its key itself; one of a single key says what is wanted.
+        return text if not key or text.startswith(str(error["loc"][0])) else f"{key}={error['input']!r}: {text}"
+    if error["type"] == "literal_error":
+        choices = error["ctx"]["expected"].replace(" or ", ", ").replace("'", "")
+        return f"{key}={error['input']!r}: choose one of {choices}"
+    wanted = BOUNDS.get(error["type"], "")
+    text = wanted.format(**error["ctx"]) if wanted else error["msg"][:1].lower() + error["msg"][1:]
+    return f"{key}={error['input']!r}: {text}"
 
 
 @in_stage("config")
-def build_config(schema: type[C], values: Any, place: str) -> C:
-    """Values checked against a dataclass; `RradError` names the place, the key and what it wanted."""
+def build_config(schema: type[C], values: Mapping[str, Any], place: str) -> C:
+    """Return a config class from plain values.
+
+    Raises `RradError` that names the place, each wrong key, its value and what is wanted.
+    """
     try:
-        node = OmegaConf.structured(schema)
-        OmegaConf.set_readonly(node, False)  # frozen dataclasses make it so
-        for key, value in values.items():
-            if isinstance(value, Mapping) and key in node and OmegaConf.get_type(node, key) is dict:
-                node[key] = {}  # a mapping that is given stands for the default one, it is not mixed into it
-        node = OmegaConf.merge(node, values)
-        missing = OmegaConf.missing_keys(node)
-        if missing:
-            keys = ", ".join(sorted(missing))
-            raise RradError(place, f"no value for {keys}", "set it in the YAML or as key=value")
-        result = OmegaConf.to_object(node)
-    except (OmegaConfBaseException, ValueError, TypeError) as error:
-        raise RradError(place, _found(error), "mend the YAML or the override") from error
-    assert isinstance(result, schema)
-    return result
+        return TypeAdapter(schema).validate_python(_without_missing(values))
+    except ValidationError as error:
+        errors = error.errors()
+        missing = sorted(".".join(map(str, each["loc"])) for each in errors if each["type"] == "missing")
+        others = [_problem(schema, each) for each in errors if each["type"] != "missing"]
+        if others:  # an unknown key is often the missing one, misspelt
+            raise RradError(place, "; ".join(dict.fromkeys(others)), "mend the YAML or the override") from error
+        keys = ", ".join(missing)
+        raise RradError(place, f"no value for {keys}", "set it in the YAML or as key=value") from error
 
 
-@in_stage("config")
+def load_values(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the plain values of a YAML file with overrides on top. Raises `RradError` as `load_config` does."""
+    try:
+        values = OmegaConf.to_container(override(read_yaml(path), overrides), resolve=True)
+    except OmegaConfBaseException as error:
+        with in_stage("config"):
+            raise RradError(path, _first_line(error), "mend the YAML or the override") from error
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
 def load_config(schema: type[C], path: str, overrides: Sequence[str] = ()) -> C:
-    """One stage's config from its YAML and `key=value` overrides.
+    """Return one stage's config from its YAML and `key=value` overrides.
 
     Raises `RradError` for an unknown key (naming the nearest), a wrong type, a missing or a forbidden value.
     """
-    return build_config(schema, override(read_yaml(path), overrides), path)
+    return build_config(schema, load_values(path, overrides), path)
 
 
 @in_stage("config")
 def override(node: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """The config with `["lr=1e-4", "gate.enabled=false", "worker={CPU: 2}"]` on top; a mapping replaces a mapping."""
+    """Return the values with `["lr=1e-4", "gate.enabled=false", "resources={CPU: 2}"]` on top.
+
+    A mapping replaces a mapping. Raises `RradError` for an override that is not `key=value`.
+    """
     for text in overrides:
         key, equals, _ = text.partition("=")
         if not equals or not key:
@@ -91,7 +150,7 @@ def override(node: DictConfig, overrides: Sequence[str]) -> DictConfig:
             given = OmegaConf.from_dotlist([text])
             OmegaConf.update(node, key, OmegaConf.select(given, key), merge=False)
         except (YAMLError, OmegaConfBaseException) as error:
-            raise RradError(text, f"not a value: {_found(error)}", "quote it") from error
+            raise RradError(text, f"not a value: {_first_line(error)}", "quote it") from error
     return node
 
 
@@ -106,10 +165,11 @@ class Step:
 
 @in_stage("config")
 def load_pipeline(path: str, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], list[Step]]:
-    """A pipeline file: variables at the top, and `steps:` in order, which refer to them as `${name}`.
+    """Return the variables and the steps of a pipeline file: `steps:` in order, which refer to variables as
+    `${name}`.
 
-    A step's stage is its name, or its `stage:` key. Returns the variables and the steps. Raises `RradError` for an
-    override of a variable or step that the file does not have.
+    A step's stage is its name, or its `stage:` key. Raises `RradError` for an override of a variable or step that the
+    file does not have.
     """
     node, change = read_yaml(path), override(OmegaConf.create(), overrides)
     if not isinstance(node.get("steps"), DictConfig):
@@ -117,18 +177,18 @@ def load_pipeline(path: str, overrides: Sequence[str] = ()) -> tuple[dict[str, A
     changed = change.get("steps", {})
     if not isinstance(changed, Mapping):
         raise RradError(path, f"steps={changed!r} is no mapping", "override as steps.NAME.KEY=VALUE")
-    for where, given, names in (("", change, node), ("steps.", changed, node.steps)):
+    for prefix, given, names in (("", change, node), ("steps.", changed, node.steps)):
         known = list(names)  # of the mapping itself, a variable that is still `???` is no member
         for key in given:
             if key not in known:
                 near = difflib.get_close_matches(str(key), [str(name) for name in known], n=1)
-                hint = f"did you mean '{where}{near[0]}'?" if near else f"known: {', '.join(map(str, known))}"
-                raise RradError(path, f"unknown key '{where}{key}'", hint)
+                hint = f"did you mean '{prefix}{near[0]}'?" if near else f"known: {', '.join(map(str, known))}"
+                raise RradError(path, f"unknown key '{prefix}{key}'", hint)
     merged = override(node, overrides)
     try:
         values = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise RradError(path, _found(error), "give it as key=value on the command line") from error
+        raise RradError(path, _first_line(error), "give it as key=value on the command line") from error
     assert isinstance(values, dict)
     for name, step in values["steps"].items():
         if not isinstance(step, dict):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rrad_ray import prompts
-from rrad_ray.config import JudgeConfig
+from rrad_ray.config import PromptConfig
 from rrad_ray.labelling import teacher
 from rrad_ray.rows import Row
 
@@ -22,7 +22,7 @@ GARBAGE = (  # what `simulated` writes where an answer is to say nothing
 )
 
 
-def shown(row: Row, cfg: JudgeConfig) -> list[list[int]]:
+def shown(row: Row, cfg: PromptConfig) -> list[list[int]]:
     """The orders in which `order` shows a query's documents, one for each call; planned by seed and query."""
     count = len(row["doc_ids"])
     if cfg.task != "order":
@@ -32,7 +32,7 @@ def shown(row: Row, cfg: JudgeConfig) -> list[list[int]]:
     return prompts.orders(count, cfg.repeats, random.Random(f"{cfg.seed}:{row['query_id']}").getrandbits(32))
 
 
-def slots(row: Row, cfg: JudgeConfig) -> int:
+def slots(row: Row, cfg: PromptConfig) -> int:
     """How many prompts a row has."""
     if not row["doc_ids"]:
         return 0
@@ -51,7 +51,7 @@ class Planner:
     below `doc_tokens`. A prompt that cannot be asked carries the reason, which Ray's engine stage passes through.
     """
 
-    def __init__(self, cfg: JudgeConfig, model: str) -> None:
+    def __init__(self, cfg: PromptConfig, model: str) -> None:
         self.cfg = cfg
         if cfg.engine != "vllm":
             return
@@ -200,13 +200,13 @@ def _words(text: str, count: int) -> str:
 # ---- answers without a model --------------------------------------------------------------------------------
 
 
-def echoed_answer(row: Row, slot: int, cfg: JudgeConfig) -> dict[str, Any]:
+def echoed_answer(row: Row, slot: int, cfg: PromptConfig) -> dict[str, Any]:
     """Documents in the order shown. For dry runs and scale tests only."""
     text = prompts.written(range(len(row["doc_ids"]))) if cfg.task == "order" else "echo"
     return {"text": text, "score": -float(slot)}
 
 
-def simulated_answer(row: Row, slot: int, cfg: JudgeConfig) -> dict[str, Any]:
+def simulated_answer(row: Row, slot: int, cfg: PromptConfig) -> dict[str, Any]:
     """What a teacher that knows the judgments would answer, with the config's noise, gaps and garbage."""
     source = random.Random(f"{cfg.seed}:{row['query_id']}:{slot if cfg.task == 'order' else ''}")
     grades = dict(zip(row["qrel_ids"], row["qrel_grades"], strict=True))

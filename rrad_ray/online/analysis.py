@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rrad_ray.config import ExperimentConfig
+from rrad_ray.config import ExperimentConfig, TrafficConfig
 from rrad_ray.evaluation.metrics import by_length
 from rrad_ray.evaluation.statistics import (
     Rate,
@@ -222,7 +222,7 @@ def design_effect(traffic: Traffic, cfg: ExperimentConfig) -> float:
     return ctr.variance / binomial if binomial > 0 else math.nan
 
 
-def needed(cfg: ExperimentConfig, measured: float = math.nan) -> TestContent:
+def needed(cfg: TrafficConfig, measured: float = math.nan) -> TestContent:
     """Return the pages that each variant needs to detect the lift of `expect`.
 
     With several treatments the level is divided among them, which is Holm's first step. `measured`: the design
@@ -244,7 +244,7 @@ def needed(cfg: ExperimentConfig, measured: float = math.nan) -> TestContent:
     return {"pages": pages, **dataclasses.asdict(expect), "measured_design_effect": measured}
 
 
-def traffic_plan(cfg: ExperimentConfig) -> list[str]:
+def traffic_plan(cfg: TrafficConfig) -> list[str]:
     """Return lines for the user that say how much traffic the config's test needs."""
     expect, chance = cfg.expect, f"with power {cfg.expect.power:g} at level {cfg.alpha:g}"
     if cfg.design == "interleave":

@@ -8,10 +8,10 @@ import math
 import random
 from collections.abc import Sequence
 
-from rrad_ray.config import ExperimentConfig
+from rrad_ray.config import ExperimentDesign
 
 
-def assign_variant(unit: str, cfg: ExperimentConfig) -> str:
+def assign_variant(unit: str, cfg: ExperimentDesign) -> str:
     """Return the variant of a unit (a user or session id): the same for every request, process and machine.
 
     Weighted rendezvous hashing (Thaler and Ravishankar, 1998; weights after Schindelhauer and Schomaker, 2005): each

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rrad_ray.config import ExperimentConfig
+from rrad_ray.config import ExperimentConfig, ExperimentDesign
 from rrad_ray.rows import ClickEvent, Exposure
 
 
@@ -70,7 +70,7 @@ def join_traffic(
 
 
 def _pages(
-    exposures: Iterable[Exposure], cfg: ExperimentConfig, left_out: Counter[str]
+    exposures: Iterable[Exposure], cfg: ExperimentDesign, left_out: Counter[str]
 ) -> dict[str, Exposure | None]:
     """Return pages by request; None for one left out, so that its clicks do not count as clicks without exposure."""
     shown: dict[str, Exposure | None] = {}
@@ -93,7 +93,7 @@ def _pages(
     return shown
 
 
-def _skip_reason(page: Exposure, cfg: ExperimentConfig) -> str:
+def _skip_reason(page: Exposure, cfg: ExperimentDesign) -> str:
     """Return why a page does not belong to the experiment; empty if it does."""
     if page["experiment"] != cfg.name:
         return "page of another experiment"

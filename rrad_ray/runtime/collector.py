@@ -128,7 +128,7 @@ class RunMetrics:
             facts["missing_share"] = counts["missing"] / max(counts["shown"], 1)
         if self.cfg.gpu_hour_price:
             # Where the cluster gives fewer engines than are asked for, this is the most it can be.
-            hours = self.cfg.engines * self.cfg.worker.get("GPU", 0.0) * seconds / 3600
+            hours = self.cfg.engines * self.cfg.resources.get("GPU", 0.0) * seconds / 3600
             facts["cost"] = hours * self.cfg.gpu_hour_price
         return facts
 

@@ -48,12 +48,12 @@ def application(cfg: ServeConfig) -> Application:
     for uri in places.values():
         winners.find_winner(uri)
     places = {name: tables.absolute(uri) if os.path.isdir(uri) else uri for name, uri in places.items()}
-    low, high = cfg.team
+    low, high = cfg.replica_range
     grows = {"min_replicas": low, "max_replicas": high, "target_ongoing_requests": cfg.busy_at}
     deployment = serve.deployment(
         name="Endpoint",
         **({"num_replicas": low} if low == high else {"autoscaling_config": grows}),
-        ray_actor_options=cluster.resources(cfg.worker),
+        ray_actor_options=cluster.resources(cfg.resources),
         max_ongoing_requests=cfg.max_queued + SPARE,
         max_queued_requests=BURST,
         backpressure_config=BackpressureConfig(retry_after_s=errors.RETRY_AFTER_S),
@@ -86,7 +86,7 @@ def start_endpoint(cfg: ServeConfig) -> str:
     app = application(cfg)
     url = claim(cfg.host, cfg.port)
     cluster.start_ray()
-    cluster.require(cfg.worker, cfg.team[0])
+    cluster.require(cfg.resources, cfg.replica_range[0])
     logger.setLevel(logging.WARNING)
     if serve.status().proxies:
         remedy = "`serve deploy cluster/serve.yaml` adds to it, `serve shutdown` ends it"

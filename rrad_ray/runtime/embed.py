@@ -55,7 +55,7 @@ def embed(
     vectors = ray.data.from_items(items, override_num_blocks=blocks).map_batches(
         Embed,
         batch_size=BATCH,
-        compute=ray.data.ActorPoolStrategy(size=cfg.workers),
+        compute=ray.data.ActorPoolStrategy(size=cfg.num_workers),
         fn_constructor_kwargs={"source": source, "max_length": cfg.max_length, "batch_tokens": cfg.batch_tokens},
         num_cpus=1,
     )
@@ -67,5 +67,5 @@ def embed(
         result[batch["number"]] = batch["vector"]
         seconds += float(batch["seconds"].sum())
         progress.add(len(batch["number"]))
-    per_s = cfg.workers * len(items) / seconds
+    per_s = cfg.num_workers * len(items) / seconds
     return result[: len(documents)], result[len(documents) :], per_s

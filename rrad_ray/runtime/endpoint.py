@@ -17,7 +17,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from ray import serve
 from ray.serve import metrics
 
-from rrad_ray.config import IDENTITY, WINNER, ExperimentConfig, ServeConfig
+from rrad_ray.config import IDENTITY, WINNER, ServeConfig
 from rrad_ray.errors import RradError
 from rrad_ray.online import assignment, event_journal
 from rrad_ray.online.event_log import CLICKS, EXPOSURES
@@ -58,7 +58,7 @@ class LoadedModel:
         from rrad_ray.rankers.packed_encoder import PackedEncoder
         from rrad_ray.rankers.ranker import Ranker, score_tokens
 
-        folder, device = winners.local_folder(found), "cuda" if cfg.worker.get("GPU") else "cpu"
+        folder, device = winners.local_folder(found), "cuda" if cfg.resources.get("GPU") else "cpu"
         try:
             self.ranker = Ranker.load(folder, device=device, dtype=cfg.precision, backend=cfg.backend)
         except ValueError as error:
@@ -112,10 +112,9 @@ class Endpoint:
         self.writing = asyncio.Lock()
         self.inside = 0
         self._measure()
-        self.test: ExperimentConfig | None = None
+        self.test = cfg.online.test
         if cfg.online.events:
             online = cfg.online
-            self.test = ExperimentConfig(online.events, "", online.name, online.variants, design=online.design)
             folder = online.journal or event_journal.folder_of(online.events)
             self.journal = event_journal.EventJournal(online.events, folder, most=online.max_events)
         self._often(cfg.watch_s, self._look_for_winners)

@@ -14,7 +14,7 @@ import ray
 from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
 from rrad_ray import prompts
-from rrad_ray.config import JudgeConfig
+from rrad_ray.config import JudgeConfig, PromptConfig
 from rrad_ray.errors import RradError
 from rrad_ray.labelling import answers, planner
 from rrad_ray.labelling.crash_ledger import Ledger, groups
@@ -39,7 +39,7 @@ ANSWER_COLUMNS = {
 Ask = Callable[[str, list[str]], Awaitable[dict[str, Any]]]
 
 
-async def slide(sliding: str, cfg: JudgeConfig, ask: Ask) -> dict[str, Any]:
+async def slide(sliding: str, cfg: PromptConfig, ask: Ask) -> dict[str, Any]:
     """RankGPT's sliding window: each call needs the order that the one before it left, so one actor makes them all.
 
     `ask(query, texts)` answers with text, tokens and error. What a window's answer leaves out, or all of it if it
@@ -147,7 +147,7 @@ def vllm(cfg: JudgeConfig, model: str, units: int) -> Any:
         # late together; so shards become durable one after another.
         max_tasks_in_flight_per_actor=cfg.concurrent_batches,
         concurrency=(most, most),  # labelling begins with the first engine that is ready
-        placement_group_config={"bundles": [dict(cfg.worker)]},
+        placement_group_config={"bundles": [dict(cfg.resources)]},
         runtime_env={"env_vars": {**cfg.engine_env, MARK: os.path.abspath(cfg.output)}},
         should_continue_on_error=True,
         chat_template_stage=False,

@@ -27,13 +27,13 @@ def _parts(cfg: JudgeConfig, out: tables.Output, todo: Sequence[Shard], done: Se
     model = cfg.model
     if cfg.engine == "vllm":
         model = checkpoints.resolve(cfg.model)
-        cluster.require(cfg.worker, 1)
+        cluster.require(cfg.resources, 1)
         cluster.end_orphans(engines.MARK, cfg.output)
     collected = ShardCollector(cfg, out, todo, done)
     total = sum(shard.rows * cfg.repeats if cfg.task == "order" else shard.documents for shard in todo)
     least = least_rows(todo)
     work = [unit for number, shard in enumerate(todo) for unit in _units(cfg, number, shard, collected, least)]
-    in_vain = partial(cluster.in_vain, cfg.worker) if cfg.engine == "vllm" else str
+    in_vain = partial(cluster.in_vain, cfg.resources) if cfg.engine == "vllm" else str
     return collected.parts(_answers(cfg, model, todo, work), total, in_vain)
 
 

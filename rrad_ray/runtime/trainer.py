@@ -41,7 +41,7 @@ def run_training(cfg: Config, loop: Loop, source: str, task: type[TrainTask]) ->
     except ValueError as error:
         raise RradError.of("config", error, "mend the config") from error
     cluster.start_ray()
-    cluster.require(cfg.worker, cfg.team[0])
+    cluster.require(cfg.resources, cfg.worker_range[0])
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     # Ray Train's workers have a working directory of their own.
     there = dataclasses.replace(cfg, input=tables.absolute(cfg.input), output=tables.absolute(cfg.output))
@@ -77,16 +77,16 @@ def _trainer(cfg: Config, loop: Loop, source: str, task: type[TrainTask]) -> Tor
         checkpoint_score_attribute=task.best,
         checkpoint_score_order="max" if task.higher_is_better else "min",
     )
-    low, high = cfg.team
+    low, high = cfg.worker_range
     elastic: Any = (low, high)  # Ray's own type does not say so
     return TorchTrainer(
         _worker,
         train_loop_config={"stage": stage_name(), "cfg": cfg, "loop": loop, "source": source},
-        torch_config=TorchConfig(backend="nccl" if cfg.worker.get("GPU") else "gloo"),
+        torch_config=TorchConfig(backend="nccl" if cfg.resources.get("GPU") else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=high if low == high else elastic,
-            resources_per_worker=dict(cfg.worker),
-            use_gpu=bool(cfg.worker.get("GPU")),
+            resources_per_worker=dict(cfg.resources),
+            use_gpu=bool(cfg.resources.get("GPU")),
         ),
         run_config=RunConfig(
             storage_path=path,

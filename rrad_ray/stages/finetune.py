@@ -39,15 +39,15 @@ def run(cfg: FinetuneConfig, out: tables.Output) -> None:
     except ValueError as error:
         raise RradError.of(cfg.model, error, "mend the config, or choose another model") from error
     rows = _count(cfg, out)
-    say(f"{cfg.model} on {rows:,} {'clicks' if cfg.task == 'clicks' else 'labelled queries'}")
-    task: type[TrainTask] = lm_task.ClickTask if cfg.task == "clicks" else lm_task.OrderTask
+    say(f"{cfg.model} on {rows:,} {'clicks' if cfg.objective == 'clicks' else 'labelled queries'}")
+    task: type[TrainTask] = lm_task.ClickTask if cfg.objective == "clicks" else lm_task.OrderTask
     facts = trainer.run_training(cfg, _loop, source, task)
     out.commit(rows=rows, examples=_made(cfg), **facts)
 
 
 def _count(cfg: FinetuneConfig, out: tables.Output) -> int:
     """How many rows there are to learn from; bad ones are set aside, and too many stop the run before it trains."""
-    if cfg.task == "order":
+    if cfg.objective == "order":
         rows = sum(feed.index_labels(cfg.input, cfg.splits, cfg.eval_rows, cfg.seed).counts)
         remedy = f"label queries of the splits {', '.join(cfg.splits)}, or name other splits"
     else:
@@ -69,7 +69,7 @@ def _loop(cfg: FinetuneConfig, source: str, worker: TrainWorker) -> None:
         aside[reason.partition(":")[0]] += 1
 
     task: TrainTask
-    if cfg.task == "clicks":
+    if cfg.objective == "clicks":
         tokenizer = AutoTokenizer.from_pretrained(source)
         examples, dev = _from_clicks(cfg, tokenizer, worker, reject)
         task = lm_task.ClickTask(source, tokenizer, cfg)

@@ -30,7 +30,7 @@ def run(cfg: PrerankConfig, out: tables.Output) -> None:
     progress = Progress(len(names), "parts", done=len(names) - len(todo))
     source = "" if cfg.source else checkpoints.resolve(cfg.model)
     options = {"cfg": cfg, "model": source, "out": out}
-    for found in cluster.map_parts(PrerankPart, options, todo, workers=cfg.workers):
+    for found in cluster.map_parts(PrerankPart, options, todo, workers=cfg.num_workers):
         if found["error"]:
             raise RradError(cfg.input, found["error"], "mend the config or the input; then run again")
         progress.add()

@@ -69,7 +69,7 @@ def _survey(cfg: TrainConfig, out: tables.Output) -> tuple[targets.TargetStats, 
         said = f"no list to learn from in the splits {', '.join(cfg.splits)}" + (f": {passed}" if passed else "")
         raise RradError(cfg.input, said, "label more queries, or name other splits")
     try:
-        rank_steps_in_epoch(survey.lists, cfg, cfg.team[1])
+        rank_steps_in_epoch(survey.lists, cfg, cfg.worker_range[1])
         warning = survey.check()
     except ValueError as error:
         raise RradError.of(cfg.input, error, "mend the labels") from error

@@ -15,7 +15,7 @@ from rrad_ray.tables.files import (
     write_text,
     writing,
 )
-from rrad_ray.tables.output import Output, fingerprint, plain, stage
+from rrad_ray.tables.output import Claim, Output, Stage, fingerprint, plain, stage
 from rrad_ray.tables.reading import (
     MANIFEST,
     PROGRESS,
@@ -37,7 +37,9 @@ __all__ = [
     "PROGRESS",
     "QUARANTINE",
     "STARTED",
+    "Claim",
     "Output",
+    "Stage",
     "absolute",
     "arrow_type",
     "check_schema",

@@ -18,7 +18,8 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -70,27 +71,94 @@ def _input(cfg: Any) -> dict[str, str]:
     return {"input": cfg.input}
 
 
-def stage(
-    name: str, row: type | None, inputs: Callable[[Any], Mapping[str, str]] = _input
-) -> Callable[[Callable[[C, Output], None]], Callable[[C], str]]:
-    """Make `body(cfg, out)` a stage: `run(cfg)` opens its `Output`, has the body fill and commit it, returns its URI.
+@dataclass(frozen=True)
+class Claim:
+    """What a run with some config would do with an output folder.
 
-    A finished output is left as it is. Errors and progress lines begin with the stage's name. `row`: the type of the
-    rows that it writes; None: it writes other files. `inputs`: the tables and files that it reads, by name.
+    `state`: `new`, `resume` (a killed run of the same config goes on), `finished` (there is nothing to do) or
+    `refused` (the folder holds the output of another config or input; `reason` says which keys differ).
     """
 
-    def decorate(body: Callable[[C, Output], None]) -> Callable[[C], str]:
-        def run(cfg: C) -> str:
-            with in_stage(name):
-                out = Output(name, cfg, row, inputs(cfg))
-                if not out.finished:
-                    body(cfg, out)
-                return out.uri
+    state: str
+    reason: str = ""
 
-        run.__doc__, run.__module__, run.__qualname__ = body.__doc__, body.__module__, body.__qualname__
-        return run
 
-    return decorate
+class Stage(Generic[C]):
+    """A stage as a callable, made by `stage`: `run(cfg) -> uri`."""
+
+    def __init__(
+        self, name: str, row: type | None, inputs: Callable[[C], Mapping[str, str]], body: Callable[[C, Output], None]
+    ) -> None:
+        self.name, self.row, self.inputs, self.body = name, row, inputs, body
+        self.__doc__ = body.__doc__
+
+    def __call__(self, cfg: C) -> str:
+        """Open the output, have the body fill and commit it unless it is finished, and return its URI."""
+        with in_stage(self.name):
+            out = Output(self.name, cfg, self.row, self.inputs(cfg))
+            if not out.finished:
+                self.body(cfg, out)
+            return out.uri
+
+    def claim(self, cfg: C) -> Claim:
+        """Return what a run would do, without running or writing anything. Raises `RradError` for a missing input."""
+        with in_stage(self.name):
+            config, inputs = _settings(cfg), _fingerprints(self.inputs(cfg))
+            return claim_of(cfg.output, config, inputs, _resumable(cfg))  # type: ignore[attr-defined]
+
+
+def stage(
+    name: str, row: type | None, inputs: Callable[[Any], Mapping[str, str]] = _input
+) -> Callable[[Callable[[C, Output], None]], Stage[C]]:
+    """Make `body(cfg, out)` a stage: its errors and progress lines begin with its name, and its output is opened for
+    it.
+
+    A finished output is left as it is. `row`: the type of the rows that the stage writes; None: it writes other
+    files. `inputs`: the tables and files that it reads, by name.
+    """
+    return lambda body: Stage(name, row, inputs, body)
+
+
+def _settings(cfg: Any) -> dict[str, Any]:
+    """Return what an output is made by: the config without its own place."""
+    return {key: value for key, value in plain(cfg).items() if key != "output"}
+
+
+def _fingerprints(inputs: Mapping[str, str]) -> dict[str, str]:
+    return {name: fingerprint(uri) for name, uri in inputs.items() if uri}
+
+
+def _resumable(cfg: Any) -> tuple[str, ...]:
+    """Return the keys that say how a run is made, not what it makes."""
+    return getattr(type(cfg), "RESUMABLE", ())
+
+
+def claim_of(uri: str, config: Mapping[str, Any], inputs: Mapping[str, str], resumable: Sequence[str]) -> Claim:
+    """Return what a run with this config over these inputs (by fingerprint) would do with the folder at `uri`."""
+    for name in (MANIFEST, STARTED):
+        path = join(uri, name)
+        if not exists(path):
+            continue
+        owner = json.loads(read_text(path))
+        for what, now in (("config", config), ("inputs", inputs)):
+            changed = sorted(key for key in {*owner[what], *now} if owner[what].get(key) != now.get(key))
+            changed = [key for key in changed if key not in resumable]
+            if name == STARTED:  # the remedy of `commit`: what is done stays good when more bad rows are allowed
+                changed = [key for key in changed if key != "max_quarantined"]
+            if changed and name == STARTED and not _anything_done(uri):
+                return Claim("new")  # a run that failed before it had anything to show binds nobody
+            if changed:
+                was = ", ".join(f"{key}={owner[what].get(key)!r} -> {now.get(key)!r}" for key in changed)
+                return Claim("refused", f"holds the output of another {what} ({was})")
+        return Claim("finished") if name == MANIFEST else Claim("resume" if _anything_done(uri) else "new")
+    return Claim("new")
+
+
+def _anything_done(uri: str) -> bool:
+    """Return true where the folder holds more than the marks of a run that has begun."""
+    fs, path = filesystem(uri)
+    names = [entry.rpartition("/")[2] for entry in fs.ls(path, detail=False)]
+    return any(name not in (STARTED, PROGRESS) and not name.endswith(".tmp") for name in names)
 
 
 class Output:
@@ -103,42 +171,22 @@ class Output:
 
     def __init__(self, stage: str, cfg: Any, row: type | None, inputs: Mapping[str, str]) -> None:
         self.stage, self.uri, self.row = stage, cfg.output, row
-        self.config = {key: value for key, value in plain(cfg).items() if key != "output"}
-        self.free = getattr(type(cfg), "FREE", ())  # keys that say how a run is made, not what it makes
-        self.inputs = {name: fingerprint(uri) for name, uri in inputs.items() if uri}
+        self.config, self.inputs = _settings(cfg), _fingerprints(inputs)
         self.began = time.time()
         self.quarantined: list[Quarantined] = []
-        self.finished = self._claim()
+        self.finished = self._claim(_resumable(cfg))
         say(f"{'already done, nothing to do' if self.finished else 'running'} -> {self.uri}")
 
-    def _claim(self) -> bool:
-        """Whether the output stands finished; claims the folder for this config otherwise."""
-        for name in (MANIFEST, STARTED):
-            place = join(self.uri, name)
-            if not exists(place):
-                continue
-            owner = json.loads(read_text(place))
-            for what, now in (("config", self.config), ("inputs", self.inputs)):
-                changed = sorted(key for key in {*owner[what], *now} if owner[what].get(key) != now.get(key))
-                changed = [key for key in changed if key not in self.free]
-                if name == STARTED:  # the remedy of `commit`: what is done stays good when more bad rows are borne
-                    changed = [key for key in changed if key != "max_quarantined"]
-                if changed and name == STARTED and not self._anything_done():
-                    break  # a run that failed before it had anything to show binds nobody
-                if changed:
-                    was = ", ".join(f"{key}={owner[what].get(key)!r} -> {now.get(key)!r}" for key in changed)
-                    found = f"holds the output of another {what} ({was})"
-                    raise RradError(self.uri, found, "choose a new output, or delete this one")
-            if name == MANIFEST:
-                return True
+    def _claim(self, resumable: Sequence[str]) -> bool:
+        """Return true where the output stands finished; claim the folder for this config otherwise."""
+        claim = claim_of(self.uri, self.config, self.inputs, resumable)
+        if claim.state == "refused":
+            raise RradError(self.uri, claim.reason, "choose a new output, or delete this one")
+        if claim.state == "finished":
+            return True
         state = {"stage": self.stage, "config": self.config, "inputs": self.inputs}
         write_text(join(self.uri, STARTED), json.dumps(state, indent=2))
         return False
-
-    def _anything_done(self) -> bool:
-        fs, path = filesystem(self.uri)
-        names = [entry.rpartition("/")[2] for entry in fs.ls(path, detail=False)]
-        return any(name not in (STARTED, PROGRESS) and not name.endswith(".tmp") for name in names)
 
     def parts(self) -> list[str]:
         """The parts that an earlier, killed run of the same config has finished."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rrad_ray import prompts
-from rrad_ray.config import FinetuneConfig, JudgeConfig
+from rrad_ray.config import FinetuneConfig, PromptConfig
 from rrad_ray.errors import InvalidInput
 from rrad_ray.evaluation import metrics
 from rrad_ray.labelling import answers, planner
@@ -79,9 +79,7 @@ class ListwiseExamples:
 
     def __init__(self, source: str, cfg: FinetuneConfig) -> None:
         """`source`: the model's folder. Raises `ValueError` as `end_of` and, for a rank loss, `identifiers`."""
-        self.asked = JudgeConfig(
-            input="",
-            output="",
+        self.asked = PromptConfig(
             task="order",
             repeats=cfg.orders,
             doc_tokens=cfg.doc_tokens,

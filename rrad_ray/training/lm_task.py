@@ -53,7 +53,7 @@ class Packs:
 def check_finetune(source: str, cfg: FinetuneConfig) -> None:
     """What can be said before a cluster starts. Raises `ValueError` for a tokenizer without an eos token or with too
     few identifiers, and for `lora_rank` without peft."""
-    if cfg.task == "order":
+    if cfg.objective == "order":
         listwise.ListwiseExamples(source, cfg)
     else:
         checkpoint.end_of(AutoTokenizer.from_pretrained(source))

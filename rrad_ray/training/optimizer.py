@@ -33,7 +33,7 @@ class MasterAdamW:
         self.masters = [weight.detach() if self.own else weight.detach().float().clone() for weight in self.weights]
         cuts = (len(head), len(head) + len(matrices))
         parts = (self.masters[: cuts[0]], self.masters[cuts[0] : cuts[1]], self.masters[cuts[1] :])
-        rates = ((cfg.head_lr, 0.0), (cfg.lr, cfg.weight_decay), (cfg.lr, 0.0))
+        rates = ((cfg.peak_head_lr, 0.0), (cfg.lr, cfg.weight_decay), (cfg.lr, 0.0))
         groups = [
             {"params": part, "lr": lr, "peak": lr, "weight_decay": decay}
             for part, (lr, decay) in zip(parts, rates, strict=True)

@@ -56,8 +56,8 @@ def test_a_base_is_found_relative_to_its_file_through_a_chain_and_is_overruled(t
     write(tmp_path, PLACES + "epochs: 1\nlr: 1.0\nseed: 1\n", "root.yaml")
     write(tmp_path, "base: ../root.yaml\nlr: 2.0\nseed: 2\n", "mid/mid.yaml")
     path = write(tmp_path, "base: mid/mid.yaml\nseed: 3\n", "leaf.yaml")
-    assert load.load_config(TrainConfig, path, ["workers=2"]) == TrainConfig(
-        "a", "b", epochs=1, lr=2, seed=3, workers=2
+    assert load.load_config(TrainConfig, path, ["num_workers=2"]) == TrainConfig(
+        "a", "b", epochs=1, lr=2, seed=3, num_workers=2
     )
 
 
@@ -67,10 +67,10 @@ def test_a_base_is_found_relative_to_its_file_through_a_chain_and_is_overruled(t
         (PLACES + "epoch: 3\n", [], ["epoch", "did you mean: 'epochs'"]),
         (PLACES, ["hed_lr=1"], ["hed_lr", "did you mean: 'head_lr'"]),
         (PLACES + "epochs: many\n", [], ["epochs", "many"]),
-        (PLACES, ["workers=1.5"], ["workers", "1.5"]),
-        (PLACES + "workers: null\n", [], ["workers", "None"]),
-        (PLACES + "workers: {min: 3, max: 2}\n", [], ["workers", "{min: 1, max: 4}"]),
-        (PLACES + "workers: {least: 1, max: 2}\n", [], ["workers", "least"]),
+        (PLACES, ["num_workers=1.5"], ["num_workers", "1.5"]),
+        (PLACES + "num_workers: null\n", [], ["num_workers", "None"]),
+        (PLACES + "num_workers: {min: 3, max: 2}\n", [], ["num_workers", "{min: 1, max: 4}"]),
+        (PLACES + "num_workers: {least: 1, max: 2}\n", [], ["num_workers", "least"]),
         (PLACES + "losses: {ranknet: much}\n", [], ["losses.ranknet", "much"]),
         (PLACES + "losses: 3\n", [], ["losses"]),
         (PLACES + "losses: {}\n", [], ["losses", "at least one"]),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rrad_ray.config import JudgeConfig, SimulatedConfig
+from rrad_ray.config import PromptConfig, SimulatedConfig
 from rrad_ray.labelling import planner, teacher
 from rrad_ray.labelling.answers import parse_answer
 from rrad_ray.tables import checkpoints
@@ -29,8 +29,8 @@ def row(texts: list[str], **changes: Any) -> dict[str, Any]:
     return {**found, "qrel_ids": ids[:1], "qrel_grades": [2], **changes}
 
 
-def config(**options: Any) -> JudgeConfig:
-    return JudgeConfig(input="", output="", **{"task": "order", **options})
+def config(**options: Any) -> PromptConfig:
+    return PromptConfig(**{"task": "order", **options})
 
 
 def planned(item: dict[str, Any], **options: Any) -> list[dict[str, Any]]:

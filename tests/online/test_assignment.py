@@ -13,15 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chi2_contingency, chisquare
 
-from rrad_ray.config import ExperimentConfig
+from rrad_ray.config import ExperimentDesign
 from rrad_ray.online.assignment import assign_variant, interleave
 from tests.commands import ROOT
 
-CFG = ExperimentConfig("in", "out", name="test", variants={"old": 2.0, "new": 1.0, "third": 1.0})
+CFG = ExperimentDesign(name="test", variants={"old": 2.0, "new": 1.0, "third": 1.0})
 UNITS = [f"user-{number}" for number in range(8000)]
 
 
-def changed(**keys: object) -> ExperimentConfig:
+def changed(**keys: object) -> ExperimentDesign:
     return dataclasses.replace(CFG, **keys)  # type: ignore[arg-type]
 
 
@@ -33,9 +33,9 @@ def test_a_units_variant_never_changes_between_versions_of_this_code() -> None:
 
 def test_every_process_gives_a_unit_the_same_variant() -> None:
     program = (
-        "from rrad_ray.config import ExperimentConfig\n"
+        "from rrad_ray.config import ExperimentDesign\n"
         "from rrad_ray.online.assignment import assign_variant, interleave\n"
-        f"cfg = ExperimentConfig('in', 'out', name='test', variants={CFG.variants!r})\n"
+        f"cfg = ExperimentDesign(name='test', variants={CFG.variants!r})\n"
         f"print([assign_variant(unit, cfg) for unit in {UNITS[:300]!r}], interleave('abcd', 'dbxa', 'request-1'))"
     )
     said = {
@@ -104,7 +104,7 @@ def test_only_ratios_of_weights_matter_and_a_weight_of_zero_gets_nobody() -> Non
         ({"variants": {"a": float("nan"), "b": 1}}, "variants.a"),
         ({"control": "gone"}, "is no variant"),
         ({"design": "interleave"}, "exactly two"),
-        ({"metric": "ctr"}, "choose one of"),
+        ({"design": "mixed"}, "'ab' or 'interleave'"),
         ({"name": ""}, "must not be empty"),
     ],
 )

@@ -221,4 +221,4 @@ def test_a_backend_or_precision_that_is_not_there_is_refused_by_the_config(value
 
 def test_openvino_beside_a_gpu_is_refused_by_the_config() -> None:
     with pytest.raises(ValueError, match=r"backend.*scores on CPUs; set backend=torch or compile"):
-        ServeConfig("in", backend="openvino", worker={"GPU": 1})
+        ServeConfig("in", backend="openvino", resources={"GPU": 1})

@@ -23,8 +23,8 @@ CUT, LONG = 40, 80  # of these one has a document, the other a query that does n
 ARGUMENTS = [
     "judge",
     "configs/judge-cpu.yaml",
-    "worker={CPU: 1, GPU: 1}",
-    "workers={min: 0, max: 2}",
+    "resources={CPU: 1, GPU: 1}",
+    "num_workers={min: 0, max: 2}",
     "gate.enabled=false",
     f"shard_queries={SHARD}",
     "batch_size=8",
@@ -76,7 +76,7 @@ def labelled(autoscaling: Autoscaling, candidates: str, tmp_path_factory: pytest
 def test_a_worker_that_no_node_can_ever_hold_is_an_error_within_a_minute_not_a_hang(
     autoscaling: Autoscaling, candidates: str, tmp_path: Path
 ) -> None:
-    arguments = [*ARGUMENTS, "worker={CPU: 1, GPU: 4}", f"input={candidates}"]
+    arguments = [*ARGUMENTS, "resources={CPU: 1, GPU: 4}", f"input={candidates}"]
     driver = autoscaling.rrad(*arguments, f"output={tmp_path}/judgments")
     assert driver.wait(timeout=150) == 2, autoscaling.said.read_text()[-3000:]
     said = autoscaling.said.read_text()

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from rrad_ray.config import ExperimentConfig, OnlineConfig, ServeConfig
+from rrad_ray.config import ExperimentConfig, ExperimentDesign, OnlineConfig, ServeConfig
 from rrad_ray.errors import RradError
 from rrad_ray.online import assignment, event_log
 from rrad_ray.rankers.ranker import Ranker
@@ -133,7 +133,7 @@ def test_a_request_names_its_model_and_any_other_name_means_the_winner(
 def test_units_see_their_variant_and_what_they_saw_and_clicked_is_read_by_the_experiment(endpoint: Endpoint) -> None:
     client, place = endpoint
     units = [f"user-{number}" for number in range(60)]
-    cfg = ExperimentConfig("", "", "test", VARIANTS)
+    cfg = ExperimentDesign("test", VARIANTS)
     pages = {}
     for unit in units:
         page = rerank(client, user=unit)

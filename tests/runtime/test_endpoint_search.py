@@ -15,7 +15,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, Request, Route, expect, sync_playwright
 
-from rrad_ray.config import ExperimentConfig, OnlineConfig, SearchConfig, ServeConfig
+from rrad_ray.config import ExperimentDesign, OnlineConfig, SearchConfig, ServeConfig
 from rrad_ray.data.bm25 import BM25Index
 from rrad_ray.errors import RradError
 from rrad_ray.online import assignment, event_log
@@ -50,7 +50,7 @@ NAME = "encoder-against-bm25"
 
 def unit_of(variant: str) -> str:
     """A unit that sees this variant."""
-    cfg = ExperimentConfig("", "", NAME, VARIANTS)
+    cfg = ExperimentDesign(NAME, VARIANTS)
     return next(unit for unit in map(str, range(100)) if assignment.assign_variant(unit, cfg) == variant)
 
 

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rrad_ray import prompts, tables
-from rrad_ray.config import JudgeConfig, LabelConfig, OpenAIConfig, SimulatedConfig
+from rrad_ray.config import JudgeConfig, LabelConfig, OpenAIConfig, PromptConfig, SimulatedConfig
 from rrad_ray.data import exports
 from rrad_ray.errors import RradError
 from rrad_ray.labelling.answers import parse_answer
@@ -215,7 +215,7 @@ class Sorter:
 
 
 def slid(texts: list[str], ask: Any, window: int = 4, step: int = 2) -> dict[str, Any]:
-    cfg = JudgeConfig(input="", output="", task="order", window=window, window_step=step)
+    cfg = PromptConfig(task="order", window=window, window_step=step)
     return asyncio.run(slide(json.dumps({"query": "x", "texts": texts}), cfg, ask))
 
 
@@ -283,6 +283,6 @@ def test_a_simulated_teacher_is_marked_as_such_in_every_manifest_and_its_noise_c
 def test_a_killed_run_may_go_on_with_more_workers_but_not_with_another_model(tmp_path: Path) -> None:
     folder(tmp_path, [row(number) for number in range(4)])
     judge.run(config(tmp_path, engine="echo"))
-    assert judge.run(config(tmp_path, engine="echo", workers=5, stall_s=9.0)) == f"{tmp_path}/judgments"
+    assert judge.run(config(tmp_path, engine="echo", num_workers=5, stall_s=9.0)) == f"{tmp_path}/judgments"
     with pytest.raises(RradError, match="model='bundled:smollm2-135m-instruct' -> 'other'"):
         judge.run(config(tmp_path, engine="echo", model="other"))

@@ -63,12 +63,12 @@ def test_two_epochs_over_several_parts_see_every_training_row_once_each(uri: str
     found = feed.index_labels(table(uri, 96), LEARNT, 60, 0)
     assert found.counts == (4,) * 12, "of 8 rows in each of 12 parts, half are of these splits"
     everything = sorted(f"q{number}" for number in range(96) if number % 4 < 2)
-    one, two = ([steps(found, epoch, rank=rank, workers=2) for rank in (0, 1)] for epoch in (0, 1))
+    one, two = ([steps(found, epoch, rank=rank, num_workers=2) for rank in (0, 1)] for epoch in (0, 1))
     for epoch in (one, two):
         assert sorted(name for worker in epoch for batch in worker for name in batch) == everything
         assert [len(worker) for worker in epoch] == [8, 8], "every worker takes as many steps"
     assert one != two
-    assert steps(found, 1, 5, rank=1, workers=2) == two[1][5:], "a run that is resumed goes on as it would have"
+    assert steps(found, 1, 5, rank=1, num_workers=2) == two[1][5:], "a run that is resumed goes on as it would have"
 
 
 def test_rows_that_are_of_no_use_are_neither_counted_nor_brought_and_the_others_are_prepared(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from rrad_ray import tables
-from rrad_ray.config import FinetuneConfig, JudgeConfig, SelectConfig
+from rrad_ray.config import FinetuneConfig, PromptConfig, SelectConfig
 from rrad_ray.errors import RradError
 from rrad_ray.evaluation import fusion
 from rrad_ray.labelling import planner
@@ -52,7 +52,7 @@ def log(beir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_two_workers_pretrain_on_a_click_log_each_on_its_own_share(log: Path, tmp_path: Path) -> None:
-    options = {"workers": 2, "sequences_per_step": 1, "max_steps": 8, "eval_steps": 4, "held_out": 0.2, **SMALL}
+    options = {"num_workers": 2, "sequences_per_step": 1, "max_steps": 8, "eval_steps": 4, "held_out": 0.2, **SMALL}
     cfg = FinetuneConfig(input=str(log), output=f"{tmp_path}/cpt", eval_rows=8, **options)
     finetune.run(cfg)
     manifest = tables.read_manifest(cfg.output)
@@ -77,7 +77,12 @@ def test_tune_killed_in_the_middle_goes_on_from_its_checkpoint_to_the_end(
 ) -> None:
     output = f"{tmp_path}/killed"
     arguments = ["finetune", "configs/disranker/cpt.yaml", f"input={log}", f"output={output}"]
-    arguments += [f"model={checkpoints.BUNDLED[1]}", "gradient_checkpointing=false", "workers=1", "worker={CPU: 1}"]
+    arguments += [
+        f"model={checkpoints.BUNDLED[1]}",
+        "gradient_checkpointing=false",
+        "num_workers=1",
+        "resources={CPU: 1}",
+    ]
     arguments += [f"{key}={value}" for key, value in SMALL.items()]
     arguments += ["sequences_per_step=1", "epochs=90", "max_steps=60", "eval_steps=10", "eval_rows=4", "held_out=0.2"]
     killed(arguments, lambda: len(curves_of(output)["dev_steps"]) >= 2)
@@ -113,14 +118,14 @@ def test_a_labeller_learns_from_labels_and_judge_takes_it(short: str, tmp_path: 
     found[unsure] = {**found[unsure], "targets": [1.0] * len(found[unsure]["targets"])}
     labels.write_all(found, 16)
     limits = {"doc_tokens": 16, "max_tokens": 40, "docs_per_query": 4, "rank_weight": 1.0, "eval_rows": 3}
-    options = {"task": "order", "sequences_per_step": 1, "max_steps": 6, "eval_steps": 6, **limits, **SMALL}
+    options = {"objective": "order", "sequences_per_step": 1, "max_steps": 6, "eval_steps": 6, **limits, **SMALL}
     cfg = FinetuneConfig(input=labels.commit(), output=f"{tmp_path}/labeller", **(options | {"max_length": 384}))
     finetune.run(cfg)
     manifest = tables.read_manifest(cfg.output)
     assert manifest["rows"] == 48
     assert manifest["examples"]["set_aside"]["all equal"] == 1
     assert {"step", "loss", "dev_ndcg", "dev_token_loss"} <= set(manifest["best"])
-    judge = JudgeConfig("", "", task="order", doc_tokens=16, engine_kwargs={"max_model_len": 384})
+    judge = PromptConfig(task="order", doc_tokens=16, engine_kwargs={"max_model_len": 384})
     [prompt] = planner.Planner(judge, checkpoints.resolve(cfg.output))(row([2.0, 1.0]))
     model = AutoModelForCausalLM.from_pretrained(checkpoints.resolve(cfg.output), dtype=torch.float32)
     with torch.inference_mode():

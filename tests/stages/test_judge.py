@@ -126,13 +126,13 @@ def test_a_missing_column_is_named_with_stage_place_and_remedy(tmp_path: Path) -
 
 
 def test_an_engine_that_no_node_can_hold_is_an_error_not_a_hang(short: str, tmp_path: Path) -> None:
-    cfg = JudgeConfig(input=short, output=f"{tmp_path}/gpu", worker={"GPU": 64})
+    cfg = JudgeConfig(input=short, output=f"{tmp_path}/gpu", resources={"GPU": 64})
     with pytest.raises(RradError, match=r"ask for .*GPU"):
         judge.run(cfg)
 
 
 def test_a_model_path_that_does_not_exist_is_named(short: str, tmp_path: Path) -> None:
-    cfg = JudgeConfig(input=short, output=f"{tmp_path}/none", model="./no/such/model", worker={"CPU": 1})
+    cfg = JudgeConfig(input=short, output=f"{tmp_path}/none", model="./no/such/model", resources={"CPU": 1})
     with pytest.raises(RradError, match="no such model folder"):
         judge.run(cfg)
 

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.ray
 
 SMALL = [
     "train=0",
-    "workers=1",
+    "num_workers=1",
     "unlabelled=16",
     "dev=16",
     "test=16",

@@ -25,7 +25,7 @@ ENGINE = ["max_num_batched_tokens=2048", "max_num_seqs=64"]  # of which less mem
 
 def ran(recipe: str, beir: Path, out: Path, overrides: list[str]) -> Path:
     """One `rrad run` of a recipe's laptop config to its end; the folder of its output."""
-    common = ["workers=1", "trainers=1", "queries={train: 16, dev: 8, test: 8, unlabelled: 8}", "depth=3"]
+    common = ["num_workers=1", "trainers=1", "queries={train: 16, dev: 8, test: 8, unlabelled: 8}", "depth=3"]
     common += ["steps.evaluate.latency_repeats=3", "steps.select.max_p99_ms=60000"]
     places = [f"data={beir}", f"out={out}"]
     done = rrad("run", f"configs/{recipe}/laptop.yaml", *places, *common, *overrides)

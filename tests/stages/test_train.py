@@ -40,7 +40,7 @@ SMALL = {
     "queries_per_step": 4,
     "docs_per_query": 4,
     "top_docs": 2,
-    "worker": {"CPU": 1},
+    "resources": {"CPU": 1},
 }
 
 
@@ -69,7 +69,7 @@ def test_train_killed_in_the_middle_goes_on_from_its_checkpoint_to_the_end(
     output = f"{tmp_path}/student"
     options = [f"{key}={value}" for key, value in SMALL.items() if not isinstance(value, dict)]
     arguments = ["train", "configs/train.yaml", f"input={labels}", f"output={output}", *options]
-    arguments += ["epochs=40", "max_steps=120", "eval_steps=20", "eval_queries=8", "worker={CPU: 1}"]
+    arguments += ["epochs=40", "max_steps=120", "eval_steps=20", "eval_queries=8", "resources={CPU: 1}"]
     killed(arguments, lambda: len(curves_of(output)["dev_steps"]) >= 2)
     assert not os.path.exists(f"{output}/manifest.json")
 
@@ -99,7 +99,14 @@ def training_processes(command: int) -> list[psutil.Process]:
 @pytest.mark.slow
 def test_a_worker_killed_in_mid_epoch_costs_nothing_of_what_is_learnt(labels: str, tmp_path: Path) -> None:
     options = [f"{key}={value}" for key, value in SMALL.items() if not isinstance(value, dict)]
-    options += ["workers=2", "worker={CPU: 1}", "epochs=40", "max_steps=100", "eval_steps=10", "eval_queries=24"]
+    options += [
+        "num_workers=2",
+        "resources={CPU: 1}",
+        "epochs=40",
+        "max_steps=100",
+        "eval_steps=10",
+        "eval_queries=24",
+    ]
 
     def arguments(name: str) -> list[str]:
         return ["train", "configs/train.yaml", f"input={labels}", f"output={tmp_path}/{name}", *options]
@@ -124,7 +131,7 @@ def test_a_worker_killed_in_mid_epoch_costs_nothing_of_what_is_learnt(labels: st
 
 
 def test_two_workers_train_one_student_together(labels: str, tmp_path: Path) -> None:
-    options = {"workers": 2, "epochs": 4, "eval_steps": 50, "dtype": "bfloat16", "terms": TermsConfig(0.5)}
+    options = {"num_workers": 2, "epochs": 4, "eval_steps": 50, "dtype": "bfloat16", "terms": TermsConfig(0.5)}
     cfg = TrainConfig(input=labels, output=f"{tmp_path}/two", **options, **SMALL)
     train.run(cfg)
     manifest = tables.read_manifest(cfg.output)
@@ -154,7 +161,7 @@ def test_a_decoder_that_learns_to_write_keeps_its_output_layer_beside_a_plain_ch
 
 
 def test_as_many_workers_train_as_there_is_room_for(labels: str, tmp_path: Path) -> None:
-    team = {"workers": {"min": 1, "max": 2}, "worker": {"CPU": 3}}  # the local cluster has 4
+    team = {"num_workers": {"min": 1, "max": 2}, "resources": {"CPU": 3}}  # the local cluster has 4
     options = SMALL | team | {"epochs": 4, "eval_steps": 50, "shuffle_rows": 20}
     cfg = TrainConfig(input=labels, output=f"{tmp_path}/one", **options)
     train.run(cfg)

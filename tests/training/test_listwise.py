@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rrad_ray.config import FinetuneConfig, JudgeConfig
+from rrad_ray.config import FinetuneConfig, PromptConfig
 from rrad_ray.labelling import aggregation, answers, planner
 from rrad_ray.rankers import checkpoint
 from rrad_ray.tables import checkpoints
@@ -20,7 +20,7 @@ from tests.lists import TEXTS, row
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SOURCE = checkpoints.BUNDLED[1]
-CFG = FinetuneConfig("in", "out", task="order", max_length=512, doc_tokens=16, max_tokens=48)
+CFG = FinetuneConfig("in", "out", objective="order", max_length=512, doc_tokens=16, max_tokens=48)
 
 
 def lists(**changes: Any) -> listwise.ListwiseExamples:
@@ -48,9 +48,7 @@ def test_the_prompt_is_token_by_token_what_judge_sends_documents_cut_and_shuffle
     item = row([1.0, 3.0, 2.0, 0.0], texts=["adds numbers " * 30, *TEXTS[1:]])
     made = lists(orders=3, seed=5)
     limits = {"doc_tokens": 16, "max_tokens": 48, "engine_kwargs": {"max_model_len": 512}}
-    judge = planner.Planner(
-        JudgeConfig("", "", task="order", repeats=3, seed=5, **limits), checkpoints.resolve(SOURCE)
-    )
+    judge = planner.Planner(PromptConfig(task="order", repeats=3, seed=5, **limits), checkpoints.resolve(SOURCE))
     sent = [prompt["tokenized_prompt"] for prompt in judge(item)]
     assert [list(one.ids[: one.start]) for one in made(item)] == sent
     assert len({tuple(prompt) for prompt in sent}) == 3

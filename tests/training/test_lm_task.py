@@ -40,7 +40,7 @@ CFG = FinetuneConfig(
     eval_steps=3,
 )
 ADAPTED = dataclasses.replace(CFG, lora_rank=4, lr=1e-2, max_steps=6)
-ORDER = dataclasses.replace(CFG, task="order", max_length=320, doc_tokens=8, max_tokens=24, docs_per_query=4)
+ORDER = dataclasses.replace(CFG, objective="order", max_length=320, doc_tokens=8, max_tokens=24, docs_per_query=4)
 CLICKS = [
     {"query": f"question {number}", "title": f"Answer {number}", "summary": "it depends " * (number % 5)}
     for number in range(24)
@@ -310,9 +310,9 @@ def test_a_tokenizer_without_an_end_or_with_too_few_identifiers_stops_before_any
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"task": "chat"}, "choose one of clicks, order"),
-        ({"task": "order", "rank_weight": 1.0}, "say how many there are at most"),
-        ({"task": "order", "max_length": 96, "max_tokens": 96}, "the answer is part of max_length"),
+        ({"objective": "chat"}, "choose one of clicks, order"),
+        ({"objective": "order", "rank_weight": 1.0}, "say how many there are at most"),
+        ({"objective": "order", "max_length": 96, "max_tokens": 96}, "the answer is part of max_length"),
         ({"docs_per_query": 1}, "an order needs two documents"),
         ({"held_out": 1.0}, "must be in"),
         ({"splits": ("trian",)}, "choose one of train"),

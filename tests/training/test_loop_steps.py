@@ -105,7 +105,7 @@ def test_a_decoders_step_in_parts_is_the_step_with_reasons_of_different_lengths(
 def test_a_labellers_step_in_parts_is_the_step(tmp_path: Path) -> None:
     source = checkpoints.resolve(checkpoints.BUNDLED[1])
     cfg = FinetuneConfig(
-        "in", "out", task="order", layers=1, max_length=320, doc_tokens=8, max_tokens=24, docs_per_query=4
+        "in", "out", objective="order", layers=1, max_length=320, doc_tokens=8, max_tokens=24, docs_per_query=4
     )
     cfg = dataclasses.replace(cfg, rank_weight=1.0, dtype="float32", freeze_embeddings=True)
     task = lm_task.OrderTask(source, listwise.ListwiseExamples(source, cfg), cfg)

@@ -1,0 +1,94 @@
+"""What all configs share: how they are checked, and the types of keys that several of them have."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, PlainValidator, WithJsonSchema
+from pydantic.dataclasses import dataclass
+
+MINILM = "bundled:all-minilm-l6-v2"
+SMOLLM2 = "bundled:smollm2-135m-instruct"
+SPLITS = ("train", "dev", "test", "unlabelled")
+BACKENDS = ("torch", "compile", "openvino", "onnx")
+PRECISIONS = ("auto", "bfloat16", "float32", "int8")
+
+# A key that a config does not have is an error; the string below a key is its description (docs/configuration.md).
+CHECKED = ConfigDict(extra="forbid", use_attribute_docstrings=True, coerce_numbers_to_str=True)
+
+Split = Literal["train", "dev", "test", "unlabelled"]
+Backend = Literal["torch", "compile", "openvino", "onnx"]
+Precision = Literal["auto", "bfloat16", "float32", "int8"]
+Count = Annotated[int, Field(ge=1)]
+CountOrNone = Annotated[int, Field(ge=0)]  # 0 stands for none, all or no limit, as the key's description says
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
+BetweenZeroAndOne = Annotated[float, Field(gt=0, lt=1)]
+ResourceSpec = dict[str, float]  # what Ray gives to one process, as in {CPU: 1} or {GPU: 0.5}
+
+
+def require(ok: bool, key: str, value: Any, want: str) -> None:
+    """Raise `ValueError` with key, value and what is wanted, unless `ok`."""
+    if not ok:
+        raise ValueError(f"{key}={value!r}: {want}")
+
+
+def _is_count(value: Any, least: int = 1) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _range(value: Any) -> Any:
+    """Check a number from 1, or {min, max} with 1 <= min <= max."""
+    known = not isinstance(value, dict) or set(value) <= {"min", "max"}
+    low, high = (value.get("min", 1), value.get("max")) if isinstance(value, dict) else (value, value)
+    if not (known and _is_count(low) and _is_count(high) and low <= high):
+        raise ValueError("write a number from 1, or {min: 1, max: 4}")
+    return value
+
+
+def _pool(value: Any) -> Any:
+    """Check a number from 1, or {min: 0, max: n}."""
+    if isinstance(value, dict):
+        ok = set(value) <= {"min", "max"} and value.get("min", 0) == 0 and _is_count(value.get("max"))
+    else:
+        ok = _is_count(value)
+    if not ok:
+        raise ValueError("write a number from 1, or {min: 0, max: 8}")
+    return value
+
+
+_NUMBER_OR_RANGE = WithJsonSchema({"title": "int or {min, max}"})
+# As many processes as the cluster has room for, between two numbers; both must start, and others may come and go.
+Range = Annotated[int | dict[str, int], PlainValidator(_range), _NUMBER_OR_RANGE]
+# At most so many processes, while there is work for them and the cluster has room.
+Pool = Annotated[int | dict[str, int], PlainValidator(_pool), _NUMBER_OR_RANGE]
+
+
+def range_of(value: int | dict[str, int]) -> tuple[int, int]:
+    """Return the fewest and the most processes of a `Range`."""
+    return (value.get("min", 1), value["max"]) if isinstance(value, dict) else (value, value)
+
+
+def most_of(value: int | dict[str, int]) -> int:
+    """Return the most processes of a `Pool`."""
+    return value["max"] if isinstance(value, dict) else value
+
+
+def check_backend(backend: str, precision: str) -> None:
+    """Raise `ValueError` for a precision that the backend does not compute in."""
+    require(precision != "int8" or backend == "onnx", "precision", precision, "int8 is made by backend=onnx")
+    onnx = precision != "bfloat16" or backend != "onnx"
+    require(onnx, "precision", precision, "backend=onnx knows float32 and int8")
+
+
+@dataclass(frozen=True, config=CHECKED)
+class StagePaths:
+    """The table or files that a stage reads, and the folder that it writes."""
+
+    input: str
+    """What the stage reads: the output of an earlier stage, local or `s3://`."""
+    output: str
+    """The folder that the stage writes, local or `s3://`; the same config on the same output resumes or does
+    nothing."""

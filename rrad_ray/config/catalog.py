@@ -1,0 +1,22 @@
+"""The stages: what each is for, and the class of its config."""
+
+from __future__ import annotations
+
+from rrad_ray import config
+
+STAGES: dict[str, tuple[type, str]] = {
+    "retrieve": (
+        config.RetrieveConfig,
+        "find candidates of every query: BM25 and a bi-encoder, or your own TREC run",
+    ),
+    "prerank": (config.PrerankConfig, "order the candidates by a cheap ranker; keep the top-k and the bottom-k"),
+    "judge": (config.JudgeConfig, "have an LLM label them: Ray Data x vLLM"),
+    "label": (config.LabelConfig, "turn the LLM's answers into training targets"),
+    "export": (config.ExportConfig, "write labels for other trainers: TREC, RankLLM, RankGPT, sentence-transformers"),
+    "finetune": (config.FinetuneConfig, "fine-tune a causal LM: DisRanker's pre-training, or a listwise labeller"),
+    "train": (config.TrainConfig, "distil a student under Ray Train"),
+    "evaluate": (config.EvaluateConfig, "measure every ranker on the same queries, side by side; report.html"),
+    "select": (config.SelectConfig, "choose the best student inside the latency budget"),
+    "serve": (config.ServeConfig, "serve the winner behind Ray Serve: POST /rerank"),
+    "experiment": (config.ExperimentConfig, "read an online test from its exposures and clicks; report.html"),
+}

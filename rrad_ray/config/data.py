@@ -1,0 +1,91 @@
+"""Configs of the first stage: `retrieve` and `prerank`."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from rrad_ray.config.base import CHECKED, MINILM, Count, CountOrNone, Share, Split, StagePaths, require
+
+
+def _splits_only(key: str, mapping: dict[str, int] | dict[str, str]) -> None:
+    for split in mapping:
+        require(split in get_args(Split), key, split, f"choose one of {', '.join(get_args(Split))}")
+
+
+@dataclass(frozen=True, config=CHECKED)
+class RetrieveConfig:
+    """First stage: the nearest documents by BM25 and by a bi-encoder, or the user's own run."""
+
+    data: str
+    """The collection: a BEIR folder; `pydoc:`, the documentation of this Python environment; or a file of candidates
+    with their texts, taken as they are: RankLLM requests or RankGPT hits (`.json`, `.jsonl`), MS MARCO's top1000
+    (`.tsv`)."""
+    output: str
+    """The folder of the candidates, local or `s3://`."""
+    qrels: dict[str, str] = Field(default_factory=dict)
+    """For a file of candidates: the TREC qrels file of each split, as in {dev: dev.qrels}."""
+    run: str = ""
+    """A TREC run of your own first stage; BM25 and the bi-encoder then only score its documents. Empty: none."""
+    model: str = MINILM
+    """The bi-encoder: a local folder, an `s3://` folder, a hub id, or a `bundled:` model."""
+    bm25_depth: CountOrNone = 10
+    """Documents that BM25 brings for each query; 0: none."""
+    dense_depth: CountOrNone = 10
+    """Documents that the bi-encoder brings for each query; 0: none."""
+    queries: dict[str, int] = Field(default_factory=dict)
+    """The most queries of a split, as in {test: 300}; a split that is not named gives all of them."""
+    batch_tokens: Count = 8192
+    """Tokens of one forward pass of the bi-encoder."""
+    max_length: Count = 128
+    """Tokens of a document that the bi-encoder reads."""
+    num_workers: Count = 1
+    """Processes of one CPU each that embed."""
+    rows_per_part: Count = 128
+    """Queries of one part of the output."""
+    max_quarantined: Share = 0.05
+    """The share of bad rows above which the stage stops."""
+    seed: int = 0
+    """Draws the queries where `queries` limits them."""
+
+    def __post_init__(self) -> None:
+        sources = bool(self.run) or self.bm25_depth + self.dense_depth > 0
+        require(sources, "bm25_depth", self.bm25_depth, "no source is left")
+        _splits_only("queries", self.queries)
+        for split, limit in self.queries.items():
+            require(limit >= 0, f"queries.{split}", limit, "must not be negative")
+        _splits_only("qrels", self.qrels)
+
+
+@dataclass(frozen=True, config=CHECKED)
+class PrerankConfig(StagePaths):
+    """Pre-ranker: orders the candidates and keeps the top-k, the bottom-k and, between them, a random few."""
+
+    source: str = ""
+    """Order by the scores of this source (`dense`), which `retrieve` kept; empty: run `model` on the texts."""
+    model: str = MINILM
+    """The bi-encoder that orders where `source` is empty."""
+    top_k: CountOrNone = 10
+    """Documents kept from the top."""
+    bottom_k: CountOrNone = 5
+    """Documents kept from the bottom."""
+    random_k: CountOrNone = 0
+    """Documents kept at random from those between."""
+    keep_whole: tuple[Split, ...] = ("dev", "test")
+    """Splits whose candidates all stay, so that they can be measured."""
+    batch_tokens: Count = 8192
+    """Tokens of one forward pass of the bi-encoder."""
+    max_length: Count = 128
+    """Tokens of a document that the bi-encoder reads."""
+    num_workers: Count = 1
+    """Processes of one CPU each."""
+    max_quarantined: Share = 0.05
+    """The share of bad rows above which the stage stops."""
+    seed: int = 0
+    """Draws the `random_k`."""
+
+    def __post_init__(self) -> None:
+        kept = self.top_k + self.bottom_k + self.random_k
+        require(kept >= 2, "top_k", self.top_k, "keep at least two documents")

@@ -1,0 +1,73 @@
+"""Configs of `evaluate` and `select`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from rrad_ray.config.base import (
+    CHECKED,
+    Backend,
+    Count,
+    Positive,
+    Precision,
+    Split,
+    StagePaths,
+    check_backend,
+    require,
+)
+
+
+@dataclass(frozen=True, config=CHECKED)
+class EvaluateConfig(StagePaths):
+    """Every ranker on the same queries, side by side. `input`: candidates."""
+
+    students: dict[str, str] = Field(default_factory=dict)
+    """Students by name: the output of `train`, or a checkpoint folder."""
+    labels: str = ""
+    """The output of `label`, for the teacher's row; empty: none."""
+    teacher: str = ""
+    """The teacher's model, to measure its latency; empty: no figure."""
+    template: str = "question"
+    """The likelihood prompt of that measurement, as of `judge`."""
+    doc_tokens: Count = 96
+    """Tokens that a document is cut to in that measurement."""
+    runs: dict[str, str] = Field(default_factory=dict)
+    """TREC run files of these queries by name, measured beside."""
+    metrics: tuple[str, ...] = ()
+    """More measures by the names of ir-measures, as in [AP, R@100, "nDCG(gains={1:1,2:3})@5"]."""
+    title: str = ""
+    """The title of the report."""
+    split: Split = "test"
+    """The split that is reported."""
+    dev: Split = "dev"
+    """The split from which fusion weights come."""
+    latency_docs: Count = 20
+    """Documents of a request in latency measurements."""
+    latency_repeats: Count = 30
+    """Requests in latency measurements."""
+    seed: int = 0
+    """Draws the bootstrap samples."""
+    backend: Backend = "torch"
+    """What computes the students' scores, as in `serve`: what is served should be what was measured."""
+    precision: Precision = "auto"
+    """Number format of the students, as in `serve`."""
+
+    def __post_init__(self) -> None:
+        check_backend(self.backend, self.precision)
+        want = "weights must not be fitted on the split that is reported"
+        require(self.split != self.dev, "dev", self.dev, want)
+
+
+@dataclass(frozen=True, config=CHECKED)
+class SelectConfig(StagePaths):
+    """The best quality inside the latency budget. `input`: the output of `evaluate`."""
+
+    metric: Literal["nDCG@10", "MRR@10", "PNR"] = "nDCG@10"
+    """The measure that decides."""
+    max_p99_ms: Positive = 1000.0
+    """The p99 latency in milliseconds, for `latency_docs` documents, above which a student cannot win."""
+    publish: str = ""
+    """A folder that gets report.json and report.html too, where a person looks first; empty: none."""

@@ -1,0 +1,225 @@
+"""Configs of the labels: `judge`, `label` and `export`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal, get_args
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from rrad_ray.config.base import (
+    CHECKED,
+    SMOLLM2,
+    Count,
+    CountOrNone,
+    NotNegative,
+    Pool,
+    Positive,
+    ResourceSpec,
+    Share,
+    Split,
+    StagePaths,
+    most_of,
+    require,
+)
+
+JudgeTask = Literal["likelihood", "order", "score", "explain"]
+Engine = Literal["vllm", "openai", "echo", "simulated"]
+ExportFormat = Literal["trec", "rankllm", "rankllm-train", "first", "rankgpt", "sentence-transformers", "clicks"]
+Aggregation = Literal["borda", "copeland"]
+MissingDocuments = Literal["negative", "append"]
+TASKS, ENGINES, EXPORTS = get_args(JudgeTask), get_args(Engine), get_args(ExportFormat)
+AGGREGATION_METHODS, MISSING_METHODS = get_args(Aggregation), get_args(MissingDocuments)
+
+
+@dataclass(frozen=True, config=CHECKED)
+class GateConfig:
+    """The check before labels are paid for: does the labeller beat its shuffled input and the first stage on dev?"""
+
+    enabled: bool = True
+    """Stop the run where the check fails; false: say so and go on."""
+    against: str = "bm25"
+    """The source whose order is the first stage."""
+    max_p: Annotated[float, Field(gt=0, le=1)] = 0.05
+    """The p-value of a one-sided paired t-test against shuffled input, below which the labeller passes."""
+    min_queries: CountOrNone = 30
+    """With fewer judged dev queries than this there is no check, and the run says so."""
+
+
+@dataclass(frozen=True, config=CHECKED)
+class OpenAIConfig:
+    """Any endpoint that speaks OpenAI's chat completions (`engine: openai`)."""
+
+    url: Annotated[str, Field(pattern="^https?://")] = "http://127.0.0.1:8000/v1"
+    """The base URL."""
+    key_env: str = "OPENAI_API_KEY"
+    """The environment variable that holds the key, where the actors run."""
+    concurrency: Count = 32
+    """Requests that one actor has under way."""
+    retries: CountOrNone = 6
+    """Retries of one request after 429, 5xx or a broken connection, with exponential backoff."""
+    timeout_s: Positive = 120.0
+    """Seconds that one request may take."""
+    token_budget: CountOrNone = 0
+    """Prompt and generated tokens together, over all runs of this output; 0: no limit."""
+
+
+@dataclass(frozen=True, config=CHECKED)
+class SimulatedConfig:
+    """A teacher made from the collection's own qrels (`engine: simulated`): for research on label recipes only."""
+
+    noise: NotNegative = 0.5
+    """Standard deviation of what is added to a document's grade."""
+    missing: Share = 0.1
+    """Share of the documents that an answer leaves out, the lowest first."""
+    malformed: Share = 0.02
+    """Share of the answers that say nothing."""
+
+
+@dataclass(frozen=True, config=CHECKED)
+class PromptConfig:
+    """What a prompt is made from, whoever asks it: `judge`, or a listwise labeller in training."""
+
+    task: JudgeTask = "likelihood"
+    """`likelihood`: log p(query | document). `order`: a listwise answer, `repeats` of them. `score`: the scores of a
+    fine-tuned sequence-classification teacher. `explain`: reads the judge's output and adds the reason for each
+    document's rank, except for dev and test queries, on which nothing is trained."""
+    engine: Engine = "vllm"
+    """What answers. `echo` and `simulated` answer without a model: for dry runs and research only."""
+    likelihood_by: Literal["pooler", "prompt_logprobs"] = "pooler"
+    """How vLLM gives likelihoods: by a pooler that projects the query's tokens only, or by its `prompt_logprobs`."""
+    template: str = "question"
+    """How the passage and the query stand in a likelihood prompt: a name in `prompts.LIKELIHOOD`."""
+    doc_tokens: Count = 96
+    """Tokens that a document is cut to, and below that where a prompt would not fit the model."""
+    query_tokens: Count = 64
+    """Tokens that a query is cut to in a likelihood prompt."""
+    max_tokens: Count = 128
+    """Tokens of an answer, for `order` and `explain`."""
+    repeats: Count = 1
+    """`order`: calls for each query, each with the documents in an order of its own."""
+    shuffle: bool = True
+    """`order`: shuffle the documents, since an LLM that echoes its input must not inherit the first stage's
+    quality."""
+    window: CountOrNone = 0
+    """`order`: RankGPT's sliding window of so many documents, a baseline; 0: one call."""
+    window_step: Count = 10
+    """`order` with `window`: documents that a window moves by."""
+    structured: bool = False
+    """`order`: vLLM may write identifiers only (`prompts.permutation_regex`)."""
+    engine_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of `vllm.AsyncEngineArgs`, as in {max_model_len: 4096}."""
+    simulated: SimulatedConfig = Field(default_factory=SimulatedConfig)
+    """The teacher of `engine: simulated`."""
+    seed: int = 0
+    """Draws the orders in which documents are shown."""
+
+    def __post_init__(self) -> None:
+        require(self.repeats == 1 or self.task == "order", "repeats", self.repeats, "only task=order is repeated")
+        want = "greedy answers to one and the same prompt are all alike: set shuffle=true"
+        require(self.repeats == 1 or self.shuffle, "repeats", self.repeats, want)
+        if self.window:
+            require(self.window >= 2, "window", self.window, "must be at least 2, or 0 for one call")
+            require(self.window_step <= self.window, "window_step", self.window_step, "must be in 1..window")
+            one_order = self.task == "order" and self.repeats == 1
+            require(one_order, "window", self.window, "needs task=order, repeats=1")
+            asks = self.engine in ("vllm", "openai")
+            require(asks, "engine", self.engine, "a window asks a model: vllm or openai")
+        if self.engine == "openai":
+            want = "engine=openai takes order or explain"
+            require(self.task in ("order", "explain"), "task", self.task, want)
+            require(not self.structured, "structured", self.structured, "engine=openai has no grammar for it")
+
+
+@dataclass(frozen=True, config=CHECKED)
+class JudgeConfig(PromptConfig, StagePaths):
+    """The LLM's labels: Ray Data shards the prompts over vLLM engines, or another engine answers them.
+
+    `input`: candidates (for `explain`: the judge's output), or any folder of Parquet files with their columns.
+    """
+
+    # A killed run may go on with other values: they say how labels are made, not which.
+    RESUMABLE: ClassVar[tuple[str, ...]] = (
+        *("num_workers", "resources", "batch_size", "concurrent_batches", "durable_s", "openai"),
+        *("engine_deaths", "gpu_hour_price", "stall_s"),
+    )
+
+    model: str = SMOLLM2
+    """The LLM: a local folder, an `s3://` folder, a hub id, a `bundled:` model, or what an endpoint calls it."""
+    openai: OpenAIConfig = Field(default_factory=OpenAIConfig)
+    """The endpoint of `engine: openai`."""
+    gate: GateConfig = Field(default_factory=GateConfig)
+    """The check of the labeller before the rest is paid for."""
+    batch_size: Count = 32
+    """Prompts that an engine gets at once."""
+    concurrent_batches: Count = 8
+    """Batches that an engine has under way."""
+    shard_queries: Annotated[int, Field(ge=1, le=1000)] = 256
+    """Queries of one unit of work, and of one part of the output."""
+    durable_s: Annotated[float, Field(gt=0, le=60)] = 30.0
+    """Seconds after which answers of unfinished shards are on disk."""
+    num_workers: Pool = 1
+    """Engines, while there is work and the cluster has room for them; {min: 0, max: 8} is the same as 8."""
+    resources: ResourceSpec = Field(default_factory=lambda: {"GPU": 1.0})
+    """What one engine asks of Ray."""
+    engine_env: dict[str, str] = Field(default_factory=dict)
+    """vLLM's own environment variables, as in {VLLM_CPU_KVCACHE_SPACE: "1"}."""
+    engine_deaths: Count = 4
+    """A prompt that was being answered when so many engines died is quarantined."""
+    gpu_hour_price: NotNegative = 0.0
+    """Price of one GPU hour, to show what labels cost; 0: no cost is shown."""
+    stall_s: Positive = 600.0
+    """Seconds without an answer after which the run stops and says why."""
+    max_quarantined: Share = 0.05
+    """The share of bad rows above which the stage stops."""
+
+    @property
+    def engines(self) -> int:
+        """How many engines are asked for while there is work.
+
+        All at once, so that an autoscaler sees the need: a pool of Ray Data that grows by itself stays within the
+        nodes that are there (ray#59144). The run does not wait for engines that the cluster cannot give; the last
+        answer ends them all.
+        """
+        return most_of(self.num_workers)
+
+
+@dataclass(frozen=True, config=CHECKED)
+class LabelConfig(StagePaths):
+    """The judge's output to training targets.
+
+    Of `likelihood` and `score`: the fused teacher, z-scores of a weighted sum of z-scores. Or, with `targets:
+    grades`, the collection's own qrels, on which DisRanker fine-tunes its teacher.
+    """
+
+    targets: Literal["teacher", "grades"] = "teacher"
+    """What documents are learnt by: the teacher's scores, or the grades of the qrels."""
+    unjudged: Literal["drop", "negative"] = "drop"
+    """`grades`: candidates without a grade are dropped, or take grade 0 (`negative`); dev and test stay whole."""
+    weights: dict[str, float] = Field(default_factory=dict)
+    """Weights of `judge` and of sources by name, as in {judge: 1, bm25: 0.5}; empty: fitted on dev."""
+    scale: Literal["query", "table"] = "query"
+    """What scores are z-scored over: each query's documents or, of a single source, the whole table, which keeps how
+    relevant a query's documents are at all: DisRanker's Point-MSE learns it."""
+    aggregate: Aggregation = "borda"
+    """How several orders of a query become one: `borda`, or `copeland`, the more robust."""
+    missing: MissingDocuments = "negative"
+    """Documents that an answer leaves out: hard negatives, or `append`ed behind the ranked ones as RankGPT does."""
+    max_quarantined: Share = 0.05
+    """The share of unusable answers above which the stage stops."""
+
+    def __post_init__(self) -> None:
+        want = "sources differ in scale; name one, as in weights={judge: 1}"
+        require(self.scale == "query" or len(self.weights) == 1, "scale", self.scale, want)
+
+
+@dataclass(frozen=True, config=CHECKED)
+class ExportConfig(StagePaths):
+    """Labels in the files of other trainers. `input`: the output of `label`."""
+
+    format: ExportFormat = "rankllm"
+    """`trec`: a run file. `rankllm`: requests, best first. `rankllm-train`, `first`: RankLLM's training conversations
+    with numbers, or with letters for its rank loss. `rankgpt`: passages and permutations. `sentence-transformers`:
+    listwise columns. `clicks`: what `finetune` reads; documents with a target above 0 stand in for clicked ones."""
+    splits: tuple[Split, ...] = ("train", "unlabelled")
+    """The splits that are written."""

@@ -1,0 +1,112 @@
+"""Configs of the online test: who sees which variant, what it needs beforehand, and how it is read."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from rrad_ray.config.base import (
+    CHECKED,
+    BetweenZeroAndOne,
+    Count,
+    Positive,
+    Share,
+    StagePaths,
+    require,
+)
+
+OnlineMetric = Literal["page_ctr", "user_ctr", "ctr_at_k", "dwell", "reformulation"]
+ONLINE_METRICS = get_args(OnlineMetric)
+
+
+@dataclass(frozen=True, config=CHECKED)
+class ExperimentDesign:
+    """Who sees what in an online test (`online.assignment`)."""
+
+    name: str
+    """The test's name; who gets which variant depends on it: another name, another and independent draw."""
+    variants: dict[str, float]
+    """Variants by name with their weights; a variant's share of the units is its weight's share of all weights."""
+    control: str = ""
+    """The variant that the others are compared with; empty: the first one."""
+    design: Literal["ab", "interleave"] = "ab"
+    """`ab`: every unit sees one variant. `interleave`: every page mixes the two (team draft)."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.name), "name", self.name, "must not be empty")
+        require(len(self.variants) >= 2, "variants", self.variants, "name at least two, as in {old: 1, new: 1}")
+        for variant, weight in self.variants.items():
+            require(bool(variant), "variants", self.variants, "a variant needs a name")
+            require(0 <= weight < float("inf"), f"variants.{variant}", weight, "must not be negative")
+        require(sum(self.variants.values()) > 0, "variants", self.variants, "at least one weight must be positive")
+        require(not self.control or self.control in self.variants, "control", self.control, "is no variant")
+        pair = self.design == "ab" or len(self.variants) == 2
+        require(pair, "variants", self.variants, "design=interleave mixes exactly two")
+
+    @property
+    def against(self) -> str:
+        """The control's name."""
+        return self.control or next(iter(self.variants))
+
+    @property
+    def treatments(self) -> list[str]:
+        """All variants but the control."""
+        return [variant for variant in self.variants if variant != self.against]
+
+
+@dataclass(frozen=True, config=CHECKED)
+class ExpectConfig:
+    """What is known or hoped beforehand: how much traffic the test needs (`rrad plan`)."""
+
+    ctr: BetweenZeroAndOne = 0.3
+    """Page CTR of the control."""
+    lift: float = 0.05
+    """The smallest relative lift worth finding; always-valid readings are sharpest about there."""
+    power: BetweenZeroAndOne = 0.8
+    """The chance to find that lift."""
+    design_effect: Positive = 1.0
+    """Variance of the page CTR with units that come back, divided by the binomial variance; the report measures
+    it."""
+    preference: BetweenZeroAndOne = 0.55
+    """`interleave`: share of the units with a preference that prefer the better variant."""
+
+    def __post_init__(self) -> None:
+        require(self.lift != 0, "expect.lift", self.lift, "no sample is large enough to find no lift")
+        require(0 < self.ctr * (1 + self.lift) < 1, "expect.lift", self.lift, "the lifted CTR must be in (0, 1)")
+        require(self.preference != 0.5, "expect.preference", self.preference, "not 0.5")
+
+
+@dataclass(frozen=True, config=CHECKED)
+class TrafficConfig(ExperimentDesign):
+    """What an online test needs beforehand: its design, its error rate, and what is expected (`rrad plan`)."""
+
+    alpha: BetweenZeroAndOne = 0.05
+    """The error rate of tests and intervals."""
+    expect: ExpectConfig = Field(default_factory=ExpectConfig)
+    """What is known or hoped beforehand."""
+
+
+@dataclass(frozen=True, config=CHECKED)
+class ExperimentConfig(TrafficConfig, StagePaths):
+    """How the online test is read.
+
+    `input`: a folder with `exposures/` and `clicks/`, each of Parquet files with the columns of `rows.Exposure` and
+    `rows.ClickEvent`.
+    """
+
+    metric: OnlineMetric = "page_ctr"
+    """The metric that decides, and that segments and looks are about."""
+    k: Count = 5
+    """The k of CTR@k."""
+    reformulation_s: Positive = 300.0
+    """Seconds within which a similar query of the same unit counts as a reformulation."""
+    mismatch_p: BetweenZeroAndOne = 0.001
+    """The p-value below which shares of units that the weights do not explain are reported as a mismatch."""
+    looks: Count = 20
+    """Always-valid readings, evenly in time."""
+    min_units: Annotated[int, Field(ge=2)] = 100
+    """Units of each variant before a reading, which the normal approximation needs."""
+    max_quarantined: Share = 0.05
+    """The share of bad rows above which the stage stops."""

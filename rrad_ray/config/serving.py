@@ -1,0 +1,142 @@
+"""Config of `serve`: the endpoint, its search page, and the online test that runs at it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from rrad_ray.config.base import (
+    CHECKED,
+    Backend,
+    Count,
+    CountOrNone,
+    NotNegative,
+    Positive,
+    Precision,
+    Range,
+    ResourceSpec,
+    check_backend,
+    range_of,
+    require,
+)
+from rrad_ray.config.online import ExperimentDesign
+
+WINNER = "winner"  # the model of `input`
+IDENTITY = "identity"  # the model that leaves the documents in the order of the request
+
+
+@dataclass(frozen=True, config=CHECKED)
+class OnlineConfig:
+    """An online test at the endpoint. Exposures and clicks land below `events`; `experiment` reads them."""
+
+    events: str = ""
+    """Where exposures and clicks are stored, local or `s3://`; empty: no test runs and nothing is written."""
+    name: str = ""
+    """The test's name, as of `experiment`."""
+    variants: dict[str, float] = Field(default_factory=dict)
+    """Variants with their weights, as of `experiment`: each a name in `models`, `winner` or `identity`."""
+    design: Literal["ab", "interleave"] = "ab"
+    """The test's design, as of `experiment`."""
+    journal: str = ""
+    """A folder on the replica's own disk; empty: one for `events` below the temporary folder."""
+    flush_s: Positive = 30.0
+    """Seconds that an event may wait in the journal."""
+    max_events: Count = 100_000
+    """Events that wait in the journal while the store cannot be reached; above that, events get 503."""
+
+    def __post_init__(self) -> None:
+        if self.events:
+            ExperimentDesign(self.name, self.variants, design=self.design)
+
+    @property
+    def test(self) -> ExperimentDesign | None:
+        """The test's design; None where no test runs."""
+        return ExperimentDesign(self.name, self.variants, design=self.design) if self.events else None
+
+
+@dataclass(frozen=True, config=CHECKED)
+class SearchConfig:
+    """The search page at `/`, and `POST /v1/search` behind it."""
+
+    corpus: str = ""
+    """A collection as `retrieve` reads it: `pydoc:` or a BEIR folder; empty: no search, and the page says so."""
+    title: str = ""
+    """What the page calls the collection; empty: its folder's name."""
+    depth: Count = 20
+    """Documents that BM25 finds and the model re-ranks."""
+
+
+@dataclass(frozen=True, config=CHECKED)
+class ServeConfig:
+    """The winner behind Ray Serve."""
+
+    input: str
+    """What is served: the output of `select` or `train`, a checkpoint folder, or a hub id."""
+    host: str = "127.0.0.1"
+    """The address to listen on."""
+    port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    """The port to listen on."""
+    replicas: Range = 1
+    """Replicas, or {min: 1, max: 8}: as many as keep `busy_at` requests in each."""
+    busy_at: Count = 16
+    """Requests in a replica above which autoscaling adds one."""
+    max_documents: Count = 1000
+    """Documents of one request; more get 422."""
+    max_query_chars: Count = 8000
+    """Characters of a query; more get 422."""
+    max_document_chars: Count = 200_000
+    """Characters of a document; more get 422."""
+    max_body_bytes: Count = 16_000_000
+    """Bytes of a request's body; more get 413."""
+    batch_tokens: Count = 16_384
+    """Tokens that one scoring call takes from the requests that wait."""
+    max_queued: Count = 128
+    """Requests that wait in a replica; more get 503."""
+    cache_entries: CountOrNone = 0
+    """Pairs whose scores a replica remembers, those asked for last; 0: none."""
+    timeout_s: Positive = 120.0
+    """Seconds after which a request without scores gets 504; its header `X-Deadline-Ms` may say less."""
+    models: dict[str, str] = Field(default_factory=dict)
+    """Other models by name, each as `input`; a request names one."""
+    watch_s: NotNegative = 10.0
+    """Seconds between two looks for another winner in `input` and other keys in `api_keys`; 0: never."""
+    api_keys: str = ""
+    """A file of bearer keys, one a line; empty: everyone may ask."""
+    online: OnlineConfig = Field(default_factory=OnlineConfig)
+    """The online test that runs at this endpoint."""
+    search: SearchConfig = Field(default_factory=SearchConfig)
+    """The search page."""
+    max_explained: Count = 10
+    """Documents that a request with `explain` may get back, each with its reason."""
+    reason_tokens: Count = 64
+    """Tokens of a reason, at most."""
+    resources: ResourceSpec = Field(default_factory=lambda: {"CPU": 1.0})
+    """What one replica asks of Ray."""
+    backend: Backend = "torch"
+    """What computes scores. `compile`: through torch.compile. `openvino`, `onnx`: encoders on CPUs."""
+    precision: Precision = "auto"
+    """Number format: `auto` is bfloat16 where the hardware multiplies it (onnx: float32), else float32; `int8` is
+    made by `backend: onnx`."""
+    blocking: bool = True
+    """Stay until Ctrl-C; false: send a query of `probe`, print the answer, stop."""
+    probe: str = ""
+    """The output of `retrieve` or `prerank`, from which a real query is taken."""
+
+    def __post_init__(self) -> None:
+        check_backend(self.backend, self.precision)
+        cpu = self.backend in ("torch", "compile") or not self.resources.get("GPU")
+        want = "scores on CPUs; set backend=torch or compile for resources={GPU: 1}"
+        require(cpu, "backend", self.backend, want)
+        reserved = [name for name in (WINNER, IDENTITY) if name in self.models]
+        require(not reserved, "models", self.models, f"{' and '.join(reserved)} have a meaning of their own")
+        known = (WINNER, IDENTITY, *self.models)
+        for variant in self.online.variants:
+            require(variant in known, "online.variants", variant, f"choose one of {', '.join(known)}")
+        require(self.blocking or bool(self.probe), "probe", self.probe, "blocking=false takes a query from it")
+
+    @property
+    def replica_range(self) -> tuple[int, int]:
+        """The fewest and the most replicas."""
+        return range_of(self.replicas)

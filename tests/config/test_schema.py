@@ -1,0 +1,130 @@
+"""Config classes: what they refuse, in which words, and what they hand on."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from rrad_ray.config import (
+    EvaluateConfig,
+    ExperimentConfig,
+    ExperimentDesign,
+    FinetuneConfig,
+    JudgeConfig,
+    LabelConfig,
+    OnlineConfig,
+    PrerankConfig,
+    PromptConfig,
+    RetrieveConfig,
+    ServeConfig,
+    TrainConfig,
+    load,
+)
+from rrad_ray.config.catalog import STAGES
+from rrad_ray.config.reference import keys_of
+from rrad_ray.errors import RradError
+
+PATHS = {"input": "a", "output": "b"}
+
+
+@pytest.mark.parametrize(
+    ("schema", "values", "says"),
+    [
+        (RetrieveConfig, {"bm25_depth": -1}, "bm25_depth=-1: must be at least 0"),
+        (RetrieveConfig, {"bm25_depth": 0, "dense_depth": 0}, "bm25_depth=0: no source is left"),
+        (RetrieveConfig, {"queries": {"dev": -1}}, "queries.dev=-1: must not be negative"),
+        (RetrieveConfig, {"qrels": {"tset": "x"}}, "qrels='tset': choose one of train, dev, test, unlabelled"),
+        (RetrieveConfig, {"num_workers": 0}, "num_workers=0: must be at least 1"),
+        (PrerankConfig, {"top_k": 1, "bottom_k": 0}, "top_k=1: keep at least two documents"),
+        (PrerankConfig, {"keep_whole": ["Dev"]}, "keep_whole.0='Dev': choose one of train, dev, test, unlabelled"),
+        (JudgeConfig, {"task": "sort"}, "task='sort': choose one of likelihood, order, score, explain"),
+        (JudgeConfig, {"gate": {"max_p": 0}}, "gate.max_p=0: must be above 0"),
+        (JudgeConfig, {"shard_queries": 1001}, "shard_queries=1001: must be at most 1000"),
+        (JudgeConfig, {"durable_s": 61}, "durable_s=61: must be at most 60"),
+        (JudgeConfig, {"repeats": 2}, "repeats=2: only task=order is repeated"),
+        (JudgeConfig, {"task": "order", "repeats": 2, "shuffle": False}, "repeats=2: greedy answers"),
+        (JudgeConfig, {"task": "order", "window": 1}, "window=1: must be at least 2"),
+        (JudgeConfig, {"task": "order", "window": 4, "window_step": 5}, "window_step=5: must be in 1..window"),
+        (JudgeConfig, {"task": "order", "window": 20, "engine": "echo"}, "engine='echo': a window asks a model"),
+        (JudgeConfig, {"engine": "openai"}, "task='likelihood': engine=openai takes order or explain"),
+        (JudgeConfig, {"openai": {"url": "localhost:8000"}}, "openai.url='localhost:8000': "),
+        (
+            JudgeConfig,
+            {"num_workers": {"min": 1, "max": 2}},
+            "num_workers={'min': 1, 'max': 2}: write a number from 1",
+        ),
+        (JudgeConfig, {"simulated": {"missing": 1.5}}, "simulated.missing=1.5: must be at most 1"),
+        (LabelConfig, {"scale": "table"}, "scale='table': sources differ in scale"),
+        (TrainConfig, {"lora_rank": 4}, "lora_rank=4: only for kind=decoder"),
+        (TrainConfig, {"terms": {"weight": 1}, "kind": "decoder"}, "terms.weight=1.0: only for kind=encoder"),
+        (TrainConfig, {"losses": {"bce": 1}, "normalize": "query"}, "normalize='query': the loss bce"),
+        (TrainConfig, {"accumulate": 9}, "accumulate=9: a step has only queries_per_step queries"),
+        (TrainConfig, {"parallel": "fsdp", "average_every": 2}, "average_every=2: workers that share one set"),
+        (FinetuneConfig, {"objective": "order", "rank_weight": 1}, "docs_per_query=0: the rank loss"),
+        (EvaluateConfig, {"split": "dev"}, "dev='dev': weights must not be fitted"),
+        (EvaluateConfig, {"precision": "int8"}, "precision='int8': int8 is made by backend=onnx"),
+        (
+            ExperimentConfig,
+            {"name": "t", "variants": {"a": 1, "b": 1}, "metric": "ctr"},
+            "metric='ctr': choose one of",
+        ),
+        (ExperimentConfig, {"name": "t", "variants": {"a": 1}}, "variants={'a': 1.0}: name at least two"),
+    ],
+)
+def test_a_forbidden_value_is_named_with_what_is_wanted(schema: type, values: dict[str, Any], says: str) -> None:
+    given = {"data": "a", "output": "b"} if schema is RetrieveConfig else PATHS
+    with pytest.raises(RradError) as caught:
+        load.build_config(schema, {**given, **values}, "c.yaml")
+    assert caught.value.place == "c.yaml"
+    assert says in caught.value.problem
+
+
+def test_several_wrong_keys_are_reported_at_once() -> None:
+    with pytest.raises(RradError) as caught:
+        load.build_config(TrainConfig, {**PATHS, "lr": 0, "epochs": -1, "knid": "encoder"}, "c.yaml")
+    assert "lr=0: must be above 0" in caught.value.problem
+    assert "epochs=-1: must be above 0" in caught.value.problem
+    assert "unknown key 'knid' (did you mean: 'kind')" in caught.value.problem
+
+
+def test_a_config_cannot_be_changed_but_a_checked_copy_can_be_made() -> None:
+    cfg = TrainConfig("a", "b")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        cfg.lr = 1.0  # type: ignore[misc]
+    assert dataclasses.replace(cfg, lr=3e-4).lr == 3e-4
+    with pytest.raises(ValueError, match="greater than 0"):
+        dataclasses.replace(cfg, lr=-1.0)
+
+
+def test_every_key_of_every_stage_has_a_description_and_a_default_that_the_class_takes() -> None:
+    for schema, _ in STAGES.values():
+        keys = list(keys_of(schema))
+        assert keys
+        for key in keys:
+            assert len(key.meaning.split()) >= 2, f"{schema.__name__}.{key.name}"
+            assert key.meaning.endswith((".", ")")), f"{schema.__name__}.{key.name}: {key.meaning}"
+            assert key.kind, f"{schema.__name__}.{key.name}"
+
+
+def test_prompts_and_designs_need_no_paths() -> None:
+    assert PromptConfig(task="order").repeats == 1
+    design = ExperimentDesign("t", {"old": 1, "new": 3})
+    assert (design.against, design.treatments) == ("old", ["new"])
+    assert OnlineConfig().test is None
+    assert OnlineConfig(events="e", name="t", variants={"winner": 1, "identity": 1}).test == ExperimentDesign(
+        "t", {"winner": 1, "identity": 1}
+    )
+
+
+def test_a_range_of_processes_gives_its_ends() -> None:
+    assert TrainConfig("a", "b", num_workers=3).worker_range == (3, 3)
+    assert TrainConfig("a", "b", num_workers={"min": 1, "max": 4}).worker_range == (1, 4)
+    assert ServeConfig("a", replicas={"max": 8}).replica_range == (1, 8)
+    assert JudgeConfig("a", "b", num_workers={"min": 0, "max": 8}).engines == 8
+
+
+def test_a_causal_lm_has_one_learning_rate_and_a_student_two() -> None:
+    assert FinetuneConfig("a", "b", lr=1e-5).peak_head_lr == 1e-5
+    assert TrainConfig("a", "b", lr=1e-5, head_lr=1e-3).peak_head_lr == 1e-3
