@@ -1,5 +1,5 @@
-"""A toy set that small students learn in seconds, a causal LM to begin with, a task that costs no time, and a
-listener that keeps what `fit` says."""
+"""A toy set that small students learn in seconds, a small causal LM, a task that costs no time, and a listener that
+keeps the reports of `fit`."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ TOPICS = [
 
 
 def label(number: int, documents: int = 4) -> dict[str, Any]:
-    """A query and documents on topics; the teacher prefers the topics in the order above."""
+    """Return a label row of documents on topics; the teacher prefers the topics in the order above."""
     topics = [(number * 3 + step * step) % len(TOPICS) for step in range(documents)]
     ids = [f"d{number}-{step}" for step in range(documents)]
     return {
@@ -66,8 +66,10 @@ ROWS = [label(number) for number in range(16)]
 
 
 def causal_lm(folder: Path, words: Sequence[str], tied: bool) -> str:
-    """The folder of a small Llama drawn at random, with a byte-level tokenizer trained on these words. `tied`: its
-    output layer is its embeddings."""
+    """Save a small random Llama with a byte-level tokenizer trained on these words; return its folder.
+
+    `tied`: its output layer shares the weights of its embeddings.
+    """
     backend = Tokenizer(BPE())
     backend.pre_tokenizer, backend.decoder = ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     alphabet = ByteLevel.alphabet()
@@ -89,38 +91,38 @@ def causal_lm(folder: Path, words: Sequence[str], tied: bool) -> str:
 
 
 class Line(TrainTask):
-    """A linear layer drawn at random, whose square over rows of three numbers is minimised; figures on dev as told.
+    """A random linear layer whose square over rows of three numbers is minimised; its dev figures are given.
 
-    Rows count for as much as their first number says, in the mean and in `sizes`.
+    A row's first number is its weight, in the mean and in `sizes`.
     """
 
-    best = "dev_told"
+    dev_metric = "dev_given"
 
-    def __init__(self, told: Sequence[float] = ()) -> None:
+    def __init__(self, figures: Sequence[float] = ()) -> None:
         super().__init__()
         self.model: Any = nn.Linear(3, 1)
         self.model.set_attn_implementation = lambda name: None
-        self.told = list(told)
+        self.figures = list(figures)
 
     def forward(self, rows: Rows) -> dict[str, Tensor]:
-        there = torch.tensor(rows, dtype=self.model.weight.dtype)
-        return {"square": (there[:, :1] * self.model(there).pow(2)).sum() / there[:, 0].sum()}
+        inputs = torch.tensor(rows, dtype=self.model.weight.dtype)
+        return {"square": (inputs[:, :1] * self.model(inputs).pow(2)).sum() / inputs[:, 0].sum()}
 
     def sizes(self, rows: Rows) -> dict[str, float]:
         return {"square": float(sum(row[0] for row in rows))}
 
     def measure(self, rows: Sequence[Any]) -> dict[str, float]:
-        return {"dev_told": self.told.pop(0)}
+        return {"dev_given": self.figures.pop(0)}
 
     def pairs(self, rows: Rows) -> int:
         return len(rows)
 
-    def save(self, folder: Path, exact: Mapping[str, Tensor]) -> None:
-        torch.save(dict(exact), folder / "line.pt")
+    def save(self, folder: Path, float32_state: Mapping[str, Tensor]) -> None:
+        torch.save(dict(float32_state), folder / "line.pt")
 
 
 class Listener:
-    """Keeps what `fit` reports and, given a folder, every checkpoint in one named after its step."""
+    """A report function that keeps all metrics and, given a folder, each checkpoint in `step-N`."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder, self.heard = folder, list[dict[str, float]]()
@@ -128,14 +130,14 @@ class Listener:
     def __call__(self, metrics: dict[str, float], save: Callable[[Path], None] | None) -> None:
         self.heard.append(metrics)
         if save and self.folder:
-            place = self.folder / f"step-{metrics['step']}"
-            place.mkdir()
-            save(place)
+            checkpoint = self.folder / f"step-{metrics['step']}"
+            checkpoint.mkdir()
+            save(checkpoint)
 
     def each(self, name: str) -> list[float]:
-        """A figure of every step, of a short run that told after each one: `fit` tells the mean of the last 20."""
+        """Return a figure of each step of a run with a report after every step (`fit` reports means of 20 steps)."""
         assert len(self.heard) <= 20
-        sums = [0.0, *(told[name] * told["step"] for told in self.heard)]
+        sums = [0.0, *(metrics[name] * metrics["step"] for metrics in self.heard)]
         return [after - before for before, after in itertools.pairwise(sums)]
 
 
@@ -148,7 +150,7 @@ def fitted(
     dev: Sequence[Any] = (),
     resume: Path | None = None,
 ) -> Listener:
-    """Trains; what was heard."""
+    """Train the task; return the listener of its reports."""
     listener, data = Listener(folder), RankBatches(rows, cfg)
     fit(task, data, data.steps, cfg, TrainWorker(report=listener, resume=resume), dev)
     return listener

@@ -119,7 +119,7 @@ def read_rows(
     table = tables.read_columns(uri, name, columns)
     table = table.filter(pc.is_in(table["split"], pa.array(splits)))
     if prepare:
-        table = table.filter(pa.array([not prepare.useless(found) for found in table["targets"].to_pylist()]))
+        table = table.filter(pa.array([not prepare.skip_reason(found) for found in table["targets"].to_pylist()]))
     chosen = table.take(pa.array(places))
     return tables.check_schema(chosen, row, tables.join(uri, name))
 

@@ -74,7 +74,7 @@ def _trainer(cfg: Config, loop: Loop, source: str, task: type[TrainTask]) -> Tor
     remote = {} if "file" in fs.protocol else {"storage_filesystem": pafs.PyFileSystem(pafs.FSSpecHandler(fs))}
     keep = CheckpointConfig(
         num_to_keep=2,
-        checkpoint_score_attribute=task.best,
+        checkpoint_score_attribute=task.dev_metric,
         checkpoint_score_order="max" if task.higher_is_better else "min",
     )
     low, high = cfg.worker_range
@@ -202,9 +202,9 @@ def _line(metrics: Mapping[str, Any]) -> str:
 def _keep(cfg: Config, result: Any, task: type[TrainTask]) -> dict[str, Any]:
     """Copies the best checkpoint on dev to `model/`, without the optimizer's state; drops Ray's storage."""
     kept = [(checkpoint, found) for checkpoint, found in result.best_checkpoints]
-    measured = all(task.best in found for _, found in kept)  # without dev rows, the last one is kept
+    measured = all(task.dev_metric in found for _, found in kept)  # without dev rows, the last one is kept
     best = max if task.higher_is_better or not measured else min
-    checkpoint, found = best(kept, key=lambda pair: pair[1][task.best if measured else "step"])
+    checkpoint, found = best(kept, key=lambda pair: pair[1][task.dev_metric if measured else "step"])
     with checkpoint.as_directory() as folder:
         for file in sorted(Path(folder).rglob("*")):
             if file.is_file() and file.name != STATE:

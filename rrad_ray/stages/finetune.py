@@ -94,7 +94,7 @@ def _from_clicks(
             if click["clicks"] < cfg.min_clicks:
                 continue
             if random.Random(f"{cfg.seed}:{click['query']}").random() < cfg.held_out:
-                held.see(click)
+                held.add(click)
             elif number % worker.world_size == worker.rank:
                 yield click
 
@@ -109,7 +109,7 @@ def _from_labels(
     examples, judged = packing.DiskExamples(), ReservoirSample[Any](cfg.eval_rows, cfg.seed)
     for number, row in enumerate(tables.read(cfg.input, Labels)):
         for one in with_qrels([row]):
-            judged.see(one)
+            judged.add(one)
         if row["split"] in cfg.splits and number % worker.world_size == worker.rank:
             examples.extend(lists(row, reject))
     return examples, judged.rows

@@ -17,8 +17,8 @@ from rrad_ray.runtime import feed, trainer
 from rrad_ray.runtime.feed import LabelFeed
 from rrad_ray.tables import checkpoints
 from rrad_ray.training import losses, targets
-from rrad_ray.training.loop import TrainWorker, fit, rank_steps_in_epoch
-from rrad_ray.training.rank_task import RankBatches, RankTask
+from rrad_ray.training.loop import TrainWorker, fit
+from rrad_ray.training.rank_task import RankBatches, RankTask, rank_steps_in_epoch
 from rrad_ray.training.stream import ShuffledRows
 
 
@@ -62,7 +62,7 @@ def _survey(cfg: TrainConfig, out: tables.Output) -> tuple[targets.TargetStats, 
 
     found = feed.index_labels(tables.absolute(cfg.input), cfg.splits, cfg.eval_queries, cfg.seed, useful)
     out.check_quarantine(seen, cfg.max_quarantined)
-    passed = ", ".join(f"{count:,} with {why}" for why, count in sorted(survey.over.items()))
+    passed = ", ".join(f"{count:,} with {why}" for why, count in sorted(survey.skipped.items()))
     if passed:
         say(f"lists passed over: {passed}")
     if not survey.lists:

@@ -1,4 +1,5 @@
-"""Losses, the one training loop, and the tasks that it trains: rankers and causal LMs.
+"""Losses, the training loop, and the tasks that it trains: rankers and causal LMs.
 
-Imports `labelling` and what it may import; no Ray, so that it runs on a bare GPU box.
+May import `labelling` and whatever `labelling` may import. It never imports Ray, so training also runs on a single
+GPU machine without a cluster.
 """

@@ -1,4 +1,4 @@
-"""FSDP2: weights, gradients and optimizer state cut over the workers, for a model that one GPU does not hold."""
+"""FSDP2: weights, gradients and optimizer state sharded over the workers, for models too large for one GPU."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def shard(task: nn.Module, device: str, dtype: torch.dtype) -> None:
-    """Cuts a task in float32 over all workers: layer by layer, so that one layer at a time is put together, in the
-    `dtype` that it computes in; what is left (embeddings, heads) with the task itself.
+    """Shard a float32 task over all workers, in place.
 
-    From now on all workers must call `forward` and `measure` alike: each call exchanges weights, layer by layer.
+    Each layer is a unit of its own, so only one layer at a time is gathered, in the `dtype` that it computes in. The
+    remaining weights (embeddings, heads) form the task's own unit. From now on every worker must call `forward` and
+    `measure` equally often, because each call exchanges weights layer by layer.
     """
     mesh = init_device_mesh(torch.device(device).type, (dist.get_world_size(),))
     options: dict[str, Any] = {
@@ -30,22 +31,24 @@ def shard(task: nn.Module, device: str, dtype: torch.dtype) -> None:
     register_fsdp_forward_method(task, "measure")
 
 
-def gathered(value: Any) -> Any:
-    """The same with the sharded tensors in it whole, on the first worker; elsewhere None stands for them. All workers
-    must call it alike."""
+def gather(value: Any) -> Any:
+    """Return `value` with every sharded tensor in its dicts and lists gathered: whole on rank 0, None elsewhere.
+
+    Every worker must call it, with the same structure.
+    """
     if isinstance(value, dict):
-        return {key: gathered(item) for key, item in value.items()}
+        return {key: gather(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [gathered(item) for item in value]
+        return [gather(item) for item in value]
     if isinstance(value, DTensor):
-        whole = value.full_tensor()  # one at a time: all of them would not fit
+        whole = value.full_tensor()  # one tensor at a time: all of them would not fit on a GPU
         return whole.cpu() if dist.get_rank() == 0 else None
     return value
 
 
 def local_shard(value: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor, sharded where the other one is."""
+    """Return a whole tensor sharded as `like` is; unchanged where `like` is whole or has another shape."""
     if not isinstance(like, DTensor) or value.shape != like.shape:
         return value
-    # Every worker has read the same checkpoint: there is nothing to send.
+    # Every worker has read the same checkpoint, so nothing has to be sent.
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)

@@ -17,7 +17,7 @@ from rrad_ray.errors import InvalidInput
 from rrad_ray.rankers import checkpoint, lora
 from rrad_ray.rankers.checkpoint import write_checkpoint
 from rrad_ray.training import listwise, packing
-from rrad_ray.training.loop import Rows, TrainTask, TrainWorker, largest
+from rrad_ray.training.loop import Rows, TrainTask, TrainWorker, max_over_workers
 from rrad_ray.training.packing import Example
 
 Pack = list[Example]  # the examples of one sequence
@@ -28,7 +28,7 @@ def lm_steps_in_epoch(packs: Sequence[Pack], cfg: FinetuneConfig, worker: TrainW
 
     Raises `ValueError` if these do not fill a step.
     """
-    steps = -int(largest(-float(len(packs) // cfg.sequences_per_step), worker.device))
+    steps = -int(max_over_workers(-float(len(packs) // cfg.sequences_per_step), worker.device))
     if not steps:
         found = f"{len(packs)} sequences of {cfg.max_length} tokens do not fill a step of {cfg.sequences_per_step}"
         raise InvalidInput(f"{found} of each worker", "lower max_length, sequences_per_step or workers")
@@ -78,7 +78,7 @@ def load_causal_lm(source: str, cfg: FinetuneConfig) -> Any:
 class ClickTask(TrainTask):
     """DisRanker's continued pre-training: the mean loss of a step's target tokens; perplexity on held-out clicks."""
 
-    best = "dev_perplexity"
+    dev_metric = "dev_perplexity"
     higher_is_better = False
 
     def __init__(self, source: str, tokenizer: Any, cfg: FinetuneConfig) -> None:
@@ -123,7 +123,7 @@ class ClickTask(TrainTask):
 class OrderTask(ClickTask):
     """A listwise labeller: RankZephyr's token loss, with FIRST's rank loss beside it where it has a weight."""
 
-    best = "dev_ndcg"
+    dev_metric = "dev_ndcg"
     higher_is_better = True
 
     def __init__(self, source: str, lists: listwise.ListwiseExamples, cfg: FinetuneConfig) -> None:

@@ -1,4 +1,7 @@
-"""The one training loop: `fit(task, batches, ..., worker)`. Ray Train fills a `Worker`; a bare box makes one."""
+"""The training loop, `fit(task, batches, ..., worker)`.
+
+Under Ray Train `runtime.trainer` fills the `TrainWorker`; without Ray the caller makes one.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,6 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
-from rrad_ray.config import TrainConfig
 from rrad_ray.errors import InvalidInput
 from rrad_ray.rankers.precision import dtype_of
 from rrad_ray.training import fsdp
@@ -28,78 +30,74 @@ STATE = "state.pt"
 
 
 class Diverged(InvalidInput, FloatingPointError):
-    """Training in which the loss is no longer a number."""
+    """Raised when the loss is no longer a finite number."""
 
 
-Rows = list[Any]  # what a step learns from, as the task takes it: label rows, packed sequences
+Rows = list[Any]  # one batch in the form that the task takes: label rows, or packed sequences
 
-
-Metrics = dict[str, Any]  # figures by name; of the last report also `ended`: by what
+Metrics = dict[str, Any]  # figures by name; the last report also has `ended`, the reason why training ended
 
 
 class TrainTask(nn.Module):
-    """What `fit` trains: a module around a Hugging Face `model`. The module is what DDP wraps and what is optimised.
+    """A module around a Hugging Face `model`, with its losses, its dev figures and its checkpoint format.
 
-    Every trainable weight of the module is in the state that a resumed run goes on from; `save` writes what is used
-    afterwards, and may leave some of them out.
+    DDP wraps this module, and all its trainable weights are optimised. All of them are in the state from which a run
+    resumes; `save` writes what is used after training, and may leave some of them out.
     """
 
-    best: ClassVar[str]  # the figure of `measure` by which checkpoints are compared
+    dev_metric: ClassVar[str]  # the figure of `measure` by which checkpoints are compared
     higher_is_better: ClassVar[bool] = True
     model: Any
 
     def forward(self, rows: Rows) -> dict[str, Tensor]:
-        """Losses by name, scalars, each times its weight: their sum is minimised."""
+        """Return scalar losses by name, each already multiplied by its weight; their sum is minimised."""
         raise NotImplementedError
 
     def measure(self, rows: Sequence[Any]) -> dict[str, float]:
-        """Figures on dev rows, `dev_...`, `best` among them; called in evaluation mode."""
+        """Return figures on dev rows by name (`dev_...`), `dev_metric` among them; called in evaluation mode."""
         raise NotImplementedError
 
-    def save(self, folder: Path, exact: Mapping[str, Tensor]) -> None:
-        """Writes a checkpoint. `exact`: this module's parameters by name, trained ones in float32."""
+    def save(self, folder: Path, float32_state: Mapping[str, Tensor]) -> None:
+        """Write a checkpoint into `folder`. `float32_state`: this module's parameters by name, in float32."""
         raise NotImplementedError
 
     def sizes(self, rows: Rows) -> dict[str, float]:
-        """What each loss of `forward` is a mean over: how many documents, pairs, lists or tokens. The losses of a
-        step's parts, weighed by their sizes, are those of the step (`accumulate`)."""
+        """Return how many items (documents, pairs, lists or tokens) each loss of `forward` is a mean over.
+
+        With `accumulate`, the losses of a step's parts are averaged with these sizes as weights, which gives the
+        losses of the whole step.
+        """
         raise NotImplementedError
 
     def pairs(self, rows: Rows) -> int:
-        """Pairs of query and document in a batch: speed is counted in them."""
+        """Return the number of (query, document) pairs in a batch, the unit of the reported speed."""
         return sum(len(row["texts"]) for row in rows)
 
 
 class ReportFunction(Protocol):
-    """Hears the metrics of a step and, where there is one, of a fresh checkpoint: `save(folder)` writes it."""
+    """Receives the metrics of a step and, with a checkpoint, the function `save(folder)` that writes it."""
 
     def __call__(self, metrics: Metrics, save: Callable[[Path], None] | None) -> None: ...
 
 
 def log_report(metrics: Metrics, save: Callable[[Path], None] | None) -> None:
-    """Prints."""
-    told = (f"{name} {value if isinstance(value, str) else format(value, '.4g')}" for name, value in metrics.items())
-    print("  ".join(told), flush=True)
+    """Print the metrics on one line; write no checkpoint."""
+    texts = (f"{name} {value if isinstance(value, str) else format(value, '.4g')}" for name, value in metrics.items())
+    print("  ".join(texts), flush=True)
 
 
 @dataclass(frozen=True)
 class TrainWorker:
-    """Where a training process stands. `resume`: a checkpoint folder to go on from."""
+    """Rank, world size, device and report function of one training process.
+
+    `resume`: the checkpoint folder from which the run goes on; None for a fresh run.
+    """
 
     rank: int = 0
     world_size: int = 1
     device: str = "cpu"
     report: ReportFunction = log_report
     resume: Path | None = None
-
-
-def rank_steps_in_epoch(queries: int, cfg: TrainConfig, world_size: int) -> int:
-    """Steps that every worker takes in an epoch. Raises `ValueError` for fewer queries than one step needs."""
-    steps = queries // (cfg.queries_per_step * world_size)
-    if not steps:
-        found = f"{queries} training queries do not fill a step of {cfg.queries_per_step} on {world_size} worker(s)"
-        raise InvalidInput(found, "label more queries, lower queries_per_step, or train with fewer workers")
-    return steps
 
 
 def fit(
@@ -110,12 +108,12 @@ def fit(
     worker: TrainWorker = TrainWorker(),
     dev: Sequence[Any] = (),
 ) -> None:
-    """Trains `task`; reports its losses, its figures on dev and a checkpoint every `eval_steps`, and at the end.
+    """Train `task`; report losses, dev figures and a checkpoint every `eval_steps` steps and at the end.
 
-    `batches(epoch, first)`: an epoch's, from its step `first` on. A checkpoint is a folder with what the task saves
-    and `state.pt`; `worker.resume` goes on from one with the same data order, rates and optimizer, with as many
-    workers or with others. Raises `FloatingPointError` if the loss is not a number, and `ValueError` for `patience`
-    without dev rows.
+    `batches(epoch, first)` yields the batches of an epoch from its step `first` on. A checkpoint is a folder with the
+    files that the task saves and `state.pt`. A run resumed from one (`worker.resume`) continues with the same data
+    order, learning rates and optimizer state, also with another number of workers. Raises `FloatingPointError` if the
+    loss is not finite, and `ValueError` for `patience` without dev rows.
     """
     if cfg.patience and not dev:
         raise InvalidInput(
@@ -124,15 +122,15 @@ def fit(
     torch.manual_seed(cfg.seed + worker.rank)
     run = _Run(task, steps_per_epoch, cfg, worker, dev)
     while not run.finished:
-        for rows in batches(*divmod(run.place, steps_per_epoch)):
+        for rows in batches(*divmod(run.position, steps_per_epoch)):
             run.update(rows)
             if run.finished:
                 break
-    run.tell()
+    run.evaluate_and_report()
 
 
 class _Run:
-    """The state of one `fit`: what a checkpoint holds."""
+    """The state of one `fit`, most of which a checkpoint holds."""
 
     def __init__(
         self, task: TrainTask, steps_per_epoch: int, cfg: Config, worker: TrainWorker, dev: Sequence[Any]
@@ -142,32 +140,33 @@ class _Run:
         _prepare(task, cfg, worker, self.sharded)
         self.optimizer = MasterAdamW(task, cfg)
         self.steps_per_epoch = steps_per_epoch
-        self.epochs = math.ceil(cfg.epochs * steps_per_epoch)  # in steps
-        self.place = 0  # in the epochs, in steps of as many workers as there are now
+        # Progress through the epochs, counted in steps of the present number of workers; `step` counts updates.
+        self.position, self.last_position = 0, math.ceil(cfg.epochs * steps_per_epoch)
         self.step, self.seconds, self.pairs, self.recent = 0, 0.0, 0.0, list[dict[str, float]]()
-        self.told = self.agreed = -1
-        self.alone = 0.0  # seconds since the workers last agreed on the time
-        self.best, self.stale = math.nan, 0  # the best figure on dev, and evaluations since then
+        self.reported_step = self.synchronized_step = -1
+        self.local_seconds = 0.0  # of this worker, since the workers last agreed on the time
+        self.best, self.stale = math.nan, 0  # the best value of `dev_metric`, and the evaluations since then
         if worker.resume:
             self._load(worker.resume)
-        # Where there is a process group, of one worker too: gradients are exchanged at every step, or weights are
-        # averaged every few ("local SGD", Stich, 2019), which keeps workers from waiting for each other.
-        self.local = dist.is_initialized() and cfg.average_every > 1
-        alone = not dist.is_initialized() or self.local or self.sharded
-        self.forward: Any = task if alone else DistributedDataParallel(task)
+        # In a process group, even of one worker, either gradients are exchanged at every step (DDP) or weights are
+        # averaged every few steps ("local SGD", Stich, 2019), so that workers do not wait for each other.
+        self.local_sgd = dist.is_initialized() and cfg.average_every > 1
+        plain = not dist.is_initialized() or self.local_sgd or self.sharded
+        self.forward: Any = task if plain else DistributedDataParallel(task)
 
     @property
     def progress(self) -> float:
+        """The share of the training that is done, by whichever limit is nearest: epochs, steps or time."""
         by_time = self.seconds / self.cfg.max_seconds if self.cfg.max_seconds else 0.0
         by_steps = self.step / self.cfg.max_steps if self.cfg.max_steps else 0.0
-        return max(self.place / self.epochs, by_steps, by_time)
+        return max(self.position / self.last_position, by_steps, by_time)
 
     @property
     def ended(self) -> str:
-        """Why no step follows: `patience`, `epochs`, `steps` or `time`; empty while one does."""
+        """The reason why training has ended: `patience`, `epochs`, `steps` or `time`; empty while it goes on."""
         if self.cfg.max_steps and self.step >= self.cfg.max_steps:
             return "steps"
-        if self.place >= self.epochs:
+        if self.position >= self.last_position:
             return "epochs"
         if self.progress >= 1.0:
             return "time"
@@ -178,59 +177,63 @@ class _Run:
         return bool(self.ended)
 
     def update(self, rows: Rows) -> None:
-        """One step: forward, loss, backward, update; tells when it is time."""
+        """Take one step on a batch (forward, losses, backward, update), and report where a report is due."""
         began = time.monotonic()
         values = self._backward(rows)
-        falling = self.progress if self.cfg.average_from >= 1 else 0.0  # a mean needs weights that still move
+        # The mean of weights (SWA) is taken at a rate that does not fall.
+        falling = self.progress if self.cfg.average_from >= 1 else 0.0
         self.optimizer.step(share_of_peak(self.step, falling, self.cfg.warmup_steps))
-        self.step, self.place, self.pairs = self.step + 1, self.place + 1, self.pairs + self.task.pairs(rows)
+        self.step, self.position = self.step + 1, self.position + 1
+        self.pairs += self.task.pairs(rows)
         self.recent = [*self.recent[-19:], values]
-        self.alone += time.monotonic() - began
+        self.local_seconds += time.monotonic() - began
         if self.step % self.cfg.average_every == 0:
-            self._agree()
+            self._synchronize()
             if self.progress >= self.cfg.average_from:
-                self.optimizer.collect()
+                self.optimizer.update_average()
         if self.step % self.cfg.eval_steps == 0 and not self.finished:
-            self.tell()
+            self.evaluate_and_report()
         elif self.step % 20 == 0 and self.worker.rank == 0:
             self.worker.report(self.figures(), None)
 
     def _backward(self, rows: Rows) -> dict[str, float]:
-        """The gradient of a step's losses, made in `accumulate` passes; the losses."""
+        """Accumulate the gradient of a step's losses over `accumulate` parts; return the losses by name."""
         count = min(self.cfg.accumulate, len(rows))
-        cuts = [len(rows) * number // count for number in range(count + 1)]
-        passes = [rows[start:stop] for start, stop in itertools.pairwise(cuts)]
-        shares = _shares([self.task.sizes(some) for some in passes]) if count > 1 else [{}]
+        cuts = [len(rows) * index // count for index in range(count + 1)]
+        parts = [rows[start:stop] for start, stop in itertools.pairwise(cuts)]
+        shares = _shares([self.task.sizes(part) for part in parts]) if count > 1 else [{}]
         values: dict[str, float] = {}
-        for number, (some, share) in enumerate(zip(passes, shares, strict=True)):
-            with contextlib.nullcontext() if number == count - 1 else self._alone():  # exchanged with the last one
-                parts = {name: part * share.get(name, 1.0) for name, part in self.forward(some).items()}
-                loss = torch.stack(list(parts.values())).sum()
-                values = {name: values.get(name, 0.0) + float(part.detach()) for name, part in parts.items()}
+        for index, (part, share) in enumerate(zip(parts, shares, strict=True)):
+            # DDP exchanges the accumulated gradients once, with the last part.
+            with contextlib.nullcontext() if index == count - 1 else self._no_sync():
+                losses = {name: loss * share.get(name, 1.0) for name, loss in self.forward(part).items()}
+                loss = torch.stack(list(losses.values())).sum()
+                values = {name: values.get(name, 0.0) + float(value.detach()) for name, value in losses.items()}
                 if not math.isfinite(sum(values.values())):
-                    found = f"the loss is {sum(values.values())} at step {self.step}"
-                    raise Diverged(found, "lower lr, raise warmup_steps, or check the targets' scale")
+                    problem = f"the loss is {sum(values.values())} at step {self.step}"
+                    raise Diverged(problem, "lower lr, raise warmup_steps, or check the targets' scale")
                 loss.backward()
         return values
 
-    def _alone(self) -> contextlib.AbstractContextManager[None]:
-        """Gradients that are made within stay with their worker."""
-        return (
-            self.forward.no_sync() if isinstance(self.forward, DistributedDataParallel) else contextlib.nullcontext()
-        )
+    def _no_sync(self) -> contextlib.AbstractContextManager[None]:
+        """Return a context in which gradients are accumulated without being exchanged between workers."""
+        if isinstance(self.forward, DistributedDataParallel):
+            return self.forward.no_sync()
+        return contextlib.nullcontext()
 
-    def _agree(self) -> None:
-        """The workers' weights and time become one."""
-        if self.agreed == self.step:
+    def _synchronize(self) -> None:
+        """Average the workers' weights (local SGD), and agree on the time: the slowest worker's."""
+        if self.synchronized_step == self.step:
             return
-        self.agreed = self.step
+        self.synchronized_step = self.step
         began = time.monotonic()
-        if self.local:
-            self.optimizer.average()
-        self.seconds = largest(self.seconds + self.alone + time.monotonic() - began, self.worker.device)
-        self.alone = 0.0
+        if self.local_sgd:
+            self.optimizer.average_workers()
+        seconds = self.seconds + self.local_seconds + time.monotonic() - began
+        self.seconds, self.local_seconds = max_over_workers(seconds, self.worker.device), 0.0
 
     def figures(self) -> Metrics:
+        """Return step, mean losses of the last 20 steps, pairs per second, and seconds so far and still to go."""
         rate = self.pairs * self.worker.world_size / max(self.seconds, 1e-9)  # every worker takes as many
         left = self.seconds * max(0.0, 1 - self.progress) / max(self.progress, 1e-9)
         names = list(self.recent[-1]) if self.recent else []
@@ -239,48 +242,51 @@ class _Run:
         parts = means if len(means) > 1 else {}
         return figures | parts | {"pairs_per_s": rate, "seconds": self.seconds, "left_s": left}
 
-    def tell(self) -> None:
-        """Reports metrics with a checkpoint; every worker calls it, the first one measures and saves. Sharded
-        weights are put together by all for it."""
-        if self.told == self.step:
+    def evaluate_and_report(self) -> None:
+        """Measure on dev and report the metrics with a checkpoint; at most once in a step.
+
+        Every worker calls it. Rank 0 alone measures and saves, except that all workers gather sharded weights.
+        """
+        if self.reported_step == self.step:
             return
-        self.told = self.step
-        self._agree()
+        self.reported_step = self.step
+        self._synchronize()
         figures = self.figures()
-        self.optimizer.show(self.optimizer.student)
+        self.optimizer.copy_to_model(self.optimizer.averaged)
         first = self.worker.rank == 0
         if (first or self.sharded) and self.dev:
             self.task.eval()
             figures |= self.task.measure(self.dev)
             self.task.train()
-            self._compare(figures[self.task.best])
+            self._compare(figures[self.task.dev_metric])
         if isinstance(self.task, FSDPModule):
-            self.task.reshard()  # measuring, a forward pass without a backward one, leaves some weights together
-        self.stale = int(largest(self.stale if first else 0, self.worker.device))  # the first one's word
+            self.task.reshard()  # a forward pass without a backward pass, as in measuring, leaves weights gathered
+        # Only rank 0 has measured, so the others take over its count.
+        self.stale = int(max_over_workers(self.stale if first else 0, self.worker.device))
         save = self._checkpoint() if first or self.sharded else None
         end = {"final": float(self.finished)} | ({"ended": self.ended} if self.finished else {})
         self.worker.report(figures | end, save if first else None)
         if not self.finished:
-            self.optimizer.show(self.optimizer.masters)
+            self.optimizer.copy_to_model(self.optimizer.masters)
 
-    def _compare(self, found: float) -> None:
-        """Counts evaluations since the best one."""
-        better = found > self.best if self.task.higher_is_better else found < self.best
+    def _compare(self, figure: float) -> None:
+        """Update the best dev figure and the number of evaluations since it."""
+        better = figure > self.best if self.task.higher_is_better else figure < self.best
         if better or math.isnan(self.best):
-            self.best, self.stale = found, 0
+            self.best, self.stale = figure, 0
         else:
             self.stale += 1
 
     def _checkpoint(self) -> Callable[[Path], None]:
-        """What writes the checkpoint of now into a folder."""
-        exact = self.optimizer.exact(self.task)
+        """Return a function that writes the present weights and state into a folder."""
+        float32_state = self.optimizer.float32_state(self.task)
         state = {
             "optimizer": self.optimizer.optimizer.state_dict(),
             "masters": self.optimizer.masters,
             "mean": self.optimizer.mean,
-            "collected": self.optimizer.collected,
+            "mean_count": self.optimizer.mean_count,
             "step": self.step,
-            "epochs": self.place / self.steps_per_epoch,
+            "epochs": self.position / self.steps_per_epoch,
             "seconds": self.seconds,
             "pairs": self.pairs * self.worker.world_size,
             "recent": self.recent,
@@ -288,37 +294,38 @@ class _Run:
             "stale": self.stale,
             "random": torch.get_rng_state(),
         }
-        whole = fsdp.gathered(state)
+        gathered = fsdp.gather(state)
 
         def save(folder: Path) -> None:
-            self.task.save(folder, exact)
-            torch.save(whole, folder / STATE)
+            self.task.save(folder, float32_state)
+            torch.save(gathered, folder / STATE)
 
         return save
 
     def _load(self, folder: Path) -> None:
+        """Restore the state that `_checkpoint` saved, also for another number of workers."""
         state = torch.load(folder / STATE, weights_only=True)
         self.optimizer.load(state["optimizer"], state["masters"], state["mean"])
-        self.optimizer.collected = state["collected"]
+        self.optimizer.mean_count = state["mean_count"]
         self.step, self.seconds = state["step"], state["seconds"]
-        self.place = round(state["epochs"] * self.steps_per_epoch)
+        self.position = round(state["epochs"] * self.steps_per_epoch)
         self.pairs, self.recent = state["pairs"] / self.worker.world_size, list(state["recent"])
         self.best, self.stale = state["best"], state["stale"]
-        self.told = self.agreed = self.step
-        if self.worker.rank == 0:  # whose state it is; the others must not draw the same masks
+        self.reported_step = self.synchronized_step = self.step
+        if self.worker.rank == 0:  # the state is rank 0's; the others must not draw the same dropout masks
             torch.set_rng_state(state["random"])
         else:
             torch.manual_seed(self.cfg.seed + self.worker.rank + self.worker.world_size * self.step)
 
 
 def _shares(sizes: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
-    """The weight of each part's losses in a step's, from what they are means over; 0 where there is nothing."""
+    """Return each part's weight in the losses of its step: its share of the step's items, 0 where it has none."""
     whole = {name: sum(size[name] for size in sizes) for name in sizes[0]}
     return [{name: size[name] / (whole[name] or 1.0) for name in whole} for size in sizes]
 
 
 def _prepare(task: TrainTask, cfg: Config, worker: TrainWorker, sharded: bool) -> None:
-    """Device, dtype, frozen embeddings, and the attention that trains fastest there."""
+    """Set the task's device, dtype, dropout, frozen embeddings and attention, and share it between the workers."""
     dtype = dtype_of(cfg.dtype, worker.device)
     task.to(device=worker.device, dtype=torch.float32 if sharded else dtype)
     if worker.device == "cpu":
@@ -329,17 +336,17 @@ def _prepare(task: TrainTask, cfg: Config, worker: TrainWorker, sharded: bool) -
     if cfg.freeze_embeddings:
         task.model.get_input_embeddings().weight.requires_grad_(False)
     if dist.is_initialized():
-        for weight in task.parameters():  # each worker has drawn a head of its own; the first one's is everybody's
+        for weight in task.parameters():  # each worker has drawn a head of its own: rank 0's is used by all
             dist.broadcast(weight.detach(), 0)
     if sharded:
         fsdp.shard(task, worker.device, dtype)
     task.train()
 
 
-def largest(value: float, device: str) -> float:
-    """The largest over all workers: they must agree on when time is up, and on how many steps there are."""
+def max_over_workers(value: float, device: str) -> float:
+    """Return the maximum over all workers, for what they must agree on: elapsed time, steps in an epoch."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return value
-    tensor = torch.tensor(value, dtype=torch.float64, device=device)  # NCCL knows no tensors of the CPU
+    tensor = torch.tensor(value, dtype=torch.float64, device=device)  # NCCL reduces only tensors on the GPU
     dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
     return float(tensor)

@@ -1,8 +1,8 @@
-"""Training rows that are too many to hold: in an order of each epoch's own, read a window ahead.
+"""Shuffled training rows that do not fit in memory, read one window ahead.
 
-An epoch is one order of all rows, drawn from seed and epoch alone: the parts of a table in a random order, cut into
-windows of whole parts, the rows of a window shuffled. How many workers there are only says who takes which places of
-it, so a run goes on where it was, with as many workers or with others.
+An epoch is one order of all rows, drawn from seed and epoch alone: the parts of a table in random order, cut into
+windows of whole parts, with the rows of each window shuffled. The number of workers only decides which worker takes
+which positions of that order. So a run resumes exactly where it was, also with another number of workers.
 """
 
 from __future__ import annotations
@@ -15,14 +15,17 @@ from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
-RowRefs = list[tuple[int, int]]  # rows: each the number of its part, and its place in the part
+RowRefs = list[tuple[int, int]]  # references to rows: (index of the part, index of the row in the part)
 
-ReadRows = Callable[[RowRefs], list[Any]]  # the rows at these places, in the order asked for
+ReadRows = Callable[[RowRefs], list[Any]]  # reads the referenced rows, in the order of the references
 
 
 class ShuffledRows:
-    """Rows of parts with so many rows each, shuffled; at most `shuffle_rows` of them are held at a time, or two parts
-    where these are larger. A set that is not larger than that is shuffled whole, and read once."""
+    """The rows of a table's parts in a shuffled order, another one in each epoch.
+
+    `counts`: rows of each part. At most `shuffle_rows` rows are in memory at a time, or two parts where these are
+    larger. A set of at most `shuffle_rows` rows is shuffled as a whole, and read once.
+    """
 
     def __init__(self, counts: Sequence[int], read: ReadRows, *, seed: int, shuffle_rows: int) -> None:
         self.counts, self.read, self.seed = counts, read, seed
@@ -32,44 +35,45 @@ class ShuffledRows:
 
     @classmethod
     def of(cls, rows: Sequence[Any], seed: int) -> ShuffledRows:
-        """Of rows that are there already."""
-        return cls([len(rows)], lambda picks: [rows[place] for _, place in picks], seed=seed, shuffle_rows=len(rows))
+        """Return a shuffled view of rows that are in memory already."""
+        return cls([len(rows)], lambda refs: [rows[index] for _, index in refs], seed=seed, shuffle_rows=len(rows))
 
     def __len__(self) -> int:
         return self.total
 
-    def __call__(self, epoch: int, first: int, mine: Callable[[int], bool]) -> Iterator[Any]:
-        """The rows at those places of an epoch, from the `first` on, that are mine."""
+    def __call__(self, epoch: int, first: int, is_local: Callable[[int], bool]) -> Iterator[Any]:
+        """Yield an epoch's rows from position `first` on, those for whose position `is_local` is true."""
         if self.fits:
-            yield from (self._held[pick] for picks in self._picks(epoch, first, mine) for pick in picks)
+            yield from (self._held[ref] for refs in self._local_refs(epoch, first, is_local) for ref in refs)
             return
         with ThreadPoolExecutor(1) as ahead:
             coming: Future[list[Any]] | None = None
-            for picks in self._picks(epoch, first, mine):
-                ready, coming = coming, ahead.submit(self.read, picks)
+            for refs in self._local_refs(epoch, first, is_local):
+                ready, coming = coming, ahead.submit(self.read, refs)
                 if ready:
-                    yield from _drained(ready.result())
-                del ready
+                    yield from _drain(ready.result())
+                del ready  # lets go of the window before the next one is awaited
             if coming:
-                yield from _drained(coming.result())
+                yield from _drain(coming.result())
 
     @cached_property
     def _held(self) -> dict[tuple[int, int], Any]:
-        every = [(part, place) for part, count in enumerate(self.counts) for place in range(count)]
+        """All rows by their references, of a set that fits in memory."""
+        every = [(part, index) for part, count in enumerate(self.counts) for index in range(count)]
         return dict(zip(every, self.read(every), strict=True))
 
-    def _picks(self, epoch: int, first: int, mine: Callable[[int], bool]) -> Iterator[RowRefs]:
-        """Of each window, the rows that are taken."""
+    def _local_refs(self, epoch: int, first: int, is_local: Callable[[int], bool]) -> Iterator[RowRefs]:
+        """Yield the references of each window's rows that this worker takes, windows without any left out."""
         start = 0
         for window in self._windows(epoch):
             stop = start + len(window)
-            picks = [window[place - start] for place in range(max(start, first), stop) if mine(place)]
-            if picks:
-                yield picks
+            positions = (position for position in range(max(start, first), stop) if is_local(position))
+            if refs := [window[position - start] for position in positions]:
+                yield refs
             start = stop
 
     def _windows(self, epoch: int) -> Iterator[RowRefs]:
-        """All rows of an epoch, a window at a time."""
+        """Yield references to all rows of an epoch, one window at a time."""
         source = random.Random(f"{self.seed}:{epoch}")
         parts = list(range(len(self.counts)))
         if not self.fits:
@@ -80,26 +84,26 @@ class ShuffledRows:
                 source.shuffle(window)
                 yield window
                 window = []
-            window += [(part, place) for place in range(self.counts[part])]
+            window += [(part, index) for index in range(self.counts[part])]
         source.shuffle(window)
         yield window
 
 
-def _drained(rows: list[Any]) -> Iterator[Any]:
-    """Rows, each let go of when it is handed out."""
+def _drain(rows: list[Any]) -> Iterator[Any]:
+    """Yield the rows, dropping each from the list, so that a row lives only as long as its user needs it."""
     rows.reverse()
     while rows:
         yield rows.pop()
 
 
 class ReservoirSample(Generic[T]):
-    """At most `size` of the rows that it sees, each as likely as any other and the same for a seed: Vitter's
-    algorithm R (1985)."""
+    """A uniform random sample of at most `size` added rows, the same for a seed (Vitter's algorithm R, 1985)."""
 
     def __init__(self, size: int, seed: int) -> None:
         self.size, self.random, self.seen, self.rows = size, random.Random(seed), 0, list[T]()
 
-    def see(self, row: T) -> None:
-        place = self.seen if self.seen < self.size else self.random.randrange(self.seen + 1)
+    def add(self, row: T) -> None:
+        """Take a row into the sample in place of another one, or pass over it."""
+        index = self.seen if self.seen < self.size else self.random.randrange(self.seen + 1)
         self.seen += 1
-        self.rows[place : place + 1] = [row] if place < self.size else []
+        self.rows[index : index + 1] = [row] if index < self.size else []

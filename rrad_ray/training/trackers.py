@@ -1,7 +1,7 @@
-"""Curves of a training for TensorBoard, MLflow or Weights & Biases, by the client of each.
+"""Training curves in TensorBoard, MLflow or Weights & Biases, written by each one's own client.
 
-MLflow and Weights & Biases are set up by their own environment variables (`MLFLOW_TRACKING_URI`,
-`MLFLOW_EXPERIMENT_NAME`, `WANDB_API_KEY`, `WANDB_PROJECT`, `WANDB_MODE`), where the training workers run.
+MLflow and Weights & Biases are configured by their own environment variables (`MLFLOW_TRACKING_URI`,
+`MLFLOW_EXPERIMENT_NAME`, `WANDB_API_KEY`, `WANDB_PROJECT`, `WANDB_MODE`) where the training workers run.
 """
 
 from __future__ import annotations
@@ -15,39 +15,40 @@ from typing import Any, Protocol
 from rrad_ray import tables
 from rrad_ray.errors import InvalidInput
 
-TRACKER_PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}  # what each name imports
+TRACKER_PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}  # imported by each tracker
 
 
 class Tracker(Protocol):
-    """Takes the figures of a step. `keep`: a checkpoint is made of it too; `last`: nothing follows."""
+    """Records the figures of a step. `keep`: the step also has a checkpoint; `last`: no step follows."""
 
     def __call__(self, figures: Mapping[str, float], step: int, keep: bool, last: bool) -> None: ...
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Raises `ValueError` for a tracker whose package is not installed."""
+    """Raise `ValueError` for a tracker whose package is not installed."""
     for name in names:
         if importlib.util.find_spec(TRACKER_PACKAGES[name]) is None:
-            found = f"track: {name} needs the package {TRACKER_PACKAGES[name]}, which is not installed here"
-            raise InvalidInput(
-                found, f"pip install {TRACKER_PACKAGES[name]}, where the workers run too, or leave it out"
-            )
+            package = TRACKER_PACKAGES[name]
+            problem = f"track: {name} needs the package {package}, which is not installed here"
+            raise InvalidInput(problem, f"pip install {package}, where the workers run too, or leave it out")
 
 
 def make_trackers(names: Sequence[str], output: str, config: Mapping[str, Any]) -> dict[str, Tracker]:
-    """The trackers of a run that writes `output`; a run that goes on goes on in them too."""
-    makers: dict[str, Callable[[str, Mapping[str, Any]], Tracker]]
-    makers = {"tensorboard": TensorBoard, "mlflow": MLflow, "wandb": WandB}
-    return {name: makers[name](output, config) for name in names}
+    """Return the named trackers for the run that writes `output`; a resumed run continues its earlier curves."""
+    kinds: dict[str, Callable[[str, Mapping[str, Any]], Tracker]]
+    kinds = {"tensorboard": TensorBoard, "mlflow": MLflow, "wandb": WandB}
+    return {name: kinds[name](output, config) for name in names}
 
 
 class TensorBoard:
-    """Event files in `OUTPUT/tensorboard/`. A run that goes on writes one more, which says from where on what stands
-    in the earlier ones no longer holds."""
+    """Event files in `OUTPUT/tensorboard/`.
+
+    A resumed run writes one more file, whose `purge_step` says from which step on earlier files no longer hold.
+    """
 
     def __init__(self, output: str, config: Mapping[str, Any]) -> None:
-        self.place = tables.join(output, "tensorboard")
-        self.scratch = tempfile.TemporaryDirectory()  # an object store takes whole files only
+        self.uri = tables.join(output, "tensorboard")
+        self.scratch = tempfile.TemporaryDirectory()  # an object store takes only whole files
         self.writer: Any = None
 
     def __call__(self, figures: Mapping[str, float], step: int, keep: bool, last: bool) -> None:
@@ -60,27 +61,27 @@ class TensorBoard:
         if not keep:
             return
         if last:
-            self.writer.close()  # waits for the thread that writes
+            self.writer.close()  # waits for its writer thread
         else:
             self.writer.flush()
         for name in os.listdir(self.scratch.name):
             with open(os.path.join(self.scratch.name, name), "rb") as file:
-                tables.write_bytes(tables.join(self.place, name), file.read())
+                tables.write_bytes(tables.join(self.uri, name), file.read())
 
 
 class MLflow:
-    """A run named after the output, with the config as its parameters."""
+    """A run named after the output, with the config as its parameters; its id is kept in `OUTPUT/mlflow.txt`."""
 
     def __init__(self, output: str, config: Mapping[str, Any]) -> None:
         import mlflow
 
         self.client = mlflow
-        place = tables.join(output, "mlflow.txt")
-        known = tables.read_text(place) if tables.exists(place) else None
-        run = mlflow.start_run(run_id=known, run_name=None if known else output)
-        if known is None:
+        uri = tables.join(output, "mlflow.txt")
+        run_id = tables.read_text(uri) if tables.exists(uri) else None
+        run = mlflow.start_run(run_id=run_id, run_name=None if run_id else output)
+        if run_id is None:
             mlflow.log_params(dict(config))
-            tables.write_text(place, run.info.run_id)
+            tables.write_text(uri, run.info.run_id)
 
     def __call__(self, figures: Mapping[str, float], step: int, keep: bool, last: bool) -> None:
         self.client.log_metrics(dict(figures), step=step)
@@ -89,15 +90,15 @@ class MLflow:
 
 
 class WandB:
-    """A run named after the output, with the config."""
+    """A run named after the output, with the config; its id is kept in `OUTPUT/wandb.txt`."""
 
     def __init__(self, output: str, config: Mapping[str, Any]) -> None:
         import wandb
 
-        place = tables.join(output, "wandb.txt")
-        known = tables.read_text(place) if tables.exists(place) else None
-        self.run = wandb.init(id=known, name=output, config=dict(config), resume="allow")
-        tables.write_text(place, self.run.id)
+        uri = tables.join(output, "wandb.txt")
+        run_id = tables.read_text(uri) if tables.exists(uri) else None
+        self.run = wandb.init(id=run_id, name=output, config=dict(config), resume="allow")
+        tables.write_text(uri, self.run.id)
 
     def __call__(self, figures: Mapping[str, float], step: int, keep: bool, last: bool) -> None:
         self.run.log(dict(figures), step=step)

@@ -75,7 +75,7 @@ def test_rows_that_are_of_no_use_are_neither_counted_nor_brought_and_the_others_
     """q1 alone says nothing: both of its targets are 1."""
     cluster.start_ray()
     place, prepare = table(f"{tmp_path}/labels", 96), targets.Prepare("query", pointwise=False)
-    plain = feed.index_labels(place, LEARNT, 60, 0, lambda query_id, wanted: not prepare.useless(wanted))
+    plain = feed.index_labels(place, LEARNT, 60, 0, lambda query_id, wanted: not prepare.skip_reason(wanted))
     assert plain.counts == (3, *(4,) * 11)
     found = dataclasses.replace(plain, prepare=prepare)
     seen = [name for batch in steps(found, 0) for name in batch]

@@ -1,4 +1,4 @@
-"""The order of training rows: every one once, the same for a seed, whoever takes it, and few of them held."""
+"""The order of training rows: each row once, the same for a seed and any number of workers, few in memory."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from rrad_ray.training.stream import ReservoirSample, RowRefs, ShuffledRows
 
 
-def names(picks: RowRefs) -> list[str]:
-    return [f"{part}-{place}" for part, place in picks]
+def names(refs: RowRefs) -> list[str]:
+    return [f"{part}-{index}" for part, index in refs]
 
 
 def stream(
@@ -24,8 +24,8 @@ def stream(
     return ShuffledRows(counts, read, seed=seed, shuffle_rows=shuffle_rows)
 
 
-def whole(found: ShuffledRows, epoch: int = 0, first: int = 0) -> list[str]:
-    return list(found(epoch, first, lambda place: True))
+def whole(rows: ShuffledRows, epoch: int = 0, first: int = 0) -> list[str]:
+    return list(rows(epoch, first, lambda position: True))
 
 
 SIZES = st.lists(st.integers(0, 9), min_size=1, max_size=8)
@@ -33,7 +33,7 @@ SIZES = st.lists(st.integers(0, 9), min_size=1, max_size=8)
 
 @given(SIZES, st.integers(0, 40), st.integers(0, 3))
 def test_an_epoch_has_every_row_once(counts: list[int], shuffle_rows: int, epoch: int) -> None:
-    expected = names([(part, place) for part, count in enumerate(counts) for place in range(count)])
+    expected = names([(part, index) for part, count in enumerate(counts) for index in range(count)])
     assert sorted(whole(stream(counts, shuffle_rows), epoch)) == sorted(expected)
 
 
@@ -41,16 +41,16 @@ def test_an_epoch_has_every_row_once(counts: list[int], shuffle_rows: int, epoch
 def test_an_epoch_that_is_entered_later_goes_on_as_it_would_have(
     counts: list[int], shuffle_rows: int, first: int
 ) -> None:
-    found = stream(counts, shuffle_rows)
-    assert whole(found, 1, first) == whole(stream(counts, shuffle_rows), 1)[first:]
+    rows = stream(counts, shuffle_rows)
+    assert whole(rows, 1, first) == whole(stream(counts, shuffle_rows), 1)[first:]
 
 
 @given(SIZES, st.integers(0, 40), st.integers(1, 4))
 def test_workers_share_the_one_order(counts: list[int], shuffle_rows: int, workers: int) -> None:
     everything = whole(stream(counts, shuffle_rows))
     for rank in range(workers):
-        mine = list(stream(counts, shuffle_rows)(0, 0, lambda place, rank=rank: place % workers == rank))
-        assert mine == everything[rank::workers]
+        taken = list(stream(counts, shuffle_rows)(0, 0, lambda position, rank=rank: position % workers == rank))
+        assert taken == everything[rank::workers]
 
 
 def test_seed_and_epoch_draw_the_order_and_parts_meet_other_parts_in_each() -> None:
@@ -69,19 +69,19 @@ def test_seed_and_epoch_draw_the_order_and_parts_meet_other_parts_in_each() -> N
 def test_a_set_that_may_be_held_is_shuffled_whole_and_read_once() -> None:
     calls: list[int] = []
 
-    def read(picks: RowRefs) -> list[str]:
-        calls.append(len(picks))
-        return names(picks)
+    def read(refs: RowRefs) -> list[str]:
+        calls.append(len(refs))
+        return names(refs)
 
-    found = stream([5] * 20, 100, read)
-    order = whole(found)
+    shuffled = stream([5] * 20, 100, read)
+    order = whole(shuffled)
     assert len({name.partition("-")[0] for name in order[:20]}) > 8, "rows of many parts in the first fifth"
-    assert whole(found, 1) != order
+    assert whole(shuffled, 1) != order
     assert calls == [100]
 
 
 class Row:
-    """Something whose life can be watched."""
+    """A row whose lifetime a weak reference can watch."""
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -89,24 +89,24 @@ def test_of_a_set_many_times_the_buffer_only_so_many_rows_are_alive(workers: int
     alive: weakref.WeakSet[Row] = weakref.WeakSet()
     most = read_rows = 0
 
-    def read(picks: RowRefs) -> list[Row]:
+    def read(refs: RowRefs) -> list[Row]:
         nonlocal most, read_rows
         rows = []
-        for _ in picks:
+        for _ in refs:
             rows.append(Row())
             alive.add(rows[-1])
             most = max(most, len(alive))
         read_rows += len(rows)
         return rows
 
-    found = stream([10] * 200, 100, read)
-    taken = sum(1 for _ in found(0, 0, lambda place: place % workers == 0))
+    shuffled = stream([10] * 200, 100, read)
+    taken = sum(1 for _ in shuffled(0, 0, lambda position: position % workers == 0))
     assert taken == read_rows == 2000 // workers, "what other workers take is not read"
     assert 50 // workers < most <= 100 // workers + 1, "two windows, and the row in hand"
 
 
 def test_a_failure_to_read_reaches_the_one_who_asks() -> None:
-    def read(picks: RowRefs) -> list[Any]:
+    def read(refs: RowRefs) -> list[Any]:
         raise OSError("gone")
 
     with pytest.raises(OSError, match="gone"):
@@ -118,7 +118,7 @@ def test_a_sample_is_of_its_size_without_repeats_and_the_same_for_a_seed(size: i
     def drawn() -> list[int]:
         sample = ReservoirSample[int](size, seed)
         for row in range(seen):
-            sample.see(row)
+            sample.add(row)
         return sample.rows
 
     assert len(drawn()) == len(set(drawn())) == min(size, seen)
@@ -130,7 +130,7 @@ def test_every_row_is_as_likely_to_be_in_a_sample() -> None:
     for seed in range(2000):
         sample = ReservoirSample[int](3, seed)
         for row in range(10):
-            sample.see(row)
+            sample.add(row)
         for row in sample.rows:
             counts[row] += 1
     assert max(abs(count - 600) for count in counts) < 6 * math.sqrt(2000 * 0.3 * 0.7)

@@ -110,7 +110,7 @@ def test_a_list_without_a_preference_is_passed_over_and_counted(targets: list[fl
 @pytest.mark.parametrize("name", ["point_mse", "bce"])
 def test_a_loss_of_single_documents_learns_the_level_of_a_list_without_a_preference(name: str) -> None:
     survey = surveyed([[1.0, 1.0], [0.0], []], losses={name: 1.0, "ranknet": 1.0})
-    assert (survey.lists, dict(survey.over)) == (2, {"no document": 1})
+    assert (survey.lists, dict(survey.skipped)) == (2, {"no document": 1})
     by_query = surveyed([[1.0, 1.0], [0.0]], losses={"point_mse": 1.0}, normalize="query")
     assert by_query.lists == 0, "normalised within the list, it has no level"
 
