@@ -1,4 +1,4 @@
-"""Endpoints that tests start, and the student that they serve."""
+"""Endpoints for tests, and the student that they serve."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.commands import PATIENCE_S
 
 
 def student(folder: str | Path, seed: int = 0, *, layers: int = 0) -> Ranker:
-    """A bundled encoder with a fresh head, saved in the folder and loaded from it."""
+    """Save a bundled encoder with a fresh head in the folder, and return it as loaded from there."""
     torch.manual_seed(seed)
     ranker = Ranker.encoder(checkpoints.resolve("bundled:all-minilm-l6-v2"), max_length=64, layers=layers)
     ranker.model.classifier.weight.data.mul_(20)  # with a fresh head alone all documents score almost the same
@@ -28,14 +28,14 @@ def student(folder: str | Path, seed: int = 0, *, layers: int = 0) -> Ranker:
 
 @contextlib.contextmanager
 def serving(cfg: ServeConfig) -> Iterator[str]:
-    """The URL of an endpoint, which ends with the block; Ray too, if it began here."""
-    mine = not ray.is_initialized()
+    """Start an endpoint and give its URL; it ends with the block, and Ray with it if it began here."""
+    started_here = not ray.is_initialized()
     url = deploy.start_endpoint(cfg)
     try:
         yield url
     finally:
         deploy.stop_endpoint()
-        if mine:
+        if started_here:
             ray.shutdown()
 
 

@@ -1,4 +1,4 @@
-"""What Prometheus reads of the endpoint on this machine's one node; it is some seconds old."""
+"""The endpoint's metrics as Prometheus reads them from this machine's one node; they are some seconds old."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 
 def exported() -> list[Any]:
-    """Samples with name, labels and value, of all replicas."""
+    """Return the samples of all replicas, each with name, labels and value."""
     [node] = [node for node in ray.nodes() if node["Alive"]]
     text = httpx.get(f"http://127.0.0.1:{node['MetricsExportPort']}/metrics", trust_env=False).text
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]

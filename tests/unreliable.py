@@ -1,4 +1,4 @@
-"""An object store as it is on a bad day: a proxy that fails some requests and stalls others."""
+"""An unreliable object store: a proxy that fails some requests and stalls others."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-PASSED_BY_SERVER = ("transfer-encoding", "content-length", "connection")
+SET_BY_SERVER = ("transfer-encoding", "content-length", "connection")
 
 
 @contextlib.contextmanager
 def unreliable(port: int, fails: float, stalls: float, stall_s: float) -> Iterator[tuple[int, Counter[str]]]:
-    """A proxy before the server at `port` of this machine: a share of the requests gets a 500, a share waits
-    `stall_s` seconds; its own port, and how many requests there were, `failed` and `stalled`."""
-    counts, source = Counter[str](), random.Random(0)
+    """Start a proxy before the server at `port` of this machine; give its port and its counts of requests.
+
+    The share `fails` of the requests gets a 500, the share `stalls` waits `stall_s` seconds. The counts are `all`,
+    `failed` and `stalled`.
+    """
+    counts, random_source = Counter[str](), random.Random(0)
 
     class Proxy(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -27,14 +30,14 @@ def unreliable(port: int, fails: float, stalls: float, stall_s: float) -> Iterat
         def _pass(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             counts["all"] += 1
-            luck = source.random()
-            if luck < fails:
+            draw = random_source.random()
+            if draw < fails:
                 counts["failed"] += 1
                 self.send_response(500)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return
-            if luck < fails + stalls:
+            if draw < fails + stalls:
                 counts["stalled"] += 1
                 time.sleep(stall_s)
             with contextlib.closing(HTTPConnection("127.0.0.1", port, timeout=120)) as upstream:
@@ -44,7 +47,7 @@ def unreliable(port: int, fails: float, stalls: float, stall_s: float) -> Iterat
             length = reply.getheader("Content-Length") if self.command == "HEAD" else str(len(content))
             self.send_response(reply.status)
             for name, value in reply.getheaders():
-                if name.lower() not in PASSED_BY_SERVER:
+                if name.lower() not in SET_BY_SERVER:
                     self.send_header(name, value)
             self.send_header("Content-Length", length or "0")
             self.end_headers()

@@ -1,4 +1,4 @@
-"""A winner as `select` leaves it, as far as the endpoint reads it."""
+"""The output of `select`, as far as the endpoint reads it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def write(folder: Path, system: str, checkpoint: str | Path, smoke: Mapping[str, Any]) -> None:
-    """Written whole or not at all: an endpoint may look at any time."""
+    """Write a winner whole or not at all: an endpoint may look at any time."""
     folder.mkdir(exist_ok=True)
     (folder / "new").write_text(json.dumps({"system": system, "checkpoint": str(checkpoint), "smoke": smoke}))
     (folder / "new").rename(folder / "winner.json")

@@ -1,4 +1,4 @@
-"""serve: the winner behind Ray Serve, in the formats of the clients that there are (endpoint.py, wire.py).
+"""Start and end of an endpoint (endpoint.py) on Ray Serve, for `rrad serve`, tests and benchmarks.
 
 On a cluster of your own, `serve deploy cluster/serve.yaml` runs the same application from `build`.
 """
@@ -33,43 +33,44 @@ from rrad_ray.serving import errors, winners
 
 NAME = "rerank"
 
-LEAST_PROBE_DOCS = 5
+MIN_PROBE_DOCS = 5
 
 SPARE = 64  # requests beyond max_queued that reach a replica: it refuses them itself and still answers /healthz
 
-BURST = 1000  # requests that Serve holds for replicas that do not take them; more get its own, plain 503
+BURST = 1000  # requests that Serve holds for busy replicas; more get its own, plain 503
 
 logger = logging.getLogger("ray.serve")
 
 
 def application(cfg: ServeConfig) -> Application:
-    """The Serve application of a config. Raises `RradError` if its input holds no ranker."""
-    places = {WINNER: cfg.input, **cfg.models}
-    for uri in places.values():
+    """Return the Serve application of a config. Raises `RradError` if one of its models is no ranker."""
+    model_uris = {WINNER: cfg.input, **cfg.models}
+    for uri in model_uris.values():
         winners.find_winner(uri)
-    places = {name: tables.absolute(uri) if os.path.isdir(uri) else uri for name, uri in places.items()}
+    model_uris = {name: tables.absolute(uri) if os.path.isdir(uri) else uri for name, uri in model_uris.items()}
     low, high = cfg.replica_range
-    grows = {"min_replicas": low, "max_replicas": high, "target_ongoing_requests": cfg.busy_at}
+    autoscaling = {"min_replicas": low, "max_replicas": high, "target_ongoing_requests": cfg.busy_at}
     deployment = serve.deployment(
         name="Endpoint",
-        **({"num_replicas": low} if low == high else {"autoscaling_config": grows}),
+        **({"num_replicas": low} if low == high else {"autoscaling_config": autoscaling}),
         ray_actor_options=cluster.resources(cfg.resources),
         max_ongoing_requests=cfg.max_queued + SPARE,
         max_queued_requests=BURST,
         backpressure_config=BackpressureConfig(retry_after_s=errors.RETRY_AFTER_S),
         max_constructor_retry_count=2,
         graceful_shutdown_wait_loop_s=0.2,
-        graceful_shutdown_timeout_s=cfg.timeout_s,  # what is inside may take so long, and then is answered
+        graceful_shutdown_timeout_s=cfg.timeout_s,  # a request inside may take so long, and then is answered
         logging_config=LoggingConfig(log_level="WARNING"),
     )(Endpoint)
     search = cfg.search
     if search.corpus and search.corpus != reader.PYDOC:
         search = dataclasses.replace(search, corpus=tables.absolute(search.corpus))
-    return deployment.bind(dataclasses.replace(cfg, online=_absolute(cfg.online), search=search), places, os.getcwd())
+    cfg = dataclasses.replace(cfg, online=_with_absolute_paths(cfg.online), search=search)
+    return deployment.bind(cfg, model_uris, os.getcwd())
 
 
-def _absolute(online: OnlineConfig) -> OnlineConfig:
-    """The same places for replicas, which have another working directory."""
+def _with_absolute_paths(online: OnlineConfig) -> OnlineConfig:
+    """Return the config with paths that hold in replicas too, which have another working directory."""
     if not online.events:
         return online
     journal = os.path.abspath(online.journal) if online.journal else ""
@@ -77,14 +78,21 @@ def _absolute(online: OnlineConfig) -> OnlineConfig:
 
 
 def build(args: dict[str, Any]) -> Application:
-    """For `serve deploy`: `args` has the keys of `ServeConfig`, whose host, port and timeout do not count there."""
+    """Return the Serve application for `serve deploy`.
+
+    `args` has the keys of `ServeConfig`; host, port and timeout are Serve's own there and are not read.
+    """
     return application(load.build_config(ServeConfig, args, "serve deploy: args"))
 
 
 def start_endpoint(cfg: ServeConfig) -> str:
-    """Starts Serve and the endpoint; its URL, which answers. Raises `RradError` as `run` does."""
+    """Start Serve and the endpoint, wait until it answers and return its URL.
+
+    Raises `RradError` if a model is no ranker, the port is taken, the cluster has no room for the replicas or runs
+    Serve already, or a replica does not start.
+    """
     app = application(cfg)
-    url = claim(cfg.host, cfg.port)
+    url = free_url(cfg.host, cfg.port)
     cluster.start_ray()
     cluster.require(cfg.resources, cfg.replica_range[0])
     logger.setLevel(logging.WARNING)
@@ -97,9 +105,9 @@ def start_endpoint(cfg: ServeConfig) -> str:
         serve.run(app, name=NAME, route_prefix="/")
         await_answers(url, cfg.timeout_s)
     except Exception as error:
-        found = f"the endpoint did not start ({failure_reason(error)})"
+        problem = f"the endpoint did not start ({failure_reason(error)})"
         stop_endpoint()
-        raise RradError(url, found, "mend that and start it again") from error
+        raise RradError(url, problem, "mend that and start it again") from error
     except BaseException:
         stop_endpoint()
         raise
@@ -109,7 +117,7 @@ def start_endpoint(cfg: ServeConfig) -> str:
 
 
 def await_answers(url: str, timeout_s: float, patience_s: float = 60) -> None:
-    """Waits until the endpoint answers each time it is asked; raises what it last found otherwise.
+    """Wait until the endpoint answers ten times in a row; raise the last error if it does not within `patience_s`.
 
     Serve may call an endpoint ready before HAProxy has heard of it, and HAProxy's process from before still takes
     some connections beside the one that has: both answer 404 (Ray 2.60).
@@ -118,7 +126,7 @@ def await_answers(url: str, timeout_s: float, patience_s: float = 60) -> None:
     in_a_row = 0
     while in_a_row < 10:
         try:
-            call(f"{url}/healthz", None, timeout_s)
+            fetch_json(f"{url}/healthz", None, timeout_s)
             in_a_row += 1
         except OSError:
             if time.monotonic() > until:
@@ -128,7 +136,7 @@ def await_answers(url: str, timeout_s: float, patience_s: float = 60) -> None:
 
 
 def stop_endpoint() -> None:
-    """Ends the endpoint and Serve. It refuses what comes from then on, and what is inside is answered first."""
+    """End the endpoint and Serve: requests that come from then on are refused, those inside are answered first."""
     if NAME in serve.status().applications:
         serve.delete(NAME, _blocking=False)  # blocking, it gives up after a minute
         while NAME in serve.status().applications:
@@ -137,7 +145,7 @@ def stop_endpoint() -> None:
 
 
 def failure_reason(error: Exception) -> str:
-    """Why the endpoint did not start: the last line of the replica's traceback, else the error's."""
+    """Return why the endpoint did not start: the last line of the replica's traceback, else the error's."""
     with contextlib.suppress(Exception):
         deployments = serve.status().applications[NAME].deployments.values()
         lines = [line.strip() for deployment in deployments for line in deployment.message.splitlines()]
@@ -146,56 +154,60 @@ def failure_reason(error: Exception) -> str:
     return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
 
 
-def claim(host: str, port: int) -> str:
-    """The URL of an address that is free. Raises `RradError` if it is not: Serve's proxy would share the port."""
+def free_url(host: str, port: int) -> str:
+    """Return the URL of a free address. Raises `RradError` if it is taken: Serve's proxy would share the port."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         socket.create_server((host, port), family=family).close()
     except OSError as error:
-        found = f"cannot listen there ({os.strerror(error.errno or 0)})"
-        raise RradError(f"{host}:{port}", found, f"choose another port, as in port={port + 1}") from error
+        problem = f"cannot listen there ({os.strerror(error.errno or 0)})"
+        raise RradError(f"{host}:{port}", problem, f"choose another port, as in port={port + 1}") from error
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
 
 
-def stay(url: str) -> None:
-    """Prints how to ask, then waits for Ctrl-C or for SIGTERM, which is how containers are stopped."""
+def wait_for_signal(url: str) -> None:
+    """Print a request to try, then wait for Ctrl-C or for SIGTERM, which is how containers are stopped."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     body = json.dumps({"query": "how to open a file", "documents": ["open(path) opens a file", "len(x) is a length"]})
-    say(f"try: curl -s {url}/v2/rerank -d '{body}'\n[serve] Ctrl-C ends it")
+    say(f"try: curl -s {url}/v2/rerank -d '{body}'")
+    say("Ctrl-C ends it")
     with contextlib.suppress(KeyboardInterrupt):
         while True:
             time.sleep(1)
 
 
 def read_probe(uri: str) -> dict[str, Any]:
-    """The first test query with enough documents. Raises `RradError` if there is none."""
+    """Return the first row of a test query with enough documents. Raises `RradError` if there is none."""
     for row in tables.read(uri, Candidates):
-        if row["split"] == "test" and len(row["texts"]) >= LEAST_PROBE_DOCS:
+        if row["split"] == "test" and len(row["texts"]) >= MIN_PROBE_DOCS:
             return row
-    found = f"no query of split 'test' with {LEAST_PROBE_DOCS} documents"
-    raise RradError(uri, found, "give the output of retrieve or prerank as probe")
+    problem = f"no query of split 'test' with {MIN_PROBE_DOCS} documents"
+    raise RradError(uri, problem, "give the output of retrieve or prerank as probe")
 
 
-def ask(url: str, row: dict[str, Any]) -> tuple[dict[str, Any], float]:
-    """The endpoint's answer to a row of candidates, and the milliseconds that it took."""
+def send_probe(url: str, row: dict[str, Any]) -> tuple[dict[str, Any], float]:
+    """Return the endpoint's answer to a row of candidates, and the milliseconds that it took."""
     began = time.perf_counter()
-    answer = call(f"{url}/v2/rerank", {"query": row["query"], "documents": row["texts"]}, 600)
+    answer = fetch_json(f"{url}/v2/rerank", {"query": row["query"], "documents": row["texts"]}, 600)
     return answer, 1000 * (time.perf_counter() - began)
 
 
-def show(row: dict[str, Any], answer: dict[str, Any], took_ms: float) -> None:
-    """Prints a query and its top 3."""
-    print(f"[serve] query: {row['query']}")
+def print_top(row: dict[str, Any], answer: dict[str, Any], took_ms: float) -> None:
+    """Print a query, its three best documents and the latency."""
+    say(f"query: {row['query']}")
     for rank, result in enumerate(answer["results"][:3], 1):
         line = (row["texts"][result["index"]].strip().splitlines() or [""])[0]
-        print(f"[serve]   {rank}. {result['relevance_score']:.3f}  {line[:90]}")
+        say(f"  {rank}. {result['relevance_score']:.3f}  {line[:90]}")
     say(f"{answer['model']}: {len(row['texts'])} documents in {took_ms:.0f} ms over HTTP")
 
 
-def call(url: str, body: dict[str, Any] | None, timeout_s: float) -> dict[str, Any]:
-    """GET, or POST with a body; the JSON answer. The environment's proxies are for the internet, not for this."""
+def fetch_json(url: str, body: dict[str, Any] | None, timeout_s: float) -> dict[str, Any]:
+    """Return the JSON answer to a GET, or to a POST where there is a body.
+
+    The environment's proxies are not used: they are for the internet.
+    """
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     data = None if body is None else json.dumps(body).encode()
     with opener.open(urllib.request.Request(url, data), timeout=timeout_s) as response:

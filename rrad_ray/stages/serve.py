@@ -1,16 +1,14 @@
-"""serve: the winner behind Ray Serve, until Ctrl-C."""
+"""serve: answer re-rank requests with the winner, behind Ray Serve, until Ctrl-C."""
 
 from __future__ import annotations
 
 from rrad_ray.config import ServeConfig
 from rrad_ray.errors import in_stage
-from rrad_ray.runtime.deploy import ask, read_probe, show, start_endpoint, stay, stop_endpoint
-
-# ---- the stage ----------------------------------------------------------------------------------------------
+from rrad_ray.runtime.deploy import print_top, read_probe, send_probe, start_endpoint, stop_endpoint, wait_for_signal
 
 
 def run(cfg: ServeConfig) -> str:
-    """Serves until Ctrl-C or, if not `blocking`, answers one query of `probe`; the endpoint's URL.
+    """Serve until Ctrl-C or, if not `blocking`, answer one query of `probe`; return the endpoint's URL.
 
     Raises `RradError` if the input holds no ranker, the port is taken or the cluster has no room for the replicas.
     """
@@ -23,9 +21,9 @@ def _serve(cfg: ServeConfig) -> str:
     url = start_endpoint(cfg)
     try:
         if probe:
-            show(probe, *ask(url, probe))
+            print_top(probe, *send_probe(url, probe))
         else:
-            stay(url)
+            wait_for_signal(url)
     finally:
         stop_endpoint()
     return url

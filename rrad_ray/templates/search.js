@@ -1,22 +1,22 @@
 "use strict";
-// What came from outside becomes text nodes only: nothing here parses markup.
+// Everything from outside becomes text nodes: nothing here parses markup.
 
 const $ = (id) => document.getElementById(id);
 const main = document.querySelector("main");
 const lists = { first: document.querySelector("#first ol"), ranked: document.querySelector("#ranked ol") };
 const narrow = matchMedia("(max-width: 760px)");
-let asking = null; // the request that is under way; what an older one brings is not shown
-let key = kept("sessionStorage", "rrad-key");
+let pending = null; // the latest search; an answer to an older one is not shown
+let key = stored("sessionStorage", "rrad-key");
 
 function make(tag, attributes, ...children) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  made.append(...children);
-  return made;
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
 }
 
-function kept(store, name, value) {
-  try { // a browser may forbid it
+function stored(store, name, value) {
+  try { // a browser may forbid storage
     if (value !== undefined) window[store].setItem(name, value);
     return window[store].getItem(name) || "";
   } catch {
@@ -25,73 +25,73 @@ function kept(store, name, value) {
 }
 
 function unit() {
-  const known = kept("localStorage", "rrad-unit");
+  const known = stored("localStorage", "rrad-unit");
   if (known) return known;
-  const drawn = Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, "0"));
-  return kept("localStorage", "rrad-unit", drawn.join(""));
+  const random = Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, "0"));
+  return stored("localStorage", "rrad-unit", random.join(""));
 }
 
-// ---- asking ----
+// ---- searching ----
 
-function post(path, body, more) {
+function post(path, body, options) {
   const headers = { "Content-Type": "application/json", ...(key && { Authorization: `Bearer ${key}` }) };
-  return fetch(path, { method: "POST", headers, body: JSON.stringify(body), ...more });
+  return fetch(path, { method: "POST", headers, body: JSON.stringify(body), ...options });
 }
 
-function told(text, busy) {
+function setStatus(text, busy) {
   $("status").textContent = text;
   $("status").classList.toggle("busy", Boolean(busy));
-  $("found").setAttribute("aria-busy", String(Boolean(busy)));
+  $("results").setAttribute("aria-busy", String(Boolean(busy)));
 }
 
-async function ask() {
+async function search() {
   const query = $("q").value.trim();
-  if (asking) asking.abort();
-  const mine = asking = new AbortController();
+  if (pending) pending.abort();
+  const current = pending = new AbortController();
   $("failed").hidden = true;
   if (!query) {
-    for (const id of ["found", "options"]) $(id).hidden = true;
+    for (const id of ["results", "options"]) $(id).hidden = true;
     if ($("start")) $("start").hidden = false;
-    return told("");
+    return setStatus("");
   }
   document.title = `${query}: search`;
   const body = { query };
   if (main.dataset.test) body.user = unit();
   if ($("explain") && $("explain").checked) Object.assign(body, { explain: true, top_n: Number(main.dataset.explained) });
-  told("Searching…", true);
+  setStatus("Searching…", true);
   const began = performance.now();
   let response, content;
   try {
-    response = await post("v1/search", body, { signal: mine.signal });
+    response = await post("v1/search", body, { signal: current.signal });
     content = await response.json().catch(() => ({})); // a proxy refuses in words of its own
   } catch {
-    if (mine === asking) fail("The endpoint cannot be reached.");
+    if (current === pending) showProblem("The endpoint cannot be reached.");
     return;
   }
-  if (mine !== asking) return;
-  if (response.ok) show(content, response.headers, performance.now() - began);
-  else refused(response, content);
+  if (current !== pending) return;
+  if (response.ok) showAnswer(content, response.headers, performance.now() - began);
+  else showRefusal(response, content);
 }
 
-function refused(response, content) {
-  if (response.status === 401) return unlock();
+function showRefusal(response, content) {
+  if (response.status === 401) return askForKey();
   const wait = response.headers.get("Retry-After");
-  const known = {
+  const messages = {
     429: `The endpoint is busy; it asks to wait ${wait || "a few"} s.`,
     503: `The endpoint is busy; it asks to wait ${wait || "a few"} s.`,
     504: "The search took too long, and the endpoint gave up.",
   };
-  fail(known[response.status] || content.detail || `The endpoint answered with status ${response.status}.`);
+  showProblem(messages[response.status] || content.detail || `The endpoint answered with status ${response.status}.`);
 }
 
-function fail(text) {
-  told("");
-  $("said").textContent = text;
+function showProblem(text) {
+  setStatus("");
+  $("problem").textContent = text;
   $("failed").hidden = false;
 }
 
-function unlock() {
-  told("");
+function askForKey() {
+  setStatus("");
   $("wrong").textContent = key ? "The endpoint does not know that key." : "";
   $("key").value = "";
   $("locked").returnValue = "";
@@ -99,121 +99,122 @@ function unlock() {
 }
 
 $("locked").addEventListener("close", () => {
-  if ($("locked").returnValue !== "ok") return fail("The endpoint asks for a key.");
-  key = kept("sessionStorage", "rrad-key", $("key").value.trim());
-  ask();
+  if ($("locked").returnValue !== "ok") return showProblem("The endpoint asks for a key.");
+  key = stored("sessionStorage", "rrad-key", $("key").value.trim());
+  search();
 });
 
 // ---- showing ----
 
-function show(content, headers, took) {
+function showAnswer(content, headers, tookMs) {
   const { documents, results } = content;
   const page = { request: headers.get("X-Exposure") || "", sent: new Set() };
   const ranked = new Map(results.map((result) => [result.index, result]));
-  const most = Math.max(...documents.map((hit) => hit.score), 0);
+  const best = Math.max(...documents.map((hit) => hit.score), 0);
   lists.first.replaceChildren(...documents.map((hit, index) =>
-    item(hit, index, { rank: hit.rank, score: hit.score.toFixed(2), share: hit.score / most, to: ranked.get(index) })));
+    listItem(hit, index, { rank: hit.rank, score: hit.score.toFixed(2), share: hit.score / best, to: ranked.get(index) })));
   lists.ranked.replaceChildren(...results.map((result) => {
     const score = result.relevance_score;
     const facts = { rank: result.rank, score: score.toFixed(3), share: score, to: result, reason: result.reason, page };
-    return item(documents[result.index], result.index, facts);
+    return listItem(documents[result.index], result.index, facts);
   }));
   $("model").textContent = content.model;
   if ($("start")) $("start").hidden = true;
-  for (const id of ["found", "options"]) $(id).hidden = !documents.length;
-  if (!documents.length) return told("No document shares a word with this query. Try other words.");
+  for (const id of ["results", "options"]) $(id).hidden = !documents.length;
+  if (!documents.length) return setStatus("No document shares a word with this query. Try other words.");
   const moved = results.filter((result) => result.moved).length;
   const test = headers.get("X-Variant") ? ` Online test ${main.dataset.test}: this is ${headers.get("X-Variant")}.` : "";
-  const mute = headers.get("X-Variant") && !page.request ? " What you open here cannot be counted." : "";
-  told(`${documents.length} documents in ${Math.round(took)} ms; ${moved} moved.${test}${mute}`);
-  draw();
+  const uncounted = headers.get("X-Variant") && !page.request ? " What you open here cannot be counted." : "";
+  setStatus(`${documents.length} documents in ${Math.round(tookMs)} ms; ${moved} moved.${test}${uncounted}`);
+  drawMoves();
 }
 
-function item(hit, index, facts) {
+function listItem(hit, index, facts) {
   const chars = Array.from(hit.text); // marks count characters, not UTF-16 units
   const line = chars.indexOf("\n");
   const titled = line > 0 && line <= 300;
   const from = titled ? line + 1 : 0;
   const title = make("button", { type: "button", class: "title", "aria-expanded": "false" });
-  title.append(titled ? marked(chars, hit.marks, 0, line) : hit.doc_id);
+  title.append(titled ? highlighted(chars, hit.marks, 0, line) : hit.doc_id);
   const body = make("p", { class: "body" }, snippet(chars, hit.marks, from));
   const head = make("div", { class: "head" }, make("span", { class: "rank" }, String(facts.rank)), title, badge(facts.to));
-  const made = make("li", { "data-index": index }, head, body, why(hit, facts));
-  if (facts.reason) made.append(make("p", { class: "reason" }, make("b", {}, "Why: "), facts.reason));
+  const item = make("li", { "data-index": index }, head, body, factsLine(hit, facts));
+  if (facts.reason) item.append(make("p", { class: "reason" }, make("b", {}, "Why: "), facts.reason));
   title.addEventListener("click", () => {
-    const open = made.classList.toggle("open");
+    const open = item.classList.toggle("open");
     title.setAttribute("aria-expanded", String(open));
-    body.replaceChildren(open ? marked(chars, hit.marks, from, chars.length) : snippet(chars, hit.marks, from));
-    if (open && facts.page) clicked(facts.page, hit.doc_id, facts.rank);
-    draw();
+    body.replaceChildren(open ? highlighted(chars, hit.marks, from, chars.length) : snippet(chars, hit.marks, from));
+    if (open && facts.page) sendClick(facts.page, hit.doc_id, facts.rank);
+    drawMoves();
   });
   for (const [event, on] of [["mouseenter", 1], ["mouseleave", 0], ["focusin", 1], ["focusout", 0]])
-    made.addEventListener(event, () => point(index, on));
-  return made;
+    item.addEventListener(event, () => highlightPair(index, on));
+  return item;
 }
 
 function badge(to) {
   if (!to) return make("span", { class: "move" }, "–", make("span", { class: "unseen" }, " not among those shown"));
-  const places = Math.abs(to.moved);
-  const [kind, sign, said] = to.moved > 0 ? ["up", "▲", "up"] : to.moved < 0 ? ["down", "▼", "down"] : ["", "=", ""];
-  const words = places ? `re-ranking moved it ${said} by ${places}, to ${to.rank}` : "stayed where it was";
-  const shown = make("span", { "aria-hidden": "true" }, places ? `${sign} ${places}` : sign);
+  const ranks = Math.abs(to.moved);
+  const [kind, sign, direction] = to.moved > 0 ? ["up", "▲", "up"] : to.moved < 0 ? ["down", "▼", "down"] : ["", "=", ""];
+  const words = ranks ? `re-ranking moved it ${direction} by ${ranks}, to ${to.rank}` : "stayed where it was";
+  const shown = make("span", { "aria-hidden": "true" }, ranks ? `${sign} ${ranks}` : sign);
   return make("span", { class: `move ${kind}`, title: words }, shown, make("span", { class: "unseen" }, words));
 }
 
-function why(hit, facts) {
+function factsLine(hit, facts) {
   const fill = make("i", {});
   fill.style.width = `${100 * Math.min(1, Math.max(0, facts.share))}%`;
-  const made = make("p", { class: "facts" }, make("span", { class: "bar", "aria-hidden": "true" }, fill));
-  made.append(make("span", { class: "score" }, make("span", { class: "unseen" }, "score "), facts.score));
+  const line = make("p", { class: "facts" }, make("span", { class: "bar", "aria-hidden": "true" }, fill));
+  line.append(make("span", { class: "score" }, make("span", { class: "unseen" }, "score "), facts.score));
   for (const [word, points] of Object.entries(hit.matched))
-    made.append(make("span", { class: "term", title: "what this word adds to the BM25 score" }, make("b", {}, word), ` ${points.toFixed(1)}`));
-  return made;
+    line.append(make("span", { class: "term", title: "what this word adds to the BM25 score" }, make("b", {}, word), ` ${points.toFixed(1)}`));
+  return line;
 }
 
-function marked(chars, marks, from, to) {
-  const made = document.createDocumentFragment();
+function highlighted(chars, marks, from, to) {
+  const fragment = document.createDocumentFragment();
   let at = from;
   for (const [start, end] of marks) {
     if (start < at || end > to) continue;
-    made.append(chars.slice(at, start).join(""), make("mark", {}, chars.slice(start, end).join("")));
+    fragment.append(chars.slice(at, start).join(""), make("mark", {}, chars.slice(start, end).join("")));
     at = end;
   }
-  made.append(chars.slice(at, to).join(""));
-  return made;
+  fragment.append(chars.slice(at, to).join(""));
+  return fragment;
 }
 
 function snippet(chars, marks, from) {
   const first = marks.find(([start]) => start >= from);
   const start = first && first[0] - from > 140 ? first[0] - 50 : from;
-  const made = marked(chars, marks, start, Math.min(chars.length, start + 400));
-  if (start > from) made.prepend("… ");
-  return made;
+  const fragment = highlighted(chars, marks, start, Math.min(chars.length, start + 400));
+  if (start > from) fragment.prepend("… ");
+  return fragment;
 }
 
-// A reader of the online test opened a result: the list that is the test's page counts, the other is for comparison.
-async function clicked(page, doc, position) {
+// Sends a click of the online test: an opened result of the re-ranked list, the test's page; the other list is for
+// comparison.
+async function sendClick(page, doc, position) {
   if (!page.request || page.sent.has(doc)) return;
   page.sent.add(doc);
   const events = [{ request_id: page.request, doc_id: doc, position }];
   const response = await post("v1/events", { events }, { keepalive: true }).catch(() => null);
   if (response && response.ok) return;
   page.sent.delete(doc); // the next opening tries again
-  told("What you opened could not be counted.");
+  setStatus("What you opened could not be counted.");
 }
 
 // ---- the two lists beside each other ----
 
-function point(index, on) {
-  for (const made of document.querySelectorAll(`#found li[data-index="${index}"]`)) made.classList.toggle("twin", Boolean(on));
+function highlightPair(index, on) {
+  for (const item of document.querySelectorAll(`#results li[data-index="${index}"]`)) item.classList.toggle("twin", Boolean(on));
   for (const path of $("moves").querySelectorAll(`[data-index="${index}"]`)) path.classList.toggle("on", Boolean(on));
 }
 
-function draw() {
+function drawMoves() {
   const frame = $("moves").getBoundingClientRect();
   $("moves").replaceChildren();
   if (main.dataset.view !== "both" || !frame.width) return;
-  const middle = (made) => made.getBoundingClientRect().top - frame.top + 20;
+  const middle = (item) => item.getBoundingClientRect().top - frame.top + 20;
   for (const ranked of lists.ranked.children) {
     const { index } = ranked.dataset;
     const before = lists.first.children[index];
@@ -227,22 +228,22 @@ function draw() {
   }
 }
 
-function view(name) {
+function setView(name) {
   main.dataset.view = name;
   document.querySelector(`#views [value=${name}]`).checked = true;
-  draw();
+  drawMoves();
 }
 
 // One list where there is room for one, and in an online test, whose page is one list.
-const usual = () => view(narrow.matches || main.dataset.test ? "ranked" : "both");
-narrow.addEventListener("change", usual);
-$("views").addEventListener("change", (event) => view(event.target.value));
-new ResizeObserver(draw).observe($("found"));
-usual();
+const setUsualView = () => setView(narrow.matches || main.dataset.test ? "ranked" : "both");
+narrow.addEventListener("change", setUsualView);
+$("views").addEventListener("change", (event) => setView(event.target.value));
+new ResizeObserver(drawMoves).observe($("results"));
+setUsualView();
 
 // ---- keys and addresses ----
 
-function step(title, key) {
+function neighbour(title, key) {
   const titles = [...title.closest("ol").querySelectorAll(".title")];
   if (key === "ArrowDown") return titles[titles.indexOf(title) + 1];
   if (key === "ArrowUp") return titles[titles.indexOf(title) - 1] || $("q");
@@ -257,25 +258,25 @@ document.addEventListener("keydown", (event) => {
   let next = null;
   if (!typing && (event.key === "/" || (title && event.key === "Escape"))) next = $("q");
   else if (typing && event.key === "ArrowDown") next = lists[main.dataset.view === "first" ? "first" : "ranked"].querySelector(".title");
-  else if (title && event.key.startsWith("Arrow")) next = step(title, event.key);
+  else if (title && event.key.startsWith("Arrow")) next = neighbour(title, event.key);
   if (!next || (next !== $("q") && !next.offsetParent)) return;
   event.preventDefault();
   next.focus();
   if (next === $("q")) next.select();
 });
 
-function fromAddress() {
+function searchFromAddress() {
   $("q").value = new URLSearchParams(location.search).get("q") || "";
-  ask();
+  search();
 }
 
 $("ask").addEventListener("submit", (event) => {
   event.preventDefault();
   const query = $("q").value.trim();
   if (query) history.pushState(null, "", `?${new URLSearchParams({ q: query })}`);
-  ask();
+  search();
 });
-$("again").addEventListener("click", ask);
-if ($("explain")) $("explain").addEventListener("change", ask);
-addEventListener("popstate", fromAddress);
-fromAddress();
+$("again").addEventListener("click", search);
+if ($("explain")) $("explain").addEventListener("change", search);
+addEventListener("popstate", searchFromAddress);
+searchFromAddress();

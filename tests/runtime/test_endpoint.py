@@ -1,4 +1,4 @@
-"""The endpoint over real HTTP, with a real but tiny student."""
+"""The endpoint over real HTTP, with a small but real student."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def winner(student: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The output of select, as far as serve reads it."""
+    """Write the output of select, as far as serve reads it."""
     folder = tmp_path_factory.mktemp("winner")
     (folder / "winner.json").write_text(json.dumps({"system": "tiny student", "checkpoint": student}))
     return str(folder)
@@ -75,10 +75,10 @@ def winner(student: str, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def local_ray() -> Iterator[None]:
-    """Ends Ray with the module if the module started it."""
-    mine = not ray.is_initialized()
+    """End Ray with the module if the module started it."""
+    started_here = not ray.is_initialized()
     yield
-    if mine:
+    if started_here:
         ray.shutdown()
 
 
@@ -98,21 +98,21 @@ def post(client: httpx.Client, path: str = "/v2/rerank", **body: Any) -> httpx.R
     return client.post(path, json=body)
 
 
-def refused(response: httpx.Response, status: int, field: str, *said: str) -> None:
-    """The answer is a JSON refusal that names the field and says all of `said`."""
+def check_refused(response: httpx.Response, status: int, field: str, *texts: str) -> None:
+    """Check that the answer is a JSON refusal that names the field and has all of the texts."""
     answer = response.json()
     assert response.status_code == status, answer
     assert answer["field"] == field
     assert answer["detail"].startswith(f"{field}: ")
-    for words in said:
-        assert words in answer["detail"]
+    for text in texts:
+        assert text in answer["detail"]
 
 
 # ---- the stage: first, because the tests that follow share one endpoint ----------------------------------------
 
 
 def candidates(folder: Path, texts: list[str]) -> str:
-    """A table with one test query."""
+    """Write a table with one test query and return its URI."""
     row = {
         **{"query_id": "q", "query": QUERY, "split": "test", "doc_ids": [str(index) for index in range(len(texts))]},
         **{"texts": texts, "scores": [0.0] * len(texts), "sources": ["bm25"], "source_scores": [[0.0] * len(texts)]},
@@ -152,7 +152,7 @@ def test_a_decoder_that_learnt_to_write_explains_the_results_that_it_returns(loc
         assert all(result.pop("reason") for result in explained)
         assert explained == plain[:2], "the reason is all that is added"
         assert set(plain[0]) == {"index", "relevance_score"}
-        refused(post(http, **body, explain=True), 422, "explain", "4 results, at most 3", "set top_n")
+        check_refused(post(http, **body, explain=True), 422, "explain", "4 results, at most 3", "set top_n")
 
 
 def test_probe_without_enough_documents(student: str, tmp_path: Path) -> None:
@@ -192,15 +192,15 @@ def test_blocking_run_ends_by_signal_and_what_listens_for_it_too(
             line.partition("try: ")[2], shell=True, capture_output=True, timeout=PATIENCE_S, check=True
         )
         assert len(json.loads(answer.stdout)["results"]) == 2
-        asked = [one for one in psutil.Process(process.pid).children(recursive=True) if one.name() == "haproxy"]
-        assert bool(asked) == bool(int(haproxy))
+        proxies = [one for one in psutil.Process(process.pid).children(recursive=True) if one.name() == "haproxy"]
+        assert bool(proxies) == bool(int(haproxy))
         process.send_signal(number)
         ended = -number if number == signal.SIGKILL else 0
         assert process.wait(timeout=PATIENCE_S) == ended, log.read_text()
     finally:
         process.kill()
     assert "Traceback" not in log.read_text()
-    assert not psutil.wait_procs(asked, timeout=PATIENCE_S)[1]
+    assert not psutil.wait_procs(proxies, timeout=PATIENCE_S)[1]
     socket.create_server(("127.0.0.1", port)).close()
 
 
@@ -252,7 +252,7 @@ def test_without_a_collection_the_page_says_how_to_name_one(client: httpx.Client
     assert page.status_code == 200
     assert "search: {corpus: PATH}" in page.text
     assert "<script>" not in page.text
-    refused(post(client, "/v1/search", query=QUERY), 404, "search", "search.corpus")
+    check_refused(post(client, "/v1/search", query=QUERY), 404, "search", "search.corpus")
 
 
 def test_openapi_describes_the_requests(client: httpx.Client) -> None:
@@ -290,9 +290,9 @@ def test_vllms_rerank_gives_documents_back_and_its_errors(client: httpx.Client, 
 
 def test_teis_rerank_is_a_bare_list_and_has_its_errors(client: httpx.Client, ranker: Ranker) -> None:
     expected = ranker.score(QUERY, TEXTS)
-    found = post(client, "/rerank", query=QUERY, texts=TEXTS, raw_scores=True, return_text=True).json()
-    assert [result["index"] for result in found] == sorted(range(len(TEXTS)), key=lambda index: -expected[index])
-    for result in found:
+    results = post(client, "/rerank", query=QUERY, texts=TEXTS, raw_scores=True, return_text=True).json()
+    assert [result["index"] for result in results] == sorted(range(len(TEXTS)), key=lambda index: -expected[index])
+    for result in results:
         assert result["score"] == pytest.approx(expected[result["index"]], abs=1e-2)
         assert result["text"] == TEXTS[result["index"]]
     assert set(post(client, "/rerank", query=QUERY, texts=TEXTS).json()[0]) == {"index", "score"}
@@ -341,15 +341,19 @@ def test_identity_leaves_the_order_and_models_are_listed(client: httpx.Client) -
 
 def test_a_request_whose_deadline_has_passed_is_not_scored(client: httpx.Client) -> None:
     body = {"query": QUERY, "documents": TEXTS}
-    refused(client.post("/v2/rerank", json=body, headers={"X-Deadline-Ms": "0"}), 504, "deadline", "it has passed")
-    refused(client.post("/v2/rerank", json=body, headers={"X-Deadline-Ms": "soon"}), 422, "x-deadline-ms", "soon")
+    check_refused(
+        client.post("/v2/rerank", json=body, headers={"X-Deadline-Ms": "0"}), 504, "deadline", "it has passed"
+    )
+    check_refused(
+        client.post("/v2/rerank", json=body, headers={"X-Deadline-Ms": "soon"}), 422, "x-deadline-ms", "soon"
+    )
 
 
 # ---- bad input ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("body", "field", "said"),
+    ("body", "field", "problem"),
     [
         ({"documents": TEXTS}, "query", "missing; the request has documents"),
         ({}, "query", "no fields"),
@@ -374,20 +378,20 @@ def test_a_request_whose_deadline_has_passed_is_not_scored(client: httpx.Client)
         ([QUERY, TEXTS], "body", "an object"),
     ],
 )
-def test_bad_fields(client: httpx.Client, body: Any, field: str, said: str) -> None:
-    refused(client.post("/v2/rerank", json=body), 422, field, said)
+def test_bad_fields(client: httpx.Client, body: Any, field: str, problem: str) -> None:
+    check_refused(client.post("/v2/rerank", json=body), 422, field, problem)
 
 
 @pytest.mark.parametrize("body", [b"", b'{"query": ', b"\xff\xfe", b'{"query": "\\ud800"}', b"[" * 5000])
 def test_not_json(client: httpx.Client, body: bytes) -> None:
-    refused(client.post("/v2/rerank", content=body), 400, "body", "JSON")
+    check_refused(client.post("/v2/rerank", content=body), 400, "body", "JSON")
 
 
 def test_too_many_bytes(client: httpx.Client) -> None:
     body = json.dumps({"query": QUERY, "documents": ["x" * 3_000_000]}).encode()
-    refused(client.post("/v2/rerank", content=body), 413, "body", str(len(body)), "at most 2000000")
+    check_refused(client.post("/v2/rerank", content=body), 413, "body", str(len(body)), "at most 2000000")
     chunks = (body[start : start + 100_000] for start in range(0, len(body), 100_000))  # no Content-Length
-    refused(client.post("/v2/rerank", content=chunks), 413, "body", "more than 2000000")
+    check_refused(client.post("/v2/rerank", content=chunks), 413, "body", "more than 2000000")
 
 
 def test_unknown_path_and_method(client: httpx.Client) -> None:
@@ -400,7 +404,7 @@ def test_unknown_path_and_method(client: httpx.Client) -> None:
 
 
 def flood(client: httpx.Client, bodies: list[Any]) -> tuple[list[httpx.Response], int]:
-    """The answers to requests sent at the same time, and how many were still to come when /healthz answered."""
+    """Return the answers to requests sent at the same time, and how many were to come when /healthz answered."""
 
     async def send() -> tuple[list[httpx.Response], int]:
         options: Any = {"timeout": PATIENCE_S, "trust_env": False, "limits": httpx.Limits(max_connections=200)}
@@ -415,12 +419,12 @@ def flood(client: httpx.Client, bodies: list[Any]) -> tuple[list[httpx.Response]
 
 
 def test_concurrent_requests_with_a_bad_one_among_them(client: httpx.Client, ranker: Ranker) -> None:
-    asked = [(f"{QUERY} number {number}", [f"{text} {number}" for text in TEXTS]) for number in range(20)]
-    bodies: list[Any] = [{"query": query, "documents": texts} for query, texts in asked]
+    requests = [(f"{QUERY} number {number}", [f"{text} {number}" for text in TEXTS]) for number in range(20)]
+    bodies: list[Any] = [{"query": query, "documents": texts} for query, texts in requests]
     bodies[7] = {"query": QUERY, "documents": [None]}
     responses, _ = flood(client, bodies)
-    refused(responses[7], 422, "documents")
-    for number, (query, texts) in enumerate(asked):
+    check_refused(responses[7], 422, "documents")
+    for number, (query, texts) in enumerate(requests):
         if number != 7:
             raw = ranker.score(query, texts)
             results = responses[number].json()["results"]
@@ -437,7 +441,7 @@ def test_too_many_waiting_get_503_and_healthz_still_answers(client: httpx.Client
     assert statuses.count(200) >= MAX_QUEUED
     assert left, "it does not wait for those that are scored"
     busy = responses[statuses.index(503)]
-    refused(busy, 503, "requests", f"at most {MAX_QUEUED}")
+    check_refused(busy, 503, "requests", f"at most {MAX_QUEUED}")
     assert int(busy.headers["Retry-After"]) >= 1
 
 
@@ -452,9 +456,9 @@ def test_a_score_that_is_not_a_number_is_an_error() -> None:
 
 
 def test_missing_input(tmp_path: Path) -> None:
-    for place, said in ((tmp_path / "nothing", "no such model folder"), (tmp_path, "no winner.json")):
-        with pytest.raises(RradError, match=said):
-            serve.run(ServeConfig(input=str(place)))
+    for folder, problem in ((tmp_path / "nothing", "no such model folder"), (tmp_path, "no winner.json")):
+        with pytest.raises(RradError, match=problem):
+            serve.run(ServeConfig(input=str(folder)))
 
 
 def test_an_encoder_without_a_head_is_no_ranker() -> None:
@@ -470,9 +474,9 @@ def test_a_backend_that_does_not_serve_the_model_says_what_to_set(writer: str) -
 def test_int8_may_differ_from_the_scores_that_won_but_not_the_checkpoint(student: str, ranker: Ranker) -> None:
     cfg = ServeConfig(student, backend="onnx", precision="int8")
     smoke = {"query": QUERY, "documents": TEXTS, "scores": ranker.score(QUERY, TEXTS)}
-    found = dataclasses.replace(winners.find_winner(student), smoke=smoke)
-    assert LoadedModel(found, cfg).ranker.score(QUERY, TEXTS) != pytest.approx(smoke["scores"], abs=1e-3)
-    other = dataclasses.replace(found, smoke={**smoke, "scores": [score + 1 for score in smoke["scores"]]})
+    model = dataclasses.replace(winners.find_winner(student), smoke=smoke)
+    assert LoadedModel(model, cfg).ranker.score(QUERY, TEXTS) != pytest.approx(smoke["scores"], abs=1e-3)
+    other = dataclasses.replace(model, smoke={**smoke, "scores": [score + 1 for score in smoke["scores"]]})
     with pytest.raises(winners.ScoreMismatch):
         LoadedModel(other, cfg)
 
@@ -484,14 +488,14 @@ def test_port_taken(winner: str) -> None:
             serve.run(ServeConfig(input=winner, port=port))
 
 
-def test_a_start_waits_until_each_request_gets_through_and_says_what_it_found_if_none_does() -> None:
-    found = [404, 200, 200, 404, *[200] * 20]
-    asked: list[int] = []
+def test_a_start_waits_until_each_request_gets_through_and_raises_the_last_error_if_none_does() -> None:
+    statuses = [404, 200, 200, 404, *[200] * 20]
+    sent: list[int] = []
 
     class Proxy(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append(found[len(asked)])
-            self.send_response(asked[-1])
+            sent.append(statuses[len(sent)])
+            self.send_response(sent[-1])
             self.end_headers()
             self.wfile.write(b"{}")
 
@@ -502,8 +506,8 @@ def test_a_start_waits_until_each_request_gets_through_and_says_what_it_found_if
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
         deploy.await_answers(url, 10)
-        assert asked == found[:14]
-        found[len(asked) :] = [404] * 100
+        assert sent == statuses[:14]
+        statuses[len(sent) :] = [404] * 100
         with pytest.raises(OSError, match="404"):
             deploy.await_answers(url, 10, patience_s=0.2)
         server.shutdown()

@@ -1,7 +1,7 @@
-"""Every client of docs/serving.md, as its package on PyPI has it, and every `curl` of the documentation, against a
-running endpoint; and schemathesis, which makes requests of the endpoint's own OpenAPI schema.
+"""The client libraries of docs/serving.md and every `curl` of the documentation against a running endpoint, and
+schemathesis, which makes requests from the endpoint's own OpenAPI schema.
 
-The clients live in a virtual environment of their own (`locks/clients.txt`): users have them elsewhere too.
+The clients have a virtual environment of their own (`locks/clients.txt`), as users have them elsewhere too.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ NAMES = [re.split("[ ,]", name)[0] for name, _ in SNIPPETS]
 
 @pytest.fixture(scope="module")
 def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[int]]]:
-    """Its URL, and the order in which it puts `TEXTS`. It asks for a key."""
+    """Start an endpoint that asks for a key; give its URL and the order in which it ranks `TEXTS`."""
     folder = tmp_path_factory.mktemp("endpoint")
     scores = endpoints.student(folder / "winner").score(QUERY, TEXTS)
     (folder / "keys").write_text(KEY)
     for name in ("corpus", "queries"):
-        rows = [json.dumps({"_id": str(place), "text": text}) for place, text in enumerate(TEXTS)]
+        rows = [json.dumps({"_id": str(index), "text": text}) for index, text in enumerate(TEXTS)]
         (folder / f"{name}.jsonl").write_text("\n".join(rows))
     cfg = ServeConfig(
         input=str(folder / "winner"),
@@ -73,10 +73,10 @@ def test_a_real_client_gets_the_best_documents(
     url, order = endpoint
     assert "KEY" in snippet
     assert "http://127.0.0.1:8000" in snippet
-    here = snippet.replace("http://127.0.0.1:8000", url).replace("KEY", KEY)
+    adapted = snippet.replace("http://127.0.0.1:8000", url).replace("KEY", KEY)
     kinds = ["cohere", "jina", "text-embeddings-inference"] if name.startswith("rerankers") else ["cohere"]
     for kind in kinds:
-        one = here.replace('"cohere"', f'"{kind}"') if len(kinds) > 1 else here
+        one = adapted.replace('"cohere"', f'"{kind}"') if len(kinds) > 1 else adapted
         if kind == "text-embeddings-inference":
             one = one.replace("/v1/rerank", "/rerank")
         program = f"query, documents = {QUERY!r}, {TEXTS!r}\n{one}\nimport json; print(json.dumps(order))"
@@ -107,9 +107,9 @@ def test_every_curl_of_the_documentation_is_answered(endpoint: tuple[str, list[i
 
 
 def test_a_wrong_key_is_the_clients_own_error(endpoint: tuple[str, list[int]], tmp_path: Path) -> None:
-    [(_, snippet)] = [found for found in SNIPPETS if found[0] == "cohere"]
-    here = snippet.replace("http://127.0.0.1:8000", endpoint[0]).replace("KEY", "no-key")
-    done = run([str(CLIENTS / "python"), "-c", f"query, documents = 'q', ['a', 'b']\n{here}"], tmp_path)
+    snippet = dict(SNIPPETS)["cohere"]
+    adapted = snippet.replace("http://127.0.0.1:8000", endpoint[0]).replace("KEY", "no-key")
+    done = run([str(CLIENTS / "python"), "-c", f"query, documents = 'q', ['a', 'b']\n{adapted}"], tmp_path)
     assert "UnauthorizedError" in done.stderr
     assert "no valid key" in done.stderr
 

@@ -1,4 +1,4 @@
-"""An endpoint of two replicas over real HTTP: clients that hang up, a replica that dies, and its own end."""
+"""An endpoint of two replicas over real HTTP: clients that hang up, a replica that dies, and the endpoint's end."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ pytestmark = pytest.mark.ray
 
 SHORT = {"query": "how to open a file", "documents": ["open(path) opens a file", "len(x) counts items"]}
 LONG = {"query": "how to open a file", "documents": [f"{'shutil.copy copies a file. ' * 20}{n}" for n in range(250)]}
-REFUSED = (404, 503)  # HAProxy does not know the application any more, or has no replica of it
+REFUSED = (404, 503)  # HAProxy does not know the application any more, or has no replica of it left
 
 
 @pytest.fixture(scope="module")
 def gone() -> set[str]:
-    """Workers whose figures Ray still shows, of endpoints that other tests had on the same Ray."""
+    """Return the workers of earlier endpoints on the same Ray, whose metrics Ray still exports."""
     return {sample.labels["WorkerId"] for sample in exported()} if ray.is_initialized() else set()
 
 
@@ -63,21 +63,21 @@ def test_a_client_that_hangs_up_takes_its_request_out_of_the_queue(url: str, gon
             await asyncio.gather(*calls, return_exceptions=True)
             return len(waiting)
 
-    left, found, end = asyncio.run(hang_up()), Counter[str](), time.monotonic() + PATIENCE_S
+    left, counts, end = asyncio.run(hang_up()), Counter[str](), time.monotonic() + PATIENCE_S
     assert left >= 2
-    while (found["200"] + found["499"] != 10 or found["inside"]) and time.monotonic() < end:
+    while (counts["200"] + counts["499"] != 10 or counts["inside"]) and time.monotonic() < end:
         time.sleep(0.5)
-        found = Counter()
+        counts = Counter()
         for sample in exported():
-            counts = sample.name in ("ray_rrad_serve_requests_total", "ray_rrad_serve_inside")
-            if counts and sample.labels["WorkerId"] not in gone:
-                found[sample.labels.get("status", "inside")] += int(sample.value)
-    assert found["200"] + found["499"] == 10
-    assert found["499"] >= left / 2, "but those that were answered while their clients hung up"
-    assert found["inside"] == 0
+            counted = sample.name in ("ray_rrad_serve_requests_total", "ray_rrad_serve_inside")
+            if counted and sample.labels["WorkerId"] not in gone:
+                counts[sample.labels.get("status", "inside")] += int(sample.value)
+    assert counts["200"] + counts["499"] == 10
+    assert counts["499"] >= left / 2, "all but those that were answered while their clients hung up"
+    assert counts["inside"] == 0
 
 
-def test_of_a_killed_replica_another_one_answers_what_was_in_flight_and_no_request_fails(url: str) -> None:
+def test_another_replica_answers_the_requests_of_a_killed_one_and_none_fails(url: str) -> None:
     statuses: Counter[int] = Counter()
     over = threading.Event()
 
@@ -108,12 +108,12 @@ def test_of_a_killed_replica_another_one_answers_what_was_in_flight_and_no_reque
 
 
 def replicas() -> list[psutil.Process]:
-    found = []
+    processes = []
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):  # it may end at any time
             if process.name().startswith("ray::ServeRepl"):
-                found.append(process)
-    return found
+                processes.append(process)
+    return processes
 
 
 def running() -> int:
@@ -121,11 +121,11 @@ def running() -> int:
 
 
 # Last: it ends the endpoint.
-def test_an_endpoint_that_ends_says_so_refuses_what_comes_and_answers_what_is_inside(url: str) -> None:
-    calls: list[tuple[float, float, int]] = []  # when each began and ended, and its status
+def test_an_endpoint_that_ends_says_so_refuses_new_requests_and_answers_those_inside(url: str) -> None:
+    calls: list[tuple[float, float, int]] = []  # when each began and was answered, and its status
 
     async def ask(http: httpx.AsyncClient) -> None:
-        """One request after the other, so that some are inside whenever the end begins."""
+        """Send one request after the other, so that some are inside whenever the end begins."""
         status = 200
         while status == 200:
             began = time.monotonic()
@@ -140,21 +140,21 @@ def test_an_endpoint_that_ends_says_so_refuses_what_comes_and_answers_what_is_in
             asking = [asyncio.create_task(ask(http)) for _ in range(8)]
             while not calls:
                 await asyncio.sleep(0.05)
-            told, said = time.monotonic(), 200
+            ended, health = time.monotonic(), 200
             ending = asyncio.create_task(asyncio.to_thread(deploy.stop_endpoint))
-            while said == 200:
+            while health == 200:
                 unready = time.monotonic()
-                said = (await http.get("/healthz")).status_code
+                health = (await http.get("/healthz")).status_code
                 await asyncio.sleep(0.05)
             await asyncio.gather(*asking)
             await ending
-        return told, unready, said
+        return ended, unready, health
 
-    told, unready, said = asyncio.run(end())
-    assert said >= 400
-    assert {status for began, _, status in calls if began < told} == {200}
-    inside = [ended for began, ended, status in calls if began < unready < ended and status == 200]
-    refused = [ended for _, ended, status in calls if status in REFUSED]
+    ended, unready, health = asyncio.run(end())
+    assert health >= 400
+    assert {status for began, _, status in calls if began < ended} == {200}
+    inside = [answered for began, answered, status in calls if began < unready < answered and status == 200]
+    refused = [answered for _, answered, status in calls if status in REFUSED]
     assert {status for began, _, status in calls if began < unready} <= {200, *REFUSED}
     assert inside
     assert refused

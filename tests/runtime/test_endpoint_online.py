@@ -43,7 +43,7 @@ def named_winner(folder: Path, system: str, checkpoint: Path, scores: list[float
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[float]]]:
-    """Two students, and what each says of `TEXTS`."""
+    """Save two students; return their folder and the scores that each gives `TEXTS`."""
     folder = tmp_path_factory.mktemp("students")
     return folder, {
         name: endpoints.student(folder / name, seed).score(QUERY, TEXTS) for seed, name in enumerate(("one", "two"))
@@ -54,15 +54,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, l
 def endpoint(
     trained: tuple[Path, dict[str, list[float]]], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Endpoint]:
-    place, (folder, scores) = tmp_path_factory.mktemp("endpoint"), trained
-    named_winner(place / "winner", "first", folder / "one", scores["one"])
-    online = OnlineConfig(str(place / "events"), "test", VARIANTS, journal=str(place / "journal"), flush_s=0.5)
+    files, (folder, scores) = tmp_path_factory.mktemp("endpoint"), trained
+    named_winner(files / "winner", "first", folder / "one", scores["one"])
+    online = OnlineConfig(str(files / "events"), "test", VARIANTS, journal=str(files / "journal"), flush_s=0.5)
     others = {"other": str(folder / "two")}
     cfg = ServeConfig(
-        str(place / "winner"), port=free_port(), models=others, watch_s=0.2, online=online, cache_entries=CACHED
+        str(files / "winner"), port=free_port(), models=others, watch_s=0.2, online=online, cache_entries=CACHED
     )
     with endpoints.serving(cfg) as url, endpoints.client(url) as client:
-        yield client, place
+        yield client, files
 
 
 def rerank(client: httpx.Client, **more: Any) -> httpx.Response:
@@ -79,17 +79,17 @@ def best(scores: list[float]) -> list[int]:
     return sorted(range(len(scores)), key=lambda index: -scores[index])
 
 
-def rows(place: Path, kind: str, wanted: int) -> list[Any]:
-    """What stands in the store, once there is as much as that."""
+def rows(files: Path, kind: str, count: int) -> list[Any]:
+    """Return the rows in the event store, once there are as many as that."""
     read = {"exposures": event_log.read_exposures, "clicks": event_log.read_click_events}[kind]
-    end, found = time.monotonic() + PATIENCE_S, list[Any]()
-    while len(found) < wanted and time.monotonic() < end:
+    end, stored = time.monotonic() + PATIENCE_S, list[Any]()
+    while len(stored) < count and time.monotonic() < end:
         time.sleep(0.2)
         try:
-            found = list(read(str(place / "events"), lambda *bad: pytest.fail(str(bad))))
+            stored = list(read(str(files / "events"), lambda *bad: pytest.fail(str(bad))))
         except RradError:
             continue
-    return found
+    return stored
 
 
 # First, because the tests that follow share one endpoint.
@@ -131,7 +131,7 @@ def test_a_request_names_its_model_and_any_other_name_means_the_winner(
 
 
 def test_units_see_their_variant_and_what_they_saw_and_clicked_is_read_by_the_experiment(endpoint: Endpoint) -> None:
-    client, place = endpoint
+    client, files = endpoint
     units = [f"user-{number}" for number in range(60)]
     cfg = ExperimentDesign("test", VARIANTS)
     pages = {}
@@ -147,7 +147,7 @@ def test_units_see_their_variant_and_what_they_saw_and_clicked_is_read_by_the_ex
     headed = client.post("/v2/rerank", json={"query": QUERY, "documents": TEXTS}, headers={"X-Unit": units[0]})
     assert headed.headers["x-variant"] == pages[units[0]].headers["x-variant"]
 
-    seen = {row["request_id"]: row for row in rows(place, "exposures", 61)}
+    seen = {row["request_id"]: row for row in rows(files, "exposures", 61)}
     assert len(seen) == 61
     clicks = []
     for unit, page in pages.items():
@@ -158,10 +158,10 @@ def test_units_see_their_variant_and_what_they_saw_and_clicked_is_read_by_the_ex
     answer = client.post("/v1/events", json={"events": clicks})
     assert (answer.status_code, answer.json()) == (200, {"accepted": 60})
     assert client.post("/v1/events", json={"events": clicks[:1]}).status_code == 200, "sent twice"
-    assert len(rows(place, "clicks", 61)) == 61
+    assert len(rows(files, "clicks", 61)) == 61
     settled = {"min_units": 2, "looks": 2, "max_quarantined": 0.5}
-    output = str(place / "reading")
-    experiment.run(ExperimentConfig(str(place / "events"), output, "test", VARIANTS, **settled))
+    output = str(files / "reading")
+    experiment.run(ExperimentConfig(str(files / "events"), output, "test", VARIANTS, **settled))
     content = json.loads(Path(output, "report.json").read_text())
     assert content["metrics"]["page_ctr"]
 
@@ -205,15 +205,15 @@ def test_known_scores_are_given_again_and_scored_by_nobody(endpoint: Endpoint) -
 def test_a_new_winner_goes_live_without_a_failed_request_and_a_wrong_one_does_not(
     endpoint: Endpoint, trained: tuple[Path, dict[str, list[float]]]
 ) -> None:
-    (client, place), (folder, scores) = endpoint, trained
+    (client, files), (folder, scores) = endpoint, trained
     statuses: Counter[int] = Counter()
     over, numbers = threading.Event(), itertools.count()
 
     def load() -> None:
-        with endpoints.client(str(client.base_url)) as mine:
+        with endpoints.client(str(client.base_url)) as other:
             while not over.is_set():
                 new = f"number {next(numbers)}"  # which no cache knows
-                answer = mine.post("/v2/rerank", json={"query": QUERY, "documents": [*TEXTS, new]})
+                answer = other.post("/v2/rerank", json={"query": QUERY, "documents": [*TEXTS, new]})
                 statuses[answer.status_code] += 1
 
     def live() -> str:
@@ -224,10 +224,10 @@ def test_a_new_winner_goes_live_without_a_failed_request_and_a_wrong_one_does_no
         thread.start()
     try:
         wrong = [score + 1 for score in scores["two"]]
-        named_winner(place / "winner", "wrong", folder / "two", wrong)
+        named_winner(files / "winner", "wrong", folder / "two", wrong)
         time.sleep(3)
         assert live() == "first", "its scores are not those that it won with"
-        named_winner(place / "winner", "second", folder / "two", scores["two"])
+        named_winner(files / "winner", "second", folder / "two", scores["two"])
         end = time.monotonic() + PATIENCE_S
         while live() != "second" and time.monotonic() < end:
             time.sleep(0.1)
@@ -249,8 +249,8 @@ def test_prometheus_reads_what_the_dashboard_draws(endpoint: Endpoint) -> None:
     while not drawn <= {sample.name for sample in samples} and time.monotonic() < end:
         samples = exported()
         time.sleep(1)
-    found = {sample.name for sample in samples}
-    assert drawn <= found, "after a winner has gone live, which the test above sees to"
+    names = {sample.name for sample in samples}
+    assert drawn <= names, "after a winner has gone live, which the test above sees to"
     assert "open a file" not in str(samples), "no query in a metric"
 
 
@@ -259,6 +259,6 @@ def test_a_winner_that_does_not_score_as_it_did_is_not_served(
 ) -> None:
     folder, scores = trained
     named_winner(tmp_path / "winner", "it", folder / "one", scores["two"])
-    found = winners.find_winner(str(tmp_path / "winner"))
+    model = winners.find_winner(str(tmp_path / "winner"))
     with pytest.raises(RradError, match=r"'it' scores .* when it won; the checkpoint has changed"):
-        winners.check_scores(found, Ranker.load(winners.local_folder(found)).score)
+        winners.check_scores(model, Ranker.load(winners.local_folder(model)).score)

@@ -27,17 +27,17 @@ def test_a_replica_comes_while_requests_wait_and_answers_its_share_and_none_fail
     cfg = ServeConfig(str(tmp_path), port=free_port(), replicas={"min": 1, "max": 2}, busy_at=2)
     with endpoints.serving(cfg) as url:
         assert running() == 1
-        assert set(asyncio.run(asked(url, LONG, 8, lambda: running() == 2))) == {200}
-        assert set(asyncio.run(asked(url, SHORT, 8, lambda: len(workers() - gone) == 2))) == {200}
+        assert set(asyncio.run(load_until(url, LONG, 8, lambda: running() == 2))) == {200}
+        assert set(asyncio.run(load_until(url, SHORT, 8, lambda: len(workers() - gone) == 2))) == {200}
 
 
 def workers() -> set[str]:
-    """Replicas that have answered a request, on this Ray, at any time."""
+    """Return the replicas that have answered a request on this Ray, at any time."""
     return {sample.labels["WorkerId"] for sample in exported() if sample.name == "ray_rrad_serve_requests_total"}
 
 
-async def asked(url: str, body: dict[str, object], clients: int, over: Callable[[], bool]) -> Counter[int]:
-    """How often each status came while clients asked without end, one after the other, until it was over."""
+async def load_until(url: str, body: dict[str, object], clients: int, over: Callable[[], bool]) -> Counter[int]:
+    """Count the statuses of clients that each send one request after the other until it is over."""
     statuses: Counter[int] = Counter()
     done = asyncio.Event()
 

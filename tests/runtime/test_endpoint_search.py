@@ -1,5 +1,7 @@
-"""The search on a served collection, and its page in a headless Chromium, against one endpoint: its winner is a
-decoder that writes reasons, it asks for a key, and an online test runs."""
+"""The search on a served collection, and its page in a headless Chromium, against one endpoint.
+
+Its winner is a decoder that writes reasons, it asks for a key, and an online test runs.
+"""
 
 from __future__ import annotations
 
@@ -49,14 +51,14 @@ NAME = "encoder-against-bm25"
 
 
 def unit_of(variant: str) -> str:
-    """A unit that sees this variant."""
+    """Return a unit that sees this variant."""
     cfg = ExperimentDesign(NAME, VARIANTS)
     return next(unit for unit in map(str, range(100)) if assignment.assign_variant(unit, cfg) == variant)
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BEIR folder, a file of keys, and room for events."""
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a BEIR folder and a file of keys; events will go there too."""
     folder = tmp_path_factory.mktemp("search")
     corpus = [json.dumps({"_id": doc_id, "text": text}) for doc_id, text in CORPUS.items()]
     (folder / "corpus.jsonl").write_text("\n".join(corpus))
@@ -66,16 +68,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def client(place: Path, writer: str) -> Iterator[httpx.Client]:
+def client(files: Path, writer: str) -> Iterator[httpx.Client]:
     cfg = ServeConfig(
         writer,
         port=free_port(),
-        api_keys=str(place / "keys"),
+        api_keys=str(files / "keys"),
         max_query_chars=100,
         max_explained=2,
         reason_tokens=8,
-        online=OnlineConfig(str(place / "events"), NAME, VARIANTS, journal=str(place / "journal"), flush_s=0.5),
-        search=SearchConfig(str(place), TITLE),
+        online=OnlineConfig(str(files / "events"), NAME, VARIANTS, journal=str(files / "journal"), flush_s=0.5),
+        search=SearchConfig(str(files), TITLE),
     )
     with endpoints.serving(cfg) as url, endpoints.client(url, Authorization=f"Bearer {KEY}") as http:
         yield http
@@ -87,17 +89,17 @@ def search(client: httpx.Client, query: str = QUERY, **more: Any) -> httpx.Respo
     return response
 
 
-def rows(place: Path, kind: str, wanted: Callable[[Any], bool]) -> list[Any]:
-    """The rows like this in the store, once one is there."""
+def rows(files: Path, kind: str, wanted: Callable[[Any], bool]) -> list[Any]:
+    """Return the rows like this in the event store, once one is there."""
     read = {"exposures": event_log.read_exposures, "clicks": event_log.read_click_events}[kind]
-    end, found = time.monotonic() + PATIENCE_S, list[Any]()
-    while not found and time.monotonic() < end:
+    end, stored = time.monotonic() + PATIENCE_S, list[Any]()
+    while not stored and time.monotonic() < end:
         time.sleep(0.2)
         try:
-            found = [row for row in read(str(place / "events"), lambda *bad: pytest.fail(str(bad))) if wanted(row)]
+            stored = [row for row in read(str(files / "events"), lambda *bad: pytest.fail(str(bad))) if wanted(row)]
         except RradError:
             continue
-    return found
+    return stored
 
 
 # ---- the JSON behind the page -------------------------------------------------------------------------------
@@ -144,13 +146,13 @@ def test_a_search_without_a_shared_word_is_empty_and_no_page_of_the_test(client:
         assert "x-exposure" not in response.headers
 
 
-def test_a_search_is_a_page_of_the_online_test(client: httpx.Client, place: Path) -> None:
+def test_a_search_is_a_page_of_the_online_test(client: httpx.Client, files: Path) -> None:
     for variant in VARIANTS:
         response = search(client, user=unit_of(variant))
         assert response.headers["x-variant"] == variant
         answer, exposure = response.json(), response.headers["x-exposure"]
         shown = [answer["documents"][result["index"]]["doc_id"] for result in answer["results"]]
-        [row] = rows(place, "exposures", lambda row, wanted=exposure: row["request_id"] == wanted)
+        [row] = rows(files, "exposures", lambda row, wanted=exposure: row["request_id"] == wanted)
         assert (row["variant"], row["doc_ids"], row["query"]) == (variant, shown, QUERY)
         assert any(result["moved"] for result in answer["results"]) == (variant == "winner")
     named = search(client, user=unit_of("identity"), model="winner")
@@ -204,32 +206,34 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, client: httpx.Client) -> Iterator[Page]:
-    """A new visitor, whose variant is the winner and who has given the key. Nothing fails unseen on the page, and it
-    asks nobody but the endpoint."""
+    """Open a page for a new visitor, whose variant is the winner and who has given the key.
+
+    Afterwards nothing must have failed unseen on the page, and it must have asked nobody but the endpoint.
+    """
     context = browser.new_context(base_url=str(client.base_url), viewport={"width": 1200, "height": 800})
     context.set_default_timeout(1000 * PATIENCE_S)
     context.add_init_script(f"localStorage.setItem('rrad-unit', '{unit_of('winner')}')")
     context.add_init_script(f"sessionStorage.getItem('rrad-key') || sessionStorage.setItem('rrad-key', '{KEY}')")
-    opened, asked, broken = context.new_page(), list[str](), list[str]()
-    opened.on("request", lambda request: asked.append(request.url))
-    opened.on("pageerror", lambda error: broken.append(str(error)))
+    opened, urls, errors_seen = context.new_page(), list[str](), list[str]()
+    opened.on("request", lambda request: urls.append(request.url))
+    opened.on("pageerror", lambda error: errors_seen.append(str(error)))
     yield opened
     assert opened.evaluate("window.ran") is None, "markup of a document, a query or a title ran"
     context.close()
-    assert broken == []
-    assert asked
-    assert [url for url in asked if not url.startswith((str(client.base_url), "data:"))] == []
+    assert errors_seen == []
+    assert urls
+    assert [url for url in urls if not url.startswith((str(client.base_url), "data:"))] == []
 
 
 def ask(page: Page, query: str = QUERY) -> dict[str, Any]:
-    """Types and sends a query; the endpoint's answer, once it is shown."""
+    """Type and send a query; return the endpoint's answer once it is shown."""
     if page.url == "about:blank":
         page.goto("/")
     page.get_by_role("searchbox").fill(query)
-    with page.expect_response("**/v1/search") as found:
+    with page.expect_response("**/v1/search") as response:
         page.keyboard.press("Enter")
     expect(page.get_by_role("status")).to_contain_text("documents in")
-    return found.value.json()
+    return response.value.json()
 
 
 def side_by_side(page: Page) -> None:
@@ -247,9 +251,9 @@ def test_both_orders_stand_side_by_side_with_what_moved_and_why(page: Page) -> N
     ):
         items = page.locator(f"#{name} li")
         expect(items).to_have_count(len(documents))
-        for place, index in enumerate(order):
-            document, item = documents[index], items.nth(place)
-            expect(item.locator(".rank")).to_have_text(str(place + 1))
+        for position, index in enumerate(order):
+            document, item = documents[index], items.nth(position)
+            expect(item.locator(".rank")).to_have_text(str(position + 1))
             first_line = document["text"].partition("\n")[0]
             title = first_line if "\n" in document["text"] else document["doc_id"]
             expect(item.locator(".title")).to_have_text(title)
@@ -270,9 +274,9 @@ def test_both_orders_stand_side_by_side_with_what_moved_and_why(page: Page) -> N
 
 def test_matched_words_are_marked_where_they_stand(page: Page) -> None:
     answer = ask(page)
-    for place, result in enumerate(answer["results"]):
+    for position, result in enumerate(answer["results"]):
         document = answer["documents"][result["index"]]
-        item = page.locator("#ranked li").nth(place)
+        item = page.locator("#ranked li").nth(position)
         item.locator(".title").click()
         marked = [document["text"][start:end] for start, end in document["marks"]]
         expect(item.locator("mark")).to_have_text(marked)
@@ -293,10 +297,10 @@ def test_markup_in_documents_queries_and_titles_is_text(page: Page) -> None:
     expect(page.locator("main img, main script")).to_have_count(0)
 
 
-def test_an_opened_result_is_a_click_of_the_test_and_the_other_list_is_not(page: Page, place: Path) -> None:
-    with page.expect_response("**/v1/search") as found:
+def test_an_opened_result_is_a_click_of_the_test_and_the_other_list_is_not(page: Page, files: Path) -> None:
+    with page.expect_response("**/v1/search") as response:
         ask(page)
-    answer, exposure = found.value.json(), found.value.header_value("x-exposure")
+    answer, exposure = response.value.json(), response.value.header_value("x-exposure")
     expect(page.get_by_role("status")).to_contain_text(f"Online test {NAME}: this is winner")
     side_by_side(page)
     sent: list[Request] = []
@@ -308,9 +312,9 @@ def test_an_opened_result_is_a_click_of_the_test_and_the_other_list_is_not(page:
     for _ in range(2):
         page.locator("#ranked .title").nth(1).click()  # closed and opened again
     second = answer["documents"][answer["results"][1]["index"]]["doc_id"]
-    [row] = rows(place, "clicks", lambda row: row["request_id"] == exposure)
+    [row] = rows(files, "clicks", lambda row: row["request_id"] == exposure)
     assert (row["doc_id"], row["position"]) == (second, 2)
-    [shown] = rows(place, "exposures", lambda row: row["request_id"] == exposure)
+    [shown] = rows(files, "exposures", lambda row: row["request_id"] == exposure)
     assert (shown["variant"], shown["unit"]) == ("winner", unit_of("winner"))
     assert shown["doc_ids"].index(second) == 1
     assert len(sent) == 1
@@ -376,10 +380,10 @@ def test_an_address_can_be_shared_and_the_way_back_works(page: Page) -> None:
 def test_reasons_are_shown_where_they_are_asked_for(page: Page) -> None:
     ask(page)
     expect(page.locator(".reason")).to_have_count(0)
-    with page.expect_response("**/v1/search") as found:
+    with page.expect_response("**/v1/search") as response:
         page.get_by_label("Reasons").check()
     expect(page.locator("#ranked li")).to_have_count(2)
-    reasons = [f"Why: {result['reason']}".split() for result in found.value.json()["results"]]
+    reasons = [f"Why: {result['reason']}".split() for result in response.value.json()["results"]]
     assert [text.split() for text in page.locator("#ranked .reason").all_inner_texts()] == reasons
     expect(page.locator("#first li .move").filter(has_text="not among those shown")).to_have_count(5)
 
@@ -420,7 +424,7 @@ def test_what_the_endpoint_refuses_is_said_and_can_be_tried_again(
 ) -> None:
     status, body, headers = refusal.render(dialect)
     page.goto("/")
-    answered(page, lambda route: route.fulfill(status=status, json=body, headers=headers))
+    answer_next(page, lambda route: route.fulfill(status=status, json=body, headers=headers))
     page.get_by_role("searchbox").fill(QUERY)
     page.keyboard.press("Enter")
     expect(page.get_by_role("alert")).to_contain_text(said)
@@ -429,14 +433,14 @@ def test_what_the_endpoint_refuses_is_said_and_can_be_tried_again(
     expect(page.locator("#failed")).to_be_hidden()
 
 
-def answered(page: Page, otherwise: Callable[[Route], None]) -> None:
-    """The next search is answered so, and not by the endpoint."""
+def answer_next(page: Page, otherwise: Callable[[Route], None]) -> None:
+    """Answer the next search so, instead of by the endpoint."""
     page.route("**/v1/search", otherwise, times=1)
 
 
 def test_an_endpoint_that_is_away_and_one_that_finds_nothing_are_told_apart(page: Page) -> None:
     page.goto("/")
-    answered(page, lambda route: route.abort())
+    answer_next(page, lambda route: route.abort())
     page.get_by_role("searchbox").fill(QUERY)
     page.keyboard.press("Enter")
     expect(page.get_by_role("alert")).to_contain_text("cannot be reached")
@@ -449,7 +453,7 @@ def test_an_endpoint_that_is_away_and_one_that_finds_nothing_are_told_apart(page
 def test_an_answer_that_comes_late_does_not_replace_a_newer_one(page: Page) -> None:
     page.goto("/")
     held: list[Route] = []
-    answered(page, lambda route: held.append(route))
+    answer_next(page, lambda route: held.append(route))
     page.get_by_role("searchbox").fill("remove a folder")
     page.keyboard.press("Enter")
     expect(page.get_by_role("status")).to_have_text("Searching…")
