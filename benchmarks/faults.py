@@ -1,4 +1,4 @@
-"""What goes wrong on a real cluster, while `judge` labels: is any query lost, or there twice?"""
+"""Faults of a real cluster while `judge` labels: is any query lost, or there twice?"""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def bench(quick: bool, scratch: str) -> harness.Result:
 
 
 def _store(queries: int) -> dict[str, Any]:
-    """An S3 that fails 5 % of requests and stalls 1 % for 30 s."""
+    """Label through an S3 that fails 5 % of requests and stalls 1 % for 30 s."""
     with harness.s3() as (bucket, port), unreliable(port, FAILS, STALLS, STALL_S) as (proxy, counts):
         harness.write_candidates(f"{bucket}/input", queries)
         os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{proxy}"
@@ -44,7 +44,7 @@ def _store(queries: int) -> dict[str, Any]:
 
 
 def _actors(scratch: str, queries: int) -> dict[str, Any]:
-    """kill -9 of one of the run's actors, whichever, every 20 s; a real engine."""
+    """Label with a real engine while a random actor of the run is killed (kill -9) every 20 s."""
     harness.write_candidates(f"{scratch}/input", queries, documents=4)
     output, killed = f"{scratch}/judgments", Counter[str]()
     command = ["judge", "configs/judge-cpu.yaml", f"input={scratch}/input", f"output={output}", "gate.enabled=false"]
@@ -56,37 +56,38 @@ def _actors(scratch: str, queries: int) -> dict[str, Any]:
 
 
 def _disk(scratch: str, queries: int) -> dict[str, Any]:
-    """A disk that fills; the user makes room and runs the same command again."""
-    place, size = f"{scratch}/disk", 3 * queries
-    os.makedirs(place)
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", place], capture_output=True)
+    """Label to a disk that fills; the user makes room and runs the same command again."""
+    disk, size = f"{scratch}/disk", 3 * queries
+    os.makedirs(disk)
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", disk], capture_output=True)
     if done.returncode:
         raise SystemExit("the disk that fills is a tmpfs of its own: run this benchmark as root")
     try:
         harness.write_candidates(f"{scratch}/for-disk", queries)
-        with open(f"{place}/ballast", "wb") as file:
+        with open(f"{disk}/ballast", "wb") as file:
             file.write(b"x" * 1024 * (size - queries // 20))
-        command = ["judge", *ECHO, f"input={scratch}/for-disk", f"output={place}/judgments"]
+        command = ["judge", *ECHO, f"input={scratch}/for-disk", f"output={disk}/judgments"]
         first, lines = harness.run(command, lambda process: None)
-        said = "".join(lines)
-        if first == 0 or "no space left" not in said:
-            raise SystemExit(f"the disk did not fill: {said[-2000:]}")
-        kept = len(tables.part_names(f"{place}/judgments"))
-        os.remove(f"{place}/ballast")
+        output = "".join(lines)
+        if first == 0 or "no space left" not in output:
+            raise SystemExit(f"the disk did not fill: {output[-2000:]}")
+        kept = len(tables.part_names(f"{disk}/judgments"))
+        os.remove(f"{disk}/ballast")
         runs = 1 + _until_done(command)
-        return _row(f"the disk fills after {kept} parts", f"{place}/judgments", queries, runs)
+        return _row(f"the disk fills after {kept} parts", f"{disk}/judgments", queries, runs)
     finally:
-        subprocess.run(["umount", "-l", place], check=False)
+        subprocess.run(["umount", "-l", disk], check=False)
 
 
 def _row(what: str, output: str, queries: int, runs: int) -> dict[str, Any]:
-    found = Counter(row["query_id"] for row in tables.read(output, JudgeOutput))
+    """Return the row of a fault: queries that are not in the output, and those that are there more than once."""
+    rows = Counter(row["query_id"] for row in tables.read(output, JudgeOutput))
     return {
         "fault": what,
         "queries": queries,
         "commands": runs,
-        "lost": sum(f"q{number}" not in found for number in range(queries)),
-        "doubled": sum(count - 1 for count in found.values()),
+        "lost": sum(f"q{number}" not in rows for number in range(queries)),
+        "doubled": sum(count - 1 for count in rows.values()),
         "set aside": sum(tables.read_manifest(output)["quarantined"].values()),
     }
 
@@ -95,16 +96,16 @@ def _row(what: str, output: str, queries: int, runs: int) -> dict[str, Any]:
 
 
 def _until_done(command: list[str], meanwhile: Callable[[psutil.Process], None] = lambda process: None) -> int:
-    """The same command until it ends well, as a user or a job's retry would; how many times that was."""
+    """Run a command until it succeeds, as a user or a job's retry would; return how often it ran."""
     for attempt in range(1, 6):
-        code, said = harness.run(command, meanwhile)
+        code, lines = harness.run(command, meanwhile)
         if code == 0:
             return attempt
-    raise SystemExit(f"it never ended well: {''.join(said[-40:])}")
+    raise SystemExit(f"it never ended well: {''.join(lines[-40:])}")
 
 
 def _killer(killed: Counter[str]) -> Callable[[psutil.Process], None]:
-    """Kills one of a run's actors at random whenever its time has come, and counts it."""
+    """Return a function that kills a random actor of a run every `KILL_EVERY_S` seconds and counts it by role."""
     due = 0.0
 
     def look(driver: psutil.Process) -> None:
@@ -124,14 +125,14 @@ def _killer(killed: Counter[str]) -> Callable[[psutil.Process], None]:
 
 
 def _actors_of(driver: psutil.Process) -> list[tuple[psutil.Process, str]]:
-    """The actors of a run, and what each does."""
-    found = []
+    """Return the actors of a run and their roles."""
+    actors = []
     for process in driver.children(recursive=True):
         with contextlib.suppress(psutil.Error):
             title = " ".join(process.cmdline())
             if title.startswith("ray::MapWorker"):
-                found.append((process, "planners" if "Plan" in title else "engines"))
-    return found
+                actors.append((process, "planners" if "Plan" in title else "engines"))
+    return actors
 
 
 if __name__ == "__main__":
