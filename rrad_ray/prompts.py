@@ -1,4 +1,4 @@
-"""What the judge is asked: listwise and likelihood prompts, and the plan of which documents to show in what order."""
+"""Prompts for the judge (listwise, likelihood, reasons), and the orders and windows in which they show documents."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# A likelihood prompt in two pieces around the document; the query's tokens follow the second and are scored.
+# Templates of likelihood prompts: the text before and after the document. The query's tokens follow and are scored.
 LIKELIHOOD = {
     # Query likelihood as in Sachan et al., "Improving Passage Retrieval with Zero-Shot Question Generation" (UPR).
     "question": ("Passage: ", "\nPlease write a question based on this passage.\nQuestion:"),
@@ -16,7 +16,7 @@ LIKELIHOOD = {
     "search": ("Document: ", "\nA search query that this document answers:"),
 }
 
-# What stands before a query and before its document where a decoder reads both: a space and the text follow each.
+# The labels before a query and before its document in a decoder's input; a space and the text follow each.
 PAIR = ("Query:", "\nDocument:")
 
 TOO_LONG = "prompt too long"  # how the reason begins why a prompt was not asked
@@ -31,7 +31,7 @@ class TooLong(ValueError):
 
 @dataclass(frozen=True)
 class Span:
-    """A tokenized likelihood prompt; the query's tokens are `ids[start:]`. `cut`: the document did not fit whole."""
+    """A tokenized likelihood prompt; the query's tokens are `ids[start:]`. `cut`: the document was truncated."""
 
     ids: list[int]
     start: int
@@ -41,15 +41,19 @@ class Span:
 def likelihood(
     before: Sequence[int], doc: Sequence[int], between: Sequence[int], query: Sequence[int], cut: bool = False
 ) -> Span:
-    """Joins tokenized pieces, so that where the query begins does not depend on how a tokenizer merges text."""
+    """Join tokenized pieces into a prompt whose query starts at a known token.
+
+    The pieces are tokenized one by one, so that `start` does not depend on how a tokenizer merges text across them.
+    """
     ids = [*before, *doc, *between]
     return Span([*ids, *query], len(ids), cut)
 
 
 class LikelihoodPlan:
-    """Tokenized likelihood prompts of a query over documents; a document is cut to `doc_tokens`, a query likewise.
+    """A maker of tokenized likelihood prompts: one for each document of a query.
 
-    `limit`: how many tokens the model takes; a document is cut below `doc_tokens` where its prompt would be longer.
+    Documents are truncated to `doc_tokens`, queries to `query_tokens`. `limit`: the most tokens that the model takes;
+    a document is cut below `doc_tokens` where its prompt would be longer.
     """
 
     def __init__(
@@ -64,21 +68,24 @@ class LikelihoodPlan:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def __call__(self, query: str, texts: Sequence[str]) -> list[Span]:
-        """One span for each text; `TooLong` if the model has no room for a single token of a document."""
-        wanted = self._ids(f" {query}")[: self.query_tokens]
-        around = len(self.before) + len(self.between) + len(wanted)
+        """Return one span for each text. Raises `TooLong` if not one token of a document fits the model."""
+        query_ids = self._ids(f" {query}")[: self.query_tokens]
+        around = len(self.before) + len(self.between) + len(query_ids)
         room = self.doc_tokens if self.limit is None else min(self.doc_tokens, self.limit - around)
         if room < 1:
             raise TooLong(f"{around} tokens without the document, the model takes {self.limit}")
         docs = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
         return [
-            likelihood(self.before, doc[:room], self.between, wanted, len(doc[: self.doc_tokens]) > room)
+            likelihood(self.before, doc[:room], self.between, query_ids, len(doc[: self.doc_tokens]) > room)
             for doc in docs
         ]
 
 
 def mean_logprob(logprobs: Sequence[float | None], start: int) -> float:
-    """The mean of the log-probabilities from `start` on: the judge's score, in nats per token."""
+    """Return the mean of the log-probabilities from token `start` on: the judge's score, in nats per token.
+
+    A token without a log-probability (None) does not count. Raises `ValueError` if none has one.
+    """
     values = [value for value in logprobs[start:] if value is not None]
     if not values:
         raise ValueError("the query has no tokens")
@@ -86,15 +93,17 @@ def mean_logprob(logprobs: Sequence[float | None], start: int) -> float:
 
 
 def clicked(title: str, summary: str) -> str:
-    """The clicked document of DisRanker's continued pre-training: its summary below its title, as `retrieve` joins
-    title and text. The query before it stands as in `PAIR`; the wording is ours."""
+    """Return the text of a clicked document for DisRanker's continued pre-training: its summary below its title.
+
+    `retrieve` joins title and text likewise. The query before it is labelled as in `PAIR`; the wording is ours.
+    """
     return "\n".join(part for part in (title, summary) if part.strip())
 
 
 def orders(n: int, repeats: int, seed: int) -> list[list[int]]:
-    """Which order to show `n` documents in, for each of `repeats` calls; planned up front, the same for a seed.
+    """Return for each of `repeats` calls a random order in which to show `n` documents, the same for the same seed.
 
-    No order comes twice while there is another: the same prompt again would only get the same answer.
+    An order is repeated only once all permutations are used: the same prompt again would only get the same answer.
     """
     source = random.Random(seed)
     planned: list[list[int]] = []
@@ -106,40 +115,40 @@ def orders(n: int, repeats: int, seed: int) -> list[list[int]]:
 
 
 def windows(n: int, window: int, step: int) -> list[tuple[int, int]]:
-    """RankGPT's sliding windows over `n` documents, [start, stop) each, from the bottom up (Sun et al., 2023).
+    """Return RankGPT's sliding windows over `n` documents, [start, stop) each, from the bottom up (Sun et al., 2023).
 
-    100 documents, window 20, step 10: 9 calls, each of which needs the answer before it. The last one reaches the
-    top whatever the step, as RankLLM's does.
+    100 documents, window 20, step 10 make 9 calls, each of which needs the answer to the one before. The last window
+    starts at the top whatever the step, as in RankLLM.
     """
-    found, stop = [], n
+    bounds, stop = [], n
     while stop > 0:
         start = max(0, stop - window)
-        found.append((start, stop))
+        bounds.append((start, stop))
         stop = stop - step if start else 0
-    return found
+    return bounds
 
 
 def written(order: Sequence[int]) -> str:
-    """0-based indices as an answer: `[2] > [1]`."""
+    """Write 0-based indices as a listwise answer: (1, 0) as `[2] > [1]`."""
     return " > ".join(f"[{index + 1}]" for index in order)
 
 
 def permutation_regex(n: int) -> str:
-    """The grammar of an answer over `n` documents, as a regular expression for vLLM's structured output.
+    """Return the grammar of an answer over `n` documents, as a regular expression for vLLM's structured output.
 
-    Identifiers in range, at most `n` of them. That none comes twice no regular expression of bearable size can say:
-    `answers.parse` drops those.
+    It allows 1 to `n` identifiers, each in range. A regular expression that forbade repeated identifiers would be too
+    large; `answers.parse_answer` drops them.
     """
     identifier = f"\\[({'|'.join(str(number) for number in range(1, n + 1))})\\]"
     return f"{identifier}( > {identifier}){{0,{n - 1}}}"
 
 
-def reason_prompt(query: str, text: str, place: int, n: int) -> list[dict[str, str]]:
-    """Chat messages that ask a smaller LLM why a document stands in its place (1-based; 0: it was left out).
+def reason_prompt(query: str, text: str, rank: int, n: int) -> list[dict[str, str]]:
+    """Return chat messages that ask a smaller LLM why a document has its rank (from 1; 0: it was left out).
 
     RRADistill, label generation, step 5; the wording is ours.
     """
-    verdict = f"ranked {place} of {n} documents" if place else "left out as not relevant"
+    verdict = f"ranked {rank} of {n} documents" if rank else "left out as not relevant"
     return [
         {"role": "system", "content": "You explain the decisions of a search engine, briefly and to the point."},
         {
@@ -152,15 +161,14 @@ def reason_prompt(query: str, text: str, place: int, n: int) -> list[dict[str, s
 
 
 def fit_tokens(lengths: Sequence[int], limit: int) -> int:
-    """The largest number of tokens to cut every document to, so that together they keep within `limit`.
+    """Return the largest common length in tokens to which documents can be truncated so that their sum fits `limit`.
 
-    The longest documents lose first; 0 if not even one token of each fits.
+    Documents that are shorter stay whole, so the longest ones lose first. 0 if not even one token of each fits.
     """
-    left = list(lengths)
-    low, high = 0, max(left, default=0)
+    low, high = 0, max(lengths, default=0)
     while low < high:
         middle = (low + high + 1) // 2
-        if sum(min(length, middle) for length in left) <= limit:
+        if sum(min(length, middle) for length in lengths) <= limit:
             low = middle
         else:
             high = middle - 1
@@ -168,9 +176,9 @@ def fit_tokens(lengths: Sequence[int], limit: int) -> int:
 
 
 def listwise_prompt(query: str, texts: Sequence[str]) -> list[dict[str, str]]:
-    """Chat messages that ask for an order: RankGPT's instruction (Sun et al., 2023), in one user turn.
+    """Return chat messages that ask for an order: RankGPT's instruction (Sun et al., 2023), in one user turn.
 
-    RRADistill sends one short list in one call; identifiers are 1-based, in the order shown.
+    As in RRADistill, one call shows one short list. Identifiers count from 1, in the order shown.
     """
     passages = "\n".join(f"[{number}] {' '.join(text.split())}" for number, text in enumerate(texts, 1))
     example = written([index for index in (1, 0, 2) if index < len(texts)])

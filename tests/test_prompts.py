@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from rrad_ray.labelling.answers import parse_answer
 from rrad_ray.prompts import (
     LIKELIHOOD,
+    clicked,
     fit_tokens,
     likelihood,
     listwise_prompt,
@@ -18,6 +20,8 @@ from rrad_ray.prompts import (
     orders,
     permutation_regex,
     reason_prompt,
+    windows,
+    written,
 )
 
 LETTERS = st.text(alphabet="abcdefghij", min_size=1, max_size=8)
@@ -108,7 +112,31 @@ def test_documents_are_cut_to_the_largest_common_length_that_fits(lengths: list[
         assert sum(min(length, cut + 1) for length in lengths) > limit
 
 
-def test_a_reason_is_asked_for_the_place_the_document_has() -> None:
+def test_a_reason_is_asked_for_the_rank_the_document_has() -> None:
     asked = reason_prompt("how to sort", "sorts a list", 2, 5)[-1]["content"]
     assert all(part in asked for part in ("how to sort", "sorts a list", "ranked 2 of 5"))
     assert "left out" in reason_prompt("q", "t", 0, 5)[-1]["content"]
+
+
+@given(st.integers(1, 40).flatmap(lambda n: st.permutations(range(n))))
+def test_an_order_is_written_as_the_answer_that_the_parser_reads_back(order: list[int]) -> None:
+    assert parse_answer(written(order), len(order)).ranked == tuple(order)
+    assert re.fullmatch(permutation_regex(len(order)), written(order))
+
+
+@given(st.integers(0, 200), st.integers(1, 30), st.data())
+def test_windows_slide_from_the_bottom_to_the_top_without_a_gap(n: int, window: int, data: st.DataObject) -> None:
+    step = data.draw(st.integers(1, window))
+    bounds = windows(n, window, step)
+    assert {index for start, stop in bounds for index in range(start, stop)} == set(range(n))
+    assert all(0 < stop - start <= window for start, stop in bounds)
+    if bounds:
+        assert (bounds[0][1], bounds[-1][0]) == (n, 0)
+    for (below, _), (start, stop) in pairwise(bounds):
+        assert start < below <= stop, "the next window takes the best of this one further up"
+
+
+def test_a_clicked_document_is_its_title_above_its_summary_and_an_empty_part_leaves_no_line() -> None:
+    assert clicked("a title", "a summary") == "a title\na summary"
+    assert clicked("a title", " ") == "a title"
+    assert clicked("", "a summary") == "a summary"

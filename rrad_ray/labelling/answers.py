@@ -1,6 +1,6 @@
-"""Listwise answers, as real models write them, into orders; and several orders of the same documents into one.
+"""Parse listwise answers, as real models write them, into orders.
 
-RRADistill reads a document that the answer leaves out as judged irrelevant: a hard negative, below every ranked one.
+RRADistill takes a document that the answer leaves out as irrelevant: a hard negative, below every ranked one.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ _PROSE = re.compile(r"[^\W\d_]{2,}")
 
 @dataclass(frozen=True)
 class ParsedOrder:
-    """What an answer says about the `n` documents shown; indices are 0-based places in the order shown.
+    """An answer's order of the `n` documents shown; indices are 0-based positions in the order shown.
 
-    `ranked` and `missing` have no common member and hold every shown document between them. `status` is `ok`,
-    `repaired: HOW` or `rejected: WHY`; a rejected answer ranks nothing.
+    `ranked` (best first) and `missing` (left out) are disjoint and hold every shown document between them. `status`
+    is `ok`, `repaired: HOW` or `rejected: WHY`; a rejected answer ranks nothing.
     """
 
     ranked: tuple[int, ...]
@@ -54,10 +54,10 @@ class ParsedOrder:
 
 
 def parse_answer(answer: str, n: int) -> ParsedOrder:
-    """The order in an answer to a prompt that showed `n` documents as [1] .. [n]. Never raises.
+    """Parse the answer to a prompt that showed `n` documents as [1] .. [n] into an order. Never raises.
 
-    Rejected: no identifiers; a single one where several were shown and prose around it; an echo of the passages
-    in the order shown (well formed, and worth nothing).
+    An answer is rejected if it has no identifiers, if it has a single one amid prose although several documents were
+    shown, or if it echoes the passages in the order shown (well formed, but no ranking).
     """
     repairs = []
     text = _THINK.sub(" ", answer)
@@ -88,10 +88,10 @@ def parse_answer(answer: str, n: int) -> ParsedOrder:
 
 
 def _identifiers(text: str) -> tuple[list[int], list[str]]:
-    """The identifiers in an answer without its thinking, as they come, and what had to be mended to read them."""
-    found = _from_json(text)
-    if found is not None:
-        return found, ["JSON"]
+    """Return the identifiers of an answer without its thinking, in their order, and the repairs that reading took."""
+    from_json = _from_json(text)
+    if from_json is not None:
+        return from_json, ["JSON"]
     how = []
     lines = _LINE.findall(text)
     if len(lines) > 1:  # `1. 3`, `2. 1`: the second number is the identifier
@@ -110,7 +110,10 @@ def _identifiers(text: str) -> tuple[list[int], list[str]]:
 
 
 def _from_json(text: str) -> list[int] | None:
-    """Identifiers of an answer that is JSON, alone or in a code fence: a list, or an object with one in it."""
+    """Return the identifiers of an answer that is a JSON list or an object that holds one; None of any other answer.
+
+    The JSON may stand in a code fence.
+    """
     body = text.strip()
     if body.startswith("```"):
         body = body.strip("`").partition("\n")[2].strip()
@@ -128,7 +131,7 @@ def _from_json(text: str) -> list[int] | None:
 
 
 def _number(item: Any) -> int | None:
-    """The identifier in one member of a JSON list: `3`, `"[3]"`, `{"passage": 3, ...}`."""
+    """Return the identifier in a member of a JSON list (`3`, `"[3]"`, `{"passage": 3, ...}`); None if it has none."""
     if isinstance(item, dict):
         by_name = {str(key).lower(): value for key, value in item.items()}
         item = next((by_name[key] for key in ID_KEYS if key in by_name), None)
@@ -141,7 +144,7 @@ def _number(item: Any) -> int | None:
 
 
 def _worthless(text: str, ranked: Sequence[int], n: int) -> str:
-    """Why an answer says nothing, or an empty string."""
+    """Return the reason why an answer ranks nothing; empty if it is a ranking."""
     if not ranked:
         return "no identifiers"
     if len(ranked) == 1 and n > 2 and len(_PROSE.findall(text)) > 3:

@@ -1,7 +1,7 @@
-"""How good labels are, from the answers themselves.
+"""Measure the quality of labels from the judge's answers.
 
-What was left out or unreadable, whether a document's place in the prompt decides its rank, whether repeats agree with
-each other, and whether all of it agrees with the judgments.
+Shares of documents left out and of unreadable answers, position bias (whether a document's position in the prompt
+decides its rank), agreement between repeats, and nDCG against the qrels.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ import numpy as np
 from rrad_ray.evaluation import metrics
 from rrad_ray.labelling import aggregation, answers
 
-SAMPLE = 5000  # queries whose orders are compared: the first so many; enough for two digits
+SAMPLE = 5000  # orders are compared for so many queries, the first ones: enough for two digits
 
 
 class LabelQuality:
-    """Gathers judged rows with their verdicts; `facts()` are shares from 0 to 1, correlations from -1 to 1."""
+    """Running label quality over `JudgeOutput` rows and their verdicts.
+
+    `facts()` returns shares from 0 to 1 and rank correlations (Kendall's tau-b) from -1 to 1.
+    """
 
     def __init__(self) -> None:
         self.statuses: Counter[str] = Counter()
@@ -31,6 +34,7 @@ class LabelQuality:
         self.ndcg: list[float] = []
 
     def add(self, row: Mapping[str, Any], verdict: aggregation.Verdict) -> None:
+        """Add one query's row and its verdict to the statistics."""
         self.queries += 1
         self.statuses.update(status.partition(":")[0] for status in verdict.statuses)
         if row["task"] == "order" and self.queries <= SAMPLE:
@@ -41,27 +45,27 @@ class LabelQuality:
                 self.ndcg.append(metrics.row_ndcg(row, verdict.targets))
 
     def _orders(self, row: Mapping[str, Any]) -> None:
-        places = []
+        """Add the position bias of a row's answers, and how far they agree with each other."""
+        rankings = []
         for text, shown in zip(row["responses"], row["shown"], strict=True):
             order = answers.parse_answer(text, len(shown))
             if order.rejected:
                 continue
             self.shown += len(shown)
             self.missing += len(order.missing)
-            # Left-out documents share the place behind the last ranked one.
-            place = np.full(len(shown), len(order.ranked))
-            place[list(order.ranked)] = np.arange(len(order.ranked))
-            if (bias := _correlation(np.arange(len(shown)), place)) is not None:
+            ranks = np.full(len(shown), len(order.ranked))  # left-out documents are tied behind the last ranked one
+            ranks[list(order.ranked)] = np.arange(len(order.ranked))
+            if (bias := _correlation(np.arange(len(shown)), ranks)) is not None:
                 self.bias.append(bias)
             by_candidate = np.empty(len(shown))
-            by_candidate[list(shown)] = place
-            places.append(by_candidate)
-        pairs = [_correlation(a, b) for a, b in itertools.combinations(places, 2)]
+            by_candidate[list(shown)] = ranks
+            rankings.append(by_candidate)
+        pairs = [_correlation(a, b) for a, b in itertools.combinations(rankings, 2)]
         if known := [value for value in pairs if value is not None]:
             self.agreement.append(float(np.mean(known)))
 
     def facts(self) -> dict[str, Any]:
-        """What can be told: a figure without data is left out."""
+        """Return the figures for the manifest; a figure without data is left out."""
         total = max(sum(self.statuses.values()), 1)
         facts: dict[str, Any] = {
             "queries": self.queries,
@@ -83,7 +87,7 @@ class LabelQuality:
 
 
 def _correlation(a: Any, b: Any) -> float | None:
-    """Kendall's tau-b of two lists of places; none where one of them is all ties."""
+    """Return Kendall's tau-b of two lists of ranks; None if one of them is all ties."""
     from scipy.stats import kendalltau
 
     value = float(kendalltau(a, b).statistic) if len(a) > 1 else float("nan")

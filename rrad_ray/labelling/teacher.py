@@ -1,4 +1,4 @@
-"""What the teacher says of a judged query: its scores, and how good they are on judged dev queries.
+"""The teacher's scores of a query's documents, and their quality on dev queries with qrels.
 
 `judge` checks its labeller here before it spends on the rest; `label` turns the same scores into targets.
 """
@@ -21,8 +21,10 @@ JUDGE = "judge"
 
 
 def verdict(row: Row, method: str = "borda", missing: str = "negative") -> aggregation.Verdict:
-    """What the judge says of a `Judgment` row's documents, in their order; options as of `answers.aggregate`. Of
-    `Candidates`, which no judge has seen, nothing."""
+    """Return the judge's verdict on a `JudgeOutput` row's documents; `method` and `missing` as in `aggregate`.
+
+    For a `Candidates` row, which no judge has seen, the verdict has no statuses and all targets are 0.
+    """
     count = len(row["doc_ids"])
     if "task" not in row:
         return aggregation.Verdict([0.0] * count, [False] * count, [1.0] * count, [])
@@ -35,8 +37,10 @@ def verdict(row: Row, method: str = "borda", missing: str = "negative") -> aggre
 
 
 def graded(row: Row, whole: bool) -> dict[str, Any]:
-    """A `Candidates` row as `Labels` whose targets are the judged grades; a grade of 0 or less means missing.
-    `whole`: documents that nobody judged stay, with grade 0."""
+    """Return a `Candidates` row as a `Labels` row whose targets are the grades of its qrels.
+
+    A grade of 0 or less means missing. `whole` keeps documents without a grade, with grade 0; else they are dropped.
+    """
     grades = dict(zip(row["qrel_ids"], row["qrel_grades"], strict=True))
     kept = [index for index, doc_id in enumerate(row["doc_ids"]) if whole or doc_id in grades]
     targets = [float(grades.get(row["doc_ids"][index], 0)) for index in kept]
@@ -52,28 +56,31 @@ def graded(row: Row, whole: bool) -> dict[str, Any]:
     }
 
 
-def ranks(found: aggregation.Verdict) -> list[int]:
-    """Every document's place by the verdict, from 1; 0 for a missing one."""
-    order = sorted(range(len(found.targets)), key=lambda index: -found.targets[index])
-    ranked = [index for index in order if not found.missing[index]]
-    place = {index: number for number, index in enumerate(ranked, 1)}
-    return [place.get(index, 0) for index in range(len(found.targets))]
+def ranks(verdict: aggregation.Verdict) -> list[int]:
+    """Return every document's rank by the verdict, from 1; 0 for a missing one."""
+    order = sorted(range(len(verdict.targets)), key=lambda index: -verdict.targets[index])
+    ranked = [index for index in order if not verdict.missing[index]]
+    rank_of = {index: rank for rank, index in enumerate(ranked, 1)}
+    return [rank_of.get(index, 0) for index in range(len(verdict.targets))]
 
 
-def with_judge(row: Row, found: aggregation.Verdict) -> dict[str, Sequence[float]]:
-    """The sources' scores and the judge's own."""
-    return {JUDGE: found.targets, **by_source(row)}
+def with_judge(row: Row, verdict: aggregation.Verdict) -> dict[str, Sequence[float]]:
+    """Return the judge's targets and each source's scores of a row's documents, by name."""
+    return {JUDGE: verdict.targets, **by_source(row)}
 
 
 def shuffled(row: Row) -> list[float]:
-    """A random order of the row's documents, the same for the same query."""
+    """Return random scores for a row's documents, the same for the same query in every process."""
     source = random.Random(hashlib.sha256(str(row["query_id"]).encode()).hexdigest())
     return [source.random() for _ in row["doc_ids"]]
 
 
 def teacher_quality(rows: Sequence[Row]) -> dict[str, Any]:
-    """nDCG@10 on judged rows of: shuffled input, each source, the sources' free fusion, the judge alone, and the
-    teacher (judge and sources fused); with the fusions' weights, fitted on these rows."""
+    """Return nDCG@10 over rows with qrels of shuffled input, each source, free fusion, the judge and the teacher.
+
+    Free fusion fuses the sources alone, the teacher judge and sources; the weights of both are fitted on these rows
+    and returned too.
+    """
     sources = list(rows[0]["sources"])
     all_scores = [with_judge(row, verdict(row)) for row in rows]
     per_query = {"shuffled": [metrics.row_ndcg(row, shuffled(row)) for row in rows]}

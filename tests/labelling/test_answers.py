@@ -1,4 +1,4 @@
-"""Listwise answers as real models write them, and the targets that they become."""
+"""Listwise answers, as real models write them, are parsed into orders."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rrad_ray.labelling.aggregation import Verdict, aggregate
 from rrad_ray.labelling.answers import ParsedOrder, parse_answer
 
 PASSAGES = ["the built-in sum function adds numbers", "sort orders a list in place", "open returns a file object"]
@@ -140,8 +139,8 @@ def test_any_text_gives_an_order_that_holds_every_document_once(answer: str, n: 
 @given(st.integers(1, 30).flatmap(lambda n: st.permutations(range(n))), st.integers(0, 30))
 def test_an_order_written_as_asked_comes_back(order: list[int], keep: int) -> None:
     kept = tuple(order[: max(1, min(keep, len(order)))])
-    found = parse_answer(" > ".join(f"[{index + 1}]" for index in kept), len(order))
-    assert (found.ranked, found.status) == (kept, "ok")
+    parsed = parse_answer(" > ".join(f"[{index + 1}]" for index in kept), len(order))
+    assert (parsed.ranked, parsed.status) == (kept, "ok")
 
 
 @pytest.mark.parametrize("unit", ["[", "\n", " ", "[ ", "1,", "1. ", "<think>", "[1]", "1"])
@@ -155,20 +154,20 @@ NOISE = ["<think>", "</think>", "Sure! ", "```", "[", "]", "1", "\n", "∞", "[9
 
 
 def _mess(source: random.Random, n: int) -> str:
-    """An answer as a bad day of some model has it: an order in one of many forms, then cut, doubled and sprinkled."""
+    """Return a broken answer: an order in one of many forms, with noise in it, and cut off now and then."""
     order = source.sample(range(0, n + 3), source.randint(0, n + 2))
     form = source.choice(["[{}]", "({})", "{}", "Passage {}", "[doc {}]", "**[{}]**", "{}.", "【{}】", '"{}"', "[{}"])
     joint = source.choice([" > ", ">", ", ", "\n", " = ", " and then ", "; ", ""])
     pieces = [form.replace("{}", str(number)) for number in order]
     if source.random() < 0.3:
-        pieces = [f"{place}. {piece}" for place, piece in enumerate(pieces, 1)]
+        pieces = [f"{number}. {piece}" for number, piece in enumerate(pieces, 1)]
     text = joint.join(pieces)
     if source.random() < 0.2:
         text = json.dumps(source.choice([order, {"ranking": order}, [{"id": number} for number in order], text]))
     for _ in range(source.randint(0, 3)):
         noise = source.choice(NOISE)
-        place = source.randint(0, len(text))
-        text = text[:place] + noise + text[place:]
+        at = source.randint(0, len(text))
+        text = text[:at] + noise + text[at:]
     return text[: source.randint(0, len(text))] if source.random() < 0.2 else text
 
 
@@ -185,80 +184,3 @@ def test_a_million_messy_answers_never_raise_and_never_invent_double_or_lose_a_d
             assert ranked | missing == set(range(n)), answer
             kinds[order.status.partition(":")[0]] += 1
     assert min(kinds[kind] for kind in ("ok", "repaired", "rejected")) > 50_000, kinds
-
-
-# ---- orders into targets ------------------------------------------------------------------------------------
-
-
-def test_targets_stand_in_the_candidates_own_order() -> None:
-    # Shown as [1] = candidate 2, [2] = candidate 0, [3] = candidate 3, [4] = candidate 1.
-    found = aggregate([parse_answer("[3] > [1]", 4)], [[2, 0, 3, 1]])
-    assert found == Verdict([0.0, 0.0, 1.0, 2.0], [True, True, False, False], [1.0] * 4, ["ok"])
-
-
-def test_a_rejected_answer_makes_no_preference_and_has_no_voice() -> None:
-    alone = aggregate([parse_answer("no", 3)], [[2, 0, 1]])
-    assert (alone.targets, alone.missing, alone.rejected) == ([0.0] * 3, [True] * 3, True)
-    both = aggregate([parse_answer("no", 3), parse_answer("[2] > [1] > [3]", 3)], [[0, 1, 2], [2, 0, 1]])
-    assert (both.targets, both.rejected) == ([3.0, 1.0, 2.0], False)
-    assert both.statuses == ["rejected: no identifiers", "ok"]
-
-
-def _orders(*texts: str, n: int = 3) -> tuple[list[ParsedOrder], list[list[int]]]:
-    return [parse_answer(text, n) for text in texts], [list(range(n)) for _ in texts]
-
-
-def test_borda_counts_the_documents_beaten_and_confidence_the_preferences_kept() -> None:
-    found = aggregate(*_orders("[1] > [2] > [3]", "[1] > [3] > [2]", "[2] > [1] > [3]"))
-    # Documents beaten: 2 + 2 + 1, 1 + 0 + 2, 0 + 1 + 0; less the lowest, by three answers, plus 1.
-    assert found.targets == pytest.approx([1 + 4 / 3, 1 + 2 / 3, 1.0])
-    # Document 1 stands above 2 in two answers of three and above 3 in all; 2 above 3 in two.
-    assert found.confidence == pytest.approx([(2 / 3 + 1) / 2, (2 / 3 + 2 / 3) / 2, (1 + 2 / 3) / 2])
-    assert found.missing == [False] * 3
-
-
-def test_copeland_is_moved_less_by_an_answer_gone_astray() -> None:
-    texts = ["[1] > [2] > [3] > [4]"] * 3 + ["[2] > [3] > [4] > [1]"] * 2
-    borda, copeland = (aggregate(*_orders(*texts, n=4), method=method) for method in ("borda", "copeland"))
-    assert borda.targets[1] > borda.targets[0], "two answers of five drag the first document down"
-    assert copeland.targets == [4.0, 3.0, 2.0, 1.0], "the majority puts it first"
-
-
-def test_a_document_that_most_answers_leave_out_is_missing_below_every_ranked_one() -> None:
-    found = aggregate(*_orders("[3] > [1]", "[1] > [3]", "[1] > [3] > [2]"))
-    assert found.missing == [False, True, False]
-    assert found.targets[1] == 0.0 < min(found.targets[0], found.targets[2])
-
-
-def test_append_puts_left_out_documents_last_in_the_order_shown_as_rankgpt_does() -> None:
-    orders, _ = _orders("[3]", n=4)
-    found = aggregate(orders, [[3, 1, 0, 2]], missing="append")
-    assert (found.targets, found.missing) == ([4.0, 2.0, 1.0, 3.0], [False] * 4)
-
-
-@given(st.data(), st.integers(1, 8), st.integers(1, 4), st.sampled_from(["borda", "copeland"]))
-def test_missing_documents_are_tied_below_every_ranked_one_and_repeats_of_one_answer_change_nothing(
-    data: st.DataObject, n: int, repeats: int, method: str
-) -> None:
-    shown = data.draw(st.permutations(range(n)))
-    ranked = data.draw(st.lists(st.integers(0, n - 1), unique=True, min_size=1))
-    order = ParsedOrder(tuple(ranked), tuple(index for index in range(n) if index not in ranked), "ok")
-    found = aggregate([order] * repeats, [shown] * repeats, method=method)
-    best_first = [found.targets[shown[index]] for index in ranked]
-    assert best_first == pytest.approx([float(len(ranked) - place) for place in range(len(ranked))])
-    assert {found.targets[index] for index in range(n) if found.missing[index]} <= {0.0}
-    assert sum(found.missing) == n - len(ranked)
-    assert found.confidence == pytest.approx([1.0] * n)
-
-
-@given(st.data(), st.integers(2, 7), st.integers(2, 5), st.sampled_from(["borda", "copeland"]))
-def test_a_document_above_another_in_every_answer_is_above_it_in_the_end(
-    data: st.DataObject, n: int, repeats: int, method: str
-) -> None:
-    rankings = [data.draw(st.permutations(range(n))) for _ in range(repeats)]
-    found = aggregate([ParsedOrder(tuple(r), (), "ok") for r in rankings], [list(range(n))] * repeats, method=method)
-    for i in range(n):
-        for j in range(n):
-            if all(r.index(i) < r.index(j) for r in rankings):
-                assert found.targets[i] > found.targets[j]
-    assert all(0.0 <= value <= 1.0 for value in found.confidence)

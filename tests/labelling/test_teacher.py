@@ -17,7 +17,7 @@ from rrad_ray.rows import by_source, with_qrels
 SHUFFLED_Q0 = (0.7120087966556172, 0.22416228249114478)
 
 
-def judgment(number: int, relevant: int, judge: list[float], bm25: list[float], **changes: Any) -> dict[str, Any]:
+def judge_output(number: int, relevant: int, judge: list[float], bm25: list[float], **changes: Any) -> dict[str, Any]:
     ids = [f"d{number}-{index}" for index in range(len(judge))]
     row: dict[str, Any] = {
         "query_id": f"q{number}",
@@ -44,24 +44,24 @@ def judgment(number: int, relevant: int, judge: list[float], bm25: list[float], 
 
 
 def rows(queries: int, judge_knows: float, bm25_knows: float, seed: int = 0) -> list[dict[str, Any]]:
-    """Ten documents of which one is relevant; each ranker lifts it by so much above standard normal noise."""
+    """Return rows of ten documents, one of them relevant; each ranker lifts it so far above standard normal noise."""
     source = np.random.default_rng(seed)
-    found = []
+    outputs = []
     for number in range(queries):
         relevant = int(source.integers(10))
         lift = np.eye(10)[relevant]
         judge, bm25 = source.normal(size=10) + judge_knows * lift, source.normal(size=10) + bm25_knows * lift
-        found.append(judgment(number, relevant, judge.tolist(), bm25.tolist()))
-    return found
+        outputs.append(judge_output(number, relevant, judge.tolist(), bm25.tolist()))
+    return outputs
 
 
 def test_a_labeller_that_knows_more_than_the_first_stage_passes() -> None:
-    found = teacher.teacher_quality(rows(60, judge_knows=4.0, bm25_knows=1.0))
-    passed, text = gate.gate(found, "bm25", 0.05)
+    quality = teacher.teacher_quality(rows(60, judge_knows=4.0, bm25_knows=1.0))
+    passed, text = gate.gate(quality, "bm25", 0.05)
     assert passed
     assert "60 judged dev queries" in text
     assert text.endswith(": worth its labels")
-    assert found["ndcg_10"]["judge"] > 0.9 > found["ndcg_10"]["bm25"] > found["ndcg_10"]["shuffled"]
+    assert quality["ndcg_10"]["judge"] > 0.9 > quality["ndcg_10"]["bm25"] > quality["ndcg_10"]["shuffled"]
 
 
 @pytest.mark.parametrize(
@@ -76,23 +76,23 @@ def test_a_labeller_that_is_not_worth_its_labels_fails(judge_knows: float, bm25_
 
 
 def test_a_labeller_that_beats_chance_by_too_little_to_be_sure_fails_even_above_the_first_stage() -> None:
-    found = teacher.teacher_quality(rows(8, judge_knows=0.3, bm25_knows=-4.0, seed=3))
-    p = statistics.paired_p(found["per_query"]["judge"], found["per_query"]["shuffled"], "greater")
-    assert found["ndcg_10"]["judge"] > found["ndcg_10"]["bm25"]
+    quality = teacher.teacher_quality(rows(8, judge_knows=0.3, bm25_knows=-4.0, seed=3))
+    p = statistics.paired_p(quality["per_query"]["judge"], quality["per_query"]["shuffled"], "greater")
+    assert quality["ndcg_10"]["judge"] > quality["ndcg_10"]["bm25"]
     assert p > 0.01
-    assert not gate.gate(found, "bm25", 0.01)[0]
-    assert gate.gate(found, "bm25", 1.0)[0]
+    assert not gate.gate(quality, "bm25", 0.01)[0]
+    assert gate.gate(quality, "bm25", 1.0)[0]
 
 
 def test_quality_holds_the_means_of_what_it_measured_and_the_teacher_is_no_worse_than_its_parts() -> None:
     data = rows(30, judge_knows=1.5, bm25_knows=1.5)
-    found = teacher.teacher_quality(data)
+    quality = teacher.teacher_quality(data)
     for name in ("shuffled", "bm25", "judge"):
-        assert found["ndcg_10"][name] == pytest.approx(sum(found["per_query"][name]) / 30)
-    assert found["per_query"]["judge"][4] == metrics.row_ndcg(data[4], data[4]["judge_scores"])
-    assert found["ndcg_10"]["teacher"] >= max(found["ndcg_10"]["judge"], found["ndcg_10"]["fusion"])
-    assert found["fusion_weights"] == {"bm25": 1.0}
-    assert set(found["teacher_weights"]) == {"judge", "bm25"}
+        assert quality["ndcg_10"][name] == pytest.approx(sum(quality["per_query"][name]) / 30)
+    assert quality["per_query"]["judge"][4] == metrics.row_ndcg(data[4], data[4]["judge_scores"])
+    assert quality["ndcg_10"]["teacher"] >= max(quality["ndcg_10"]["judge"], quality["ndcg_10"]["fusion"])
+    assert quality["fusion_weights"] == {"bm25": 1.0}
+    assert set(quality["teacher_weights"]) == {"judge", "bm25"}
 
 
 def test_shuffled_is_the_same_for_a_query_wherever_it_runs_and_differs_between_queries() -> None:
@@ -106,17 +106,17 @@ def test_shuffled_is_the_same_for_a_query_wherever_it_runs_and_differs_between_q
 
 def test_judged_rows_are_those_of_the_split_with_a_relevant_document() -> None:
     data = [
-        judgment(0, 0, [1.0], [1.0]),
-        judgment(1, 0, [1.0], [1.0], split="test"),
-        judgment(2, 0, [1.0], [1.0], qrel_grades=[0]),
-        judgment(3, 0, [1.0], [1.0], qrel_ids=[], qrel_grades=[]),
+        judge_output(0, 0, [1.0], [1.0]),
+        judge_output(1, 0, [1.0], [1.0], split="test"),
+        judge_output(2, 0, [1.0], [1.0], qrel_grades=[0]),
+        judge_output(3, 0, [1.0], [1.0], qrel_ids=[], qrel_grades=[]),
     ]
     assert [row["query_id"] for row in with_qrels(data)] == ["q0"]
     assert [row["query_id"] for row in with_qrels(data, "test")] == ["q1"]
 
 
-def test_the_scores_of_a_likelihood_judgment_are_taken_as_they_are() -> None:
-    row = judgment(0, 0, [-2.0, -1.0], [1.0, math.nan])
+def test_the_scores_of_a_likelihood_judge_are_taken_as_they_are() -> None:
+    row = judge_output(0, 0, [-2.0, -1.0], [1.0, math.nan])
     assert teacher.verdict(row) == Verdict([-2.0, -1.0], [False, False], [1.0, 1.0], ["ok"])
     assert by_source(row)["bm25"][0] == 1.0
     assert list(teacher.with_judge(row, teacher.verdict(row))) == ["judge", "bm25"]
@@ -124,7 +124,7 @@ def test_the_scores_of_a_likelihood_judgment_are_taken_as_they_are() -> None:
 
 def order_of(*responses: str, shown: list[int]) -> dict[str, Any]:
     changes = {"task": "order", "shown": [shown] * len(responses), "responses": list(responses), "judge_scores": []}
-    return judgment(0, 0, [0.0] * len(shown), [float(place) for place in range(len(shown))], **changes)
+    return judge_output(0, 0, [0.0] * len(shown), [float(index) for index in range(len(shown))], **changes)
 
 
 def test_the_verdict_of_an_order_is_that_of_its_answers_in_the_documents_own_order() -> None:
@@ -134,19 +134,43 @@ def test_the_verdict_of_an_order_is_that_of_its_answers_in_the_documents_own_ord
     assert teacher.verdict(row, missing="append").targets == [1.0, 2.0, 3.0]
 
 
-def test_places_count_from_one_and_a_missing_document_has_none() -> None:
+def test_ranks_count_from_one_and_a_missing_document_has_none() -> None:
     assert teacher.ranks(teacher.verdict(order_of("[1] > [3]", shown=[2, 0, 1]))) == [0, 2, 1]
-    assert teacher.ranks(teacher.verdict(judgment(0, 0, [-2.0, -1.0], [1.0, 1.0]))) == [2, 1]
+    assert teacher.ranks(teacher.verdict(judge_output(0, 0, [-2.0, -1.0], [1.0, 1.0]))) == [2, 1]
+
+
+def test_candidates_that_no_judge_has_seen_have_a_verdict_without_answers_that_is_not_rejected() -> None:
+    row = judge_output(0, 0, [1.0, 2.0], [1.0, 1.0])
+    del row["task"]
+    assert teacher.verdict(row) == Verdict([0.0, 0.0], [False, False], [1.0, 1.0], [])
+    assert not teacher.verdict(row).rejected
+
+
+@pytest.mark.parametrize(
+    ("whole", "targets", "missing", "texts"),
+    [(True, [0.0, 2.0, 0.0], [True, False, True], ["a", "b", "c"]), (False, [2.0, 0.0], [False, True], ["b", "c"])],
+    ids=["documents without a grade are negatives", "documents without a grade are left out"],
+)
+def test_grades_become_targets_and_those_of_zero_or_less_are_missing(
+    whole: bool, targets: list[float], missing: list[bool], texts: list[str]
+) -> None:
+    row = judge_output(0, 0, [0.0] * 3, [3.0, 2.0, 1.0], texts=["a", "b", "c"])
+    row |= {"qrel_ids": ["d0-2", "d0-1", "elsewhere"], "qrel_grades": [0, 2, 1]}
+    labels = teacher.graded(row, whole)
+    assert (labels["targets"], labels["missing"], labels["texts"]) == (targets, missing, texts)
+    assert labels["scores"] == labels["source_scores"][0] == [3.0, 2.0, 1.0][-len(texts) :]
+    assert labels["confidence"] == [1.0] * len(texts)
+    assert (labels["qrel_ids"], labels["qrel_grades"]) == (row["qrel_ids"], row["qrel_grades"])
 
 
 # ---- label quality ------------------------------------------------------------------------------------------
 
 
 def quality_of(*given: dict[str, Any]) -> dict[str, Any]:
-    found = LabelQuality()
+    quality = LabelQuality()
     for row in given:
-        found.add(row, teacher.verdict(row))
-    return found.facts()
+        quality.add(row, teacher.verdict(row))
+    return quality.facts()
 
 
 def test_an_answer_that_keeps_the_order_shown_is_all_position_bias_and_one_that_turns_it_round_is_minus_one() -> None:
@@ -164,9 +188,19 @@ def test_repeats_agree_by_the_documents_they_mean_not_by_the_numbers_they_write(
 def test_shares_are_of_answers_and_of_documents_shown_and_ndcg_of_judged_queries() -> None:
     rows = [order_of(text, shown=[0, 1, 2]) for text in ("[1] > [3]", "no")]
     rows.append(order_of("1, 1, 2", shown=[2, 0, 1]))
-    found = quality_of(*rows)
-    assert found["answers"] == {"ok": 1, "rejected": 1, "repaired": 1}
-    assert (found["rejected_share"], found["repaired_share"]) == (1 / 3, 1 / 3)
-    assert found["missing_share"] == 2 / 6, "one document left out of each of two answers"
-    assert found["judged_queries"] == 2
-    assert found["ndcg_10"] == pytest.approx((1.0 + metrics.ndcg([0, 1, 0], [1])) / 2)
+    facts = quality_of(*rows)
+    assert facts["answers"] == {"ok": 1, "rejected": 1, "repaired": 1}
+    assert (facts["rejected_share"], facts["repaired_share"]) == (1 / 3, 1 / 3)
+    assert facts["missing_share"] == 2 / 6, "one document left out of each of two answers"
+    assert facts["judged_queries"] == 2
+    assert facts["ndcg_10"] == pytest.approx((1.0 + metrics.ndcg([0, 1, 0], [1])) / 2)
+
+
+def test_figures_without_data_are_left_out() -> None:
+    assert LabelQuality().facts() == {"queries": 0, "answers": {}, "rejected_share": 0.0, "repaired_share": 0.0}
+    facts = quality_of(order_of("no idea", shown=[0, 1, 2]))
+    assert facts == {"queries": 1, "answers": {"rejected": 1}, "rejected_share": 1.0, "repaired_share": 0.0}
+
+
+def test_an_answer_that_ranks_every_document_alike_has_no_position_bias_to_measure() -> None:
+    assert "position_bias" not in quality_of(order_of("[1]", shown=[0]))

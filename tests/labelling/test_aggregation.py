@@ -1,0 +1,108 @@
+"""Several orders of one query's documents become targets: Borda, Copeland, missing documents, confidence."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rrad_ray.labelling.aggregation import Verdict, aggregate
+from rrad_ray.labelling.answers import ParsedOrder, parse_answer
+
+
+def test_targets_stand_in_the_candidates_own_order() -> None:
+    # Shown as [1] = candidate 2, [2] = candidate 0, [3] = candidate 3, [4] = candidate 1.
+    verdict = aggregate([parse_answer("[3] > [1]", 4)], [[2, 0, 3, 1]])
+    assert verdict == Verdict([0.0, 0.0, 1.0, 2.0], [True, True, False, False], [1.0] * 4, ["ok"])
+
+
+def test_a_rejected_answer_makes_no_preference_and_has_no_voice() -> None:
+    alone = aggregate([parse_answer("no", 3)], [[2, 0, 1]])
+    assert (alone.targets, alone.missing, alone.rejected) == ([0.0] * 3, [True] * 3, True)
+    both = aggregate([parse_answer("no", 3), parse_answer("[2] > [1] > [3]", 3)], [[0, 1, 2], [2, 0, 1]])
+    assert (both.targets, both.rejected) == ([3.0, 1.0, 2.0], False)
+    assert both.statuses == ["rejected: no identifiers", "ok"]
+
+
+def _orders(*texts: str, n: int = 3) -> tuple[list[ParsedOrder], list[list[int]]]:
+    return [parse_answer(text, n) for text in texts], [list(range(n)) for _ in texts]
+
+
+def test_borda_counts_the_documents_beaten_and_confidence_the_preferences_kept() -> None:
+    verdict = aggregate(*_orders("[1] > [2] > [3]", "[1] > [3] > [2]", "[2] > [1] > [3]"))
+    # Documents beaten: 2 + 2 + 1, 1 + 0 + 2, 0 + 1 + 0; less the lowest, by three answers, plus 1.
+    assert verdict.targets == pytest.approx([1 + 4 / 3, 1 + 2 / 3, 1.0])
+    # Document 1 stands above 2 in two answers of three and above 3 in all; 2 above 3 in two.
+    assert verdict.confidence == pytest.approx([(2 / 3 + 1) / 2, (2 / 3 + 2 / 3) / 2, (1 + 2 / 3) / 2])
+    assert verdict.missing == [False] * 3
+
+
+def test_copeland_is_moved_less_by_an_answer_gone_astray() -> None:
+    texts = ["[1] > [2] > [3] > [4]"] * 3 + ["[2] > [3] > [4] > [1]"] * 2
+    borda, copeland = (aggregate(*_orders(*texts, n=4), method=method) for method in ("borda", "copeland"))
+    assert borda.targets[1] > borda.targets[0], "two answers of five drag the first document down"
+    assert copeland.targets == [4.0, 3.0, 2.0, 1.0], "the majority puts it first"
+
+
+def test_a_document_that_most_answers_leave_out_is_missing_below_every_ranked_one() -> None:
+    verdict = aggregate(*_orders("[3] > [1]", "[1] > [3]", "[1] > [3] > [2]"))
+    assert verdict.missing == [False, True, False]
+    assert verdict.targets[1] == 0.0 < min(verdict.targets[0], verdict.targets[2])
+
+
+def test_append_puts_left_out_documents_last_in_the_order_shown_as_rankgpt_does() -> None:
+    orders, _ = _orders("[3]", n=4)
+    verdict = aggregate(orders, [[3, 1, 0, 2]], missing="append")
+    assert (verdict.targets, verdict.missing) == ([4.0, 2.0, 1.0, 3.0], [False] * 4)
+
+
+@given(st.data(), st.integers(1, 8), st.integers(1, 4), st.sampled_from(["borda", "copeland"]))
+def test_missing_documents_are_tied_below_every_ranked_one_and_repeats_of_one_answer_change_nothing(
+    data: st.DataObject, n: int, repeats: int, method: str
+) -> None:
+    shown = data.draw(st.permutations(range(n)))
+    ranked = data.draw(st.lists(st.integers(0, n - 1), unique=True, min_size=1))
+    order = ParsedOrder(tuple(ranked), tuple(index for index in range(n) if index not in ranked), "ok")
+    verdict = aggregate([order] * repeats, [shown] * repeats, method=method)
+    best_first = [verdict.targets[shown[index]] for index in ranked]
+    assert best_first == pytest.approx([float(len(ranked) - rank) for rank in range(len(ranked))])
+    assert {verdict.targets[index] for index in range(n) if verdict.missing[index]} <= {0.0}
+    assert sum(verdict.missing) == n - len(ranked)
+    assert verdict.confidence == pytest.approx([1.0] * n)
+
+
+@given(st.data(), st.integers(2, 7), st.integers(2, 5), st.sampled_from(["borda", "copeland"]))
+def test_a_document_above_another_in_every_answer_is_above_it_in_the_end(
+    data: st.DataObject, n: int, repeats: int, method: str
+) -> None:
+    rankings = [data.draw(st.permutations(range(n))) for _ in range(repeats)]
+    verdict = aggregate(
+        [ParsedOrder(tuple(r), (), "ok") for r in rankings], [list(range(n))] * repeats, method=method
+    )
+    for i in range(n):
+        for j in range(n):
+            if all(r.index(i) < r.index(j) for r in rankings):
+                assert verdict.targets[i] > verdict.targets[j]
+    assert all(0.0 <= value <= 1.0 for value in verdict.confidence)
+
+
+def test_without_answers_there_is_nothing_to_reject() -> None:
+    assert aggregate([], []) == Verdict([], [], [], [])
+    assert not aggregate([], []).rejected
+
+
+def test_one_document_is_ranked_with_full_confidence_by_any_number_of_answers() -> None:
+    for repeats in (1, 2, 3):
+        verdict = aggregate([parse_answer("[1]", 1)] * repeats, [[0]] * repeats)
+        assert (verdict.targets, verdict.missing, verdict.confidence) == ([1.0], [False], [1.0])
+
+
+def test_a_tie_is_kept_by_answers_that_are_evenly_split_and_broken_by_those_that_agree() -> None:
+    split = aggregate(*_orders("[1] > [2]", "[2] > [1]", n=2))
+    assert (split.targets, split.confidence) == ([1.0, 1.0], [1.0, 1.0])
+    # Each of documents 1 and 2 is left out by two of three answers: both are missing, tied at 0, and the one answer
+    # that ranks document 1 stands above two ties of half a win each.
+    both = aggregate(*_orders("[3]", "[3]", "[3] > [1]"))
+    assert both.targets == [0.0, 0.0, 1.0]
+    share = (1 + 0.5 + 0.5) / 3
+    assert both.confidence[0] == pytest.approx((1 - abs(2 * share - 1) + 1.0) / 2)
