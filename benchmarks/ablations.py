@@ -225,7 +225,7 @@ class _Collection:
             for row in tables.read(judged, JudgeOutput)
         ]
         out.write_all(rows, 128)
-        return out.commit(rows=len(rows), **tables.simulated_mark(judged))
+        return out.commit(rows=len(rows), lineage=tables.lineage_of(judged))
 
     def _pretrained(self) -> dict[tuple[str, int], Future[Scores]]:
         """The likelihood of test queries' candidates under SmolLM2, before continued pre-training and after it;

@@ -87,8 +87,9 @@ def _judge(cfg: JudgeConfig, scratch: str) -> tuple[int, float]:
     took = []
     for name in ("warm", "whole"):
         uri = judge.run(dataclasses.replace(cfg, input=f"{scratch}/{name}", output=f"{scratch}/{cfg.task}-{name}"))
-        facts = tables.read_manifest(uri)
-        took.append((facts["prompt_tokens"] + facts["generated_tokens"], facts["seconds"]))
+        manifest = tables.read_manifest(uri)
+        tokens = manifest.facts["prompt_tokens"] + manifest.facts["generated_tokens"]
+        took.append((tokens, manifest.seconds))
     (less, start), (all_tokens, seconds) = took
     return all_tokens - less, seconds - start
 

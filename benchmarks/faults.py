@@ -88,7 +88,7 @@ def _row(what: str, output: str, queries: int, runs: int) -> dict[str, Any]:
         "commands": runs,
         "lost": sum(f"q{number}" not in rows for number in range(queries)),
         "doubled": sum(count - 1 for count in rows.values()),
-        "set aside": sum(tables.read_manifest(output)["quarantined"].values()),
+        "set aside": sum(tables.read_manifest(output).quarantined.values()),
     }
 
 

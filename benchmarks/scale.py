@@ -36,7 +36,7 @@ def _through(place: str, kind: str, queries: int) -> dict[str, Any]:
     judge += ["engine=echo", "task=order", "shard_queries=1000"]
     judged = _run(judge)
     labelled = _run(["label", "configs/label.yaml", f"input={folder}/judgments", f"output={folder}/labels"])
-    facts = tables.read_manifest(f"{folder}/labels")
+    facts = tables.read_manifest(f"{folder}/labels").facts
     if facts["rows"] != queries:
         raise SystemExit(f"{facts['rows']} labelled queries of {queries}")
     return {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import os
 import platform
 import time
@@ -32,8 +31,6 @@ SMOKE_DOCS = 5  # documents of the query that the endpoint scores again before a
 SEARCH = "one search over the whole collection"
 RERANK = "re-ranking {docs} documents given as text"
 
-TAUGHT = ("label_quality", "simulated")  # facts of the labels' manifest that the report repeats
-
 
 class Evaluation:
     """The systems measured so far on the test queries, and the report on them."""
@@ -45,8 +42,8 @@ class Evaluation:
         self.ranked: dict[str, list[Ranked]] = {}
         self.dev_scores: dict[str, Scores] = {}
         self.quality: dict[str, dict[str, list[float]]] = {}
-        self.retrieved = _first_manifest(cfg.input)
-        self.taught: dict[str, Any] = {}
+        self.first = tables.lineage_of(cfg.input).first_stage or tables.FirstStageFacts(cfg.input)
+        self.labels = tables.lineage_of(cfg.labels) if cfg.labels else tables.Lineage()
         self.sources = list(test[0]["sources"])
 
     def add(
@@ -80,8 +77,8 @@ class Evaluation:
         titles = {"bm25": ("BM25", "first_stage"), "dense": ("bi-encoder (pre-ranker)", "pre_ranker")}
         for source in self.sources:
             title, kind = titles.get(source, (source, "first_stage"))
-            facts = self.retrieved.get("sources", {}).get(source, {})
-            self.add(source, title, kind, self._source(self.test, source), **facts, latency_of=SEARCH)
+            cost: Any = self.first.sources.get(source, {})
+            self.add(source, title, kind, self._source(self.test, source), **cost, latency_of=SEARCH)
         if len(self.sources) > 1 and self.dev:
             self._fused("fusion", "free fusion of these", "fusion", {}, {})
 
@@ -103,8 +100,6 @@ class Evaluation:
         if not self.cfg.labels:
             return
         labelled = {row["query_id"]: row for row in tables.read(self.cfg.labels, Labels)}
-        manifest = tables.read_manifest(self.cfg.labels)
-        self.taught = {key: manifest.get(key, {}) for key in ("model", "weights", "dev", "gate", *TAUGHT)}
         scores, unlabelled = [], 0
         for row in self.test:
             label = labelled.get(row["query_id"])
@@ -112,7 +107,7 @@ class Evaluation:
             targets = dict(zip(label["doc_ids"], label["targets"], strict=True)) if label else {}
             scores.append(_scores_of(row, targets))
         note = f"{unlabelled} of {len(self.test)} test queries have no label" if unlabelled else ""
-        if self.taught["simulated"]:
+        if self.labels.simulated:
             note = f"simulated from the judgments. {note}".strip()
         self.add("teacher", "LLM teacher", "teacher", scores, note=note, **self._teacher_cost())
 
@@ -194,7 +189,7 @@ class Evaluation:
 
     def _sum_of_costs(self) -> dict[str, Any]:
         """Return the cost of the free fusion: that of all its sources. Empty where one of them is not known."""
-        costs = [self.retrieved.get("sources", {}).get(source) for source in self.sources]
+        costs = [self.first.sources.get(source) for source in self.sources]
         known = [cost for cost in costs if cost]
         if len(known) < len(costs):
             return {}
@@ -284,11 +279,9 @@ class Evaluation:
     def report(self) -> dict[str, Any]:
         """Return the content of report.json, which `summary` and `report_html` show."""
         cfg = self.cfg
-        dev = self.taught.get("dev", {}).get("ndcg_10", {})
-        gate = [{"system": name, "ndcg": value} for name, value in dev.items()]
         return {
             "name": cfg.title or "evaluation",
-            "data": self.retrieved.get("config", {}).get("data", cfg.input),
+            "data": self.first.data,
             "split": cfg.split,
             "queries": len(self.test),
             "candidates_per_query": float(np.mean([len(row["doc_ids"]) for row in self.test])),
@@ -299,17 +292,25 @@ class Evaluation:
             "query_texts": [row["query"] for row in self.test],
             "training": [self._training(name, uri) for name, uri in cfg.students.items()],
             "winner": None,
-            "teacher": {**{key: self.taught.get(key) for key in ("model", "weights", *TAUGHT)}, "gate": gate},
+            "teacher": self._taught(),
             "examples": self._examples(),
             "machine": {"cpu": _cpu(), "cores": os.cpu_count()},
             "versions": {"python": platform.python_version(), **versions.installed()},
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
 
+    def _taught(self) -> dict[str, Any]:
+        """Return what the labels' lineage says of the teacher; empty values without labels."""
+        facts = self.labels.labels
+        if facts is None:
+            return {"model": None, "weights": None, "label_quality": None, "simulated": None, "gate": []}
+        gate = [{"system": name, "ndcg": value} for name, value in facts.dev.get("ndcg_10", {}).items()]
+        shown = {"model": facts.model, "weights": facts.weights, "label_quality": facts.label_quality}
+        return {**shown, "simulated": self.labels.simulated, "gate": gate}
+
     def _training(self, name: str, uri: str) -> dict[str, Any]:
         """Return a student's training history: loss and dev nDCG@10 by step, where its folder has them."""
-        history = tables.join(uri, "history.json")
-        return {"student": name, **(json.loads(tables.read_text(history)) if tables.exists(history) else {})}
+        return {"student": name, **tables.read_history(uri)}
 
     def _examples(self) -> list[dict[str, Any]]:
         """Return the queries that the best student changes most: two that gain most and one that loses most."""
@@ -356,20 +357,6 @@ def _summary(values: Sequence[Any], statistic: Callable[[Any], float], seed: int
     low, high = statistics.bootstrap_interval(values, statistic, seed)
     summary = {"mean": float(statistic(np.asarray(values, dtype=float))), "low": low, "high": high}
     return {key: value if np.isfinite(value) else None for key, value in summary.items()}
-
-
-def _first_manifest(uri: str) -> dict[str, Any]:
-    """Return the manifest of the retrieve stage that these candidates come from, directly or through prerank.
-
-    Empty where there is none: nothing is known of the first stage's cost then.
-    """
-    manifest = tables.read_manifest(uri)
-    while manifest["stage"] != "retrieve":
-        parent = manifest["config"].get("input", "")
-        if not parent or not tables.exists(tables.join(parent, tables.MANIFEST)):
-            return {}  # candidates from elsewhere
-        manifest = tables.read_manifest(parent)
-    return manifest
 
 
 def _cpu() -> str:

@@ -142,8 +142,7 @@ def _reporter(cfg: Config) -> ReportFunction:
     """Metrics to the terminal, the history file and the trackers; those of a checkpoint to Ray Train, from every
     worker."""
     rank = ray.train.get_context().get_world_rank()
-    place = tables.join(cfg.output, "history.json")
-    history: dict[str, list[float]] = json.loads(tables.read_text(place)) if tables.exists(place) else {}
+    history = tables.read_history(cfg.output)
     trackers = make_trackers(cfg.track if rank == 0 else (), cfg.output, tables.plain(cfg))
 
     def report(metrics: Metrics, save: Callable[[Path], None] | None) -> None:
@@ -156,7 +155,7 @@ def _reporter(cfg: Config) -> ReportFunction:
         if save is None:
             ray.train.report(metrics)
             return
-        tables.write_text(place, json.dumps(history))
+        tables.write_history(cfg.output, history)
         with tempfile.TemporaryDirectory() as folder:
             save(Path(folder))
             ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))

@@ -26,4 +26,4 @@ def run(cfg: ExportConfig, out: tables.Output) -> None:
 
     names = exports.write(chosen(), cfg.output, cfg.format)
     say(f"{count:,} queries -> {', '.join(tables.join(cfg.output, name) for name in names)}")
-    out.commit(queries=count, files=names, **tables.simulated_mark(cfg.input))
+    out.commit(queries=count, files=names, lineage=tables.lineage_of(cfg.input))

@@ -7,6 +7,8 @@ killed, whatever dies, goes on where it was, and every query comes out exactly o
 
 from __future__ import annotations
 
+import dataclasses
+
 from rrad_ray import tables
 from rrad_ray.config import JudgeConfig
 from rrad_ray.labelling.gate import Gate
@@ -42,10 +44,10 @@ def run(cfg: JudgeConfig, out: tables.Output) -> None:
             check.look([part])
     counts = recount(out, [shard.part for shard in every])
     found = {key: value for key, value in check.found.items() if key != "per_query"}
+    lineage = tables.lineage_of(cfg.input)
     # Reasons for simulated labels are simulated, whoever writes them.
-    simulated = tables.simulated_mark(cfg.input) if cfg.task == "explain" else {}
-    if cfg.engine in SIMULATED:
-        simulated = {"simulated": SIMULATED[cfg.engine]}
+    simulated = SIMULATED.get(cfg.engine, lineage.simulated if cfg.task == "explain" else "")
+    lineage = dataclasses.replace(lineage, judge=tables.JudgeFacts(cfg.model, found), simulated=simulated)
     seen = sum(shard.rows for shard in every)
-    out.commit(seen=seen, max_quarantined=cfg.max_quarantined, **counts, gate=found, **simulated)
+    out.commit(seen=seen, max_quarantined=cfg.max_quarantined, lineage=lineage, **counts)
     drop_journal(out.uri)

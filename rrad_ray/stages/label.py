@@ -4,6 +4,7 @@ grades of the collection's own judgments."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -25,9 +26,10 @@ def run(cfg: LabelConfig, out: tables.Output) -> None:
     query has two documents that the targets tell apart."""
     source = tables.read_manifest(cfg.input)
     if cfg.targets == "grades":
-        _grades(cfg, out)
+        _grades(cfg, source.lineage, out)
         return
-    kind = JudgeOutput if source["stage"] == "judge" else Candidates
+    kind = JudgeOutput if source.stage == "judge" else Candidates
+    model = source.lineage.judge.model if kind is JudgeOutput and source.lineage.judge else ""
     weights, quality = _weights(cfg, kind)
     scale = _scale(cfg, kind)
     answers = LabelQuality()
@@ -42,13 +44,8 @@ def run(cfg: LabelConfig, out: tables.Output) -> None:
         max_quarantined=cfg.max_quarantined,
         rows=rows,
         answers=found["answers"],
-        label_quality=found,
-        weights=weights,
         scale=scale,
-        dev=quality,
-        model=source["config"]["model"] if kind is JudgeOutput else "",
-        gate=source.get("gate", {}),
-        **tables.simulated_mark(cfg.input),
+        lineage=dataclasses.replace(source.lineage, labels=tables.LabelFacts(model, weights, quality, found)),
     )
 
 
@@ -66,7 +63,7 @@ def _write(cfg: LabelConfig, out: tables.Output, labelled: Callable[[str], Itera
     return rows
 
 
-def _grades(cfg: LabelConfig, out: tables.Output) -> None:
+def _grades(cfg: LabelConfig, source: tables.Lineage, out: tables.Output) -> None:
     """Labels by the collection's judgments (DisRanker's rank fine-tuning). Dev and test queries stay, whole; others
     without two grades to compare are passed over and counted, not set aside: nothing is wrong with them."""
     found: Counter[str] = Counter()
@@ -90,7 +87,8 @@ def _grades(cfg: LabelConfig, out: tables.Output) -> None:
             "give retrieve qrels of two grades, or set unjudged=negative where only relevant documents are judged"
         )
         raise RradError(cfg.input, f"no query to learn from; passed over: {told}", remedy)
-    out.commit(rows=found["rows"], passed_over=over, model="", weights={})
+    lineage = dataclasses.replace(source, labels=tables.LabelFacts(model="", weights={}), simulated="")
+    out.commit(rows=found["rows"], passed_over=over, lineage=lineage)
 
 
 def _weights(cfg: LabelConfig, kind: type) -> tuple[dict[str, float], dict[str, Any]]:

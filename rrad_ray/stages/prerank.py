@@ -35,7 +35,7 @@ def run(cfg: PrerankConfig, out: tables.Output) -> None:
             raise RradError(cfg.input, found["error"], "mend the config or the input; then run again")
         progress.add()
     counts = _count(cfg, out, names)
-    out.commit(max_quarantined=cfg.max_quarantined, **counts)
+    out.commit(max_quarantined=cfg.max_quarantined, lineage=tables.lineage_of(cfg.input), **counts)
 
 
 def _count(cfg: PrerankConfig, out: tables.Output, names: list[str]) -> dict[str, Any]:

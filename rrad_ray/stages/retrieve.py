@@ -57,7 +57,7 @@ def run(cfg: RetrieveConfig, out: tables.Output) -> None:
         rows=count,
         documents=len(collection.corpus),
         queries=splits,
-        sources=first_stage.figures(queries),
+        lineage=tables.Lineage(tables.FirstStageFacts(cfg.data, first_stage.figures(queries))),
     )
 
 
@@ -79,7 +79,8 @@ def _given(cfg: RetrieveConfig, out: tables.Output) -> None:
     count = out.write_all(chosen(), cfg.rows_per_part)
     seen = count + documents + len(out.quarantined)  # a bad row is a query or a document
     facts = {"rows": count, "documents": documents, "queries": dict(splits)}
-    out.commit(seen=seen, max_quarantined=cfg.max_quarantined, **facts)
+    lineage = tables.Lineage(tables.FirstStageFacts(cfg.data))
+    out.commit(seen=seen, max_quarantined=cfg.max_quarantined, lineage=lineage, **facts)
 
 
 def choose_queries(queries: Sequence[Query], cfg: RetrieveConfig) -> list[Query]:
@@ -117,7 +118,7 @@ class FirstStage:
         """Cosines of all documents with the `number`-th query, (D,)."""
         return self.doc_vectors @ self.query_vectors[number]
 
-    def figures(self, queries: Sequence[Query]) -> dict[str, Any]:
+    def figures(self, queries: Sequence[Query]) -> dict[str, tables.SourceCost]:
         """Latency of one search over the whole collection, and documents/s, per source; measured here and now."""
         sample = [query.text for query in queries[:100]]
         lexical = latency(lambda text: top_k(self.bm25.scores(text), 20), sample)

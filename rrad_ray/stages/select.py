@@ -18,10 +18,12 @@ def run(cfg: SelectConfig, out: tables.Output) -> None:
 
     The report goes to `publish` too. Raises `RradError` if no student keeps the budget.
     """
+    evaluation = tables.read_manifest(cfg.input).lineage.evaluation
+    if evaluation is None:
+        raise RradError(cfg.input, "no output of evaluate", "name the output of evaluate")
     content = json.loads(tables.read_text(tables.join(cfg.input, "report.json")))
-    evaluated = tables.read_manifest(cfg.input)
     winner = choose_winner(content, cfg)
-    winner["checkpoint"] = evaluated["config"]["students"][winner["system"]]
+    winner["checkpoint"] = evaluation.students[winner["system"]]
     content["winner"] = dict(winner)
     winner["finding"] = summary.headline(
         content

@@ -29,15 +29,14 @@ from rrad_ray.errors import RradError, in_stage
 from rrad_ray.progress import say
 from rrad_ray.rows import Quarantined
 from rrad_ray.tables.files import exists, filesystem, io_errors, join, read_text, write_bytes, write_text
+from rrad_ray.tables.manifest import MANIFEST, Lineage, Manifest, read_manifest
 from rrad_ray.tables.reading import (
-    MANIFEST,
     PROGRESS,
     QUARANTINE,
     STARTED,
     part_name,
     part_names,
     read_columns,
-    read_manifest,
 )
 from rrad_ray.tables.schema import check_schema, schema_of
 
@@ -55,7 +54,7 @@ def fingerprint(uri: str) -> str:
     """What stands at an input URI, in a few letters: for a table its config and inputs, else names and sizes."""
     if exists(join(uri, MANIFEST)):
         manifest = read_manifest(uri)
-        content: Any = [manifest["stage"], manifest["config"], manifest["inputs"]]
+        content: Any = [manifest.stage, manifest.config, manifest.inputs]
     else:
         fs, path = filesystem(uri)
         with io_errors(uri):
@@ -150,7 +149,10 @@ def claim_of(uri: str, config: Mapping[str, Any], inputs: Mapping[str, str], res
             if changed:
                 was = ", ".join(f"{key}={owner[what].get(key)!r} -> {now.get(key)!r}" for key in changed)
                 return Claim("refused", f"holds the output of another {what} ({was})")
-        return Claim("finished") if name == MANIFEST else Claim("resume" if _anything_done(uri) else "new")
+        if name == MANIFEST:
+            read_manifest(uri)  # raises if another version has written it
+            return Claim("finished")
+        return Claim("resume" if _anything_done(uri) else "new")
     return Claim("new")
 
 
@@ -271,19 +273,30 @@ class Output:
             raise RradError(place, share, "raise max_quarantined and run again, or mend the input")
         return reasons
 
-    def commit(self, *, seen: int | None = None, max_quarantined: float = 1.0, **facts: Any) -> str:
-        """Write the quarantine as `check_quarantine` does, which may raise, then the manifest."""
+    def commit(
+        self,
+        *,
+        seen: int | None = None,
+        max_quarantined: float = 1.0,
+        lineage: Lineage | None = None,
+        **facts: Any,
+    ) -> str:
+        """Write the quarantine as `check_quarantine` does, which may raise, then the manifest, and return the URI.
+
+        `lineage`: what the output hands to later stages; default: nothing. `facts`: figures of the run for people.
+        """
         reasons = self.check_quarantine(seen, max_quarantined)
-        manifest = {
-            "stage": self.stage,
-            "schema": {} if self.row is None else {field.name: str(field.type) for field in schema_of(self.row)},
-            "config": self.config,
-            "inputs": self.inputs,
-            "quarantined": reasons,
-            "versions": versions.installed(),
-            "seconds": round(time.time() - self.began, 2),
-            **facts,
-        }
-        write_text(join(self.uri, MANIFEST), json.dumps(manifest, indent=2))
-        say(f"done in {manifest['seconds']:.0f} s -> {self.uri}")
+        manifest = Manifest(
+            stage=self.stage,
+            schema={} if self.row is None else {column.name: str(column.type) for column in schema_of(self.row)},
+            config=self.config,
+            inputs=self.inputs,
+            quarantined=reasons,
+            versions=versions.installed(),
+            seconds=round(time.time() - self.began, 2),
+            facts=facts,
+            lineage=lineage or Lineage(),
+        )
+        write_text(join(self.uri, MANIFEST), manifest.to_json())
+        say(f"done in {manifest.seconds:.0f} s -> {self.uri}")
         return self.uri

@@ -1,37 +1,21 @@
-"""Finished tables: their manifests, parts and rows."""
+"""Finished tables: their parts and rows."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rrad_ray.errors import RradError
-from rrad_ray.tables.files import exists, filesystem, io_errors, join, read_text
+from rrad_ray.tables.files import filesystem, io_errors, join
+from rrad_ray.tables.manifest import read_manifest
 from rrad_ray.tables.schema import check_schema
 
-MANIFEST, STARTED, PROGRESS, QUARANTINE = "manifest.json", "started.json", "progress.json", "quarantine"
+STARTED, PROGRESS, QUARANTINE = "started.json", "progress.json", "quarantine"
 
 
 # ---- reading ------------------------------------------------------------------------------------------------
-
-
-def read_manifest(uri: str) -> dict[str, Any]:
-    """The manifest of a finished table; `RradError` if there is none."""
-    place = join(uri, MANIFEST)
-    if not exists(place):
-        found = "no manifest.json: the table does not exist or its stage has not finished"
-        raise RradError(uri, found, "check the path, or run the stage that writes it")
-    return json.loads(read_text(place))
-
-
-def simulated_mark(uri: str) -> dict[str, Any]:
-    """The mark of labels that no model made, as a fact for the manifest of what is made from them; else nothing."""
-    manifest = read_manifest(uri)
-    return {"simulated": manifest["simulated"]} if "simulated" in manifest else {}
 
 
 def part_names(uri: str) -> list[str]:

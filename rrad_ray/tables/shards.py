@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 from rrad_ray.errors import RradError
 from rrad_ray.rows import Candidates
 from rrad_ray.tables.files import exists, filesystem, io_errors, join
-from rrad_ray.tables.reading import MANIFEST, STARTED, part_name, part_names, read_manifest
+from rrad_ray.tables.manifest import MANIFEST, read_manifest
+from rrad_ray.tables.reading import STARTED, part_name, part_names
 from rrad_ray.tables.schema import check_schema, schema_of
 
 NEEDED = ("query_id", "query", "doc_ids", "texts")  # what a foreign folder must have

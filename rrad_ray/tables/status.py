@@ -10,7 +10,8 @@ from typing import Any
 
 from rrad_ray.errors import RradError, in_stage
 from rrad_ray.tables.files import exists, filesystem, io_errors, join, read_text
-from rrad_ray.tables.reading import MANIFEST, PROGRESS, STARTED, read_manifest
+from rrad_ray.tables.manifest import MANIFEST, read_manifest
+from rrad_ray.tables.reading import PROGRESS, STARTED
 
 SILENT_S = 120.0  # a run on another machine that has told nothing for so long is taken for dead
 
@@ -40,10 +41,12 @@ def _state(uri: str) -> dict[str, Any]:
     finished = join(uri, MANIFEST)
     if exists(finished):
         manifest = read_manifest(uri)
-        kept = ("rows", "labels", "prompt_tokens", "generated_tokens", "quarantined", "simulated")
-        facts = {key: manifest[key] for key in kept if manifest.get(key)}
-        return {"name": name, "stage": manifest["stage"], "state": "done", "began": began, "facts": facts} | {
-            "seconds": manifest["seconds"]
+        shown = ("rows", "labels", "prompt_tokens", "generated_tokens")
+        facts = {key: manifest.facts.get(key) for key in shown}
+        facts |= {"quarantined": manifest.quarantined, "simulated": manifest.lineage.simulated}
+        facts = {key: value for key, value in facts.items() if value}
+        return {"name": name, "stage": manifest.stage, "state": "done", "began": began, "facts": facts} | {
+            "seconds": manifest.seconds
         }
     started = json.loads(read_text(join(uri, STARTED)))
     found = {"name": name, "stage": started["stage"], "began": began, "state": "not finished", "facts": {}}

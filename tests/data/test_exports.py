@@ -18,7 +18,7 @@ from rrad_ray.rows import Labels
 from rrad_ray.stages import export
 
 
-def labels(folder: Path, **manifest: Any) -> str:
+def labels(folder: Path, simulated: str = "") -> str:
     """Two labelled queries; the teacher's order is c, a, b."""
     rows = [
         {
@@ -42,7 +42,7 @@ def labels(folder: Path, **manifest: Any) -> str:
     ]
     out = tables.Output("label", LabelConfig(input="", output=f"{folder}/labels"), Labels, {})
     out.write_all(rows, 10)
-    return out.commit(**manifest)
+    return out.commit(lineage=tables.Lineage(simulated=simulated))
 
 
 def exported(folder: Path, kind: str) -> Path:
@@ -134,7 +134,7 @@ def test_judged_relevant_documents_stand_in_for_clicked_ones(tmp_path: Path) -> 
 def test_labels_of_a_simulated_teacher_say_so_wherever_they_go(tmp_path: Path) -> None:
     source = labels(tmp_path, simulated="from the judgments")
     export.run(ExportConfig(input=source, output=f"{tmp_path}/out"))
-    assert tables.read_manifest(f"{tmp_path}/out")["simulated"] == "from the judgments"
+    assert tables.read_manifest(f"{tmp_path}/out").lineage.simulated == "from the judgments"
 
 
 def test_a_row_that_the_format_cannot_hold_leaves_no_file(tmp_path: Path) -> None:

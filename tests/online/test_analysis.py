@@ -419,7 +419,7 @@ def test_the_stage_reads_events_and_writes_a_report(
     assert found["pages"] == len(shown)
     assert found["events"]["set_aside"] == {"missing value": 1}
     assert "Set aside as bad rows" in Page(tables.read_text(f"{cfg.output}/report.html")).text
-    assert tables.read_manifest(cfg.output)["quarantined"] == {"missing value": 1}
+    assert tables.read_manifest(cfg.output).quarantined == {"missing value": 1}
     experiment.run(cfg)
     assert "already done" in capsys.readouterr().out
     strict = dataclasses.replace(cfg, output=f"{base}/strict", max_quarantined=0.0)

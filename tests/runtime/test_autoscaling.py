@@ -99,7 +99,7 @@ def test_what_does_not_fit_the_model_is_cut_or_set_aside_and_vllms_own_logprobs_
 ) -> None:
     rows = {row["query_id"]: row for row in tables.read(labelled.output, JudgeOutput)}
     assert {name for name, row in rows.items() if row["truncated"]} == {f"q{CUT}"}
-    assert tables.read_manifest(labelled.output)["truncated"] == 1
+    assert tables.read_manifest(labelled.output).facts["truncated"] == 1
     [name] = tables.part_names(f"{labelled.output}/quarantine")
     [bad] = tables.read_part(f"{labelled.output}/quarantine", name, Quarantined)
     assert bad["id"] == f"q{LONG}"

@@ -271,8 +271,10 @@ def test_a_simulated_teacher_is_marked_as_such_in_every_manifest_and_its_noise_c
         judge.run(config(place, engine="simulated", simulated=teacher, repeats=2, max_quarantined=0.2))
         label.run(LabelConfig(input=f"{place}/judgments", output=f"{place}/labels", max_quarantined=0.2))
         for name in ("judgments", "labels"):
-            assert "simulated" in tables.read_manifest(f"{place}/{name}")["simulated"]
-        found = tables.read_manifest(f"{place}/labels")["label_quality"]
+            assert "simulated" in tables.read_manifest(f"{place}/{name}").lineage.simulated
+        labelled = tables.read_manifest(f"{place}/labels").lineage.labels
+        assert labelled is not None
+        found = labelled.label_quality
         ndcg[noise] = found["ndcg_10"]
         assert 0.03 < found["rejected_share"] < 0.2
         assert len(list(tables.read(f"{place}/labels", Labels))) >= 50

@@ -57,14 +57,16 @@ def test_two_workers_pretrain_on_a_click_log_each_on_its_own_share(log: Path, tm
     finetune.run(cfg)
     manifest = tables.read_manifest(cfg.output)
     shares = [json.loads(Path(cfg.output, "examples", f"{rank}.json").read_text()) for rank in (0, 1)]
-    made = manifest["examples"]
+    made = manifest.facts["examples"]
     assert min(share["examples"] for share in shares) > 0
     assert made["examples"] == sum(share["examples"] for share in shares)
-    assert 0.6 * manifest["rows"] < made["examples"] < manifest["rows"], "a fifth of the queries is held out"
-    assert manifest["quarantined"] == {"empty text": 1, "malformed JSON": 1}
+    assert 0.6 * manifest.facts["rows"] < made["examples"] < manifest.facts["rows"], (
+        "a fifth of the queries is held out"
+    )
+    assert manifest.quarantined == {"empty text": 1, "malformed JSON": 1}
     curves = json.loads(Path(cfg.output, "history.json").read_text())
     assert curves["dev_perplexity"][-1] < curves["dev_perplexity"][0]
-    assert manifest["best"]["dev_perplexity"] == min(curves["dev_perplexity"])
+    assert manifest.facts["best"]["dev_perplexity"] == min(curves["dev_perplexity"])
     folder = checkpoints.resolve(cfg.output)
     assert not os.path.exists(f"{folder}/state.pt"), "the optimizer's state was shipped"
     assert AutoModelForCausalLM.from_pretrained(folder).config.num_hidden_layers == 2
@@ -91,7 +93,7 @@ def test_tune_killed_in_the_middle_goes_on_from_its_checkpoint_to_the_end(
     assert again.returncode == 0, again.stdout[-3000:] + again.stderr[-3000:]
     assert "goes on from the last checkpoint" in again.stdout
     assert curves_of(output)["dev_steps"] == [10, 20, 30, 40, 50, 60]
-    assert tables.read_manifest(output)["ended"] == "steps"
+    assert tables.read_manifest(output).facts["ended"] == "steps"
 
 
 def test_a_tokenizer_without_an_end_stops_before_a_cluster_starts(
@@ -122,9 +124,9 @@ def test_a_labeller_learns_from_labels_and_judge_takes_it(short: str, tmp_path: 
     cfg = FinetuneConfig(input=labels.commit(), output=f"{tmp_path}/labeller", **(options | {"max_length": 384}))
     finetune.run(cfg)
     manifest = tables.read_manifest(cfg.output)
-    assert manifest["rows"] == 48
-    assert manifest["examples"]["set_aside"]["all equal"] == 1
-    assert {"step", "loss", "dev_ndcg", "dev_token_loss"} <= set(manifest["best"])
+    assert manifest.facts["rows"] == 48
+    assert manifest.facts["examples"]["set_aside"]["all equal"] == 1
+    assert {"step", "loss", "dev_ndcg", "dev_token_loss"} <= set(manifest.facts["best"])
     judge = PromptConfig(task="order", doc_tokens=16, engine_kwargs={"max_model_len": 384})
     [prompt] = planner.Planner(judge, checkpoints.resolve(cfg.output))(row([2.0, 1.0]))
     model = AutoModelForCausalLM.from_pretrained(checkpoints.resolve(cfg.output), dtype=torch.float32)

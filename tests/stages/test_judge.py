@@ -45,9 +45,10 @@ def test_listwise_answers_of_a_real_small_model_are_parsed_set_aside_or_counted(
     label.run(LabelConfig(input=cfg.output, output=f"{tmp_path}/labels", max_quarantined=1.0))
     labelled = list(tables.read(f"{tmp_path}/labels", Labels))
     manifest = tables.read_manifest(f"{tmp_path}/labels")
-    assert sum(manifest["answers"].values()) == len(rows)
-    assert manifest["label_quality"]["answers"] == manifest["answers"]
-    assert len(labelled) + sum(manifest["quarantined"].values()) == len(rows)
+    assert sum(manifest.facts["answers"].values()) == len(rows)
+    assert manifest.lineage.labels is not None
+    assert manifest.lineage.labels.label_quality["answers"] == manifest.facts["answers"]
+    assert len(labelled) + sum(manifest.quarantined.values()) == len(rows)
     for row in labelled:
         lowest = [target for target, gone in zip(row["targets"], row["missing"], strict=True) if gone]
         ranked = [target for target, gone in zip(row["targets"], row["missing"], strict=True) if not gone]
@@ -100,14 +101,14 @@ def test_a_run_of_millions_is_not_cut_into_more_units_than_rays_driver_can_sched
 
 def test_echo_labels_are_marked_as_simulated(short: str, tmp_path: Path) -> None:
     output = _echo(short, tmp_path)
-    assert "no labels" in tables.read_manifest(output)["simulated"]
+    assert "no labels" in tables.read_manifest(output).lineage.simulated
 
 
 def test_a_query_without_candidates_is_set_aside_and_the_rest_goes_on(tmp_path: Path) -> None:
     source = table_of(tmp_path / "input", [row_of("empty", []), row_of("good", ["one", "two"])])
     output = _echo(source, tmp_path, max_quarantined=0.5)
     assert [row["query_id"] for row in tables.read(output, JudgeOutput)] == ["good"]
-    assert sum(tables.read_manifest(output)["quarantined"].values()) == 1
+    assert sum(tables.read_manifest(output).quarantined.values()) == 1
 
 
 def test_too_many_bad_rows_stop_the_run_and_stay_readable(tmp_path: Path) -> None:
@@ -191,7 +192,7 @@ def test_scores_keep_their_scale_over_the_table_where_the_config_says_so_and_the
         cfg = LabelConfig(scored, f"{tmp_path}/{scale}", weights={"judge": 1.0}, scale=scale)
         rows = list(tables.read(label.run(cfg), Labels))
         assert [row["targets"] for row in rows] == [pytest.approx(pair, rel=1e-5) for pair in targets]
-        assert tables.read_manifest(cfg.output)["scale"] == pytest.approx(scales[scale])
+        assert tables.read_manifest(cfg.output).facts["scale"] == pytest.approx(scales[scale])
     with pytest.raises(ValueError, match="sources differ in scale; name one"):
         LabelConfig(scored, "", weights={"judge": 1.0, "bm25": 1.0}, scale="table")
 

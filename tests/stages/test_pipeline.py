@@ -265,7 +265,9 @@ def test_candidates_that_no_judge_has_seen_are_labelled_by_their_sources_alone(s
         assert row["targets"] == pytest.approx(list(wanted))
         assert (row["parse_status"], any(row["missing"])) == ([], False)
     fitted = label.run(LabelConfig(input=short, output=f"{tmp_path}/fitted"))
-    assert set(tables.read_manifest(fitted)["weights"]) <= {"bm25", "dense"}
+    labels = tables.read_manifest(fitted).lineage.labels
+    assert labels is not None
+    assert set(labels.weights) <= {"bm25", "dense"}
     with pytest.raises(RradError, match=r"weights.judge: no such source; choose from bm25, dense"):
         label.run(LabelConfig(input=short, output=f"{tmp_path}/none", weights={"judge": 1.0}))
 
@@ -289,7 +291,7 @@ def test_judged_grades_become_the_labels_of_a_teacher_of_ones_own(tmp_path: Path
     assert (first["doc_ids"], first["texts"], first["targets"]) == (["0-0", "0-2"], ["one", "three"], [1.0, 3.0])
     assert (first["scores"], first["source_scores"], first["missing"]) == ([0.0, -2.0], [[0.0, -2.0]], [False, False])
     assert (dev["query_id"], dev["targets"], dev["missing"]) == ("3", [0.0, 1.0, 0.0], [True, False, True])
-    assert tables.read_manifest(cfg.output)["passed_over"] == {"no judgment": 1, "no preference": 1}
+    assert tables.read_manifest(cfg.output).facts["passed_over"] == {"no judgment": 1, "no preference": 1}
 
     whole = label.run(LabelConfig(candidates, f"{tmp_path}/whole", targets="grades", unjudged="negative"))
     assert [row["targets"] for row in tables.read(whole, Labels)] == [[1, 0, 3], [0, 1, 0], [0, 1, 0]]
@@ -315,7 +317,7 @@ def test_a_run_of_ones_own_is_taken_as_it_is_and_a_query_without_candidates_set_
     row = rows[queries[1]]
     assert row["doc_ids"] == [ids[place % len(ids)] for place in range(3)]
     assert row["source_scores"][row["sources"].index("run")] == [10, 9, 8]
-    assert tables.read_manifest(cfg.output)["quarantined"] == {"no candidates": 1}
+    assert tables.read_manifest(cfg.output).quarantined == {"no candidates": 1}
 
 
 def test_a_file_of_candidates_is_taken_as_it_is_and_bad_lines_are_counted(tmp_path: Path) -> None:
@@ -328,7 +330,7 @@ def test_a_file_of_candidates_is_taken_as_it_is_and_bad_lines_are_counted(tmp_pa
     first, second = tables.read(retrieve.run(cfg), Candidates)
     assert (first["doc_ids"], first["sources"], first["split"]) == (["b", "a"], ["run"], "dev")
     assert (first["qrel_ids"], second["query_id"], second["split"]) == (["b"], "8", "unlabelled")
-    assert tables.read_manifest(cfg.output)["quarantined"] == {"malformed JSON": 1}
+    assert tables.read_manifest(cfg.output).quarantined == {"malformed JSON": 1}
     (tmp_path / "mine.run").write_text("7 Q0 a 1 1 mine")
     with pytest.raises(RradError, match="lists candidates already"):
         retrieve.run(RetrieveConfig(run=f"{tmp_path}/mine.run", output=f"{tmp_path}/again", **options))
@@ -344,8 +346,8 @@ def test_duplicate_ids_and_empty_texts_are_counted_and_nothing_else_is_lost(beir
     (folder / "corpus.jsonl").write_text(corpus + "\n" + first + "\n" + json.dumps({"_id": "blank", "text": " "}))
     out = retrieve.run(RetrieveConfig(data=str(folder), output=f"{tmp_path}/candidates"))
     manifest = tables.read_manifest(out)
-    assert manifest["quarantined"] == {"duplicate id": 1, "empty text": 1}
-    assert manifest["documents"] == len(corpus.splitlines())
+    assert manifest.quarantined == {"duplicate id": 1, "empty text": 1}
+    assert manifest.facts["documents"] == len(corpus.splitlines())
 
 
 def test_evaluate_without_judgments_and_select_without_budget_say_what_is_wrong(
@@ -361,9 +363,10 @@ def test_evaluate_without_judgments_and_select_without_budget_say_what_is_wrong(
 def test_label_fits_weights_on_dev_and_says_so(job: tuple[Path, str], tmp_path: Path) -> None:
     out, _ = job
     cfg = LabelConfig(input=f"{out}/judgments", output=f"{tmp_path}/labels")
-    manifest = tables.read_manifest(label.run(cfg))
-    assert manifest["weights"]
-    assert manifest["dev"]["queries"] == 16
+    labels = tables.read_manifest(label.run(cfg)).lineage.labels
+    assert labels is not None
+    assert labels.weights
+    assert labels.dev["queries"] == 16
 
 
 def test_help_names_every_stage() -> None:

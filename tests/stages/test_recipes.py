@@ -33,7 +33,7 @@ def ran(recipe: str, beir: Path, out: Path, overrides: list[str]) -> Path:
     return out
 
 
-def manifest(out: Path, step: str) -> dict[str, Any]:
+def manifest(out: Path, step: str) -> tables.Manifest:
     return tables.read_manifest(f"{out}/{step}")
 
 
@@ -67,13 +67,15 @@ def test_rradistill_ends_with_a_winner_and_says_what_was_simulated(rradistill: P
     assert winner["system"] in ("encoder", "decoder")
     verdict = r"(beats|does not beat|is not clearly better than) the best first stage, \w+"
     assert re.match(f"{winner['system']} student {verdict}", winner["finding"])
-    assert "simulated" not in manifest(rradistill, "short")
+    assert not manifest(rradistill, "short").lineage.simulated
     for step in ("orders", "reasons", "labels"):
-        assert "come from the judgments themselves" in manifest(rradistill, step)["simulated"]
+        assert "come from the judgments themselves" in manifest(rradistill, step).lineage.simulated
     systems = json.loads((rradistill / "report.json").read_text())["systems"]
     [teacher] = [system for system in systems if system["kind"] == "teacher"]
     assert teacher["note"].startswith("simulated from the judgments")
-    assert manifest(rradistill, "orders")["gate"]["passed"]
+    judge = manifest(rradistill, "orders").lineage.judge
+    assert judge is not None
+    assert judge.gate["passed"]
 
 
 def test_rradistills_labels_have_hard_negatives_and_reasons_of_a_real_llm_for_what_is_trained_on(
@@ -90,7 +92,7 @@ def test_rradistills_labels_have_hard_negatives_and_reasons_of_a_real_llm_for_wh
         assert not lowest or lowest[0] < min(ranked)
         gone += len(lowest)
     assert gone > 0
-    assert manifest(rradistill, "reasons")["generated_tokens"] > 0
+    assert manifest(rradistill, "reasons").facts["generated_tokens"] > 0
 
 
 def test_rradistills_students_learn_by_both_losses_and_are_plain_checkpoints(rradistill: Path) -> None:
@@ -121,9 +123,9 @@ def test_disranker_goes_on_with_pretraining_on_clicks_of_train_queries_alone(dis
     clicks = _lines(disranker / "clicks" / "clicks.jsonl")
     assert clicks
     assert {click["query"] for click in clicks} <= train
-    made = manifest(disranker, "cpt")
-    assert made["rows"] == len(clicks)
-    assert made["best"]["step"] == 3
+    facts = manifest(disranker, "cpt").facts
+    assert facts["rows"] == len(clicks)
+    assert facts["best"]["step"] == 3
     assert (disranker / "cpt" / "model" / "adapter" / "adapter_config.json").is_file()
 
 
@@ -148,7 +150,7 @@ def test_vllm_scores_as_transformers_does_what_train_has_fine_tuned(disranker: P
 def test_disrankers_student_learns_the_teachers_scores_over_judged_and_unlabelled_queries(disranker: Path) -> None:
     scores = {row["query_id"]: row["judge_scores"] for row in tables.read(f"{disranker}/scores", JudgeOutput)}
     every = np.concatenate(list(scores.values()))
-    scale = manifest(disranker, "labels")["scale"]
+    scale = manifest(disranker, "labels").facts["scale"]
     assert (scale["over"], scale["mean"]) == ("table", pytest.approx(every.mean(), abs=1e-6))
     splits = set()
     for row in tables.read(f"{disranker}/labels", Labels):
@@ -158,8 +160,8 @@ def test_disrankers_student_learns_the_teachers_scores_over_judged_and_unlabelle
     assert {"train", "unlabelled"} <= splits
     _, steps = load.load_pipeline(str(ROOT / "configs" / "disranker" / "laptop.yaml"))
     [losses] = [step.values["losses"] for step in steps if step.name == "student"]
-    assert losses == manifest(disranker, "student")["config"]["losses"] == {"point_mse": 1.0, "margin_mse": 1.0}
-    assert manifest(disranker, "teacher")["config"]["losses"] == {"margin": {"weight": 1.0, "tau": 0.5}}
+    assert losses == manifest(disranker, "student").config["losses"] == {"point_mse": 1.0, "margin_mse": 1.0}
+    assert manifest(disranker, "teacher").config["losses"] == {"margin": {"weight": 1.0, "tau": 0.5}}
     assert is_plain(disranker / "student" / "model")
     assert json.loads((disranker / "winner" / "winner.json").read_text())["system"] == "student"
 

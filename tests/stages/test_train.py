@@ -127,7 +127,7 @@ def test_a_worker_killed_in_mid_epoch_costs_nothing_of_what_is_learnt(labels: st
     expected, found = (curves_of(f"{tmp_path}/{name}") for name in ("undisturbed", "killed"))
     assert found["dev_steps"] == expected["dev_steps"] == [float(step) for step in range(10, 101, 10)]
     assert found["dev_ndcg"][-1] == pytest.approx(expected["dev_ndcg"][-1], abs=0.005)
-    assert tables.read_manifest(f"{tmp_path}/killed")["ended"] == "steps"
+    assert tables.read_manifest(f"{tmp_path}/killed").facts["ended"] == "steps"
 
 
 def test_two_workers_train_one_student_together(labels: str, tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_two_workers_train_one_student_together(labels: str, tmp_path: Path) -> 
     cfg = TrainConfig(input=labels, output=f"{tmp_path}/two", **options, **SMALL)
     train.run(cfg)
     manifest = tables.read_manifest(cfg.output)
-    assert manifest["best"]["step"] == 4 * (48 // 8), "each of two workers takes its own half of every step"
+    assert manifest.facts["best"]["step"] == 4 * (48 // 8), "each of two workers takes its own half of every step"
     curves = json.loads(Path(cfg.output, "history.json").read_text())
     assert len(curves["loss"]) == len(curves["steps"]) > 0
     assert {name for name in curves if name.startswith("loss_")} == {"loss_rank", "loss_terms"}
@@ -165,7 +165,7 @@ def test_as_many_workers_train_as_there_is_room_for(labels: str, tmp_path: Path)
     options = SMALL | team | {"epochs": 4, "eval_steps": 50, "shuffle_rows": 20}
     cfg = TrainConfig(input=labels, output=f"{tmp_path}/one", **options)
     train.run(cfg)
-    best = tables.read_manifest(cfg.output)["best"]
+    best = tables.read_manifest(cfg.output).facts["best"]
     assert best["step"] == 4 * (48 // 4), "one worker takes every step alone"
     assert 0.3 < best["dev_ndcg"] <= 1
 
@@ -226,16 +226,16 @@ def test_lists_that_say_nothing_are_passed_over_and_bad_ones_set_aside(
     assert here.heard[-1]["step"] == 2 * (43 // 4)
     assert np.isfinite(here.heard[-1]["loss"])
     manifest = tables.read_manifest(cfg.output)
-    assert manifest["queries"] == manifest["targets"]["lists"] == 43
-    assert manifest["targets"]["passed_over"] == {
+    assert manifest.facts["queries"] == manifest.facts["targets"]["lists"] == 43
+    assert manifest.facts["targets"]["passed_over"] == {
         "no preference": 2,
         "one document": 1,
         "target that is not a number": 2,
     }
-    assert manifest["quarantined"] == {"target that is not a number": 2}
+    assert manifest.quarantined == {"target that is not a number": 2}
     left = [target for row in learnt[5:] for target in row["targets"]]
-    assert manifest["targets"]["mean"] == pytest.approx(np.mean(left), abs=1e-9)
-    assert manifest["targets"]["deviation"] == pytest.approx(np.std(left))
+    assert manifest.facts["targets"]["mean"] == pytest.approx(np.mean(left), abs=1e-9)
+    assert manifest.facts["targets"]["deviation"] == pytest.approx(np.std(left))
 
 
 def changed_labels(labels: str, place: Path, change: Callable[[int, list[float]], list[float]]) -> str:

@@ -119,15 +119,15 @@ def test_the_manifest_holds_schema_config_versions_and_facts(uri: str) -> None:
     out.write_all([candidates()], 10)
     out.commit(rows=1, seen=1)
     manifest = tables.read_manifest(uri)
-    assert manifest["stage"] == "test"
-    assert manifest["config"] == {"input": "", "seed": 7, "max_quarantined": 0.05}
-    assert manifest["schema"]["source_scores"] in (
+    assert manifest.stage == "test"
+    assert manifest.config == {"input": "", "seed": 7, "max_quarantined": 0.05}
+    assert manifest.schema["source_scores"] in (
         "list<element: list<element: double>>",
         "list<item: list<item: double>>",
     )
-    assert manifest["versions"]["pyarrow"] == pa.__version__
-    assert (manifest["rows"], manifest["quarantined"], manifest["inputs"]) == (1, {}, {})
-    assert manifest["seconds"] >= 0
+    assert manifest.versions["pyarrow"] == pa.__version__
+    assert (manifest.facts, manifest.quarantined, manifest.inputs) == ({"rows": 1}, {}, {})
+    assert manifest.seconds >= 0
 
 
 def test_a_text_is_written_whole_and_leaves_no_temporary_file(uri: str) -> None:
@@ -251,7 +251,7 @@ def test_bad_rows_are_written_beside_the_output_and_counted_by_reason(uri: str) 
     out.quarantine("q9", "rejected: echo")
     out.quarantine("q7", "no candidates")
     out.commit(seen=100)
-    assert tables.read_manifest(uri)["quarantined"] == {"rejected": 2, "no candidates": 1}
+    assert tables.read_manifest(uri).quarantined == {"rejected": 2, "no candidates": 1}
     kept = tables.read_part(join(uri, "quarantine"), part_name(0), Quarantined)
     assert [(row["stage"], row["id"], row["reason"]) for row in kept] == [
         ("test", "q8", "rejected: empty"),
@@ -283,7 +283,7 @@ def test_raising_max_quarantined_finishes_the_run_with_the_parts_it_has(uri: str
     assert again.parts() == [part_name(0)]
     again.quarantine("q8", "rejected: empty")
     again.commit(seen=2, max_quarantined=0.5)
-    assert tables.read_manifest(uri)["config"]["max_quarantined"] == 0.5
+    assert tables.read_manifest(uri).config["max_quarantined"] == 0.5
 
 
 # ---- schemas ------------------------------------------------------------------------------------------------

@@ -1,0 +1,140 @@
+"""Manifests: what a finished output says of itself, and what it hands to the stages after it.
+
+A stage that needs a fact about an earlier one finds it in its own input's `Lineage`: each stage passes on the lineage
+of its input and adds its own record. So no stage walks upstream, or knows another one's config or files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any, TypedDict
+
+from rrad_ray.errors import RradError
+from rrad_ray.tables.files import exists, join, read_text, write_text
+
+MANIFEST, HISTORY = "manifest.json", "history.json"
+
+
+class SourceCost(TypedDict):
+    """The cost of one first-stage source: a search over the whole collection, on the machine of `retrieve`."""
+
+    latency_ms: dict[str, float]  # p50 and p99; empty if there was no query to measure with
+    documents_per_s: float
+    parameters: int
+
+
+@dataclass(frozen=True)
+class FirstStageFacts:
+    """The record of `retrieve`: the collection, and the cost of each source that searched it."""
+
+    data: str
+    sources: dict[str, SourceCost] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class JudgeFacts:
+    """The record of `judge`: the labeller's model, and how it did on dev (`labelling.gate`)."""
+
+    model: str
+    gate: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LabelFacts:
+    """The record of `label`: what the targets are made of, and how good they are.
+
+    `model`: the judge's; empty where no LLM was asked. `weights`: of the judge and the sources in the fusion. `dev`:
+    nDCG@10 on dev by system, under `ndcg_10`, and the fitted weights. `label_quality`: `LabelQuality.facts`.
+    """
+
+    model: str
+    weights: dict[str, float]
+    dev: dict[str, Any] = field(default_factory=dict)
+    label_quality: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EvaluationFacts:
+    """The record of `evaluate`: the checkpoint of each student in its report."""
+
+    students: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """What an output hands on about the stages before it, itself included; None for a stage that took no part.
+
+    `simulated` says where labels come from that no model made; empty for labels of a model.
+    """
+
+    first_stage: FirstStageFacts | None = None
+    judge: JudgeFacts | None = None
+    labels: LabelFacts | None = None
+    evaluation: EvaluationFacts | None = None
+    simulated: str = ""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The manifest of a finished output.
+
+    `config` and `inputs` identify the run, `schema` the rows. `quarantined`: bad rows by reason. `facts`: figures of
+    this run for people, `rrad status` and tests; what later stages need is in `lineage`.
+    """
+
+    stage: str
+    schema: dict[str, str]
+    config: dict[str, Any]
+    inputs: dict[str, str]
+    quarantined: dict[str, int]
+    versions: dict[str, str]
+    seconds: float
+    facts: dict[str, Any]
+    lineage: Lineage
+
+    def to_json(self) -> str:
+        """Return the text of `manifest.json`."""
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+
+def read_manifest(uri: str) -> Manifest:
+    """Read the manifest of a finished output.
+
+    Raises `RradError` if there is none, or if another version of rrad-ray has written it.
+    """
+    if not exists(join(uri, MANIFEST)):
+        problem = "no manifest.json: the table does not exist or its stage has not finished"
+        raise RradError(uri, problem, "check the path, or run the stage that writes it")
+    content = json.loads(read_text(join(uri, MANIFEST)))
+    try:
+        return Manifest(**{**content, "lineage": _lineage(content["lineage"])})
+    except (KeyError, TypeError) as error:
+        problem = f"its manifest.json is of another version of rrad-ray ({error})"
+        raise RradError(uri, problem, "delete the output and run its stage again") from error
+
+
+def _lineage(content: dict[str, Any]) -> Lineage:
+    """Return the lineage that `dataclasses.asdict` has made a dictionary of."""
+    kinds = {"first_stage": FirstStageFacts, "judge": JudgeFacts, "labels": LabelFacts, "evaluation": EvaluationFacts}
+    records = {name: kind(**content[name]) for name, kind in kinds.items() if content[name] is not None}
+    return Lineage(**{**content, **records})
+
+
+def lineage_of(uri: str) -> Lineage:
+    """Return what a table hands on; an empty lineage for files from elsewhere, which have no manifest."""
+    return read_manifest(uri).lineage if exists(join(uri, MANIFEST)) else Lineage()
+
+
+def write_history(uri: str, history: dict[str, list[float]]) -> None:
+    """Write the curves of a training beside its checkpoint.
+
+    Losses, `loss*`, go along `steps`; figures on dev, `dev_*`, along `dev_steps`.
+    """
+    write_text(join(uri, HISTORY), json.dumps(history))
+
+
+def read_history(uri: str) -> dict[str, list[float]]:
+    """Read the curves of a training; empty where none has been written, as beside a model from elsewhere."""
+    return json.loads(read_text(join(uri, HISTORY))) if exists(join(uri, HISTORY)) else {}
