@@ -35,8 +35,9 @@ from rrad_ray.rankers.likelihood import LikelihoodRanker
 from rrad_ray.rows import Candidates, JudgeOutput, Labels
 from rrad_ray.stages import export, finetune, judge, label, prerank, retrieve
 from rrad_ray.tables import checkpoints
-from rrad_ray.training.loop import TrainWorker, fit
+from rrad_ray.training.loop import fit
 from rrad_ray.training.rank_task import RankBatches, RankTask
+from rrad_ray.training.task import TrainWorker
 
 CORES = os.cpu_count() or 1
 NOISE, MISSING = 0.5, 0.3  # of the simulated teacher: standard deviation in grades; share of documents it leaves out

@@ -28,8 +28,9 @@ from rrad_ray.rankers.ranker import Ranker
 from rrad_ray.rows import Labels, with_qrels
 from rrad_ray.stages import label, retrieve
 from rrad_ray.tables import checkpoints
-from rrad_ray.training.loop import TrainWorker, fit
+from rrad_ray.training.loop import fit
 from rrad_ray.training.rank_task import RankBatches, RankTask, dev_scores
+from rrad_ray.training.task import TrainWorker
 from tests.commands import ROOT
 
 OURS, PEER, LIGHTNING = "rrad_ray", "sentence-transformers", "lightning-ir, our rates, KL divergence"

@@ -36,8 +36,9 @@ from benchmarks import command
 from rrad_ray.config import TrainConfig
 from rrad_ray.rankers.precision import best_dtype
 from rrad_ray.rankers.ranker import Ranker, score_tokens
-from rrad_ray.training.loop import TrainWorker, fit
+from rrad_ray.training.loop import fit
 from rrad_ray.training.rank_task import RankTask, collate
+from rrad_ray.training.task import TrainWorker
 from tests.commands import ROOT
 
 ROUNDS = 3  # of work and products in turn: the machine's drift is both sides'

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rrad_ray.config import TrainConfig
-from rrad_ray.training.loop import Rows, TrainTask, TrainWorker, fit
+from rrad_ray.training.loop import fit
 from rrad_ray.training.rank_task import RankBatches
+from rrad_ray.training.task import Rows, TrainTask, TrainWorker
 
 CFG = TrainConfig(
     "in",

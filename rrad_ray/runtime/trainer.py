@@ -20,7 +20,8 @@ from rrad_ray.errors import InvalidInput, RradError, in_stage, stage_name
 from rrad_ray.progress import say
 from rrad_ray.runtime import cluster
 from rrad_ray.training import trackers
-from rrad_ray.training.loop import STATE, Config, Metrics, ReportFunction, TrainTask, TrainWorker
+from rrad_ray.training.loop import STATE, Config
+from rrad_ray.training.task import Metrics, ReportFunction, TrainTask, TrainWorker
 from rrad_ray.training.trackers import make_trackers
 
 FAILED = "failed.json"  # under the output while a failure is on its way to the user

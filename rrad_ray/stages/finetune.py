@@ -19,9 +19,10 @@ from rrad_ray.rows import Click, Labels, with_qrels
 from rrad_ray.runtime import feed, trainer
 from rrad_ray.tables import checkpoints
 from rrad_ray.training import listwise, lm_task, packing
-from rrad_ray.training.loop import TrainTask, TrainWorker, fit
+from rrad_ray.training.loop import fit
 from rrad_ray.training.packing import Example
 from rrad_ray.training.stream import ReservoirSample
+from rrad_ray.training.task import TrainTask, TrainWorker
 
 EXAMPLES_FOLDER = "examples"  # the folder in which every worker says what it made of its share of the rows
 

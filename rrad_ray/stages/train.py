@@ -16,10 +16,11 @@ from rrad_ray.rankers.checkpoint import check_tokenizer
 from rrad_ray.runtime import feed, trainer
 from rrad_ray.runtime.feed import LabelFeed
 from rrad_ray.tables import checkpoints
-from rrad_ray.training import losses, targets
-from rrad_ray.training.loop import TrainWorker, fit
+from rrad_ray.training import targets, weighted_loss
+from rrad_ray.training.loop import fit
 from rrad_ray.training.rank_task import RankBatches, RankTask, rank_steps_in_epoch
 from rrad_ray.training.stream import ShuffledRows
+from rrad_ray.training.task import TrainWorker
 
 
 @tables.stage("train", None)
@@ -31,7 +32,7 @@ def run(cfg: TrainConfig, out: tables.Output) -> None:
     keeps failing.
     """
     try:
-        losses.weighted(cfg.losses)
+        weighted_loss.weighted(cfg.losses)
         lora.check_lora(cfg.lora_rank)
     except ValueError as error:
         raise RradError.of("config", error, "mend the config") from error

@@ -17,8 +17,9 @@ from rrad_ray.errors import InvalidInput
 from rrad_ray.rankers import checkpoint, lora
 from rrad_ray.rankers.checkpoint import write_checkpoint
 from rrad_ray.training import listwise, packing
-from rrad_ray.training.loop import Rows, TrainTask, TrainWorker, max_over_workers
+from rrad_ray.training.loop import max_over_workers
 from rrad_ray.training.packing import Example
+from rrad_ray.training.task import Rows, TrainTask, TrainWorker
 
 Pack = list[Example]  # the examples of one sequence
 

@@ -10,14 +10,13 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
@@ -25,6 +24,7 @@ from rrad_ray.errors import InvalidInput
 from rrad_ray.rankers.precision import dtype_of
 from rrad_ray.training import fsdp
 from rrad_ray.training.optimizer import Config, MasterAdamW, share_of_peak
+from rrad_ray.training.task import LOCAL_WORKER, Metrics, Rows, TrainTask, TrainWorker
 
 STATE = "state.pt"
 
@@ -33,79 +33,12 @@ class Diverged(InvalidInput, FloatingPointError):
     """Raised when the loss is no longer a finite number."""
 
 
-Rows = list[Any]  # one batch in the form that the task takes: label rows, or packed sequences
-
-Metrics = dict[str, Any]  # figures by name; the last report also has `ended`, the reason why training ended
-
-
-class TrainTask(nn.Module):
-    """A module around a Hugging Face `model`, with its losses, its dev figures and its checkpoint format.
-
-    DDP wraps this module, and all its trainable weights are optimised. All of them are in the state from which a run
-    resumes; `save` writes what is used after training, and may leave some of them out.
-    """
-
-    dev_metric: ClassVar[str]  # the figure of `measure` by which checkpoints are compared
-    higher_is_better: ClassVar[bool] = True
-    model: Any
-
-    def forward(self, rows: Rows) -> dict[str, Tensor]:
-        """Return scalar losses by name, each already multiplied by its weight; their sum is minimised."""
-        raise NotImplementedError
-
-    def measure(self, rows: Sequence[Any]) -> dict[str, float]:
-        """Return figures on dev rows by name (`dev_...`), `dev_metric` among them; called in evaluation mode."""
-        raise NotImplementedError
-
-    def save(self, folder: Path, float32_state: Mapping[str, Tensor]) -> None:
-        """Write a checkpoint into `folder`. `float32_state`: this module's parameters by name, in float32."""
-        raise NotImplementedError
-
-    def sizes(self, rows: Rows) -> dict[str, float]:
-        """Return how many items (documents, pairs, lists or tokens) each loss of `forward` is a mean over.
-
-        With `accumulate`, the losses of a step's parts are averaged with these sizes as weights, which gives the
-        losses of the whole step.
-        """
-        raise NotImplementedError
-
-    def pairs(self, rows: Rows) -> int:
-        """Return the number of (query, document) pairs in a batch, the unit of the reported speed."""
-        return sum(len(row["texts"]) for row in rows)
-
-
-class ReportFunction(Protocol):
-    """Receives the metrics of a step and, with a checkpoint, the function `save(folder)` that writes it."""
-
-    def __call__(self, metrics: Metrics, save: Callable[[Path], None] | None) -> None: ...
-
-
-def log_report(metrics: Metrics, save: Callable[[Path], None] | None) -> None:
-    """Print the metrics on one line; write no checkpoint."""
-    texts = (f"{name} {value if isinstance(value, str) else format(value, '.4g')}" for name, value in metrics.items())
-    print("  ".join(texts), flush=True)
-
-
-@dataclass(frozen=True)
-class TrainWorker:
-    """Rank, world size, device and report function of one training process.
-
-    `resume`: the checkpoint folder from which the run goes on; None for a fresh run.
-    """
-
-    rank: int = 0
-    world_size: int = 1
-    device: str = "cpu"
-    report: ReportFunction = log_report
-    resume: Path | None = None
-
-
 def fit(
     task: TrainTask,
     batches: Callable[[int, int], Iterable[Rows]],
     steps_per_epoch: int,
     cfg: Config,
-    worker: TrainWorker = TrainWorker(),
+    worker: TrainWorker = LOCAL_WORKER,
     dev: Sequence[Any] = (),
 ) -> None:
     """Train `task`; report losses, dev figures and a checkpoint every `eval_steps` steps and at the end.
@@ -138,7 +71,7 @@ class _Run:
         self.task, self.cfg, self.worker, self.dev = task, cfg, worker, dev
         self.sharded = dist.is_initialized() and cfg.parallel == "fsdp"
         _prepare(task, cfg, worker, self.sharded)
-        self.optimizer = MasterAdamW(task, cfg)
+        self.optimizer = MasterAdamW(task, cfg, task.is_head)
         self.steps_per_epoch = steps_per_epoch
         # Progress through the epochs, counted in steps of the present number of workers; `step` counts updates.
         self.position, self.last_position = 0, math.ceil(cfg.epochs * steps_per_epoch)

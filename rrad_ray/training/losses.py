@@ -11,24 +11,15 @@ distance of 0 and pulls the scores together. An option out of range raises `Valu
 
 from __future__ import annotations
 
-import functools
-import inspect
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from rrad_ray.errors import InvalidInput
-
-
-class Loss(Protocol):
-    """A loss with its options bound: a scalar of scores, targets and mask."""
-
-    def __call__(self, scores_BN: Tensor, targets_BN: Tensor, mask_BN: Tensor) -> Tensor: ...
-
 
 # ---- shared by the losses -----------------------------------------------------------------------------------
 
@@ -291,7 +282,7 @@ def approx_ndcg(scores_BN: Tensor, targets_BN: Tensor, mask_BN: Tensor, *, tempe
     return _list_mean(1 - ndcg_B, _better(targets_BN, mask_BN))
 
 
-# ---- losses by name, and their weighted sum -----------------------------------------------------------------
+# ---- losses by name, and what each is a mean over -----------------------------------------------------------
 
 
 LOSSES: dict[str, Callable[..., Tensor]] = {
@@ -313,8 +304,8 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 def size(name: str, spec: Any, targets_BN: Tensor, mask_BN: Tensor) -> float:
     """Return how many documents, pairs or lists of the batch a named loss is a mean over.
 
-    `spec`: its weight or options, as in `weighted`; with `gap_power`, pairs count by their weight. The losses of a
-    batch's parts, averaged with these sizes as weights, give the loss of the whole batch. For `lambda` with `k` the
+    `spec`: its weight or options, as in `weighted_loss`; with `gap_power`, pairs count by their weight. The losses of
+    a batch's parts, averaged with these sizes as weights, give the loss of the whole batch. For `lambda` with `k` the
     size is an upper bound, because the scores choose its pairs.
     """
     if name in ("bce", "point_mse"):
@@ -329,48 +320,3 @@ def size(name: str, spec: Any, targets_BN: Tensor, mask_BN: Tensor) -> float:
         power = spec.get("gap_power", 0.0) if isinstance(spec, Mapping) else 0.0
         return float((_pairs(targets_BN)[better_BNN] ** power).sum())
     return float(better_BNN.flatten(1).any(1).sum())
-
-
-def _part(name: str, spec: Any, defaults: Mapping[str, float]) -> tuple[float, Loss]:
-    """Return a loss's weight and the loss with its options bound, from `1.0` or `{weight: 1.0, tau: 0.5}`.
-
-    `defaults`: options that hold unless `spec` names them. Raises `ValueError` as `weighted` does.
-    """
-    if name not in LOSSES:
-        raise InvalidInput(f"losses.{name}: no such loss", f"choose from {', '.join(sorted(LOSSES))}")
-    options = {**defaults, **(spec if isinstance(spec, Mapping) else {"weight": spec})}
-    parameters = inspect.signature(LOSSES[name]).parameters.values()
-    known = ["weight", *(each.name for each in parameters if each.kind is each.KEYWORD_ONLY)]
-    for key, value in options.items():
-        if key not in known:
-            raise InvalidInput(f"losses.{name}.{key}: no such option", f"choose from {', '.join(known)}")
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise ValueError(f"losses.{name}.{key}={value!r}: write a number")
-    weight = options.pop("weight", 1.0)
-    _require(weight >= 0, f"losses.{name}.weight", weight, "must not be negative")
-    loss = functools.partial(LOSSES[name], **options)
-    empty = torch.zeros(1, 1)
-    try:  # so that a wrong option is an error now, not at the first step
-        loss(empty, empty, empty > 0)
-    except ValueError as error:
-        raise ValueError(f"losses.{name}.{error}") from error
-    return weight, loss
-
-
-def weighted(losses: Mapping[str, Any], *, target_scale: float = 2.0) -> Loss:
-    """Return the weighted sum of named losses: `{point_mse: 1.0, margin_mse: 1.0}` is DisRanker's hybrid loss.
-
-    A loss has a weight, or options with a weight among them (default 1): `{margin: {weight: 0.5, tau: 2.0}}`.
-    `target_scale` is the default of soft_ranknet's option. Raises `ValueError` for an unknown name or option, listing
-    the known ones, and for a value out of range.
-    """
-    defaults = {"soft_ranknet": {"target_scale": target_scale}}
-    parts = [_part(name, spec, defaults.get(name, {})) for name, spec in losses.items()]
-
-    def loss(scores_BN: Tensor, targets_BN: Tensor, mask_BN: Tensor) -> Tensor:
-        total = torch.where(mask_BN, scores_BN, 0.0).sum() * 0.0
-        for weight, part in parts:
-            total = total + weight * part(scores_BN, targets_BN, mask_BN)
-        return total
-
-    return loss

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,8 +13,8 @@ from torch.distributed.tensor import DTensor
 
 from rrad_ray.config import FinetuneConfig, TrainConfig
 from rrad_ray.training import fsdp
+from rrad_ray.training.task import in_hf_head
 
-HEADS = ("classifier", "score", "out_proj", "dense_head")  # Hugging Face's names of a head's last layer
 Config = TrainConfig | FinetuneConfig
 
 
@@ -28,8 +28,9 @@ class MasterAdamW:
     `mean`, the running mean of the masters over `mean_count` updates, empty before the first one.
     """
 
-    def __init__(self, model: nn.Module, cfg: Config) -> None:
-        head, matrices, vectors = _groups(model)
+    def __init__(self, model: nn.Module, cfg: Config, is_head: Callable[[str], bool] = in_hf_head) -> None:
+        """Take the trainable parameters of `model`; those of which `is_head` is true by name train at `head_lr`."""
+        head, matrices, vectors = _groups(model, is_head)
         self.weights = [*head, *matrices, *vectors]
         # Float32 weights serve as their own masters, unless the model has to show their mean instead.
         self.in_place = cfg.average_from >= 1 and all(weight.dtype == torch.float32 for weight in self.weights)
@@ -120,7 +121,9 @@ class MasterAdamW:
         self.mean = [fsdp.local_shard(saved, master) for saved, master in zip(mean, self.masters)]
 
 
-def _groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
+def _groups(
+    model: nn.Module, is_head: Callable[[str], bool]
+) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
     """Return the trainable weights in three groups: heads, matrices (decayed), biases and norms (not decayed)."""
     head: list[nn.Parameter] = []
     matrices: list[nn.Parameter] = []
@@ -128,11 +131,8 @@ def _groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], l
     for name, weight in model.named_parameters():
         if not weight.requires_grad:
             continue
-        owner = name.rpartition(".")[0]
-        if owner.rpartition(".")[2] in HEADS or owner.startswith("terms."):
-            head.append(weight)
-        else:
-            (matrices if weight.ndim > 1 else vectors).append(weight)
+        group = head if is_head(name) else matrices if weight.ndim > 1 else vectors
+        group.append(weight)
     return head, matrices, vectors
 
 

@@ -21,8 +21,9 @@ from rrad_ray.rankers import generation, lora
 from rrad_ray.rankers.ranker import Ranker, in_order, one_by_one, spread, train_tokens
 from rrad_ray.rankers.term_control import TermControl, select, states_of
 from rrad_ray.training import losses
-from rrad_ray.training.loop import Rows, TrainTask
 from rrad_ray.training.stream import ShuffledRows
+from rrad_ray.training.task import Rows, TrainTask, in_hf_head
+from rrad_ray.training.weighted_loss import weighted
 
 FLAT_BATCHES = 50  # a student has collapsed after so many batches in a row in which every list has one score
 
@@ -156,7 +157,7 @@ class RankTask(TrainTask):
         super().__init__()
         self.ranker, self.cfg, self.head = ranker, cfg, head
         self.losses = {
-            name: losses.weighted({name: spec}, target_scale=cfg.target_scale) for name, spec in cfg.losses.items()
+            name: weighted({name: spec}, target_scale=cfg.target_scale) for name, spec in cfg.losses.items()
         }
         self.terms = self._term_control() if cfg.terms.weight else None
         self.flat_batches = 0  # batches in a row in which the scores of every list were equal
@@ -237,6 +238,10 @@ class RankTask(TrainTask):
 
     def _loss_name(self, kind: str, name: str) -> str:
         return kind if len(self.losses) == 1 else f"{kind}_{name}"
+
+    def is_head(self, name: str) -> bool:
+        """Return whether a parameter belongs to the ranking head or to the Term Control Layer."""
+        return in_hf_head(name) or name.startswith("terms.")
 
     def sizes(self, rows: Rows) -> dict[str, float]:
         """Return the documents, pairs or lists of each rank loss, and the tokens of the answers."""

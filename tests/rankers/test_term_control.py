@@ -388,7 +388,7 @@ def test_the_layer_is_the_same_for_a_seed_whatever_was_drawn_before(bert: str) -
 
 def test_the_layers_weights_train_at_the_heads_rate(bert: str) -> None:
     made = task(bert)
-    optimizer = MasterAdamW(made, CFG)
+    optimizer = MasterAdamW(made, CFG, made.is_head)
     head = {id(weight) for weight in optimizer.weights[: len(optimizer.optimizer.param_groups[0]["params"])]}
     assert {name for name, weight in made.named_parameters() if id(weight) in head} == {
         "ranker.model.classifier.weight",

@@ -26,8 +26,8 @@ from rrad_ray.rankers.ranker import Ranker
 from rrad_ray.rows import Candidates, Labels, by_source
 from rrad_ray.runtime import trainer
 from rrad_ray.stages import train
-from rrad_ray.training.loop import TrainTask, TrainWorker
 from rrad_ray.training.rank_task import RankTask
+from rrad_ray.training.task import TrainTask, TrainWorker
 from tests.commands import PATIENCE_S, ROOT, RRAD
 from tests.fixtures import curves_of, rrad
 from tests.toys import Listener, causal_lm

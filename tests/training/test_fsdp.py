@@ -15,8 +15,9 @@ from torch.distributed.tensor import DTensor
 from rrad_ray.config import FinetuneConfig, TermsConfig, TrainConfig
 from rrad_ray.rankers.ranker import Ranker
 from rrad_ray.tables import checkpoints
-from rrad_ray.training.loop import STATE, TrainWorker, fit
+from rrad_ray.training.loop import STATE, fit
 from rrad_ray.training.rank_task import RankBatches, RankTask
+from rrad_ray.training.task import TrainWorker
 from tests import toys
 from tests.toys import ROWS, Listener
 

@@ -20,8 +20,9 @@ from rrad_ray.config import FinetuneConfig
 from rrad_ray.rankers import lora
 from rrad_ray.tables import checkpoints
 from rrad_ray.training import listwise, lm_task, packing
-from rrad_ray.training.loop import STATE, TrainWorker, fit
+from rrad_ray.training.loop import STATE, fit
 from rrad_ray.training.packing import Example
+from rrad_ray.training.task import TrainWorker
 from tests.lists import row
 
 pytestmark = pytest.mark.usefixtures("one_thread")

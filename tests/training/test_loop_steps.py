@@ -13,10 +13,11 @@ from torch import Tensor
 from rrad_ray.config import FinetuneConfig, GenerationConfig, TermsConfig, TrainConfig
 from rrad_ray.rankers.ranker import Ranker
 from rrad_ray.tables import checkpoints
-from rrad_ray.training import listwise, lm_task, losses, packing
-from rrad_ray.training.loop import TrainTask, TrainWorker, fit
+from rrad_ray.training import listwise, lm_task, losses, packing, weighted_loss
+from rrad_ray.training.loop import fit
 from rrad_ray.training.optimizer import MasterAdamW
 from rrad_ray.training.rank_task import RankTask
+from rrad_ray.training.task import TrainTask, TrainWorker
 from tests import toys
 from tests.lists import row
 from tests.toys import Line, Listener, causal_lm, fitted, label
@@ -50,7 +51,7 @@ def test_the_losses_of_parts_weighed_by_their_sizes_make_the_loss_of_the_whole(g
     targets = torch.randint(0, 2 if name == "bce" else 4, (6, 5), generator=source).double()
     mask = torch.arange(5) < torch.tensor([5, 2, 1, 4, 3, 5])[:, None]
     targets[5] = 1.0
-    loss = losses.weighted({name: options})
+    loss = weighted_loss.weighted({name: options})
     parts = [slice(0, 1), slice(1, 4), slice(4, 5), slice(5, 6)]
     sizes = [losses.size(name, options, targets[part], mask[part]) for part in parts]
     assert len(set(sizes)) > 1

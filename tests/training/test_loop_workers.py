@@ -14,8 +14,9 @@ import torch.multiprocessing as mp
 from torch import Tensor
 
 from rrad_ray.config import TrainConfig
-from rrad_ray.training.loop import Rows, TrainWorker, fit
+from rrad_ray.training.loop import fit
 from rrad_ray.training.rank_task import RankBatches
+from rrad_ray.training.task import Rows, TrainWorker
 from tests import toys
 from tests.toys import ROWS, Line, Listener
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from rrad_ray.config import TrainConfig, load
-from rrad_ray.training.losses import LOSSES, listmle, margin_mse, point_mse, ranknet, soft_ranknet, weighted
+from rrad_ray.training.losses import LOSSES, listmle, margin_mse, ranknet
 
 NAMES = sorted(LOSSES)
 POINTWISE = {"point_mse", "bce"}  # read every document by itself
@@ -510,87 +508,3 @@ def test_bce_refuses_targets_that_are_no_grades() -> None:
     scores, targets, mask = (torch.tensor(array) for array in arrays(0))
     with pytest.raises(ValueError, match=r"bce: a target of (-1|2); scale targets to \[0, 1\]"):
         LOSSES["bce"](scores, targets, mask)
-
-
-# ---- weighted -----------------------------------------------------------------------------------------------
-
-
-def found_tensors(seed: int) -> list[Tensor]:
-    return [tensor.detach() for tensor in tensors(arrays(seed))]
-
-
-def test_point_mse_and_margin_mse_weighted_one_are_their_sum() -> None:
-    found = found_tensors(7)
-    hybrid = weighted({"point_mse": 1, "margin_mse": 1})(*found)
-    assert float(hybrid) == pytest.approx(float(point_mse(*found)) + float(margin_mse(*found)), rel=1e-12)
-    half = weighted({"point_mse": 0.5, "ranknet": 3.0})(*found)
-    assert float(half) == pytest.approx(0.5 * float(point_mse(*found)) + 3 * float(ranknet(*found)), rel=1e-12)
-
-
-def test_weighted_takes_a_losss_options_beside_plain_weights() -> None:
-    found = found_tensors(7)
-    loss = weighted({"ranknet": {"weight": 0.5, "smoothing": 0.2}, "lambda": {"k": 2}, "point_mse": 2})(*found)
-    wanted = 0.5 * ranknet(*found, smoothing=0.2) + LOSSES["lambda"](*found, k=2) + 2 * point_mse(*found)
-    assert float(loss) == pytest.approx(float(wanted), rel=1e-12)
-
-
-def test_weighted_hands_the_target_scale_to_soft_ranknet_unless_its_options_name_one() -> None:
-    found = found_tensors(8)
-    loss = weighted({"soft_ranknet": 1.0}, target_scale=0.7)
-    assert float(loss(*found)) == pytest.approx(float(soft_ranknet(*found, target_scale=0.7)), rel=1e-12)
-    assert float(loss(*found)) != pytest.approx(float(soft_ranknet(*found)), rel=1e-3)
-    own = weighted({"soft_ranknet": {"target_scale": 3}}, target_scale=0.7)
-    assert float(own(*found)) == pytest.approx(float(soft_ranknet(*found, target_scale=3)), rel=1e-12)
-
-
-def test_garbage_in_padding_does_not_reach_the_weighted_sum() -> None:
-    scores = torch.tensor([[1.0, 0.0, math.nan]], requires_grad=True)
-    value = weighted({"ranknet": 1.0})(scores, torch.tensor([[1.0, 0.0, math.nan]]), torch.tensor([[1, 1, 0]]) > 0)
-    value.backward()
-    assert float(value.detach()) == pytest.approx(LN1, rel=1e-6)
-    assert scores.grad is not None
-    assert torch.isfinite(scores.grad).all()
-
-
-def test_an_unknown_loss_is_named_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"losses\.rank_net: no such loss; choose from " + ", ".join(NAMES)):
-        weighted({"ranknet": 1.0, "rank_net": 1.0})
-
-
-@pytest.mark.parametrize(
-    ("losses", "message"),
-    [
-        ({"margin": {"tua": 1.0}}, r"losses\.margin\.tua: no such option; choose from weight, tau$"),
-        ({"point_mse": {"scale": 1.0}}, r"losses\.point_mse\.scale: no such option; choose from weight$"),
-        ({"margin": {"tau": "much"}}, r"losses\.margin\.tau='much': write a number"),
-        ({"margin": None}, r"losses\.margin\.weight=None: write a number"),
-        ({"margin": True}, r"losses\.margin\.weight=True: write a number"),
-        ({"margin": math.nan}, r"losses\.margin\.weight=nan: write a number"),
-        ({"margin": -1.0}, r"losses\.margin\.weight=-1\.0: must not be negative"),
-        ({"margin": {"tau": 0}}, r"losses\.margin\.tau=0: must be positive"),
-        ({"listnet": {"temperature": -1}}, r"losses\.listnet\.temperature=-1: must be positive"),
-        ({"approx_ndcg": {"temperature": 0}}, r"losses\.approx_ndcg\.temperature=0: must be positive"),
-        ({"lambda": {"k": 2.5}}, r"losses\.lambda\.k=2\.5: must be a whole number"),
-        ({"lambda": {"mu": -1}}, r"losses\.lambda\.mu=-1: must not be negative"),
-        ({"ranknet": {"smoothing": 1}}, r"losses\.ranknet\.smoothing=1: must be in \[0, 1\)"),
-        ({"ranknet": {"gap_power": -1}}, r"losses\.ranknet\.gap_power=-1: must not be negative"),
-        ({"ranknet": {"scale": 0}}, r"losses\.ranknet\.scale=0: must be positive"),
-        ({"soft_ranknet": {"target_scale": -2}}, r"losses\.soft_ranknet\.target_scale=-2: must be positive"),
-        ({"bce": {"smoothing": -0.1}}, r"losses\.bce\.smoothing=-0\.1: must be in \[0, 1\)"),
-        ({"bce": {"pos_weight": 0}}, r"losses\.bce\.pos_weight=0: must be positive"),
-    ],
-)
-def test_a_wrong_option_is_named_with_its_place_before_any_step(losses: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        weighted(losses)
-
-
-def test_a_yaml_gives_a_loss_its_options_and_an_override_changes_one(tmp_path: Path) -> None:
-    (tmp_path / "train.yaml").write_text(
-        "input: a\noutput: b\nlosses:\n  margin: {weight: 1.0, tau: 0.5}\n  point_mse: 0.5\n", encoding="utf-8"
-    )
-    cfg = load.load_config(TrainConfig, f"{tmp_path}/train.yaml", ["losses.margin.tau=2"])
-    assert cfg.losses == {"margin": {"weight": 1.0, "tau": 2}, "point_mse": 0.5}
-    found = found_tensors(7)
-    wanted = LOSSES["margin"](*found, tau=2) + 0.5 * point_mse(*found)
-    assert float(weighted(cfg.losses, target_scale=cfg.target_scale)(*found)) == pytest.approx(float(wanted))
