@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import os
+import inspect
 import re
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -13,16 +13,14 @@ import pytest
 import typer
 from omegaconf import OmegaConf
 
-from rrad_ray import tables
 from rrad_ray.cli import app
-from rrad_ray.config import ExportConfig, JudgeConfig, LabelConfig, load
+from rrad_ray.config import load
 from rrad_ray.config.catalog import STAGES
-from rrad_ray.rows import JudgeOutput
-from rrad_ray.stages import label
-from tests import endpoints
+from rrad_ray.config.reference import keys_of
+from rrad_ray.serving import requests
+from rrad_ray.training.losses import LOSSES
 from tests.commands import ROOT
 from tests.docs.markdown import Page, pages
-from tests.fixtures import row_of
 
 PAGES = pages()
 PENDING = pytest.mark.xfail(reason="serving/service.py and `Ranker` land next", strict=False)
@@ -194,6 +192,31 @@ def test_the_check_of_commands_sees_what_is_wrong() -> None:
     check(["rrad", "judge", "configs/judge.yaml", "input=a", "output=b", "num_workers=8"], "right")
 
 
+def keys_and_sections() -> set[str]:
+    """All keys of all stages, with dots, and the keys above them; the variables of pipelines; options of
+    losses; fields of requests."""
+    names = {key.name for schema, _ in STAGES.values() for key in keys_of(schema)}
+    names |= {name.rpartition(".")[0] for name in names if "." in name}
+    for path in (ROOT / "configs").rglob("pipeline.yaml"):
+        names |= set(map(str, load.read_yaml(str(path))))
+    for loss in LOSSES.values():
+        names |= set(inspect.signature(loss).parameters)
+    for request in (requests.RerankRequest, requests.TeiRequest, requests.ScoreRequest, requests.SearchRequest):
+        names |= set(request.model_fields)
+    return names | {"base", "stage", "key"}  # of files, of steps, and `key=value` itself
+
+
+@EVERY
+def test_every_key_in_prose_is_a_key(page: Page) -> None:
+    known = keys_and_sections()
+    if page.name == "docs/configuration.md":
+        return
+    for span in page.spans:
+        if found := re.fullmatch(r"(?:-\S+ )?([a-z][a-z_.]*)(?:=(?!=)|: )\S.*", span):
+            key = re.sub(r"^(?:students|runs|qrels|models|weights|queries)\.\w+$|^steps\..*", "input", found[1])
+            assert key in known, f"{page.name}: {span}"
+
+
 # ---- tables of keys -----------------------------------------------------------------------------------------
 
 
@@ -223,68 +246,10 @@ def test_the_options_of_the_endpoint_are_keys_with_these_defaults() -> None:
 
 
 def test_every_loss_stands_in_the_table() -> None:
-    from rrad_ray.training.losses import LOSSES
-
     text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
     section = text.partition("## Losses")[2].partition("\n## ")[0]
     rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
     assert set(LOSSES) <= {name for row in rows for name in re.findall(r"`(\w+)`", row)}
-
-
-# ---- snippets -----------------------------------------------------------------------------------------------
-
-
-@EVERY
-def test_every_python_snippet_compiles(page: Page) -> None:
-    for block in page.blocks:
-        if block.language == "python":
-            compile(block.text, f"{page.name}:{block.line}", "exec")
-
-
-SNIPPETS_RUN = ("README.md", "docs/quickstart.md", "docs/data.md", "docs/training.md")
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory, writer: str) -> Path:
-    """A folder with `runs/` as the demo and the RRADistill recipe leave it, as far as the snippets read it."""
-    folder = tmp_path_factory.mktemp("demo")
-    endpoints.student(folder / "runs" / "demo" / "encoder" / "model")
-    (folder / "runs" / "rradistill" / "decoder").mkdir(parents=True)
-    os.symlink(writer, folder / "runs" / "rradistill" / "decoder" / "model")
-    cfg = JudgeConfig(input="", output=str(folder / "runs" / "demo" / "judged"))
-    out = tables.Output("judge", cfg, JudgeOutput, {})
-    asked = {"task": "likelihood", "model": "", "shown": [], "responses": [], "reasons": []}
-    counts = {"truncated": 0, "prompt_tokens": 9, "generated_tokens": 0}
-    rows = [row_of(f"q{number}", ["adds numbers", "opens a file"]) for number in range(3)]
-    out.write_all([{**row, **asked, **counts, "judge_scores": [-1.0, -2.0]} for row in rows], 100)
-    out.commit()
-    cfg_labels = LabelConfig(
-        input=cfg.output, output=str(folder / "runs" / "demo" / "labels"), weights={"judge": 1.0}
-    )
-    label.run(cfg_labels)
-    return folder
-
-
-@PENDING
-@pytest.mark.parametrize("name", SNIPPETS_RUN)
-def test_every_python_snippet_runs(
-    name: str, demo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(demo)
-    blocks = [block for block in Page(ROOT / name).blocks if block.language == "python"]
-    assert blocks
-    for block in blocks:
-        exec(compile(block.text, f"{name}:{block.line}", "exec"), {"__name__": "snippet"})
-        assert capsys.readouterr().out.strip(), f"{name}:{block.line}"
-
-
-def test_the_stage_of_the_extending_page_is_a_stage(demo: Path, tmp_path: Path) -> None:
-    blocks = [block for block in Page(ROOT / "docs" / "extending.md").blocks if "@tables.stage" in block.text]
-    names: dict[str, Any] = {}
-    exec(blocks[0].text, names)
-    cfg = ExportConfig(input=str(demo / "runs" / "demo" / "labels"), output=str(tmp_path / "longest"))
-    assert names["run"](cfg) == cfg.output == names["run"](cfg)
-    assert tables.read_manifest(cfg.output)["rows"] == 0
 
 
 # ---- error messages -----------------------------------------------------------------------------------------
@@ -318,15 +283,3 @@ def test_every_patch_stands_in_the_list_of_the_upgrading_page() -> None:
     patches = [path.name for path in (ROOT / "rrad_ray" / "patches").glob("*.py") if path.name != "__init__.py"]
     assert len(patches) >= 4
     assert [name for name in patches if f"`rrad_ray/patches/{name}`" not in text] == []
-
-
-def test_the_loss_of_the_extending_page_equals_its_reference() -> None:
-    from tests.training import test_losses as losses
-
-    blocks = [block for block in Page(ROOT / "docs" / "extending.md").blocks if block.language == "python"]
-    names = {name: getattr(losses, name) for name in ("Arrays", "mean", "pairs")}
-    for block in blocks[:2]:
-        exec(block.text, names)
-    found = losses.arrays(0)
-    value = names["hinge_squared"](*losses.tensors(found), tau=0.7)
-    assert float(value.detach()) == pytest.approx(names["reference_hinge_squared"](found, tau=0.7))
