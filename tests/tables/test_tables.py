@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from rrad_ray import tables
 from rrad_ray.errors import RradError, in_stage
 from rrad_ray.rows import Candidates, JudgeOutput, Quarantined
-from rrad_ray.tables import Output, join, part_name
+from rrad_ray.tables import Lineage, Manifest, Output, join, part_name
 
 pytestmark = pytest.mark.usefixtures("in_judge")
 
@@ -61,7 +61,8 @@ def candidates(query_id: str = "q1", **changes: Any) -> dict[str, Any]:
 
 def put(uri: str, table: pa.Table, name: str = "part-00000.parquet") -> None:
     """A part as some other program would write it, in a table with a manifest."""
-    for file, content in ((name, None), ("manifest.json", b'{"stage": "x", "config": {}, "inputs": {}}')):
+    manifest = Manifest("x", {}, {}, {}, {}, {}, 0.0, {}, Lineage()).to_json().encode()
+    for file, content in ((name, None), ("manifest.json", manifest)):
         with fsspec.open(join(uri, file), "wb", auto_mkdir=True) as sink:
             pq.write_table(table, sink) if content is None else sink.write(content)
 
