@@ -40,7 +40,7 @@ def table(report: ReportContent) -> Table:
     return result
 
 
-def markdown(report: ReportContent) -> str:
+def markdown_table(report: ReportContent) -> str:
     """Return the same table as Markdown for a README; the best system's row is bold."""
     header, rows = _cells(report)
     lines = [header, ["---"] + ["---:"] * (len(header) - 1)]

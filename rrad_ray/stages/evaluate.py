@@ -12,6 +12,8 @@ from rrad_ray.config import EvaluateConfig
 from rrad_ray.errors import RradError
 from rrad_ray.evaluation import report_html, summary
 from rrad_ray.evaluation.bench import Evaluation
+from rrad_ray.evaluation.content import report_content
+from rrad_ray.evaluation.systems import ranking_rows
 from rrad_ray.rows import Candidates, Ranking, with_qrels
 
 
@@ -32,13 +34,10 @@ def run(cfg: EvaluateConfig, out: tables.Output) -> None:
         problem = f"no query of split '{cfg.split}' has a relevant document"
         raise RradError(cfg.input, problem, "give qrels for it, or name another split")
     evaluation = Evaluation(cfg, test, dev)
-    evaluation.first_stage()
-    evaluation.runs()
-    evaluation.teacher()
-    evaluation.students()
-    content = evaluation.report()
+    evaluation.measure_all()
+    content = report_content(evaluation)
     for number, system in enumerate(evaluation.systems):
-        out.write_part(tables.part_name(number), evaluation.rankings(system))
+        out.write_part(tables.part_name(number), ranking_rows(test, system))
     tables.write_text(tables.join(out.uri, "report.json"), json.dumps(content, indent=1))
     tables.write_text(tables.join(out.uri, "report.html"), report_html.report_page(content))
     Console(width=118).print(summary.table(content))

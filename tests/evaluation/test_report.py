@@ -128,7 +128,7 @@ def test_titles_are_escaped_everywhere(report: dict[str, Any]) -> None:
     assert "<script" not in text
     assert "&lt;script&gt;" in text
     assert "onload" not in {name for name, _ in Page(text).attributes}
-    assert "<script" not in summary.markdown(evil)
+    assert "<script" not in summary.markdown_table(evil)
 
 
 def test_mathematics_in_a_title_is_plain_text(report: dict[str, Any]) -> None:
@@ -143,7 +143,7 @@ def test_only_systems(systems: list[dict[str, Any]]) -> None:
     page = Page(report_page({"systems": systems}))
     assert "svg" not in page.tags
     assert page.tags.count("section") == 1
-    assert summary.markdown({"systems": systems}).count("\n") == 2 + len(systems)
+    assert summary.markdown_table({"systems": systems}).count("\n") == 2 + len(systems)
 
 
 def test_every_other_key_may_be_missing_or_empty(report: dict[str, Any]) -> None:
@@ -157,7 +157,7 @@ def test_every_other_key_may_be_missing_or_empty(report: dict[str, Any]) -> None
 def test_nothing_measured_shows_as_a_dash(report: dict[str, Any]) -> None:
     report["tests"][0]["p"] = None
     assert "–" in Page(report_page(report)).text
-    row = summary.markdown(report).splitlines()[2]
+    row = summary.markdown_table(report).splitlines()[2]
     assert row == "| BM25 | 0.449 [0.409, 0.489] | 0.469 | – | 22.7M | – | 1.4 ms / 2.1 ms |"
 
 
@@ -208,7 +208,7 @@ def test_same_report_same_bytes(report: dict[str, Any]) -> None:
 
 def test_markdown_has_a_row_per_system_and_marks_one(report: dict[str, Any]) -> None:
     report["systems"][0]["title"] = "a|b\nc"
-    lines = summary.markdown(report).splitlines()
+    lines = summary.markdown_table(report).splitlines()
     assert len(lines) == 2 + len(report["systems"])
     assert lines[2].startswith(r"| a\|b c | ")
     assert [line for line in lines if "**" in line] == [line for line in lines if "ENCODER" in line]

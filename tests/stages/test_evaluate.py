@@ -13,6 +13,7 @@ from rrad_ray import tables
 from rrad_ray.config import EvaluateConfig
 from rrad_ray.errors import RradError
 from rrad_ray.evaluation.bench import Evaluation
+from rrad_ray.evaluation.comparison import length_segments, significance_tests
 from rrad_ray.evaluation.statistics import holm
 from rrad_ray.rows import Ranking
 from rrad_ray.stages import evaluate
@@ -73,13 +74,15 @@ def test_students_are_tested_against_runs_and_p_values_are_corrected_for_all_tes
     evaluation.add(
         "good", "good student", "student", [[9 * (index == number) for index in range(5)] for number in range(3)]
     )
-    tests = evaluation.tests()
+    tests = significance_tests(evaluation.systems)
     assert [(test["system"], test["against"]) for test in tests] == [("good", "bm25"), ("good", "peer")]
     assert [test["p_holm"] for test in tests] == holm([test["p"] for test in tests])
     assert tests[0]["p_holm"] >= tests[0]["p"]
     assert (tests[0]["wins"], tests[0]["ties"], tests[0]["losses"]) == (2, 1, 0)
-    segments = {row["segment"]: (row["queries"], row["ndcg_10"]["good"]) for row in evaluation.segments()}
-    one = evaluation.quality["good"]["nDCG@10"][0]
+    segments = {
+        row["segment"]: (row["queries"], row["ndcg_10"]["good"]) for row in length_segments(rows, evaluation.systems)
+    }
+    one = evaluation.systems[-1].quality["nDCG@10"][0]
     assert segments == {"1 or 2 words": (1, one), "3 or 4": (1, one), "5 or more": (1, one)}
 
 

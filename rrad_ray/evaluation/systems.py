@@ -1,0 +1,106 @@
+"""A system measured on the test queries: its scores and rankings, its quality per query, its entry in the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from rrad_ray.evaluation import metrics, statistics
+from rrad_ray.evaluation.measures import Ranked, Scores, pair_counts_of, per_query
+from rrad_ray.evaluation.summary import METRIC, System
+from rrad_ray.rows import Row
+
+Kind = Literal["first_stage", "pre_ranker", "fusion", "run", "teacher", "student", "student_fused"]
+
+
+@dataclass(frozen=True)
+class MeasuredSystem:
+    """A system's results on the test queries, in their order.
+
+    `scores`: of each query's candidates. `rankings`: its documents, best first, which for a run from elsewhere need
+    not be candidates. `quality`: each measure of each query. `entry`: the system in `report.json`.
+    """
+
+    scores: Scores
+    rankings: list[Ranked]
+    quality: dict[str, list[float]]
+    entry: System
+
+    @property
+    def name(self) -> str:
+        """The system's name in the report and the rankings table."""
+        return self.entry["system"]
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of system, by which the report compares it."""
+        return self.entry["kind"]
+
+    @property
+    def ndcg(self) -> np.ndarray:
+        """nDCG@10 of each query, (Q,)."""
+        return np.asarray(self.quality[METRIC])
+
+
+def measured(
+    rows: Sequence[Row],
+    scores: Scores,
+    rankings: list[Ranked] | None = None,
+    *,
+    entry: Mapping[str, Any],
+    more: Sequence[str] = (),
+    seed: int = 0,
+) -> MeasuredSystem:
+    """Measure a system's quality on rows with qrels.
+
+    `rankings`: where these are not the candidates sorted by `scores`. `entry`: `system`, `title` and `kind`, and what
+    is known of the system's cost. `more`: measures beside nDCG@10, MRR@10 and PNR. `seed`: of the bootstrap.
+    """
+    rankings = rankings or [_ranking(row, values) for row, values in zip(rows, scores, strict=True)]
+    quality = per_query(rows, rankings, more)
+    means = {name: _interval_of(values, np.mean, seed) for name, values in quality.items()}
+    means["PNR"] = _interval_of(pair_counts_of(rows, scores), metrics.pnr, seed)
+    unknown = {"parameters": None, "documents_per_s": None, "latency_ms": None, "latency_of": "", "note": ""}
+    head = {key: entry[key] for key in ("system", "title", "kind")}
+    return MeasuredSystem(scores, rankings, quality, {**head, "metrics": means, **unknown, **entry})
+
+
+def _ranking(row: Row, scores: Sequence[float]) -> Ranked:
+    """Return a row's candidates with their scores, best first."""
+    return [(row["doc_ids"][index], float(scores[index])) for index in ranked_order(scores)]
+
+
+def ranked_order(scores: Sequence[float]) -> np.ndarray:
+    """Return the indices of the documents, (N,), best first; ties keep the row's order."""
+    return np.argsort(-np.asarray(scores), kind="stable")
+
+
+def _interval_of(values: Sequence[Any], statistic: Callable[[Any], float], seed: int) -> dict[str, float | None]:
+    """Return a statistic over queries with its 95 % bootstrap interval; None where it is infinite."""
+    low, high = statistics.bootstrap_interval(values, statistic, seed)
+    interval = {"mean": float(statistic(np.asarray(values, dtype=float))), "low": low, "high": high}
+    return {key: value if np.isfinite(value) else None for key, value in interval.items()}
+
+
+def candidate_scores(row: Row, known: Mapping[str, float]) -> list[float]:
+    """Return the scores of a row's candidates, (N,); one without a score gets 1 less than the lowest."""
+    lowest = min(known.values(), default=0.0) - 1.0
+    return [known.get(doc_id, lowest) for doc_id in row["doc_ids"]]
+
+
+def ranking_rows(rows: Sequence[Row], system: MeasuredSystem) -> list[Row]:
+    """Return a system's rows of the rankings table (`rows.Ranking`)."""
+    return [
+        {
+            "system": system.name,
+            **{key: row[key] for key in ("query_id", "query", "split")},
+            "doc_ids": [doc_id for doc_id, _ in ranking],
+            "scores": [float(score) for _, score in ranking],
+            "ndcg_10": system.quality["nDCG@10"][number],
+            "mrr_10": system.quality["MRR@10"][number],
+        }
+        for number, (row, ranking) in enumerate(zip(rows, system.rankings, strict=True))
+    ]
