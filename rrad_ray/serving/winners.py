@@ -11,11 +11,10 @@ from typing import Any
 
 from rrad_ray import tables
 from rrad_ray.errors import RradError
+from rrad_ray.evaluation.winner import WINNER_FILE, parse_winner
 from rrad_ray.tables import checkpoints
 
 TOLERANCE = 0.05  # of the largest stored score: what other hardware and bfloat16 may change
-
-WINNER_FILE = "winner.json"
 
 
 class ScoreMismatch(RradError):
@@ -43,12 +42,12 @@ def find_winner(uri: str, root: str = "") -> ServedModel:
     `RradError` if there is no checkpoint, or if it has no ranking head: a fresh one would serve random scores.
     """
     checkpoint, name, fingerprint = uri, uri.rstrip("/").rpartition("/")[2], uri
-    smoke: dict[str, Any] = {}
+    smoke: Mapping[str, Any] = {}
     winner_uri = tables.join(uri, WINNER_FILE)
     if not uri.startswith("bundled:") and tables.exists(winner_uri):
         text = tables.read_text(winner_uri)
-        winner = json.loads(text)
-        checkpoint, name, smoke = winner["checkpoint"], winner["system"], winner.get("smoke") or {}
+        winner = parse_winner(text, uri)
+        checkpoint, name, smoke = winner.checkpoint, winner.system, winner.smoke or {}
         fingerprint = hashlib.sha256(text.encode()).hexdigest()
     if os.path.isdir(os.path.join(root, checkpoint)):
         checkpoint = os.path.join(root, checkpoint)
