@@ -1,4 +1,17 @@
-"""What training reads of a label table: found by its small columns, its rows brought by Ray Data when due."""
+"""Rows of a label table for training: indexed by small columns, and read through Ray Data when they are due.
+
+Ray Data serves here as a remote reader of chosen rows, not as a data set with shards. `ray.train.get_dataset_shard`
+was not enough, because it hands each worker a stream of blocks that belongs to one set of workers:
+
+- *Elastic training*: if the number of workers changes, shards are cut anew, and rows are seen twice or not at all.
+- *Exact resume*: a shard has no position in an epoch from which a killed run could go on.
+- *Determinism*: blocks come in the order in which read tasks end, so a shuffle buffer differs from run to run.
+
+Here an epoch is one order of all rows, drawn from seed and epoch alone (`training.stream.ShuffledRows`); the number
+of workers only decides who takes which positions. That needs random access: the index knows how many rows each part
+holds, and each window of references becomes a few Ray Data tasks, which read and decode Parquet in other processes
+while the worker trains on the window before. A set that fits in memory is read once, without tasks.
+"""
 
 from __future__ import annotations
 
@@ -19,19 +32,21 @@ from rrad_ray import tables
 from rrad_ray.rows import Labels, TrainingRow, with_qrels
 from rrad_ray.runtime import cluster
 from rrad_ray.tables import shards
-from rrad_ray.training import targets
 from rrad_ray.training.stream import RowRefs
+from rrad_ray.training.targets import Prepare, SkipReason
 
 LABEL_READERS = 2  # tasks that read a worker's next window side by side
+
+Visit = Callable[[str, list[float], SkipReason | None], None]  # query id, targets, why the row is skipped
 
 
 @dataclass(frozen=True)
 class LabelFeed:
-    """Where the rows of some splits stand in a finished label table.
+    """References to the rows of some splits in a finished label table, and how to read them.
 
-    `counts`: how many of them each part holds. `dev`: the judged dev queries that are measured, each by the number of
-    its part and its place among the part's dev rows. `prepare`: what is done with a row that is read; rows that it
-    finds useless are not counted.
+    `counts`: rows to learn from in each part; skipped rows (`Prepare.skip_reason`) are not counted. `dev`: the dev
+    queries with qrels that are measured, by (index of the part, index among the part's dev rows). `prepare`: applied
+    to each row that is read; None where no row is skipped.
     """
 
     uri: str
@@ -39,89 +54,96 @@ class LabelFeed:
     parts: tuple[str, ...]
     counts: tuple[int, ...]
     dev: RowRefs
-    prepare: targets.Prepare | None = None
+    prepare: Prepare | None = None
 
     def dev_rows(self) -> list[Any]:
-        """`Labels` rows of the dev queries that are measured."""
-        found: dict[tuple[int, int], Any] = {}
-        for part, places in by_part(self.dev).items():
-            rows = read_rows(self.uri, self.parts[part], ("dev",), places, Labels).to_pylist()
-            found |= {(part, place): row for place, row in zip(places, rows, strict=True)}
-        return [found[pick] for pick in self.dev]
+        """Return the `Labels` rows of the dev queries that are measured."""
+        rows: dict[tuple[int, int], Any] = {}
+        for part, indices in by_part(self.dev).items():
+            dev_rows = read_rows(self.uri, self.parts[part], ("dev",), indices, Labels).to_pylist()
+            rows |= {(part, index): row for index, row in zip(indices, dev_rows, strict=True)}
+        return [rows[ref] for ref in self.dev]
 
-    def read(self, picks: RowRefs) -> list[Any]:
-        """`Lesson` rows, each by the number of its part and its place among the part's rows of the splits, prepared.
+    def read(self, refs: RowRefs) -> list[Any]:
+        """Return prepared `TrainingRow`s, by (index of the part, index among the part's rows to learn from).
 
         Raises `RradError` for a part that cannot be read.
         """
-        rows = self._brought(picks)
+        rows = self._fetched(refs)
         return [self.prepare(row) for row in rows] if self.prepare else rows
 
-    def _brought(self, picks: RowRefs) -> list[Any]:
-        wanted = by_part(picks).items()
-        pieces = [{"part": part, "name": self.parts[part], "places": places} for part, places in wanted]
-        bring = partial(_fetch, self.uri, self.splits, self.prepare)
-        if len(picks) == sum(self.counts):  # all of a set that is held: read before a task would have started
-            return _in_order([bring(pa.Table.from_pylist(pieces))], picks)
+    def _fetched(self, refs: RowRefs) -> list[Any]:
+        indices = by_part(refs).items()
+        pieces = [{"part": part, "name": self.parts[part], "indices": chosen} for part, chosen in indices]
+        fetch = partial(_fetch, self.uri, self.splits, self.prepare)
+        if len(refs) == sum(self.counts):  # the whole of a set that fits in memory: faster than starting a task
+            return _in_order([fetch(pa.Table.from_pylist(pieces))], refs)
         cluster.quiet_data().raise_original_map_exception = True
         # One block, and so one task, for each reader: windows of many small tasks take several times as long.
         readers = min(LABEL_READERS, len(pieces))
-        brought = ray.data.from_items(pieces, override_num_blocks=readers).map_batches(
-            bring,
+        fetched = ray.data.from_items(pieces, override_num_blocks=readers).map_batches(
+            fetch,
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=0,  # training holds the CPUs: a task that asked for one might never start
             concurrency=readers,
         )
         try:
-            return _in_order(brought.iter_batches(batch_size=None, batch_format="pyarrow"), picks)
+            return _in_order(fetched.iter_batches(batch_size=None, batch_format="pyarrow"), refs)
         except ray.exceptions.RayTaskError as error:
             raise error.cause from error
 
 
-def _in_order(brought: Iterable[pa.Table], picks: RowRefs) -> list[Any]:
-    found = {}
-    for table in brought:
+def _in_order(fetched: Iterable[pa.Table], refs: RowRefs) -> list[Any]:
+    """Return the rows of the fetched tables in the order of their references."""
+    rows = {}
+    for table in fetched:
         for row in table.to_pylist():
-            found[row.pop("part"), row.pop("place")] = row
-    return [found[pick] for pick in picks]
+            rows[row.pop("part"), row.pop("index")] = row
+    return [rows[ref] for ref in refs]
 
 
-def _fetch(uri: str, splits: Sequence[str], prepare: targets.Prepare | None, pieces: pa.Table) -> pa.Table:
-    """The rows of some pieces, each with its part and place."""
-    brought = []
+def _fetch(uri: str, splits: Sequence[str], rules: Prepare | None, pieces: pa.Table) -> pa.Table:
+    """Return the `TrainingRow`s of some pieces (part, name, indices), with columns `part` and `index`."""
+    tables_of_pieces = []
     for piece in pieces.to_pylist():
-        places = piece["places"]
-        table = read_rows(uri, piece["name"], splits, places, TrainingRow, prepare)
-        part = pa.array([piece["part"]] * len(places))
-        brought.append(table.append_column("part", part).append_column("place", pa.array(places)))
-    return pa.concat_tables(brought)
+        indices = piece["indices"]
+        table = read_rows(uri, piece["name"], splits, indices, TrainingRow, rules)
+        part = pa.array([piece["part"]] * len(indices))
+        tables_of_pieces.append(table.append_column("part", part).append_column("index", pa.array(indices)))
+    return pa.concat_tables(tables_of_pieces)
 
 
-def by_part(picks: RowRefs) -> dict[int, list[int]]:
-    """The places of each part, ascending."""
-    found = defaultdict(list)
-    for part, place in sorted(picks):
-        found[part].append(place)
-    return dict(found)
+def by_part(refs: RowRefs) -> dict[int, list[int]]:
+    """Return the indices of each part, ascending."""
+    indices = defaultdict(list)
+    for part, index in sorted(refs):
+        indices[part].append(index)
+    return dict(indices)
 
 
 def read_rows(
-    uri: str,
-    name: str,
-    splits: Sequence[str],
-    places: Sequence[int],
-    row: type,
-    prepare: targets.Prepare | None = None,
+    uri: str, name: str, splits: Sequence[str], indices: Sequence[int], row: type, rules: Prepare | None = None
 ) -> pa.Table:
-    """The columns of `row` of some rows of a part: those at these places among its useful rows of the splits."""
-    columns = tables.schema_of(row).names
-    table = tables.read_columns(uri, name, columns)
+    """Return the columns of `row` of some rows of a part, by their indices among its rows to learn from."""
+    table = tables.read_columns(uri, name, tables.schema_of(row).names)
+    table, reasons = _of_splits(table, splits, rules)
+    if any(reasons):
+        table = table.filter(pa.array([reason is None for reason in reasons]))
+    return tables.check_schema(table.take(pa.array(indices)), row, tables.join(uri, name))
+
+
+def _of_splits(
+    table: pa.Table, splits: Sequence[str], rules: Prepare | None
+) -> tuple[pa.Table, list[SkipReason | None]]:
+    """Return the rows of these splits, and for each the reason why it is skipped, None for a row to learn from.
+
+    Index and reading both use it, so they agree on which rows a reference counts.
+    """
     table = table.filter(pc.is_in(table["split"], pa.array(splits)))
-    if prepare:
-        table = table.filter(pa.array([not prepare.skip_reason(found) for found in table["targets"].to_pylist()]))
-    chosen = table.take(pa.array(places))
-    return tables.check_schema(chosen, row, tables.join(uri, name))
+    if rules is None:
+        return table, [None] * len(table)
+    return table, [rules.skip_reason(targets) for targets in table["targets"].to_pylist()]
 
 
 def index_labels(
@@ -129,35 +151,40 @@ def index_labels(
     splits: Sequence[str],
     measured: int,
     seed: int,
-    useful: Callable[[str, list[float]], bool] = lambda query_id, targets: True,
+    rules: Prepare | None = None,
+    visit: Visit = lambda query_id, targets, reason: None,
 ) -> LabelFeed:
-    """Finds the rows of a finished label table that are useful, by query and targets, and at most `measured` judged
-    dev queries, drawn by the seed.
+    """Count the rows to learn from in each part of a finished label table, and draw the dev queries to measure.
 
-    No text is read. Raises `RradError` for a table that is not finished, or lacks a column.
+    `rules`: which rows are skipped; None: no row is. `visit` is called with every row of the splits, skipped or not.
+    At most `measured` dev queries with qrels are drawn, by the seed. No text is read. Raises `RradError` for a table
+    that is not finished, or lacks a column.
     """
     tables.read_manifest(uri)
     parts = tables.part_names(uri)
     counts: list[int] = []
-    judged: RowRefs = []
+    measurable: RowRefs = []
     with ThreadPoolExecutor(shards.SHARD_READERS) as pool:
-        for part, table in enumerate(pool.map(lambda name: _look(uri, name), parts)):
-            rows = table.to_pylist()
-            learnt = [row for row in rows if row["split"] in splits]
-            counts.append(sum(useful(row["query_id"], row["targets"]) for row in learnt))
-            dev = [row for row in rows if row["split"] == "dev"]
-            judged += [(part, place) for place, row in enumerate(dev) if with_qrels([row])]
-    chosen = random.Random(seed).sample(judged, min(len(judged), measured))
+        for part, table in enumerate(pool.map(lambda name: _small_columns(uri, name), parts)):
+            rows, reasons = _of_splits(table, splits, rules)
+            counts.append(reasons.count(None))
+            for query_id, targets, reason in zip(
+                rows["query_id"].to_pylist(), rows["targets"].to_pylist(), reasons, strict=True
+            ):
+                visit(query_id, targets, reason)
+            dev = table.filter(pc.equal(table["split"], "dev")).to_pylist()
+            measurable += [(part, index) for index, row in enumerate(dev) if with_qrels([row])]
+    chosen = random.Random(seed).sample(measurable, min(len(measurable), measured))
     return LabelFeed(uri, tuple(splits), tuple(parts), tuple(counts), chosen)
 
 
-def _look(uri: str, name: str) -> pa.Table:
-    """The small columns of a part."""
-    place = tables.join(uri, name)
-    fs, path = tables.filesystem(place)
-    with tables.io_errors(place), fs.open(path, "rb") as opened:
+def _small_columns(uri: str, name: str) -> pa.Table:
+    """Return the columns of a part that hold no text."""
+    part = tables.join(uri, name)
+    fs, path = tables.filesystem(part)
+    with tables.io_errors(part), fs.open(path, "rb") as opened:
         file = pq.ParquetFile(opened)
         schema = file.schema_arrow
         table = file.read(columns=["query_id", "split", "qrel_grades", "targets"])
-    tables.check_schema(schema.empty_table(), Labels, place)
+    tables.check_schema(schema.empty_table(), Labels, part)
     return table

@@ -1,4 +1,4 @@
-"""What train and tune share: `fit.fit` under Ray Train, its checkpoints, its curves, and the best of them kept."""
+"""Training under Ray Train, for `train` and `finetune`: workers, checkpoints, curves, and the best model kept."""
 
 from __future__ import annotations
 
@@ -16,26 +16,27 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, Sc
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from rrad_ray import tables
+from rrad_ray.config import FitConfig
 from rrad_ray.errors import InvalidInput, RradError, in_stage, stage_name
 from rrad_ray.progress import say
 from rrad_ray.runtime import cluster
 from rrad_ray.training import trackers
-from rrad_ray.training.loop import STATE, Config
+from rrad_ray.training.loop import STATE
 from rrad_ray.training.task import Metrics, ReportFunction, TrainTask, TrainWorker
 from rrad_ray.training.trackers import make_trackers
 
-FAILED = "failed.json"  # under the output while a failure is on its way to the user
+FAILED = "failed.json"  # in the output folder: a failure that a retry would meet again, until the user has read it
 
-RAY_FOLDER = "ray"  # Ray Train's own storage under the output: checkpoints, from which a killed run goes on
+RAY_FOLDER = "ray"  # in the output folder: Ray Train's own storage, with the checkpoints that a run resumes from
 
-Loop = Callable[[Any, str, TrainWorker], None]  # config, the model's folder, where the process stands
+Loop = Callable[[Any, str, TrainWorker], None]  # config, the model's folder, this process's worker
 
 
-def run_training(cfg: Config, loop: Loop, source: str, task: type[TrainTask]) -> dict[str, Any]:
-    """Runs `loop` in every training process, and keeps the best checkpoint in `model/`; facts for the manifest.
+def run_training(cfg: FitConfig, loop: Loop, source: str, task: type[TrainTask]) -> dict[str, Any]:
+    """Run `loop` in every training process and keep the best checkpoint in `model/`; return facts for the manifest.
 
-    Raises `RradError` for workers that the cluster has no room for, or that keep failing, and at once for what
-    another attempt would only meet again: a loss that is no number, data that do not serve.
+    Raises `RradError` for workers that the cluster has no room for or that keep failing, and without a retry for
+    failures that would only repeat: a loss that is not finite, or unusable data.
     """
     try:
         trackers.check_trackers(cfg.track)
@@ -45,32 +46,32 @@ def run_training(cfg: Config, loop: Loop, source: str, task: type[TrainTask]) ->
     cluster.require(cfg.resources, cfg.worker_range[0])
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     # Ray Train's workers have a working directory of their own.
-    there = dataclasses.replace(cfg, input=tables.absolute(cfg.input), output=tables.absolute(cfg.output))
-    _stopped(cfg)  # what an earlier run left behind is told already
+    remote_cfg = dataclasses.replace(cfg, input=tables.absolute(cfg.input), output=tables.absolute(cfg.output))
+    _take_failure(cfg)  # of an earlier run, which has reported it
     try:
-        result = _trainer(there, loop, source, task).fit()
+        result = _trainer(remote_cfg, loop, source, task).fit()
     except ray.train.TrainingFailedError as error:
         remedy = "mend the cause; run again to go on"
-        raise _stopped(cfg) or RradError(cfg.output, _cause(error), remedy) from error
-    if stopped := _stopped(cfg):
-        raise stopped
+        raise _take_failure(cfg) or RradError(cfg.output, _cause(error), remedy) from error
+    if failure := _take_failure(cfg):
+        raise failure
     return _keep(cfg, result, task)
 
 
-def _stopped(cfg: Config) -> RradError | None:
-    """The failure that a worker wrote down because trying again would not help, once."""
-    place = tables.join(cfg.output, FAILED)
-    if not tables.exists(place):
+def _take_failure(cfg: FitConfig) -> RradError | None:
+    """Return the failure that a worker wrote down as not worth a retry, and delete its file; None without one."""
+    uri = tables.join(cfg.output, FAILED)
+    if not tables.exists(uri):
         return None
-    failure = json.loads(tables.read_text(place))
-    fs, path = tables.filesystem(place)
+    failure = json.loads(tables.read_text(uri))
+    fs, path = tables.filesystem(uri)
     fs.rm(path)
     remedy = f"{failure['remedy']}; a changed config wants a new output"
     return RradError(cfg.output, failure["problem"], remedy)
 
 
-def _trainer(cfg: Config, loop: Loop, source: str, task: type[TrainTask]) -> TorchTrainer:
-    """The same storage path and name on every run: that is how Ray Train v2 goes on after a kill."""
+def _trainer(cfg: FitConfig, loop: Loop, source: str, task: type[TrainTask]) -> TorchTrainer:
+    """Return Ray Train's trainer, with the same storage path and name on every run: so Ray Train v2 resumes it."""
     fs, path = tables.filesystem(tables.join(cfg.output, RAY_FOLDER))
     remote = {} if "file" in fs.protocol else {"storage_filesystem": pafs.PyFileSystem(pafs.FSSpecHandler(fs))}
     keep = CheckpointConfig(
@@ -79,7 +80,7 @@ def _trainer(cfg: Config, loop: Loop, source: str, task: type[TrainTask]) -> Tor
         checkpoint_score_order="max" if task.higher_is_better else "min",
     )
     low, high = cfg.worker_range
-    elastic: Any = (low, high)  # Ray's own type does not say so
+    elastic: Any = (low, high)  # Ray takes a range, though its type annotation does not say so
     return TorchTrainer(
         _worker,
         train_loop_config={"stage": stage_name(), "cfg": cfg, "loop": loop, "source": source},
@@ -100,16 +101,17 @@ def _trainer(cfg: Config, loop: Loop, source: str, task: type[TrainTask]) -> Tor
 
 
 def _worker(config: dict[str, Any]) -> None:
-    """One training process.
-
-    Ray Train tries again after any exception of a worker, and has no way to say that it is of no use. So the reason
-    is written down, and the next attempt ends at once.
-    """
+    """Train in one process of Ray Train, with the name of the stage that started it."""
     with in_stage(config["stage"]):
         _train(config)
 
 
 def _train(config: dict[str, Any]) -> None:
+    """Run the loop with this process's worker, unless an earlier attempt has failed for good.
+
+    Ray Train retries after any exception of a worker, and has no way to say that a retry is useless. So such a reason
+    is written to `FAILED`, and the next attempt ends at once.
+    """
     cfg, context = config["cfg"], ray.train.get_context()
     failed = tables.join(cfg.output, FAILED)
     if tables.exists(failed):
@@ -131,7 +133,7 @@ def _train(config: dict[str, Any]) -> None:
 
 
 def _resume(scratch: Path) -> Path | None:
-    """The newest checkpoint of this run, local; None for a fresh one."""
+    """Return a local copy of this run's newest checkpoint; None for a fresh run."""
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
         return None
@@ -139,9 +141,12 @@ def _resume(scratch: Path) -> Path | None:
     return Path(checkpoint.to_directory(str(scratch)))
 
 
-def _reporter(cfg: Config) -> ReportFunction:
-    """Metrics to the terminal, the history file and the trackers; those of a checkpoint to Ray Train, from every
-    worker."""
+def _reporter(cfg: FitConfig) -> ReportFunction:
+    """Return the report function of this worker.
+
+    Rank 0 writes metrics to the terminal, the history file and the trackers. Every worker reports the metrics of a
+    checkpoint to Ray Train, which waits for all of them.
+    """
     rank = ray.train.get_context().get_world_rank()
     history = tables.read_history(cfg.output)
     trackers = make_trackers(cfg.track if rank == 0 else (), cfg.output, tables.plain(cfg))
@@ -165,32 +170,35 @@ def _reporter(cfg: Config) -> ReportFunction:
 
 
 def _track(trackers: Mapping[str, trackers.Tracker], metrics: Mapping[str, Any]) -> None:
-    """Hands a step's figures on; a tracker that fails is said to, and stops no training."""
+    """Send a step's figures to the trackers; one that fails is a warning, and does not stop the training."""
     figures = {name: value for name, value in metrics.items() if name.startswith(("loss", "dev_", "pairs_per_s"))}
     for name, tracker in trackers.items():
         try:
             tracker(figures, metrics["step"], "final" in metrics, bool(metrics.get("final")))
         except Exception as error:
-            said = f"{type(error).__name__}: {error}".splitlines()[0]
-            say(f"warning: {name} did not take step {metrics['step']} ({said})")
+            cause = f"{type(error).__name__}: {error}".splitlines()[0]
+            say(f"warning: {name} did not take step {metrics['step']} ({cause})")
 
 
 def _remember(history: dict[str, list[float]], metrics: Mapping[str, Any]) -> None:
-    """Adds to the curves, of losses by `steps` and of figures on dev by `dev_steps`; steps that a resumed run does
-    again replace what the killed one wrote."""
+    """Append a step to the curves: losses over `steps`, dev figures over `dev_steps`.
+
+    Steps that a resumed run repeats replace those that the killed run wrote.
+    """
     for at, prefix in (("steps", "loss"), ("dev_steps", "dev_")):
-        found = {name: value for name, value in metrics.items() if name.startswith(prefix)}
-        if not found:
+        figures = {name: value for name, value in metrics.items() if name.startswith(prefix)}
+        if not figures:
             continue
-        curves = [history.setdefault(name, []) for name in (at, *found)]
+        curves = [history.setdefault(name, []) for name in (at, *figures)]
         while curves[0] and curves[0][-1] >= metrics["step"]:
             for curve in curves:
                 curve.pop()
-        for curve, value in zip(curves, (metrics["step"], *found.values()), strict=True):
+        for curve, value in zip(curves, (metrics["step"], *figures.values()), strict=True):
             curve.append(value)
 
 
 def _line(metrics: Mapping[str, Any]) -> str:
+    """Return the line of a step for the terminal."""
     left = int(metrics["left_s"])
     losses = " ".join(f"{name.replace('_', ' ')} {metrics[name]:.4f}," for name in metrics if name.startswith("loss"))
     titles = {"dev_ndcg": "dev nDCG@10"}
@@ -199,12 +207,15 @@ def _line(metrics: Mapping[str, Any]) -> str:
     return f"step {metrics['step']:.0f}, {losses}{dev} {speed}"
 
 
-def _keep(cfg: Config, result: Any, task: type[TrainTask]) -> dict[str, Any]:
-    """Copies the best checkpoint on dev to `model/`, without the optimizer's state; drops Ray's storage."""
-    kept = [(checkpoint, found) for checkpoint, found in result.best_checkpoints]
-    measured = all(task.dev_metric in found for _, found in kept)  # without dev rows, the last one is kept
+def _keep(cfg: FitConfig, result: Any, task: type[TrainTask]) -> dict[str, Any]:
+    """Copy the best checkpoint on dev to `model/`, without the optimizer's state, and delete Ray's storage.
+
+    Without dev rows the last checkpoint is the best. Returns facts for the manifest.
+    """
+    kept = [(checkpoint, metrics) for checkpoint, metrics in result.best_checkpoints]
+    measured = all(task.dev_metric in metrics for _, metrics in kept)
     best = max if task.higher_is_better or not measured else min
-    checkpoint, found = best(kept, key=lambda pair: pair[1][task.dev_metric if measured else "step"])
+    checkpoint, metrics = best(kept, key=lambda pair: pair[1][task.dev_metric if measured else "step"])
     with checkpoint.as_directory() as folder:
         for file in sorted(Path(folder).rglob("*")):
             if file.is_file() and file.name != STATE:
@@ -213,12 +224,12 @@ def _keep(cfg: Config, result: Any, task: type[TrainTask]) -> dict[str, Any]:
     fs, path = tables.filesystem(tables.join(cfg.output, RAY_FOLDER))
     fs.rm(path, recursive=True)
     wanted = ("step", "loss", "pairs_per_s", "seconds")
-    best_found = {key: value for key, value in found.items() if key in wanted or key.startswith("dev_")}
-    return {"best": best_found, "ended": result.metrics["ended"], "model": "model"}
+    figures = {key: value for key, value in metrics.items() if key in wanted or key.startswith("dev_")}
+    return {"best": figures, "ended": result.metrics["ended"], "model": "model"}
 
 
 def _cause(error: BaseException) -> str:
-    """The innermost line of a worker's failure."""
+    """Return the last line of the first worker's failure: the exception that caused it."""
     failures = getattr(error, "worker_failures", None)
     inner = next(iter(failures.values())) if failures else error
     lines = [line.strip() for line in str(inner).splitlines() if line.strip()]

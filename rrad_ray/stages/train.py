@@ -1,4 +1,4 @@
-"""train: distil a student from labels under Ray Train. All training is `fit.fit`; this file hands it a task."""
+"""train: distil a student from labels under Ray Train. This file hands `training.loop.fit` its task and data."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from rrad_ray.training.task import TrainWorker
 
 @tables.stage("train", None)
 def run(cfg: TrainConfig, out: tables.Output) -> None:
-    """A checkpoint folder `model/`, the best on dev.
+    """Write a checkpoint folder `model/`, the best one on dev.
 
     Raises `RradError` for labels that do not fill a step or whose targets are on mixed scales, a tokenizer that does
     not serve, `lora_rank` without peft, a loss that is not a number, scores that are all one value, or a worker that
@@ -42,45 +42,46 @@ def run(cfg: TrainConfig, out: tables.Output) -> None:
         check_tokenizer(tokenizer, cfg.kind)
     except ValueError as error:
         raise RradError.of(cfg.model, error, "choose another model") from error
-    survey, found = _survey(cfg, out)
-    say(f"{cfg.kind} student from {cfg.model} on {survey.lists:,} labelled queries")
-    facts = trainer.run_training(cfg, partial(_loop, found), source, RankTask)
-    out.commit(queries=survey.lists, targets=survey.facts(), **facts)
+    stats, labels = _index(cfg, out)
+    say(f"{cfg.kind} student from {cfg.model} on {stats.lists:,} labelled queries")
+    facts = trainer.run_training(cfg, partial(_loop, labels), source, RankTask)
+    out.commit(queries=stats.lists, targets=stats.facts(), **facts)
 
 
-def _survey(cfg: TrainConfig, out: tables.Output) -> tuple[targets.TargetStats, LabelFeed]:
-    """What there is to learn from, and where it stands. Lists with a target that is no number are set aside; those
-    that carry no preference are passed over and counted: nothing is wrong with them."""
-    survey, seen = targets.TargetStats(cfg), 0
+def _index(cfg: TrainConfig, out: tables.Output) -> tuple[targets.TargetStats, LabelFeed]:
+    """Return counts and scale of the targets, and the feed of the rows to learn from.
 
-    def useful(query_id: str, wanted: list[float]) -> bool:
-        nonlocal seen
-        seen += 1
-        why = survey.add(wanted)
-        if why.startswith("target"):
-            out.quarantine(query_id, why, str(wanted))
-        return not why
+    Lists with a target that is not a number are quarantined. Lists without a preference are skipped and counted:
+    nothing is wrong with them. Raises `RradError` if too few rows remain, or lists have mixed scales.
+    """
+    stats = targets.TargetStats(cfg)
 
-    found = feed.index_labels(tables.absolute(cfg.input), cfg.splits, cfg.eval_queries, cfg.seed, useful)
-    out.check_quarantine(seen, cfg.max_quarantined)
-    passed = ", ".join(f"{count:,} with {why}" for why, count in sorted(survey.skipped.items()))
-    if passed:
-        say(f"lists passed over: {passed}")
-    if not survey.lists:
-        said = f"no list to learn from in the splits {', '.join(cfg.splits)}" + (f": {passed}" if passed else "")
-        raise RradError(cfg.input, said, "label more queries, or name other splits")
+    def visit(query_id: str, wanted: list[float], reason: targets.SkipReason | None) -> None:
+        stats.add(wanted, reason)
+        if reason and reason.is_error:
+            out.quarantine(query_id, reason.value, str(wanted))
+
+    uri = tables.absolute(cfg.input)
+    labels = feed.index_labels(uri, cfg.splits, cfg.eval_queries, cfg.seed, stats.rules, visit)
+    out.check_quarantine(stats.seen, cfg.max_quarantined)
+    skipped = ", ".join(f"{count:,} with {reason}" for reason, count in sorted(stats.skipped_by_name().items()))
+    if skipped:
+        say(f"lists passed over: {skipped}")
+    if not stats.lists:
+        problem = f"no list to learn from in the splits {', '.join(cfg.splits)}" + (f": {skipped}" if skipped else "")
+        raise RradError(cfg.input, problem, "label more queries, or name other splits")
     try:
-        rank_steps_in_epoch(survey.lists, cfg, cfg.worker_range[1])
-        warning = survey.check()
+        rank_steps_in_epoch(stats.lists, cfg, cfg.worker_range[1])
+        warning = stats.check()
     except ValueError as error:
         raise RradError.of(cfg.input, error, "mend the labels") from error
     if warning:
         say(f"warning: {warning}")
-    return survey, dataclasses.replace(found, prepare=survey.prepare())
+    return stats, dataclasses.replace(labels, prepare=stats.prepare())
 
 
-def _loop(found: LabelFeed, cfg: TrainConfig, source: str, worker: TrainWorker) -> None:
-    """One training process."""
-    rows = ShuffledRows(found.counts, found.read, seed=cfg.seed, shuffle_rows=cfg.shuffle_rows)
+def _loop(labels: LabelFeed, cfg: TrainConfig, source: str, worker: TrainWorker) -> None:
+    """Train in one process of Ray Train."""
+    rows = ShuffledRows(labels.counts, labels.read, seed=cfg.seed, shuffle_rows=cfg.shuffle_rows)
     data = RankBatches(rows, cfg, worker.rank, worker.world_size)
-    fit(RankTask.fresh(source, cfg), data, data.steps, cfg, worker, found.dev_rows())
+    fit(RankTask.fresh(source, cfg), data, data.steps, cfg, worker, labels.dev_rows())

@@ -20,10 +20,11 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
+from rrad_ray.config import FitConfig
 from rrad_ray.errors import InvalidInput
 from rrad_ray.rankers.precision import dtype_of
 from rrad_ray.training import fsdp
-from rrad_ray.training.optimizer import Config, MasterAdamW, share_of_peak
+from rrad_ray.training.optimizer import MasterAdamW, share_of_peak
 from rrad_ray.training.task import LOCAL_WORKER, Metrics, Rows, TrainTask, TrainWorker
 
 STATE = "state.pt"
@@ -37,7 +38,7 @@ def fit(
     task: TrainTask,
     batches: Callable[[int, int], Iterable[Rows]],
     steps_per_epoch: int,
-    cfg: Config,
+    cfg: FitConfig,
     worker: TrainWorker = LOCAL_WORKER,
     dev: Sequence[Any] = (),
 ) -> None:
@@ -66,7 +67,7 @@ class _Run:
     """The state of one `fit`, most of which a checkpoint holds."""
 
     def __init__(
-        self, task: TrainTask, steps_per_epoch: int, cfg: Config, worker: TrainWorker, dev: Sequence[Any]
+        self, task: TrainTask, steps_per_epoch: int, cfg: FitConfig, worker: TrainWorker, dev: Sequence[Any]
     ) -> None:
         self.task, self.cfg, self.worker, self.dev = task, cfg, worker, dev
         self.sharded = dist.is_initialized() and cfg.parallel == "fsdp"
@@ -257,7 +258,7 @@ def _shares(sizes: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
     return [{name: size[name] / (whole[name] or 1.0) for name in whole} for size in sizes]
 
 
-def _prepare(task: TrainTask, cfg: Config, worker: TrainWorker, sharded: bool) -> None:
+def _prepare(task: TrainTask, cfg: FitConfig, worker: TrainWorker, sharded: bool) -> None:
     """Set the task's device, dtype, dropout, frozen embeddings and attention, and share it between the workers."""
     dtype = dtype_of(cfg.dtype, worker.device)
     task.to(device=worker.device, dtype=torch.float32 if sharded else dtype)

@@ -11,11 +11,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from rrad_ray.config import FinetuneConfig, TrainConfig
+from rrad_ray.config import FitConfig
 from rrad_ray.training import fsdp
 from rrad_ray.training.task import in_hf_head
-
-Config = TrainConfig | FinetuneConfig
 
 
 class MasterAdamW:
@@ -28,7 +26,7 @@ class MasterAdamW:
     `mean`, the running mean of the masters over `mean_count` updates, empty before the first one.
     """
 
-    def __init__(self, model: nn.Module, cfg: Config, is_head: Callable[[str], bool] = in_hf_head) -> None:
+    def __init__(self, model: nn.Module, cfg: FitConfig, is_head: Callable[[str], bool] = in_hf_head) -> None:
         """Take the trainable parameters of `model`; those of which `is_head` is true by name train at `head_lr`."""
         head, matrices, vectors = _groups(model, is_head)
         self.weights = [*head, *matrices, *vectors]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,20 @@ FAR = 5
 FAR_SHARE = 0.01
 
 
+class SkipReason(enum.Enum):
+    """Why nothing is learnt from a list; the value is the text for the user and the manifest."""
+
+    NOT_A_NUMBER = "target that is not a number"
+    NO_DOCUMENT = "no document"
+    ONE_DOCUMENT = "one document"
+    NO_PREFERENCE = "no preference"
+
+    @property
+    def is_error(self) -> bool:
+        """Whether the row is wrong and belongs into the quarantine, rather than right but without a preference."""
+        return self is SkipReason.NOT_A_NUMBER
+
+
 @dataclass(frozen=True)
 class Prepare:
     """The transformation of label rows into training rows, the same on every worker."""
@@ -32,30 +47,28 @@ class Prepare:
     mean: float = 0.0  # of all targets, for `global`
     deviation: float = 1.0
 
-    def __call__(self, row: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """Return the row with its targets normalised; None for a row with a `skip_reason`."""
-        if self.skip_reason(row["targets"]):
-            return None
+    def __call__(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the row with its targets normalised; a row with a `skip_reason` must not come here."""
         if self.normalize == "none":
             return row
         if self.normalize == "query":
             return {**row, "targets": fusion.zscores(row["targets"]).tolist()}
         return {**row, "targets": [(target - self.mean) / self.deviation for target in row["targets"]]}
 
-    def skip_reason(self, targets: Sequence[float]) -> str:
-        """Return why nothing can be learnt from a list of targets; empty if something can.
+    def skip_reason(self, targets: Sequence[float]) -> SkipReason | None:
+        """Return why nothing can be learnt from a list of targets; None if something can.
 
-        A reason that begins with `target` names a bad row; the others are lists without a preference.
+        It does not depend on `mean` and `deviation`, so it is the same before and after all lists are counted.
         """
         if not all(map(math.isfinite, targets)):
-            return "target that is not a number"
+            return SkipReason.NOT_A_NUMBER
         if not targets:
-            return "no document"
+            return SkipReason.NO_DOCUMENT
         if self.pointwise and self.normalize != "query":
-            return ""
+            return None  # even one document has a level
         if len(targets) == 1:
-            return "one document"
-        return "no preference" if len(set(targets)) == 1 else ""
+            return SkipReason.ONE_DOCUMENT
+        return SkipReason.NO_PREFERENCE if len(set(targets)) == 1 else None
 
 
 def _reads_distances(name: str, spec: Any) -> bool:
@@ -65,36 +78,44 @@ def _reads_distances(name: str, spec: Any) -> bool:
 class TargetStats:
     """Counts and scale of the targets of all lists, added one list at a time.
 
-    `lists`: the number of lists to learn from; `skipped`: the number of other lists by reason; `moments`: mean and
-    deviation of all targets to learn from.
+    `rules`: which lists are skipped; `lists`: the number of lists to learn from; `skipped`: the number of other lists
+    by reason; `moments`: mean and deviation of all targets to learn from.
     """
 
     def __init__(self, cfg: TrainConfig) -> None:
         self.cfg = cfg
         self.rules = Prepare(cfg.normalize, any(name in POINTWISE for name in cfg.losses))
         self.lists = 0
-        self.skipped: Counter[str] = Counter()
+        self.skipped: Counter[SkipReason] = Counter()
         self.moments = fusion.Moments()
         self.sizes: Counter[int] = Counter()  # lists by the power of 2 above their largest absolute target
 
-    def add(self, targets: Sequence[float]) -> str:
-        """Count a list; return its `skip_reason`, empty if there is something to learn from it."""
-        if reason := self.rules.skip_reason(targets):
+    @property
+    def seen(self) -> int:
+        """The number of all lists that were added, skipped ones too."""
+        return self.lists + self.skipped.total()
+
+    def add(self, targets: Sequence[float], reason: SkipReason | None) -> None:
+        """Count a list of targets; `reason`: what `rules.skip_reason` says of it."""
+        if reason:
             self.skipped[reason] += 1
-            return reason
+            return
         self.lists += 1
         self.moments.add(targets)
         if largest := max(map(abs, targets)):
             self.sizes[math.frexp(largest)[1]] += 1
-        return ""
 
     def prepare(self) -> Prepare:
         """Return the transformation of rows, with the mean and deviation of all lists that were added."""
         return Prepare(self.rules.normalize, self.rules.pointwise, self.moments.mean, self.moments.deviation or 1.0)
 
+    def skipped_by_name(self) -> dict[str, int]:
+        """Return the numbers of skipped lists by the text of the reason."""
+        return {reason.value: count for reason, count in self.skipped.items()}
+
     def facts(self) -> dict[str, Any]:
         """Return the manifest's record: how targets are normalised, and their moments and counts before that."""
-        counts = {"lists": self.lists, "documents": self.moments.count, "passed_over": dict(self.skipped)}
+        counts = {"lists": self.lists, "documents": self.moments.count, "passed_over": self.skipped_by_name()}
         before = {"mean": self.moments.mean, "deviation": self.moments.deviation}
         return {"normalize": self.cfg.normalize, **before, **counts}
 

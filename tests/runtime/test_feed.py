@@ -1,4 +1,4 @@
-"""What training reads: which rows, which columns, in what order; from a folder and from S3, through Ray Data."""
+"""The feed of training: which rows, which columns, in what order; from a folder and from S3, through Ray Data."""
 
 from __future__ import annotations
 
@@ -27,72 +27,78 @@ SPLITS = ("train", "unlabelled", "dev", "test")
 LEARNT = ("train", "unlabelled")
 
 
-def labels(number: int) -> dict[str, Any]:
+def label_row(number: int) -> dict[str, Any]:
     """Every fourth one is a dev query, and every eighth a judged one."""
     judged = {"qrel_ids": [f"q{number}-1"], "qrel_grades": [number // 4 % 2]}
-    found = {"targets": [float(number), 1.0], "missing": [False] * 2, "confidence": [1.0] * 2, "reasons": []}
+    label = {"targets": [float(number), 1.0], "missing": [False] * 2, "confidence": [1.0] * 2, "reasons": []}
     row = row_of(f"q{number}", [f"text {number}", "other"])
-    return {**row, **found, **judged, "split": SPLITS[number % 4], "parse_status": ["ok"]}
+    return {**row, **label, **judged, "split": SPLITS[number % 4], "parse_status": ["ok"]}
 
 
 def table(uri: str, count: int, rows_per_part: int = 8) -> str:
     out = tables.Output("label", SelectConfig(input="", output=uri), Labels, {})
-    out.write_all([labels(number) for number in range(count)], rows_per_part)
+    out.write_all([label_row(number) for number in range(count)], rows_per_part)
     return out.commit()
 
 
 @pytest.fixture(params=["local", "s3"])
 def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty place. A local cluster has the credentials with which it was started."""
+    """A folder to write to. A local cluster has the credentials with which it was started, so S3 gets a new one."""
     if request.param == "local":
         return str(tmp_path / "labels")
-    found = str(request.getfixturevalue("s3_uri"))
+    s3_uri = str(request.getfixturevalue("s3_uri"))
     ray.shutdown()
-    return found
+    return s3_uri
 
 
-def steps(found: feed.LabelFeed, epoch: int, first: int = 0, *, rank: int = 0, workers: int = 1) -> list[list[str]]:
-    """The query ids of a worker's batches, of a stream that holds 12 rows."""
+def steps(
+    labels: feed.LabelFeed, epoch: int, first: int = 0, *, rank: int = 0, num_workers: int = 1
+) -> list[list[str]]:
+    """Return the query ids of a worker's batches, from a stream that holds 12 rows."""
     cfg = TrainConfig("", "", queries_per_step=3)
-    data = RankBatches(ShuffledRows(found.counts, found.read, seed=0, shuffle_rows=12), cfg, rank, workers)
+    data = RankBatches(ShuffledRows(labels.counts, labels.read, seed=0, shuffle_rows=12), cfg, rank, num_workers)
     return [[row["query_id"] for row in batch] for batch in data(epoch, first)]
 
 
 def test_two_epochs_over_several_parts_see_every_training_row_once_each(uri: str) -> None:
     cluster.start_ray()
-    found = feed.index_labels(table(uri, 96), LEARNT, 60, 0)
-    assert found.counts == (4,) * 12, "of 8 rows in each of 12 parts, half are of these splits"
+    labels = feed.index_labels(table(uri, 96), LEARNT, 60, 0)
+    assert labels.counts == (4,) * 12, "of 8 rows in each of 12 parts, half are of these splits"
     everything = sorted(f"q{number}" for number in range(96) if number % 4 < 2)
-    one, two = ([steps(found, epoch, rank=rank, num_workers=2) for rank in (0, 1)] for epoch in (0, 1))
+    one, two = ([steps(labels, epoch, rank=rank, num_workers=2) for rank in (0, 1)] for epoch in (0, 1))
     for epoch in (one, two):
         assert sorted(name for worker in epoch for batch in worker for name in batch) == everything
         assert [len(worker) for worker in epoch] == [8, 8], "every worker takes as many steps"
     assert one != two
-    assert steps(found, 1, 5, rank=1, num_workers=2) == two[1][5:], "a run that is resumed goes on as it would have"
+    assert steps(labels, 1, 5, rank=1, num_workers=2) == two[1][5:], "a run that is resumed goes on as it would have"
 
 
 def test_rows_that_are_of_no_use_are_neither_counted_nor_brought_and_the_others_are_prepared(tmp_path: Path) -> None:
     """q1 alone says nothing: both of its targets are 1."""
     cluster.start_ray()
-    place, prepare = table(f"{tmp_path}/labels", 96), targets.Prepare("query", pointwise=False)
-    plain = feed.index_labels(place, LEARNT, 60, 0, lambda query_id, wanted: not prepare.skip_reason(wanted))
+    uri, prepare = table(f"{tmp_path}/labels", 96), targets.Prepare("query", pointwise=False)
+    visited: list[tuple[str, list[float], targets.SkipReason | None]] = []
+    plain = feed.index_labels(uri, LEARNT, 60, 0, prepare, lambda *row: visited.append(row))
     assert plain.counts == (3, *(4,) * 11)
-    found = dataclasses.replace(plain, prepare=prepare)
-    seen = [name for batch in steps(found, 0) for name in batch]
+    assert [query_id for query_id, _, _ in visited] == [f"q{number}" for number in range(96) if number % 4 < 2]
+    assert {query_id: reason for query_id, _, reason in visited if reason} == {"q1": targets.SkipReason.NO_PREFERENCE}
+    assert visited[2][1] == [4.0, 1.0]
+    labels = dataclasses.replace(plain, prepare=prepare)
+    seen = [name for batch in steps(labels, 0) for name in batch]
     useful = [f"q{number}" for number in range(96) if number % 4 < 2 and number != 1]
     assert len(seen) == 45, "15 steps of 3; 2 rows are left over"
     assert set(seen) < set(useful)
-    rows = found.read([(0, 0), (0, 1), (0, 2)])
+    rows = labels.read([(0, 0), (0, 1), (0, 2)])
     assert [row["query_id"] for row in rows] == ["q0", "q4", "q5"]
     assert [row["targets"] for row in rows] == [[-1.0, 1.0], [1.0, -1.0], [1.0, -1.0]]
 
 
 def test_a_part_that_is_gone_is_named(tmp_path: Path) -> None:
     cluster.start_ray()
-    found = feed.index_labels(table(f"{tmp_path}/labels", 96), LEARNT, 60, 0)
-    Path(found.uri, found.parts[7]).unlink()
-    with pytest.raises(RradError, match=r"train: .*part-00007.parquet: .*; check that the place exists"):
-        steps(found, 0)
+    labels = feed.index_labels(table(f"{tmp_path}/labels", 96), LEARNT, 60, 0)
+    Path(labels.uri, labels.parts[7]).unlink()
+    with pytest.raises(RradError, match=r"part-00007.parquet: .*; check that the place exists"):
+        steps(labels, 0)
 
 
 def test_only_what_training_needs_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,31 +110,31 @@ def test_only_what_training_needs_is_read(tmp_path: Path, monkeypatch: pytest.Mo
         return real(self, columns=columns, **more)
 
     monkeypatch.setattr(pq.ParquetFile, "read", spied)
-    found = feed.index_labels(table(f"{tmp_path}/labels", 64), LEARNT, 3, 0)
+    labels = feed.index_labels(table(f"{tmp_path}/labels", 64), LEARNT, 3, 0)
     small = {"query_id", "split", "qrel_grades", "targets"}
     assert set().union(*asked) == small, "no text is read to count rows and to find dev queries"
-    rows = feed.read_rows(found.uri, found.parts[1], LEARNT, [1, 3], TrainingRow)
+    rows = feed.read_rows(labels.uri, labels.parts[1], LEARNT, [1, 3], TrainingRow)
     assert rows.column_names == list(TrainingRow.__annotations__)
     assert rows["query_id"].to_pylist() == ["q9", "q13"]
 
 
 def test_the_dev_rows_are_judged_ones_drawn_by_the_seed(uri: str) -> None:
-    place = table(uri, 96)
-    found = feed.index_labels(place, LEARNT, 5, 0)
-    rows = found.dev_rows()
+    table(uri, 96)
+    labels = feed.index_labels(uri, LEARNT, 5, 0)
+    rows = labels.dev_rows()
     assert len({row["query_id"] for row in rows}) == 5
     assert all(row["split"] == "dev" and row["qrel_grades"] == [1] for row in rows)
     assert set(rows[0]) == set(Labels.__annotations__)
-    again, other = (feed.index_labels(place, LEARNT, 5, seed).dev for seed in (0, 1))
-    assert again == found.dev != other
-    assert len(feed.index_labels(place, LEARNT, 60, 0).dev) == 12, "all there are"
+    again, other = (feed.index_labels(uri, LEARNT, 5, seed).dev for seed in (0, 1))
+    assert again == labels.dev != other
+    assert len(feed.index_labels(uri, LEARNT, 60, 0).dev) == 12, "all there are"
 
 
 def test_a_table_without_a_column_is_named_before_training(tmp_path: Path) -> None:
-    place = table(f"{tmp_path}/labels", 8)
-    part = Path(place, tables.part_name(0))
+    uri = table(f"{tmp_path}/labels", 8)
+    part = Path(uri, tables.part_name(0))
     pq.write_table(pq.read_table(part).drop_columns(["targets"]), part)
     with pytest.raises(RradError, match=r"part-00000.*has no column 'targets'"):
-        feed.index_labels(place, LEARNT, 5, 0)
+        feed.index_labels(uri, LEARNT, 5, 0)
     with pytest.raises(RradError, match="no manifest"):
         feed.index_labels(f"{tmp_path}/nothing", LEARNT, 5, 0)

@@ -19,7 +19,7 @@ from transformers import AutoTokenizer
 
 from rrad_ray import tables
 from rrad_ray.config import GenerationConfig, SelectConfig, TermsConfig, TrainConfig
-from rrad_ray.errors import RradError
+from rrad_ray.errors import RradError, in_stage
 from rrad_ray.evaluation import fusion
 from rrad_ray.rankers.generation import Explainer
 from rrad_ray.rankers.ranker import Ranker
@@ -47,18 +47,18 @@ SMALL = {
 @pytest.fixture(scope="module")
 def labels(short: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Labels whose targets are the free fusion of the sources: real scores, no engine needed."""
-    place = tmp_path_factory.mktemp("labels")
+    folder = tmp_path_factory.mktemp("labels")
     rows = []
     for row in tables.read(short, Candidates):
         targets = fusion.fuse(by_source(row), {"bm25": 1.0, "dense": 2.0})
-        found = {"targets": targets, "missing": [False] * len(targets), "confidence": [1.0] * len(targets)}
-        rows.append({**row, **found, "reasons": [], "parse_status": ["ok"]})
-    return written(f"{place}/labels", rows)
+        label = {"targets": targets, "missing": [False] * len(targets), "confidence": [1.0] * len(targets)}
+        rows.append({**row, **label, "reasons": [], "parse_status": ["ok"]})
+    return written(f"{folder}/labels", rows)
 
 
-def written(place: str, rows: list[dict[str, Any]]) -> str:
-    """The output of label with these rows."""
-    out = tables.Output("label", SelectConfig(input="", output=place), Labels, {})
+def written(uri: str, rows: list[dict[str, Any]]) -> str:
+    """Write these rows as an output of label; return its URI."""
+    out = tables.Output("label", SelectConfig(input="", output=uri), Labels, {})
     out.write_all(rows, 16)
     return out.commit()
 
@@ -85,15 +85,15 @@ def test_train_killed_in_the_middle_goes_on_from_its_checkpoint_to_the_end(
 
 
 def training_processes(command: int) -> list[psutil.Process]:
-    """The training processes of a running `rrad`, which started the cluster of its own."""
-    found = []
+    """Return the training processes of a running `rrad`, which started a cluster of its own."""
+    workers = []
     for process in psutil.Process(command).children(recursive=True):
         try:
             if "RayTrainWorker" in " ".join(process.cmdline()):
-                found.append(process)
+                workers.append(process)
         except psutil.Error:  # it has ended
             continue
-    return found
+    return workers
 
 
 @pytest.mark.slow
@@ -124,9 +124,9 @@ def test_a_worker_killed_in_mid_epoch_costs_nothing_of_what_is_learnt(labels: st
         os.kill(victims[1].pid, signal.SIGKILL)
         assert process.wait(timeout=PATIENCE_S) == 0, Path(log.name).read_text()[-3000:]
     assert "goes on from the last checkpoint" in Path(log.name).read_text()
-    expected, found = (curves_of(f"{tmp_path}/{name}") for name in ("undisturbed", "killed"))
-    assert found["dev_steps"] == expected["dev_steps"] == [float(step) for step in range(10, 101, 10)]
-    assert found["dev_ndcg"][-1] == pytest.approx(expected["dev_ndcg"][-1], abs=0.005)
+    expected, curves = (curves_of(f"{tmp_path}/{name}") for name in ("undisturbed", "killed"))
+    assert curves["dev_steps"] == expected["dev_steps"] == [float(step) for step in range(10, 101, 10)]
+    assert curves["dev_ndcg"][-1] == pytest.approx(expected["dev_ndcg"][-1], abs=0.005)
     assert tables.read_manifest(f"{tmp_path}/killed").facts["ended"] == "steps"
 
 
@@ -179,10 +179,10 @@ def test_what_would_only_happen_again_is_not_tried_again(tmp_path: Path) -> None
             file.write("tried\n")
         raise FloatingPointError("the loss is nan at step 7; lower lr")
 
-    with pytest.raises(RradError) as caught:
+    with pytest.raises(RradError) as caught, in_stage("train"):
         trainer.run_training(cfg, loop, "", RankTask)
-    said = f"train: {cfg.output}: the loss is nan at step 7; lower lr; a changed config wants a new output"
-    assert str(caught.value) == said
+    message = f"train: {cfg.output}: the loss is nan at step 7; lower lr; a changed config wants a new output"
+    assert str(caught.value) == message
     assert tries.read_text() == "tried\n"
     assert not os.path.exists(f"{cfg.output}/failed.json")
 
@@ -192,10 +192,10 @@ def test_what_would_only_happen_again_is_not_tried_again(tmp_path: Path) -> None
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> Listener:
-    """Trains in this process, without Ray; what was reported."""
+    """Train in this process, without Ray; return the listener of the reports."""
     listener = Listener()
 
-    def run(stage: str, cfg: TrainConfig, loop: Any, source: str, task: type[TrainTask]) -> dict[str, Any]:
+    def run(cfg: TrainConfig, loop: Any, source: str, task: type[TrainTask]) -> dict[str, Any]:
         loop(cfg, source, TrainWorker(report=listener))
         return {}
 
@@ -238,11 +238,11 @@ def test_lists_that_say_nothing_are_passed_over_and_bad_ones_set_aside(
     assert manifest.facts["targets"]["deviation"] == pytest.approx(np.std(left))
 
 
-def changed_labels(labels: str, place: Path, change: Callable[[int, list[float]], list[float]]) -> str:
+def changed_labels(labels: str, folder: Path, change: Callable[[int, list[float]], list[float]]) -> str:
     rows = list(tables.read(labels, Labels))
     for number, row in enumerate(rows):
         row["targets"] = change(number, row["targets"])
-    return written(f"{place}/labels", rows)
+    return written(f"{folder}/labels", rows)
 
 
 @pytest.mark.parametrize(
@@ -262,9 +262,9 @@ def test_labels_that_cannot_teach_are_an_error_before_a_cluster_starts(
     labels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Any, losses: dict[str, Any], says: str
 ) -> None:
     monkeypatch.setattr("rrad_ray.runtime.trainer.run_training", lambda *rest: pytest.fail("training was started"))
-    given = changed_labels(labels, tmp_path, change)
+    uri = changed_labels(labels, tmp_path, change)
     with pytest.raises(RradError, match=says):
-        train.run(TrainConfig(input=given, output=f"{tmp_path}/none", losses=losses, **SMALL))
+        train.run(TrainConfig(input=uri, output=f"{tmp_path}/none", losses=losses, **SMALL))
 
 
 def test_a_decoder_without_an_end_token_is_an_error_before_a_cluster_starts(

@@ -311,12 +311,12 @@ def test_a_tokenizer_without_an_end_or_with_too_few_identifiers_stops_before_any
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"objective": "chat"}, "choose one of clicks, order"),
+        ({"objective": "chat"}, "Input should be 'clicks' or 'order'"),
         ({"objective": "order", "rank_weight": 1.0}, "say how many there are at most"),
         ({"objective": "order", "max_length": 96, "max_tokens": 96}, "the answer is part of max_length"),
         ({"docs_per_query": 1}, "an order needs two documents"),
-        ({"held_out": 1.0}, "must be in"),
-        ({"splits": ("trian",)}, "choose one of train"),
+        ({"held_out": 1.0}, "Input should be less than 1"),
+        ({"splits": ("trian",)}, "Input should be 'train', 'dev', 'test' or 'unlabelled'"),
     ],
 )
 def test_a_config_that_cannot_work_says_why(changes: dict[str, Any], says: str) -> None:

@@ -122,5 +122,5 @@ def test_a_tracker_that_is_not_installed_is_named_with_the_command(
 
 def test_an_unknown_tracker_lists_the_known_ones() -> None:
     trackers.check_trackers(["tensorboard"])
-    with pytest.raises(ValueError, match="choose one of tensorboard, mlflow, wandb"):
+    with pytest.raises(ValueError, match="Input should be 'tensorboard', 'mlflow' or 'wandb'"):
         TrainConfig("in", "out", track=("tensorflow",))
