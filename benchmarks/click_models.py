@@ -1,6 +1,6 @@
-"""Simulated users: which documents of judged rankings they click, and the events that an endpoint would log.
+"""Click models: simulated users' clicks on rankings with qrels, and the events that an endpoint would log.
 
-Pure functions of arrays and a NumPy generator. Shapes: P pages, N positions, best first.
+Pure functions of arrays and a NumPy generator. Shapes: P pages, N positions, best first; Q queries, U users.
 """
 
 from __future__ import annotations
@@ -14,45 +14,52 @@ from rrad_ray.config import ExperimentDesign
 from rrad_ray.online.assignment import assign_variant, interleave
 from rrad_ray.rows import ClickEvent, Exposure
 
-WILLING = (1.0, 1.0)  # of a Beta distribution: the factor on P(click) that makes one user unlike another; uniform
+WILLING = (1.0, 1.0)  # the Beta distribution, uniform, of each user's own factor on P(click)
 
 
 def attraction(grades_PN: np.ndarray, highest: int, noise: float = 0.1, ceiling: float = 0.9) -> np.ndarray:
-    """P(a document is clicked once it is read), (P, N): `noise` for a document of no use, `ceiling` for one of the
-    highest grade, and between them by ERR's gain (2^grade - 1) / 2^highest (Chapelle et al., CIKM 2009), stretched
-    to reach 1."""
+    """Return P(a document is clicked once it is read), (P, N).
+
+    `noise` for a document of grade 0, `ceiling` for one of the highest grade, and between them by ERR's gain
+    (2^grade - 1) / 2^highest (Chapelle et al., CIKM 2009), stretched to reach 1.
+    """
     gain = (2.0**grades_PN - 1) / (2.0**highest - 1)
     return noise + (ceiling - noise) * gain
 
 
 def examination(positions: int, steepness: float = 1.0) -> np.ndarray:
-    """P(a position is looked at), (N,): position^-steepness, as in the position-based click models (Craswell, Zoeter,
-    Taylor and Ramsey, WSDM 2008; the book of Chuklin, Markov and de Rijke, 2015)."""
+    """Return P(a position is examined), (N,): position^-steepness.
+
+    As in position-based click models (Craswell, Zoeter, Taylor and Ramsey, WSDM 2008; the book of Chuklin, Markov and
+    de Rijke, 2015).
+    """
     return np.arange(1, positions + 1, dtype=float) ** -steepness
 
 
 def position_based(attraction_PN: np.ndarray, examination_N: np.ndarray) -> np.ndarray:
-    """P(click), (P, N): looked at and attractive, each position by itself."""
+    """Return P(click), (P, N), of the position-based model: examined and attractive, independently by position."""
     return attraction_PN * examination_N
 
 
 def position_based_clicks(
     attraction_PN: np.ndarray, examination_N: np.ndarray, draw: np.random.Generator
 ) -> np.ndarray:
-    """Clicks of that model, (P, N)."""
+    """Draw clicks from the position-based model, (P, N)."""
     return draw.random(attraction_PN.shape) < position_based(attraction_PN, examination_N)
 
 
 def cascade(attraction_PN: np.ndarray, satisfied: float = 1.0) -> np.ndarray:
-    """P(click), (P, N), of users who read from the top and, after a click, stop with probability `satisfied`; 1 is
-    the cascade model (Craswell et al., WSDM 2008), less than 1 lets them come back for more."""
+    """Return P(click), (P, N), of users who read from the top and stop after a click with probability `satisfied`.
+
+    1 is the cascade model (Craswell et al., WSDM 2008); with less than 1 they may go on to more clicks.
+    """
     goes_on_PN = np.cumprod(1 - satisfied * attraction_PN, axis=1)
     read_PN = np.concatenate([np.ones_like(goes_on_PN[:, :1]), goes_on_PN[:, :-1]], axis=1)
     return attraction_PN * read_PN
 
 
 def cascade_clicks(attraction_PN: np.ndarray, satisfied: float, draw: np.random.Generator) -> np.ndarray:
-    """Clicks of that model, (P, N)."""
+    """Draw clicks from the cascade model, (P, N)."""
     liked_PN = draw.random(attraction_PN.shape) < attraction_PN
     stops_PN = liked_PN & (draw.random(attraction_PN.shape) < satisfied)
     before_PN: np.ndarray = np.cumsum(stops_PN, axis=1) - stops_PN  # stops above this position
@@ -60,15 +67,18 @@ def cascade_clicks(attraction_PN: np.ndarray, satisfied: float, draw: np.random.
 
 
 def page_ctr(attraction_PN: np.ndarray, examination_N: np.ndarray) -> np.ndarray:
-    """P(any click), (P,), in the position-based model."""
+    """Return P(any click), (P,), in the position-based model."""
     return 1 - np.prod(1 - position_based(attraction_PN, examination_N), axis=1)
 
 
 def crowd(
     attraction_QN: np.ndarray, examination_N: np.ndarray, units: int, more_pages: float, draw: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pages with a click and pages of each of so many users, (U,) and (U,), in the position-based model: 1 +
-    Poisson(`more_pages`) of the Q queries each, at random, and a factor on their clicks of their own (`WILLING`)."""
+    """Draw each user's number of pages with a click and number of pages, (U,) and (U,), in the position-based model.
+
+    Each of the `units` users has 1 + Poisson(`more_pages`) of the Q queries, at random, and a factor of their own on
+    P(click), from `WILLING`.
+    """
     pages_U = 1 + draw.poisson(more_pages, units)
     unit_P = np.repeat(np.arange(units), pages_U)
     willing_P = draw.beta(*WILLING, units)[unit_P]
@@ -84,7 +94,7 @@ ClickModel = Callable[[np.ndarray, np.random.Generator], np.ndarray]  # attracti
 
 @dataclass(frozen=True)
 class Need:
-    """A judged query, and what each variant answers it with, best first."""
+    """A query with qrels, and each variant's ranking for it, best first."""
 
     query: str
     grades: Mapping[str, int]
@@ -102,12 +112,12 @@ def visit(
     days: float = 7.0,
     begin: float = 1.7e9,
 ) -> tuple[list[Exposure], list[ClickEvent]]:
-    """What an endpoint logs while so many users visit it, in the order of users.
+    """Simulate the visits of `units` users and return the endpoint's log, in the order of users.
 
-    A user is willing to click by a factor of their own (`WILLING`), so that pages of one user are alike; has 1 or
-    more needs (1 + Poisson(2)), the first in `needs` more often than the last (Zipf); and after a page without a
-    click half of the time asks again with one word more. Clicks are `behave`'s; they last about 40 s on a document
-    with a grade above 0, 8 s on another.
+    A user has a factor of their own on P(click), from `WILLING`, so that pages of one user are alike; has 1 +
+    Poisson(2) needs, the first of `needs` more often than the last (Zipf); and after a page without a click half of
+    the time asks again with one more word. Clicks are drawn by `behave`; they last about 40 s on a document with a
+    grade above 0, 8 s on another.
     """
     highest = max(grade for need in needs for grade in need.grades.values())
     popular = 1 / np.arange(1, len(needs) + 1)
@@ -123,7 +133,7 @@ def visit(
                 grades = np.array([[need.grades.get(doc, 0) for doc in page["doc_ids"]]])
                 chosen = np.flatnonzero(behave(willing * attraction(grades, highest), draw)[0])
                 exposures.append(page)
-                clicks += [_click(page, int(place), int(grades[0, place]), draw) for place in chosen]
+                clicks += [_click(page, int(index), int(grades[0, index]), draw) for index in chosen]
                 moment += 30 + draw.exponential(60)
                 if len(chosen) or draw.random() < 0.5:
                     break
@@ -134,6 +144,7 @@ def visit(
 def _page(
     request: str, unit: str, query: str, need: Need, moment: float, depth: int, cfg: ExperimentDesign
 ) -> Exposure:
+    """Return the page that a user is shown for a need: their variant's ranking, or an interleaved one."""
     variant, teams = assign_variant(unit, cfg), list[str]()
     docs = list(need.runs[variant][:depth])
     if cfg.design == "interleave":
@@ -146,10 +157,11 @@ def _page(
     )  # fmt: skip
 
 
-def _click(page: Exposure, place: int, grade: int, draw: np.random.Generator) -> ClickEvent:
-    request, doc = page["request_id"], page["doc_ids"][place]
+def _click(page: Exposure, index: int, grade: int, draw: np.random.Generator) -> ClickEvent:
+    """Return a click on the document at an index of the page, with a drawn dwell time."""
+    request, doc = page["request_id"], page["doc_ids"][index]
     dwell = float(draw.lognormal(np.log(40 if grade else 8), 0.7))
     return ClickEvent(
-        event_id=f"{request}-{place}", request_id=request, doc_id=doc, position=place + 1, dwell_s=dwell,
-        time=page["time"] + 2 * (place + 1),
+        event_id=f"{request}-{index}", request_id=request, doc_id=doc, position=index + 1, dwell_s=dwell,
+        time=page["time"] + 2 * (index + 1),
     )  # fmt: skip

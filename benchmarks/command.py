@@ -1,4 +1,4 @@
-"""A benchmark's command line, its table and its JSON: on a machine, too, that has only torch and transformers."""
+"""A benchmark's command line, its table and its JSON. It needs torch and transformers only, for peers' machines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from rrad_ray import versions
 
 @dataclass
 class Result:
-    """`figures`: what is compared with a bound. `rows`: the table for people. `settings`: what was run."""
+    """A benchmark's result.
+
+    `figures`: values to compare with bounds. `rows`: the table for people. `settings`: what was run.
+    """
 
     figures: dict[str, float]
     rows: Sequence[Mapping[str, Any]]
@@ -26,13 +29,13 @@ class Result:
 
 
 def main(name: str, bench: Callable[..., Result], *options: click.Option) -> None:
-    """The command of a benchmark: `bench(quick, scratch folder)`, and its own options by name."""
+    """Run a benchmark as a command: `bench(quick, scratch folder)`, with its own options by name."""
 
     @click.command(help=f"Benchmark {name}; see benchmarks/README.md.", params=list(options))
     @click.option("--quick", is_flag=True, help="a smaller one, within 10 minutes on 2 cores")
     @click.option("--json", "file", type=click.Path(dir_okay=False), help="write the figures there")
     def command(quick: bool, file: str | None, **chosen: Any) -> None:
-        os.environ.setdefault("RAY_worker_niceness", "0")  # with Ray's 15 they starve beside whatever else runs
+        os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's default of 15 starves workers beside other load
         with tempfile.TemporaryDirectory(prefix=f"rrad-{name}-") as scratch:
             result = bench(quick, scratch, **chosen)
         print(f"\n{name}{' (quick)' if quick else ''}\n{table(result.rows)}\n")
@@ -40,14 +43,14 @@ def main(name: str, bench: Callable[..., Result], *options: click.Option) -> Non
             print(f"{key} = {value:.4g}")
         if file:
             settings = {"quick": quick, **chosen, **result.settings}
-            found = {"name": name, "figures": result.figures, "settings": settings, "machine": machine()}
-            Path(file).write_text(json.dumps(found, indent=2))
+            content = {"name": name, "figures": result.figures, "settings": settings, "machine": machine()}
+            Path(file).write_text(json.dumps(content, indent=2))
 
     command()
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows with the same keys as Markdown."""
+    """Return rows with the same keys as a Markdown table."""
     if not rows:
         return ""
     lines = [list(rows[0]), ["---"] * len(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
@@ -55,10 +58,12 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _cell(value: Any) -> str:
+    """Format a number with thousands separators, a float with four digits; anything else as text."""
     return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def machine() -> dict[str, Any]:
+    """Return cores, memory, processor and versions of this machine."""
     return {
         "cpus": os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),

@@ -1,4 +1,4 @@
-"""What benchmarks share beside their command line: processes, an S3 server, and where queries come from."""
+"""Helpers of benchmarks beside their command line: processes, an S3 server, input tables and collections."""
 
 from __future__ import annotations
 
@@ -31,23 +31,26 @@ COSQA = ROOT.parent / "shared" / "data" / "cosqa"
 def run(
     arguments: Sequence[str], meanwhile: Callable[[psutil.Process], None], every_s: float = 0.2
 ) -> tuple[int, list[str]]:
-    """Runs `rrad ARGS` in a process of its own, `meanwhile` again and again beside it; exit code and lines said."""
+    """Run `rrad ARGS` in a process of its own and return its exit code and output lines.
+
+    `meanwhile` is called with the process every `every_s` seconds until it ends.
+    """
     process = subprocess.Popen(
         [*RRAD, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    said: list[str] = []
-    reader = threading.Thread(target=lambda: said.extend(process.stdout or ()), daemon=True)
+    lines: list[str] = []
+    reader = threading.Thread(target=lambda: lines.extend(process.stdout or ()), daemon=True)
     reader.start()
     while process.poll() is None:
         meanwhile(psutil.Process(process.pid))
         time.sleep(every_s)
     reader.join(5)
-    print("".join(said[-3:]), end="", flush=True)
-    return process.returncode, said
+    print("".join(lines[-3:]), end="", flush=True)
+    return process.returncode, lines
 
 
 def figures_of(command: Sequence[str], prefix: str, env: Mapping[str, str]) -> Any:
-    """What a peer's own process writes as JSON behind `prefix`, the last thing it says."""
+    """Run a peer in a process of its own and return the JSON that it writes last, behind `prefix`."""
     done = subprocess.run(command, env={**os.environ, **env}, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stdout[-2000:] + done.stderr[-4000:])
@@ -56,7 +59,10 @@ def figures_of(command: Sequence[str], prefix: str, env: Mapping[str, str]) -> A
 
 @contextlib.contextmanager
 def s3() -> Iterator[tuple[str, int]]:
-    """An S3 server in a process of its own, which the environment then names: a bucket on it, and its port."""
+    """Run an S3 server in a process of its own and yield the URI of a bucket on it, and its port.
+
+    The environment names it as the S3 endpoint.
+    """
     import boto3
 
     port = free_port()
@@ -79,7 +85,7 @@ def s3() -> Iterator[tuple[str, int]]:
 
 
 def write_candidates(uri: str, queries: int, documents: int = 20) -> None:
-    """A folder of Parquet files as a user has it: queries `q0`, `q1`, ... with their documents."""
+    """Write a folder of Parquet files as a user has them: queries `q0`, `q1`, ... with their documents."""
     fs, path = tables.filesystem(uri)
     if "file" in fs.protocol:
         fs.makedirs(path)
@@ -89,7 +95,7 @@ def write_candidates(uri: str, queries: int, documents: int = 20) -> None:
         columns = {
             "query_id": [f"q{number}" for number in numbers],
             "query": [f"{' '.join(WORDS[: 3 + number % 9])} {number}" for number in numbers],
-            "doc_ids": [[f"d{number}-{place}" for place in range(documents)] for number in numbers],
+            "doc_ids": [[f"d{number}-{index}" for index in range(documents)] for number in numbers],
             "texts": [texts] * len(numbers),
         }
         with fs.open(f"{path}/rows-{start:08}.parquet", "wb") as file:
@@ -97,7 +103,7 @@ def write_candidates(uri: str, queries: int, documents: int = 20) -> None:
 
 
 def collection() -> str:
-    """CoSQA where it is there; else the documentation of this environment, and it says so."""
+    """Return the path of CoSQA where it exists, else the documentation of this environment, and say so."""
     if COSQA.exists():
         return str(COSQA)
     print("shared/data/cosqa is not here: the documentation of this Python environment takes its place", flush=True)

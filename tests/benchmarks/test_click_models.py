@@ -24,8 +24,8 @@ def test_position_based_clicks_are_as_frequent_as_the_closed_form_says() -> None
     examined = click_models.examination(4)
     assert examined == pytest.approx([1, 1 / 2, 1 / 3, 1 / 4])
     clicks = click_models.position_based_clicks(many(ATTRACTION), examined, np.random.default_rng(0))
-    found = clicks.reshape(2, PAGES, 4).mean(axis=1)
-    assert found == pytest.approx(click_models.position_based(ATTRACTION, examined), abs=0.005)
+    frequency = clicks.reshape(2, PAGES, 4).mean(axis=1)
+    assert frequency == pytest.approx(click_models.position_based(ATTRACTION, examined), abs=0.005)
     assert click_models.position_based(ATTRACTION, examined)[0] == pytest.approx(
         [0.1, 0.45, (0.1 + 0.8 / 3) / 3, 0.025]
     )
@@ -36,8 +36,8 @@ def test_position_based_clicks_are_as_frequent_as_the_closed_form_says() -> None
 @pytest.mark.parametrize("satisfied", [1.0, 0.6, 0.0])
 def test_cascade_clicks_are_as_frequent_as_the_closed_form_says(satisfied: float) -> None:
     clicks = click_models.cascade_clicks(many(ATTRACTION), satisfied, np.random.default_rng(1))
-    found = clicks.reshape(2, PAGES, 4).mean(axis=1)
-    assert found == pytest.approx(click_models.cascade(ATTRACTION, satisfied), abs=0.005)
+    frequency = clicks.reshape(2, PAGES, 4).mean(axis=1)
+    assert frequency == pytest.approx(click_models.cascade(ATTRACTION, satisfied), abs=0.005)
 
 
 def test_the_cascade_model_by_hand_ends_with_the_first_click() -> None:

@@ -48,15 +48,15 @@ def system(rows: list[Row], name: str, kind: Kind, ranks: list[int]) -> Measured
 
 def test_an_entry_has_every_measure_with_its_interval_and_dashes_for_an_unknown_cost(rows: list[Row]) -> None:
     scores = [[3.0, 2.0, 1.0, 0.0]] * 4
-    found = measured(rows, scores, entry={"system": "x", "title": "X", "kind": "run", "note": "n"}, more=["R@2"])
-    assert list(found.entry)[:4] == ["system", "title", "kind", "metrics"]
-    assert found.entry["note"] == "n"
-    assert found.entry["latency_ms"] is None
-    assert found.entry["metrics"]["R@2"]["mean"] == 0.5
-    assert found.entry["metrics"]["PNR"]["mean"] == 1.0
-    assert found.ndcg == pytest.approx([1, 1 / np.log2(3), 1 / 2, 1 / np.log2(5)])
-    assert [row["mrr_10"] for row in ranking_rows(rows, found)] == pytest.approx([1, 1 / 2, 1 / 3, 1 / 4])
-    assert ranking_rows(rows, found)[1]["doc_ids"] == ["q1-0", "q1-1", "q1-2", "q1-3"]
+    peer = measured(rows, scores, entry={"system": "x", "title": "X", "kind": "run", "note": "n"}, more=["R@2"])
+    assert list(peer.entry)[:4] == ["system", "title", "kind", "metrics"]
+    assert peer.entry["note"] == "n"
+    assert peer.entry["latency_ms"] is None
+    assert peer.entry["metrics"]["R@2"]["mean"] == 0.5
+    assert peer.entry["metrics"]["PNR"]["mean"] == 1.0
+    assert peer.ndcg == pytest.approx([1, 1 / np.log2(3), 1 / 2, 1 / np.log2(5)])
+    assert [row["mrr_10"] for row in ranking_rows(rows, peer)] == pytest.approx([1, 1 / 2, 1 / 3, 1 / 4])
+    assert ranking_rows(rows, peer)[1]["doc_ids"] == ["q1-0", "q1-1", "q1-2", "q1-3"]
 
 
 def test_teacher_and_students_are_tested_against_what_is_cheaper_and_students_against_the_teacher(
@@ -81,8 +81,8 @@ def test_teacher_and_students_are_tested_against_what_is_cheaper_and_students_ag
 
 def test_segments_are_by_words_and_an_empty_one_is_left_out(rows: list[Row]) -> None:
     best = system(rows, "best", "student", [0, 0, 0, 1])
-    found = {row["segment"]: (row["queries"], row["ndcg_10"]["best"]) for row in length_segments(rows, [best])}
-    assert found == {
+    segments = {row["segment"]: (row["queries"], row["ndcg_10"]["best"]) for row in length_segments(rows, [best])}
+    assert segments == {
         "1 or 2 words": (2, pytest.approx((1 + 1 / np.log2(3)) / 2)),
         "3 or 4": (1, 1.0),
         "5 or more": (1, 1.0),

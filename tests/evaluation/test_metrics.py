@@ -29,7 +29,7 @@ DOCUMENTS = [f"d{number:02d}" for number in range(30)]
 @settings(max_examples=150)
 def test_ndcg_equals_that_of_ir_measures(judged: dict[str, int], ranked: list[str], k: int) -> None:
     row = {"doc_ids": ranked, "qrel_ids": list(judged), "qrel_grades": list(judged.values())}
-    scores = [float(-place) for place in range(len(ranked))]
+    scores = [float(-rank) for rank in range(len(ranked))]
     run = [ScoredDoc("q", document, score) for document, score in zip(ranked, scores, strict=True)]
     qrels = [ir_measures.Qrel("q", document, grade) for document, grade in judged.items()]
     expected = ir_measures.calc_aggregate([nDCG @ k], qrels, run)[nDCG @ k]
@@ -103,10 +103,10 @@ def test_a_document_without_a_score_gets_the_lowest_one() -> None:
     st.floats(-10, 10),
 )
 def test_zscores_do_not_see_scale_or_shift(values: list[float], scale: float, shift: float) -> None:
-    found = zscores(values)
-    assert found.mean() == pytest.approx(0, abs=1e-9)
-    assert found.std() == pytest.approx(1, abs=1e-9)
-    np.testing.assert_allclose(zscores([scale * value + shift for value in values]), found, atol=1e-6)
+    normal = zscores(values)
+    assert normal.mean() == pytest.approx(0, abs=1e-9)
+    assert normal.std() == pytest.approx(1, abs=1e-9)
+    np.testing.assert_allclose(zscores([scale * value + shift for value in values]), normal, atol=1e-6)
 
 
 def test_fuse_is_the_weighted_sum_of_zscores() -> None:
@@ -151,8 +151,8 @@ def test_fit_weights_is_the_best_of_the_whole_grid() -> None:
     for one, two in itertools.product(fusion.WEIGHTS, repeat=2):
         if one or two:
             mixed = [fuse(by_name, {"half": one, "noise": two}) for by_name in scores]
-            found = np.mean([row_ndcg(row, mix) for row, mix in zip(rows, mixed, strict=True)])
-            assert found <= mean + 1e-9, (one, two)
+            mixture = np.mean([row_ndcg(row, mix) for row, mix in zip(rows, mixed, strict=True)])
+            assert mixture <= mean + 1e-9, (one, two)
 
 
 def test_a_single_source_gets_weight_one() -> None:

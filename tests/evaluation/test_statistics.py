@@ -32,32 +32,32 @@ EXAMINED = click_models.examination(10)
 
 
 def test_a_rate_and_its_variance_by_hand() -> None:
-    found = rate(np.array([1.0, 2.0, 0.0]), np.array([2.0, 2.0, 1.0]))
+    clicked = rate(np.array([1.0, 2.0, 0.0]), np.array([2.0, 2.0, 1.0]))
     # 3 clicks of 5 pages; residuals x - 0.6 y = -0.2, 0.8, -0.6, whose squares sum to 1.04; 3 / 2 * 1.04 / 25.
-    assert found == pytest.approx((0.6, 0.0624, 3))
+    assert clicked == pytest.approx((0.6, 0.0624, 3))
     assert math.isnan(rate(np.array([1.0]), np.array([2.0])).value)
 
 
 def test_the_delta_method_agrees_with_a_bootstrap_over_units_where_pages_taken_one_by_one_do_not() -> None:
     draw = np.random.default_rng(0)
     x, y = click_models.crowd(ATTRACTION, EXAMINED, 2000, 4.0, draw)
-    found = rate(x, y)
+    estimate = rate(x, y)
     picks = draw.integers(0, len(x), size=(2000, len(x)))
     bootstrap = (x[picks].sum(axis=1) / y[picks].sum(axis=1)).var()
-    assert found.variance == pytest.approx(bootstrap, rel=0.1)
-    assert found.value * (1 - found.value) / y.sum() < 0.9 * bootstrap
+    assert estimate.variance == pytest.approx(bootstrap, rel=0.1)
+    assert estimate.value * (1 - estimate.value) / y.sum() < 0.9 * bootstrap
 
 
 def test_a_lifts_interval_agrees_with_a_bootstrap_over_units() -> None:
     draw = np.random.default_rng(1)
     sides = [click_models.crowd(ATTRACTION * factor, EXAMINED, 800, MORE_PAGES, draw) for factor in (1.0, 0.9)]
-    found = lift(rate(*sides[0]), rate(*sides[1]), ALPHA)
+    reading = lift(rate(*sides[0]), rate(*sides[1]), ALPHA)
     samples = []
     for x, y in sides:
         picks = draw.integers(0, len(x), size=(4000, len(x)))
         samples.append(x[picks].sum(axis=1) / y[picks].sum(axis=1))
     low, high = np.percentile(samples[0] / samples[1] - 1, [2.5, 97.5])
-    assert (found.low, found.high) == pytest.approx((low, high), abs=0.008)
+    assert (reading.low, reading.high) == pytest.approx((low, high), abs=0.008)
 
 
 @pytest.mark.parametrize("scale", [0.01, 0.05, 0.3])
@@ -65,9 +65,9 @@ def test_an_interval_leaves_out_zero_exactly_where_p_is_below_alpha(scale: float
     control = Rate(0.3, 0.0001, 500)
     for value in np.linspace(0.2, 0.4, 401):
         treatment = Rate(float(value), 0.00012, 500)
-        for found in (lift(treatment, control, ALPHA), always_valid(treatment, control, ALPHA, scale)):
-            assert (found.p < ALPHA) == (not found.low <= 0 <= found.high)
-            assert found.low <= found.lift <= found.high
+        for reading in (lift(treatment, control, ALPHA), always_valid(treatment, control, ALPHA, scale)):
+            assert (reading.p < ALPHA) == (not reading.low <= 0 <= reading.high)
+            assert reading.low <= reading.lift <= reading.high
 
 
 def test_an_always_valid_p_is_where_its_interval_ends_at_zero() -> None:
@@ -105,24 +105,24 @@ def same() -> np.ndarray:
     """p of A/A runs at 12 looks, (RUNS, 12, 3): of one reading, always-valid, and of pages taken one by one."""
     draw = np.random.default_rng(3)
     looks = np.linspace(120, UNITS, 12).astype(int)
-    found = np.empty((RUNS, len(looks), 3))
+    p_values = np.empty((RUNS, len(looks), 3))
     for run in range(RUNS):
         cfg = ExperimentConfig("", "", name=f"aa-{run}", variants={"a": 1.0, "b": 1.0})
-        mine = np.array([assign_variant(str(unit), cfg) == "b" for unit in range(UNITS)])
+        treated = np.array([assign_variant(str(unit), cfg) == "b" for unit in range(UNITS)])
         x, y = click_models.crowd(ATTRACTION, EXAMINED, UNITS, 6.0, draw)
-        for place, n in enumerate(looks):
-            treatment, control = (rate(x[:n][side[:n]], y[:n][side[:n]]) for side in (mine, ~mine))
-            pages = [y[:n][side[:n]].sum() for side in (mine, ~mine)]
+        for look, n in enumerate(looks):
+            treatment, control = (rate(x[:n][side[:n]], y[:n][side[:n]]) for side in (treated, ~treated))
+            pages = [y[:n][side[:n]].sum() for side in (treated, ~treated)]
             alone = [
                 each._replace(variance=each.value * (1 - each.value) / count)
                 for each, count in zip((treatment, control), pages)
             ]
-            found[run, place] = (
+            p_values[run, look] = (
                 lift(treatment, control, ALPHA).p,
                 always_valid(treatment, control, ALPHA, 0.25).p,
                 lift(*alone, ALPHA).p,
             )
-    return found
+    return p_values
 
 
 def test_equal_variants_are_told_apart_in_five_percent_of_the_runs(same: np.ndarray) -> None:
@@ -153,7 +153,7 @@ def test_peeking_at_users_who_keep_coming_back_is_safe_too() -> None:
             )
             for look, seen in enumerate(clicked)
         ]
-        fooled += min(found.p for found in readings) < ALPHA
+        fooled += min(reading.p for reading in readings) < ALPHA
     assert 0 < fooled / 400 <= 0.05
 
 
@@ -163,7 +163,7 @@ def test_the_always_valid_intervals_hold_the_true_lift_at_all_looks_at_once() ->
     for _ in range(300):
         sides = [click_models.crowd(ATTRACTION * factor, EXAMINED, 800, MORE_PAGES, draw) for factor in (0.9, 1.0)]
         readings = [always_valid(*(rate(x[:n], y[:n]) for x, y in sides), ALPHA, 0.05) for n in range(100, 801, 100)]
-        held += not any(found.low > true or found.high < true for found in readings)  # no ends hold everything
+        held += not any(reading.low > true or reading.high < true for reading in readings)  # no ends hold everything
     assert held / 300 >= 0.95
 
 
@@ -181,7 +181,7 @@ def test_a_test_of_the_planned_size_finds_the_true_lift_with_the_promised_power(
     effect = pilot.variance * y.sum() / (pilot.value * (1 - pilot.value))
     pages, _ = pages_needed(control, treatment / control - 1, ALPHA, 0.8, design_effect=effect)
     units = round(pages / (1 + MORE_PAGES))
-    found = [
+    significant = [
         lift(
             *(rate(*click_models.crowd(f * ATTRACTION, EXAMINED, units, MORE_PAGES, draw)) for f in (1.0, 0.85)),
             ALPHA,
@@ -189,7 +189,7 @@ def test_a_test_of_the_planned_size_finds_the_true_lift_with_the_promised_power(
         < ALPHA
         for _ in range(600)
     ]
-    assert np.mean(found) == pytest.approx(0.8, abs=0.045)
+    assert np.mean(significant) == pytest.approx(0.8, abs=0.045)
 
 
 def test_pages_needed_are_the_textbooks() -> None:
@@ -205,8 +205,8 @@ def test_pages_needed_are_the_textbooks() -> None:
 def test_preferences_needed_give_the_sign_test_its_power() -> None:
     count = preferences_needed(0.55, 0.05, 0.8)
     wins = np.random.default_rng(0).binomial(count, 0.55, size=1500)
-    found = [sign_test(int(won), count - int(won), ALPHA).p < ALPHA for won in wins]
-    assert np.mean(found) == pytest.approx(0.8, abs=0.03)
+    significant = [sign_test(int(won), count - int(won), ALPHA).p < ALPHA for won in wins]
+    assert np.mean(significant) == pytest.approx(0.8, abs=0.03)
 
 
 def test_a_mismatch_of_shares_is_the_chi_square_test() -> None:
@@ -219,15 +219,15 @@ def test_a_mismatch_of_shares_is_the_chi_square_test() -> None:
 
 def test_holm_by_hand_and_what_was_not_measured_does_not_count() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    found = holm([0.01, math.nan, 0.04, 0.03])
-    assert math.isnan(found[1])
-    assert found[::2] == pytest.approx([0.03, 0.06])
+    corrected = holm([0.01, math.nan, 0.04, 0.03])
+    assert math.isnan(corrected[1])
+    assert corrected[::2] == pytest.approx([0.03, 0.06])
     assert holm([]) == []
 
 
 def test_the_sign_test_is_the_exact_binomial_one() -> None:
-    found = sign_test(9, 1, ALPHA)
-    assert found.p == pytest.approx(2 * 11 / 1024)
-    assert found.share == 0.9
-    assert found.low < 0.9 < found.high
+    preference = sign_test(9, 1, ALPHA)
+    assert preference.p == pytest.approx(2 * 11 / 1024)
+    assert preference.share == 0.9
+    assert preference.low < 0.9 < preference.high
     assert math.isnan(sign_test(0, 0, ALPHA).p)

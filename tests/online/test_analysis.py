@@ -30,14 +30,14 @@ MIXED = dataclasses.replace(CFG, design="interleave")
 
 
 def page(request: str, unit: str, variant: str = "old", query: str = "sort a list", **keys: Any) -> Exposure:
-    found = {"request_id": request, "experiment": "test", "unit": unit, "variant": variant, "query": query}
-    found |= {"doc_ids": ["a", "b", "c"], "teams": [], "time": 100.0, "model": f"m-{variant}", **keys}
-    return found  # type: ignore[return-value]
+    exposure = {"request_id": request, "experiment": "test", "unit": unit, "variant": variant, "query": query}
+    exposure |= {"doc_ids": ["a", "b", "c"], "teams": [], "time": 100.0, "model": f"m-{variant}", **keys}
+    return exposure  # type: ignore[return-value]
 
 
 def click(request: str, doc: str, dwell: float = 10.0, **keys: Any) -> ClickEvent:
-    found = {"event_id": f"{request}-{doc}", "request_id": request, "doc_id": doc, "position": "abc".find(doc) + 1}
-    return found | {"dwell_s": dwell, "time": 101.0, **keys}  # type: ignore[return-value]
+    event = {"event_id": f"{request}-{doc}", "request_id": request, "doc_id": doc, "position": "abc".find(doc) + 1}
+    return event | {"dwell_s": dwell, "time": 101.0, **keys}  # type: ignore[return-value]
 
 
 # ---- what counts --------------------------------------------------------------------------------------------
@@ -64,11 +64,11 @@ def test_events_that_do_not_belong_together_are_left_out_and_counted() -> None:
         click("99", "a"),
         click("7", "c"),
     ]
-    found, left = traffic.join_traffic(pages, clicks, CFG)
-    assert found.units == ["u", "v"]
-    assert found.clicked_P.tolist() == [True, True]
-    assert found.clicked_k_P.tolist() == [True, False]
-    assert left == {
+    joined, left_out = traffic.join_traffic(pages, clicks, CFG)
+    assert joined.units == ["u", "v"]
+    assert joined.clicked_P.tolist() == [True, True]
+    assert joined.clicked_k_P.tolist() == [True, False]
+    assert left_out == {
         "exposure that came twice": 1,
         "page of another experiment": 1,
         "page of another design": 1,
@@ -92,8 +92,8 @@ def test_a_page_is_reformulated_if_a_like_query_follows_in_time_and_nothing_was_
         page("6", "u", query="weather berlin", time=600.0),  # another unit's follows
         page("7", "v", query="weather", time=610.0),
     ]
-    found, _ = traffic.join_traffic(reversed(pages), [click("3", "a")], CFG)
-    assert found.reformulated_P.tolist() == [True, False, False, False, False, False, False]
+    joined, _ = traffic.join_traffic(reversed(pages), [click("3", "a")], CFG)
+    assert joined.reformulated_P.tolist() == [True, False, False, False, False, False, False]
 
 
 def test_metrics_by_hand() -> None:
@@ -105,22 +105,22 @@ def test_metrics_by_hand() -> None:
         page("5", "w", "new", query="x"),
     ]
     clicks = [click("2", "c", 30.0), click("2", "a", math.nan), click("3", "c", 12.0), click("4", "b", 9.0)]
-    found, left = traffic.join_traffic(pages, clicks, CFG)
-    assert not left
+    joined, left_out = traffic.join_traffic(pages, clicks, CFG)
+    assert not left_out
     assert tuple(analysis.METRICS) == config.ONLINE_METRICS
-    rates = {metric: analysis.rate_of(found, metric, "old") for metric in analysis.METRICS}
+    rates = {metric: analysis.rate_of(joined, metric, "old") for metric in analysis.METRICS}
     assert {metric: each.value for metric, each in rates.items()} == pytest.approx(
         {"page_ctr": 3 / 4, "user_ctr": (2 / 3 + 1) / 2, "ctr_at_k": 2 / 4, "dwell": 51 / 3, "reformulation": 1 / 4}
     )
     assert {each.units for each in rates.values()} == {2}
     assert rates["user_ctr"].variance == pytest.approx(np.var([2 / 3, 1], ddof=1) / 2)
-    assert math.isnan(analysis.rate_of(found, "page_ctr", "new").value)  # one unit: no variance
+    assert math.isnan(analysis.rate_of(joined, "page_ctr", "new").value)  # one unit: no variance
 
 
 def test_segments_are_by_words_and_by_the_share_of_pages_that_queries_as_frequent_make_up() -> None:
     queries = ["a"] * 3 + ["b c d"] * 2 + ["e f g h i"] * 2 + ["j", "k"]
-    found, _ = traffic.join_traffic([page(str(n), f"u{n}", query=query) for n, query in enumerate(queries)], [], CFG)
-    parts = analysis.segments(found)
+    joined, _ = traffic.join_traffic([page(str(n), f"u{n}", query=query) for n, query in enumerate(queries)], [], CFG)
+    parts = analysis.segments(joined)
     assert {name: int(mask.sum()) for name, mask in parts["query length"].items()} == {
         "1 or 2 words": 5,
         "3 or 4": 2,
@@ -150,11 +150,11 @@ def test_an_interleaved_click_counts_for_the_team_that_added_the_document() -> N
         click("3", "a"),
         click("4", "b"),
     ]
-    found = analysis.analyse(pages, clicks, MIXED)["preference"]
-    assert found["pages"] == {"wins": 2, "losses": 1, "ties": 3}
-    assert found["units"] == {"wins": 1, "losses": 0, "ties": 3}
-    assert found["share"] == 1.0
-    assert found["p"] == 1.0
+    preference = analysis.analyse(pages, clicks, MIXED)["preference"]
+    assert preference["pages"] == {"wins": 2, "losses": 1, "ties": 3}
+    assert preference["units"] == {"wins": 1, "losses": 0, "ties": 3}
+    assert preference["share"] == 1.0
+    assert preference["p"] == 1.0
 
 
 # ---- simulated users close the loop -------------------------------------------------------------------------
@@ -162,14 +162,14 @@ def test_an_interleaved_click_counts_for_the_team_that_added_the_document() -> N
 
 def needs(count: int, good: float) -> list[click_models.Need]:
     """Queries whose relevant document the old variant lists last, and the new one first in a share `good` of them."""
-    found = []
+    result = []
     for number in range(count):
-        docs = [f"d{number}-{place}" for place in range(6)]
+        docs = [f"d{number}-{index}" for index in range(6)]
         better = number >= (1 - good) * count
         runs = {"old": docs, "new": docs[::-1] if better else docs}
         query = " ".join(["sort", "rows", "by", "a", "column"][: 1 + number % 5]) + f" {number}"
-        found.append(click_models.Need(query, {docs[5]: 1}, runs))
-    return found
+        result.append(click_models.Need(query, {docs[5]: 1}, runs))
+    return result
 
 
 def by_position(attraction_PN: np.ndarray, draw: np.random.Generator) -> np.ndarray:
@@ -221,13 +221,13 @@ def test_interleaving_finds_the_better_variant() -> None:
 
 
 def test_an_interleaved_test_of_equal_variants_finds_a_preference_in_about_five_percent() -> None:
-    draw, found = np.random.default_rng(1), 0
+    draw, significant = np.random.default_rng(1), 0
     for run in range(200):
         cfg = dataclasses.replace(MIXED, name=f"aa-{run}")
         shown, clicks = click_models.visit(needs(10, 0.0), cfg, 15, by_position, draw, depth=6)
         p = analysis.analyse(shown, clicks, cfg)["preference"]["p"]
-        found += p is not None and p < 0.05
-    assert found / 200 <= 0.07
+        significant += p is not None and p < 0.05
+    assert significant / 200 <= 0.07
 
 
 def test_units_lost_on_one_side_are_told_before_any_lift() -> None:
@@ -280,8 +280,8 @@ def test_a_plan_says_how_much_traffic_each_variant_needs() -> None:
     two = analysis.needed(dataclasses.replace(CFG, variants={"old": 2.0, "new": 1.0}))["pages"]
     assert pages["new"] > two["new"]  # of two treatments, each has half of the level
     command = ["plan", f"{ROOT}/configs/experiment.yaml", "expect.ctr=0.3", "expect.lift=0.1"]
-    said = CliRunner().invoke(cli.app, command).output
-    assert said.splitlines()[:2] == ["encoder: 3,762 pages", "bm25: 3,762 pages"]
+    output = CliRunner().invoke(cli.app, command).output
+    assert output.splitlines()[:2] == ["encoder: 3,762 pages", "bm25: 3,762 pages"]
     assert analysis.traffic_plan(CFG)[-1].endswith("on a page CTR of 30.0% with power 0.8 at level 0.05")
     assert analysis.traffic_plan(MIXED)[0].startswith("783 units with a preference")
 
@@ -297,14 +297,14 @@ def content() -> dict[str, Any]:
 
 def test_the_report_is_well_formed_complete_and_fetches_nothing(content: dict[str, Any]) -> None:
     text = report_html.online_test_page(content)
-    found = Page(text)
-    assert found.tags.count("svg") == 3
-    assert found.tags.count("h1") == 1
+    html = Page(text)
+    assert html.tags.count("svg") == 3
+    assert html.tags.count("h1") == 1
     for word in ("page CTR", "CTR@2", "tail", "click without an exposure", "decides", "design effect"):
-        assert word in found.text
-    ids = [value for name, value in found.attributes if name == "id"]
+        assert word in html.text
+    ids = [value for name, value in html.attributes if name == "id"]
     assert len(ids) == len(set(ids))
-    assert not {"script", "link", "img", "iframe"} & set(found.tags)
+    assert not {"script", "link", "img", "iframe"} & set(html.tags)
     assert "http" not in text
     assert "@import" not in text
 
@@ -317,8 +317,8 @@ def test_what_users_and_configs_call_things_is_escaped(content: dict[str, Any]) 
 
 
 def test_the_headline_says_which_way_it_went(content: dict[str, Any]) -> None:
-    said = report_html.online_headline(content)
-    assert said.startswith("new raises page CTR against old, which is good: +")
+    headline = report_html.online_headline(content)
+    assert headline.startswith("new raises page CTR against old, which is good: +")
     worse = json.loads(json.dumps(content))
     for row in worse["lifts"]:
         row.update(lift=-0.02, low=-0.03, high=-0.01, holm=0.0001)
@@ -357,13 +357,13 @@ def test_rows_of_no_use_are_handed_over_with_their_place_and_the_rest_is_read(tm
         {**page("8", "u"), "doc_ids": ["a", None]},
     ]
     good = [page("9", "u"), page("10", "u", query="")]
-    place = tmp_path / "exposures" / "day=1"
-    place.mkdir(parents=True)
-    pq.write_table(pa.Table.from_pylist([*bad, good[0]], schema=nullable(Exposure)), place / "x.parquet")
+    folder = tmp_path / "exposures" / "day=1"
+    folder.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist([*bad, good[0]], schema=nullable(Exposure)), folder / "x.parquet")
     pq.write_table(pa.Table.from_pylist([good[1]], schema=nullable(Exposure)), tmp_path / "exposures" / "y.parquet")
     rejected: list[tuple[str, str, str]] = []
-    found = list(event_log.read_exposures(str(tmp_path), lambda *row: rejected.append(row)))
-    assert found == good
+    read = list(event_log.read_exposures(str(tmp_path), lambda *row: rejected.append(row)))
+    assert read == good
     assert [(id_, reason.rpartition(" (")[0]) for id_, reason, _ in rejected] == [
         ("", "missing value: request_id is empty"),
         ("2", "malformed row: time is no number"),
@@ -386,8 +386,8 @@ def test_a_click_of_no_use_is_handed_over(tmp_path: Path, keys: dict[str, Any], 
     rejected: list[tuple[str, str, str]] = []
     rows = [click("1", "a", **keys), click("1", "b", math.nan)]
     write(str(tmp_path), "clicks", "x.parquet", rows, ClickEvent)
-    [found] = event_log.read_click_events(str(tmp_path), lambda *row: rejected.append(row))
-    assert found["doc_id"] == "b"
+    [kept] = event_log.read_click_events(str(tmp_path), lambda *row: rejected.append(row))
+    assert kept["doc_id"] == "b"
     assert says in rejected[0][1]
 
 
@@ -412,12 +412,12 @@ def test_the_stage_reads_events_and_writes_a_report(
     write(cfg.input, "exposures", "b.parquet", shown[half:], Exposure)
     write(cfg.input, "clicks", "a.parquet", [*clicks, clicks[0]], ClickEvent)
     experiment.run(cfg)
-    said = capsys.readouterr().out
-    assert "new raises page CTR against old" in said
-    assert "left out: 1 x click that came twice" in said
-    found = json.loads(tables.read_text(f"{cfg.output}/report.json"))
-    assert found["pages"] == len(shown)
-    assert found["events"]["set_aside"] == {"missing value": 1}
+    output = capsys.readouterr().out
+    assert "new raises page CTR against old" in output
+    assert "left out: 1 x click that came twice" in output
+    content = json.loads(tables.read_text(f"{cfg.output}/report.json"))
+    assert content["pages"] == len(shown)
+    assert content["events"]["set_aside"] == {"missing value": 1}
     assert "Set aside as bad rows" in Page(tables.read_text(f"{cfg.output}/report.html")).text
     assert tables.read_manifest(cfg.output).quarantined == {"missing value": 1}
     experiment.run(cfg)

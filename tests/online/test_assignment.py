@@ -38,7 +38,7 @@ def test_every_process_gives_a_unit_the_same_variant() -> None:
         f"cfg = ExperimentDesign(name='test', variants={CFG.variants!r})\n"
         f"print([assign_variant(unit, cfg) for unit in {UNITS[:300]!r}], interleave('abcd', 'dbxa', 'request-1'))"
     )
-    said = {
+    outputs = {
         subprocess.run(
             [sys.executable, "-c", program],
             cwd=ROOT,
@@ -50,7 +50,7 @@ def test_every_process_gives_a_unit_the_same_variant() -> None:
         for seed in ("1", "2")
     }
     here = [assign_variant(unit, CFG) for unit in UNITS[:300]], interleave("abcd", "dbxa", "request-1")
-    assert said == {f"{here[0]} {here[1]}\n"}
+    assert outputs == {f"{here[0]} {here[1]}\n"}
 
 
 @pytest.mark.parametrize("weights", [{"a": 1, "b": 1}, {"a": 0.9, "b": 0.1}, {"a": 2, "b": 1, "c": 5}])
@@ -125,8 +125,8 @@ def test_a_draft_has_every_document_once_up_to_depth_and_each_team_adds_its_best
     assert len(docs) == len(set(docs)) == len(teams) == (min(depth, len(union)) if depth else len(union))
     assert set(docs) <= union
     assert (docs, teams) == interleave(run_a, run_b, seed, depth)
-    for place, (doc, team) in enumerate(zip(docs, teams)):
-        left = [other for other in (run_a, run_b)[team] if other not in docs[:place]]
+    for rank, (doc, team) in enumerate(zip(docs, teams)):
+        left = [other for other in (run_a, run_b)[team] if other not in docs[:rank]]
         assert doc == left[0]
 
 

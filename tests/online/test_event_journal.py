@@ -98,10 +98,10 @@ asyncio.run(main())
     before = len(list(Path(folder).glob(f"*{SUFFIX}")))
     assert before >= 1, "it was killed with nothing to recover"
     assert EventJournal(uri, folder, most=10).recover() == before
-    found = ids(uri)
-    assert len(set(found)) == len(found)
+    stored = ids(uri)
+    assert len(set(stored)) == len(stored)
     whole = {f"e{int(line)}" for line in acknowledged if line.endswith("\n")}
-    assert whole <= set(found)
+    assert whole <= set(stored)
 
 
 def test_a_segment_that_was_written_but_not_deleted_is_written_over(tmp_path: Path) -> None:
