@@ -1,4 +1,4 @@
-"""Measures, fusion, significance tests, and the report that shows all rankers side by side.
+"""Measures, fusion, statistics, and the evaluation of all rankers on the same queries, with its report and winner.
 
 Imports `data`, `rankers` and what they may import.
 """

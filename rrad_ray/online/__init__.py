@@ -1,4 +1,4 @@
-"""The online test: who sees which variant, what was shown and clicked, and what that says.
+"""The online test: assignment of variants, the log of exposures and clicks, and its analysis.
 
 Imports `evaluation` and what it may import.
 """

@@ -1,4 +1,4 @@
-"""Simulated users: clicks as often as the models' closed forms say, and logs that hold together."""
+"""Click models: simulated clicks are as frequent as the models' closed forms say."""
 
 from __future__ import annotations
 

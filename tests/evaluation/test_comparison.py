@@ -27,7 +27,7 @@ QUERIES = ["sort", "add two numbers", "how do I open a file for writing", "join 
 
 @pytest.fixture
 def rows() -> list[Row]:
-    """Four queries of four documents; of query n, document n is relevant."""
+    """Return four queries of four documents; document n is relevant to query n."""
     result = []
     for number, query in enumerate(QUERIES):
         row = row_of(f"q{number}", ["a", "b", "c", "d"])
@@ -37,7 +37,7 @@ def rows() -> list[Row]:
 
 
 def system(rows: list[Row], name: str, kind: Kind, ranks: list[int]) -> MeasuredSystem:
-    """A system that ranks the relevant document of query n at `ranks[n]`, counted from 0."""
+    """Return a system that ranks the relevant document of query n at `ranks[n]`, counted from 0."""
     scores = []
     for number, rank in enumerate(ranks):
         order = [index for index in range(4) if index != number]

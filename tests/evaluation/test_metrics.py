@@ -118,7 +118,7 @@ def test_fuse_is_the_weighted_sum_of_zscores() -> None:
 
 
 def planted(queries: int, good: str, noise: list[str], seed: int = 0) -> tuple[list[Any], list[dict[str, Any]]]:
-    """Rows with one relevant document of ten; `good` scores it highest, the others score at random."""
+    """Return rows with one relevant document of ten, which `good` scores highest; the others score at random."""
     source = np.random.default_rng(seed)
     rows, scores = [], []
     for number in range(queries):

@@ -1,4 +1,4 @@
-"""The report: what it says, that it stands alone, and that half a report still makes a page."""
+"""The report: its content, that it is self-contained, and that a report without optional keys makes a page too."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EVIL = "<script>alert(1)</script>"
 
 
 class Page(HTMLParser):
-    """Collects tags, attributes and text, and fails when a tag is closed that is not the open one."""
+    """A parser that collects tags, attributes and text, and fails when a tag is closed that is not the open one."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What chance alone would do: variances against a bootstrap, error rates and power against simulated users."""
+"""Statistics of online tests: variances against a bootstrap, error rates and power against simulated users."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_nothing_measured_is_not_a_number_and_a_control_that_may_be_zero_gives_n
 
 @pytest.fixture(scope="module")
 def same() -> np.ndarray:
-    """p of A/A runs at 12 looks, (RUNS, 12, 3): of one reading, always-valid, and of pages taken one by one."""
+    """Return p of A/A runs at 12 looks, (RUNS, 12, 3): one reading's, always-valid, and of pages taken one by one."""
     draw = np.random.default_rng(3)
     looks = np.linspace(120, UNITS, 12).astype(int)
     p_values = np.empty((RUNS, len(looks), 3))
@@ -168,7 +168,7 @@ def test_the_always_valid_intervals_hold_the_true_lift_at_all_looks_at_once() ->
 
 
 def users_ctr(factor: float) -> float:
-    """The true page CTR of users whose willingness varies."""
+    """Return the true page CTR of users whose factors on P(click) vary."""
     points = stats.beta.ppf((np.arange(200) + 0.5) / 200, *click_models.WILLING)
     return float(np.mean([click_models.page_ctr(factor * point * ATTRACTION, EXAMINED).mean() for point in points]))
 

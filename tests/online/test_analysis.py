@@ -1,4 +1,4 @@
-"""The analysis of an online test: what counts, what is left out, figures by hand, and what the report says."""
+"""The analysis of an online test: which events count, metrics by hand, simulated users, and the report."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_an_interleaved_click_counts_for_the_team_that_added_the_document() -> N
 
 
 def needs(count: int, good: float) -> list[click_models.Need]:
-    """Queries whose relevant document the old variant lists last, and the new one first in a share `good` of them."""
+    """Return queries whose relevant document old ranks last, and new first in a share `good` of them."""
     result = []
     for number in range(count):
         docs = [f"d{number}-{index}" for index in range(6)]

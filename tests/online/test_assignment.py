@@ -1,4 +1,4 @@
-"""Who sees what: shares, stickiness, what moves when weights change, and fair team drafts."""
+"""Assignment: shares, stickiness, which units move when weights change, and fair team drafts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Events are on disk before they are acknowledged, and in Parquet once: after a kill, and while the store is away."""
+"""The journal: events are durable before they are acknowledged, and stored once, after a kill and an outage too."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def exposure(number: int) -> dict[str, Any]:
 
 
 def ids(uri: str) -> list[str]:
-    """The ids of all clicks that stand in the store."""
+    """Return the ids of all clicks in the store."""
     return sorted(row["event_id"] for row in read_click_events(uri, lambda *bad: pytest.fail(str(bad))))
 
 
