@@ -10,13 +10,13 @@ import ir_measures
 import pytest
 
 from rrad_ray import tables
-from rrad_ray.config import EvaluateConfig
+from rrad_ray.config import EvaluateConfig, SelectConfig
 from rrad_ray.errors import RradError
 from rrad_ray.evaluation.bench import Evaluation
 from rrad_ray.evaluation.comparison import length_segments, significance_tests
 from rrad_ray.evaluation.statistics import holm
-from rrad_ray.rows import Ranking
-from rrad_ray.stages import evaluate
+from rrad_ray.rows import Candidates, Labels, Ranking
+from rrad_ray.stages import evaluate, select
 from tests.fixtures import row_of, table_of
 
 pytestmark = pytest.mark.ray
@@ -67,7 +67,7 @@ def test_students_are_tested_against_runs_and_p_values_are_corrected_for_all_tes
     candidates: str, tmp_path: Path
 ) -> None:
     cfg = EvaluateConfig(candidates, "", runs={})
-    rows = list(tables.read(candidates, evaluate.Candidates))
+    rows = list(tables.read(candidates, Candidates))
     evaluation = Evaluation(cfg, rows, [])
     evaluation.add("bm25", "BM25", "first_stage", [[5, 4, 3, 2, 1]] * 3)
     evaluation.add("peer", "peer", "run", [[1, 2, 3, 4, 5]] * 3)
@@ -96,3 +96,35 @@ def test_a_run_of_other_queries_is_named(candidates: str, tmp_path: Path) -> Non
     (tmp_path / "other.run").write_text("x Q0 d 1 1 other")
     with pytest.raises(RradError, match=r"runs.other: .*ranks none of the 3 judged queries"):
         run(tmp_path, candidates, runs={"other": f"{tmp_path}/other.run"})
+
+
+def test_the_report_has_what_candidates_and_labels_hand_on(candidates: str, tmp_path: Path) -> None:
+    rows = list(tables.read(candidates, Candidates))
+    cost: tables.SourceCost = {"latency_ms": {"p50": 1.5, "p99": 2.5}, "documents_per_s": 9.0, "parameters": 7}
+    short = tables.Output("prerank", SelectConfig(input="in", output=f"{tmp_path}/short"), Candidates, {})
+    short.write_all(rows, 100)
+    short.commit(lineage=tables.Lineage(tables.FirstStageFacts("a collection", {"bm25": cost})))
+    label = {"missing": [False] * 5, "confidence": [1.0] * 5, "reasons": [], "parse_status": ["ok"]}
+    labels = tables.Output("label", SelectConfig(input="in", output=f"{tmp_path}/labels"), Labels, {})
+    labels.write_all([{**row, **label, "targets": [0.0, 1.0, 2.0, 3.0, 4.0]} for row in rows[1:]], 100)
+    facts = tables.LabelFacts("a judge", {"judge": 1.0}, {"ndcg_10": {"bm25": 0.25}}, {"missing_share": 0.5})
+    labels.commit(lineage=tables.Lineage(labels=facts, simulated="from the judgments"))
+    content = run(tmp_path, short.uri, labels=labels.uri)
+    systems = {system["system"]: system for system in content["systems"]}
+    assert content["data"] == "a collection"
+    assert {key: systems["bm25"][key] for key in cost} == cost
+    assert systems["bm25"]["latency_of"] == "one search over the whole collection"
+    assert systems["teacher"]["note"] == "simulated from the judgments. 1 of 3 test queries have no label"
+    assert content["teacher"] == {
+        "model": "a judge",
+        "weights": {"judge": 1.0},
+        "label_quality": {"missing_share": 0.5},
+        "simulated": "from the judgments",
+        "gate": [{"system": "bm25", "ndcg": 0.25}],
+    }
+    assert tables.lineage_of(f"{tmp_path}/report").evaluation == tables.EvaluationFacts({})
+
+
+def test_select_wants_the_output_of_evaluate(candidates: str, tmp_path: Path) -> None:
+    with pytest.raises(RradError, match="no output of evaluate; name the output of evaluate"):
+        select.run(SelectConfig(input=candidates, output=f"{tmp_path}/winner"))
