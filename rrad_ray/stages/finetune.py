@@ -1,11 +1,11 @@
-"""tune: fine-tune a causal LM under Ray Train: DisRanker's continued pre-training, or a listwise labeller."""
+"""finetune: train a causal LM under Ray Train: DisRanker's continued pre-training, or a listwise labeller."""
 
 from __future__ import annotations
 
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from transformers import AutoTokenizer
@@ -20,19 +20,19 @@ from rrad_ray.runtime import feed, trainer
 from rrad_ray.tables import checkpoints
 from rrad_ray.training import listwise, lm_task, packing
 from rrad_ray.training.loop import fit
-from rrad_ray.training.packing import Example
+from rrad_ray.training.packing import Example, ExampleSkipped, SkipFunction
 from rrad_ray.training.stream import ReservoirSample
 from rrad_ray.training.task import TrainTask, TrainWorker
 
-EXAMPLES_FOLDER = "examples"  # the folder in which every worker says what it made of its share of the rows
+EXAMPLES_FOLDER = "examples"  # in the output folder: a file of each worker with the counts of its examples
 
 
 @tables.stage("finetune", None)
 def run(cfg: FinetuneConfig, out: tables.Output) -> None:
-    """A causal LM's checkpoint folder `model/`, which `judge` and `train` take as their model; the best on dev.
+    """Write a causal LM's checkpoint folder `model/`, the best one on dev, for `judge` and `train` as their model.
 
-    Raises `RradError` for input without a row to learn from, too many bad rows, a tokenizer or a package that the
-    config needs and that is not there, or what `trainer.run` raises.
+    Raises `RradError` for input without a row to learn from, too many bad rows, a tokenizer that does not serve, or a
+    missing package, and as `trainer.run_training` does.
     """
     source = checkpoints.resolve(cfg.model)
     try:
@@ -43,11 +43,14 @@ def run(cfg: FinetuneConfig, out: tables.Output) -> None:
     say(f"{cfg.model} on {rows:,} {'clicks' if cfg.objective == 'clicks' else 'labelled queries'}")
     task: type[TrainTask] = lm_task.ClickTask if cfg.objective == "clicks" else lm_task.OrderTask
     facts = trainer.run_training(cfg, _loop, source, task)
-    out.commit(rows=rows, examples=_made(cfg), **facts)
+    out.commit(rows=rows, examples=_total_counts(cfg), **facts)
 
 
 def _count(cfg: FinetuneConfig, out: tables.Output) -> int:
-    """How many rows there are to learn from; bad ones are set aside, and too many stop the run before it trains."""
+    """Return the number of rows to learn from; quarantine bad rows.
+
+    Raises `RradError`, before training, for too many bad rows or for no row to learn from.
+    """
     if cfg.objective == "order":
         rows = sum(feed.index_labels(cfg.input, cfg.splits, cfg.eval_rows, cfg.seed).counts)
         remedy = f"label queries of the splits {', '.join(cfg.splits)}, or name other splits"
@@ -63,34 +66,34 @@ def _count(cfg: FinetuneConfig, out: tables.Output) -> int:
 
 
 def _loop(cfg: FinetuneConfig, source: str, worker: TrainWorker) -> None:
-    """One training process."""
-    aside: Counter[str] = Counter()
+    """Train in one process of Ray Train."""
+    skipped: Counter[str] = Counter()
 
-    def reject(reason: str) -> None:
-        aside[reason.partition(":")[0]] += 1
+    def skip(reason: ExampleSkipped) -> None:
+        skipped[reason.category] += 1
 
     task: TrainTask
     if cfg.objective == "clicks":
         tokenizer = AutoTokenizer.from_pretrained(source)
-        examples, dev = _from_clicks(cfg, tokenizer, worker, reject)
+        examples, dev = _from_clicks(cfg, tokenizer, worker, skip)
         task = lm_task.ClickTask(source, tokenizer, cfg)
     else:
         lists = listwise.ListwiseExamples(source, cfg)
-        examples, dev = _from_labels(cfg, lists, worker, reject)
+        examples, dev = _from_labels(cfg, lists, worker, skip)
         task = lm_task.OrderTask(source, lists, cfg)
     packs = packing.pack_examples(examples, cfg.max_length)
-    _tell(cfg, worker, packs, aside)
+    _write_counts(cfg, worker, packs, skipped)
     steps = lm_task.lm_steps_in_epoch(packs, cfg, worker)
     fit(task, lm_task.Packs(packs, cfg, steps), steps, cfg, worker, dev)
 
 
 def _from_clicks(
-    cfg: FinetuneConfig, tokenizer: Any, worker: TrainWorker, reject: Callable[[str], None]
+    cfg: FinetuneConfig, tokenizer: Any, worker: TrainWorker, skip: SkipFunction
 ) -> tuple[packing.DiskExamples, list[Example]]:
-    """A worker's share of the clicks, and those of held-out queries that are measured."""
+    """Return the examples of a worker's share of the clicks, and those of held-out queries that are measured."""
     held = ReservoirSample[Click](cfg.eval_rows, cfg.seed)
 
-    def mine() -> Iterator[Click]:
+    def local_clicks() -> Iterator[Click]:
         for number, click in enumerate(click_log.read_clicks(cfg.input, lambda *bad: None)):
             if click["clicks"] < cfg.min_clicks:
                 continue
@@ -99,46 +102,49 @@ def _from_clicks(
             elif number % worker.world_size == worker.rank:
                 yield click
 
-    examples = packing.DiskExamples(packing.from_clicks(mine(), tokenizer, cfg.max_length, reject))
+    examples = packing.DiskExamples(packing.from_clicks(local_clicks(), tokenizer, cfg.max_length, skip))
     return examples, list(packing.from_clicks(held.rows, tokenizer, cfg.max_length, lambda reason: None))
 
 
 def _from_labels(
-    cfg: FinetuneConfig, lists: listwise.ListwiseExamples, worker: TrainWorker, reject: Callable[[str], None]
+    cfg: FinetuneConfig, lists: listwise.ListwiseExamples, worker: TrainWorker, skip: SkipFunction
 ) -> tuple[packing.DiskExamples, list[Any]]:
-    """A worker's share of the label rows, and the judged dev queries that are measured."""
-    examples, judged = packing.DiskExamples(), ReservoirSample[Any](cfg.eval_rows, cfg.seed)
+    """Return the examples of a worker's share of the label rows, and the dev rows with qrels that are measured."""
+    examples, measured = packing.DiskExamples(), ReservoirSample[Any](cfg.eval_rows, cfg.seed)
     for number, row in enumerate(tables.read(cfg.input, Labels)):
-        for one in with_qrels([row]):
-            judged.add(one)
+        for dev_row in with_qrels([row]):
+            measured.add(dev_row)
         if row["split"] in cfg.splits and number % worker.world_size == worker.rank:
-            examples.extend(lists(row, reject))
-    return examples, judged.rows
+            examples.extend(lists(row, skip))
+    return examples, measured.rows
 
 
-def _tell(cfg: FinetuneConfig, worker: TrainWorker, packs: packing.PackedSequences, aside: Counter[str]) -> None:
-    """Says, and leaves for the manifest, what a worker made of its share."""
-    made = {"examples": len(packs.examples), "cut": 0, "tokens": 0, "target_tokens": 0, "sequences": len(packs)}
-    for one in packs.examples:
-        made["cut"] += one.cut
-        made["tokens"] += len(one.ids)
-        made["target_tokens"] += len(one.ids) - one.start
-    full = made["tokens"] / max(1, made["sequences"] * cfg.max_length)
-    found = f"{made['examples']:,} examples, {made['cut']:,} cut, {sum(aside.values()):,} set aside {dict(aside)}"
+def _write_counts(
+    cfg: FinetuneConfig, worker: TrainWorker, packs: packing.PackedSequences, skipped: Counter[str]
+) -> None:
+    """Write the counts of a worker's examples for the manifest; rank 0 also prints them."""
+    counts = {"examples": len(packs.examples), "cut": 0, "tokens": 0, "target_tokens": 0, "sequences": len(packs)}
+    for example in packs.examples:
+        counts["cut"] += example.cut
+        counts["tokens"] += len(example.ids)
+        counts["target_tokens"] += len(example.ids) - example.start
+    full = counts["tokens"] / max(1, counts["sequences"] * cfg.max_length)
     if worker.rank == 0:
-        say(f"worker 1 of {worker.world_size}: {found}; sequences {full:.1%} full")
-    content = json.dumps({**made, "set_aside": dict(aside), "workers": worker.world_size})
+        kept = f"{counts['examples']:,} examples, {counts['cut']:,} cut"
+        left_out = f"{skipped.total():,} set aside {dict(skipped)}"
+        say(f"worker 1 of {worker.world_size}: {kept}, {left_out}; sequences {full:.1%} full")
+    content = json.dumps({**counts, "set_aside": dict(skipped), "workers": worker.world_size})
     tables.write_text(tables.join(cfg.output, EXAMPLES_FOLDER, f"{worker.rank}.json"), content)
 
 
-def _made(cfg: FinetuneConfig) -> dict[str, Any]:
-    """What all workers made, together."""
+def _total_counts(cfg: FinetuneConfig) -> dict[str, Any]:
+    """Return the sums of all workers' counts."""
     total: Counter[str] = Counter()
-    aside: Counter[str] = Counter()
-    rank, workers = 0, 1
-    while rank < workers:  # as many as there were at the end
-        made = json.loads(tables.read_text(tables.join(cfg.output, EXAMPLES_FOLDER, f"{rank}.json")))
-        rank, workers = rank + 1, made.pop("workers")
-        aside.update(made.pop("set_aside"))
-        total.update(made)
-    return {**total, "set_aside": dict(aside)}
+    skipped: Counter[str] = Counter()
+    rank, world_size = 0, 1
+    while rank < world_size:  # as many as there were at the end
+        counts = json.loads(tables.read_text(tables.join(cfg.output, EXAMPLES_FOLDER, f"{rank}.json")))
+        rank, world_size = rank + 1, counts.pop("workers")
+        skipped.update(counts.pop("set_aside"))
+        total.update(counts)
+    return {**total, "set_aside": dict(skipped)}

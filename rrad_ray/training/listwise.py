@@ -1,7 +1,7 @@
-"""Lists a teacher has ordered as training examples of a listwise labeller: the LLM that `judge` asks for an order.
+"""Training examples of a listwise labeller, the LLM that `judge` asks for an order, from lists a teacher has ordered.
 
-Token loss on the permutation is RankZephyr's (Pradeep et al., 2023); RankNet over the logits of the identifiers where
-the answer's first one is expected is FIRST's (Reddy et al., 2024).
+The token loss on the permutation is RankZephyr's (Pradeep et al., 2023). RankNet over the identifiers' logits at the
+position of the answer's first identifier is FIRST's (Reddy et al., 2024).
 """
 
 from __future__ import annotations
@@ -22,49 +22,49 @@ from rrad_ray.labelling import answers, planner
 from rrad_ray.rankers.checkpoint import end_of
 from rrad_ray.rows import Row
 from rrad_ray.training import losses
-from rrad_ray.training.packing import Example, SkipFunction, fitted
+from rrad_ray.training.packing import Example, ExampleSkipped, SkipFunction, fitted
 
 
-class SetAside(ValueError):
-    """Why a row makes no example: a stable category, then what was found."""
+def ranked_documents(targets: Sequence[float], gone: Sequence[bool], missing: str) -> list[int]:
+    """Return the documents' indices, best first; ties keep the candidates' order.
 
-
-def shuffled_documents(targets: Sequence[float], gone: Sequence[bool], missing: str) -> list[int]:
-    """Indices, best first; ties in the order given, which is the candidates' own. Documents that are `gone` are left
-    out (`omit`), or stand behind the others in the order given (`append`).
-
-    Raises `SetAside` for a single document, none that is relevant, or targets that are all equal.
+    `gone`: documents that the teacher left out. They are left out here too (`missing="omit"`), or follow the others
+    in the candidates' order (`missing="append"`). Raises `ExampleSkipped` for a single document, none that is
+    relevant, or targets that are all equal.
     """
     if len(targets) < 2:
-        raise SetAside(f"one document: {len(targets)} of them make no order")
+        raise ExampleSkipped("one document", f"{len(targets)} of them make no order")
     if all(gone):
-        raise SetAside("no relevant document: the teacher left out all of them")
+        raise ExampleSkipped("no relevant document", "the teacher left out all of them")
     if len(set(targets)) == 1:
-        raise SetAside(f"all equal: every target is {targets[0]:g}")
+        raise ExampleSkipped("all equal", f"every target is {targets[0]:g}")
     ranked = sorted((index for index in range(len(targets)) if not gone[index]), key=lambda index: -targets[index])
     return ranked + ([index for index in range(len(targets)) if gone[index]] if missing == "append" else [])
 
 
 def identifiers(tokenizer: Any, count: int) -> tuple[int, tuple[int, ...]]:
-    """Where among the tokens of `[1]` the number stands, and the token of each number from 1 to `count`.
+    """Return the index of the number among the tokens of `[1]`, and the token of each number from 1 to `count`.
 
-    FIRST reads one token of each document. Its authors write letters; here documents keep the numbers that `judge`
-    shows, so there can be as many as the tokenizer writes in one token: 9 where digits stand alone (SmolLM2, Qwen),
-    999 where three go together (Llama 3). Raises `ValueError` for more.
+    FIRST reads one token for each document. Its authors use letters; here documents keep the numbers that `judge`
+    shows, so there are as many as the tokenizer writes in one token: 9 where every digit is a token (SmolLM2, Qwen),
+    999 where three digits are one (Llama 3). Raises `ValueError` for more.
     """
     first, *others = [
         tokenizer(f"[{number}]", add_special_tokens=False)["input_ids"] for number in range(1, count + 1)
     ]
-    place = next((place for place, pair in enumerate(zip(first, others[0])) if pair[0] != pair[1]), 0)
+    at = next((index for index, pair in enumerate(zip(first, others[0])) if pair[0] != pair[1]), 0)
     for number, ids in enumerate(others, 2):
-        if [*ids[:place], *ids[place + 1 :]] != [*first[:place], *first[place + 1 :]]:
-            found = f"the tokenizer writes [{number}] and [1] with more than one token's difference"
-            raise InvalidInput(f"{found}, so the rank loss takes at most {number - 1}", "set docs_per_query")
-    return place, tuple(ids[place] for ids in (first, *others))
+        if [*ids[:at], *ids[at + 1 :]] != [*first[:at], *first[at + 1 :]]:
+            problem = f"the tokenizer writes [{number}] and [1] with more than one token's difference"
+            raise InvalidInput(f"{problem}, so the rank loss takes at most {number - 1}", "set docs_per_query")
+    return at, tuple(ids[at] for ids in (first, *others))
 
 
-def sampled(row: Row, count: int, seed: int) -> Row:
-    """A row with at most `count` documents: the best and others drawn at random, in the row's order."""
+def sample_documents(row: Row, count: int, seed: int) -> Row:
+    """Return the row with at most `count` documents, the best one and others drawn at random, in the row's order.
+
+    `count` = 0: all documents.
+    """
     if not count or len(row["doc_ids"]) <= count:
         return row
     best = max(range(len(row["doc_ids"])), key=lambda index: row["targets"][index])
@@ -75,11 +75,14 @@ def sampled(row: Row, count: int, seed: int) -> Row:
 
 
 class ListwiseExamples:
-    """Label rows as examples: the prompt is the one that `judge` sends, by its own planner; the answer orders it."""
+    """Makes examples of label rows: the prompt is that of `judge`'s own planner, the answer is the labels' order."""
 
     def __init__(self, source: str, cfg: FinetuneConfig) -> None:
-        """`source`: the model's folder. Raises `ValueError` as `end_of` and, for a rank loss, `identifiers`."""
-        self.asked = PromptConfig(
+        """Prepare the planner and the tokenizer of the model in the folder `source`.
+
+        Raises `ValueError` as `end_of` does and, for a rank loss, `identifiers`.
+        """
+        self.prompt_cfg = PromptConfig(
             task="order",
             repeats=cfg.orders,
             doc_tokens=cfg.doc_tokens,
@@ -87,44 +90,50 @@ class ListwiseExamples:
             engine_kwargs={"max_model_len": cfg.max_length},
             seed=cfg.seed,
         )
-        self.planner = planner.Planner(self.asked, source)
+        self.planner = planner.Planner(self.prompt_cfg, source)
         self.cfg, self.tokenizer = cfg, self.planner.tokenizer
         self.end = end_of(self.tokenizer)
         if cfg.rank_weight:
-            self.place, self.names = identifiers(self.tokenizer, cfg.docs_per_query)
+            self.name_offset, self.names = identifiers(self.tokenizer, cfg.docs_per_query)
 
-    def __call__(self, row: Row, reject: SkipFunction = lambda reason: None) -> list[Example]:
-        """One example for each order shown; none, and `reject` hears why, of a row that says nothing about an order
-        or is too long to be asked."""
-        row = sampled(row, self.cfg.docs_per_query, self.cfg.seed)
+    def __call__(self, row: Row, skip: SkipFunction = lambda reason: None) -> list[Example]:
+        """Return one example for each order in which the documents are shown.
+
+        For a row that says nothing about an order or whose prompt is too long, call `skip` and return none.
+        """
+        row = sample_documents(row, self.cfg.docs_per_query, self.cfg.seed)
         try:
-            best = shuffled_documents(row["targets"], row["missing"], self.cfg.missing)
-            shown = zip(self.planner(row), planner.shown(row, self.asked), strict=True)
+            best = ranked_documents(row["targets"], row["missing"], self.cfg.missing)
+            shown = zip(self.planner(row), planner.shown(row, self.prompt_cfg), strict=True)
             return [self._example(row, prompt, order, best) for prompt, order in shown]
-        except (SetAside, prompts.TooLong) as error:
-            reject(str(error))
+        except ExampleSkipped as reason:
+            skip(reason)
             return []
 
     def _example(self, row: Row, prompt: planner.Prompt, order: Sequence[int], best: Sequence[int]) -> Example:
-        """`best`: the row's documents in the order of the answer; `order`: as they are shown."""
+        """Return the example of one prompt: `order`, the row's documents as shown; `best`, in the answer's order."""
         if prompt["__inference_error__"]:
-            raise prompts.TooLong(prompt["__inference_error__"].removeprefix(f"{prompts.TOO_LONG}: "))
-        number = {index: place for place, index in enumerate(order)}
-        answer = self.tokenizer(prompts.written([number[index] for index in best]), add_special_tokens=False)
+            detail = prompt["__inference_error__"].removeprefix(f"{prompts.TOO_LONG}: ")
+            raise ExampleSkipped(prompts.TOO_LONG, detail)
+        shown_at = {index: position for position, index in enumerate(order)}
+        answer = self.tokenizer(prompts.written([shown_at[index] for index in best]), add_special_tokens=False)
         target = [*answer["input_ids"], self.end]
         if len(target) > self.cfg.max_tokens:
-            raise SetAside(f"answer too long: {len(target)} tokens, max_tokens is {self.cfg.max_tokens}")
-        found = fitted(prompt["tokenized_prompt"], target, self.cfg.max_length)
+            detail = f"{len(target)} tokens, max_tokens is {self.cfg.max_tokens}"
+            raise ExampleSkipped("answer too long", detail)
+        example = fitted(prompt["tokenized_prompt"], target, self.cfg.max_length)
         if not self.cfg.rank_weight:
-            return found
+            return example
         targets = tuple(float(row["targets"][index]) for index in order)
-        names, place = self.names[: len(order)], found.start + self.place
-        return dataclasses.replace(found, names=names, targets=targets, place=place)
+        names, name_index = self.names[: len(order)], example.start + self.name_offset
+        return dataclasses.replace(example, names=names, targets=targets, name_index=name_index)
 
 
 def rank_loss(logits_EV: Tensor, examples: Sequence[Example]) -> Tensor:
-    """RankNet, the mean over E lists: the logits of a list's identifiers where its answer's first one is expected are
-    its documents' scores. FIRST weighs a pair by its places, 1 / (i + j); here all pairs weigh the same.
+    """Return RankNet over identifiers' logits, the mean over E lists.
+
+    `logits_EV`: each list's logits over V tokens at the position of its answer's first identifier; those of its
+    identifiers are its documents' scores. FIRST weighs a pair by its ranks, 1 / (i + j); here all pairs weigh alike.
     """
     terms = []
     for row_V, example in zip(logits_EV, examples, strict=True):
@@ -136,22 +145,26 @@ def rank_loss(logits_EV: Tensor, examples: Sequence[Example]) -> Tensor:
 
 @torch.inference_mode()
 def greedy_ndcg(model: Any, lists: ListwiseExamples, rows: Sequence[Row]) -> float:
-    """Mean nDCG@10 on judged rows of the orders that the model writes, asked and read as `judge` and `label` do. What
-    an answer leaves out comes last as it was shown, so that an answer that says nothing inherits nothing."""
+    """Return the mean nDCG@10, on rows with qrels, of the orders that the model writes by greedy decoding.
+
+    Prompts are those of `judge`, and answers are parsed as in `label`. Documents that an answer leaves out follow in
+    the (shuffled) order shown, so an empty answer gets nothing from the first stage's order.
+    """
     values = []
     for row in rows:
-        prompt, order = lists.planner(row)[0], planner.shown(row, lists.asked)[0]
+        prompt, order = lists.planner(row)[0], planner.shown(row, lists.prompt_cfg)[0]
         text = "" if prompt["__inference_error__"] else _answer(model, lists, prompt["tokenized_prompt"])
-        found = answers.parse_answer(text, len(order))
+        parsed = answers.parse_answer(text, len(order))
         scores = [0.0] * len(order)
-        for place, number in enumerate([*found.ranked, *found.missing]):
-            scores[order[number]] = -float(place)
+        for rank, position in enumerate([*parsed.ranked, *parsed.missing]):
+            scores[order[position]] = -float(rank)
         values.append(metrics.row_ndcg(row, scores))
     return sum(values) / len(values)
 
 
 def _answer(model: Any, lists: ListwiseExamples, prompt: Sequence[int]) -> str:
+    """Return the model's greedy answer to a tokenized prompt."""
     ids = torch.tensor([prompt], device=model.device)
     limits = {"max_new_tokens": lists.cfg.max_tokens, "eos_token_id": lists.end, "pad_token_id": lists.end}
-    found = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, **limits)
-    return str(lists.tokenizer.decode(found[0, len(prompt) :], skip_special_tokens=True))
+    output = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, **limits)
+    return str(lists.tokenizer.decode(output[0, len(prompt) :], skip_special_tokens=True))

@@ -1,4 +1,4 @@
-"""A causal LM as a task of `fit`: packed sequences as batches, token loss, what is measured, what is kept."""
+"""Causal LMs as training tasks: packed sequences as batches, token and rank losses, dev figures, checkpoints."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ Pack = list[Example]  # the examples of one sequence
 
 
 def lm_steps_in_epoch(packs: Sequence[Pack], cfg: FinetuneConfig, worker: TrainWorker) -> int:
-    """Steps that every worker takes in an epoch: those of the one that has the fewest sequences.
+    """Return the steps that every worker takes in an epoch: those of the worker with the fewest sequences.
 
-    Raises `ValueError` if these do not fill a step.
+    Raises `ValueError` if its sequences do not fill a step.
     """
     steps = -int(max_over_workers(-float(len(packs) // cfg.sequences_per_step), worker.device))
     if not steps:
-        found = f"{len(packs)} sequences of {cfg.max_length} tokens do not fill a step of {cfg.sequences_per_step}"
-        raise InvalidInput(f"{found} of each worker", "lower max_length, sequences_per_step or workers")
+        problem = f"{len(packs)} sequences of {cfg.max_length} tokens do not fill a step of {cfg.sequences_per_step}"
+        raise InvalidInput(f"{problem} of each worker", "lower max_length, sequences_per_step or workers")
     return steps
 
 
 class Packs:
-    """Packed sequences as training batches, each worker its own: deterministic in seed and epoch."""
+    """Batches of a worker's own packed sequences, deterministic in seed and epoch."""
 
     def __init__(self, packs: Sequence[Pack], cfg: FinetuneConfig, steps: int) -> None:
         self.packs, self.cfg, self.steps = packs, cfg, steps
 
     def __call__(self, epoch: int, first: int = 0) -> Iterator[list[Pack]]:
-        """The epoch's batches from step `first` on, `sequences_per_step` sequences each."""
+        """Yield an epoch's batches from step `first` on, `sequences_per_step` sequences each."""
         order = list(range(len(self.packs)))
         random.Random(f"{self.cfg.seed}:{epoch}").shuffle(order)
         size = self.cfg.sequences_per_step
@@ -52,8 +52,11 @@ class Packs:
 
 
 def check_finetune(source: str, cfg: FinetuneConfig) -> None:
-    """What can be said before a cluster starts. Raises `ValueError` for a tokenizer without an eos token or with too
-    few identifiers, and for `lora_rank` without peft."""
+    """Check, before a cluster starts, that the model in the folder `source` can be trained with this config.
+
+    Raises `ValueError` for a tokenizer without an eos token or with too few identifiers, and for `lora_rank` without
+    peft.
+    """
     if cfg.objective == "order":
         listwise.ListwiseExamples(source, cfg)
     else:
@@ -62,13 +65,13 @@ def check_finetune(source: str, cfg: FinetuneConfig) -> None:
 
 
 def load_causal_lm(source: str, cfg: FinetuneConfig) -> Any:
-    """The causal LM in a folder, float32, as the config trains it.
+    """Return the causal LM in the folder `source` in float32, with the layers and adapters that the config trains.
 
-    Raises `ValueError` where packed examples would see each other, or for `lora_rank` without peft.
+    Raises `ValueError` if packed examples would attend to each other, and for `lora_rank` without peft.
     """
     options = {"num_hidden_layers": cfg.layers} if cfg.layers else {}
     model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, **options)
-    packing.check_apart(model)
+    packing.check_isolation(model)
     if cfg.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     if cfg.lora_rank:
@@ -77,7 +80,7 @@ def load_causal_lm(source: str, cfg: FinetuneConfig) -> Any:
 
 
 class ClickTask(TrainTask):
-    """DisRanker's continued pre-training: the mean loss of a step's target tokens; perplexity on held-out clicks."""
+    """DisRanker's continued pre-training: token loss on clicked documents, perplexity on held-out clicks."""
 
     dev_metric = "dev_perplexity"
     higher_is_better = False
@@ -85,44 +88,48 @@ class ClickTask(TrainTask):
     def __init__(self, source: str, tokenizer: Any, cfg: FinetuneConfig) -> None:
         super().__init__()
         self.model, self.tokenizer, self.cfg = load_causal_lm(source, cfg), tokenizer, cfg
-        self.dtype = AutoConfig.from_pretrained(source).dtype or torch.float32  # the checkpoint's own, kept
+        self.dtype = AutoConfig.from_pretrained(source).dtype or torch.float32  # in which it is saved again
 
     def pairs(self, rows: Rows) -> int:
-        """Examples: each is a query with a document, or with a list of them."""
+        """Return the number of examples: each is a query with a document, or with a list of documents."""
         return sum(map(len, rows))
 
     def sizes(self, rows: Rows) -> dict[str, float]:
-        """Target tokens, and lists."""
-        examples = [one for pack in rows for one in pack]
-        return {"token": float(sum(len(one.ids) - one.start for one in examples)), "rank": float(len(examples))}
+        """Return the target tokens and the lists of a batch."""
+        examples = [example for pack in rows for example in pack]
+        tokens = sum(len(example.ids) - example.start for example in examples)
+        return {"token": float(tokens), "rank": float(len(examples))}
 
     def forward(self, rows: Rows) -> dict[str, Tensor]:
-        """The token loss of a batch of packs: the mean over all their target tokens, whatever the example.
+        """Return the token loss of a batch of packs: the mean over all their target tokens.
 
-        Of this worker's: packs hold about as many tokens each, so workers' means weigh the same.
+        The mean is over this worker's tokens: packs hold about equally many, so workers' means weigh the same.
         """
-        terms = [packing.nll(found, joined.wanted_T) for found, joined in map(self._read, rows)]
+        terms = [packing.nll(logits_TV, joined.wanted_T) for logits_TV, joined in map(self._logits, rows)]
         return {"token": torch.cat(terms).mean()}
 
-    def _read(self, pack: Pack) -> tuple[Tensor, packing.Joined]:
+    def _logits(self, pack: Pack) -> tuple[Tensor, packing.Joined]:
+        """Return the logits (T, V) of a pack's target tokens, and the pack as one row."""
         joined = packing.join_examples(pack, self.model.device)
         return packing.logits(self.model, joined), joined
 
     def measure(self, rows: Sequence[Any]) -> dict[str, float]:
-        """Perplexity over examples: exp of the mean negative log-likelihood of their target tokens."""
+        """Return the perplexity of examples: exp of the mean negative log-likelihood of their target tokens."""
         return {"dev_perplexity": math.exp(packing.mean_nll(self.model, rows, self.cfg.max_length))}
 
-    def save(self, folder: Path, exact: Mapping[str, Tensor]) -> None:
-        """A plain causal LM's checkpoint, in the dtype of the one that it began from; adapters are merged, and
-        kept beside it."""
-        fine = {name.removeprefix("model."): weight for name, weight in exact.items()}
-        write_checkpoint(folder, self.model, self.tokenizer, fine, self.dtype)
+    def save(self, folder: Path, float32_state: Mapping[str, Tensor]) -> None:
+        """Write a plain causal LM checkpoint in the dtype of the original one.
+
+        Adapters are merged into it, and also kept beside it.
+        """
+        float32_weights = {name.removeprefix("model."): weight for name, weight in float32_state.items()}
+        write_checkpoint(folder, self.model, self.tokenizer, float32_weights, self.dtype)
         if self.cfg.lora_rank:
-            lora.keep(self.model, fine, folder)
+            lora.keep(self.model, float32_weights, folder)
 
 
 class OrderTask(ClickTask):
-    """A listwise labeller: RankZephyr's token loss, with FIRST's rank loss beside it where it has a weight."""
+    """A listwise labeller: RankZephyr's token loss and, where it has a weight, FIRST's rank loss."""
 
     dev_metric = "dev_ndcg"
     higher_is_better = True
@@ -132,21 +139,21 @@ class OrderTask(ClickTask):
         self.lists = lists
 
     def forward(self, rows: Rows) -> dict[str, Tensor]:
-        """The token loss of a batch of packs and, times `rank_weight`, the mean rank loss of their lists."""
+        """Return the token loss of a batch of packs and, times `rank_weight`, the mean rank loss of their lists."""
         if not self.cfg.rank_weight:
             return super().forward(rows)
         terms, chosen, lists = [], [], []
         for pack in rows:
-            found, joined = self._read(pack)
-            terms.append(packing.nll(found, joined.wanted_T))
-            places = [first + one.place - one.start for first, one in zip(joined.first_E, pack, strict=True)]
-            chosen.append(found[places])
+            logits_TV, joined = self._logits(pack)
+            terms.append(packing.nll(logits_TV, joined.wanted_T))
+            starts = zip(joined.first_E, pack, strict=True)
+            chosen.append(logits_TV[[first + example.name_index - example.start for first, example in starts]])
             lists += pack
         ranks = listwise.rank_loss(torch.cat(chosen), lists)
         return {"token": torch.cat(terms).mean(), "rank": self.cfg.rank_weight * ranks}
 
     def measure(self, rows: Sequence[Any]) -> dict[str, float]:
-        """On judged label rows: the token loss of those that make an example, and nDCG@10 of the orders written."""
-        examples = [one for row in rows for one in self.lists(row)]
+        """Return nDCG@10 of the orders written for label rows with qrels, and the token loss of their examples."""
+        examples = [example for row in rows for example in self.lists(row)]
         token = packing.mean_nll(self.model, examples, self.cfg.max_length)
         return {"dev_ndcg": listwise.greedy_ndcg(self.model, self.lists, rows), "dev_token_loss": token}

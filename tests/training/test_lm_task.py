@@ -127,7 +127,7 @@ def test_the_labellers_loss_has_two_parts_and_the_rank_part_reads_the_first_iden
     losses = []
     for example in made:
         with torch.inference_mode():
-            logits = task.model(torch.tensor([list(example.ids)])).logits[0, example.place - 1]
+            logits = task.model(torch.tensor([list(example.ids)])).logits[0, example.name_index - 1]
         scores = logits[list(example.names)].tolist()
         pairs = [(i, j) for i in range(4) for j in range(4) if example.targets[i] > example.targets[j]]
         losses.append(sum(math.log(1 + math.exp(scores[j] - scores[i])) for i, j in pairs) / len(pairs))

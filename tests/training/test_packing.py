@@ -51,18 +51,18 @@ def examples(tokenizer: Any) -> list[Example]:
 
 
 def alone(model: Any, example: Example) -> torch.Tensor:
-    """(T, V): the logits of an example's target tokens as anyone would compute them, without this project."""
+    """Return the logits (T, V) of an example's target tokens, computed by transformers alone."""
     with torch.inference_mode():
         logits = model(torch.tensor([list(example.ids)])).logits[0]
     return logits[example.start - 1 : -1]
 
 
 def together(model: Any, examples: list[Example]) -> list[torch.Tensor]:
-    """The logits of each example out of one packed pass."""
+    """Return the logits of each example out of one packed pass."""
     joined = packing.join_examples(examples)
     with torch.inference_mode():
-        found = packing.logits(model, joined)
-    return list(found.tensor_split(joined.first_E[1:]))
+        logits = packing.logits(model, joined)
+    return list(logits.tensor_split(joined.first_E[1:]))
 
 
 # ---- no example sees another --------------------------------------------------------------------------------
@@ -73,12 +73,12 @@ def test_the_logits_and_the_loss_of_a_packed_example_are_those_of_the_example_al
     model: Any, examples: list[Example], attention: str
 ) -> None:
     model.set_attn_implementation(attention)
-    for found, example in zip(together(model, examples), examples, strict=True):
+    for logits, example in zip(together(model, examples), examples, strict=True):
         expected = alone(model, example)
-        torch.testing.assert_close(found, expected, rtol=0, atol=2e-4)
+        torch.testing.assert_close(logits, expected, rtol=0, atol=2e-4)
         wanted = torch.tensor(list(example.ids[example.start :]))
         loss = torch.nn.functional.cross_entropy(expected, wanted)
-        assert float(packing.nll(found, wanted).mean()) == pytest.approx(float(loss), abs=1e-5)
+        assert float(packing.nll(logits, wanted).mean()) == pytest.approx(float(loss), abs=1e-5)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -89,9 +89,9 @@ def test_another_example_beside_it_changes_nothing_of_an_example(
     before = together(model, examples)
     for changed in range(len(examples)):
         other = Example([token + 1 for token in examples[changed].ids], examples[changed].start)
-        after = together(model, [other if place == changed else one for place, one in enumerate(examples)])
-        for place in range(len(examples)):
-            assert torch.equal(after[place], before[place]) == (place != changed)
+        after = together(model, [other if index == changed else one for index, one in enumerate(examples)])
+        for index in range(len(examples)):
+            assert torch.equal(after[index], before[index]) == (index != changed)
 
 
 def test_without_positions_that_begin_again_examples_would_see_each_other(
@@ -126,9 +126,9 @@ def test_sliding_windows_stay_what_they_are_in_a_packed_sequence(config: Any) ->
     model = AutoModelForCausalLM.from_config(config).eval()
     source = random.Random(0)
     examples = [Example([source.randrange(64) for _ in range(length)], 2) for length in (9, 14, 3, 20)]
-    packing.check_apart(model)
-    for found, example in zip(together(model, examples), examples, strict=True):
-        torch.testing.assert_close(found, alone(model, example), rtol=0, atol=1e-5)
+    packing.check_isolation(model)
+    for logits, example in zip(together(model, examples), examples, strict=True):
+        torch.testing.assert_close(logits, alone(model, example), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -142,12 +142,12 @@ def test_sliding_windows_stay_what_they_are_in_a_packed_sequence(config: Any) ->
 def test_a_model_that_cannot_keep_examples_apart_is_refused(config: Any) -> None:
     model = AutoModelForCausalLM.from_config(config).eval()
     with pytest.raises(ValueError, match="lets packed examples see each other; choose a transformer"):
-        packing.check_apart(model)
+        packing.check_isolation(model)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_model_that_keeps_them_apart_passes(model: Any, dtype: torch.dtype) -> None:
-    packing.check_apart(model.to(dtype))
+    packing.check_isolation(model.to(dtype))
     model.to(torch.float32)
 
 
@@ -185,13 +185,14 @@ def test_a_target_that_does_not_fit_loses_its_end_and_says_so(tokenizer: Any, ex
 
 
 def test_a_query_that_leaves_no_room_is_set_aside_with_the_reason_and_the_others_stay(tokenizer: Any) -> None:
-    reasons: list[str] = []
+    reasons: list[packing.ExampleSkipped] = []
     long = {"query": "which function adds numbers " * 20, "title": "sum", "summary": ""}
     [one] = packing.from_clicks([long, CLICKS[0]], tokenizer, 32, reasons.append)
     assert tokenizer.decode(list(one.ids)).startswith("Query: sort a list")
     [reason] = reasons
-    assert reason.startswith("prompt too long: ")
-    assert reason.endswith("tokens without the target, max_length is 32")
+    assert reason.category == "prompt too long"
+    assert reason.detail.endswith("tokens without the target, max_length is 32")
+    assert str(reason) == f"{reason.category}: {reason.detail}"
 
 
 def test_a_tokenizer_without_an_end_is_an_error_and_one_without_padding_is_not() -> None:
@@ -260,25 +261,26 @@ def test_perplexity_is_exp_of_the_mean_over_all_target_tokens_whatever_the_packi
 # ---- on disk ------------------------------------------------------------------------------------------------
 
 
-def test_examples_on_the_shelf_come_back_as_they_were_and_memory_holds_only_where_they_stand() -> None:
+def test_examples_on_disk_come_back_as_they_were_and_memory_holds_only_where_they_stand() -> None:
     def some() -> Iterator[Example]:
         for number in range(20_000):
             yield Example(array("i", range(3 + number % 40)), 2, number % 3 == 0)
-        yield Example(array("i", range(9)), 4, names=(5, 6, 7), targets=(0.5, 0.0, 1.0), place=6)
+        yield Example(array("i", range(9)), 4, names=(5, 6, 7), targets=(0.5, 0.0, 1.0), name_index=6)
 
-    shelf, made = packing.DiskExamples(), list(some())
+    on_disk, expected = packing.DiskExamples(), list(some())
     tracemalloc.start()
-    shelf.extend(some())
+    on_disk.extend(some())
     own = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(True, packing.__file__)])  # no other thread's
     tracemalloc.stop()
     held = sum(trace.size for trace in own.traces)
-    assert list(shelf) == made
-    assert (len(shelf), shelf[-1], shelf[5:8]) == (len(made), made[-1], made[5:8])
-    assert 8 * len(made) <= held < 16 * len(made), "the tokens alone are ten times as much"
+    assert list(on_disk) == expected
+    assert (len(on_disk), on_disk[-1], on_disk[5:8]) == (len(expected), expected[-1], expected[5:8])
+    assert 8 * len(expected) <= held < 16 * len(expected), "the tokens alone are ten times as much"
     with pytest.raises(IndexError):
-        shelf[len(made)]
+        on_disk[len(expected)]
 
 
-def test_sequences_packed_from_the_shelf_are_those_packed_from_memory() -> None:
-    made = [Example(array("i", range(4 + number % 17)), 2) for number in range(60)]
-    assert list(packing.pack_examples(packing.DiskExamples(made), 32)) == list(packing.pack_examples(made, 32))
+def test_sequences_packed_from_disk_are_those_packed_from_memory() -> None:
+    examples = [Example(array("i", range(4 + number % 17)), 2) for number in range(60)]
+    from_disk = packing.pack_examples(packing.DiskExamples(examples), 32)
+    assert list(from_disk) == list(packing.pack_examples(examples, 32))
