@@ -58,8 +58,8 @@ class Batcher:
     `score(model, pairs)` runs in a thread and returns one score for each pair. `max_size` is the size of a batch, in
     the unit of `sizes`; a larger pair gets a batch of its own. `concurrency(model)` says how many batches of one
     model may run at a time; those of different models never do. `on_batch(size, waited_s)` is called as each batch
-    starts, with how long the requests that begin in it have waited. Times are those of `time.monotonic`. The queue is
-    not bounded: that is for the caller to do.
+    starts, with how long the requests that begin in it have waited. Times are in seconds of `clock`. The queue is not
+    bounded: that is for the caller to do.
     """
 
     def __init__(
@@ -68,8 +68,10 @@ class Batcher:
         max_size: int,
         on_batch: Callable[[int, Sequence[float]], None] = lambda size, waited_s: None,
         concurrency: Callable[[Any], int] = lambda model: 1,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.score, self.max_size, self.on_batch, self.concurrency = score, max_size, on_batch, concurrency
+        self.clock = clock
         self.threads: list[ThreadPoolExecutor] = []  # of one each, few: torch keeps buffers for each that calls it
         self.waiting: deque[_Job] = deque()
         self.running: dict[int, tuple[float, asyncio.Task[None]]] = {}  # by thread: when a batch began, and its task
@@ -82,25 +84,25 @@ class Batcher:
 
         Raises `DeadlineExceeded`, or what `score` raised for these pairs.
         """
-        job = _Job(model, pairs, sizes, deadline, asyncio.get_running_loop().create_future(), time.monotonic())
+        job = _Job(model, pairs, sizes, deadline, asyncio.get_running_loop().create_future(), self.clock())
         self.waiting.append(job)
         self._start()
         return await job.result
 
     def oldest_s(self) -> float:
         """Return the seconds since the oldest running batch began; 0 if none runs."""
-        return max((time.monotonic() - began for began, _ in self.running.values()), default=0.0)
+        return max((self.clock() - began for began, _ in self.running.values()), default=0.0)
 
     def _start(self) -> None:
         """Start as many batches as may run now."""
         while batch := self._next():
-            waited_s = [time.monotonic() - share.job.arrived for share in batch if not share.start]
+            waited_s = [self.clock() - share.job.arrived for share in batch if not share.start]
             self.on_batch(sum(share.size for share in batch), waited_s)
             self.model = batch[0].job.model
             free = next(number for number in itertools.count() if number not in self.running)
             if free == len(self.threads):
                 self.threads.append(ThreadPoolExecutor(1))
-            self.running[free] = (time.monotonic(), asyncio.create_task(self._run(batch, free)))
+            self.running[free] = (self.clock(), asyncio.create_task(self._run(batch, free)))
 
     async def _run(self, batch: Sequence[_Share], thread: int) -> None:
         try:
@@ -119,7 +121,7 @@ class Batcher:
             job = self.waiting.popleft()
             if job.result.done():  # cancelled, or failed in another batch
                 continue
-            if job.deadline < time.monotonic():
+            if job.deadline < self.clock():
                 job.result.set_exception(DeadlineExceeded(f"{len(job.scores)} of {len(job.pairs)} pairs were scored"))
                 continue
             if not batch and not self._may_start(job.model):

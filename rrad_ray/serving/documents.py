@@ -71,7 +71,7 @@ _DOCUMENT_SCHEMA = WithJsonSchema({"anyOf": [{"type": "string"}, _DOCUMENT_OBJEC
 
 NotBlank = Annotated[str, AfterValidator(_not_blank)]
 
-Documents = Annotated[
+DocumentList = Annotated[
     list[Annotated[Document, BeforeValidator(_document), _DOCUMENT_SCHEMA]], Field(min_length=1), FailFast()
 ]
 
@@ -79,4 +79,4 @@ Texts = Annotated[list[str], Field(min_length=1), FailFast()]
 
 OneOrMore = Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1)]  # a string is a list of one
 
-Count = Annotated[int, Field(ge=0)]
+CountField = Annotated[int, Field(ge=0)]

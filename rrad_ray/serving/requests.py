@@ -24,11 +24,11 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
-from rrad_ray.serving.documents import Count, Documents, NotBlank, OneOrMore, Texts, text_digest
+from rrad_ray.serving.documents import CountField, DocumentList, NotBlank, OneOrMore, Texts, text_digest
 from rrad_ray.serving.errors import COHERE, TEI, VLLM, Dialect, HTTPError
 
 
@@ -62,32 +62,29 @@ class RerankRequest(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore", arbitrary_types_allowed=True)
 
     query: NotBlank
-    documents: Documents
+    documents: DocumentList
     model: str | None = None
-    top_n: Count | None = None
+    top_n: CountField | None = None
     return_documents: bool | None = None
-    max_tokens_per_doc: Count | None = None
+    max_tokens_per_doc: CountField | None = None
     use_activation: bool | None = None  # vLLM's: false gives raw scores
     instruction: str | None = None  # vLLM's: for models that follow one
     explain: bool | None = None  # ours: a reason with each result, written by a decoder student that has learnt it
     user: str | None = None  # vLLM's and ours: the unit of an online test
 
-    def to_scoring(self, dialect: Dialect, path: str) -> ScoringRequest:
-        """Return the request for the model. Raises `HTTPError` for a value that is not served.
-
-        Cohere's v2 never gives documents back, vLLM always does, Jina and Cohere's v1 when they are asked to.
-        """
-        if self.top_n == 0 and dialect is COHERE:
+    def to_scoring(self, wire: WireFormat) -> ScoringRequest:
+        """Return the request for the model. Raises `HTTPError` for a value that is not served."""
+        if self.top_n == 0 and wire.dialect is COHERE:
             raise HTTPError(422, "top_n", "must be at least 1, found 0")
         if self.instruction:
             raise HTTPError(422, "instruction", "this model follows none; leave it out")
-        wanted = dialect is VLLM if self.return_documents is None else self.return_documents
+        asked = self.return_documents
         return ScoringRequest(
             [self.query] * len(self.documents),
             [document.text for document in self.documents],
             model=self.model or "",
             top_n=self.top_n or 0,
-            give_back=wanted and not path.startswith("/v2/"),
+            give_back=wire.documents != "never" and (wire.documents == "by default" if asked is None else asked),
             raw=self.use_activation is False,
             explain=bool(self.explain),
             doc_tokens=self.max_tokens_per_doc or 0,
@@ -108,7 +105,7 @@ class TeiRequest(BaseModel):
     truncate: bool | None = None
     truncation_direction: str = "right"
 
-    def to_scoring(self, dialect: Dialect, path: str) -> ScoringRequest:
+    def to_scoring(self, wire: WireFormat) -> ScoringRequest:
         """Return the request for the model. Raises `HTTPError` for a value that is not served."""
         if self.truncation_direction.lower() != "right":
             raise HTTPError(422, "truncation_direction", "only 'right' can be had")
@@ -127,7 +124,7 @@ class ScoreRequest(BaseModel):
     model: str | None = None
     use_activation: bool | None = None
 
-    def to_scoring(self, dialect: Dialect, path: str) -> ScoringRequest:
+    def to_scoring(self, wire: WireFormat) -> ScoringRequest:
         """Return the request for the model. Raises `HTTPError` for numbers of queries and documents that differ."""
         queries = self.queries * len(self.documents) if len(self.queries) == 1 else self.queries
         if len(queries) != len(self.documents):
@@ -147,7 +144,7 @@ class SearchRequest(BaseModel):
     explain: bool | None = None
     user: str | None = None
 
-    def to_scoring(self, dialect: Dialect, path: str) -> ScoringRequest:
+    def to_scoring(self, wire: WireFormat) -> ScoringRequest:
         """Return the request for the model, still without documents."""
         return ScoringRequest(
             [self.query],
@@ -160,6 +157,43 @@ class SearchRequest(BaseModel):
 
 
 AnyRequest = RerankRequest | TeiRequest | ScoreRequest | SearchRequest
+
+
+# ---- formats ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class WireFormat:
+    """A wire format: the class of its requests, the dialect of its refusals, and when an answer has the documents."""
+
+    kind: type[AnyRequest]
+    dialect: Dialect
+    documents: Literal["never", "on request", "by default"] = "on request"
+
+
+COHERE_V1 = WireFormat(RerankRequest, COHERE)  # and Jina
+
+COHERE_V2 = WireFormat(RerankRequest, COHERE, "never")
+
+VLLM_RERANK = WireFormat(RerankRequest, VLLM, "by default")
+
+VLLM_SCORE = WireFormat(ScoreRequest, VLLM)
+
+TEI_RERANK = WireFormat(TeiRequest, TEI)
+
+RRAD_SEARCH = WireFormat(SearchRequest, COHERE)
+
+
+def vllm_or_tei(body: bytes) -> WireFormat:
+    """Return the format of a body sent to `/rerank`, which vLLM and TEI share: TEI's has `texts`."""
+    if b'"texts"' not in body:  # most are not parsed twice
+        return VLLM_RERANK
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        return VLLM_RERANK  # which says what is wrong with it
+    tei = isinstance(content, dict) and "texts" in content and "documents" not in content
+    return TEI_RERANK if tei else VLLM_RERANK
 
 
 def openapi(*kinds: type[BaseModel]) -> dict[str, Any]:
@@ -196,41 +230,18 @@ async def read_body(chunks: AsyncIterable[bytes], declared: str, limit: int) -> 
     return bytes(body)
 
 
-def dialect_of(path: str) -> Dialect:
-    """Return the dialect of a path, before the body is known."""
-    return COHERE if path.startswith(("/v1/rerank", "/v2/rerank", "/v1/search")) else VLLM
-
-
-def kind_of(path: str, body: bytes) -> tuple[type[AnyRequest], Dialect]:
-    """Return the format of a body: by its path and, where two formats share one, by whether it has `texts`."""
-    if path.endswith("/score"):
-        return ScoreRequest, VLLM
-    if path.endswith("/search"):
-        return SearchRequest, COHERE
-    if dialect_of(path) is COHERE:
-        return RerankRequest, COHERE
-    if b'"texts"' not in body:  # most are not parsed twice
-        return RerankRequest, VLLM
-    try:
-        content = json.loads(body)
-    except (ValueError, RecursionError):
-        return RerankRequest, VLLM  # which says what is wrong with it
-    tei = isinstance(content, dict) and "texts" in content and "documents" not in content
-    return (TeiRequest, TEI) if tei else (RerankRequest, VLLM)
-
-
-def parse_request(body: bytes, kind: type[AnyRequest], dialect: Dialect, path: str, limits: Limits) -> ScoringRequest:
-    """Return the request that a body holds.
+def parse_request(body: bytes, wire: WireFormat, limits: Limits) -> ScoringRequest:
+    """Return the request that a body of a format holds.
 
     Raises `HTTPError`, which names the field, what was found and what is wanted, for a body that is not of its format
     and for one beyond the limits.
     """
     try:
-        parsed = kind.model_validate_json(body)
+        parsed = wire.kind.model_validate_json(body)
     except ValidationError as error:
-        raise HTTPError.of(error, dialect) from error
-    request = parsed.to_scoring(dialect, path)
-    _check_limits(request, "texts" if kind is TeiRequest else "documents", limits)
+        raise HTTPError.of(error, wire.dialect) from error
+    request = parsed.to_scoring(wire)
+    _check_limits(request, "texts" if wire.kind is TeiRequest else "documents", limits)
     return request
 
 

@@ -35,9 +35,9 @@ from rrad_ray.rankers.generation import Explainer
 from rrad_ray.rankers.ranker import Ranker
 from rrad_ray.rows import Candidates
 from rrad_ray.runtime import deploy
-from rrad_ray.runtime.endpoint import LoadedModel
-from rrad_ray.serving import responses, winners
-from rrad_ray.serving.responses import sigmoid
+from rrad_ray.serving import winners
+from rrad_ray.serving.loaded_model import LoadedModel
+from rrad_ray.serving.pages import sigmoid
 from rrad_ray.stages import serve
 from rrad_ray.tables import Output
 from tests import endpoints, toys
@@ -134,7 +134,7 @@ def test_run_answers_a_probe_by_another_backend_and_ends(
     scores = Ranker.load(student, dtype="float32").score(QUERY, TEXTS)
     best = TEXTS[scores.index(max(scores))]
     assert f"query: {QUERY}" in printed
-    assert f"1. {responses.sigmoid(max(scores)):.3f}  {best}"[:60] in printed
+    assert f"1. {sigmoid(max(scores)):.3f}  {best}"[:60] in printed
     assert "tiny: 6 documents in" in printed
     socket.create_server(("127.0.0.1", port)).close()  # free again
 
@@ -217,7 +217,7 @@ def test_scores_are_those_of_the_checkpoint(client: httpx.Client, ranker: Ranker
     assert indices == sorted(indices, key=lambda index: -raw[index])
     for result in answer["results"]:
         assert set(result) == {"index", "relevance_score"}
-        assert result["relevance_score"] == pytest.approx(responses.sigmoid(raw[result["index"]]), abs=1e-3)
+        assert result["relevance_score"] == pytest.approx(sigmoid(raw[result["index"]]), abs=1e-3)
     tokens = sum(len(pair["input_ids"]) for pair in ranker.encode([QUERY] * len(TEXTS), TEXTS))
     assert answer["usage"] == {"total_tokens": tokens, "prompt_tokens": tokens}
     assert answer["model"] == "tiny student"
@@ -310,16 +310,14 @@ def test_teis_rerank_is_a_bare_list_and_has_its_errors(client: httpx.Client, ran
 def test_vllms_score_pairs_one_with_many_and_many_with_many(
     client: httpx.Client, ranker: Ranker, one: str, two: str
 ) -> None:
-    expected = [responses.sigmoid(score) for score in ranker.score(QUERY, TEXTS)]
+    expected = [sigmoid(score) for score in ranker.score(QUERY, TEXTS)]
     answer = post(client, "/score", **{one: QUERY, two: TEXTS}).json()
     assert answer["object"] == "list"
     assert [item["index"] for item in answer["data"]] == list(range(len(TEXTS))), "in input order"
     assert [item["score"] for item in answer["data"]] == pytest.approx(expected, abs=1e-2)
     paired = post(client, "/v1/score", **{one: [QUERY, "numbers"], two: TEXTS[:2]}).json()["data"]
     pairs = ranker.score_pairs([QUERY, "numbers"], TEXTS[:2])
-    assert [item["score"] for item in paired] == pytest.approx(
-        [responses.sigmoid(score) for score in pairs], abs=1e-2
-    )
+    assert [item["score"] for item in paired] == pytest.approx([sigmoid(score) for score in pairs], abs=1e-2)
     assert post(client, "/score", **{one: ["a", "b"], two: TEXTS}).status_code == 400
 
 

@@ -14,19 +14,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rrad_ray.serving import documents, event_requests, requests
-from rrad_ray.serving.errors import COHERE, TEI, VLLM, Dialect, HTTPError
-from rrad_ray.serving.requests import RerankRequest, ScoreRequest, ScoringRequest, SearchRequest, TeiRequest
+from rrad_ray.serving.errors import COHERE, TEI, VLLM, HTTPError
+from rrad_ray.serving.requests import RerankRequest, ScoreRequest, ScoringRequest, TeiRequest, WireFormat
 
 Parsed = TypeVar("Parsed")
 LIMITS = requests.Limits(max_documents=3, max_query_chars=10, max_document_chars=20)
-PATHS = ("/v1/rerank", "/v2/rerank", "/rerank", "/score", "/v1/score", "/v1/search")
+FORMATS = {
+    **{"/v1/rerank": requests.COHERE_V1, "/v2/rerank": requests.COHERE_V2, "/rerank": requests.VLLM_RERANK},
+    **{"/score": requests.VLLM_SCORE, "/v1/search": requests.RRAD_SEARCH},
+}
+PATHS = tuple(FORMATS)
 
 
 def parse(path: str, body: Any, limits: requests.Limits = LIMITS) -> ScoringRequest:
     """Read a body (JSON, if it is no bytes) as the endpoint does."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    kind, dialect = requests.kind_of(path, content)
-    return requests.parse_request(content, kind, dialect, path, limits)
+    wire = requests.vllm_or_tei(content) if path == "/rerank" else FORMATS[path]
+    return requests.parse_request(content, wire, limits)
 
 
 def refusal(path: str, body: Any) -> HTTPError:
@@ -39,27 +43,20 @@ def refusal(path: str, body: Any) -> HTTPError:
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "kind", "dialect"),
+    ("body", "wire"),
     [
-        ("/v1/rerank", b"", RerankRequest, COHERE),
-        ("/v2/rerank", b'{"texts": []}', RerankRequest, COHERE),
-        ("/rerank", b"", RerankRequest, VLLM),
-        ("/rerank", b'{"documents": ["texts"]}', RerankRequest, VLLM),
-        ("/rerank", b'{"texts": ["a"], "documents": ["a"]}', RerankRequest, VLLM),
-        ("/rerank", b'["texts"]', RerankRequest, VLLM),
-        ("/rerank", b'{"texts": ', RerankRequest, VLLM),
-        ("/rerank", b'"texts"' + b"[" * 100_000, RerankRequest, VLLM),
-        ("/rerank", b'{"texts": ["a"]}', TeiRequest, TEI),
-        ("/score", b"", ScoreRequest, VLLM),
-        ("/v1/score", b"", ScoreRequest, VLLM),
-        ("/v1/search", b"", SearchRequest, COHERE),
+        (b"", requests.VLLM_RERANK),
+        (b'{"documents": ["texts"]}', requests.VLLM_RERANK),
+        (b'{"texts": ["a"], "documents": ["a"]}', requests.VLLM_RERANK),
+        (b'["texts"]', requests.VLLM_RERANK),
+        (b'{"texts": ', requests.VLLM_RERANK),
+        (b'"texts"' + b"[" * 100_000, requests.VLLM_RERANK),
+        (b'{"texts": ["a"]}', requests.TEI_RERANK),
+        (b'{"query": 7, "texts": null}', requests.TEI_RERANK),
     ],
 )
-def test_a_format_is_known_by_its_path_and_teis_by_its_texts(
-    path: str, body: bytes, kind: type[requests.AnyRequest], dialect: Dialect
-) -> None:
-    assert requests.kind_of(path, body) == (kind, dialect)
-    assert requests.dialect_of(path) is (VLLM if dialect is TEI else dialect)
+def test_tei_is_told_from_vllm_by_its_texts(body: bytes, wire: WireFormat) -> None:
+    assert requests.vllm_or_tei(body) is wire
 
 
 @pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank", "/rerank"])
@@ -108,7 +105,7 @@ def test_every_field_of_a_tei_request() -> None:
 def test_a_score_request_pairs_one_with_many_and_many_with_many(one: str, many: str) -> None:
     assert parse("/score", {one: "q", many: ["a", "b"]}) == ScoringRequest(["q", "q"], ["a", "b"])
     body = {one: ["q", "p"], many: ["a", "b"], "model": "m", "use_activation": False}
-    assert parse("/v1/score", body) == ScoringRequest(["q", "p"], ["a", "b"], "m", raw=True)
+    assert parse("/score", body) == ScoringRequest(["q", "p"], ["a", "b"], "m", raw=True)
     assert parse("/score", {one: "q", many: "a"}) == ScoringRequest(["q"], ["a"])
     assert str(refusal("/score", {one: ["q", "p"], many: "a"})).startswith("queries: 2 for 1 documents")
 

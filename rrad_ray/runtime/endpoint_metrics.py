@@ -1,0 +1,63 @@
+"""The endpoint's measurements as Ray Serve exports them to Prometheus; `cluster/grafana.json` draws them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ray.serve.metrics import Counter, Gauge, Histogram
+
+MILLISECONDS: list[float] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 60_000]
+
+TOKENS: list[float] = [256, 1024, 4096, 8192, 16_384, 32_768, 65_536]
+
+
+class RayMetrics:
+    """The measurements of one replica (`serving.service_metrics.ServiceMetrics`)."""
+
+    def __init__(self) -> None:
+        by_status: Any = ("path", "status")  # Ray's own types know one key only
+        by_variant: Any = ("model", "variant")
+        by_stage: Any = ("stage", "model")
+        by_result: Any = ("result",)
+        self.requests = Counter("rrad_serve_requests", "Requests", tag_keys=by_status)
+        self.answers = Counter("rrad_serve_answered", "Requests answered", tag_keys=by_variant)
+        self.latency_ms = Histogram("rrad_serve_ms", "Latency", boundaries=MILLISECONDS, tag_keys=by_stage)
+        self.batch_tokens = Histogram("rrad_serve_pass_tokens", "Tokens of a scoring call", boundaries=TOKENS)
+        self.cached_pairs = Counter("rrad_serve_cache", "Pairs that a cache was asked for", tag_keys=by_result)
+        self.requests_inside = Gauge("rrad_serve_inside", "Requests that are inside a replica")
+        self.held = Gauge("rrad_serve_events_held", "Events on this disk and not yet in the store")
+        self.exposures_lost = Counter("rrad_serve_exposures_not_logged", "Pages answered without an exposure")
+        self.winners = Counter("rrad_serve_winners", "New winners", tag_keys=by_result)
+
+    def request(self, path: str, status: str) -> None:
+        self.requests.inc(tags={"path": path, "status": status})
+
+    def answered(self, model: str, variant: str, seconds: float) -> None:
+        self.answers.inc(tags={"model": model, "variant": variant})
+        self.stage("all", model, seconds)
+
+    def stage(self, stage: str, model: str, seconds: float) -> None:
+        self.latency_ms.observe(1000 * seconds, tags={"stage": stage, "model": model})
+
+    def batch(self, tokens: int, waited_s: Sequence[float]) -> None:
+        self.batch_tokens.observe(tokens)
+        for seconds in waited_s:
+            self.stage("wait", "", seconds)
+
+    def lookup(self, hits: int, misses: int) -> None:
+        for result, count in (("known", hits), ("asked", misses)):
+            if count:
+                self.cached_pairs.inc(count, tags={"result": result})
+
+    def inside(self, count: int) -> None:
+        self.requests_inside.set(count)
+
+    def events_held(self, count: int) -> None:
+        self.held.set(count)
+
+    def exposure_lost(self) -> None:
+        self.exposures_lost.inc()
+
+    def winner(self, result: str) -> None:
+        self.winners.inc(tags={"result": result})

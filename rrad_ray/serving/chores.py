@@ -1,0 +1,94 @@
+"""Work of a replica beside its requests: new winners go live, keys are read again, events go to the store."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+
+from rrad_ray.online.event_journal import EventJournal
+from rrad_ray.serving import winners
+from rrad_ray.serving.api_keys import ApiKeys
+from rrad_ray.serving.scorer import Model
+from rrad_ray.serving.service_metrics import ServiceMetrics
+
+logger = logging.getLogger("ray.serve")
+
+
+class Chores:
+    """Chores that are repeated until `cancel`; an error is logged, and the chore is tried again."""
+
+    def __init__(self) -> None:
+        self.tasks: list[asyncio.Task[None]] = []
+
+    def repeat(self, every_s: float, chore: Callable[[], Awaitable[None]]) -> None:
+        """Repeat a chore every so many seconds, 0 for never; the caller is in the loop that answers requests."""
+        if every_s:
+            self.tasks.append(asyncio.create_task(self._forever(every_s, chore)))
+
+    async def _forever(self, every_s: float, chore: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await asyncio.sleep(every_s)
+            try:
+                await chore()
+            except Exception as error:
+                logger.error(f"the endpoint stays as it is: {error}")
+
+    def cancel(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+
+
+class WinnerWatch:
+    """A watch over the inputs of an endpoint: where another winner appears, its model replaces the old one.
+
+    `models` is changed in place. `model_uris` are the inputs by name, `root` is the folder of relative paths.
+    `load(served)` raises `ScoreMismatch` for a winner that does not score as it did when it won.
+    """
+
+    def __init__(
+        self,
+        models: dict[str, Model],
+        model_uris: Mapping[str, str],
+        root: str,
+        load: Callable[[winners.ServedModel], Model],
+        metrics: ServiceMetrics,
+    ) -> None:
+        self.models, self.model_uris, self.root, self.load, self.metrics = models, model_uris, root, load, metrics
+        self.refused: dict[str, str] = {}  # by name: the fingerprint of the winner that was refused last
+
+    async def look(self) -> None:
+        """Look at each input once, and swap the models whose winner is another one than before."""
+        for name, uri in self.model_uris.items():
+            served = await asyncio.to_thread(winners.find_winner, uri, self.root)
+            if served.fingerprint not in (self.models[name].served.fingerprint, self.refused.get(name)):
+                await self._swap(name, served)
+
+    async def _swap(self, name: str, served: winners.ServedModel) -> None:
+        """Load a new winner and give it the requests from now on; the old one finishes those that it has."""
+        try:
+            self.models[name] = await asyncio.to_thread(self.load, served)
+        except winners.ScoreMismatch:
+            # It would score so again, and loading it takes cores from the requests.
+            self.refused[name] = served.fingerprint
+            self.metrics.winner("refused")
+            raise
+        self.metrics.winner("live")
+        logger.warning(f"'{served.name}' is live")
+
+
+async def refresh_keys(keys: ApiKeys) -> None:
+    """Read the file of keys again, in a thread."""
+    await asyncio.to_thread(keys.refresh)
+
+
+async def flush_journal(journal: EventJournal, metrics: ServiceMetrics) -> None:
+    """Write the events of this process, and those that killed ones left on this machine, to the store.
+
+    Raises `OSError` if the store does not take them; they stay on the disk.
+    """
+    await journal.flush()
+    metrics.events_held(journal.held)
+    if journal.failed:
+        raise OSError(f"{journal.held} events wait on this disk: {journal.failed}")
+    await asyncio.to_thread(journal.recover)

@@ -1,0 +1,94 @@
+"""The page that answers a request: which documents in which order, by which model, and the exposure that it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from rrad_ray.config import IDENTITY
+from rrad_ray.online import assignment
+from rrad_ray.rows import Exposure
+from rrad_ray.serving.documents import distinct_ids
+from rrad_ray.serving.requests import ScoringRequest
+
+
+@dataclass(frozen=True)
+class RankedPage:
+    """A ranking of a request's documents, as its answer shows it.
+
+    `scores` are those that are shown, one for each document of the request; `order` has the indices of the documents
+    on the page, best first. `variant` is that of an online test, empty outside of one and for an interleaved page,
+    where `teams` has the variant that added each document of `order`. `tokens` were read for the scores, now or when
+    they went into the cache. `reasons` are by index.
+    """
+
+    model: str
+    variant: str
+    scores: Sequence[float]
+    order: Sequence[int]
+    tokens: int = 0
+    teams: Sequence[str] = ()
+    reasons: Mapping[int, str] = field(default_factory=dict)
+
+
+def scored_page(
+    request: ScoringRequest, model: str, variant: str, scores: Sequence[float], tokens: int
+) -> RankedPage:
+    """Return the page of a model: its raw scores order it; the sigmoid is shown, or what `raw` asks for."""
+    shown = list(scores) if request.raw else [sigmoid(score) for score in scores]
+    return RankedPage(model, variant, shown, best_first(scores, request.top_n), tokens)
+
+
+def identity_page(request: ScoringRequest, variant: str) -> RankedPage:
+    """Return the documents in the order of the request, with scores that fall evenly from 1."""
+    count = len(request.texts)
+    order = list(range(count))[: request.top_n or count]
+    return RankedPage(IDENTITY, variant, [1 - index / count for index in range(count)], order)
+
+
+def interleaved_page(
+    request: ScoringRequest, variants: Sequence[str], pages: Sequence[RankedPage], seed: str
+) -> RankedPage:
+    """Return two variants' pages mixed by team draft; scores fall evenly: those of two models cannot be compared."""
+    runs = [list(map(str, page.order)) for page in pages]
+    docs, teams = assignment.interleave(runs[0], runs[1], seed, request.top_n)
+    order = list(map(int, docs))
+    shown = [0.0] * len(request.texts)
+    for rank, index in enumerate(order):
+        shown[index] = 1 - rank / len(order)
+    tokens = sum(page.tokens for page in pages)
+    return RankedPage(" + ".join(variants), "", shown, order, tokens, [variants[team] for team in teams])
+
+
+def exposure_row(
+    request: ScoringRequest, page: RankedPage, *, experiment: str, unit: str, request_id: str, time: float
+) -> Exposure:
+    """Return what a unit of an online test sees, as the event log has it; `time` in seconds since 1970."""
+    doc_ids = request.doc_ids or []
+    return {
+        "request_id": request_id,
+        "experiment": experiment,
+        "unit": unit,
+        "variant": page.variant,
+        "query": request.queries[0],
+        "doc_ids": distinct_ids([doc_ids[index] for index in page.order]),
+        "teams": list(page.teams),
+        "time": time,
+        "model": page.model,
+    }
+
+
+def best_first(scores: Sequence[float], top_n: int = 0) -> list[int]:
+    """Return the indices of the `top_n` best raw scores (0: of all), best first, ties by index.
+
+    By raw score, so that the order holds where the sigmoid saturates.
+    """
+    order = sorted(range(len(scores)), key=lambda index: (-scores[index], index))
+    return order[:top_n] if top_n else order
+
+
+def sigmoid(score: float) -> float:
+    """Return the logistic function of a raw score."""
+    small = math.exp(-abs(score))  # never overflows
+    return 1 / (1 + small) if score >= 0 else small / (1 + small)

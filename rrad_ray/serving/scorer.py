@@ -1,0 +1,87 @@
+"""Raw scores of a request: those that the cache knows, the others by the model through the batcher."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from rrad_ray.serving.batcher import Batcher, DeadlineExceeded
+from rrad_ray.serving.errors import HTTPError
+from rrad_ray.serving.requests import ScoringRequest
+from rrad_ray.serving.score_cache import ScoreCache, Scored
+from rrad_ray.serving.service_metrics import ServiceMetrics
+from rrad_ray.serving.winners import ServedModel
+
+logger = logging.getLogger("ray.serve")
+
+
+class Model(Protocol):
+    """A model that scores requests, as `LoadedModel` does.
+
+    `version` names the weights, `concurrency` says how many batches may run at a time; `explainer` is None for a
+    model that cannot write reasons.
+    """
+
+    served: ServedModel
+    version: str
+    concurrency: int
+    explainer: Any
+
+    def encode(self, request: ScoringRequest, indices: Sequence[int]) -> list[Any]:
+        """Tokenize the pairs of a request at these indices: a list of `input_ids` each."""
+
+    def score(self, pairs: list[Any]) -> list[float]:
+        """Return the raw score of each tokenized pair."""
+
+    def __hash__(self) -> int: ...
+
+
+class RequestScorer:
+    """The scoring of requests in one process, by models that share its threads and its cache.
+
+    `batch_tokens` bounds a batch, `cache_entries` the pairs whose scores are kept.
+    """
+
+    def __init__(
+        self, batch_tokens: int, cache_entries: int, metrics: ServiceMetrics, clock: Callable[[], float]
+    ) -> None:
+        self.metrics, self.clock = metrics, clock
+        self.batcher = Batcher(_score, batch_tokens, metrics.batch, _concurrency, clock)
+        self.cache = ScoreCache(cache_entries, metrics.lookup)
+
+    async def scores(self, model: Model, request: ScoringRequest, deadline: float) -> tuple[list[float], int]:
+        """Return a request's raw scores and the tokens read for them, now or when they went into the cache.
+
+        Raises `HTTPError`: 504 once the deadline, by the clock, has passed, 500 if the model fails.
+        """
+        scope = f"{model.version} {request.doc_tokens}"
+        scored = await self.cache(
+            scope, request.queries, request.texts, lambda indices: self._by_model(model, request, indices, deadline)
+        )
+        return [score for score, _ in scored], sum(tokens for _, tokens in scored)
+
+    async def _by_model(
+        self, model: Model, request: ScoringRequest, indices: Sequence[int], deadline: float
+    ) -> Sequence[Scored]:
+        """Score the pairs of a request at these indices. Raises as `scores` does."""
+        began = self.clock()
+        pairs = await asyncio.to_thread(model.encode, request, indices)
+        sizes = [len(pair["input_ids"]) for pair in pairs]
+        self.metrics.stage("tokenize", model.served.name, self.clock() - began)
+        try:
+            return list(zip(await self.batcher(model, pairs, sizes, deadline), sizes, strict=True))
+        except DeadlineExceeded as error:
+            raise HTTPError(504, "deadline", f"it has passed; {error}") from error
+        except Exception as error:
+            logger.error("a request could not be scored", exc_info=error)
+            raise HTTPError(500, "model", f"could not score this request ({type(error).__name__})") from error
+
+
+def _score(model: Model, pairs: list[Any]) -> list[float]:
+    return model.score(pairs)
+
+
+def _concurrency(model: Model) -> int:
+    return model.concurrency

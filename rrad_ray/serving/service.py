@@ -1,0 +1,278 @@
+"""A re-rank request to its answer, in plain asyncio: no web server, no Ray.
+
+A request is admitted, its body read and parsed by its wire format; a search first retrieves its documents. Then a
+model is chosen (the one that the request names, the unit's variant of an online test, or the winner), its page is
+ranked and, in a test, logged as an exposure; and the page is rendered in the request's format.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rrad_ray.config import IDENTITY, WINNER, ServeConfig
+from rrad_ray.online import assignment
+from rrad_ray.online.event_journal import EventJournal, JournalFull
+from rrad_ray.online.event_log import CLICKS, EXPOSURES
+from rrad_ray.serving import errors, event_requests, pages, requests, search
+from rrad_ray.serving.api_keys import ApiKeys
+from rrad_ray.serving.errors import HTTPError
+from rrad_ray.serving.pages import RankedPage
+from rrad_ray.serving.requests import ScoringRequest, WireFormat
+from rrad_ray.serving.responses import render_answer
+from rrad_ray.serving.scorer import Model, RequestScorer
+from rrad_ray.serving.service_metrics import ServiceMetrics
+
+logger = logging.getLogger("ray.serve")
+
+Rendered = tuple[RankedPage, Any, dict[str, str]]  # a page, its JSON answer and the headers of that
+
+
+@dataclass(frozen=True)
+class Call:
+    """An HTTP request as a server hands it on; `headers` are looked up by names in lower case."""
+
+    path: str
+    headers: Mapping[str, str]
+    body: AsyncIterable[bytes]
+
+
+@dataclass(frozen=True)
+class HTTPAnswer:
+    """An HTTP answer: its status, its JSON content and its headers."""
+
+    status: int
+    content: Any
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Admission:
+    """The door of a replica: requests with a valid key, at most `limit` of them at a time."""
+
+    def __init__(self, keys: ApiKeys | None, limit: int, metrics: ServiceMetrics) -> None:
+        self.keys, self.limit, self.metrics = keys, limit, metrics
+        self.inside = 0
+
+    @contextlib.contextmanager
+    def admit(self, headers: Mapping[str, str]) -> Iterator[None]:
+        """Let a request in for this block. Raises `HTTPError`: 401 without a key, 503 if too many are inside."""
+        if self.keys and not self.keys.allow(headers.get("authorization", "")):
+            raise HTTPError(401, "authorization", "no valid key; send 'Authorization: Bearer KEY'")
+        if self.inside >= self.limit:
+            raise HTTPError(503, "requests", f"{self.inside} are waiting, at most {self.limit} (max_queued)")
+        self.inside += 1
+        self.metrics.inside(self.inside)
+        try:
+            yield
+        finally:
+            self.inside -= 1
+            self.metrics.inside(self.inside)
+
+
+class RerankService:
+    """The answers of one replica.
+
+    `models` are by name, the winner's among them; whoever holds the mapping may replace a model at any time. `clock`
+    gives seconds for deadlines and latencies, `now` seconds since 1970 for events. All calls come from one event
+    loop; everything that is slow or blocks runs in threads.
+    """
+
+    def __init__(
+        self,
+        cfg: ServeConfig,
+        models: Mapping[str, Model],
+        metrics: ServiceMetrics,
+        *,
+        keys: ApiKeys | None = None,
+        searcher: search.Searcher | None = None,
+        journal: EventJournal | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.cfg, self.models, self.metrics, self.searcher, self.journal = cfg, models, metrics, searcher, journal
+        self.clock, self.now = clock, now
+        self.test = cfg.online.test
+        self.limits = requests.Limits(cfg.max_documents, cfg.max_query_chars, cfg.max_document_chars)
+        self.admission = Admission(keys, cfg.max_queued, metrics)
+        self.scorer = RequestScorer(cfg.batch_tokens, cfg.cache_entries, metrics, clock)
+        self.writing = asyncio.Lock()  # one reason at a time, in a thread beside those that score
+
+    # ---- requests -----------------------------------------------------------------------------------------------
+
+    async def rerank(self, call: Call, wire: WireFormat) -> HTTPAnswer:
+        """Answer a request whose documents come with it."""
+        return await self._answer(call, wire, self._reranked)
+
+    async def search(self, call: Call) -> HTTPAnswer:
+        """Answer a request whose documents the first stage retrieves."""
+        return await self._answer(call, requests.RRAD_SEARCH, self._searched)
+
+    async def events(self, call: Call) -> HTTPAnswer:
+        """Take clicks on pages of the online test; 200 means that they are on disk."""
+        try:
+            with self.admission.admit(call.headers):
+                if self.journal is None:
+                    raise HTTPError(404, "events", "no online test runs here (online.events)")
+                body = await requests.read_body(call.body, "", self.cfg.max_body_bytes)
+                clicks = event_requests.parse_clicks(body, self.now())
+                await self._log(self.journal, CLICKS, clicks)
+            answer = HTTPAnswer(200, {"accepted": len(clicks)})
+        except HTTPError as error:
+            answer = HTTPAnswer(*error.render(errors.COHERE))
+        self.metrics.request(call.path, str(answer.status))
+        return answer
+
+    async def _answer(
+        self,
+        call: Call,
+        wire: WireFormat,
+        render: Callable[[ScoringRequest, WireFormat, Mapping[str, str]], Awaitable[Rendered]],
+    ) -> HTTPAnswer:
+        """Admit, read, parse and render a request; a refusal is rendered in the dialect of its format."""
+        began = self.clock()
+        try:
+            with self.admission.admit(call.headers):
+                declared = call.headers.get("content-length", "")
+                body = await requests.read_body(call.body, declared, self.cfg.max_body_bytes)
+                if wire is requests.VLLM_RERANK:
+                    wire = requests.vllm_or_tei(body)
+                request = requests.parse_request(body, wire, self.limits)
+                page, content, headers = await render(request, wire, call.headers)
+            answer = HTTPAnswer(200, content, headers)
+            self.metrics.answered(page.model, page.variant, self.clock() - began)
+        except HTTPError as error:
+            answer = HTTPAnswer(*error.render(wire.dialect))
+        except asyncio.CancelledError:
+            self.metrics.request(call.path, errors.HUNG_UP)
+            raise
+        self.metrics.request(call.path, str(answer.status))
+        return answer
+
+    async def _reranked(self, request: ScoringRequest, wire: WireFormat, headers: Mapping[str, str]) -> Rendered:
+        request_id = uuid.uuid4().hex
+        page, more_headers = await self._page(request, wire, headers, request_id)
+        return page, render_answer(wire, request, page, request_id), more_headers
+
+    async def _searched(self, request: ScoringRequest, wire: WireFormat, headers: Mapping[str, str]) -> Rendered:
+        if self.searcher is None:
+            raise HTTPError(404, "search", "no collection is searched here (search.corpus)")
+        began = self.clock()
+        hits = await asyncio.to_thread(self.searcher.retrieve, request.queries[0])
+        self.metrics.stage("retrieve", "", self.clock() - began)
+        page, content, more_headers = await self._reranked(search.rerank_request(request, hits), wire, headers)
+        return page, search.search_answer(content, hits), more_headers
+
+    # ---- the page -----------------------------------------------------------------------------------------------
+
+    async def _page(
+        self, request: ScoringRequest, wire: WireFormat, headers: Mapping[str, str], request_id: str
+    ) -> tuple[RankedPage, dict[str, str]]:
+        """Return the page that answers a request, and its headers; clicks name it by the header `X-Exposure`.
+
+        A request belongs to the online test if it has a unit, wants a ranking and names no model of ours: clients
+        send the names of their vendor's models, which mean the winner.
+        """
+        deadline = self.clock() + timeout_s(headers, self.cfg.timeout_s)
+        unit = request.unit or headers.get("x-unit", "")
+        named = request.model == IDENTITY or self._named(request.model) is not None
+        if self.test is None or not unit or named or wire.kind is requests.ScoreRequest:
+            model = self._model(request.model)
+            check_explain(request, model, self.cfg.max_explained)
+            page = await self._model_page(request, model, "", deadline)
+            return await self._explained(request, model, page), {}
+        if self.test.design == "interleave":
+            model, variants = None, list(self.test.variants)
+            both = [await self._model_page(request, self._model(name), name, deadline) for name in variants]
+            page = pages.interleaved_page(request, variants, both, request_id)
+        else:  # a variant that cannot explain answers without reasons: its units did not choose it
+            variant = assignment.assign_variant(unit, self.test)
+            model = self._model(variant)
+            page = await self._model_page(request, model, variant, deadline)
+        exposure = {"X-Exposure": request_id} if await self._expose(request, page, unit, request_id) else {}
+        return await self._explained(request, model, page), {"X-Variant": page.variant or "interleaved", **exposure}
+
+    def _named(self, name: str) -> Model | None:
+        """Return the model of a name: `winner`, a key of `models`, or the system that one of these is."""
+        named = (model for key, model in self.models.items() if name in (key, model.served.name))
+        return next(named, None) if name else None
+
+    def _model(self, name: str) -> Model | None:
+        """Return the model that a name means, the winner for any other name; None for `identity`."""
+        return None if name == IDENTITY else self._named(name) or self.models[WINNER]
+
+    async def _model_page(
+        self, request: ScoringRequest, model: Model | None, variant: str, deadline: float
+    ) -> RankedPage:
+        if model is None:
+            return pages.identity_page(request, variant)
+        scores, tokens = await self.scorer.scores(model, request, deadline)
+        return pages.scored_page(request, model.served.name, variant, scores, tokens)
+
+    async def _explained(self, request: ScoringRequest, model: Model | None, page: RankedPage) -> RankedPage:
+        """Return a page with reasons for its first `max_explained` results, if asked for and the model can write."""
+        if not request.explain or model is None or model.explainer is None:
+            return page
+        reasons: dict[int, str] = {}
+        for index in page.order[: self.cfg.max_explained]:
+            query, text = request.queries[0], request.texts[index]
+            async with self.writing:
+                reasons[index] = await asyncio.to_thread(model.explainer.explain, query, text, self.cfg.reason_tokens)
+        return dataclasses.replace(page, reasons=reasons)
+
+    # ---- the online test ----------------------------------------------------------------------------------------
+
+    async def _expose(self, request: ScoringRequest, page: RankedPage, unit: str, request_id: str) -> bool:
+        """Log what the unit sees; return whether that is on disk. If it is not, the answer goes out all the same."""
+        assert self.test is not None
+        assert self.journal is not None
+        row = pages.exposure_row(
+            request, page, experiment=self.test.name, unit=unit, request_id=request_id, time=self.now()
+        )
+        try:
+            await self._log(self.journal, EXPOSURES, [row])
+            return True
+        except HTTPError as error:
+            self.metrics.exposure_lost()
+            logger.error(f"a page was answered without an exposure: {error}")
+            return False
+
+    async def _log(self, journal: EventJournal, kind: str, rows: Sequence[Any]) -> None:
+        """Write events to the journal. Raises `HTTPError` (503) if it is full or the disk fails."""
+        try:
+            await journal.add(kind, list(rows))
+        except (JournalFull, OSError) as error:
+            raise HTTPError(503, "events", str(error)) from error
+        self.metrics.events_held(journal.held)
+
+    def check_health(self) -> None:
+        """Raise `RuntimeError` if a model hangs: one batch takes longer than any request may."""
+        if (stuck_s := self.scorer.batcher.oldest_s()) > self.cfg.timeout_s:
+            raise RuntimeError(f"the model has been at one call for {stuck_s:.0f} s")
+
+
+def timeout_s(headers: Mapping[str, str], longest_s: float) -> float:
+    """Return the seconds that a request may take: `longest_s`, or fewer by its header `X-Deadline-Ms`."""
+    value = headers.get("x-deadline-ms", "")
+    if not value:
+        return longest_s
+    if not value.isdigit():
+        raise HTTPError(422, "x-deadline-ms", f"must be milliseconds, found {value[: errors.SHOWN_CHARS]}")
+    return min(longest_s, int(value) / 1000)
+
+
+def check_explain(request: ScoringRequest, model: Model | None, limit: int) -> None:
+    """Raise `HTTPError` for `explain` to a model that cannot write, or of more than `limit` results."""
+    if not request.explain:
+        return
+    if model is None or model.explainer is None:
+        raise HTTPError(422, "explain", "this model cannot write; one trained with generation.weight above 0 can")
+    results = min(request.top_n or len(request.texts), len(request.texts))
+    if results > limit:
+        raise HTTPError(422, "explain", f"{results} results, at most {limit} (max_explained); set top_n")
