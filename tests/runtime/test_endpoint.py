@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import json
 import os
 import shutil
@@ -15,14 +14,12 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import psutil
 import pytest
 import ray
-import torch
 import yaml
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -35,8 +32,6 @@ from rrad_ray.rankers.generation import Explainer
 from rrad_ray.rankers.ranker import Ranker
 from rrad_ray.rows import Candidates
 from rrad_ray.runtime import deploy
-from rrad_ray.serving import winners
-from rrad_ray.serving.loaded_model import LoadedModel
 from rrad_ray.serving.pages import sigmoid
 from rrad_ray.stages import serve
 from rrad_ray.tables import Output
@@ -443,13 +438,6 @@ def test_too_many_waiting_get_503_and_healthz_still_answers(client: httpx.Client
     assert int(busy.headers["Retry-After"]) >= 1
 
 
-def test_a_score_that_is_not_a_number_is_an_error() -> None:
-    model = object.__new__(LoadedModel)
-    model.tokens, model.ranker = 1, SimpleNamespace(logits=lambda pairs, tokens: torch.tensor([1.0, float("nan")]))
-    with pytest.raises(ValueError, match="a score that is not a number"):
-        model.score([{}, {}])
-
-
 # ---- starting -----------------------------------------------------------------------------------------------
 
 
@@ -457,26 +445,6 @@ def test_missing_input(tmp_path: Path) -> None:
     for folder, problem in ((tmp_path / "nothing", "no such model folder"), (tmp_path, "no winner.json")):
         with pytest.raises(RradError, match=problem):
             serve.run(ServeConfig(input=str(folder)))
-
-
-def test_an_encoder_without_a_head_is_no_ranker() -> None:
-    with pytest.raises(RradError, match="no ranker with one score"):
-        winners.find_winner("bundled:all-minilm-l6-v2")
-
-
-def test_a_backend_that_does_not_serve_the_model_says_what_to_set(writer: str) -> None:
-    with pytest.raises(RradError, match=r"serve: .*: backend=onnx serves encoders .*; set backend=torch"):
-        LoadedModel(winners.find_winner(writer), ServeConfig(writer, backend="onnx"))
-
-
-def test_int8_may_differ_from_the_scores_that_won_but_not_the_checkpoint(student: str, ranker: Ranker) -> None:
-    cfg = ServeConfig(student, backend="onnx", precision="int8")
-    smoke = {"query": QUERY, "documents": TEXTS, "scores": ranker.score(QUERY, TEXTS)}
-    model = dataclasses.replace(winners.find_winner(student), smoke=smoke)
-    assert LoadedModel(model, cfg).ranker.score(QUERY, TEXTS) != pytest.approx(smoke["scores"], abs=1e-3)
-    other = dataclasses.replace(model, smoke={**smoke, "scores": [score + 1 for score in smoke["scores"]]})
-    with pytest.raises(winners.ScoreMismatch):
-        LoadedModel(other, cfg)
 
 
 def test_port_taken(winner: str) -> None:

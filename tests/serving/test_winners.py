@@ -82,6 +82,11 @@ def test_a_checkpoint_without_a_head_of_one_output_is_refused(
         find_winner(str(ranker(tmp_path / "other", **changes)))
 
 
+def test_an_encoder_without_a_head_is_no_ranker() -> None:
+    with pytest.raises(RradError, match="no ranker with one score"):
+        find_winner("bundled:all-minilm-l6-v2")
+
+
 def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RradError, match=r"no winner\.json and no checkpoint there"):
         find_winner(str(tmp_path))

@@ -1,0 +1,73 @@
+"""A model in a replica's process, without the replica: backends, scores that still hold, and its pairs."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from rrad_ray.config import ServeConfig
+from rrad_ray.errors import RradError, in_stage
+from rrad_ray.rankers.ranker import Ranker
+from rrad_ray.serving import winners
+from rrad_ray.serving.loaded_model import LoadedModel
+from rrad_ray.serving.requests import ScoringRequest
+from tests import endpoints
+
+QUERY = "how to open a file for writing"
+TEXTS = ["open(path, 'w') opens a file for writing.", "len(x) is the number of items.", "", "a socket " * 40]
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = str(tmp_path_factory.mktemp("student") / "tiny")
+    endpoints.student(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ranker(student: str) -> Ranker:
+    return Ranker.load(student)
+
+
+def test_scores_are_those_of_the_ranker_for_the_pairs_that_are_wanted(student: str, ranker: Ranker) -> None:
+    model = LoadedModel(winners.find_winner(student), ServeConfig(student))
+    assert (model.served.name, model.explainer) == ("tiny", None)
+    request = ScoringRequest([QUERY] * len(TEXTS), TEXTS)
+    scores = model.score(model.encode(request, [3, 0]))
+    expected = ranker.score(QUERY, TEXTS)
+    assert scores == pytest.approx([expected[3], expected[0]], abs=1e-2)
+    [whole], [cut] = (model.encode(dataclasses.replace(request, doc_tokens=tokens), [3]) for tokens in (0, 4))
+    assert len(cut["input_ids"]) < len(whole["input_ids"])
+    other = LoadedModel(winners.find_winner(student), ServeConfig(student))
+    assert other.version != model.version, "the folder may have other weights by now"
+
+
+def test_a_student_that_learnt_to_write_can_explain(writer: str) -> None:
+    model = LoadedModel(winners.find_winner(writer), ServeConfig(writer))
+    assert model.explainer is not None
+
+
+def test_a_backend_that_does_not_serve_the_model_says_what_to_set(writer: str) -> None:
+    stage = in_stage("serve")
+    with stage, pytest.raises(RradError, match=r"serve: .*: backend=onnx serves encoders .*; set backend=torch"):
+        LoadedModel(winners.find_winner(writer), ServeConfig(writer, backend="onnx"))
+
+
+def test_int8_may_differ_from_the_scores_that_won_but_not_the_checkpoint(student: str, ranker: Ranker) -> None:
+    cfg = ServeConfig(student, backend="onnx", precision="int8")
+    smoke = {"query": QUERY, "documents": TEXTS, "scores": ranker.score(QUERY, TEXTS)}
+    model = dataclasses.replace(winners.find_winner(student), smoke=smoke)
+    assert LoadedModel(model, cfg).ranker.score(QUERY, TEXTS) != pytest.approx(smoke["scores"], abs=1e-3)
+    other = dataclasses.replace(model, smoke={**smoke, "scores": [score + 1 for score in smoke["scores"]]})
+    with pytest.raises(winners.ScoreMismatch):
+        LoadedModel(other, cfg)
+
+
+def test_a_score_that_is_not_a_number_is_an_error() -> None:
+    model = object.__new__(LoadedModel)
+    model.tokens, model.ranker = 1, SimpleNamespace(logits=lambda pairs, tokens: torch.tensor([1.0, float("nan")]))
+    with pytest.raises(ValueError, match="a score that is not a number"):
+        model.score([{}, {}])

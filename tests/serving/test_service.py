@@ -1,0 +1,513 @@
+"""A request to its page, without a server, Ray or a real model: what each request is answered, logged and counted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from rrad_ray.config import OnlineConfig, ServeConfig
+from rrad_ray.online import assignment
+from rrad_ray.online.event_journal import JournalFull
+from rrad_ray.serving import requests
+from rrad_ray.serving.api_keys import ApiKeys
+from rrad_ray.serving.pages import sigmoid
+from rrad_ray.serving.requests import ScoringRequest, WireFormat
+from rrad_ray.serving.search import Hit
+from rrad_ray.serving.service import Call, HTTPAnswer, RerankService
+from rrad_ray.serving.winners import ServedModel
+
+QUERY, TEXTS = "q", ["a", "bbb", "cc"]
+VARIANTS = {"identity": 1.0, "winner": 1.0}
+
+
+class LengthModel:
+    """A model that scores a text by its length, negated on demand, and reads as many tokens as it has characters."""
+
+    def __init__(self, name: str, sign: int = 1, writes: bool = False) -> None:
+        self.served = ServedModel("folder", name, name)
+        self.version, self.concurrency, self.sign = name, 1, sign
+        self.explainer = SimpleNamespace(explain=self.explain) if writes else None
+        self.scored: list[int] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def encode(self, request: ScoringRequest, indices: Sequence[int]) -> list[Any]:
+        return [{"input_ids": request.texts[index][: request.doc_tokens or None]} for index in indices]
+
+    def score(self, pairs: list[Any]) -> list[float]:
+        self.gate.wait(60)
+        self.scored.append(len(pairs))
+        if any(pair["input_ids"] == "boom" for pair in pairs):
+            raise RuntimeError("boom")
+        return [float(self.sign * len(pair["input_ids"])) for pair in pairs]
+
+    def explain(self, query: str, text: str, max_tokens: int) -> str:
+        return f"{self.served.name} on {query} and {text} in {max_tokens}"
+
+
+class Recorder:
+    """Metrics that keep what they are told."""
+
+    def __init__(self) -> None:
+        self.requests: Counter[tuple[str, str]] = Counter()
+        self.answers: list[tuple[str, str]] = []
+        self.stages: list[tuple[str, str]] = []
+        self.batches: list[int] = []
+        self.lookups: list[tuple[int, int]] = []
+        self.insides: list[int] = []
+        self.held = self.lost = 0
+
+    def request(self, path: str, status: str) -> None:
+        self.requests[path, status] += 1
+
+    def answered(self, model: str, variant: str, seconds: float) -> None:
+        self.answers.append((model, variant))
+
+    def stage(self, stage: str, model: str, seconds: float) -> None:
+        self.stages.append((stage, model))
+
+    def batch(self, tokens: int, waited_s: Sequence[float]) -> None:
+        self.batches.append(tokens)
+
+    def lookup(self, hits: int, misses: int) -> None:
+        self.lookups.append((hits, misses))
+
+    def inside(self, count: int) -> None:
+        self.insides.append(count)
+
+    def events_held(self, count: int) -> None:
+        self.held = count
+
+    def exposure_lost(self) -> None:
+        self.lost += 1
+
+    def winner(self, result: str) -> None:
+        raise AssertionError("a service swaps no winners")
+
+
+class MemoryJournal:
+    """An event journal without a disk, which can be full."""
+
+    def __init__(self, full: bool = False) -> None:
+        self.rows: list[tuple[str, Any]] = []
+        self.full = full
+
+    @property
+    def held(self) -> int:
+        return len(self.rows)
+
+    async def add(self, kind: str, rows: list[Any]) -> None:
+        if self.full:
+            raise JournalFull("9 events wait")
+        self.rows += [(kind, row) for row in rows]
+
+
+class ManualClock:
+    """Seconds that pass only when a test says so."""
+
+    def __init__(self) -> None:
+        self.seconds = 100.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@dataclasses.dataclass
+class Replica:
+    """A service with all that it reports to."""
+
+    service: RerankService
+    metrics: Recorder
+    journal: MemoryJournal
+    clock: ManualClock
+    models: dict[str, LengthModel]
+
+    async def send(
+        self, body: Any, wire: WireFormat = requests.COHERE_V2, path: str = "/v2/rerank", **headers: str
+    ) -> HTTPAnswer:
+        """Send a rerank request; a header's name has `_` for `-`."""
+        return await self.service.rerank(call(path, body, **headers), wire)
+
+    def answer(self, body: Any, wire: WireFormat = requests.COHERE_V2, **headers: str) -> HTTPAnswer:
+        return asyncio.run(self.send(body, wire, **headers))
+
+
+def call(path: str, body: Any, **headers: str) -> Call:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield content
+
+    named: Mapping[str, str] = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Call(path, named, chunks())
+
+
+def replica(
+    design: str = "", keys: ApiKeys | None = None, searcher: Any = None, full: bool = False, **options: Any
+) -> Replica:
+    """Return a service of three models; `design` is that of an online test, empty for none."""
+    models = {
+        "winner": LengthModel("first", writes=True),
+        "small": LengthModel("tiny", sign=-1),
+        "twin": LengthModel("first", writes=True),
+    }
+    online = OnlineConfig("events", "test", VARIANTS, design) if design else OnlineConfig()
+    cfg = ServeConfig("winner", models={name: name for name in models if name != "winner"}, online=online, **options)
+    metrics, journal, clock = Recorder(), MemoryJournal(full), ManualClock()
+    parts: dict[str, Any] = {"keys": keys, "searcher": searcher, "journal": journal if design else None}
+    service = RerankService(cfg, models, metrics, **parts, clock=clock, now=lambda: 5.0)
+    return Replica(service, metrics, journal, clock, models)
+
+
+def body(**more: Any) -> dict[str, Any]:
+    return {"query": QUERY, "documents": TEXTS, **more}
+
+
+def order(answer: HTTPAnswer) -> list[int]:
+    assert answer.status == 200, answer
+    return [result["index"] for result in answer.content["results"]]
+
+
+def unit_of(variant: str, served: Replica) -> str:
+    """Return a unit that sees this variant."""
+    test = served.service.test
+    assert test is not None
+    return next(unit for unit in map(str, range(100)) if assignment.assign_variant(unit, test) == variant)
+
+
+# ---- formats ------------------------------------------------------------------------------------------------
+
+
+def test_a_request_is_answered_in_its_format_best_first_and_counted() -> None:
+    served = replica()
+    answer = served.answer(body())
+    assert (answer.status, dict(answer.headers)) == (200, {})
+    assert answer.content["results"] == [
+        {"index": index, "relevance_score": sigmoid(len(TEXTS[index]))} for index in (1, 2, 0)
+    ]
+    assert answer.content["usage"] == {"prompt_tokens": 6, "total_tokens": 6}
+    assert answer.content["model"] == "first"
+    assert served.metrics.requests == {("/v2/rerank", "200"): 1}
+    assert served.metrics.answers == [("first", "")]
+    assert served.metrics.stages == [("tokenize", "first")]
+    assert served.metrics.batches == [6]
+    assert served.metrics.insides == [1, 0]
+    assert order(served.answer(body(top_n=2, max_tokens_per_doc=2))) == [1, 2], "cut to 2, the two longest are equal"
+
+
+def test_teis_and_vllms_bodies_share_a_route_and_are_refused_in_their_own_way() -> None:
+    served = replica()
+    tei = served.answer({"query": QUERY, "texts": TEXTS, "raw_scores": True}, requests.VLLM_RERANK)
+    assert [(one["index"], one["score"]) for one in tei.content] == [(1, 3.0), (2, 2.0), (0, 1.0)]
+    vllm = served.answer(body(), requests.VLLM_RERANK)
+    assert vllm.content["results"][0]["document"] == {"text": "bbb", "multi_modal": None}
+    for wrong, status, key in (({"query": QUERY, "texts": []}, 400, "error_type"), (body(query=7), 400, "error")):
+        answer = served.answer(wrong, requests.VLLM_RERANK)
+        assert (answer.status, key in answer.content) == (status, True)
+    scores = served.answer({"queries": QUERY, "documents": TEXTS}, requests.VLLM_SCORE)
+    assert [one["score"] for one in scores.content["data"]] == [sigmoid(len(text)) for text in TEXTS]
+
+
+def test_a_model_that_fails_is_an_error_of_the_server_in_each_dialect() -> None:
+    served = replica()
+    cohere = served.answer(body(documents=["boom"]))
+    assert (cohere.status, cohere.content["field"]) == (500, "model")
+    assert "RuntimeError" in cohere.content["detail"]
+    tei = served.answer({"query": QUERY, "texts": ["boom"]}, requests.VLLM_RERANK)
+    assert (tei.status, tei.content["error_type"]) == (424, "Backend")
+    assert order(served.answer(body())) == [1, 2, 0], "it goes on"
+
+
+# ---- admission and deadlines --------------------------------------------------------------------------------
+
+
+def test_a_key_is_asked_for_before_anything_is_read(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("secret")
+    served = replica(keys=ApiKeys(str(tmp_path / "keys")))
+    assert served.answer(body(), authorization="Bearer secret").status == 200
+    for header in ({}, {"authorization": "Bearer wrong"}):
+        answer = served.answer(b"no JSON", **header)
+        assert (answer.status, answer.content["field"]) == (401, "authorization")
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
+    assert asyncio.run(served.service.events(call("/v1/events", {}))).status == 401
+    assert served.metrics.insides == [1, 0], "the others never were inside"
+
+
+def test_no_more_requests_than_the_limit_are_inside_and_each_that_leaves_makes_room() -> None:
+    served = replica(max_queued=2)
+    model = served.models["winner"]
+
+    async def run() -> list[HTTPAnswer]:
+        model.gate.clear()
+        calls = [asyncio.ensure_future(served.send(body())) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        busy = await served.send(body())
+        model.gate.set()
+        return [busy, *await asyncio.gather(*calls), await served.send(body())]
+
+    busy, *others = asyncio.run(run())
+    assert (busy.status, busy.content["field"], dict(busy.headers)) == (503, "requests", {"Retry-After": "1"})
+    assert "2 are waiting, at most 2" in busy.content["detail"]
+    assert [answer.status for answer in others] == [200] * 3
+    assert served.service.admission.inside == 0
+
+
+def test_a_request_whose_client_hangs_up_leaves_and_is_counted_so() -> None:
+    served = replica()
+    model = served.models["winner"]
+
+    async def run() -> None:
+        model.gate.clear()
+        pending = asyncio.ensure_future(served.send(body()))
+        await asyncio.sleep(0.05)
+        pending.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await pending
+        model.gate.set()
+
+    asyncio.run(run())
+    assert served.metrics.requests == {("/v2/rerank", "499"): 1}
+    assert served.service.admission.inside == 0
+
+
+def test_a_request_whose_deadline_passes_in_the_queue_is_not_scored() -> None:
+    served = replica(batch_tokens=1)
+    model = served.models["winner"]
+
+    async def run() -> tuple[HTTPAnswer, HTTPAnswer]:
+        model.gate.clear()
+        first = asyncio.ensure_future(served.send(body(documents=["a"])))
+        await asyncio.sleep(0.05)
+        second = asyncio.ensure_future(served.send(body(documents=["b"]), x_deadline_ms="2000"))
+        await asyncio.sleep(0.05)
+        served.clock.seconds += 3
+        model.gate.set()
+        return await first, await second
+
+    first, second = asyncio.run(run())
+    assert (first.status, second.status, second.content["field"]) == (200, 504, "deadline")
+    assert model.scored == [1]
+
+
+def test_a_deadline_may_only_be_earlier_than_the_endpoints_own_and_is_a_number() -> None:
+    served = replica(timeout_s=10.0)
+    unclear = served.answer(body(), x_deadline_ms="soon")
+    assert (unclear.status, unclear.content["field"]) == (422, "x-deadline-ms")
+    for value in ("1", "999999999"):
+        assert served.answer(body(), x_deadline_ms=value).status == 200
+
+
+def test_a_batch_that_takes_longer_than_any_request_may_is_a_model_that_hangs() -> None:
+    served = replica(timeout_s=10.0)
+    model = served.models["winner"]
+
+    async def run() -> None:
+        model.gate.clear()
+        pending = asyncio.ensure_future(served.send(body()))
+        await asyncio.sleep(0.05)
+        served.service.check_health()
+        served.clock.seconds += 11
+        try:
+            with pytest.raises(RuntimeError, match="the model has been at one call for 11 s"):
+                served.service.check_health()
+        finally:
+            model.gate.set()
+        await pending
+        served.service.check_health()
+
+    asyncio.run(run())
+
+
+# ---- the model ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "system", "expected"),
+    [
+        ("", "first", [1, 2, 0]),
+        ("winner", "first", [1, 2, 0]),
+        ("rerank-v3.5", "first", [1, 2, 0]),
+        ("small", "tiny", [0, 2, 1]),
+        ("tiny", "tiny", [0, 2, 1]),
+        ("identity", "identity", [0, 1, 2]),
+    ],
+)
+def test_a_request_names_its_model_and_any_other_name_means_the_winner(
+    name: str, system: str, expected: list[int]
+) -> None:
+    answer = replica().answer(body(model=name))
+    assert (answer.content["model"], order(answer)) == (system, expected)
+
+
+def test_known_pairs_are_not_scored_again_by_the_same_model_and_length() -> None:
+    served = replica(cache_entries=10)
+    first = served.answer(body())
+    again = served.answer(body(documents=["cc", "new", "a"]))
+    assert served.models["winner"].scored == [3, 1]
+    assert served.metrics.lookups == [(0, 3), (2, 1)]
+    assert again.content["usage"]["total_tokens"] == 6, "as if they had been read now"
+    scores = {result["index"]: result["relevance_score"] for result in first.content["results"]}
+    assert again.content["results"][1] == {"index": 0, "relevance_score": scores[2]}
+    served.answer(body(max_tokens_per_doc=2))
+    served.answer(body(model="small"))
+    assert served.metrics.lookups[2:] == [(0, 3), (0, 3)]
+
+
+def test_a_new_model_in_the_mapping_answers_from_then_on() -> None:
+    served = replica()
+    served.models["winner"] = LengthModel("second", sign=-1)
+    assert served.answer(body()).content["model"] == "second"
+
+
+def test_reasons_are_written_for_the_results_on_the_page_by_the_model_that_ranked_them() -> None:
+    served = replica(max_explained=2, reason_tokens=8)
+    answer = served.answer(body(explain=True, top_n=2))
+    assert [result["reason"] for result in answer.content["results"]] == [
+        "first on q and bbb in 8",
+        "first on q and cc in 8",
+    ]
+    plain = served.answer(body(top_n=2))
+    assert [{key: result[key] for key in ("index", "relevance_score")} for result in answer.content["results"]] == (
+        plain.content["results"]
+    )
+    for wrong, problem in (
+        (body(explain=True), "3 results, at most 2 (max_explained); set top_n"),
+        (body(explain=True, top_n=1, model="small"), "this model cannot write"),
+        (body(explain=True, top_n=1, model="identity"), "this model cannot write"),
+    ):
+        refused = served.answer(wrong)
+        assert (refused.status, refused.content["field"]) == (422, "explain")
+        assert problem in refused.content["detail"]
+
+
+def test_of_two_models_of_one_name_the_one_that_was_asked_for_writes() -> None:
+    served = replica()
+    twin = served.models["twin"]
+    twin.explainer = SimpleNamespace(explain=lambda query, text, max_tokens: "the twin's")
+    [result] = served.answer(body(model="twin", explain=True, top_n=1)).content["results"]
+    assert result["reason"] == "the twin's"
+
+
+# ---- the online test ----------------------------------------------------------------------------------------
+
+
+def test_a_unit_sees_its_variant_and_what_it_saw_is_logged() -> None:
+    served = replica("ab")
+    for variant, expected in (("identity", [0, 1, 2]), ("winner", [1, 2, 0])):
+        unit = unit_of(variant, served)
+        answer = served.answer(body(user=unit, explain=variant == "identity"))
+        assert (order(answer), answer.headers["X-Variant"]) == (expected, variant)
+        assert answer.headers["X-Exposure"] == answer.content["id"]
+        kind, row = served.journal.rows[-1]
+        assert (kind, row["unit"], row["variant"], row["experiment"]) == ("exposures", unit, variant, "test")
+        assert (row["request_id"], row["time"], row["query"]) == (answer.content["id"], 5.0, QUERY)
+        assert len(row["doc_ids"]) == 3
+        assert "reason" not in answer.content["results"][0], "a variant that cannot write answers without reasons"
+    assert served.metrics.answers == [("identity", "identity"), ("first", "winner")]
+    assert served.metrics.held == 2
+    headed = served.answer(body(), x_unit=unit_of("identity", served))
+    assert headed.headers["X-Variant"] == "identity"
+
+
+@pytest.mark.parametrize("more", [{}, {"model": "winner"}, {"model": "tiny"}, {"model": "identity"}])
+def test_a_request_without_a_unit_or_with_a_model_of_its_own_is_no_page_of_the_test(more: dict[str, Any]) -> None:
+    served = replica("ab")
+    answer = served.answer(body(**more), **({"x_unit": "u"} if more else {}))
+    assert (answer.status, dict(answer.headers), served.journal.rows) == (200, {}, [])
+
+
+def test_scores_in_the_order_of_the_request_are_no_page_of_the_test() -> None:
+    served = replica("ab")
+    answer = served.answer({"queries": QUERY, "documents": TEXTS}, requests.VLLM_SCORE, x_unit="u")
+    assert (answer.status, dict(answer.headers), served.journal.rows) == (200, {}, [])
+
+
+def test_an_interleaved_page_says_whose_each_document_is_in_its_exposure() -> None:
+    served = replica("interleave")
+    answer = served.answer(body(user="u", explain=True))
+    assert answer.headers["X-Variant"] == "interleaved"
+    assert answer.content["model"] == "identity + winner"
+    assert sorted(order(answer)) == [0, 1, 2]
+    assert all("reason" not in result for result in answer.content["results"])
+    [(_, row)] = served.journal.rows
+    assert (row["variant"], set(row["teams"])) == ("", {"identity", "winner"})
+    assert served.metrics.answers == [("identity + winner", "")]
+
+
+def test_a_page_whose_exposure_is_not_on_disk_is_answered_without_its_header() -> None:
+    served = replica("ab", full=True)
+    answer = served.answer(body(user="u"))
+    assert (answer.status, "X-Exposure" in answer.headers, "X-Variant" in answer.headers) == (200, False, True)
+    assert served.metrics.lost == 1
+
+
+CLICK = {"request_id": "r", "doc_id": "d", "position": 1, "dwell_s": 2.0}
+
+
+def test_clicks_are_on_disk_when_they_are_accepted() -> None:
+    served = replica("ab")
+    answer = asyncio.run(served.service.events(call("/v1/events", {"events": [CLICK, {**CLICK, "time": 3.0}]})))
+    assert (answer.status, answer.content) == (200, {"accepted": 2})
+    assert [(kind, row["time"]) for kind, row in served.journal.rows] == [("clicks", 5.0), ("clicks", 3.0)]
+    assert (served.metrics.held, served.metrics.requests) == (2, {("/v1/events", "200"): 1})
+
+
+def test_clicks_that_cannot_be_taken_are_refused() -> None:
+    for served, events, status, field in (
+        (replica(), [CLICK], 404, "events"),
+        (replica("ab", full=True), [CLICK], 503, "events"),
+        (replica("ab"), [{**CLICK, "position": 0}], 422, "events"),
+        (replica("ab", max_body_bytes=5), [CLICK], 413, "body"),
+    ):
+        answer = asyncio.run(served.service.events(call("/v1/events", {"events": events})))
+        assert (answer.status, answer.content["field"], served.journal.rows) == (status, field, [])
+        assert served.metrics.requests == {("/v1/events", str(status)): 1}
+
+
+# ---- the search ---------------------------------------------------------------------------------------------
+
+
+class TwoHits:
+    """A first stage that knows two documents."""
+
+    def retrieve(self, query: str) -> list[Hit]:
+        hits = [Hit("one", "a", 2.0, {query: 2.0}, []), Hit("two", "bbb", 1.0, {query: 1.0}, [])]
+        return [] if query == "none" else hits
+
+
+def search(served: Replica, **fields: Any) -> HTTPAnswer:
+    return asyncio.run(served.service.search(call("/v1/search", {"query": QUERY, **fields})))
+
+
+def test_a_search_re_ranks_what_the_first_stage_retrieves_and_is_a_page_of_the_test() -> None:
+    served = replica("ab", searcher=TwoHits())
+    answer = search(served, user=unit_of("winner", served))
+    assert [document["doc_id"] for document in answer.content["documents"]] == ["one", "two"]
+    assert [(one["index"], one["rank"], one["moved"]) for one in answer.content["results"]] == [(1, 1, 1), (0, 2, -1)]
+    [(_, row)] = served.journal.rows
+    assert row["doc_ids"] == ["two", "one"]
+    assert served.metrics.stages == [("retrieve", ""), ("tokenize", "first")]
+    assert served.metrics.requests == {("/v1/search", "200"): 1}
+
+
+def test_a_search_that_retrieves_nothing_asks_no_model_and_is_no_page_of_the_test() -> None:
+    served = replica("ab", searcher=TwoHits())
+    answer = search(served, query="none", user="u", explain=True)
+    assert (answer.content["results"], answer.content["documents"], dict(answer.headers)) == ([], [], {})
+    assert (served.journal.rows, served.metrics.answers) == ([], [("identity", "")])
+
+
+def test_a_search_without_a_collection_is_refused() -> None:
+    answer = search(replica())
+    assert (answer.status, answer.content["field"]) == (404, "search")
+    assert "search.corpus" in answer.content["detail"]
