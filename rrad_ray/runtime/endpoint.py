@@ -26,6 +26,25 @@ from rrad_ray.serving.service import Call, HTTPAnswer, RerankService
 api = FastAPI(title="rrad-ray", description="Re-ranks documents. `relevance_score` is the sigmoid of the raw score.")
 
 
+# Above the class: `serve.ingress` copies its methods, with the names that are defined by then.
+
+
+def _open_journal(online: OnlineConfig) -> event_journal.EventJournal | None:
+    """Return the journal of an online test's events; None where no test runs."""
+    if not online.events:
+        return None
+    folder = online.journal or event_journal.folder_of(online.events)
+    return event_journal.EventJournal(online.events, folder, most=online.max_events)
+
+
+def _call(request: Request) -> Call:
+    return Call(request.url.path, request.headers, request.stream())
+
+
+def _response(answer: HTTPAnswer) -> JSONResponse:
+    return JSONResponse(answer.content, answer.status, headers=dict(answer.headers))
+
+
 @serve.ingress(api)
 class Endpoint:
     """One replica. Its event loop only answers: everything that is slow or blocks runs in threads.
@@ -129,19 +148,3 @@ class Endpoint:
         self.chores.cancel()
         if self.journal is not None:
             await self.journal.flush()
-
-
-def _open_journal(online: OnlineConfig) -> event_journal.EventJournal | None:
-    """Return the journal of an online test's events; None where no test runs."""
-    if not online.events:
-        return None
-    folder = online.journal or event_journal.folder_of(online.events)
-    return event_journal.EventJournal(online.events, folder, most=online.max_events)
-
-
-def _call(request: Request) -> Call:
-    return Call(request.url.path, request.headers, request.stream())
-
-
-def _response(answer: HTTPAnswer) -> JSONResponse:
-    return JSONResponse(answer.content, answer.status, headers=dict(answer.headers))
