@@ -36,17 +36,17 @@ def _store(queries: int) -> dict[str, Any]:
     with harness.s3() as (bucket, port), unreliable(port, FAILS, STALLS, STALL_S) as (proxy, counts):
         harness.write_candidates(f"{bucket}/input", queries)
         os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{proxy}"
-        command = ["judge", *ECHO, f"input={bucket}/input", f"output={bucket}/judgments"]
+        command = ["judge", *ECHO, f"input={bucket}/input", f"output={bucket}/judged"]
         runs = _until_done(command)
         os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{port}"
         what = f"S3: {counts['failed']} of {counts['all']} requests failed, {counts['stalled']} stalled 30 s"
-        return _row(what, f"{bucket}/judgments", queries, runs)
+        return _row(what, f"{bucket}/judged", queries, runs)
 
 
 def _actors(scratch: str, queries: int) -> dict[str, Any]:
     """Label with a real engine while a random actor of the run is killed (kill -9) every 20 s."""
     harness.write_candidates(f"{scratch}/input", queries, documents=4)
-    output, killed = f"{scratch}/judgments", Counter[str]()
+    output, killed = f"{scratch}/judged", Counter[str]()
     command = ["judge", "configs/judge-cpu.yaml", f"input={scratch}/input", f"output={output}", "gate.enabled=false"]
     command += ["num_workers=2", "shard_queries=50", "durable_s=5", "doc_tokens=32", "batch_size=8"]
     command += ["engine_env.VLLM_CPU_KVCACHE_SPACE='1'"]
@@ -66,15 +66,15 @@ def _disk(scratch: str, queries: int) -> dict[str, Any]:
         harness.write_candidates(f"{scratch}/for-disk", queries)
         with open(f"{disk}/ballast", "wb") as file:
             file.write(b"x" * 1024 * (size - queries // 20))
-        command = ["judge", *ECHO, f"input={scratch}/for-disk", f"output={disk}/judgments"]
+        command = ["judge", *ECHO, f"input={scratch}/for-disk", f"output={disk}/judged"]
         first, lines = harness.run(command, lambda process: None)
         output = "".join(lines)
         if first == 0 or "no space left" not in output:
             raise SystemExit(f"the disk did not fill: {output[-2000:]}")
-        kept = len(tables.part_names(f"{disk}/judgments"))
+        kept = len(tables.part_names(f"{disk}/judged"))
         os.remove(f"{disk}/ballast")
         runs = 1 + _until_done(command)
-        return _row(f"the disk fills after {kept} parts", f"{disk}/judgments", queries, runs)
+        return _row(f"the disk fills after {kept} parts", f"{disk}/judged", queries, runs)
     finally:
         subprocess.run(["umount", "-l", disk], check=False)
 
