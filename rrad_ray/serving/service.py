@@ -30,6 +30,8 @@ from rrad_ray.serving.responses import render_answer
 from rrad_ray.serving.scorer import Model, RequestScorer
 from rrad_ray.serving.service_metrics import ServiceMetrics
 
+MAX_DIGITS = 15  # of a header's number: `int` refuses thousands of them
+
 logger = logging.getLogger("ray.serve")
 
 Rendered = tuple[RankedPage, Any, dict[str, str]]  # a page, its JSON answer and the headers of that
@@ -262,7 +264,7 @@ def timeout_s(headers: Mapping[str, str], longest_s: float) -> float:
     value = headers.get("x-deadline-ms", "")
     if not value:
         return longest_s
-    if not value.isdigit():
+    if not value.isdecimal() or len(value) > MAX_DIGITS:
         raise HTTPError(422, "x-deadline-ms", f"must be milliseconds, found {value[: errors.SHOWN_CHARS]}")
     return min(longest_s, int(value) / 1000)
 
