@@ -45,10 +45,12 @@ class _Share:
 
     @property
     def pairs(self) -> Sequence[Any]:
+        """The pairs of the share."""
         return self.job.pairs[self.start : self.end]
 
     @property
     def size(self) -> int:
+        """The sum of the pairs' sizes."""
         return sum(self.job.sizes[self.start : self.end])
 
 

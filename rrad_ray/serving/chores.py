@@ -35,6 +35,7 @@ class Chores:
                 logger.error(f"the endpoint stays as it is: {error}")
 
     def cancel(self) -> None:
+        """End all of them."""
         for task in self.tasks:
             task.cancel()
 

@@ -78,13 +78,14 @@ class RerankRequest(BaseModel):
             raise HTTPError(422, "top_n", "must be at least 1, found 0")
         if self.instruction:
             raise HTTPError(422, "instruction", "this model follows none; leave it out")
-        asked = self.return_documents
+        by_default = wire.documents == "by default"
+        wanted = by_default if self.return_documents is None else self.return_documents
         return ScoringRequest(
             [self.query] * len(self.documents),
             [document.text for document in self.documents],
             model=self.model or "",
             top_n=self.top_n or 0,
-            give_back=wire.documents != "never" and (wire.documents == "by default" if asked is None else asked),
+            give_back=wanted and wire.documents != "never",
             raw=self.use_activation is False,
             explain=bool(self.explain),
             doc_tokens=self.max_tokens_per_doc or 0,
