@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -25,6 +27,7 @@ from rrad_ray.serving.requests import ScoringRequest, WireFormat
 from rrad_ray.serving.search import Hit
 from rrad_ray.serving.service import Call, HTTPAnswer, RerankService
 from rrad_ray.serving.winners import ServedModel
+from tests.commands import PATIENCE_S, ROOT
 
 QUERY, TEXTS = "q", ["a", "bbb", "cc"]
 VARIANTS = {"identity": 1.0, "winner": 1.0}
@@ -183,6 +186,15 @@ def unit_of(variant: str, served: Replica) -> str:
     test = served.service.test
     assert test is not None
     return next(unit for unit in map(str, range(100)) if assignment.assign_variant(unit, test) == variant)
+
+
+def test_the_service_is_imported_without_ray_and_without_a_web_server() -> None:
+    program = "import sys, rrad_ray.serving.service, rrad_ray.serving.chores, rrad_ray.serving.loaded_model;"
+    program += "print(sorted({'ray', 'fastapi', 'starlette', 'torch', 'vllm'} & {*sys.modules}))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=True
+    )
+    assert done.stdout.strip() == "[]"
 
 
 # ---- formats ------------------------------------------------------------------------------------------------
