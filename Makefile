@@ -42,10 +42,11 @@ test: $(READY) $(CLIENTS)/ready ## the tests, two files at a time, within 20 min
 test-slow: $(READY) ## engines, workers and heads that die, clusters that grow, both recipes whole: many minutes more
 	$(PYTEST) -m slow
 
-lint: $(READY) ## ruff and mypy
+lint: $(READY) ## ruff, mypy and deptry
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/deptry rrad_ray jobs
 
 docs: $(READY) ## rewrite what is generated in docs/
 	$(BIN)/python docs/folder_graph.py

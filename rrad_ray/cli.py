@@ -83,16 +83,19 @@ def run_pipeline(path: str, overrides: list[str]) -> list[str]:
 def plan_pipeline(path: str, overrides: list[str]) -> list[dict[str, str]]:
     """Return, for each step of a pipeline, what a run would do with it; nothing is run or written.
 
-    `state`: `new`, `resume`, `finished` or `refused` (`tables.Claim`), or `waits` for a step whose input an earlier
-    step has yet to make. `reason` says why.
+    `state`: `new`, `resume`, `finished` or `refused` (`tables.Claim`), `waits` for a step whose input an earlier
+    step has yet to make, or `blocked` behind a step that is refused. `reason` says why.
     """
     plan: list[dict[str, str]] = []
     unfinished: dict[str, str] = {}  # outputs that earlier steps have yet to make, and by which step
     for step, cfg in build_steps(path, overrides):
         stage = stage_of(step.stage)
         inputs = stage.inputs(cfg).values() if isinstance(stage, tables.Stage) else [cfg.input]
-        waits = [name for uri, name in unfinished.items() if any(given.startswith(uri) for given in inputs if given)]
-        if waits:
+        waits = [name for uri, name in unfinished.items() if any(_within(given, uri) for given in inputs)]
+        stopped = [step["step"] for step in plan if step["state"] in ("refused", "blocked")]
+        if stopped:  # the run ends there
+            claim = tables.Claim("blocked", f"{stopped[0]} is refused")
+        elif waits:
             claim = tables.Claim("waits", f"runs after {', '.join(waits)}")
         elif isinstance(stage, tables.Stage):
             claim = _claim(stage, cfg)
@@ -105,6 +108,11 @@ def plan_pipeline(path: str, overrides: list[str]) -> list[dict[str, str]]:
             {"step": step.name, "stage": step.stage, "state": claim.state, "reason": claim.reason, "output": output}
         )
     return plan
+
+
+def _within(uri: str, folder: str) -> bool:
+    """Return true for the folder itself and for what is below it."""
+    return uri == folder or uri.startswith(folder.rstrip("/") + "/")
 
 
 def _claim(stage: tables.Stage[Any], cfg: Any) -> tables.Claim:
@@ -150,6 +158,7 @@ def plan_lines(plan: list[dict[str, str]]) -> list[str]:
         "finished": "would be skipped: finished",
         "refused": "would be refused",
         "waits": "would run",
+        "blocked": "would not run",
     }
     width = max(len(step["step"]) for step in plan)
     return [

@@ -22,7 +22,7 @@ import json, sys, time, ray
 ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
 while True:
     alive = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU")]
-    print(json.dumps({"time": time.time(), "num_workers": alive}), flush=True)
+    print(json.dumps({"time": time.time(), "workers": alive}), flush=True)
     time.sleep(1)
 """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, PlainValidator, WithJsonSchema
+from pydantic import BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
 from pydantic.dataclasses import dataclass
 
 MINILM = "bundled:all-minilm-l6-v2"
@@ -16,23 +16,38 @@ PRECISIONS = ("auto", "bfloat16", "float32", "int8")
 # A key that a config does not have is an error; the string below a key is its description (docs/configuration.md).
 CHECKED = ConfigDict(extra="forbid", use_attribute_docstrings=True, coerce_numbers_to_str=True)
 
+
+def _number(value: Any) -> Any:
+    """Refuse `true` and `false`, which Python takes for 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError("must be a number")
+    return value
+
+
 Split = Literal["train", "dev", "test", "unlabelled"]
 Backend = Literal["torch", "compile", "openvino", "onnx"]
 Precision = Literal["auto", "bfloat16", "float32", "int8"]
-Count = Annotated[int, Field(ge=1)]
-CountOrNone = Annotated[int, Field(ge=0)]  # 0 stands for none, all or no limit, as the key's description says
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
-BetweenZeroAndOne = Annotated[float, Field(gt=0, lt=1)]
-ResourceSpec = dict[str, float]  # what Ray gives to one process, as in {CPU: 1} or {GPU: 0.5}
+NO_BOOL = BeforeValidator(_number)  # last in an annotation: bounds before it stay in the JSON schema
+Integer = Annotated[int, NO_BOOL]
+Number = Annotated[float, NO_BOOL]
+Count = Annotated[int, Field(ge=1), NO_BOOL]
+CountOrNone = Annotated[int, Field(ge=0), NO_BOOL]  # 0: none, all or no limit, as the key's description says
+Positive = Annotated[float, Field(gt=0), NO_BOOL]
+NotNegative = Annotated[float, Field(ge=0), NO_BOOL]
+Share = Annotated[float, Field(ge=0, le=1), NO_BOOL]
+ShareBelowOne = Annotated[float, Field(ge=0, lt=1), NO_BOOL]
+BetweenZeroAndOne = Annotated[float, Field(gt=0, lt=1), NO_BOOL]
+ResourceSpec = dict[str, Number]  # what Ray gives to one process, as in {CPU: 1} or {GPU: 0.5}
+
+
+class KeyProblem(ValueError):
+    """A value that a rule forbids; the text names the key, which may be another one than the field checked."""
 
 
 def require(ok: bool, key: str, value: Any, want: str) -> None:
-    """Raise `ValueError` with key, value and what is wanted, unless `ok`."""
+    """Raise `KeyProblem` with key, value and what is wanted, unless `ok`."""
     if not ok:
-        raise ValueError(f"{key}={value!r}: {want}")
+        raise KeyProblem(f"{key}={value!r}: {want}")
 
 
 def _is_count(value: Any, least: int = 1) -> bool:

@@ -7,7 +7,7 @@ from typing import get_args
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from rrad_ray.config.base import CHECKED, MINILM, Count, CountOrNone, Share, Split, StagePaths, require
+from rrad_ray.config.base import CHECKED, MINILM, Count, CountOrNone, Integer, Share, Split, StagePaths, require
 
 
 def _splits_only(key: str, mapping: dict[str, int] | dict[str, str]) -> None:
@@ -35,7 +35,7 @@ class RetrieveConfig:
     """Documents that BM25 brings for each query; 0: none."""
     dense_depth: CountOrNone = 10
     """Documents that the bi-encoder brings for each query; 0: none."""
-    queries: dict[str, int] = Field(default_factory=dict)
+    queries: dict[str, Integer] = Field(default_factory=dict)
     """The most queries of a split, as in {test: 300}; a split that is not named gives all of them."""
     batch_tokens: Count = 8192
     """Tokens of one forward pass of the bi-encoder."""
@@ -47,7 +47,7 @@ class RetrieveConfig:
     """Queries of one part of the output."""
     max_quarantined: Share = 0.05
     """The share of bad rows above which the stage stops."""
-    seed: int = 0
+    seed: Integer = 0
     """Draws the queries where `queries` limits them."""
 
     def __post_init__(self) -> None:
@@ -83,7 +83,7 @@ class PrerankConfig(StagePaths):
     """Processes of one CPU each."""
     max_quarantined: Share = 0.05
     """The share of bad rows above which the stage stops."""
-    seed: int = 0
+    seed: Integer = 0
     """Draws the `random_k`."""
 
     def __post_init__(self) -> None:

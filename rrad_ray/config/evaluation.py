@@ -11,6 +11,7 @@ from rrad_ray.config.base import (
     CHECKED,
     Backend,
     Count,
+    Integer,
     Positive,
     Precision,
     Split,
@@ -48,7 +49,7 @@ class EvaluateConfig(StagePaths):
     """Documents of a request in latency measurements."""
     latency_repeats: Count = 30
     """Requests in latency measurements."""
-    seed: int = 0
+    seed: Integer = 0
     """Draws the bootstrap samples."""
     backend: Backend = "torch"
     """What computes the students' scores, as in `serve`: what is served should be what was measured."""

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
 from rrad_ray.config.base import (
     CHECKED,
+    NO_BOOL,
     SMOLLM2,
     Count,
     CountOrNone,
+    Integer,
     NotNegative,
+    Number,
     Pool,
     Positive,
     ResourceSpec,
@@ -40,17 +43,23 @@ class GateConfig:
     """Stop the run where the check fails; false: say so and go on."""
     against: str = "bm25"
     """The source whose order is the first stage."""
-    max_p: Annotated[float, Field(gt=0, le=1)] = 0.05
+    max_p: Annotated[float, Field(gt=0, le=1), NO_BOOL] = 0.05
     """The p-value of a one-sided paired t-test against shuffled input, below which the labeller passes."""
     min_queries: CountOrNone = 30
     """With fewer judged dev queries than this there is no check, and the run says so."""
+
+
+def _http(url: str) -> str:
+    if not url.startswith(("http://", "https://")):
+        raise ValueError("must begin with http(s)://")
+    return url
 
 
 @dataclass(frozen=True, config=CHECKED)
 class OpenAIConfig:
     """Any endpoint that speaks OpenAI's chat completions (`engine: openai`)."""
 
-    url: Annotated[str, Field(pattern="^https?://")] = "http://127.0.0.1:8000/v1"
+    url: Annotated[str, AfterValidator(_http)] = "http://127.0.0.1:8000/v1"
     """The base URL."""
     key_env: str = "OPENAI_API_KEY"
     """The environment variable that holds the key, where the actors run."""
@@ -111,7 +120,7 @@ class PromptConfig:
     """Arguments of `vllm.AsyncEngineArgs`, as in {max_model_len: 4096}."""
     simulated: SimulatedConfig = Field(default_factory=SimulatedConfig)
     """The teacher of `engine: simulated`."""
-    seed: int = 0
+    seed: Integer = 0
     """Draws the orders in which documents are shown."""
 
     def __post_init__(self) -> None:
@@ -154,9 +163,9 @@ class JudgeConfig(PromptConfig, StagePaths):
     """Prompts that an engine gets at once."""
     concurrent_batches: Count = 8
     """Batches that an engine has under way."""
-    shard_queries: Annotated[int, Field(ge=1, le=1000)] = 256
+    shard_queries: Annotated[int, Field(ge=1, le=1000), NO_BOOL] = 256
     """Queries of one unit of work, and of one part of the output."""
-    durable_s: Annotated[float, Field(gt=0, le=60)] = 30.0
+    durable_s: Annotated[float, Field(gt=0, le=60), NO_BOOL] = 30.0
     """Seconds after which answers of unfinished shards are on disk."""
     num_workers: Pool = 1
     """Engines, while there is work and the cluster has room for them; {min: 0, max: 8} is the same as 8."""
@@ -196,7 +205,7 @@ class LabelConfig(StagePaths):
     """What documents are learnt by: the teacher's scores, or the grades of the qrels."""
     unjudged: Literal["drop", "negative"] = "drop"
     """`grades`: candidates without a grade are dropped, or take grade 0 (`negative`); dev and test stay whole."""
-    weights: dict[str, float] = Field(default_factory=dict)
+    weights: dict[str, Number] = Field(default_factory=dict)
     """Weights of `judge` and of sources by name, as in {judge: 1, bm25: 0.5}; empty: fitted on dev."""
     scale: Literal["query", "table"] = "query"
     """What scores are z-scored over: each query's documents or, of a single source, the whole table, which keeps how

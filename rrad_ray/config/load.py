@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 from yaml import YAMLError
 
 from rrad_ray import tables
+from rrad_ray.config.base import KeyProblem
 from rrad_ray.errors import RradError, in_stage
 
 C = TypeVar("C")
@@ -86,11 +87,11 @@ def _problem(schema: type, error: ErrorDetails) -> str:
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         known = _fields(schema, above)
         near = difflib.get_close_matches(str(last), known, n=1)
-        return f"unknown key '{key}' " + (f"(did you mean: '{near[0]}')" if near else f"(known: {', '.join(known)})")
+        hint = f"did you mean: '{'.'.join([*map(str, above), near[0]])}'" if near else f"known: {', '.join(known)}"
+        return f"unknown key '{key}' ({hint})"
     if error["type"] == "value_error":
-        text = str(error["ctx"]["error"])
-        # A rule over several keys names its key itself; one of a single key says what is wanted.
-        return text if not key or text.startswith(str(error["loc"][0])) else f"{key}={error['input']!r}: {text}"
+        refused = error["ctx"]["error"]
+        return str(refused) if isinstance(refused, KeyProblem) else f"{key}={error['input']!r}: {refused}"
     if error["type"] == "literal_error":
         choices = error["ctx"]["expected"].replace(" or ", ", ").replace("'", "")
         return f"{key}={error['input']!r}: choose one of {choices}"

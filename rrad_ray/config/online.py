@@ -9,8 +9,10 @@ from pydantic.dataclasses import dataclass
 
 from rrad_ray.config.base import (
     CHECKED,
+    NO_BOOL,
     BetweenZeroAndOne,
     Count,
+    Number,
     Positive,
     Share,
     StagePaths,
@@ -21,13 +23,25 @@ OnlineMetric = Literal["page_ctr", "user_ctr", "ctr_at_k", "dwell", "reformulati
 ONLINE_METRICS = get_args(OnlineMetric)
 
 
+def check_design(name: str, variants: dict[str, float], design: str, prefix: str = "") -> None:
+    """Raise `KeyProblem` for a design that cannot be; `prefix`: of the keys, where they are nested ones."""
+    key = f"{prefix}variants"
+    require(bool(name), f"{prefix}name", name, "must not be empty")
+    require(len(variants) >= 2, key, variants, "name at least two, as in {old: 1, new: 1}")
+    for variant, weight in variants.items():
+        require(bool(variant), key, variants, "a variant needs a name")
+        require(0 <= weight < float("inf"), f"{key}.{variant}", weight, "must be a number from 0")
+    require(sum(variants.values()) > 0, key, variants, "at least one weight must be positive")
+    require(design == "ab" or len(variants) == 2, key, variants, "design=interleave mixes exactly two")
+
+
 @dataclass(frozen=True, config=CHECKED)
 class ExperimentDesign:
     """Who sees what in an online test (`online.assignment`)."""
 
     name: str
     """The test's name; who gets which variant depends on it: another name, another and independent draw."""
-    variants: dict[str, float]
+    variants: dict[str, Number]
     """Variants by name with their weights; a variant's share of the units is its weight's share of all weights."""
     control: str = ""
     """The variant that the others are compared with; empty: the first one."""
@@ -35,15 +49,8 @@ class ExperimentDesign:
     """`ab`: every unit sees one variant. `interleave`: every page mixes the two (team draft)."""
 
     def __post_init__(self) -> None:
-        require(bool(self.name), "name", self.name, "must not be empty")
-        require(len(self.variants) >= 2, "variants", self.variants, "name at least two, as in {old: 1, new: 1}")
-        for variant, weight in self.variants.items():
-            require(bool(variant), "variants", self.variants, "a variant needs a name")
-            require(0 <= weight < float("inf"), f"variants.{variant}", weight, "must not be negative")
-        require(sum(self.variants.values()) > 0, "variants", self.variants, "at least one weight must be positive")
+        check_design(self.name, self.variants, self.design)
         require(not self.control or self.control in self.variants, "control", self.control, "is no variant")
-        pair = self.design == "ab" or len(self.variants) == 2
-        require(pair, "variants", self.variants, "design=interleave mixes exactly two")
 
     @property
     def against(self) -> str:
@@ -62,7 +69,7 @@ class ExpectConfig:
 
     ctr: BetweenZeroAndOne = 0.3
     """Page CTR of the control."""
-    lift: float = 0.05
+    lift: Number = 0.05
     """The smallest relative lift worth finding; always-valid readings are sharpest about there."""
     power: BetweenZeroAndOne = 0.8
     """The chance to find that lift."""
@@ -106,7 +113,7 @@ class ExperimentConfig(TrafficConfig, StagePaths):
     """The p-value below which shares of units that the weights do not explain are reported as a mismatch."""
     looks: Count = 20
     """Always-valid readings, evenly in time."""
-    min_units: Annotated[int, Field(ge=2)] = 100
+    min_units: Annotated[int, Field(ge=2), NO_BOOL] = 100
     """Units of each variant before a reading, which the normal approximation needs."""
     max_quarantined: Share = 0.05
     """The share of bad rows above which the stage stops."""

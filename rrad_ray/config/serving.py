@@ -9,10 +9,12 @@ from pydantic.dataclasses import dataclass
 
 from rrad_ray.config.base import (
     CHECKED,
+    NO_BOOL,
     Backend,
     Count,
     CountOrNone,
     NotNegative,
+    Number,
     Positive,
     Precision,
     Range,
@@ -21,7 +23,7 @@ from rrad_ray.config.base import (
     range_of,
     require,
 )
-from rrad_ray.config.online import ExperimentDesign
+from rrad_ray.config.online import ExperimentDesign, check_design
 
 WINNER = "winner"  # the model of `input`
 IDENTITY = "identity"  # the model that leaves the documents in the order of the request
@@ -35,7 +37,7 @@ class OnlineConfig:
     """Where exposures and clicks are stored, local or `s3://`; empty: no test runs and nothing is written."""
     name: str = ""
     """The test's name, as of `experiment`."""
-    variants: dict[str, float] = Field(default_factory=dict)
+    variants: dict[str, Number] = Field(default_factory=dict)
     """Variants with their weights, as of `experiment`: each a name in `models`, `winner` or `identity`."""
     design: Literal["ab", "interleave"] = "ab"
     """The test's design, as of `experiment`."""
@@ -48,7 +50,7 @@ class OnlineConfig:
 
     def __post_init__(self) -> None:
         if self.events:
-            ExperimentDesign(self.name, self.variants, design=self.design)
+            check_design(self.name, self.variants, self.design, "online.")
 
     @property
     def test(self) -> ExperimentDesign | None:
@@ -76,7 +78,7 @@ class ServeConfig:
     """What is served: the output of `select` or `train`, a checkpoint folder, or a hub id."""
     host: str = "127.0.0.1"
     """The address to listen on."""
-    port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    port: Annotated[int, Field(ge=1, le=65535), NO_BOOL] = 8000
     """The port to listen on."""
     replicas: Range = 1
     """Replicas, or {min: 1, max: 8}: as many as keep `busy_at` requests in each."""

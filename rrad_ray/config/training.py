@@ -10,9 +10,11 @@ from pydantic.dataclasses import dataclass
 from rrad_ray.config.base import (
     CHECKED,
     MINILM,
+    NO_BOOL,
     SMOLLM2,
     Count,
     CountOrNone,
+    Integer,
     NotNegative,
     Positive,
     Range,
@@ -121,13 +123,13 @@ class FitConfig(StagePaths):
     0."""
     resources: ResourceSpec = Field(default_factory=lambda: {"CPU": 1.0})
     """What one training process asks of Ray."""
-    max_failures: int = 2
+    max_failures: Integer = 2
     """Times that Ray Train starts failed workers again."""
     track: tuple[Tracker, ...] = ("tensorboard",)
     """Where curves go beside `history.json`."""
     max_quarantined: Share = 0.05
     """The share of bad rows above which the stage stops: targets that are no numbers, log rows without a click."""
-    seed: int = 0
+    seed: Integer = 0
     """Draws the order of rows, dropout and everything else."""
 
     def __post_init__(self) -> None:
@@ -157,7 +159,7 @@ class TrainConfig(FitConfig):
     """What the student starts from: a local folder, an `s3://` folder, a hub id, or a `bundled:` model."""
     max_length: Count = 96
     """Tokens of query and document together."""
-    docs_per_query: Annotated[int, Field(ge=2)] = 6
+    docs_per_query: Annotated[int, Field(ge=2), NO_BOOL] = 6
     """Documents of one query in a step; a rank loss needs two."""
     top_docs: CountOrNone = 3
     """Of these, documents from the top by target; the rest is drawn at random."""

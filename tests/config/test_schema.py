@@ -49,7 +49,19 @@ PATHS = {"input": "a", "output": "b"}
         (JudgeConfig, {"task": "order", "window": 4, "window_step": 5}, "window_step=5: must be in 1..window"),
         (JudgeConfig, {"task": "order", "window": 20, "engine": "echo"}, "engine='echo': a window asks a model"),
         (JudgeConfig, {"engine": "openai"}, "task='likelihood': engine=openai takes order or explain"),
-        (JudgeConfig, {"openai": {"url": "localhost:8000"}}, "openai.url='localhost:8000': "),
+        (
+            JudgeConfig,
+            {"openai": {"url": "localhost:8000"}},
+            "openai.url='localhost:8000': must begin with http(s)://",
+        ),
+        (TrainConfig, {"lr": True}, "lr=True: must be a number"),
+        (TrainConfig, {"max_steps": True}, "max_steps=True: must be a number"),
+        (
+            ServeConfig,
+            {"online": {"events": "e", "variants": {"winner": 1, "identity": 1}}},
+            "online.name='': must not",
+        ),
+        (JudgeConfig, {"gate": {"enabeld": True}}, "unknown key 'gate.enabeld' (did you mean: 'gate.enabled')"),
         (
             JudgeConfig,
             {"num_workers": {"min": 1, "max": 2}},
@@ -74,7 +86,7 @@ PATHS = {"input": "a", "output": "b"}
     ],
 )
 def test_a_forbidden_value_is_named_with_what_is_wanted(schema: type, values: dict[str, Any], says: str) -> None:
-    given = {"data": "a", "output": "b"} if schema is RetrieveConfig else PATHS
+    given = {RetrieveConfig: {"data": "a", "output": "b"}, ServeConfig: {"input": "a"}}.get(schema, PATHS)
     with pytest.raises(RradError) as caught:
         load.build_config(schema, {**given, **values}, "c.yaml")
     assert caught.value.place == "c.yaml"

@@ -494,7 +494,7 @@ def test_builder_and_its_yaml(student: str, tmp_path: Path, name: str) -> None:
     assert app.import_path == f"{deploy.__name__}:{deploy.build.__name__}"
     built = deploy.build({**app.args, "input": student})
     assert isinstance(built, deploy.Application)
-    low, high = ServeConfig(student, replicas=app.args["replicas"]).team
+    low, high = ServeConfig(student, replicas=app.args["replicas"]).replica_range
     scaling = built._bound_deployment._deployment_config.autoscaling_config
     assert (scaling.max_replicas if scaling else low) == high
     with pytest.raises(RradError, match="replicass"):
