@@ -1,4 +1,4 @@
-"""Does each idea of the two papers help? The same student and steps with it and without it, on real collections."""
+"""Does each idea of the two papers help? The same student and steps with and without it, on real collections."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ from rrad_ray.training.rank_task import RankBatches, RankTask
 from rrad_ray.training.task import TrainWorker
 
 CORES = os.cpu_count() or 1
-NOISE, MISSING = 0.5, 0.3  # of the simulated teacher: standard deviation in grades; share of documents it leaves out
-DEV_QUERIES = 60  # judged, by which the teacher is fused with the first stage
-CPT_QUERIES = 100  # whose candidates' likelihood is measured
+NOISE, MISSING = 0.5, 0.3  # of the simulated teacher: standard deviation in grades; share of omitted documents
+DEV_QUERIES = 60  # with qrels, for the weights that fuse the teacher with the first stage
+CPT_QUERIES = 100  # test queries for the likelihood ranking
 Scores = dict[str, float]  # nDCG@10 by query
 
 
 class Arm(NamedTuple):
-    """A student: the labels that it learns from, and what its config has of its own."""
+    """A student: the labels that it learns from, and the options in which its config differs."""
 
     labels: str
     options: Mapping[str, Any]
@@ -66,7 +66,7 @@ ARMS = {
     "decoder": Arm("negative", DECODER),
     "joint": Arm("negative", {**DECODER, "generation": GenerationConfig(weight=1.0)}),
 }
-IDEAS = {  # with it, and without it
+IDEAS = {  # the arm with the idea, and the arm without it
     "missing_negative": ("order", "appended"),
     "term_control": ("term control", "order"),
     "hybrid_over_point": ("hybrid", "point"),
@@ -79,7 +79,7 @@ IDEAS = {  # with it, and without it
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    collections: Mapping[str, str]  # where each is, by name
+    collections: Mapping[str, str]  # folder or URI by name
     seeds: int
     train: int  # queries, at most
     test: int
@@ -91,14 +91,14 @@ ONLY = click.Option(["--collection"], multiple=True, help="this one alone, by it
 
 
 def bench(quick: bool, scratch: str, collection: Sequence[str] = ()) -> harness.Result:
-    found = _collections()
-    if unknown := set(collection) - set(found):
-        raise click.BadParameter(f"no collection {', '.join(sorted(unknown))} here; there are {', '.join(found)}")
-    found = {name: data for name, data in found.items() if name in collection or not collection}
+    available = _collections()
+    if unknown := set(collection) - set(available):
+        raise click.BadParameter(f"no collection {', '.join(sorted(unknown))} here; there are {', '.join(available)}")
+    chosen = {name: data for name, data in available.items() if name in collection or not collection}
     if quick:
-        size = Size(dict(list(found.items())[:1]), seeds=1, train=60, test=40, warm_steps=10, steps=5)
+        size = Size(dict(list(chosen.items())[:1]), seeds=1, train=60, test=40, warm_steps=10, steps=5)
     else:
-        size = Size(found, seeds=3, train=200, test=200, warm_steps=80, steps=40)
+        size = Size(chosen, seeds=3, train=200, test=200, warm_steps=80, steps=40)
     gained: dict[str, list[float]] = {idea: [] for idea in IDEAS}
     rows: list[dict[str, Any]] = []
     context = multiprocessing.get_context("spawn")
@@ -122,15 +122,15 @@ def bench(quick: bool, scratch: str, collection: Sequence[str] = ()) -> harness.
 
 
 def _collections() -> dict[str, str]:
-    """CoSQA (or what stands in for it), the demo's, and those of shared/data beside it that are there."""
+    """Return the collections by name: CoSQA (or its stand-in), the demo's, and those beside CoSQA that are there."""
     first = harness.collection()
     beside = {name: harness.COSQA.parent / name for name in ("xquad-sentences", "cranfield")}
-    found = {os.path.basename(first): first, "pydoc:": "pydoc:"}
-    return found | {name: str(place) for name, place in beside.items() if place.exists()}
+    always = {os.path.basename(first): first, "pydoc:": "pydoc:"}
+    return always | {name: str(folder) for name, folder in beside.items() if folder.exists()}
 
 
 class _Collection:
-    """One collection: its labels of every kind, then every arm of every seed."""
+    """One collection: its labels of every kind, and then every arm with every seed."""
 
     def __init__(self, data: str, folder: str, size: Size, pool: ProcessPoolExecutor) -> None:
         self.folder, self.size, self.pool = folder, size, pool
@@ -143,13 +143,13 @@ class _Collection:
         self.short = prerank.run(short)
 
     def _learnt(self) -> str:
-        """The queries that labels are made of: no teacher has to judge those that only measure."""
+        """Return the candidates of all queries but the test ones, which the teacher need not judge."""
         out = tables.Output("retrieve", RetrieveConfig(data="", output=f"{self.folder}/learnt"), Candidates, {})
         out.write_all((row for row in tables.read(self.all, Candidates) if row["split"] != "test"), 128)
         return out.commit()
 
     def measure(self) -> dict[str, list[Scores]]:
-        """nDCG@10 of test queries by arm, one for each seed."""
+        """Return, for each arm and seed, nDCG@10 by test query."""
         free = label.run(LabelConfig(input=self.all, output=f"{self.folder}/free"))
         started = {
             kind: self._train(f"warm-{kind}", free, {**options, "max_steps": self.size.warm_steps}, source, 0)
@@ -160,37 +160,37 @@ class _Collection:
             job.result()
         jobs: dict[tuple[str, int], Future[Scores]] = {}
         for seed in range(self.size.seeds):
-            places = {"likelihood": likelihood, **self._simulated(seed)}
+            labels = {"likelihood": likelihood, **self._simulated(seed)}
             for name, arm in ARMS.items():
                 start = f"{self.folder}/warm-{arm.options.get('kind', 'encoder')}"
                 options = {**arm.options, "max_steps": self.size.steps}
-                jobs[name, seed] = self._train(f"{name}-{seed}", places[arm.labels], options, start, seed)
+                jobs[name, seed] = self._train(f"{name}-{seed}", labels[arm.labels], options, start, seed)
         jobs |= self._pretrained()
-        found: dict[str, list[Scores]] = {}
+        scores: dict[str, list[Scores]] = {}
         for (name, _), job in jobs.items():
-            found.setdefault(name, []).append(job.result())
-        return found
+            scores.setdefault(name, []).append(job.result())
+        return scores
 
     def _train(self, name: str, labels: str, options: Mapping[str, Any], source: str, seed: int) -> Future[Scores]:
-        """A student in a process of the pool, kept under its name; its test queries' nDCG@10."""
+        """Train a student in a process of the pool and save it under its name; return nDCG@10 by test query."""
         settled = {"losses": {"ranknet": 1.0}, "epochs": 1000.0, "eval_steps": 10**9, **options}
         cfg = TrainConfig(input=labels, output=f"{self.folder}/{name}", seed=seed, **settled)
         return self.pool.submit(_trained, cfg, source, self.all)
 
     def _likelihood(self) -> str:
-        """Labels of the real teacher: SmolLM2's likelihood, fused with the first stage as `label` does it."""
-        asked = [f"input={self.short}", f"output={self.folder}/judged", f"template={self.template}"]
-        asked += [
+        """Return labels of the real teacher: SmolLM2's likelihood, fused with the first stage by `label`."""
+        overrides = [f"input={self.short}", f"output={self.folder}/judged", f"template={self.template}"]
+        overrides += [
             "doc_tokens=64",
             f"num_workers={CORES}",
             "gate.enabled=false",
             "engine_env.VLLM_CPU_KVCACHE_SPACE='1'",
         ]
-        judged = judge.run(load.load_config(JudgeConfig, "configs/judge-cpu.yaml", asked))
+        judged = judge.run(load.load_config(JudgeConfig, "configs/judge-cpu.yaml", overrides))
         return label.run(LabelConfig(input=judged, output=f"{self.folder}/likelihood"))
 
     def _simulated(self, seed: int) -> dict[str, str]:
-        """Labels of a teacher with honest noise: listwise orders, and the same teacher's yes or no by document."""
+        """Return labels of a simulated teacher with noise: listwise orders, and its yes or no for each document."""
         judged = {}
         for task in ("order", "score"):
             cfg = JudgeConfig(
@@ -204,12 +204,12 @@ class _Collection:
                 seed=seed,
             )
             judged[task] = judge.run(cfg)
-        found = {"pointwise": self._pointwise(judged["score"], seed)}
+        labels = {"pointwise": self._pointwise(judged["score"], seed)}
         for way in ("negative", "append"):
-            found[way] = label.run(
+            labels[way] = label.run(
                 LabelConfig(input=judged["order"], output=f"{self.folder}/{way}-{seed}", missing=way)
             )
-        return found
+        return labels
 
     def _pointwise(self, judged: str, seed: int) -> str:
         cfg = LabelConfig(input=judged, output=f"{self.folder}/pointwise-{seed}")
@@ -229,21 +229,23 @@ class _Collection:
         return out.commit(rows=len(rows), lineage=tables.lineage_of(judged))
 
     def _pretrained(self) -> dict[tuple[str, int], Future[Scores]]:
-        """The likelihood of test queries' candidates under SmolLM2, before continued pre-training and after it;
-        documents judged relevant for train queries stand in for clicked ones."""
+        """Measure likelihood rankings of test candidates by SmolLM2 before and after continued pre-training.
+
+        Documents that are relevant for train queries by the qrels stand in for clicked ones.
+        """
         short = PrerankConfig(
             input=self.all, output=f"{self.folder}/top", source="dense", top_k=10, bottom_k=0, keep_whole=()
         )
         top = prerank.run(short)
-        asked = (top, self.template)
-        jobs = {("likelihood before", 0): self.pool.submit(_likelihoods, checkpoints.BUNDLED[1], *asked)}
+        candidates = (top, self.template)
+        jobs = {("likelihood before", 0): self.pool.submit(_likelihoods, checkpoints.BUNDLED[1], *candidates)}
         graded = LabelConfig(input=self.all, output=f"{self.folder}/graded", targets="grades", unjudged="negative")
         clicks = ExportConfig(input=label.run(graded), output=f"{self.folder}/clicks", format="clicks")
         log = export.run(dataclasses.replace(clicks, splits=("train",)))
         for seed in range(self.size.seeds):
             settled: dict[str, Any] = {"max_length": 512, "sequences_per_step": 2, "lr": 5e-5}
             tuned = finetune.run(FinetuneConfig(input=log, output=f"{self.folder}/cpt-{seed}", seed=seed, **settled))
-            jobs["likelihood after CPT", seed] = self.pool.submit(_likelihoods, tuned, *asked)
+            jobs["likelihood after CPT", seed] = self.pool.submit(_likelihoods, tuned, *candidates)
         return jobs
 
 
@@ -251,7 +253,7 @@ class _Collection:
 
 
 def _trained(cfg: TrainConfig, source: str, test: str) -> Scores:
-    """Trains a student, keeps it where the config says, and measures it."""
+    """Train a student, save it where the config says, and return nDCG@10 by test query."""
     rows = [row for row in tables.read(cfg.input, Labels) if row["split"] in cfg.splits]
     data, task = RankBatches(rows, cfg), RankTask.fresh(checkpoints.resolve(source), cfg)
     fit(task, data, data.steps, cfg, TrainWorker(report=lambda metrics, save: None))
@@ -273,7 +275,7 @@ def _measured(score: Callable[[str, Sequence[str]], list[float]], rows: Iterable
 
 
 def _gains(with_it: Sequence[Scores], without: Sequence[Scores]) -> list[float]:
-    """What an idea gains for each query, the mean over seeds."""
+    """Return what an idea gains in nDCG@10 for each query, as the mean over seeds."""
     return [_mean(with_it, query) - _mean(without, query) for query in without[0]]
 
 

@@ -1,4 +1,4 @@
-"""Both papers' recipes from their laptop configs, as a user runs them, on CoSQA: how good each system becomes."""
+"""Both papers' recipes from their laptop configs, run as a user runs them, on CoSQA: the quality of each system."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def bench(quick: bool, scratch: str) -> harness.Result:
 
 
 def _run(recipe: str, overrides: list[str], out: Path) -> list[dict[str, Any]]:
-    """One `rrad run` to its end; the systems of its report."""
-    # Asked is what a student has learnt, not whether it fits a latency budget beside whatever else runs here.
+    """Run one `rrad run` to its end; return the systems of its report."""
+    # This measures quality, so the latency budget must not depend on what else runs here.
     command = ["run", f"configs/{recipe}/laptop.yaml", *overrides, "steps.select.max_p99_ms=60000"]
     if subprocess.run([*RRAD, *command], cwd=ROOT).returncode:
         raise SystemExit(f"the recipe {recipe} did not end")
@@ -40,14 +40,14 @@ def _run(recipe: str, overrides: list[str], out: Path) -> list[dict[str, Any]]:
 
 
 def _row(recipe: str, system: dict[str, Any]) -> dict[str, Any]:
-    found = system["metrics"]
-    low, high = found["nDCG@10"]["low"], found["nDCG@10"]["high"]
+    metrics = system["metrics"]
+    low, high = metrics["nDCG@10"]["low"], metrics["nDCG@10"]["high"]
     return {
         "recipe": recipe,
         "system": system["title"],
-        "nDCG@10 [95 % CI]": f"{found['nDCG@10']['mean']:.3f} [{low:.3f}, {high:.3f}]",
-        "MRR@10": found["MRR@10"]["mean"],
-        "PNR": found["PNR"]["mean"],
+        "nDCG@10 [95 % CI]": f"{metrics['nDCG@10']['mean']:.3f} [{low:.3f}, {high:.3f}]",
+        "MRR@10": metrics["MRR@10"]["mean"],
+        "PNR": metrics["PNR"]["mean"],
         "note": system["note"],
     }
 

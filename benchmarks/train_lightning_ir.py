@@ -1,7 +1,7 @@
-"""lightning-ir's cross-encoder on given batches; seconds of the training, and scores of judged lists.
+"""Train lightning-ir's cross-encoder on given batches; print the seconds of the training, and scores of given lists.
 
-A process of its own for `train_vs_peers`, with lightning-ir and the older transformers that it needs before ours on
-the path: reads the work as JSON from the file it is given, writes what it found to stdout.
+`train_vs_peers` runs this file as a process of its own, with lightning-ir and the older transformers that it needs
+before ours on the path. It reads its work as JSON from a file and writes its result to stdout.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from lightning_ir import CrossEncoderModule, KLDivergence, LinearLRSchedulerWith
 from lightning_ir.data import TrainBatch
 from lightning_ir.models.cross_encoders.mono import MonoConfig
 
-QUERY_TOKENS = 32  # it cuts queries and documents each for itself
+QUERY_TOKENS = 32  # lightning-ir truncates queries and documents separately
 
 
 HEAD = "model.linear.weight"
 
 
 class Module(CrossEncoderModule):
-    """With a rate for the head, and one that falls."""
+    """lightning-ir's module with a learning rate of its own for the head, and a linear schedule."""
 
     work: dict[str, Any]
 
@@ -41,7 +41,7 @@ class Module(CrossEncoderModule):
 
 
 class Clock(lightning.Callback):
-    """Seconds of the training's steps."""
+    """A callback that measures the seconds of the training's steps."""
 
     def on_train_start(self, *_: Any) -> None:
         self.began = time.perf_counter()
@@ -51,7 +51,7 @@ class Clock(lightning.Callback):
 
 
 def train(work: dict[str, Any]) -> tuple[float, list[list[float]]]:
-    """With our rates and no dropout, under bf16 autocast."""
+    """Train with our rates and no dropout, under bf16 autocast; return the seconds, and scores of `judged`."""
     lightning.seed_everything(work["seed"])
     torch.set_num_threads(work["threads"])
     config = MonoConfig(query_length=QUERY_TOKENS, doc_length=work["max_length"] - QUERY_TOKENS)

@@ -1,6 +1,8 @@
-"""Our encoder student against sentence-transformers' CrossEncoderTrainer (and lightning-ir, where it is installed) on
-the same labels, base model, documents of a query, queries of a step, steps and lengths: pairs trained per second, and
-nDCG@10 on judged test queries."""
+"""Our encoder student against sentence-transformers' CrossEncoderTrainer (and lightning-ir, where it is installed):
+pairs trained per second, and nDCG@10 on test queries with qrels.
+
+All of them get the same labels, base model, documents of a query, queries of a step, steps and lengths.
+"""
 
 from __future__ import annotations
 
@@ -34,23 +36,24 @@ from rrad_ray.training.task import TrainWorker
 from tests.commands import ROOT
 
 OURS, PEER, LIGHTNING = "rrad_ray", "sentence-transformers", "lightning-ir, our rates, KL divergence"
-# The loss that it recommends for lists of documents with scores, as it comes; then, with our settings, that one, and
-# the one whose target is a distribution over the list: it reads how far z-scored targets lie apart, below 0 too.
+# The loss that sentence-transformers recommends for lists of documents with scores, with its default settings; the
+# same loss with our settings; and with our settings a loss whose target is a distribution over the list, which reads
+# the distances between z-scored targets, also below 0.
 PEERS = {
     PEER: ("LambdaLoss", False),
     f"{PEER}, our settings": ("LambdaLoss", True),
     f"{PEER}, our settings, ListNet": ("ListNetLoss", True),
 }
 WARM_UP = 0.1  # of the steps, for all
-LOSS = {"listnet": 1.0}  # ours too with the loss that fits best: in so few steps it learns more than `soft_ranknet`
-# Each system in turn, with another seed each time: the machine's drift is everybody's.
+LOSS = {"listnet": 1.0}  # the best of our losses too: in so few steps it learns more than `soft_ranknet`
+# Systems take turns, with another seed in each round, so that a drift of the machine's speed affects all of them.
 ROUNDS = click.Option(["--rounds"], type=click.IntRange(1), default=2, show_default=True)
 
 # lightning-ir needs an older transformers than ours: both from a folder of their own (benchmarks/README.md).
 PEERS_FOLDER = ROOT / ".peers"
 
 Rows = Sequence[Mapping[str, Any]]
-Scores = list[list[float]]  # of each judged row's documents
+Scores = list[list[float]]  # of the documents of each row with qrels
 
 
 def bench(quick: bool, scratch: str, rounds: int) -> harness.Result:
@@ -73,10 +76,10 @@ def bench(quick: bool, scratch: str, rounds: int) -> harness.Result:
     for seed in range(rounds):
         for way, train in ways.items():
             took, scores = train(dataclasses.replace(base, seed=seed), learnt, judged)
-            found = [metrics.row_ndcg(row, some) for row, some in zip(judged, scores, strict=True)]
-            print(f"{way}, round {seed + 1}: {took:.1f} s, nDCG@10 {np.mean(found):.3f}", flush=True)
+            values = [metrics.row_ndcg(row, row_scores) for row, row_scores in zip(judged, scores, strict=True)]
+            print(f"{way}, round {seed + 1}: {took:.1f} s, nDCG@10 {np.mean(values):.3f}", flush=True)
             seconds[way] += took
-            ndcg[way] += np.array(found)
+            ndcg[way] += np.array(values)
     pairs = rounds * sum(len(row["texts"]) for batch in _batches(base, learnt) for row in batch)
     table = [
         {
@@ -106,25 +109,27 @@ def bench(quick: bool, scratch: str, rounds: int) -> harness.Result:
 
 
 def labels(quick: bool, scratch: str) -> list[dict[str, Any]]:
-    """Queries with their candidates and targets. Those are the first stage's fusion, which costs no LLM: all systems
-    learn the same ones, and speed does not hang on where they come from."""
+    """Return queries with candidates and targets, which are the first stage's fusion and cost no LLM.
+
+    All systems learn the same targets, and speed does not depend on where they come from.
+    """
     queries = {"train": 400, "unlabelled": 400, "dev": 160, "test": 100 if quick else 300}
     candidates = retrieve.run(
         RetrieveConfig(data=harness.collection(), output=f"{scratch}/candidates", queries=queries)
     )
-    place = label.run(LabelConfig(input=candidates, output=f"{scratch}/labels"))
+    labelled = label.run(LabelConfig(input=candidates, output=f"{scratch}/labels"))
     ray.shutdown()  # nothing else runs while the systems are timed
-    return list(tables.read(place, Labels))
+    return list(tables.read(labelled, Labels))
 
 
 def _batches(cfg: TrainConfig, rows: Rows) -> Iterator[Rows]:
-    """The batches of a whole training, as `rrad train` draws them: what every system learns from."""
+    """Yield the batches of a whole training as `rrad train` draws them; every system learns from these."""
     data = RankBatches(rows, cfg)
     return itertools.islice((batch for epoch in itertools.count() for batch in data(epoch)), cfg.max_steps)
 
 
 def ours(cfg: TrainConfig, rows: Rows) -> tuple[float, Ranker]:
-    """Seconds of the training, and the student."""
+    """Train our student; return the seconds of the training, and the student."""
     data, task = RankBatches(rows, cfg), RankTask.fresh(checkpoints.resolve(cfg.model), cfg)
     began = time.perf_counter()
     fit(task, data, data.steps, cfg, TrainWorker(report=lambda figures, save: None))
@@ -132,13 +137,13 @@ def ours(cfg: TrainConfig, rows: Rows) -> tuple[float, Ranker]:
 
 
 def _ours(cfg: TrainConfig, rows: Rows, judged: Rows) -> tuple[float, Scores]:
-    """Seconds of the training, and the student's scores."""
+    """Train our student; return the seconds of the training, and the student's scores."""
     seconds, ranker = ours(cfg, rows)
     return seconds, dev_scores(ranker, judged)
 
 
 def _lightning(cfg: TrainConfig, rows: Rows, judged: Rows, scratch: str) -> tuple[float, Scores]:
-    """The same of lightning-ir, in a process of its own."""
+    """Return the same for lightning-ir, which trains in a process of its own."""
     columns = ("query", "texts", "targets")
     work = {
         **{key: getattr(cfg, key) for key in ("seed", "lr", "head_lr", "weight_decay", "max_length")},
@@ -149,17 +154,19 @@ def _lightning(cfg: TrainConfig, rows: Rows, judged: Rows, scratch: str) -> tupl
         "batches": [{key: [row[key] for row in batch] for key in columns} for batch in _batches(cfg, rows)],
         "judged": [(row["query"], row["texts"]) for row in judged],
     }
-    place = Path(scratch, "lightning.json")
-    place.write_text(json.dumps(work))
-    command = [sys.executable, "-m", "benchmarks.train_lightning_ir", str(place)]
+    path = Path(scratch, "lightning.json")
+    path.write_text(json.dumps(work))
+    command = [sys.executable, "-m", "benchmarks.train_lightning_ir", str(path)]
     seconds, scores = harness.figures_of(command, "TOOK ", {"PYTHONPATH": str(PEERS_FOLDER)})
     return seconds, scores
 
 
 def _peer(cfg: TrainConfig, rows: Rows, judged: Rows, scratch: str, loss: str, alike: bool) -> tuple[float, Scores]:
-    """The same of CrossEncoderTrainer. `alike`: with what is our choice and its user could choose too: learning
-    rates, no dropout, frozen embeddings, eager attention, and the very batches that ours learns from in their order,
-    which alone moves nDCG@10 by some hundredths after so few steps."""
+    """Return the same for CrossEncoderTrainer.
+
+    `alike`: with our settings, as far as its user could choose them: learning rates, no dropout, frozen embeddings,
+    eager attention, and our batches in our order, which alone moves nDCG@10 by some hundredths after so few steps.
+    """
     from datasets import Dataset
     from sentence_transformers.base.sampler import BatchSamplers
     from sentence_transformers.cross_encoder import (
@@ -211,7 +218,7 @@ def _peer(cfg: TrainConfig, rows: Rows, judged: Rows, scratch: str, loss: str, a
 
 
 def _in_order(dataset: Any, **options: Any) -> Any:
-    """A batch sampler of CrossEncoderTrainer's that leaves the rows where they are."""
+    """Return a batch sampler for CrossEncoderTrainer that keeps the order of the rows."""
     from sentence_transformers.base.sampler import DefaultBatchSampler
 
     return DefaultBatchSampler(SequentialSampler(dataset), **options)

@@ -9,9 +9,9 @@ TEXTS = ["sums numbers", "opens a file", "sorts a list", "parses JSON"]
 
 
 def row(targets: Sequence[float], missing: Sequence[bool] | None = None, **changes: Any) -> dict[str, Any]:
-    """A query with one document for each target; `changes` replace columns."""
+    """Return a label row with one document for each target; `changes` replace columns."""
     ids = [f"d{number}" for number in range(len(targets))]
-    found = {
+    label = {
         "query_id": "q1",
         "query": "sort numbers",
         "split": "train",
@@ -22,4 +22,4 @@ def row(targets: Sequence[float], missing: Sequence[bool] | None = None, **chang
         "qrel_ids": ids[2:3],
         "qrel_grades": [1],
     }
-    return found | changes
+    return label | changes

@@ -169,7 +169,7 @@ def _reporter(cfg: FitConfig) -> ReportFunction:
     return report
 
 
-def _track(trackers: Mapping[str, trackers.Tracker], metrics: Mapping[str, Any]) -> None:
+def _track(trackers: Mapping[str, trackers.TrackFunction], metrics: Mapping[str, Any]) -> None:
     """Send a step's figures to the trackers; one that fails is a warning, and does not stop the training."""
     figures = {name: value for name, value in metrics.items() if name.startswith(("loss", "dev_", "pairs_per_s"))}
     for name, tracker in trackers.items():

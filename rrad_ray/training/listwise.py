@@ -75,7 +75,7 @@ def sample_documents(row: Row, count: int, seed: int) -> Row:
 
 
 class ListwiseExamples:
-    """Makes examples of label rows: the prompt is that of `judge`'s own planner, the answer is the labels' order."""
+    """A builder of examples from label rows: prompts of `judge`'s own planner, and the labels' order as answer."""
 
     def __init__(self, source: str, cfg: FinetuneConfig) -> None:
         """Prepare the planner and the tokenizer of the model in the folder `source`.

@@ -34,7 +34,7 @@ class SkipReason(enum.Enum):
 
     @property
     def is_error(self) -> bool:
-        """Whether the row is wrong and belongs into the quarantine, rather than right but without a preference."""
+        """True for a bad row, which belongs in the quarantine; false for a good one without a preference."""
         return self is SkipReason.NOT_A_NUMBER
 
 

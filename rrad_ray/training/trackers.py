@@ -18,7 +18,7 @@ from rrad_ray.errors import InvalidInput
 TRACKER_PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}  # imported by each tracker
 
 
-class Tracker(Protocol):
+class TrackFunction(Protocol):
     """Records the figures of a step. `keep`: the step also has a checkpoint; `last`: no step follows."""
 
     def __call__(self, figures: Mapping[str, float], step: int, keep: bool, last: bool) -> None: ...
@@ -33,9 +33,9 @@ def check_trackers(names: Sequence[str]) -> None:
             raise InvalidInput(problem, f"pip install {package}, where the workers run too, or leave it out")
 
 
-def make_trackers(names: Sequence[str], output: str, config: Mapping[str, Any]) -> dict[str, Tracker]:
+def make_trackers(names: Sequence[str], output: str, config: Mapping[str, Any]) -> dict[str, TrackFunction]:
     """Return the named trackers for the run that writes `output`; a resumed run continues its earlier curves."""
-    kinds: dict[str, Callable[[str, Mapping[str, Any]], Tracker]]
+    kinds: dict[str, Callable[[str, Mapping[str, Any]], TrackFunction]]
     kinds = {"tensorboard": TensorBoard, "mlflow": MLflow, "wandb": WandB}
     return {name: kinds[name](output, config) for name in names}
 

@@ -102,17 +102,17 @@ def test_a_part_that_is_gone_is_named(tmp_path: Path) -> None:
 
 
 def test_only_what_training_needs_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[set[str]] = []
+    columns_read: list[set[str]] = []
     real = pq.ParquetFile.read
 
     def spied(self: pq.ParquetFile, columns: Sequence[str] | None = None, **more: Any) -> Any:
-        asked.append(set(columns or ["all"]))
+        columns_read.append(set(columns or ["all"]))
         return real(self, columns=columns, **more)
 
     monkeypatch.setattr(pq.ParquetFile, "read", spied)
     labels = feed.index_labels(table(f"{tmp_path}/labels", 64), LEARNT, 3, 0)
     small = {"query_id", "split", "qrel_grades", "targets"}
-    assert set().union(*asked) == small, "no text is read to count rows and to find dev queries"
+    assert set().union(*columns_read) == small, "no text is read to count rows and to find dev queries"
     rows = feed.read_rows(labels.uri, labels.parts[1], LEARNT, [1, 3], TrainingRow)
     assert rows.column_names == list(TrainingRow.__annotations__)
     assert rows["query_id"].to_pylist() == ["q9", "q13"]

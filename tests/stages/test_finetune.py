@@ -1,4 +1,4 @@
-"""tune under Ray Train with a real causal LM of two layers: clicks, a labeller, bad input."""
+"""finetune under Ray Train with a real causal LM of two layers: clicks, a labeller, bad input."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ def test_two_workers_pretrain_on_a_click_log_each_on_its_own_share(log: Path, tm
     finetune.run(cfg)
     manifest = tables.read_manifest(cfg.output)
     shares = [json.loads(Path(cfg.output, "examples", f"{rank}.json").read_text()) for rank in (0, 1)]
-    made = manifest.facts["examples"]
+    total = manifest.facts["examples"]
     assert min(share["examples"] for share in shares) > 0
-    assert made["examples"] == sum(share["examples"] for share in shares)
-    assert 0.6 * manifest.facts["rows"] < made["examples"] < manifest.facts["rows"], (
+    assert total["examples"] == sum(share["examples"] for share in shares)
+    assert 0.6 * manifest.facts["rows"] < total["examples"] < manifest.facts["rows"], (
         "a fifth of the queries is held out"
     )
     assert manifest.quarantined == {"empty text": 1, "malformed JSON": 1}
@@ -74,7 +74,7 @@ def test_two_workers_pretrain_on_a_click_log_each_on_its_own_share(log: Path, tm
 
 
 @pytest.mark.slow
-def test_tune_killed_in_the_middle_goes_on_from_its_checkpoint_to_the_end(
+def test_finetune_killed_in_the_middle_goes_on_from_its_checkpoint_to_the_end(
     log: Path, tmp_path: Path, killed: Callable[..., str]
 ) -> None:
     output = f"{tmp_path}/killed"
@@ -104,21 +104,21 @@ def test_a_tokenizer_without_an_end_stops_before_a_cluster_starts(
     config = Path(source, "tokenizer_config.json")
     content = {key: value for key, value in json.loads(config.read_text()).items() if key != "eos_token"}
     config.write_text(json.dumps(content))
-    with pytest.raises(RradError, match=r"tune: .*model: the tokenizer of .* has no eos token"):
+    with pytest.raises(RradError, match=r"finetune: .*model: the tokenizer of .* has no eos token"):
         finetune.run(FinetuneConfig(input=str(log), output=f"{tmp_path}/none", model=source))
 
 
 def test_a_labeller_learns_from_labels_and_judge_takes_it(short: str, tmp_path: Path) -> None:
     labels = tables.Output("label", SelectConfig(input="", output=f"{tmp_path}/labels"), Labels, {})
-    found = []
+    rows = []
     for item in tables.read(short, Candidates):
         targets = fusion.fuse(by_source(item), {"bm25": 1.0, "dense": 2.0})
         gone = [target < 0 for target in targets]
         more = {"targets": targets, "missing": gone, "confidence": [1.0] * len(targets)}
-        found.append({**item, **more, "reasons": [], "parse_status": ["ok"]})
-    unsure = next(number for number, item in enumerate(found) if item["split"] == "train")
-    found[unsure] = {**found[unsure], "targets": [1.0] * len(found[unsure]["targets"])}
-    labels.write_all(found, 16)
+        rows.append({**item, **more, "reasons": [], "parse_status": ["ok"]})
+    unsure = next(number for number, item in enumerate(rows) if item["split"] == "train")
+    rows[unsure] = {**rows[unsure], "targets": [1.0] * len(rows[unsure]["targets"])}
+    labels.write_all(rows, 16)
     limits = {"doc_tokens": 16, "max_tokens": 40, "docs_per_query": 4, "rank_weight": 1.0, "eval_rows": 3}
     options = {"objective": "order", "sequences_per_step": 1, "max_steps": 6, "eval_steps": 6, **limits, **SMALL}
     cfg = FinetuneConfig(input=labels.commit(), output=f"{tmp_path}/labeller", **(options | {"max_length": 384}))

@@ -35,16 +35,16 @@ RUNS: dict[str, tuple[TrainConfig, str]] = {  # a config, and the checkpoint to 
 
 
 def work(rank: int, folder: str) -> None:
-    """One process of two: every run, one after the other."""
+    """Train every run, one after the other, as one process of two."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", store=dist.FileStore(f"{folder}/store", 2), rank=rank, world_size=2)
     heard: dict[str, Any] = {}
     for name, (cfg, resume) in RUNS.items():
         torch.manual_seed(7 + rank)
         task = RankTask(Ranker.encoder(checkpoints.resolve(checkpoints.BUNDLED[0]), max_length=24, layers=2), cfg)
-        place = Path(folder, name)
-        place.mkdir(exist_ok=True)
-        listener, data = Listener(place if rank == 0 else None), RankBatches(ROWS, cfg, rank, 2)
+        checkpoints_folder = Path(folder, name)
+        checkpoints_folder.mkdir(exist_ok=True)
+        listener, data = Listener(checkpoints_folder if rank == 0 else None), RankBatches(ROWS, cfg, rank, 2)
         worker = TrainWorker(rank, 2, report=listener, resume=Path(folder, resume) if resume else None)
         fit(task, data, data.steps, cfg, worker, ROWS)
         sharded = [
@@ -68,9 +68,9 @@ Trained = tuple[Path, list[dict[str, Any]]]
 
 def same(trained: Trained, one: str, other: str, tolerance: float) -> None:
     folder, heard = trained
-    for mine, theirs in zip(heard[0][one][0][-1:], heard[0][other][0][-1:], strict=True):
+    for ours, theirs in zip(heard[0][one][0][-1:], heard[0][other][0][-1:], strict=True):
         for name in ("step", "loss", "loss_rank", "loss_terms", "dev_ndcg"):
-            assert mine[name] == pytest.approx(theirs[name], abs=tolerance), name
+            assert ours[name] == pytest.approx(theirs[name], abs=tolerance), name
     saved = [Ranker.load(f"{folder}/{name}/step-6", dtype="float32").model.state_dict() for name in (one, other)]
     for name, weight in saved[0].items():
         assert float((weight - saved[1][name]).abs().max()) <= tolerance, name
@@ -94,7 +94,7 @@ def test_the_state_is_whole_so_that_either_kind_goes_on_from_it(trained: Trained
     ours, theirs = (torch.load(folder / name / "step-3" / STATE, weights_only=True) for name in ("fsdp", "ddp"))
     assert [master.shape for master in ours["masters"]] == [master.shape for master in theirs["masters"]]
     assert ours["optimizer"]["state"].keys() == theirs["optimizer"]["state"].keys()
-    moments = (found["optimizer"]["state"][0]["exp_avg"] for found in (ours, theirs))
+    moments = (state["optimizer"]["state"][0]["exp_avg"] for state in (ours, theirs))
     torch.testing.assert_close(*moments, atol=1e-6, rtol=1e-3)
     same(trained, "fsdp-again", "fsdp", 1e-6)
     same(trained, "ddp-from-fsdp", "fsdp", 2e-5)

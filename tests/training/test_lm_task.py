@@ -1,4 +1,4 @@
-"""Fine-tuning a causal LM by `fit`: what is learnt, measured, kept, and gone on from."""
+"""Causal LMs trained by `fit`: losses, dev figures, checkpoints, and resumed runs."""
 
 from __future__ import annotations
 
@@ -72,15 +72,15 @@ def examples() -> list[Example]:
 def train(
     task: lm_task.ClickTask, examples: list[Example], cfg: FinetuneConfig, folder: Path, dev: Any = (), **more: Any
 ) -> list[dict[str, float]]:
-    """What `fit` reports; checkpoints in folders named after their step."""
+    """Train; return the reports of `fit`. Checkpoints are in folders named after their step."""
     heard: list[dict[str, float]] = []
 
     def report(metrics: dict[str, float], save: Callable[[Path], None] | None) -> None:
         heard.append(metrics)
         if save:
-            place = folder / f"step-{metrics['step']}"
-            place.mkdir(parents=True)
-            save(place)
+            checkpoint = folder / f"step-{metrics['step']}"
+            checkpoint.mkdir(parents=True)
+            save(checkpoint)
 
     packs = packing.pack_examples(examples, cfg.max_length)
     steps = lm_task.lm_steps_in_epoch(packs, cfg, TrainWorker())
@@ -99,8 +99,8 @@ def test_the_loss_is_the_mean_over_all_target_tokens_of_the_step_not_over_exampl
     task = click_task()
     packs = packing.pack_examples(examples, CFG.max_length)[:3]
     with torch.no_grad():
-        found = task(packs)
-    assert list(found) == ["token"]
+        losses = task(packs)
+    assert list(losses) == ["token"]
     total, count = 0.0, 0
     for example in (one for pack in packs for one in pack):
         ids = torch.tensor([list(example.ids)])
@@ -108,7 +108,7 @@ def test_the_loss_is_the_mean_over_all_target_tokens_of_the_step_not_over_exampl
             logits = task.model(ids).logits[0, example.start - 1 : -1]
         total += float(cross_entropy(logits, ids[0, example.start :], reduction="sum"))
         count += len(logits)
-    assert float(found["token"]) == pytest.approx(total / count, abs=1e-5)
+    assert float(losses["token"]) == pytest.approx(total / count, abs=1e-5)
     assert task.pairs(packs) == sum(len(pack) for pack in packs)
 
 
@@ -121,33 +121,35 @@ def test_what_stands_in_the_prompt_is_not_learnt(examples: list[Example]) -> Non
 @torch.no_grad()
 def test_the_labellers_loss_has_two_parts_and_the_rank_part_reads_the_first_identifier() -> None:
     task = order_task(dataclasses.replace(ORDER, rank_weight=3.0))
-    made = [one for number in range(3) for one in task.lists(row([1.0, 3.0, 2.0, 0.0], query_id=f"q{number}"))]
-    packs = packing.pack_examples(made, ORDER.max_length)
+    examples = [one for number in range(3) for one in task.lists(row([1.0, 3.0, 2.0, 0.0], query_id=f"q{number}"))]
+    packs = packing.pack_examples(examples, ORDER.max_length)
     assert any(len(pack) > 1 for pack in packs)
-    found = task(packs)
-    assert list(found) == ["token", "rank"]
-    losses = []
-    for example in made:
+    losses = task(packs)
+    assert list(losses) == ["token", "rank"]
+    by_hand = []
+    for example in examples:
         with torch.inference_mode():
             logits = task.model(torch.tensor([list(example.ids)])).logits[0, example.name_index - 1]
         scores = logits[list(example.names)].tolist()
         pairs = [(i, j) for i in range(4) for j in range(4) if example.targets[i] > example.targets[j]]
-        losses.append(sum(math.log(1 + math.exp(scores[j] - scores[i])) for i, j in pairs) / len(pairs))
-    assert float(found["rank"]) == pytest.approx(3.0 * sum(losses) / 3, abs=1e-3)
+        by_hand.append(sum(math.log(1 + math.exp(scores[j] - scores[i])) for i, j in pairs) / len(pairs))
+    assert float(losses["rank"]) == pytest.approx(3.0 * sum(by_hand) / 3, abs=1e-3)
     plain = dataclasses.replace(ORDER, rank_weight=0.0)
     task.cfg = plain
     assert list(task(packs)) == ["token"]
-    assert float(task(packs)["token"]) == pytest.approx(float(found["token"]), abs=1e-6)
+    assert float(task(packs)["token"]) == pytest.approx(float(losses["token"]), abs=1e-6)
 
 
 def test_gradient_checkpointing_changes_no_gradient(examples: list[Example]) -> None:
     packs = packing.pack_examples(examples, CFG.max_length)[:2]
-    found = []
+    gradients = []
     for checkpointing in (False, True):
         task = click_task(dataclasses.replace(CFG, gradient_checkpointing=checkpointing)).train()
         task(packs)["token"].backward()
-        found.append(torch.cat([weight.grad.flatten() for weight in task.parameters() if weight.grad is not None]))
-    torch.testing.assert_close(found[0], found[1])
+        gradients.append(
+            torch.cat([weight.grad.flatten() for weight in task.parameters() if weight.grad is not None])
+        )
+    torch.testing.assert_close(gradients[0], gradients[1])
 
 
 # ---- fit ----------------------------------------------------------------------------------------------------
@@ -218,9 +220,9 @@ def test_a_labeller_learns_an_order_and_its_dev_figures_are_of_the_orders_it_wri
     rows = [row([1.0, 2.0, 3.0, 0.0], query_id=f"q{number}") for number in range(16)]
     cfg = dataclasses.replace(ORDER, max_steps=12, eval_steps=12, rank_weight=0.1)
     task = order_task(cfg)
-    made = [one for item in rows for one in task.lists(item)]
+    examples = [one for item in rows for one in task.lists(item)]
     before = task.measure(rows[:2])
-    heard = train(task, made, cfg, tmp_path, dev=rows[:2])
+    heard = train(task, examples, cfg, tmp_path, dev=rows[:2])
     assert {"loss_token", "loss_rank", "dev_ndcg", "dev_token_loss"} <= set(heard[-1])
     assert heard[-1]["dev_token_loss"] < 0.5 * before["dev_token_loss"]
     assert heard[-1]["dev_ndcg"] == listwise.greedy_ndcg(task.model, task.lists, rows[:2])
@@ -252,8 +254,8 @@ def test_adapters_stand_on_every_linear_layer_but_the_output_and_they_alone_are_
     )
     whole = dict(adapted[0].model.named_parameters())
     for name, weight in source.named_parameters():
-        place = name if name in whole else name.replace(".weight", ".base_layer.weight")
-        assert torch.equal(whole[place], weight), name
+        full_name = name if name in whole else name.replace(".weight", ".base_layer.weight")
+        assert torch.equal(whole[full_name], weight), name
 
 
 def test_what_adapters_learnt_is_saved_merged_as_a_plain_causal_lm(

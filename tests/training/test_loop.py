@@ -49,7 +49,7 @@ def weights(folder: Path) -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ranker, Listener, dict[str, Tensor], float]:
-    """A ranker after twelve undisturbed steps, what was heard, its weights before, and its dev nDCG before."""
+    """Return a ranker after twelve undisturbed steps, the listener, and the weights and dev nDCG before."""
     ranker = encoder()
     before = {name: weight.clone() for name, weight in ranker.model.state_dict().items()}
     first = dev_ndcg(ranker.eval(), ROWS)
@@ -78,7 +78,7 @@ def test_the_loss_falls_and_the_ranking_gets_better(trained: Trained) -> None:
 
 def test_checkpoints_come_every_eval_steps_and_once_at_the_end(trained: Trained) -> None:
     listener = trained[1]
-    assert [(told["step"], told["final"]) for told in listener.heard] == [(6, 0.0), (12, 1.0)]
+    assert [(metrics["step"], metrics["final"]) for metrics in listener.heard] == [(6, 0.0), (12, 1.0)]
     assert sorted(path.name for path in listener.folder.iterdir()) == ["step-12", "step-6"]
     assert all((path / STATE).is_file() for path in listener.folder.iterdir())
 
@@ -100,7 +100,7 @@ def test_a_run_that_goes_on_from_a_checkpoint_ends_with_the_weights_of_an_undist
     torch.manual_seed(12345)  # what happened in the process before must not matter
     torch.rand(17)
     again = train(resumed, CFG, tmp_path, resume=middle)
-    assert [told["step"] for told in again.heard] == [12]
+    assert [metrics["step"] for metrics in again.heard] == [12]
     moved = 0.0
     for name, weight in weights(tmp_path / "step-12").items():
         assert torch.equal(weight, end[name]), name
@@ -124,9 +124,9 @@ def test_with_weight_averaging_the_student_is_the_mean_of_its_weights_from_then_
         patch.setattr(MasterAdamW, "step", spied)
         train(ranker, averaged, tmp_path)
     expected = [torch.stack(values).mean(0) for values in zip(*seen[5:], strict=True)]
-    found = MasterAdamW(ranker, averaged).masters  # the same order of weights
-    for mine, wanted in zip(found, expected, strict=True):
-        torch.testing.assert_close(mine, wanted, atol=1e-6, rtol=1e-5)
+    masters = MasterAdamW(ranker, averaged).masters  # the same order of weights
+    for master, wanted in zip(masters, expected, strict=True):
+        torch.testing.assert_close(master, wanted, atol=1e-6, rtol=1e-5)
     resumed, again = encoder(), tmp_path / "again"
     again.mkdir()
     train(resumed, averaged, again, resume=tmp_path / "step-9")
@@ -167,7 +167,7 @@ def test_targets_that_are_no_numbers_stop_the_run_with_a_remedy() -> None:
 
 
 def collapsed(ranker: Ranker) -> Ranker:
-    """One that gives every document the same score, whatever it reads."""
+    """Return the ranker with a head that gives every document the same score."""
     torch.nn.init.zeros_(ranker.model.classifier.weight)
     torch.nn.init.constant_(ranker.model.classifier.bias, 0.25)
     return ranker
@@ -208,7 +208,7 @@ def test_training_stops_at_the_seconds_that_it_was_given() -> None:
 
 def test_epochs_give_the_number_of_steps_when_nothing_else_does() -> None:
     heard = train(encoder(), changed(max_steps=0, epochs=1.5, eval_steps=100)).heard
-    assert [told["step"] for told in heard] == [6]  # 16 rows, 4 in a step, one and a half times
+    assert [metrics["step"] for metrics in heard] == [6]  # 16 rows, 4 in a step, one and a half times
 
 
 def test_bfloat16_training_saves_the_float32_masters(tmp_path: Path) -> None:
@@ -357,9 +357,9 @@ def test_in_float32_it_is_adamw_with_clipping_and_its_own_rates_for_the_head() -
         assert master.step(0.5) == pytest.approx(norm, rel=1e-5)
         reference.step()
         reference.zero_grad()
-    for mine, expected in zip(ours.parameters(), plain.parameters(), strict=True):
-        torch.testing.assert_close(mine, expected)
-        assert mine.grad is None
+    for weight, expected in zip(ours.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(weight, expected)
+        assert weight.grad is None
 
 
 def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
@@ -377,8 +377,8 @@ def test_dev_ndcg_is_the_mean_over_rows_and_ties_keep_the_rows_own_order() -> No
             return [0.0] * len(texts)
 
     rows = [label(0) | {"qrel_ids": ["d0-0"]}, label(1) | {"qrel_ids": ["d1-1"]}]
-    found = dev_ndcg(Flat(), rows)  # type: ignore[arg-type]
-    assert found == pytest.approx((1 + 0.6309297535714575) / 2)
+    ndcg = dev_ndcg(Flat(), rows)  # type: ignore[arg-type]
+    assert ndcg == pytest.approx((1 + 0.6309297535714575) / 2)
 
 
 def test_dropout_is_what_the_config_says() -> None:

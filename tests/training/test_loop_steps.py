@@ -1,4 +1,4 @@
-"""What a step is made of, and what ends a run: gradients in parts, early stopping, one seed and one result."""
+"""Steps and the end of a run: gradients in parts, early stopping, and one result for a seed."""
 
 from __future__ import annotations
 
@@ -30,11 +30,13 @@ UNEVEN = [label(number, documents=2 + number % 4) for number in range(5)]
 UNEVEN.append(label(5) | {"targets": [1.0] * 4})
 
 
-def line(told: list[float], cfg: TrainConfig = PLAIN, folder: Path | None = None, resume: Path | None = None) -> Any:
+def line(
+    figures: list[float], cfg: TrainConfig = PLAIN, folder: Path | None = None, resume: Path | None = None
+) -> Any:
     listener = Listener(folder)
     torch.manual_seed(0)
-    dev = ["a row"] if told else []
-    fit(Line(told), lambda epoch, first: [LINES] * 100, 100, cfg, TrainWorker(report=listener, resume=resume), dev)
+    dev = ["a row"] if figures else []
+    fit(Line(figures), lambda epoch, first: [LINES] * 100, 100, cfg, TrainWorker(report=listener, resume=resume), dev)
     return listener.heard
 
 
@@ -42,10 +44,10 @@ def line(told: list[float], cfg: TrainConfig = PLAIN, folder: Path | None = None
 
 
 @pytest.mark.parametrize(
-    "given", [*losses.LOSSES, {"ranknet": {"gap_power": 1.5}}, {"listnet": {"temperature": 0.5}}], ids=str
+    "spec", [*losses.LOSSES, {"ranknet": {"gap_power": 1.5}}, {"listnet": {"temperature": 0.5}}], ids=str
 )
-def test_the_losses_of_parts_weighed_by_their_sizes_make_the_loss_of_the_whole(given: Any) -> None:
-    (name, options), *_ = given.items() if isinstance(given, dict) else [(given, 1.0)]
+def test_the_losses_of_parts_weighed_by_their_sizes_make_the_loss_of_the_whole(spec: Any) -> None:
+    (name, options), *_ = spec.items() if isinstance(spec, dict) else [(spec, 1.0)]
     source = torch.Generator().manual_seed(3)
     scores = torch.randn(6, 5, generator=source, dtype=torch.float64)
     targets = torch.randint(0, 2 if name == "bce" else 4, (6, 5), generator=source).double()
@@ -61,28 +63,28 @@ def test_the_losses_of_parts_weighed_by_their_sizes_make_the_loss_of_the_whole(g
 
 
 def gradient(task: TrainTask, rows: list[Any], cfg: Any) -> tuple[Tensor, dict[str, float]]:
-    """The gradient of a step over these rows, and the losses that were told."""
-    found: list[Tensor] = []
+    """Return the gradient of a step over these rows, and the reported losses."""
+    gradients: list[Tensor] = []
     listener = Listener()
 
     def spied(self: MasterAdamW, share: float) -> float:
-        found.append(torch.cat([weight.grad.flatten() for weight in self.weights if weight.grad is not None]))
+        gradients.append(torch.cat([weight.grad.flatten() for weight in self.weights if weight.grad is not None]))
         task.zero_grad()
         return 0.0
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MasterAdamW, "step", spied)
         fit(task, lambda epoch, first: [rows], 1, dataclasses.replace(cfg, max_steps=1), TrainWorker(report=listener))
-    return found[0], {name: value for name, value in listener.heard[-1].items() if name.startswith("loss")}
+    return gradients[0], {name: value for name, value in listener.heard[-1].items() if name.startswith("loss")}
 
 
 def assert_parts_make_the_step(task: TrainTask, rows: list[Any], cfg: Any, parts: int) -> dict[str, float]:
-    whole, told = gradient(task, rows, cfg)
+    whole, losses_of_whole = gradient(task, rows, cfg)
     halved, again = gradient(task, rows, dataclasses.replace(cfg, accumulate=parts))
     assert float(whole.norm()) > 1e-3
     torch.testing.assert_close(halved, whole, atol=1e-5 * float(whole.norm()), rtol=1e-3)
-    assert again == pytest.approx(told, rel=1e-4)
-    return told
+    assert again == pytest.approx(losses_of_whole, rel=1e-4)
+    return losses_of_whole
 
 
 def test_an_encoders_step_in_parts_is_the_step_with_several_losses_and_the_term_control_layer() -> None:
@@ -90,17 +92,17 @@ def test_an_encoders_step_in_parts_is_the_step_with_several_losses_and_the_term_
     cfg = dataclasses.replace(toys.CFG, queries_per_step=6, losses=weights, terms=TermsConfig(weight=0.5))
     torch.manual_seed(7)
     ranker = Ranker.encoder(checkpoints.resolve(checkpoints.BUNDLED[0]), max_length=24, layers=1)
-    told = assert_parts_make_the_step(RankTask(ranker, cfg), UNEVEN, cfg, 4)
+    reported = assert_parts_make_the_step(RankTask(ranker, cfg), UNEVEN, cfg, 4)
     names = {f"loss_{kind}_{name}" for kind in ("rank", "terms") for name in weights}
-    assert set(told) == {"loss", *names}
+    assert set(reported) == {"loss", *names}
 
 
 def test_a_decoders_step_in_parts_is_the_step_with_reasons_of_different_lengths(tmp_path: Path) -> None:
     source = causal_lm(tmp_path, ["sort a list", "irrelevant"], tied=True)
     cfg = dataclasses.replace(toys.CFG, kind="decoder", queries_per_step=6, generation=GenerationConfig(weight=0.5))
-    rows = [one | {"answers": ["relevant " * (1 + place) for place, _ in enumerate(one["texts"])]} for one in UNEVEN]
-    told = assert_parts_make_the_step(RankTask.fresh(source, cfg), rows, cfg, 3)
-    assert set(told) == {"loss", "loss_rank", "loss_tokens"}
+    rows = [one | {"answers": ["relevant " * (1 + index) for index in range(len(one["texts"]))]} for one in UNEVEN]
+    reported = assert_parts_make_the_step(RankTask.fresh(source, cfg), rows, cfg, 3)
+    assert set(reported) == {"loss", "loss_rank", "loss_tokens"}
 
 
 def test_a_labellers_step_in_parts_is_the_step(tmp_path: Path) -> None:
@@ -110,8 +112,8 @@ def test_a_labellers_step_in_parts_is_the_step(tmp_path: Path) -> None:
     )
     cfg = dataclasses.replace(cfg, rank_weight=1.0, dtype="float32", freeze_embeddings=True)
     task = lm_task.OrderTask(source, listwise.ListwiseExamples(source, cfg), cfg)
-    made = [one for n in range(4) for one in task.lists(row([1.0, 3.0, 2.0, 0.0][: 2 + n % 3], query_id=f"q{n}"))]
-    packs = [made[:2], *packing.pack_examples(made[2:], 320), made[1:2]]
+    examples = [one for n in range(4) for one in task.lists(row([1.0, 3.0, 2.0, 0.0][: 2 + n % 3], query_id=f"q{n}"))]
+    packs = [examples[:2], *packing.pack_examples(examples[2:], 320), examples[1:2]]
     assert set(assert_parts_make_the_step(task, packs, cfg, 3)) == {"loss", "loss_token", "loss_rank"}
 
 
@@ -138,7 +140,7 @@ def test_more_parts_than_a_step_has_queries_are_refused() -> None:
 def test_the_last_report_says_why_the_run_ended(changes: dict[str, Any], step: int, why: str) -> None:
     heard = line([0.5, 0.6, 0.6, 0.59, 0.7], dataclasses.replace(PLAIN, **changes))
     assert (heard[-1]["step"], heard[-1]["ended"], heard[-1]["final"]) == (step, why, 1.0)
-    assert not any("ended" in told for told in heard[:-1])
+    assert not any("ended" in metrics for metrics in heard[:-1])
 
 
 def test_patience_goes_by_the_figure_that_checkpoints_are_compared_by(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,14 +169,14 @@ def test_patience_without_anything_to_measure_says_so() -> None:
 
 def test_one_seed_gives_the_same_weights_to_the_last_bit_and_another_one_others() -> None:
     cfg = dataclasses.replace(toys.CFG, layers=2, dropout=0.1, word_dropout=0.1, max_steps=4)
-    found = []
+    runs = []
     for seed in (0, 0, 1):
         torch.rand(3)  # what the process has drawn before does not matter
         task = RankTask.fresh(checkpoints.resolve(checkpoints.BUNDLED[0]), dataclasses.replace(cfg, seed=seed))
         head = task.model.classifier.weight.detach().clone()
         fitted(task, dataclasses.replace(cfg, seed=seed))
-        found.append((head, task.model.state_dict()))
-    (first, one), (again, same), (other, _) = found
+        runs.append((head, task.model.state_dict()))
+    (first, one), (again, same), (other, _) = runs
     assert torch.equal(first, again)
     assert all(torch.equal(weight, same[name]) for name, weight in one.items())
     assert not torch.equal(first, other), "the head is drawn anew for another seed"

@@ -1,5 +1,5 @@
-"""Two training processes are one: they begin from the same weights, whatever each of them drew at random, learn from
-both halves of a step, and end together."""
+"""Two training processes act as one: they start from the same weights, whatever each of them drew at random, learn
+from both halves of a step, and end together."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HALVES = [[[1.0, 0.0, 2.0], [5.0, 1.0, 0.0], [1.0, -2.0, 1.0]], [[2.0, 1.0, 1.0]
 
 
 class Seen(Line):
-    """Keeps the names of the queries that it saw, batch by batch."""
+    """A task that keeps the ids of the queries of each batch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Seen(Line):
 
 
 def seen(cfg: TrainConfig, rank: int, workers: int, folder: Path, resume: Path | None = None) -> list[list[str]]:
-    """What a worker sees; the first one's checkpoints lie in the folder."""
+    """Return the query ids of a worker's batches; rank 0 writes its checkpoints to the folder."""
     task, data = Seen(), RankBatches(ROWS, cfg, rank, workers)
     listener = Listener(folder if rank == 0 else None)
     fit(task, data, data.steps, cfg, TrainWorker(rank, workers, report=listener, resume=resume))
@@ -45,31 +45,33 @@ def seen(cfg: TrainConfig, rank: int, workers: int, folder: Path, resume: Path |
 
 
 def pair(rank: int, folder: str, cfg: TrainConfig, resume: Path | None) -> None:
-    """One process of two that see rows together."""
+    """Run one process of two that share the rows, and save its batches."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", store=dist.FileStore(f"{folder}/store", 2), rank=rank, world_size=2)
     torch.save(seen(cfg, rank, 2, Path(folder), resume), f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
-def work(rank: int, folder: str, changes: dict[str, Any], told: list[float]) -> None:
-    """One process of two: what it drew, and what it has at the end, and after how many steps; rank 0 measures."""
+def work(rank: int, folder: str, changes: dict[str, Any], figures: list[float]) -> None:
+    """Run one process of two, and save its initial and final weights and last report; rank 0 measures."""
     torch.set_num_threads(1)
     store = dist.FileStore(f"{folder}/store", 2)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
     torch.manual_seed(100 + rank)
-    task, listener = Line(told if rank == 0 else []), Listener()
+    task, listener = Line(figures if rank == 0 else []), Listener()
     drawn = task.model.weight.detach().clone()
     cfg = TrainConfig("", "", **(CFG | changes))
     worker = TrainWorker(rank, 2, report=listener)
-    fit(task, lambda epoch, first: [HALVES[rank]] * 50, 50, cfg, worker, dev=["a row"] if told else [])
+    fit(task, lambda epoch, first: [HALVES[rank]] * 50, 50, cfg, worker, dev=["a row"] if figures else [])
     torch.save((drawn, task.model.weight.detach().float(), listener.heard[-1]), f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
-def both(folder: Path, changes: dict[str, Any], told: list[float] | None = None) -> list[tuple[Tensor, Tensor, Any]]:
+def both(
+    folder: Path, changes: dict[str, Any], figures: list[float] | None = None
+) -> list[tuple[Tensor, Tensor, Any]]:
     folder.mkdir(exist_ok=True)
-    mp.spawn(work, (str(folder), changes, told or []), nprocs=2)
+    mp.spawn(work, (str(folder), changes, figures or []), nprocs=2)
     return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
 
 
@@ -93,9 +95,9 @@ def test_a_step_in_parts_is_the_step_on_two_workers_too(tmp_path: Path) -> None:
 def test_what_the_first_worker_measures_ends_both(tmp_path: Path) -> None:
     """Better at the second evaluation, so that a worker which keeps its own count would stop at another step."""
     options = {"dtype": "float32", "eval_steps": 2, "max_steps": 50, "patience": 2}
-    found = both(tmp_path, options, [0.5, 0.4, 0.6, 0.6, 0.1, 0.9])
-    assert [last["step"] for _, _, last in found] == [10, 10]
-    assert [last["ended"] for _, _, last in found] == ["patience"] * 2
+    ends = both(tmp_path, options, [0.5, 0.4, 0.6, 0.6, 0.1, 0.9])
+    assert [last["step"] for _, _, last in ends] == [10, 10]
+    assert [last["ended"] for _, _, last in ends] == ["patience"] * 2
 
 
 def flat(batches: list[list[str]]) -> list[str]:
@@ -103,7 +105,7 @@ def flat(batches: list[list[str]]) -> list[str]:
 
 
 def together(folder: Path, cfg: TrainConfig, resume: Path | None = None) -> list[list[list[str]]]:
-    """What each of two workers sees."""
+    """Return the batches of each of two workers."""
     folder.mkdir()
     mp.spawn(pair, (str(folder), cfg, resume), nprocs=2)
     return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]

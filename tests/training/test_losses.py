@@ -24,19 +24,19 @@ Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
 # ---- the references: one list, one pair after the other -----------------------------------------------------
 
 
-def lists(found: Arrays) -> Iterator[list[tuple[float, float]]]:
+def lists(batch: Arrays) -> Iterator[list[tuple[float, float]]]:
     """The (score, target) of each query's documents."""
-    for scores, targets, mask in zip(*found, strict=True):
+    for scores, targets, mask in zip(*batch, strict=True):
         yield [(float(s), float(t)) for s, t, here in zip(scores, targets, mask, strict=True) if here]
 
 
-def pairs(found: Arrays) -> list[tuple[float, float]]:
+def pairs(batch: Arrays) -> list[tuple[float, float]]:
     """(score, target) differences of every pair of documents with target_i > target_j."""
-    return [(s - r, t - u) for docs in lists(found) for s, t in docs for r, u in docs if t > u]
+    return [(s - r, t - u) for docs in lists(batch) for s, t in docs for r, u in docs if t > u]
 
 
-def every_pair(found: Arrays) -> list[tuple[float, float]]:
-    return [(s - r, t - u) for docs in lists(found) for i, (s, t) in enumerate(docs) for r, u in docs[i + 1 :]]
+def every_pair(batch: Arrays) -> list[tuple[float, float]]:
+    return [(s - r, t - u) for docs in lists(batch) for i, (s, t) in enumerate(docs) for r, u in docs[i + 1 :]]
 
 
 def mean(values: list[float]) -> float:
@@ -47,8 +47,8 @@ def sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x))
 
 
-def cross_entropy(wanted: float, given: float, pos_weight: float = 1.0) -> float:
-    return -pos_weight * wanted * math.log(given) - (1 - wanted) * math.log(1 - given)
+def cross_entropy(wanted: float, predicted: float, pos_weight: float = 1.0) -> float:
+    return -pos_weight * wanted * math.log(predicted) - (1 - wanted) * math.log(1 - predicted)
 
 
 def first(score: float, rivals: list[float]) -> float:
@@ -56,54 +56,54 @@ def first(score: float, rivals: list[float]) -> float:
     return -math.log(math.exp(score) / (math.exp(score) + sum(math.exp(rival) for rival in rivals)))
 
 
-def compared(found: Arrays) -> list[list[tuple[float, float]]]:
-    return [docs for docs in lists(found) if len({target for _, target in docs}) > 1]
+def compared(batch: Arrays) -> list[list[tuple[float, float]]]:
+    return [docs for docs in lists(batch) if len({target for _, target in docs}) > 1]
 
 
 def gains(docs: list[tuple[float, float]], k: int = 0) -> list[float]:
     """Of one list; over its ideal DCG@k."""
     lowest = min(0.0, min(target for _, target in docs))
     raw = [2 ** (target - lowest) - 1 for _, target in docs]
-    ideal = sum(gain / math.log2(place + 2) for place, gain in enumerate(sorted(raw, reverse=True)[: k or None]))
+    ideal = sum(gain / math.log2(rank + 2) for rank, gain in enumerate(sorted(raw, reverse=True)[: k or None]))
     return [gain / ideal for gain in raw]
 
 
-def reference_point_mse(found: Arrays) -> float:
-    return mean([(s - t) ** 2 for docs in lists(found) for s, t in docs])
+def reference_point_mse(batch: Arrays) -> float:
+    return mean([(s - t) ** 2 for docs in lists(batch) for s, t in docs])
 
 
-def reference_bce(found: Arrays, smoothing: float = 0.0, pos_weight: float = 1.0) -> float:
+def reference_bce(batch: Arrays, smoothing: float = 0.0, pos_weight: float = 1.0) -> float:
     """Every target moves towards 1/2 by the share `smoothing` of the way."""
     return mean(
-        [cross_entropy(t + smoothing * (0.5 - t), sigmoid(s), pos_weight) for docs in lists(found) for s, t in docs]
+        [cross_entropy(t + smoothing * (0.5 - t), sigmoid(s), pos_weight) for docs in lists(batch) for s, t in docs]
     )
 
 
-def reference_ranknet(found: Arrays, scale: float = 1.0, smoothing: float = 0.0, gap_power: float = 0.0) -> float:
-    weights = [gap**gap_power for _, gap in pairs(found)]
-    values = [cross_entropy(1 - smoothing / 2, sigmoid(scale * ahead)) for ahead, _ in pairs(found)]
+def reference_ranknet(batch: Arrays, scale: float = 1.0, smoothing: float = 0.0, gap_power: float = 0.0) -> float:
+    weights = [gap**gap_power for _, gap in pairs(batch)]
+    values = [cross_entropy(1 - smoothing / 2, sigmoid(scale * ahead)) for ahead, _ in pairs(batch)]
     return sum(w * v for w, v in zip(weights, values, strict=True)) / sum(weights)
 
 
-def reference_margin(found: Arrays, tau: float = 1.0) -> float:
-    return mean([max(0.0, tau - ahead) for ahead, _ in pairs(found)])
+def reference_margin(batch: Arrays, tau: float = 1.0) -> float:
+    return mean([max(0.0, tau - ahead) for ahead, _ in pairs(batch)])
 
 
-def reference_soft_ranknet(found: Arrays, target_scale: float = 2.0) -> float:
-    return mean([cross_entropy(sigmoid(target_scale * gap), sigmoid(ahead)) for ahead, gap in every_pair(found)])
+def reference_soft_ranknet(batch: Arrays, target_scale: float = 2.0) -> float:
+    return mean([cross_entropy(sigmoid(target_scale * gap), sigmoid(ahead)) for ahead, gap in every_pair(batch)])
 
 
-def reference_margin_mse(found: Arrays) -> float:
-    return mean([(ahead - gap) ** 2 for ahead, gap in every_pair(found)])
+def reference_margin_mse(batch: Arrays) -> float:
+    return mean([(ahead - gap) ** 2 for ahead, gap in every_pair(batch)])
 
 
-def reference_lambda(found: Arrays, k: int = 0, mu: float = 10.0) -> float:
+def reference_lambda(batch: Arrays, k: int = 0, mu: float = 10.0) -> float:
     values = []
-    for docs in lists(found):
+    for docs in lists(batch):
         if len({target for _, target in docs}) < 2:
             continue  # no pair
         docs = sorted(docs, key=lambda doc: (-doc[0], doc[1]))
-        gain, discount = gains(docs, k), [math.log2(place + 1) for place in range(1, len(docs) + 2)]
+        gain, discount = gains(docs, k), [math.log2(rank + 1) for rank in range(1, len(docs) + 2)]
         for i, (s, t) in enumerate(docs):
             for j, (r, u) in enumerate(docs):
                 if t > u and (not k or min(i, j) < k):
@@ -113,31 +113,31 @@ def reference_lambda(found: Arrays, k: int = 0, mu: float = 10.0) -> float:
     return mean(values)
 
 
-def reference_listnet(found: Arrays, temperature: float = 1.0) -> float:
+def reference_listnet(batch: Arrays, temperature: float = 1.0) -> float:
     values = []
-    for docs in lists(found):
+    for docs in lists(batch):
         if len(docs) > 1:
-            wanted, given = (np.exp(np.array(column)) for column in zip(*[(t / temperature, s) for s, t in docs]))
-            values.append(-float(wanted / wanted.sum() @ np.log(given / given.sum())))
+            wanted, predicted = (np.exp(np.array(column)) for column in zip(*[(t / temperature, s) for s, t in docs]))
+            values.append(-float(wanted / wanted.sum() @ np.log(predicted / predicted.sum())))
     return mean(values)
 
 
-def reference_contrastive(found: Arrays) -> float:
+def reference_contrastive(batch: Arrays) -> float:
     values = []
-    for docs in compared(found):
+    for docs in compared(batch):
         highest = max(target for _, target in docs)
         below = [score for score, target in docs if target < highest]
         values.append(mean([first(score, below) for score, target in docs if target == highest]))
     return mean(values)
 
 
-def reference_listmle(found: Arrays) -> float:
-    return mean([sum(first(s, [r for r, u in docs if u < t]) for s, t in docs) for docs in compared(found)])
+def reference_listmle(batch: Arrays) -> float:
+    return mean([sum(first(s, [r for r, u in docs if u < t]) for s, t in docs) for docs in compared(batch)])
 
 
-def reference_p_listmle(found: Arrays) -> float:
+def reference_p_listmle(batch: Arrays) -> float:
     values = []
-    for docs in compared(found):
+    for docs in compared(batch):
         total, weights = 0.0, 0.0
         for s, t in docs:
             before, alike = sum(u > t for _, u in docs), sum(u == t for _, u in docs)
@@ -149,9 +149,9 @@ def reference_p_listmle(found: Arrays) -> float:
     return mean(values)
 
 
-def reference_approx_ndcg(found: Arrays, temperature: float = 1.0) -> float:
+def reference_approx_ndcg(batch: Arrays, temperature: float = 1.0) -> float:
     values = []
-    for docs in compared(found):
+    for docs in compared(batch):
         smooth = 0.0
         for i, (gain, (s, _)) in enumerate(zip(gains(docs), docs, strict=True)):
             others = [r for j, (r, _) in enumerate(docs) if j != i]
@@ -189,13 +189,13 @@ def arrays(seed: int, name: str = "", queries: int = 4, slots: int = 6) -> Array
     return scores, (targets + 1) / 3 if name == "bce" else targets, mask
 
 
-def tensors(found: Arrays) -> tuple[Tensor, Tensor, Tensor]:
-    scores, targets, mask = (torch.tensor(array) for array in found)
+def tensors(batch: Arrays) -> tuple[Tensor, Tensor, Tensor]:
+    scores, targets, mask = (torch.tensor(array) for array in batch)
     return scores.requires_grad_(), targets, mask
 
 
-def value_and_gradient(name: str, found: Arrays, **options: Any) -> tuple[float, np.ndarray]:
-    scores, targets, mask = tensors(found)
+def value_and_gradient(name: str, batch: Arrays, **options: Any) -> tuple[float, np.ndarray]:
+    scores, targets, mask = tensors(batch)
     value = LOSSES[name](scores, targets, mask, **options)
     value.backward()
     assert scores.grad is not None
@@ -212,17 +212,17 @@ def test_every_loss_has_a_reference_here() -> None:
 @pytest.mark.parametrize(("name", "options"), CASES)
 @pytest.mark.parametrize("seed", range(5))
 def test_a_loss_equals_its_reference(name: str, options: dict[str, Any], seed: int) -> None:
-    found = arrays(seed, name)
-    assert value_and_gradient(name, found, **options)[0] == pytest.approx(
-        REFERENCES[name](found, **options), rel=1e-10
+    batch = arrays(seed, name)
+    assert value_and_gradient(name, batch, **options)[0] == pytest.approx(
+        REFERENCES[name](batch, **options), rel=1e-10
     )
 
 
 @pytest.mark.parametrize(("name", "options"), OPTIONS)
 def test_an_option_changes_the_value(name: str, options: dict[str, Any]) -> None:
-    found = arrays(0, name)
-    assert value_and_gradient(name, found, **options)[0] != pytest.approx(
-        value_and_gradient(name, found)[0], rel=1e-3
+    batch = arrays(0, name)
+    assert value_and_gradient(name, batch, **options)[0] != pytest.approx(
+        value_and_gradient(name, batch)[0], rel=1e-3
     )
 
 
@@ -252,7 +252,7 @@ THIRD = 1 / math.log2(3)
             )
             / 3,
         ),
-        # Places 2, 3, 1 by score, gains 3, 1, 1 over an ideal DCG of 3 + 1/log2(3) + 1/2; both pairs one place apart.
+        # Ranks 2, 3, 1 by score, gains 3, 1, 1 over an ideal DCG of 3 + 1/log2(3) + 1/2; both pairs one rank apart.
         (
             "lambda",
             (2 / (3.5 + THIRD))
@@ -327,10 +327,10 @@ def test_value_and_gradient_are_those_of_sentence_transformers(
     targets = np.array([source.permutation(6) for _ in lengths]) / 2  # without ties: theirs breaks them by the order
     if name in ("ranknet", "lambda", "listnet"):
         targets = targets.round()
-    found = (source.normal(0, 2, mask.shape), targets, mask)
-    value, gradient = value_and_gradient(name, found, **options)
+    batch = (source.normal(0, 2, mask.shape), targets, mask)
+    value, gradient = value_and_gradient(name, batch, **options)
 
-    scores = torch.tensor(found[0], requires_grad=True)
+    scores = torch.tensor(batch[0], requires_grad=True)
     texts = [[str(6 * row + slot) for slot in range(length)] for row, length in enumerate(lengths)]
     if scheme:
         their_options = {**their_options, "weighting_scheme": getattr(losses, scheme)()}
@@ -428,8 +428,8 @@ def test_nothing_to_compare_gives_zero_with_a_zero_gradient(name: str, documents
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in POINTWISE])
 @pytest.mark.parametrize("grade", [0.0, 1.0, -2.0])
 def test_equal_targets_are_nothing_to_compare_or_pull_the_scores_together(name: str, grade: float) -> None:
-    found = (np.array([[1.0, 3.0, 2.0]]), np.full((1, 3), grade), np.full((1, 3), True))
-    value, gradient = value_and_gradient(name, found)
+    batch = (np.array([[1.0, 3.0, 2.0]]), np.full((1, 3), grade), np.full((1, 3), True))
+    value, gradient = value_and_gradient(name, batch)
     if name in DISTANCES:
         assert value > 0
         assert gradient[0, 0] < 0 < gradient[0, 1]

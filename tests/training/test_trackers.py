@@ -19,7 +19,7 @@ CONFIG = {"lr": 0.1, "losses": {"ranknet": 1.0}}
 STEPS = [(20, {"loss": 0.5}, False), (40, {"loss": 0.25, "dev_ndcg": 0.625}, True), (60, {"loss": 0.125}, True)]
 
 
-def tell(tracker: trackers.Tracker, steps: list[Any] = STEPS) -> None:
+def tell(tracker: trackers.TrackFunction, steps: list[Any] = STEPS) -> None:
     for step, figures, keep in steps:
         tracker(figures, step, keep, step == 60)
 
@@ -28,18 +28,18 @@ def tell(tracker: trackers.Tracker, steps: list[Any] = STEPS) -> None:
 
 
 def events(folder: str) -> list[Any]:
-    """What stands in the event files: TFRecord framing (length, its checksum, content, its checksum) of `Event`s."""
+    """Return the events of all files, TFRecords: length, its checksum, an `Event`, its checksum."""
     from tensorboardX.proto.event_pb2 import Event
 
-    found = []
-    fs, place = tables.filesystem(folder)
-    for path in sorted(fs.ls(place, detail=False)):
+    events = []
+    fs, root = tables.filesystem(folder)
+    for path in sorted(fs.ls(root, detail=False)):
         content = fs.cat_file(path)
         while content:
             (length,) = struct.unpack("<Q", content[:8])
-            found.append(Event.FromString(content[12 : 12 + length]))
+            events.append(Event.FromString(content[12 : 12 + length]))
             content = content[16 + length :]
-    return found
+    return events
 
 
 def scalars(folder: str) -> list[tuple[int, str, float]]:
@@ -54,10 +54,10 @@ def test_tensorboard_finds_every_figure_at_its_step(tmp_path: Path) -> None:
 
 def test_tensorboards_own_reader_agrees(tmp_path: Path) -> None:
     tell(trackers.TensorBoard(str(tmp_path), CONFIG))
-    found = EventAccumulator(f"{tmp_path}/tensorboard")
-    found.Reload()
-    assert [(one.step, one.value) for one in found.Scalars("loss")] == [(20, 0.5), (40, 0.25), (60, 0.125)]
-    assert [(one.step, one.value) for one in found.Scalars("dev_ndcg")] == [(40, 0.625)]
+    reader = EventAccumulator(f"{tmp_path}/tensorboard")
+    reader.Reload()
+    assert [(one.step, one.value) for one in reader.Scalars("loss")] == [(20, 0.5), (40, 0.25), (60, 0.125)]
+    assert [(one.step, one.value) for one in reader.Scalars("dev_ndcg")] == [(40, 0.625)]
 
 
 def test_a_run_that_goes_on_says_from_which_step_earlier_events_no_longer_hold(tmp_path: Path) -> None:
