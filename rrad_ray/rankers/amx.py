@@ -1,8 +1,9 @@
-"""Attention and layer norm over packed tokens by kernels of our own (`kernels.c`), for CPUs with AMX.
+"""Attention and layer norm over packed tokens by kernels of our own (`amx.c`), for CPUs with AMX.
 
-Attention reads each pair's tokens where they stand. torch's wants them copied to a padded place of their own, and
-spends more on packing operands for heads of 32 dimensions and on the softmax than on the products.
-Compiled where they run, in two seconds: nothing is built when the package is installed, nothing is kept on disk.
+Attention reads each pair's tokens where they stand. torch's wants them copied to a padded tensor, and spends more on
+packing operands for heads of 32 dimensions and on the softmax than on the products.
+The kernels are compiled in two seconds by the machine that runs them: nothing is built when the package is installed,
+and nothing is kept on disk.
 """
 
 from __future__ import annotations
@@ -20,72 +21,80 @@ from torch import Tensor, nn
 
 FLAGS = ("avx512f", "avx512bw", "avx512dq", "avx512bf16", "amx-tile", "amx-bf16")
 
-PLACE, SIZE, NUMBER, FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_float
+POINTER, INT64, INT, FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_float
 
-ARGUMENTS = {
-    "rrad_attention": [PLACE, PLACE, SIZE, SIZE, SIZE, FLOAT, NUMBER, PLACE, NUMBER],
-    "rrad_layer_norm": [PLACE, PLACE, PLACE, FLOAT, SIZE, SIZE, PLACE, NUMBER],
+ARGUMENTS = {  # in the order of `amx.c`
+    "rrad_attention": [POINTER, POINTER, INT64, INT64, INT64, FLOAT, INT, POINTER, INT],
+    "rrad_layer_norm": [POINTER, POINTER, POINTER, FLOAT, INT64, INT64, POINTER, INT],
 }
 
-WIDTHS = (32, 64)  # dimensions of a head that attention knows
+WIDTHS = (32, 64)  # dimensions of a head that the attention kernel supports
 
 logger = logging.getLogger(__name__)
 
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The compiled kernels. None on a CPU without AMX; and, which is logged, without a C compiler, or where the
-    system does not grant the use of AMX."""
+    """Return the compiled kernels, or None on a CPU without AMX.
+
+    Without a C compiler, or where the system does not let the process use AMX, it is None too, and the log says so.
+    """
     if not torch.cpu._is_amx_tile_supported():
         return None
     try:
-        found = _compiled()
+        kernels = _compiled()
     except (OSError, subprocess.CalledProcessError) as error:
-        said = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
+        reason = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
         logger.warning(
-            "scoring by torch's kernels, which are slower: no C compiler makes ours (%s)", "".join(said[:1])
+            "scoring by torch's kernels, which are slower: no C compiler makes ours (%s)", "".join(reason[:1])
         )
         return None
-    if found.rrad_start():
+    if kernels.rrad_start():
         logger.warning("scoring by torch's kernels, which are slower: the system does not grant the use of AMX")
         return None
     for name, types in ARGUMENTS.items():
-        getattr(found, name).argtypes = types
-    return found
+        getattr(kernels, name).argtypes = types
+    return kernels
 
 
 def _compiled() -> ctypes.CDLL:
+    """Compile `amx.c` by `$CC` or `cc` and load it.
+
+    Raises `OSError` without a compiler, `subprocess.CalledProcessError` if the compiler fails.
+    """
     with tempfile.TemporaryDirectory(prefix="rrad-kernels-") as folder:
-        made = f"{folder}/kernels.so"
-        # Linked to the OpenMP that torch brings: its threads do this work too, instead of as many more.
-        threads = sorted((Path(torch.__file__).parent / "lib").glob("libgomp*"))
-        command = [os.environ.get("CC", "cc"), "-O3", "-shared", "-fPIC", "-fopenmp", "-Wl,--as-needed", "-o", made]
+        target = f"{folder}/kernels.so"
+        # Linked to the OpenMP that torch brings, so that torch's threads run these kernels too. A second OpenMP would
+        # start as many threads of its own.
+        openmp = sorted((Path(torch.__file__).parent / "lib").glob("libgomp*"))
+        command = [os.environ.get("CC", "cc"), "-O3", "-shared", "-fPIC", "-fopenmp", "-Wl,--as-needed", "-o", target]
         command += [f"-m{flag}" for flag in FLAGS]
-        command += [str(Path(__file__).with_suffix(".c")), *map(str, threads)]
+        command += [str(Path(__file__).with_suffix(".c")), *map(str, openmp)]
         subprocess.run(command, check=True, capture_output=True, text=True)
-        return ctypes.CDLL(made)
+        return ctypes.CDLL(target)
 
 
 def attention(
     kernels: ctypes.CDLL, qkv_TX: Tensor, starts: Tensor, heads: int, *, rows: int, first_only: bool
 ) -> Tensor:
-    """What each token, or each pair's first one only, reads of its pair's: (`rows`, D) in bfloat16, zeros behind.
+    """Return the attention output (`rows`, D) in bfloat16 of each token, or of each pair's first token only.
 
-    `qkv_TX`: queries, keys and values side by side, bfloat16 (T, 3 D), contiguous; `starts` (P + 1): where each
-    pair's tokens begin, and where the last one's end. D / heads is one of `WIDTHS`.
+    A token attends to its own pair. `qkv_TX`: queries, keys and values side by side, bfloat16 (T, 3 D), contiguous.
+    `starts` (P + 1): the first token of each pair, and the end of the last one. D / heads is one of `WIDTHS`. Rows
+    behind the last token, or behind the last pair, are zeros. Raises `MemoryError` if there is no memory.
     """
     across = qkv_TX.shape[1] // 3
     pairs, wide = len(starts) - 1, across // heads
     out = qkv_TX.new_empty(rows, across)
     out[pairs if first_only else int(starts[-1]) :] = 0
-    read = (qkv_TX.data_ptr(), starts.data_ptr(), pairs, heads, wide, wide**-0.5, first_only)
-    if kernels.rrad_attention(*read, out.data_ptr(), torch.get_num_threads()):
+    inputs = (qkv_TX.data_ptr(), starts.data_ptr(), pairs, heads, wide, wide**-0.5, first_only)
+    if kernels.rrad_attention(*inputs, out.data_ptr(), torch.get_num_threads()):
         raise MemoryError(f"no memory for the attention of {pairs} pairs")
     return out
 
 
 class LayerNorm:
-    """A layer norm, of a multiple of 32 dimensions, over bfloat16 (T, D), contiguous."""
+    """A layer norm over bfloat16 rows (T, D), contiguous; D is a multiple of 32."""
 
     def __init__(self, kernels: ctypes.CDLL, norm: nn.LayerNorm) -> None:
         self.kernels, self.eps = kernels, norm.eps

@@ -1,8 +1,7 @@
-"""What computes a student's scores, by one config value: PyTorch as it comes or compiled, OpenVINO or ONNX Runtime.
-The scores are the same but for rounding, and for what int8 costs.
+"""Scoring backends, chosen by one config value: PyTorch eager or compiled, OpenVINO, ONNX Runtime.
 
-The last two convert an encoder's checkpoint when it is loaded, in seconds and without a network; nothing is kept on
-disk.
+All give the same scores up to rounding, and up to the loss of int8. OpenVINO and ONNX Runtime convert an encoder's
+checkpoint when it is loaded, in seconds and without a network; nothing is kept on disk.
 """
 
 from __future__ import annotations
@@ -23,18 +22,18 @@ from rrad_ray.rankers import packed_encoder
 
 Pairs = Sequence[dict[str, list[int]]]
 
-Scorer = Callable[[Pairs, int], Tensor]  # encoded pairs, tokens of a pass -> scores (P,) in float32
+Scorer = Callable[[Pairs, int], Tensor]  # encoded pairs and the tokens of a pass to scores (P,) in float32
 
-Inputs = Mapping[str, Tensor]  # (P, L) each, in the order in which the tokenizer makes them
+Inputs = Mapping[str, Tensor]  # tensors (P, L), in the order in which the tokenizer writes them
 
-NEEDS = {"openvino": ("openvino",), "onnx": ("onnx", "onnxruntime")}
+NEEDS = {"openvino": ("openvino",), "onnx": ("onnx", "onnxruntime")}  # the packages of a backend
 
 
 def make(ranker: Any, backend: str, precision: str) -> Scorer | None:
-    """The backend of a `Ranker`; none where its model itself is as good.
+    """Return the scorer of a `Ranker` for a backend; None where the model itself is as fast.
 
-    The model is in the type in which it is computed; in float32 for `onnx` and `openvino`. Raises `ValueError` if the
-    library is not installed, does not serve such a model, or cannot compile it.
+    The model has the dtype in which it computes; float32 for `onnx` and `openvino`, which convert it to `precision`.
+    Raises `ValueError` if the backend's library is not installed, does not support the model or cannot compile it.
     """
     model = ranker.model
     if backend == "torch":
@@ -44,9 +43,9 @@ def make(ranker: Any, backend: str, precision: str) -> Scorer | None:
             raise InvalidInput(f"backend={backend} needs the package {package}", f"pip install 'rrad-ray[{backend}]'")
     encoder = model.device.type == "cpu" and model.config.model_type in packed_encoder.FAMILIES
     if backend in NEEDS and not encoder:
-        found = f"backend={backend} serves encoders ({', '.join(packed_encoder.FAMILIES)}) on CPUs"
+        supported = f"backend={backend} serves encoders ({', '.join(packed_encoder.FAMILIES)}) on CPUs"
         raise InvalidInput(
-            f"{found}, this is a {model.config.model_type} on {model.device.type}", "set backend=torch"
+            f"{supported}, this is a {model.config.model_type} on {model.device.type}", "set backend=torch"
         )
     example = ranker.padded(ranker.encode(["a"] * 2, ["one", "two words, and padding beside them"]))
     run = {"compile": _compiled, "openvino": _openvino, "onnx": _onnx}[backend](model, dict(example), precision)
@@ -54,7 +53,11 @@ def make(ranker: Any, backend: str, precision: str) -> Scorer | None:
 
 
 def _compiled(model: Any, example: Inputs, precision: str) -> Callable[[Inputs], Tensor]:
-    """For any number of pairs of any length, and once more for one pair alone: a minute, before a request comes."""
+    """Return the model compiled by torch, for any number of pairs of any length.
+
+    Compiles right away, for several pairs and again for one pair: this takes a minute, so no request waits for it.
+    Raises `ValueError` if torch cannot compile.
+    """
     from torch._dynamo.exc import TorchDynamoException
 
     compiled = torch.compile(model, dynamic=True)
@@ -62,15 +65,17 @@ def _compiled(model: Any, example: Inputs, precision: str) -> Callable[[Inputs],
     try:
         with torch.inference_mode():
             for pairs in (2, 1):
-                run({name: tensor[:pairs].clone() for name, tensor in example.items()})  # of this mode, as later
+                run(
+                    {name: tensor[:pairs].clone() for name, tensor in example.items()}
+                )  # inference tensors, as in use
     except TorchDynamoException as error:
-        why = str(error).strip().splitlines()[0]
-        raise InvalidInput(f"backend=compile: torch.compile failed ({why})", "on a CPU it needs g++") from error
+        reason = str(error).strip().splitlines()[0]
+        raise InvalidInput(f"backend=compile: torch.compile failed ({reason})", "on a CPU it needs g++") from error
     return run
 
 
-class _Plain(nn.Module):
-    """A model whose inputs are tensors in a fixed order, and whose output is one: what converters trace."""
+class _PositionalModel(nn.Module):
+    """A model for converters to trace: it takes tensors in a fixed order and returns one tensor, the logits."""
 
     def __init__(self, model: Any, names: Sequence[str]) -> None:
         super().__init__()
@@ -81,21 +86,24 @@ class _Plain(nn.Module):
 
 
 def _openvino(model: Any, example: Inputs, precision: str) -> Callable[[Inputs], Tensor]:
-    # OpenVINO reports each import and conversion over the network where that package is installed; not from here.
+    """Return the model converted to OpenVINO, on as many threads as torch has."""
+    # Without this OpenVINO reports each import and conversion over the network, if that package is installed.
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     import openvino
 
     hint = {"bfloat16": "bf16", "float32": "f32"}[precision]
-    with warnings.catch_warnings():  # the tracer's, about shapes, which stay dynamic
+    with warnings.catch_warnings():  # the tracer warns about shapes, which do stay dynamic
         warnings.simplefilter("ignore")
-        converted = openvino.convert_model(_Plain(model, list(example)), example_input=tuple(example.values()))
-    # As many threads as PyTorch has, which Ray sets by what the replica was given.
+        positional = _PositionalModel(model, list(example))
+        converted = openvino.convert_model(positional, example_input=tuple(example.values()))
+    # Ray sets the number of torch's threads to the CPUs of the replica.
     options = {"INFERENCE_PRECISION_HINT": hint, "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
     compiled = openvino.compile_model(converted, "CPU", options)
     return lambda inputs: torch.from_numpy(compiled([inputs[name].numpy() for name in example])[0])
 
 
 def _onnx(model: Any, example: Inputs, precision: str) -> Callable[[Inputs], Tensor]:
+    """Return the model converted to ONNX Runtime, quantized for int8, on as many threads as torch has."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -104,13 +112,13 @@ def _onnx(model: Any, example: Inputs, precision: str) -> Callable[[Inputs], Ten
         warnings.simplefilter("ignore")
         file = Path(folder) / "model.onnx"
         torch.onnx.export(
-            _Plain(model, list(example)),
+            _PositionalModel(model, list(example)),
             tuple(example.values()),
             str(file),
             input_names=list(example),
             output_names=["logits"],
             dynamic_axes={name: {0: "pairs", 1: "tokens"} for name in example},
-            dynamo=False,  # what the other exporter writes cannot be quantized: its shapes contradict each other
+            dynamo=False,  # files of the newer exporter cannot be quantized: their shapes contradict each other
         )
         if precision == "int8":
             from onnxruntime.quantization import QuantType, quantize_dynamic

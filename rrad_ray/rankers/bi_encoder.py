@@ -1,4 +1,4 @@
-"""The bi-encoder of the first stage and of the pre-ranker."""
+"""The bi-encoder that embeds queries and documents in the first stage and in the pre-ranker."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from rrad_ray.rankers.precision import dtype_of
 
 
 class BiEncoder:
-    """A sentence-transformers bi-encoder: the dense half of the first stage, and the pre-ranker."""
+    """A sentence-transformers bi-encoder, on the GPU where there is one.
+
+    Texts are cut to `max_length` tokens; a batch holds at most `batch_tokens` padded tokens, but one text at least.
+    `size` is the dimension of the vectors.
+    """
 
     def __init__(self, source: str, *, max_length: int = 128, batch_tokens: int = 8192, dtype: str = "auto") -> None:
         from sentence_transformers import SentenceTransformer
@@ -23,11 +27,11 @@ class BiEncoder:
         self.size = int(self.model.get_embedding_dimension() or 0)
 
     def queries(self, texts: Sequence[str]) -> Any:
-        """Unit vectors (T, D), float32 NumPy."""
+        """Return the unit vectors (T, D) of queries, float32 NumPy."""
         return self._run(self.model.encode_query, texts)
 
     def documents(self, texts: Sequence[str]) -> Any:
-        """Unit vectors (T, D), float32 NumPy."""
+        """Return the unit vectors (T, D) of documents, float32 NumPy."""
         return self._run(self.model.encode_document, texts)
 
     def _run(self, encode: Any, texts: Sequence[str]) -> Any:

@@ -1,4 +1,4 @@
-"""Hugging Face checkpoint folders that rankers are saved to, and their tokenizers."""
+"""Checkpoints of rankers as plain Hugging Face folders, and the tokenizers in them."""
 
 from __future__ import annotations
 
@@ -19,27 +19,33 @@ from rrad_ray.rankers import lora
 
 
 def end_of(tokenizer: Any) -> int:
-    """The token that ends a target. Raises `ValueError` for a tokenizer without one: answers would never end."""
+    """Return the id of the token that ends a target.
+
+    Raises `ValueError` for a tokenizer without an eos token, with which answers would never end.
+    """
     if tokenizer.eos_token_id is None:
-        found = f"the tokenizer of {tokenizer.name_or_path or 'this model'} has no eos token"
-        raise InvalidInput(found, "set eos_token in its tokenizer_config.json, or choose another model")
+        problem = f"the tokenizer of {tokenizer.name_or_path or 'this model'} has no eos token"
+        raise InvalidInput(problem, "set eos_token in its tokenizer_config.json, or choose another model")
     return int(tokenizer.eos_token_id)
 
 
-PAD = "<|pad|>"
+PAD = "<|pad|>"  # the pad token that a decoder gets, and an encoder that has none
 
 
 def write_checkpoint(
-    folder: str | Path, model: Any, tokenizer: Any, fine: Mapping[str, Tensor], dtype: torch.dtype
+    folder: str | Path, model: Any, tokenizer: Any, float32_weights: Mapping[str, Tensor], dtype: torch.dtype
 ) -> None:
-    """A plain Hugging Face checkpoint folder; adapters are merged. `fine`: finer copies of the model's parameters, by
-    name."""
+    """Write a plain Hugging Face checkpoint folder with weights of `dtype`; adapters are merged.
+
+    `float32_weights`: float32 copies of parameters that the model has in a shorter format, by name. They are written
+    in place of the model's own.
+    """
     if lora.attached(model):
-        model, fine = lora.merged(model, fine), {}
+        model, float32_weights = lora.merged(model, float32_weights), {}
     every = dict(model.named_parameters(remove_duplicate=False))
     tied = every.keys() - dict(model.named_parameters()).keys()  # written once; loading ties them again
     weights = {
-        name: fine.get(name, tensor).detach().to(dtype).cpu()
+        name: float32_weights.get(name, tensor).detach().to(dtype).cpu()
         for name, tensor in model.state_dict().items()
         if name not in tied
     }
@@ -51,26 +57,32 @@ def write_checkpoint(
 
 
 def check_tokenizer(tokenizer: Any, kind: str) -> None:
-    """Raises `ValueError` for a tokenizer with which a student cannot tell query and document apart, or a decoder
-    where the pair ends."""
+    """Check that a student of this kind, `encoder` or `decoder`, can be trained with the tokenizer.
+
+    Raises `ValueError` if an encoder could not tell query and document apart, or a decoder where the pair ends.
+    """
     if kind == "decoder":
         end_of(tokenizer)
     elif not tokenizer.num_special_tokens_to_add(pair=True):
-        found = f"the tokenizer of {tokenizer.name_or_path or 'this model'} puts nothing between query and document"
-        raise InvalidInput(f"{found} ([SEP] or the like)", "choose an encoder whose tokenizer does, or kind=decoder")
+        problem = f"the tokenizer of {tokenizer.name_or_path or 'this model'} puts nothing between query and document"
+        raise InvalidInput(
+            f"{problem} ([SEP] or the like)", "choose an encoder whose tokenizer does, or kind=decoder"
+        )
 
 
-def _add_pad(model: Any, tokenizer: Any) -> None:
+def add_pad_token(model: Any, tokenizer: Any) -> None:
+    """Give tokenizer and model the pad token `PAD`, in place; the embeddings get a row for it."""
     tokenizer.add_special_tokens({"pad_token": PAD})
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     model.config.pad_token_id = tokenizer.pad_token_id
 
 
-def _with_pair_template(tokenizer: Any) -> Any:
-    """A tokenizer that writes `Query: ...\\nDocument: ...<eos>` for `(query, document)`, by its saved files alone.
+def with_pair_template(tokenizer: Any) -> Any:
+    """Return a tokenizer that writes `Query: ...\\nDocument: ...<eos>` for `(query, document)`.
 
-    A plain one: a class such as Qwen2Tokenizer would set its own normalizer when loaded, and sentence-transformers
-    would wrap each pair in a chat template.
+    Its saved files alone say so; no code of ours is needed. It is a `PreTrainedTokenizerFast`: a class such as
+    Qwen2Tokenizer would set its own normalizer when loaded, and sentence-transformers would wrap each pair in a chat
+    template.
     """
     pieces = dict(zip(("[QUERY]", "[DOCUMENT]"), prompts.PAIR))
     special: list[Any] = [
@@ -83,7 +95,7 @@ def _with_pair_template(tokenizer: Any) -> Any:
     backend.post_processor = TemplateProcessing(
         single=f"$A {end}", pair=f"[QUERY] $A [DOCUMENT]:1 $B:1 {end}:1", special_tokens=special
     )
-    space = normalizers.Prepend(" ")  # `Query: how`, not `Query:how`
+    space = normalizers.Prepend(" ")  # for `Query: how`; without it the text would be `Query:how`
     backend.normalizer = normalizers.Sequence([backend.normalizer, space]) if backend.normalizer else space
     names = {key: str(value) for key, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
     inputs = ["input_ids", "attention_mask"]

@@ -13,8 +13,11 @@ from rrad_ray.rankers.precision import dtype_of
 
 
 class LikelihoodRanker(nn.Module):
-    """Query likelihood (Sachan et al., 2022) of a causal LM by transformers: the judge's `likelihood` task without
-    vLLM, for a bare machine and to hold vLLM's scores against."""
+    """A causal LM that scores a document by the likelihood of the query given it (Sachan et al., 2022).
+
+    Runs the judge's `likelihood` task by transformers, without vLLM: for a machine without it, and as the reference
+    for vLLM's scores. Documents are cut to `doc_tokens` tokens, queries to `query_tokens`.
+    """
 
     def __init__(self, source: str, *, template: str, doc_tokens: int, query_tokens: int = 64, dtype: str = "auto"):
         super().__init__()
@@ -24,18 +27,18 @@ class LikelihoodRanker(nn.Module):
 
     @torch.inference_mode()
     def score(self, query: str, texts: Sequence[str]) -> list[float]:
-        """Mean log p(query token) given each text, in input order, nats per token."""
+        """Return the mean log p(query token) given each text, in input order, in nats per token."""
         if not texts:
             return []
         spans = self.plan(query, texts)
         longest = max(len(span.ids) for span in spans)
-        tail = len(spans[0].ids) - spans[0].start  # the query's tokens: the same number in each prompt
+        tail = len(spans[0].ids) - spans[0].start  # tokens of the query, equally many in each prompt
         ids = torch.zeros(len(spans), longest, dtype=torch.long)
         mask = torch.zeros_like(ids)
-        for row, span in enumerate(spans):  # padded on the left, so that the query stands at the end of every row
+        for row, span in enumerate(spans):  # padded on the left, so that every row ends with the query
             ids[row, longest - len(span.ids) :] = torch.tensor(span.ids)
             mask[row, longest - len(span.ids) :] = 1
-        places = (mask.cumsum(1) - 1).clamp(min=0)
-        out = self.model(input_ids=ids, attention_mask=mask, position_ids=places, logits_to_keep=tail + 1)
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        out = self.model(input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=tail + 1)
         logprobs = out.logits[:, :-1].float().log_softmax(-1)
         return logprobs.gather(2, ids[:, -tail:, None])[:, :, 0].mean(1).tolist()

@@ -1,14 +1,15 @@
-"""Scores of an encoder on CPUs without padding: every layer but attention runs over the tokens of a pass one after
-the other, (T, D), in oneDNN's products with what follows them fused in.
+"""Scoring by an encoder on CPUs over packed tokens: one pair after the other, (T, D), without padding between them.
 
-For BERT's and RoBERTa's families (MiniLM, bge-reranker), whose layers are alike. In bfloat16 on a CPU with AMX,
-attention and layer norm are kernels of our own, and nothing needs padding; torch's attention sees some, up to a
-multiple of `STEP` tokens: it takes up to twice as long for a length that fills no whole vector.
-Products have a multiple of `STEP` rows, the last ones of no meaning: oneDNN makes and keeps a kernel for each number
-of rows that it meets, which takes longer than the product itself and, over some thousand of them, a gigabyte.
+Serves the families of BERT and RoBERTa (MiniLM, bge-reranker), whose layers are alike. Products are oneDNN's, with
+bias, GELU or residual fused in. In bfloat16 on a CPU with AMX, attention and layer norm are kernels of our own
+(`amx`), and nothing is padded. torch's attention gets pairs padded to a multiple of `ROW_MULTIPLE` tokens: it takes
+up to twice as long for a length that fills no whole vector.
+Products have a multiple of `ROW_MULTIPLE` rows, of which the last ones have no meaning: oneDNN makes and keeps a
+kernel for each number of rows. That takes longer than the product itself and, over some thousand of them, a gigabyte.
 
-Threads take parts of the pairs instead of parts of each product: they wait for each other at the end alone, not sixty
-times a pass, each time for the one whose core another process slows down.
+A lane is a scoring thread with torch threads of its own. Lanes take parts of the pairs, where torch's threads take
+parts of each product: lanes wait for each other once, at the end, and not sixty times a pass, each time for the one
+whose core another process slows down.
 """
 
 from __future__ import annotations
@@ -29,25 +30,29 @@ from rrad_ray.rankers import amx
 
 ROW_MULTIPLE = 32
 
-LANES = 4  # that score at once: Python starts each of their operations, for one of them at a time
+LANES = 4  # no more score at once, because Python starts their operations one at a time
 
-LEAST = 256  # tokens that are worth a lane
+MIN_PART_TOKENS = 256  # fewer tokens are not worth a lane
 
-MOST = 4096  # tokens of a part: in larger ones each takes longer, in one of 16,000 1.6 times as long
+MAX_PART_TOKENS = 4096  # in larger parts each token takes longer, in a part of 16,000 tokens 1.6 times as long
 
 FAMILIES = ("bert", "roberta", "xlm-roberta")
 
 ONEDNN = torch.ops.mkldnn
 
-_MAKING = threading.Lock()  # of lanes: the first calls may come together
+_POOL_LOCK = threading.Lock()  # the first calls may come together, and both would start a pool
 
-Group = tuple[Tensor, Tensor, Tensor]
+Group = tuple[Tensor, Tensor, Tensor]  # of `attention_groups`
 
-Attended = Callable[[Tensor, bool], Tensor]  # what tokens, or each pair's first one only, read: (T, 3 D) -> (T, D)
+# Queries, keys and values (T, 3 D) to attention's output (T, D); with True, for each pair's first token only.
+Attention = Callable[[Tensor, bool], Tensor]
 
 
 def fits(model: Any) -> bool:
-    """Whether this is such an encoder, with a head on `[CLS]`, on a CPU for which oneDNN is there."""
+    """Return whether `PackedEncoder` supports the model.
+
+    It takes encoders of `FAMILIES` with GELU, absolute positions and a head on `[CLS]`, on a CPU with oneDNN.
+    """
     config = model.config
     if config.model_type not in FAMILIES or model.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
@@ -55,76 +60,84 @@ def fits(model: Any) -> bool:
 
 
 class Linear:
-    """A linear layer with its weight as oneDNN wants it, made once."""
+    """A linear layer with a copy of its weight in oneDNN's own layout."""
 
     def __init__(self, *parts: Any) -> None:
-        """`parts`: layers with one input, whose outputs stand side by side."""
+        """Join `parts`, linear layers with the same input, into one whose outputs stand side by side."""
         weight = torch.cat([part.weight.detach() for part in parts])
         self.weight = ONEDNN._reorder_linear_weight(weight, 4096)
         self.bias = torch.cat([part.bias.detach() for part in parts])
 
     def __call__(self, x_TD: Tensor, *, gelu: bool = False, add: Tensor | None = None) -> Tensor:
+        """Return the layer's output for `x_TD`, after GELU, or with the residual `add` added."""
         if add is not None:
             return ONEDNN._linear_pointwise.binary(x_TD, add, self.weight, self.bias, "add")
         return ONEDNN._linear_pointwise(x_TD, self.weight, self.bias, "gelu" if gelu else "none", [], "none")
 
 
 class Layer:
-    """The parts of an encoder's layer."""
+    """The products and norms of one transformer layer."""
 
-    def __init__(self, layer: Any, ours: ctypes.CDLL | None) -> None:
+    def __init__(self, layer: Any, kernels: ctypes.CDLL | None) -> None:
         attention = layer.attention
         self.qkv = Linear(attention.self.query, attention.self.key, attention.self.value)
         self.out, self.up = Linear(attention.output.dense), Linear(layer.intermediate.dense)
         self.down = Linear(layer.output.dense)
         norms = (attention.output.LayerNorm, layer.output.LayerNorm)
-        self.norm, self.last_norm = (amx.LayerNorm(ours, norm) if ours else norm for norm in norms)
+        self.norm, self.last_norm = (amx.LayerNorm(kernels, norm) if kernels else norm for norm in norms)
 
 
 class PackedEncoder:
-    """A Hugging Face model with the weights of its layers copied, so that they must not change afterwards."""
+    """A cross-encoder that scores packed pairs with the weights of a Hugging Face model, copied.
+
+    Later changes to the model's layers do not change the scores.
+    """
 
     def __init__(self, model: Any) -> None:
         self.model, self.base = model, model.base_model
         self.heads = model.config.num_attention_heads
-        known = model.dtype == torch.bfloat16 and model.config.hidden_size / self.heads in amx.WIDTHS
-        self.ours = amx.library() if known else None
-        self.layers = [Layer(layer, self.ours) for layer in self.base.encoder.layer]
-        # RoBERTa counts positions from behind that of padding.
-        self.first = 0 if model.config.model_type == "bert" else model.config.pad_token_id + 1
+        supported = model.dtype == torch.bfloat16 and model.config.hidden_size / self.heads in amx.WIDTHS
+        self.kernels = amx.library() if supported else None
+        self.layers = [Layer(layer, self.kernels) for layer in self.base.encoder.layer]
+        # RoBERTa numbers positions from the one behind padding's.
+        self.first_position = 0 if model.config.model_type == "bert" else model.config.pad_token_id + 1
 
     @property
     def lanes(self) -> int:
-        """How many parts are scored at once, be they of one call or of several."""
+        """The number of parts that are scored at once, of one call or of several."""
         return min(LANES, torch.get_num_threads())
 
     def __call__(self, pairs: Sequence[dict[str, list[int]]], tokens: int) -> Tensor:
-        """Scores (P,) in float32 of encoded pairs, in parts of about `tokens` at most."""
+        """Return the scores (P,) of encoded pairs in float32, computed in parts of about `tokens` tokens at most."""
         sizes = [len(pair["input_ids"]) for pair in pairs]
         by_length = sorted(range(len(pairs)), key=sizes.__getitem__)
         lanes = self.lanes
-        # Each part has pairs of all lengths, so that all take as long.
-        count = max(1, min(lanes * -(-sum(sizes) // (lanes * min(tokens, MOST))), sum(sizes) // LEAST))
+        # Each part has pairs of all lengths, so that all parts take equally long.
+        full = lanes * min(tokens, MAX_PART_TOKENS)
+        count = max(1, min(lanes * -(-sum(sizes) // full), sum(sizes) // MIN_PART_TOKENS))
         parts = [by_length[first::count] for first in range(min(count, len(pairs)))]
-        chosen = ([pairs[place] for place in part] for part in parts)
-        in_turn = map if lanes == 1 or len(parts) == 1 else _lanes(lanes, torch.get_num_threads() // lanes).map
-        # Not torch's default type: transformers changes that, for all threads, while another one loads a model.
+        chosen = ([pairs[index] for index in part] for part in parts)
+        run = map if lanes == 1 or len(parts) == 1 else _thread_pool(lanes, torch.get_num_threads() // lanes).map
+        # The dtype is named: transformers changes torch's default, for all threads, while it loads a model.
         scores_P = torch.empty(len(pairs), dtype=torch.float32)
-        for part, scores in zip(parts, in_turn(self._scores, chosen), strict=True):
+        for part, scores in zip(parts, run(self._scores, chosen), strict=True):
             scores_P[part] = scores
         return scores_P
 
-    @torch.inference_mode()  # of the thread that calls it, which is another one than the caller's
+    @torch.inference_mode()  # here too: the mode belongs to a thread, and this is a lane's
     def _scores(self, pairs: Sequence[dict[str, list[int]]]) -> Tensor:
-        """Scores (P,) of one part, by the threads of this thread."""
+        """Return the scores (P,) of one part, on the torch threads of the thread that calls it."""
         lengths = [len(pair["input_ids"]) for pair in pairs]
         starts = [0, *accumulate(lengths)]
-        x_TD, heads_P = self._embedded(pairs, lengths), filled(starts[:-1])
-        attended = self._by_ours(self.ours, starts, len(heads_P)) if self.ours else self._by_torchs(lengths)
+        x_TD, cls_P = self._embedded(pairs, lengths), padded_rows(starts[:-1])
+        if self.kernels:
+            attention = self._attention_by_amx(self.kernels, starts, len(cls_P))
+        else:
+            attention = self._attention_by_torch(lengths)
         for layer in self.layers:
-            last = layer is self.layers[-1]  # of its states the head reads that of [CLS] alone
-            context_TD = attended(layer.qkv(x_TD), last)
-            x_TD = x_TD[heads_P] if last else x_TD
+            last = layer is self.layers[-1]  # the head reads its state of [CLS] only
+            context_TD = attention(layer.qkv(x_TD), last)
+            x_TD = x_TD[cls_P] if last else x_TD
             x_TD = layer.norm(layer.out(context_TD, add=x_TD))
             x_TD = layer.last_norm(layer.down(layer.up(x_TD, gelu=True), add=x_TD))
         states_P1D = x_TD[: len(pairs), None]
@@ -133,75 +146,83 @@ class PackedEncoder:
         return (head(pooler(states_P1D)) if pooler is not None else head(states_P1D))[:, 0].float()
 
     def _embedded(self, pairs: Sequence[dict[str, list[int]]], lengths: Sequence[int]) -> Tensor:
-        parts = self.base.embeddings
-        ids = filled([token for pair in pairs for token in pair["input_ids"]])
-        places = filled([place for length in lengths for place in range(self.first, self.first + length)])
-        x_TD = parts.word_embeddings(ids) + parts.position_embeddings(places)
+        """Return the states (T, D) of the pairs' tokens before the first layer."""
+        parts, first = self.base.embeddings, self.first_position
+        ids = padded_rows([token for pair in pairs for token in pair["input_ids"]])
+        positions = padded_rows([position for length in lengths for position in range(first, first + length)])
+        x_TD = parts.word_embeddings(ids) + parts.position_embeddings(positions)
         if "token_type_ids" in pairs[0]:
-            kinds = filled([kind for pair in pairs for kind in pair["token_type_ids"]])
+            kinds = padded_rows([kind for pair in pairs for kind in pair["token_type_ids"]])
             return parts.LayerNorm(x_TD + parts.token_type_embeddings(kinds))
         return parts.LayerNorm(x_TD + parts.token_type_embeddings.weight[0])
 
-    def _by_ours(self, ours: ctypes.CDLL, starts: Sequence[int], firsts: int) -> Attended:
-        """`firsts`: rows where only each pair's first token reads."""
+    def _attention_by_amx(self, kernels: ctypes.CDLL, starts: Sequence[int], cls_rows: int) -> Attention:
+        """Return attention by our kernels; its output for the pairs' first tokens has `cls_rows` rows."""
         starts_P1 = torch.tensor(starts)
 
-        def attended(qkv_TX: Tensor, first_only: bool) -> Tensor:
-            rows = firsts if first_only else len(qkv_TX)
-            return amx.attention(ours, qkv_TX, starts_P1, self.heads, rows=rows, first_only=first_only)
+        def attention(qkv_TX: Tensor, first_only: bool) -> Tensor:
+            rows = cls_rows if first_only else len(qkv_TX)
+            return amx.attention(kernels, qkv_TX, starts_P1, self.heads, rows=rows, first_only=first_only)
 
-        return attended
+        return attention
 
-    def _by_torchs(self, lengths: Sequence[int]) -> Attended:
+    def _attention_by_torch(self, lengths: Sequence[int]) -> Attention:
+        """Return attention by torch, run for run of pairs of one padded length."""
         groups = attention_groups(lengths, self.model.dtype)
 
-        def attended(qkv_TX: Tensor, first_only: bool) -> Tensor:
-            found = []
-            for places_GL, mask_G11L, kept in groups:
-                size, length = places_GL.shape
-                qkv = qkv_TX.index_select(0, places_GL.flatten()).view(size, length, 3, self.heads, -1)
+        def attention(qkv_TX: Tensor, first_only: bool) -> Tensor:
+            outputs = []
+            for rows_GL, mask_G11L, kept in groups:
+                size, length = rows_GL.shape
+                qkv = qkv_TX.index_select(0, rows_GL.flatten()).view(size, length, 3, self.heads, -1)
                 query, key, value = (qkv[:, :, part].transpose(1, 2) for part in range(3))
                 query = query[:, :, :1] if first_only else query
                 out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask_G11L).transpose(1, 2)
                 out = out.reshape(-1, self.heads * out.shape[-1])
-                found.append(out if first_only else out.index_select(0, kept))
-            found.append(out.new_zeros(-sum(map(len, found)) % ROW_MULTIPLE, out.shape[1]))
-            return torch.cat(found)
+                outputs.append(out if first_only else out.index_select(0, kept))
+            outputs.append(out.new_zeros(-sum(map(len, outputs)) % ROW_MULTIPLE, out.shape[1]))
+            return torch.cat(outputs)
 
-        return attended
-
-
-def _lanes(count: int, threads: int) -> ThreadPoolExecutor:
-    """Those of this process, each with so many threads of torch's own."""
-    with _MAKING:
-        return _made(count, threads)
+        return attention
 
 
-@functools.cache
-def _made(count: int, threads: int) -> ThreadPoolExecutor:
-    every = torch.get_num_threads()
+def _thread_pool(count: int, threads: int) -> ThreadPoolExecutor:
+    """Return this process's pool of `count` lanes, each limited to `threads` torch threads."""
+    with _POOL_LOCK:
+        return _start_thread_pool(count, threads)
 
-    def begin() -> None:
-        torch.get_num_threads()  # a thread's first question sets its number to what was set last, by whichever thread
+
+@functools.cache  # a pool lives as long as the process: a thread's torch threads are set when it starts, and stay
+def _start_thread_pool(count: int, threads: int) -> ThreadPoolExecutor:
+    """Start the lanes of `_thread_pool`.
+
+    `torch.set_num_threads` sets the number of the thread that calls it, and the one that threads take which have not
+    asked for theirs yet. So each lane asks first and then sets its own; when all have, the process's number is put
+    back for threads that are yet to come.
+    """
+    process_threads = torch.get_num_threads()
+
+    def limit_threads() -> None:
+        torch.get_num_threads()  # the first question of a thread sets its number, and would undo the next line later
         torch.set_num_threads(threads)
 
-    found = ThreadPoolExecutor(count, "rrad-lane", begin)
-    begun = threading.Barrier(count)
-    list(found.map(lambda _: begun.wait(), range(count)))
-    torch.set_num_threads(every)  # for threads that are yet to come
-    return found
+    pool = ThreadPoolExecutor(count, "rrad-lane", limit_threads)
+    all_started = threading.Barrier(count)  # a pool starts a thread only when none is idle
+    list(pool.map(lambda _: all_started.wait(), range(count)))
+    torch.set_num_threads(process_threads)
+    return pool
 
 
-def filled(values: Sequence[int]) -> Tensor:
-    """They, and zeros up to a multiple of `STEP`."""
+def padded_rows(values: Sequence[int]) -> Tensor:
+    """Return the values, and zeros behind them up to a multiple of `ROW_MULTIPLE`."""
     return torch.tensor([*values, *[0] * (-len(values) % ROW_MULTIPLE)])
 
 
 def attention_groups(lengths: Sequence[int], dtype: torch.dtype) -> list[Group]:
-    """How torch's attention reads packed tokens.
+    """Return what torch's attention needs to read packed tokens: a group for each run of pairs of one padded length.
 
-    For each run of G pairs that have the same length L after padding: the places (G, L) of their tokens, what is
-    added to attention's logits (0, or -inf for padding), and which of the G * L are no padding.
+    A group of G pairs of length L after padding: the packed rows (G, L) of their tokens, the mask (G, 1, 1, L) that
+    is added to attention's logits (0, or -inf for padding), and which of the G * L tokens are no padding.
     """
     lengths_P = torch.tensor(lengths)
     starts_P = lengths_P.cumsum(0) - lengths_P
@@ -211,7 +232,7 @@ def attention_groups(lengths: Sequence[int], dtype: torch.dtype) -> list[Group]:
         some = slice(done, done := done + len(list(run)))
         steps_L = torch.arange(steps * ROW_MULTIPLE)
         real_GL = steps_L < lengths_P[some, None]
-        places_GL = torch.where(real_GL, starts_P[some, None] + steps_L, starts_P[some, None])
+        rows_GL = torch.where(real_GL, starts_P[some, None] + steps_L, starts_P[some, None])
         mask = torch.zeros(real_GL.shape, dtype=dtype).masked_fill(~real_GL, float("-inf"))[:, None, None]
-        groups.append((places_GL, mask, real_GL.flatten().nonzero()[:, 0]))
+        groups.append((rows_GL, mask, real_GL.flatten().nonzero()[:, 0]))
     return groups

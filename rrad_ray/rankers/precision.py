@@ -1,4 +1,4 @@
-"""Number formats that the hardware multiplies well."""
+"""The number format in which a model computes: the fastest that the hardware multiplies."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 
 
 def best_dtype(device: str = "cpu") -> torch.dtype:
-    """bfloat16 where the hardware multiplies it (CUDA; CPUs with AMX or AVX512-BF16), float32 elsewhere."""
+    """Return bfloat16 where the hardware multiplies it (CUDA; CPUs with AMX or AVX512-BF16), float32 elsewhere."""
     if device.startswith("cuda"):
         return torch.bfloat16
     probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
@@ -15,5 +15,5 @@ def best_dtype(device: str = "cpu") -> torch.dtype:
 
 
 def dtype_of(name: str, device: str = "cpu") -> torch.dtype:
-    """`auto`, `bfloat16` or `float32` as a torch dtype."""
+    """Return the torch dtype of `auto` (`best_dtype`), `bfloat16` or `float32`."""
     return best_dtype(device) if name == "auto" else getattr(torch, name)

@@ -1,8 +1,8 @@
-"""Rankers: torch modules that score documents for a query. Offline evaluation and the endpoint call the same `score`.
+"""The student as a torch module that scores documents for a query, in training, evaluation and serving alike.
 
-A student is a plain Hugging Face sequence-classification checkpoint with one output. How query and document are
-joined is part of its tokenizer (`tokenizer(query, document)`), for the decoder too, so that other software
-(transformers, sentence-transformers' `CrossEncoder`, vLLM `/score`, TEI) scores it the same without our code.
+A student is a plain Hugging Face sequence-classification checkpoint with one output. Its tokenizer joins query and
+document (`tokenizer(query, document)`), for the decoder too, so that other software (transformers,
+sentence-transformers' `CrossEncoder`, vLLM `/score`, TEI) computes the same scores without our code.
 """
 
 from __future__ import annotations
@@ -17,52 +17,64 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Batc
 
 from rrad_ray.patches import transformers_cls_only
 from rrad_ray.rankers import backends
-from rrad_ray.rankers.checkpoint import PAD, _add_pad, _with_pair_template, check_tokenizer, write_checkpoint
+from rrad_ray.rankers.checkpoint import PAD, add_pad_token, check_tokenizer, with_pair_template, write_checkpoint
 from rrad_ray.rankers.precision import dtype_of
 
-Encoded = list[dict[str, list[int]]]
+Encoded = list[dict[str, list[int]]]  # encoded pairs: for each its token ids, mask and the like, not padded
 
-
-# Passes are as long as a multiple of it: oneDNN makes and keeps kernels for each shape that it meets, 650 MiB of them
-# within 25 steps of the demo's student, and GPUs multiply such shapes faster.
+# Passes are padded to a multiple of this length: oneDNN makes and keeps kernels for each shape that it meets, 650 MiB
+# of them within 25 steps of the demo's student, and GPUs multiply such shapes faster.
 PAD_MULTIPLE = 16
 
 
 def score_tokens(device: str) -> int:
-    """Tokens of a forward pass when scoring, padding included: enough to keep the device busy."""
+    """Return the tokens of a forward pass when scoring, padding included: enough to keep the device busy."""
     return 4096 if device == "cpu" else 65536
 
 
 def train_tokens(device: str) -> int:
-    """Tokens of a forward pass within a training step, which keeps what the backward pass needs."""
+    """Return the tokens of a forward pass when training, padding included.
+
+    They are fewer than when scoring, because a pass keeps what the backward pass needs.
+    """
     return 2048 if device == "cpu" else 16384
 
 
 class Ranker(nn.Module):
-    """A student: one score for a query and a document.
+    """A student: a model and its tokenizer, which give each pair of a query and a document one score.
 
     Encoder: RRA-BERT at inference, a cross-encoder with a score from `[CLS]`. Decoder: the ranking layer, a linear
     score from the hidden state of the last token.
+
+    `load` a saved student, `score` the documents of a query, or `score_pairs` of several queries. A score is the
+    model's logit: it has no unit, the more relevant document has the higher one, and scores of two models cannot be
+    compared. A pair's score does not depend on the other pairs, up to rounding. One thread at a time may tokenize:
+    fast tokenizers are not thread-safe.
     """
 
     def __init__(self, model: Any, tokenizer: Any, max_length: int) -> None:
         super().__init__()
         self.model, self.tokenizer, self.max_length = model, tokenizer, max_length
-        self.backend: backends.Scorer | None = None  # what scores in the model's place, once it is loaded to score
+        self.backend: backends.Scorer | None = None  # scores in the model's place; set by `load`
         transformers_cls_only.compute_cls_only(model)
 
-    # ---- making and keeping ----
+    # ---- load, create and save ----
 
     @classmethod
     def load(cls, folder: str, *, device: str = "cpu", dtype: str = "auto", backend: str = "torch") -> Ranker:
-        """A saved student, to score with. `dtype`: `auto`, `bfloat16`, `float32`, or `int8` with backend `onnx`; its
-        `auto` is float32.
+        """Load a saved student to score with, in evaluation mode.
 
-        Raises `ValueError` if the backend's library is not installed, or does not serve or compile such a model.
+        `folder`: a checkpoint as `save` writes it, such as `model` in the output of the stage train. `device`: a
+        torch device, `cpu` or `cuda`. `backend`: `torch`, `compile`, or on CPUs `openvino` or `onnx`. `dtype`:
+        `bfloat16`, `float32`, with backend `onnx` also `int8`; `auto` is float32 with `onnx`, and elsewhere bfloat16
+        where the hardware multiplies it.
+
+        Raises `ValueError` if the backend's library is not installed, or does not support or compile the model;
+        `OSError` or `ValueError`, from transformers, if the folder has no checkpoint.
         """
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        own = dtype_of(dtype, device) if backend in ("torch", "compile") else torch.float32
-        model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=own).to(device)
+        model_dtype = dtype_of(dtype, device) if backend in ("torch", "compile") else torch.float32
+        model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=model_dtype).to(device)
         ranker = cls(model, tokenizer, int(tokenizer.model_max_length)).eval()
         if dtype == "auto":
             dtype = "float32" if backend == "onnx" else str(dtype_of(dtype, device)).removeprefix("torch.")
@@ -71,10 +83,11 @@ class Ranker(nn.Module):
 
     @classmethod
     def encoder(cls, source: str, *, max_length: int, layers: int = 0) -> Ranker:
-        """A fresh encoder student on a pretrained encoder; a head of its own is drawn at random.
+        """Return a new encoder student on a pretrained encoder, with a head drawn at random.
 
-        Raises `ValueError` as `check_tokenizer`. Without a pad token it gets the one that its model names, or a new
-        one: batches need it, and attention hides it.
+        `max_length`: tokens of a pair. `layers`: the first layers that are kept; 0 keeps all. A tokenizer without a
+        pad token gets the one that the model names, or a new one: batches need it, and attention hides it. Raises
+        `ValueError` as `check_tokenizer` does.
         """
         tokenizer = AutoTokenizer.from_pretrained(source)
         check_tokenizer(tokenizer, "encoder")
@@ -85,17 +98,19 @@ class Ranker(nn.Module):
         if tokenizer.pad_token is None and model.config.pad_token_id is not None:
             tokenizer.pad_token = tokenizer.convert_ids_to_tokens(model.config.pad_token_id)
         elif tokenizer.pad_token is None:
-            _add_pad(model, tokenizer)
+            add_pad_token(model, tokenizer)
         return cls._prepare(model, tokenizer, max_length)
 
     @classmethod
     def decoder(cls, source: str, *, max_length: int, layers: int = 0) -> Ranker:
-        """A fresh decoder student on the first layers of a causal LM, with a ranking layer on the last token.
+        """Return a new decoder student on a causal LM, with a ranking layer, drawn at random, on the last token.
 
-        DisRanker appends the end-of-sequence token and scores its state; RRA-GPT reads the last prompt token. Here
+        `max_length`: tokens of a pair. `layers`: the first layers that are kept; 0 keeps all.
+
+        DisRanker appends the end-of-sequence token and scores its state; RRA-GPT scores the last prompt token. Here
         the last prompt token *is* an end-of-sequence token. It must not double as padding, or libraries differ
-        about which token is the last one: the checkpoint gets a pad token of its own. A decoder student, as the
-        source, has all this already. Raises `ValueError` for a tokenizer without an end-of-sequence token.
+        about which token is the last one: the checkpoint gets a pad token of its own. A `source` that is a decoder
+        student has all this already. Raises `ValueError` for a tokenizer without an end-of-sequence token.
         """
         tokenizer = AutoTokenizer.from_pretrained(source)
         check_tokenizer(tokenizer, "decoder")
@@ -105,49 +120,58 @@ class Ranker(nn.Module):
         )
         if tokenizer.pad_token == PAD:
             return cls._prepare(model, tokenizer, max_length)
-        _add_pad(model, tokenizer)
-        return cls._prepare(model, _with_pair_template(tokenizer), max_length)
+        add_pad_token(model, tokenizer)
+        return cls._prepare(model, with_pair_template(tokenizer), max_length)
 
     @classmethod
     def _prepare(cls, model: Any, tokenizer: Any, max_length: int) -> Ranker:
+        """Return the student of a model and a tokenizer, with what its checkpoint has to say about both."""
         tokenizer.model_max_length = max_length
         # sentence-transformers puts a sigmoid on a single output unless the checkpoint says otherwise.
         model.config.sentence_transformers = {"activation_fn": "torch.nn.modules.linear.Identity"}
         return cls(model, tokenizer, max_length)
 
-    def save(self, folder: str | Path, exact: Mapping[str, Tensor] | None = None) -> None:
-        """A plain Hugging Face checkpoint folder, float32. `exact`: finer copies of this module's parameters."""
-        fine = {name.removeprefix("model."): tensor for name, tensor in (exact or {}).items()}
-        write_checkpoint(folder, self.model, self.tokenizer, fine, torch.float32)
+    def save(self, folder: str | Path, float32_weights: Mapping[str, Tensor] | None = None) -> None:
+        """Write a plain Hugging Face checkpoint folder in float32.
+
+        `float32_weights`: float32 copies of this module's parameters, by name, written in place of its own; training
+        keeps them beside a model in bfloat16.
+        """
+        weights = {name.removeprefix("model."): tensor for name, tensor in (float32_weights or {}).items()}
+        write_checkpoint(folder, self.model, self.tokenizer, weights, torch.float32)
 
     @property
     def parameters_count(self) -> int:
+        """The number of the model's weights."""
         return sum(weight.numel() for weight in self.model.parameters())
 
-    # ---- scoring ----
+    # ---- score ----
 
     def tokenize(self, queries: Sequence[str], texts: Sequence[str]) -> BatchEncoding:
-        """Pairs as the tokenizer encodes them, cut to `max_length` (the longer of the two first)."""
+        """Return the encoding of pairs, cut to `max_length` tokens each (the longer of the two first)."""
         return self.tokenizer(list(queries), list(texts), truncation=True, max_length=self.max_length)
 
     def encode(self, queries: Sequence[str], texts: Sequence[str]) -> Encoded:
-        """What the model takes of each pair: token ids and their like."""
+        """Return the model's inputs for each pair, not padded: token ids and the like."""
         return one_by_one(self.tokenize(queries, texts))
 
     def cut(self, texts: Sequence[str], tokens: int) -> list[str]:
-        """Each text up to the end of its token number `tokens`."""
-        found = self.tokenizer(
+        """Return each text up to the end of its token number `tokens`."""
+        encoded = self.tokenizer(
             list(texts),
             add_special_tokens=False,
             truncation=True,
             max_length=tokens,
             return_offsets_mapping=True,
         )
-        ends = [offsets[-1][1] if offsets else 0 for offsets in found["offset_mapping"]]
+        ends = [offsets[-1][1] if offsets else 0 for offsets in encoded["offset_mapping"]]
         return [text[:end] for text, end in zip(texts, ends, strict=True)]
 
-    def cuts(self, pairs: Encoded, tokens: int) -> Iterator[list[int]]:
-        """The places of encoded pairs, in passes of at most `tokens` padded tokens of like length."""
+    def _pass_indices(self, pairs: Encoded, tokens: int) -> Iterator[list[int]]:
+        """Yield the indices of the pairs of each pass: pairs of similar length, at most `tokens` padded tokens.
+
+        A pass has one pair at least, however long.
+        """
         by_length = sorted(range(len(pairs)), key=lambda index: len(pairs[index]["input_ids"]))
         done = 0
         while done < len(by_length):
@@ -160,60 +184,72 @@ class Ranker(nn.Module):
             done += size
 
     def passes(self, pairs: Encoded, tokens: int) -> Iterator[tuple[list[int], BatchEncoding]]:
-        """Encoded pairs for the model, in passes as `cuts` makes them, each with the places of its pairs."""
-        for places in self.cuts(pairs, tokens):
-            yield places, self.padded([pairs[place] for place in places])
+        """Yield the passes over encoded pairs: the indices of its pairs (P), and their tensors (P, L).
+
+        A pass has pairs of similar length and at most `tokens` padded tokens, but one pair at least.
+        """
+        for indices in self._pass_indices(pairs, tokens):
+            yield indices, self.padded([pairs[index] for index in indices])
 
     def padded(self, pairs: Encoded) -> BatchEncoding:
-        """One pass: encoded pairs as tensors (P, L) where the model is."""
+        """Return encoded pairs as the tensors (P, L) of one pass, on the model's device."""
         length = max(map(self._length, pairs))
-        found = self.tokenizer.pad(list(pairs), padding="max_length", max_length=length, return_tensors="pt")
-        return found.to(self.model.device)
+        batch = self.tokenizer.pad(list(pairs), padding="max_length", max_length=length, return_tensors="pt")
+        return batch.to(self.model.device)
 
     def _length(self, pair: Mapping[str, Sequence[int]]) -> int:
-        """Of a pass whose longest pair this is."""
+        """Return the padded length, in tokens, of a pass whose longest pair is `pair`."""
         length = len(pair["input_ids"])
         return max(length, min(self.max_length, length + -length % PAD_MULTIPLE))
 
     def logits(self, pairs: Encoded, tokens: int) -> Tensor:
-        """Scores (P,) of encoded pairs in float32, in passes of at most `tokens` padded tokens; by the backend where
-        no gradient is asked for."""
+        """Return the scores (P,) of encoded pairs in float32, computed in passes of at most `tokens` padded tokens.
+
+        The backend computes them, or the model itself where gradients are needed.
+        """
         if self.backend is not None and not torch.is_grad_enabled():
             return self.backend(pairs, tokens)
         return self.in_passes(pairs, tokens, lambda chunk: self.model(**chunk).logits)
 
     def in_passes(self, pairs: Encoded, tokens: int, run: Callable[[BatchEncoding], Tensor]) -> Tensor:
-        """Scores (P,) in float32 by `run`, which gives those of one pass (P, 1)."""
-        return in_order([(places, run(chunk)[:, 0].float()) for places, chunk in self.passes(pairs, tokens)])
+        """Return the scores (P,) of encoded pairs in float32, from `run`, which scores one pass (P, 1)."""
+        return in_order([(indices, run(chunk)[:, 0].float()) for indices, chunk in self.passes(pairs, tokens)])
 
     def forward(self, pairs: Encoded, mask_BN: Tensor, tokens: int) -> Tensor:
-        """scores_BN (B queries x N slots) of the pairs that fill the true slots of `mask_BN`, row by row."""
+        """Return scores_BN (B queries, N slots) of the encoded pairs, which fill the true slots of `mask_BN` by row.
+
+        The other slots are 0. `tokens`: padded tokens of a pass.
+        """
         return spread(self.logits(pairs, tokens), mask_BN)
 
     @torch.inference_mode()
     def score_pairs(self, queries: Sequence[str], texts: Sequence[str]) -> list[float]:
-        """Scores of (query, text) pairs, in input order; pairs of several queries may share a pass."""
+        """Return the scores of pairs, query i with text i, in input order.
+
+        Both have the same length. Pairs longer than `max_length` tokens are truncated, the longer of the two texts
+        first. Pairs of several queries share passes. No pairs give an empty list.
+        """
         if not texts:
             return []
         return self.logits(self.encode(queries, texts), score_tokens(self.model.device.type)).tolist()
 
     def score(self, query: str, texts: Sequence[str]) -> list[float]:
-        """Scores of one query's documents, in input order; evaluate and serve call this."""
+        """Return the scores of a query's documents, in input order; `score_pairs` says more."""
         return self.score_pairs([query] * len(texts), texts)
 
 
-def one_by_one(found: BatchEncoding) -> Encoded:
-    """The same, by pair."""
-    return [{key: found[key][row] for key in found} for row in range(len(found["input_ids"]))]
+def one_by_one(encoding: BatchEncoding) -> Encoded:
+    """Return an encoding of several pairs as one dict for each pair."""
+    return [{key: encoding[key][row] for key in encoding} for row in range(len(encoding["input_ids"]))]
 
 
-def in_order(found: Sequence[tuple[Sequence[int], Tensor]]) -> Tensor:
-    """Values (P,) by place, from those of each pass."""
-    places = torch.tensor([place for some, _ in found for place in some])
-    return torch.cat([values for _, values in found])[torch.argsort(places).to(found[0][1].device)]
+def in_order(passes: Sequence[tuple[Sequence[int], Tensor]]) -> Tensor:
+    """Return the values (P,) of all passes in the order of the pairs, from each pass's indices and values."""
+    indices = torch.tensor([index for pass_indices, _ in passes for index in pass_indices])
+    return torch.cat([values for _, values in passes])[torch.argsort(indices).to(passes[0][1].device)]
 
 
 def spread(values_P: Tensor, mask_BN: Tensor) -> Tensor:
-    """Values in the true slots of a mask, row by row; 0 in the others."""
+    """Return a float32 tensor (B, N) with the values in the true slots of the mask, row by row, and 0 elsewhere."""
     mask_BN = mask_BN.to(values_P.device)
     return torch.zeros(mask_BN.shape, device=values_P.device).masked_scatter(mask_BN, values_P)

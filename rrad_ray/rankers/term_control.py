@@ -1,4 +1,8 @@
-"""RRA-BERT's Token Selection and Term Control Layer (Choi et al., 2024), which only train."""
+"""Token Selection and the Term Control Layer of RRA-BERT (Choi et al., 2024), used in training only.
+
+The paper's abstract says that both exist and why: term matching is forced into the dense representation. Their form
+is our reading of it. A saved student has neither.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +15,15 @@ from torch import Tensor, nn
 
 from rrad_ray.rankers.query_terms import matched, pattern
 
-BEYOND = 40  # characters read behind the last token: a word that truncation cuts is compared whole
+BEYOND = 40  # characters read behind the last token, so that a word that truncation cuts is compared whole
 
 
 def select(query: str, text: str, encoding: Any, match: str = "word") -> list[bool]:
-    """Token Selection: true for the document's tokens that carry a term of the query; one value for each token.
+    """Return Token Selection's mask over a pair's tokens: true where a document's token carries a term of the query.
 
-    `encoding`: the pair as a fast tokenizer encodes it (`tokenizers.Encoding`). `word`: by the characters of the text
-    (`matched`), whatever the tokenizer makes of them; `token`: by equal token ids. Special tokens, the query's own
-    tokens, punctuation and white space are never selected.
+    `encoding`: the pair as a fast tokenizer encodes it (`tokenizers.Encoding`). `match`: `word` compares the
+    characters of the text (`matched`), whatever the tokenizer makes of them; `token` compares token ids. Special
+    tokens, the query's own tokens, punctuation and white space are never selected.
     """
     spans = [
         span if part == 1 and not special else (0, 0)
@@ -30,19 +34,19 @@ def select(query: str, text: str, encoding: Any, match: str = "word") -> list[bo
     if match == "word":
         hit = matched(query, text[: max(end for _, end in spans) + BEYOND])
         return [hit.find(1, start, end) >= 0 for start, end in spans]
-    asked = {token for token, part in zip(encoding.ids, encoding.sequence_ids, strict=True) if part == 0}
+    query_ids = {token for token, part in zip(encoding.ids, encoding.sequence_ids, strict=True) if part == 0}
     return [
-        token in asked and pattern().search(text, start, end) is not None
+        token in query_ids and pattern().search(text, start, end) is not None
         for token, (start, end) in zip(encoding.ids, spans, strict=True)
     ]
 
 
 class TermControl(nn.Module):
-    """The Term Control Layer: a second score, from `[CLS]` and the states of the selected tokens beside it.
+    """The Term Control Layer: a second score of a pair, from the states of `[CLS]` and of the selected tokens.
 
-    The selected states are pooled (`mean`, `max`, or `attention`: weights from a linear layer), a gate from `[CLS]`
-    weighs each dimension, and a linear layer scores both halves. Where no token is selected the pooled half is zero,
-    so the score is that of `[CLS]` alone. The form is our reading.
+    The selected states are pooled (`mean`, `max`, or `attention`: weights from a linear layer), a gate computed from
+    `[CLS]` weighs each dimension, and a linear layer scores `[CLS]` and pooled state side by side. Where no token is
+    selected the pooled state is zero, so the score is that of `[CLS]` alone. The form is our reading.
     """
 
     def __init__(self, size: int, *, pooling: str = "mean", gate: bool = True) -> None:
@@ -53,7 +57,7 @@ class TermControl(nn.Module):
         self.score = nn.Linear(2 * size, 1)
 
     def forward(self, states_PLD: Tensor, selected_PL: Tensor) -> Tensor:
-        """Scores (P,) in float32 of P pairs of L tokens, `[CLS]` first; D dimensions."""
+        """Return the scores (P,) in float32 of P pairs of L tokens, `[CLS]` first, with states of D dimensions."""
         cls_PD = states_PLD[:, 0]
         pooled_PD = torch.where(selected_PL.any(1, keepdim=True), self._pooled(states_PLD, selected_PL), 0.0)
         if self.gate is not None:
@@ -65,17 +69,20 @@ class TermControl(nn.Module):
         if self.pooling == "max":
             return states_PLD.masked_fill(~selected_PL[:, :, None], least).amax(1)
         logits_PL = states_PLD.new_zeros(()) if self.attention is None else self.attention(states_PLD)[:, :, 0]
-        weights_PL = torch.where(selected_PL, logits_PL, least).softmax(1)  # equal ones are the mean
+        weights_PL = torch.where(selected_PL, logits_PL, least).softmax(1)  # equal logits give the mean
         return torch.bmm(weights_PL[:, None], states_PLD)[:, 0]
 
 
 @contextlib.contextmanager
 def states_of(model: Any) -> Iterator[list[Tensor]]:
-    """The last hidden states (P, L, D) of a Hugging Face model's body, of each pass within the block, as its own head
-    sees them: nothing is run twice, and nothing kept that training does not keep anyway."""
-    seen: list[Tensor] = []
-    handle = model.base_model.register_forward_hook(lambda module, inputs, output: seen.append(output[0]))
+    """Collect the last hidden states (P, L, D) of a Hugging Face model's body, one tensor for each pass in the block.
+
+    They are the tensors that the model's own head reads: nothing is computed twice, and nothing is kept that training
+    does not keep anyway.
+    """
+    states: list[Tensor] = []
+    handle = model.base_model.register_forward_hook(lambda module, inputs, output: states.append(output[0]))
     try:
-        yield seen
+        yield states
     finally:
         handle.remove()

@@ -298,9 +298,9 @@ class RankTask(TrainTask):
     def save(self, folder: Path, float32_state: Mapping[str, Tensor]) -> None:
         """Write the ranker's plain checkpoint, without the Term Control Layer.
 
-        An output layer of its own is written beside it (`generation.HEAD`).
+        An output layer of its own is written beside it (`generation.LM_HEAD`).
         """
         self.ranker.save(folder, {name.removeprefix("ranker."): weight for name, weight in float32_state.items()})
         if self.head is not None:
             weights = {name: float32_state[f"head.{name}"].cpu() for name, _ in self.head.named_parameters()}
-            torch.save(weights, folder / generation.HEAD)
+            torch.save(weights, folder / generation.LM_HEAD)

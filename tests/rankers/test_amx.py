@@ -134,8 +134,8 @@ def test_a_student_in_bfloat16_scores_by_them_and_one_in_float32_does_not(studen
     found = {dtype: Ranker.load(student, dtype=dtype).backend for dtype in ("bfloat16", "float32")}
     assert isinstance(found["bfloat16"], packed_encoder.PackedEncoder)
     assert isinstance(found["float32"], packed_encoder.PackedEncoder)
-    assert found["bfloat16"].ours is amx.library()
-    assert found["float32"].ours is None
+    assert found["bfloat16"].kernels is amx.library()
+    assert found["float32"].kernels is None
 
 
 @needs_amx

@@ -19,7 +19,7 @@ from transformers import (
 
 from rrad_ray.config import GenerationConfig, TrainConfig
 from rrad_ray.rankers import generation
-from rrad_ray.rankers.generation import HEAD, Explainer, target_texts
+from rrad_ray.rankers.generation import LM_HEAD, Explainer, target_texts
 from rrad_ray.rankers.ranker import Ranker
 from rrad_ray.tables import checkpoints
 from rrad_ray.training.rank_task import RankBatches, RankTask
@@ -245,7 +245,7 @@ def test_a_saved_student_is_a_plain_ranker_whatever_it_learned_to_write(
     names = set(load_file(folder / "model.safetensors"))
     assert names == {name for name in made.model.state_dict() if not name.startswith("lm_head")}
     assert "lm_head.weight" not in names
-    assert (folder / HEAD).is_file() == (made.head is not None)
+    assert (folder / LM_HEAD).is_file() == (made.head is not None)
     model, report = AutoModelForSequenceClassification.from_pretrained(folder, output_loading_info=True)
     assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     tokenizer = AutoTokenizer.from_pretrained(folder)
