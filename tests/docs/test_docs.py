@@ -23,7 +23,6 @@ from tests.commands import ROOT
 from tests.docs.markdown import Page, pages
 
 PAGES = pages()
-PENDING = pytest.mark.xfail(reason="serving/service.py and `Ranker` land next", strict=False)
 EVERY = pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 PLACEHOLDER = re.compile(r"\.\.\.|…|[A-Z]{3,}")  # `rrad STAGE ...`: no command, but the form of one
@@ -61,7 +60,6 @@ def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 200
 
 
-@PENDING
 @EVERY
 def test_every_path_that_is_named_exists(page: Page) -> None:
     for found in PATH.findall(re.sub(r"\]\([^)]*\)", "]", page.text)):
