@@ -68,7 +68,7 @@ def test_the_job_leaves_every_table_with_a_manifest_and_says_where(job: tuple[Pa
     for name in (
         "candidates",
         "short",
-        "judgments",
+        "judged",
         "labels",
         "free",
         "warm",
@@ -79,7 +79,7 @@ def test_the_job_leaves_every_table_with_a_manifest_and_says_where(job: tuple[Pa
     ):
         assert (out / name / "manifest.json").is_file()
         assert f"-> {out}/{name}" in said
-    assert len({row["query_id"] for row in tables.read(f"{out}/judgments", JudgeOutput)}) == 48
+    assert len({row["query_id"] for row in tables.read(f"{out}/judged", JudgeOutput)}) == 48
     for row in tables.read(f"{out}/labels", Labels):
         assert len(row["targets"]) == len(row["texts"])
 
@@ -362,7 +362,7 @@ def test_evaluate_without_judgments_and_select_without_budget_say_what_is_wrong(
 
 def test_label_fits_weights_on_dev_and_says_so(job: tuple[Path, str], tmp_path: Path) -> None:
     out, _ = job
-    cfg = LabelConfig(input=f"{out}/judgments", output=f"{tmp_path}/labels")
+    cfg = LabelConfig(input=f"{out}/judged", output=f"{tmp_path}/labels")
     labels = tables.read_manifest(label.run(cfg)).lineage.labels
     assert labels is not None
     assert labels.weights
