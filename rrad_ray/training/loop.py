@@ -25,13 +25,9 @@ from rrad_ray.errors import InvalidInput
 from rrad_ray.rankers.precision import dtype_of
 from rrad_ray.training import fsdp
 from rrad_ray.training.optimizer import MasterAdamW, share_of_peak
-from rrad_ray.training.task import LOCAL_WORKER, Metrics, Rows, TrainTask, TrainWorker
+from rrad_ray.training.task import LOCAL_WORKER, Diverged, Metrics, Rows, TrainTask, TrainWorker
 
 STATE = "state.pt"
-
-
-class Diverged(InvalidInput, FloatingPointError):
-    """Raised when the loss is no longer a finite number."""
 
 
 def fit(

@@ -22,7 +22,7 @@ from rrad_ray.rankers.ranker import Ranker, in_order, one_by_one, spread, train_
 from rrad_ray.rankers.term_control import TermControl, select, states_of
 from rrad_ray.training import losses
 from rrad_ray.training.stream import ShuffledRows
-from rrad_ray.training.task import Rows, TrainTask, in_hf_head
+from rrad_ray.training.task import Diverged, Rows, TrainTask, in_hf_head
 from rrad_ray.training.weighted_loss import weighted
 
 FLAT_BATCHES = 50  # a student has collapsed after so many batches in a row in which every list has one score
@@ -134,13 +134,13 @@ def flat(scores: Sequence[Sequence[float]], dtype: torch.dtype) -> bool:
     return bool(spreads) and all(gap <= rounding * largest for gap, largest in spreads)
 
 
-def collapse(score: float, where: str) -> FloatingPointError:
+def collapse(score: float, where: str) -> Diverged:
     """Return the error for a student that scores all documents alike.
 
     Left alone it would keep the first stage's order, and so look good on dev.
     """
     problem = f"the student has collapsed: it gives all documents of a query one score ({score:.4g}) {where}"
-    return FloatingPointError(f"{problem}; lower lr and head_lr, raise warmup_steps, or check the targets' scale")
+    return Diverged(problem, "lower lr and head_lr, raise warmup_steps, or check the targets' scale")
 
 
 class RankTask(TrainTask):

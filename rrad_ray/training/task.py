@@ -9,9 +9,15 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
+from rrad_ray.errors import InvalidInput
+
 Rows = list[Any]  # one batch in the form that the task takes: label rows, or packed sequences
 
 Metrics = dict[str, Any]  # figures by name; the last report also has `ended`, the reason why training ended
+
+
+class Diverged(InvalidInput, FloatingPointError):
+    """Raised when training has failed: the loss is not finite, or all scores are alike."""
 
 
 HF_HEADS = ("classifier", "score", "out_proj", "dense_head")  # Hugging Face's names of a head's last layer

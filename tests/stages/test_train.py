@@ -27,7 +27,7 @@ from rrad_ray.rows import Candidates, Labels, by_source
 from rrad_ray.runtime import trainer
 from rrad_ray.stages import train
 from rrad_ray.training.rank_task import RankTask
-from rrad_ray.training.task import TrainTask, TrainWorker
+from rrad_ray.training.task import Diverged, TrainTask, TrainWorker
 from tests.commands import PATIENCE_S, ROOT, RRAD
 from tests.fixtures import curves_of, rrad
 from tests.toys import Listener, causal_lm
@@ -177,7 +177,7 @@ def test_what_would_only_happen_again_is_not_tried_again(tmp_path: Path) -> None
     def loop(cfg: TrainConfig, source: str, worker: TrainWorker) -> None:
         with tries.open("a") as file:
             file.write("tried\n")
-        raise FloatingPointError("the loss is nan at step 7; lower lr")
+        raise Diverged("the loss is nan at step 7", "lower lr")
 
     with pytest.raises(RradError) as caught, in_stage("train"):
         trainer.run_training(cfg, loop, "", RankTask)

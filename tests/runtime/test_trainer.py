@@ -1,0 +1,114 @@
+"""What training under Ray Train keeps and says: curves, lines, the best checkpoint, failures. Without a cluster."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from rrad_ray.config import TrainConfig
+from rrad_ray.errors import in_stage
+from rrad_ray.runtime import trainer
+from rrad_ray.training.loop import STATE
+from tests.toys import Line
+
+SPEED = {"pairs_per_s": 12.4, "left_s": 65.0}
+
+
+class Perplexity(Line):
+    """A task of which the lowest figure is the best."""
+
+    higher_is_better = False
+
+
+def checkpoint(folder: Path, name: str) -> Any:
+    """Return a checkpoint of Ray's kind, whose weights are its name."""
+    path = folder / name
+    (path / "adapter").mkdir(parents=True)
+    for file in ("model.safetensors", "adapter/adapter.safetensors", STATE):
+        (path / file).write_text(name)
+
+    @contextmanager
+    def as_directory() -> Iterator[str]:
+        yield str(path)
+
+    return SimpleNamespace(as_directory=as_directory)
+
+
+@pytest.mark.parametrize(
+    ("task", "figures", "best"),
+    [(Line, [0.5, 0.7, 0.6], 1), (Perplexity, [9.0, 7.0, 8.0], 1), (Perplexity, [None, None, None], 2)],
+    ids=["highest", "lowest", "last without dev rows"],
+)
+def test_the_best_checkpoint_is_kept_without_the_optimizers_state_and_rays_storage_goes(
+    tmp_path: Path, task: type[Line], figures: list[float | None], best: int
+) -> None:
+    kept = []
+    for index, figure in enumerate(figures):
+        dev = {} if figure is None else {"dev_given": figure}
+        metrics = {"step": 10 * (index + 1), "loss": 0.5, "recent": 1.0, **dev}
+        kept.append((checkpoint(tmp_path / "checkpoints", str(index)), metrics))
+    output = tmp_path / "out"
+    (output / trainer.RAY_FOLDER / "run").mkdir(parents=True)
+    result = SimpleNamespace(best_checkpoints=kept, metrics={"ended": "steps"})
+    facts = trainer._keep(TrainConfig("in", str(output)), result, task)
+    dev = {} if figures[best] is None else {"dev_given": figures[best]}
+    assert facts == {"best": {"step": 10 * (best + 1), "loss": 0.5, **dev}, "ended": "steps", "model": "model"}
+    files = {str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()}
+    assert files == {"model/model.safetensors", "model/adapter/adapter.safetensors"}
+    assert (output / "model/model.safetensors").read_text() == str(best)
+    assert not (output / trainer.RAY_FOLDER).exists()
+
+
+def test_steps_that_a_resumed_run_repeats_replace_those_of_the_killed_one() -> None:
+    history: dict[str, list[float]] = {}
+    for step, loss in ((20, 0.9), (40, 0.8), (60, 0.7)):
+        trainer._remember(history, {"step": step, "loss": loss, **SPEED})
+    trainer._remember(history, {"step": 50, "dev_ndcg": 0.4, **SPEED})
+    trainer._remember(history, {"step": 40, "loss": 0.5, "dev_ndcg": 0.3, **SPEED})
+    assert history == {"steps": [20, 40], "loss": [0.9, 0.5], "dev_steps": [40], "dev_ndcg": [0.3]}
+
+
+def test_a_steps_line_has_its_losses_dev_figures_speed_and_time_to_go() -> None:
+    metrics = {"step": 40, "loss": 0.75, "loss_rank": 0.5, "dev_ndcg": 0.625, "dev_token_loss": 2.0, **SPEED}
+    line = "step 40, loss 0.7500, loss rank 0.5000, dev nDCG@10 0.625, dev_token_loss 2.000, 12 pairs/s, ETA 1:05"
+    assert trainer._line(metrics) == line
+
+
+def test_a_tracker_that_fails_is_a_warning_and_the_others_get_their_figures(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    calls: list[Any] = []
+
+    def broken(*arguments: Any) -> None:
+        raise OSError("no space\nleft")
+
+    metrics = {"step": 40, "loss": 0.5, "dev_ndcg": 0.625, "final": 1.0, "seconds": 3.0, **SPEED}
+    with in_stage("train"):
+        trainer._track({"wandb": broken, "mlflow": lambda *arguments: calls.append(arguments)}, metrics)
+    assert calls == [({"loss": 0.5, "dev_ndcg": 0.625, "pairs_per_s": 12.4}, 40, True, True)]
+    assert "warning: wandb did not take step 40 (OSError: no space)" in capsys.readouterr().out
+
+
+def test_a_failure_that_is_not_worth_a_retry_is_taken_once(tmp_path: Path) -> None:
+    cfg = TrainConfig("in", str(tmp_path))
+    assert trainer._take_failure(cfg) is None
+    failure = {"problem": "the loss is nan at step 7", "remedy": "lower lr"}
+    (tmp_path / trainer.FAILED).write_text(json.dumps(failure))
+    error = trainer._take_failure(cfg)
+    assert error is not None
+    assert str(error) == f"{tmp_path}: the loss is nan at step 7; lower lr; a changed config wants a new output"
+    assert trainer._take_failure(cfg) is None
+
+
+def test_the_cause_of_a_failure_is_the_last_line_of_the_first_workers() -> None:
+    error = RuntimeError("training failed")
+    assert trainer._cause(error) == "training failed"
+    error.worker_failures = {1: "Traceback ...\n  File ...\nValueError: 3 rows\n\n"}  # type: ignore[attr-defined]
+    assert trainer._cause(error) == "ValueError: 3 rows"
+    assert trainer._cause(KeyboardInterrupt()) == "KeyboardInterrupt"
