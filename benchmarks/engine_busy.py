@@ -27,7 +27,7 @@ work = json.load(open(sys.argv[1]))
 from vllm import LLM, PoolingParams, SamplingParams
 llm = LLM(**work["engine"])
 def ask(asked):
-    prompts = [{"prompt_token_ids": one["tokenized_prompt"]} for one in asked]
+    prompts = [{"prompt_token_ids": one["token_ids"]} for one in asked]
     began = time.perf_counter()
     if work["engine"]["runner"] == "pooling":
         params = [PoolingParams(**one["pooling_params"]) for one in asked]

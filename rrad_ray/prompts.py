@@ -19,14 +19,15 @@ LIKELIHOOD = {
 # The labels before a query and before its document in a decoder's input; a space and the text follow each.
 PAIR = ("Query:", "\nDocument:")
 
-TOO_LONG = "prompt too long"  # how the reason begins why a prompt was not asked
+TOO_LONG = "prompt too long"  # the category of prompts that were not asked
 
 
 class TooLong(ValueError):
     """A prompt has no room for a single token of a document."""
 
-    def __init__(self, found: str) -> None:
-        super().__init__(f"{TOO_LONG}: {found}")
+    def __init__(self, detail: str) -> None:
+        self.detail = detail
+        super().__init__(f"{TOO_LONG}: {detail}")
 
 
 @dataclass(frozen=True)

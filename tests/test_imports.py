@@ -17,7 +17,7 @@ ORDER += ("serving", "runtime", "stages", "cli")
 VOCABULARY = {"__init__", "errors", "rows", "prompts", "progress", "versions"}
 # What runs on a machine that has torch and transformers, but neither Ray, vLLM, pyarrow nor a web server.
 BARE = ("rankers", "evaluation.metrics", "evaluation.fusion", "evaluation.statistics", "labelling.answers")
-BARE += ("labelling.aggregation", "labelling.planner", "labelling.teacher", "labelling.engine_rows", "training")
+BARE += ("labelling.aggregation", "labelling.planner", "labelling.teacher", "training")
 BARE_PACKAGES = {"torch", "transformers", "tokenizers", "sentence_transformers", "peft", "numpy", "scipy"}
 BARE_PACKAGES |= {"statsmodels", "rrad_ray"}
 # Within a function, where a config says so.

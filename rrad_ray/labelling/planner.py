@@ -5,14 +5,32 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypedDict, cast
 
 from rrad_ray import prompts
 from rrad_ray.config import PromptConfig
 from rrad_ray.labelling import teacher
 from rrad_ray.rows import Row
 
-Prompt = dict[str, Any]
+
+class Prompt(TypedDict, total=False):
+    """One call of an engine, as planned; `start`, `truncated`, `too_long` and `documents` are always there.
+
+    An engine reads one of `token_ids` (vLLM), `messages` (JSON of a chat, OpenAI), `sliding` (JSON of a query and its
+    texts, whose windows are planned as answers come) and `answer` (`echo`, `simulated`).
+    """
+
+    start: int  # the first token that `likelihood` scores
+    truncated: int  # documents cut below `doc_tokens`
+    too_long: str  # why the prompt cannot be asked; empty: it can
+    documents: int  # of its query
+    token_ids: list[int]
+    sampling_params: dict[str, Any]
+    pooling_params: dict[str, Any]
+    messages: str
+    sliding: str
+    answer: dict[str, Any]
+
 
 GARBAGE = (  # what `simulated` writes where an answer is to say nothing
     "",
@@ -69,7 +87,8 @@ class Planner:
         count = slots(row, self.cfg)
         if not count:
             return []
-        return [{"documents": len(row["doc_ids"]), **prompt} for prompt in self._prompts(row, count)]
+        documents = {"documents": len(row["doc_ids"])}
+        return [cast(Prompt, documents | dict(prompt)) for prompt in self._prompts(row, count)]
 
     def _prompts(self, row: Row, count: int) -> list[Prompt]:
         cfg = self.cfg
@@ -90,7 +109,7 @@ class Planner:
                 return [self._sliding(row)]
             return self._chats(row)
         except prompts.TooLong as error:
-            return [_prompt(error=str(error))] * count
+            return [_prompt(too_long=error.detail)] * count
 
     def _scored(self, span: prompts.Span) -> Prompt:
         if self.cfg.likelihood_by == "pooler":
@@ -128,7 +147,8 @@ class Planner:
 
     def window(self, query: str, texts: Sequence[str]) -> Prompt:
         """One window's prompt for vLLM; `texts` as `_sliding` has cut them."""
-        return {"tokenized_prompt": self._tokens(prompts.listwise_prompt(query, texts)), **self._sampling(len(texts))}
+        tokens = {"token_ids": self._tokens(prompts.listwise_prompt(query, texts))}
+        return cast(Prompt, tokens | self._sampling(len(texts)))
 
     def _tokenized(self, texts: Sequence[str]) -> list[list[int]]:
         return list(self.tokenizer(list(texts), add_special_tokens=False)["input_ids"])
@@ -153,7 +173,7 @@ class Planner:
                 found_text = f"about {alone} tokens without the documents, the model takes {self.limit}"
                 raise prompts.TooLong(f"{found_text} with {self.cfg.max_tokens} for the answer")
 
-    def _sampling(self, count: int) -> Prompt:
+    def _sampling(self, count: int) -> dict[str, Any]:
         """Greedy; with `structured`, nothing but identifiers of `count` documents."""
         sampling: dict[str, Any] = {"max_tokens": self.cfg.max_tokens, "temperature": 0.0}
         if self.cfg.structured and self.cfg.task == "order" and count:
@@ -182,12 +202,15 @@ class Planner:
         ]
 
 
-def _prompt(ids: Sequence[int] = (), *, start: int = 0, truncated: int = 0, error: str = "", **more: Any) -> Prompt:
-    asked = {"tokenized_prompt": list(ids)} if ids else {}
-    return {"start": start, "truncated": int(truncated), "__inference_error__": error, **asked, **more}
+def _prompt(
+    ids: Sequence[int] = (), *, start: int = 0, truncated: int = 0, too_long: str = "", **more: Any
+) -> Prompt:
+    tokens = {"token_ids": list(ids)} if ids else {}
+    fields = {"start": start, "truncated": int(truncated), "too_long": too_long, **tokens, **more}
+    return cast(Prompt, fields)
 
 
-def _windowed(query: str, texts: Sequence[str]) -> Prompt:
+def _windowed(query: str, texts: Sequence[str]) -> dict[str, Any]:
     """What `engines.slide` reads: windows are planned as the answers come."""
     return {"sliding": json.dumps({"query": query, "texts": list(texts)})}
 

@@ -39,15 +39,12 @@ def __getattr__(name: str) -> Any:
 
 
 @cache
-def _twin(name: str) -> type:
-    """The class of a causal LM that pools likelihoods."""
+def _pooler_class() -> type:
+    """Return the class of a vLLM pooler that turns the states of a prompt into one number."""
     import torch
-    from vllm import ModelRegistry
     from vllm.model_executor.layers.pooler import PoolingParamsUpdate
     from vllm.model_executor.layers.pooler.abstract import Pooler
     from vllm.model_executor.layers.pooler.tokwise import AllPool
-
-    base = ModelRegistry.models[name].load_model_cls()
 
     class LikelihoodPooler(Pooler):
         """Hidden states of whole prompts to one number each: mean log p of the tokens from `start` on."""
@@ -64,27 +61,37 @@ def _twin(name: str) -> type:
             return PoolingParamsUpdate(requires_token_ids=True)
 
         def forward(self, hidden_states: torch.Tensor, pooling_metadata: Any) -> list[torch.Tensor | None]:
-            spans, tokens, places = [], [], []
+            spans, tokens, rows = [], [], []
             states = self.whole(hidden_states, pooling_metadata)
             ids = pooling_metadata.get_prompt_token_ids_cpu()
-            for place, state in enumerate(states):
+            for row, state in enumerate(states):
                 if state is None:  # the rest of this prompt comes in a later step
                     continue
-                start = (pooling_metadata.pooling_params[place].extra_kwargs or {}).get("start", 1)
-                spans.append(state[start - 1 : len(ids[place]) - 1])
-                tokens.append(ids[place][start:])
-                places.append(place)
+                start = (pooling_metadata.pooling_params[row].extra_kwargs or {}).get("start", 1)
+                spans.append(state[start - 1 : len(ids[row]) - 1])
+                tokens.append(ids[row][start:])
+                rows.append(row)
             out: list[torch.Tensor | None] = [None] * len(states)
             if not spans:
                 return out
             logprobs = self.project(torch.cat(spans)).float().log_softmax(-1)
             chosen = logprobs.gather(1, torch.cat(tokens).to(logprobs.device)[:, None].long())[:, 0]
-            for place, values in zip(places, chosen.split([len(span) for span in spans]), strict=True):
-                out[place] = values.mean()[None]
+            for row, values in zip(rows, chosen.split([len(span) for span in spans]), strict=True):
+                out[row] = values.mean()[None]
             return out
+
+    return LikelihoodPooler
+
+
+@cache
+def _twin(name: str) -> type:
+    """Return the class of a causal LM that pools likelihoods."""
+    from vllm import ModelRegistry
+
+    base = ModelRegistry.models[name].load_model_cls()
 
     def init(self: Any, *, vllm_config: Any, prefix: str = "", **options: Any) -> None:
         base.__init__(self, vllm_config=vllm_config, prefix=prefix, **options)
-        self.pooler = LikelihoodPooler(self)
+        self.pooler = _pooler_class()(self)
 
     return type(architecture(name), (base,), {"__init__": init, "is_pooling_model": True, "__module__": __name__})

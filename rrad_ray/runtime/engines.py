@@ -8,6 +8,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import ray
@@ -18,23 +19,15 @@ from rrad_ray.config import JudgeConfig, PromptConfig
 from rrad_ray.errors import RradError
 from rrad_ray.labelling import answers, planner
 from rrad_ray.labelling.crash_ledger import Ledger, groups
-from rrad_ray.labelling.engine_rows import EMPTY, carried, reduce
 from rrad_ray.patches import vllm_likelihood
+from rrad_ray.patches.ray_engine_stage import Answer, Generate, guarded
+from rrad_ray.runtime.engine_rows import ANSWER_COLUMNS, EMPTY, carried, from_vllm, to_engine
 
 LIGHT_CPUS = 0.1  # the stages around the engines wait more than they work
 
 ENGINES_FED = 8  # by one process of each of them
 
 MARK = "RRAD_JUDGE"  # in the environment of engine processes: whose they are
-
-# What an answer is called here -> in the rows of Ray's engine stage.
-ANSWER_COLUMNS = {
-    "text": "generated_text",
-    "prompt_tokens": "num_input_tokens",
-    "generated_tokens": "num_generated_tokens",
-    "error": "__inference_error__",
-}
-
 
 Ask = Callable[[str, list[str]], Awaitable[dict[str, Any]]]
 
@@ -52,61 +45,62 @@ async def slide(sliding: str, cfg: PromptConfig, ask: Ask) -> dict[str, Any]:
         used.update({key: answer.get(key, 0) for key in ("prompt_tokens", "generated_tokens")})
         if answer.get("error"):
             return {**used, "error": answer["error"]}
-        said = answers.parse_answer(answer["text"], stop - start)
-        order[start:stop] = [order[start + place] for place in (*said.ranked, *said.missing)]
+        parsed = answers.parse_answer(answer["text"], stop - start)
+        order[start:stop] = [order[start + index] for index in (*parsed.ranked, *parsed.missing)]
     return {**used, "text": prompts.written(order)}
 
 
-def _bounded(stage: Any, ledger: Any, cfg: JudgeConfig, model: str) -> Any:
-    """A processor's engine stage that gives up a prompt over which `engine_deaths` engines have died, and that slides
-    a window where the config has one."""
-    base, most = stage.fn, cfg.engine_deaths
+class CrashGuard:
+    """The guard of a vLLM engine (`patches.ray_engine_stage.Guard`).
 
-    class Bounded(base):  # type: ignore[misc, valid-type]
-        def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(*args, **options)
-            self.suspects = asyncio.Lock()  # one group of them at a time in an engine
-            self.planner = planner.Planner(cfg, model) if cfg.window else None
+    It gives up a prompt over which `engine_deaths` engines have died, tries suspects in small groups, and slides a
+    window where the config has one.
+    """
 
-        async def udf(self, batch: list[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
-            keys = [f"{row['part']}/{row['row']}/{row['slot']}" for row in batch]
-            deaths = await ledger.deaths_of.remote(keys)
-            fresh, suspects, given_up = groups(deaths, most)
-            for index in given_up:
-                error = f"{most} engines died while this prompt was being answered"
-                place = {self.IDX_IN_BATCH_COLUMN: batch[index][self.IDX_IN_BATCH_COLUMN]}
-                yield {**place, "__inference_error__": error}
-            async for answer in self._answered(batch, keys, fresh):
-                yield answer
-            for group in suspects:
-                async with self.suspects:
-                    async for answer in self._answered(batch, keys, group):
-                        yield answer
+    def __init__(self, ledger: Any, cfg: JudgeConfig, model: str) -> None:
+        self.ledger, self.cfg = ledger, cfg
+        self.one_group = asyncio.Lock()  # of suspects at a time in an engine
+        self.planner = planner.Planner(cfg, model) if cfg.window else None
 
-        async def _answered(
-            self, batch: list[dict[str, Any]], keys: list[str], chosen: list[int]
-        ) -> AsyncIterator[dict[str, Any]]:
-            if not chosen:
-                return
-            await ledger.begin.remote([keys[index] for index in chosen])
-            async for answer in super().udf([batch[index] for index in chosen]):
-                yield answer
-            await ledger.end.remote([keys[index] for index in chosen])
+    async def batch(
+        self, rows: list[dict[str, Any]], answer: Answer, give_up: Callable[[dict[str, Any], str], dict[str, Any]]
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Yield the answers of a batch: first those of prompts without deaths, then suspects group by group."""
+        keys = [f"{row['part']}/{row['row']}/{row['slot']}" for row in rows]
+        most = self.cfg.engine_deaths
+        fresh, suspects, hopeless = groups(await self.ledger.deaths_of.remote(keys), most)
+        for index in hopeless:
+            yield give_up(rows[index], f"{most} engines died while this prompt was being answered")
+        async for row in self._answered(rows, keys, fresh, answer):
+            yield row
+        for group in suspects:
+            async with self.one_group:
+                async for row in self._answered(rows, keys, group, answer):
+                    yield row
 
-        async def _generate_with_error_handling(self, row: dict[str, Any], batch_uuid: Any) -> dict[str, Any]:
-            whole = super()._generate_with_error_handling
-            planner, last = self.planner, dict[str, Any]()
-            if planner is None:
-                return dict(await whole(row, batch_uuid))
+    async def _answered(
+        self, rows: list[dict[str, Any]], keys: list[str], chosen: list[int], answer: Answer
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Yield the answers of some rows, which the ledger knows to be under way meanwhile."""
+        if not chosen:
+            return
+        await self.ledger.begin.remote([keys[index] for index in chosen])
+        async for row in answer([rows[index] for index in chosen]):
+            yield row
+        await self.ledger.end.remote([keys[index] for index in chosen])
 
-            async def ask(query: str, texts: list[str]) -> dict[str, Any]:
-                last.update(await whole({**row, **planner.window(query, texts)}, batch_uuid))
-                return {name: last[column] for name, column in ANSWER_COLUMNS.items()}
+    async def row(self, row: dict[str, Any], generate: Generate) -> dict[str, Any]:
+        """Return a row's answer: of one call, or of all windows that slide over its documents."""
+        planner, last = self.planner, dict[str, Any]()
+        if planner is None:
+            return await generate(row)
 
-            found = await slide(row["sliding"], cfg, ask)
-            return last | {column: found[name] for name, column in ANSWER_COLUMNS.items() if name in found}
+        async def ask(query: str, texts: list[str]) -> dict[str, Any]:
+            last.update(await generate({**row, **to_engine(planner.window(query, texts))}))
+            return {name: last[column] for name, column in ANSWER_COLUMNS.items()}
 
-    return stage.model_copy(update={"fn": Bounded})  # an assignment would work out its resources again, wrongly
+        whole = await slide(row["sliding"], self.cfg, ask)
+        return last | {column: whole[name] for name, column in ANSWER_COLUMNS.items() if name in whole}
 
 
 def light(cfg: JudgeConfig) -> dict[str, Any]:
@@ -156,10 +150,10 @@ def vllm(cfg: JudgeConfig, model: str, units: int) -> Any:
         log_engine_metrics=False,
     )
     around = {"preprocess_map_kwargs": light(cfg), "postprocess_map_kwargs": light(cfg)}
-    processor = build_processor(config, preprocess=lambda row: {}, postprocess=reduce, **around)
+    processor = build_processor(config, preprocess=lambda row: {}, postprocess=from_vllm, **around)
     ledger = ray.remote(Ledger).options(num_cpus=0, max_concurrency=1).remote()
     name = "vLLMEngineStage"
-    processor.stages[name] = _bounded(processor.get_stage_by_name(name), ledger, cfg, model)
+    processor.stages[name] = guarded(processor.get_stage_by_name(name), partial(CrashGuard, ledger, cfg, model))
     return processor
 
 
@@ -169,8 +163,11 @@ def _twin(model: str) -> str:
 
     name = (AutoConfig.from_pretrained(model).architectures or ["nothing"])[0]
     if not name.endswith("ForCausalLM"):
-        found = f"its architecture is {name}, not a causal LM's"
-        raise RradError(model, found, "name a causal LM, or set likelihood_by=prompt_logprobs")
+        raise RradError(
+            model,
+            f"its architecture is {name}, not a causal LM's",
+            "name a causal LM, or set likelihood_by=prompt_logprobs",
+        )
     return vllm_likelihood.architecture(name)
 
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import ray
 
-from rrad_ray import prompts, tables
+from rrad_ray import tables
 from rrad_ray.config import JudgeConfig
 from rrad_ray.labelling import planner
-from rrad_ray.labelling.engine_rows import EMPTY, carried, settled
 from rrad_ray.runtime import cluster, engines
 from rrad_ray.runtime.collector import ShardCollector, source_row
+from rrad_ray.runtime.engine_rows import settled, to_answer, to_engine
 from rrad_ray.tables import checkpoints, shards
 from rrad_ray.tables.shards import Shard
 
@@ -71,7 +71,7 @@ class Plan:
             self.number, self.prompts = unit["number"], sum(planner.slots(row, self.cfg) for row in self.rows)
         answered = {tuple(place) for place in unit["answered"]}
         return [
-            {"part": shard.part, "row": number, "slot": slot, "prompts": self.prompts, **prompt}
+            {"part": shard.part, "row": number, "slot": slot, "prompts": self.prompts, **to_engine(prompt)}
             for number in range(unit["start"], unit["stop"])
             for slot, prompt in enumerate(self.planner(self.rows[number]))
             if (number, slot) not in answered
@@ -94,9 +94,4 @@ def _answers(
     else:
         answered = planned.map(settled, **engines.light(cfg))
     for row in answered.iter_rows():
-        # An error row skips the engine and `reduce`: it brings the prompt's columns, not ours.
-        error = row.get("__inference_error__") or row.get("error", "")
-        if error and not error.startswith(prompts.TOO_LONG):
-            error = f"engine error: {error}"
-        found = {key: empty if row.get(key) is None else row[key] for key, empty in EMPTY.items()}
-        yield carried(row) | found | {"error": error}
+        yield to_answer(row)

@@ -112,16 +112,15 @@ class ListwiseExamples:
 
     def _example(self, row: Row, prompt: planner.Prompt, order: Sequence[int], best: Sequence[int]) -> Example:
         """Return the example of one prompt: `order`, the row's documents as shown; `best`, in the answer's order."""
-        if prompt["__inference_error__"]:
-            detail = prompt["__inference_error__"].removeprefix(f"{prompts.TOO_LONG}: ")
-            raise ExampleSkipped(prompts.TOO_LONG, detail)
+        if prompt["too_long"]:
+            raise ExampleSkipped(prompts.TOO_LONG, prompt["too_long"])
         shown_at = {index: position for position, index in enumerate(order)}
         answer = self.tokenizer(prompts.written([shown_at[index] for index in best]), add_special_tokens=False)
         target = [*answer["input_ids"], self.end]
         if len(target) > self.cfg.max_tokens:
             detail = f"{len(target)} tokens, max_tokens is {self.cfg.max_tokens}"
             raise ExampleSkipped("answer too long", detail)
-        example = fitted(prompt["tokenized_prompt"], target, self.cfg.max_length)
+        example = fitted(prompt["token_ids"], target, self.cfg.max_length)
         if not self.cfg.rank_weight:
             return example
         targets = tuple(float(row["targets"][index]) for index in order)
@@ -153,7 +152,7 @@ def greedy_ndcg(model: Any, lists: ListwiseExamples, rows: Sequence[Row]) -> flo
     values = []
     for row in rows:
         prompt, order = lists.planner(row)[0], planner.shown(row, lists.prompt_cfg)[0]
-        text = "" if prompt["__inference_error__"] else _answer(model, lists, prompt["tokenized_prompt"])
+        text = "" if prompt["too_long"] else _answer(model, lists, prompt["token_ids"])
         parsed = answers.parse_answer(text, len(order))
         scores = [0.0] * len(order)
         for rank, position in enumerate([*parsed.ranked, *parsed.missing]):

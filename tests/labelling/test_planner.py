@@ -40,7 +40,7 @@ def planned(item: dict[str, Any], **options: Any) -> list[dict[str, Any]]:
 def text_of(prompt: dict[str, Any]) -> str:
     from transformers import AutoTokenizer
 
-    return str(AutoTokenizer.from_pretrained(checkpoints.resolve(MODEL)).decode(prompt["tokenized_prompt"]))
+    return str(AutoTokenizer.from_pretrained(checkpoints.resolve(MODEL)).decode(prompt["token_ids"]))
 
 
 def test_repeats_show_the_same_documents_in_orders_of_their_own() -> None:
@@ -61,8 +61,8 @@ def test_documents_are_cut_the_longest_first_until_the_prompt_fits_and_are_count
     assert whole["truncated"] == 0
     [cut] = planned(item, doc_tokens=200, max_tokens=64, engine_kwargs={"max_model_len": 400})
     assert cut["truncated"] == 2
-    assert len(cut["tokenized_prompt"]) + 64 <= 400
-    assert len(cut["tokenized_prompt"]) + 64 > 380, "it was cut more than it had to be"
+    assert len(cut["token_ids"]) + 64 <= 400
+    assert len(cut["token_ids"]) + 64 > 380, "it was cut more than it had to be"
     assert "short one" in text_of(cut)
 
 
@@ -71,14 +71,14 @@ def test_a_prompt_that_cannot_fit_is_an_error_of_its_query_before_any_engine_see
     item = row(["one", "two"], query="which function adds numbers " * 40)
     found = planned(item, task=task, query_tokens=300, engine_kwargs={"max_model_len": 160})
     assert len(found) == planner.slots(item, config(task=task))
-    assert all(prompt["__inference_error__"].startswith("prompt too long: ") for prompt in found)
-    assert not any("tokenized_prompt" in prompt for prompt in found)
+    assert all("tokens" in prompt["too_long"] for prompt in found)
+    assert not any("token_ids" in prompt for prompt in found)
 
 
 def test_a_likelihood_prompt_keeps_its_query_whole_and_loses_the_end_of_its_document() -> None:
     found = planned(row([LONG, "short"]), task="likelihood", doc_tokens=200, engine_kwargs={"max_model_len": 128})
     assert [prompt["truncated"] for prompt in found] == [1, 0]
-    assert len(found[0]["tokenized_prompt"]) == 128
+    assert len(found[0]["token_ids"]) == 128
     assert text_of(found[0]).endswith("add numbers")
 
 
@@ -108,7 +108,7 @@ def test_an_endpoint_gets_messages_with_documents_cut_by_words() -> None:
     content = json.loads(prompt["messages"])[1]["content"]
     assert "one two three\n" in content
     assert "four" not in content
-    assert "tokenized_prompt" not in prompt
+    assert "token_ids" not in prompt
 
 
 def simulated(item: dict[str, Any], repeats: int = 200, **options: float) -> list[str]:

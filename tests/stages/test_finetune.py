@@ -131,7 +131,7 @@ def test_a_labeller_learns_from_labels_and_judge_takes_it(short: str, tmp_path: 
     [prompt] = planner.Planner(judge, checkpoints.resolve(cfg.output))(row([2.0, 1.0]))
     model = AutoModelForCausalLM.from_pretrained(checkpoints.resolve(cfg.output), dtype=torch.float32)
     with torch.inference_mode():
-        chances = model(torch.tensor([prompt["tokenized_prompt"]])).logits[0, -1].softmax(-1)
+        chances = model(torch.tensor([prompt["token_ids"]])).logits[0, -1].softmax(-1)
     bracket = planner.Planner(judge, checkpoints.resolve(cfg.output)).tokenizer("[", add_special_tokens=False)[
         "input_ids"
     ]

@@ -49,7 +49,7 @@ def test_the_prompt_is_token_by_token_what_judge_sends_documents_cut_and_shuffle
     builder = lists(orders=3, seed=5)
     limits = {"doc_tokens": 16, "max_tokens": 48, "engine_kwargs": {"max_model_len": 512}}
     judge = planner.Planner(PromptConfig(task="order", repeats=3, seed=5, **limits), checkpoints.resolve(SOURCE))
-    sent = [prompt["tokenized_prompt"] for prompt in judge(item)]
+    sent = [prompt["token_ids"] for prompt in judge(item)]
     assert [list(one.ids[: one.start]) for one in builder(item)] == sent
     assert len({tuple(prompt) for prompt in sent}) == 3
     assert judge.tokenizer.decode(sent[0]).count("adds numbers") < 10, "the document was not cut"
@@ -194,7 +194,7 @@ def test_a_real_models_answer_is_what_transformers_generates() -> None:
     model = AutoModelForCausalLM.from_pretrained(
         checkpoints.resolve(SOURCE), dtype=torch.float32, num_hidden_layers=2
     ).eval()
-    prompt = builder.planner(item)[0]["tokenized_prompt"]
+    prompt = builder.planner(item)[0]["token_ids"]
     ids = list(prompt)
     with torch.inference_mode():
         while len(ids) < len(prompt) + 8 and ids[-1] != checkpoint.end_of(builder.tokenizer):
