@@ -3,15 +3,13 @@
 Uses: the stage's class (`stage.fn`) and its private methods `udf` and `_generate_with_error_handling`, its constant
 `IDX_IN_BATCH_COLUMN`, the column `__inference_error__`, and `StatefulStage.model_copy` (Ray 2.60).
 
-Why: when an
-engine dies, Ray ends the actor and repeats the batch on another one (ray#60145). A prompt that kills its engine would
-be repeated without end, and there is no hook before a batch, nor one for calls that depend on each other.
+Why: when an engine dies, Ray ends the actor and repeats the batch on another one (ray#60145). A prompt that kills its
+engine would be repeated without end: there is no hook before a batch, nor one for calls that depend on each other.
 
-Upstream: ray#59522 (resiliency of LLM batch inference). Delete when it bounds how many engines may die over one prompt; sliding
-windows need the hook even then.
+Upstream: ray#59522 (resiliency of LLM batch inference). Delete when it bounds the engines that may die over one
+prompt; sliding windows need the hook even then.
 
-Breaks: labelling with vLLM stops at its first batch, with an AttributeError; other
-engines do not pass here.
+Breaks: labelling with vLLM stops at its first batch, with an AttributeError; other engines do not pass here.
 """
 
 from __future__ import annotations
