@@ -22,12 +22,14 @@ Row = dict[str, Any]
 Answer = Callable[[list[Row]], AsyncIterator[Row]]  # rows of a batch to their answers, as they come
 Generate = Callable[[Row], Awaitable[Row]]  # one row to its answer
 
+
 class Guard(Protocol):
     """Decides about a batch before the engine sees it, and about a row's calls."""
 
     def batch(self, rows: list[Row], answer: Answer, give_up: Callable[[Row, str], Row]) -> AsyncIterator[Row]: ...
 
     async def row(self, row: Row, generate: Generate) -> Row: ...
+
 
 def guarded(stage: Any, make_guard: Callable[[], Guard]) -> Any:
     """Return a processor's engine stage that passes through a guard, made once in each engine's process."""
