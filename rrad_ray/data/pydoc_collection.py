@@ -97,11 +97,11 @@ class Entry:
 
 def _objects() -> Iterator[tuple[str, Any]]:
     """Every public name and what it stands for: functions, classes and methods."""
-    places = [(name, "") for name in STDLIB.split()]
-    places += [
+    modules = [(name, "") for name in STDLIB.split()]
+    modules += [
         (f"{top}.{sub}".rstrip("."), top) for top, subs in PYDOC_PACKAGES.items() for sub in ["", *subs.split()]
     ]
-    members = [pair for name, top in sorted(places) for pair in _members(name, top)]
+    members = [pair for name, top in sorted(modules) for pair in _members(name, top)]
     public = {id(value) for _, value in members if inspect.isclass(value)}
     for name, value in members:
         yield name, value
@@ -229,19 +229,21 @@ def is_need(summary: str) -> bool:
 
 def _related(entry: Entry, known: Mapping[str, Entry], namesakes: Mapping[str, Sequence[Entry]]) -> set[str]:
     """What the See Also section names, and what other packages call by the same name for the same thing."""
-    found = set()
+    related = set()
     for target in entry.doc.see_also:
         target = re.sub(r"^np\.", "numpy.", target)
         parents = (alias.split(".")[:cut] for alias in entry.aliases for cut in range(alias.count("."), 0, -1))
         # A bare `sum` means the sibling, not the builtin.
         names = [target] * ("." in target) + [".".join([*parent, target]) for parent in parents]
-        found.update([known[name].name for name in names if name in known][:1])
+        related.update([known[name].name for name in names if name in known][:1])
     top = entry.name.split(".")[0]
     others = [other for other in namesakes[entry.name.rpartition(".")[2]] if other.name.split(".")[0] != top]
     if len(others) <= MAX_NAMESAKES:
-        mine = _content(entry)
-        found.update(o.name for o in others if len(mine & _content(o)) >= SAME_THING * len(mine | _content(o)))
-    return found
+        own_words = _content(entry)
+        related.update(
+            o.name for o in others if len(own_words & _content(o)) >= SAME_THING * len(own_words | _content(o))
+        )
+    return related
 
 
 def _content(entry: Entry) -> set[str]:

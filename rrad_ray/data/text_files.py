@@ -8,17 +8,15 @@ from typing import Any
 
 from rrad_ray import tables
 
-STAGE = "retrieve"
-
 LAYOUT = "name a BEIR folder (corpus.jsonl, queries.jsonl, qrels/{train,dev,test}.tsv), or 'pydoc:'"
 
 
 class BadRow(Exception):
     """Why a row cannot be used: a stable category, then what was found; the row's id where it is known."""
 
-    def __init__(self, category: str, found: str, row_id: str = "") -> None:
-        self.category, self.found, self.row_id = category, found, row_id
-        super().__init__(f"{category}: {found}")
+    def __init__(self, category: str, problem: str, row_id: str = "") -> None:
+        self.category, self.problem, self.row_id = category, problem, row_id
+        super().__init__(f"{category}: {problem}")
 
 
 def lines(uri: str, remedy: str = LAYOUT) -> Iterator[tuple[int, bytes]]:

@@ -20,24 +20,24 @@ def read_trec_run(uri: str) -> dict[str, list[tuple[str, float]]]:
 
     Raises `RradError` naming the first line that is malformed or repeats a document.
     """
-    found: dict[str, dict[str, tuple[float, int]]] = {}
+    rankings: dict[str, dict[str, tuple[float, int]]] = {}
     for number, line in lines(uri):
         try:
             query_id, _, doc_id, rank, score, _ = line.decode("utf-8-sig").split()
-            place = (-float(score), int(rank))
-            if not math.isfinite(place[0]):
+            key = (-float(score), int(rank))
+            if not math.isfinite(key[0]):
                 raise ValueError(score)
         except ValueError as error:
             wrong = f"is no line of a run: {readable(line)!r}"
             raise RradError(f"{uri}:{number}", wrong, RUN_LINE) from error
-        ranking = found.setdefault(query_id, {})
+        ranking = rankings.setdefault(query_id, {})
         if doc_id in ranking:
             repeated = f"ranks document {doc_id!r} again for query {query_id!r}"
             raise RradError(f"{uri}:{number}", repeated, RUN_LINE)
-        ranking[doc_id] = place
+        ranking[doc_id] = key
     return {
-        query_id: [(doc_id, -place[0]) for doc_id, place in sorted(ranking.items(), key=lambda item: item[1])]
-        for query_id, ranking in found.items()
+        query_id: [(doc_id, -key[0]) for doc_id, key in sorted(ranking.items(), key=lambda item: item[1])]
+        for query_id, ranking in rankings.items()
     }
 
 
@@ -47,7 +47,7 @@ def write_trec_run(uri: str, ranking: Mapping[str, Sequence[tuple[str, float]]],
     Raises `RradError` for an id or tag with white space in it and for a score that is no number: such a file
     could not be read again.
     """
-    lines = [line for query_id, found in ranking.items() for line in run_lines(query_id, found, tag, uri)]
+    lines = [line for query_id, documents in ranking.items() for line in run_lines(query_id, documents, tag, uri)]
     tables.write_text(uri, "".join(lines))
 
 
@@ -56,6 +56,6 @@ def run_lines(query_id: str, documents: Sequence[tuple[str, float]], tag: str, p
     for rank, (doc_id, score) in enumerate(documents, 1):
         line = f"{query_id} Q0 {doc_id} {rank} {float(score)!r} {tag}"
         if len(line.split()) != 6 or not math.isfinite(score):
-            found = f"cannot be written as a line of a run: {(query_id, doc_id, score, tag)!r}"
-            raise RradError(place, found, "rename ids and tags that hold white space, and drop NaN scores")
+            problem = f"cannot be written as a line of a run: {(query_id, doc_id, score, tag)!r}"
+            raise RradError(place, problem, "rename ids and tags that hold white space, and drop NaN scores")
         yield line + "\n"

@@ -131,9 +131,9 @@ class Planner:
     def _chats(self, row: Row) -> list[Prompt]:
         """`order` and `explain`: chats whose answer is text."""
         docs = self._tokenized(row["texts"])
-        found, cut = self._fitted(row, docs)
+        chats, cut = self._fitted(row, docs)
         sampling = self._sampling(len(docs))
-        return [_prompt(ids, start=len(ids), truncated=self._lost(docs, cut), **sampling) for ids in found]
+        return [_prompt(ids, start=len(ids), truncated=self._lost(docs, cut), **sampling) for ids in chats]
 
     def _sliding(self, row: Row) -> Prompt:
         """All of a row's documents, cut so that any window of them fits; `window` asks about one."""
@@ -161,15 +161,15 @@ class Planner:
         """A row's chats, tokenized, and to how many tokens every document had to be cut for that; or `TooLong`."""
         cut, room = self.cfg.doc_tokens, self.limit - self.cfg.max_tokens
         while True:
-            found = [self._tokens(chat) for chat in self._conversations(row, self._cutter(row["texts"], docs, cut))]
-            over = max(map(len, found)) - room
+            chats = [self._tokens(chat) for chat in self._conversations(row, self._cutter(row["texts"], docs, cut))]
+            over = max(map(len, chats)) - room
             if over <= 0:
-                return found, cut
+                return chats, cut
             lengths = [min(len(doc), cut) for doc in docs]
             # A chat of `explain` shows one document, one of `order` all of them.
             cut = prompts.fit_tokens(lengths, sum(lengths) - over) if self.cfg.task == "order" else cut - over
             if cut < 1:
-                alone = max(map(len, found)) - sum(lengths)
+                alone = max(map(len, chats)) - sum(lengths)
                 found_text = f"about {alone} tokens without the documents, the model takes {self.limit}"
                 raise prompts.TooLong(f"{found_text} with {self.cfg.max_tokens} for the answer")
 
@@ -195,10 +195,10 @@ class Planner:
                 prompts.listwise_prompt(row["query"], [texts[index] for index in order])
                 for order in shown(row, self.cfg)
             ]
-        places = teacher.ranks(teacher.verdict(row))
+        ranks = teacher.ranks(teacher.verdict(row))
         return [
-            prompts.reason_prompt(row["query"], text, place, len(texts))
-            for text, place in zip(texts, places, strict=True)
+            prompts.reason_prompt(row["query"], text, rank, len(texts))
+            for text, rank in zip(texts, ranks, strict=True)
         ]
 
 
@@ -238,7 +238,7 @@ def simulated_answer(row: Row, slot: int, cfg: PromptConfig) -> dict[str, Any]:
         return {"text": "a simulated reason", "score": scores[slot]}
     if source.random() < cfg.simulated.malformed:
         return {"text": source.choice(GARBAGE), "score": 0.0}
-    places = shown(row, cfg)[slot]
-    order = sorted(range(len(places)), key=lambda place: -scores[places[place]])
+    order_shown = shown(row, cfg)[slot]
+    order = sorted(range(len(order_shown)), key=lambda position: -scores[order_shown[position]])
     kept = max(1, len(order) - sum(source.random() < cfg.simulated.missing for _ in order))
     return {"text": prompts.written(order[:kept]), "score": 0.0}

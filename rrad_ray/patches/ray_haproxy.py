@@ -42,16 +42,16 @@ def environment() -> dict[str, str]:
     folder = f"{tempfile.gettempdir()}/rrad-haproxy-{os.getuid()}"
     names = {"CONFIG_FILE_LOC": "/haproxy.cfg", "SOCKET_PATH": "/admin.sock", "METRICS_SOCKET_PATH": "/metrics.sock"}
     names |= {"SERVER_STATE_BASE": "", "SERVER_STATE_FILE": "/server-state"}
-    found = {f"RAY_SERVE_HAPROXY_{name}": f"{folder}{file}" for name, file in names.items()}
+    variables = {f"RAY_SERVE_HAPROXY_{name}": f"{folder}{file}" for name, file in names.items()}
     command = Path(sysconfig.get_path("scripts"), "rrad-haproxy")
     if command.exists():  # it does not in a source tree that is on the path and not installed
-        found["RAY_SERVE_HAPROXY_BINARY_PATH"] = str(command)
+        variables["RAY_SERVE_HAPROXY_BINARY_PATH"] = str(command)
     free = filter(_is_free, random.SystemRandom().sample(PORTS, 100))  # all of them would take 16 ms
     for name in ("STATS_PORT", "METRICS_PORT"):
-        found[f"RAY_SERVE_HAPROXY_{name}"] = str(next(free))
+        variables[f"RAY_SERVE_HAPROXY_{name}"] = str(next(free))
     # A replica that ends takes requests for so long: until HAProxy, its only load balancer, has heard of it.
-    found |= {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1"}
-    return found | RETRIES
+    variables |= {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1"}
+    return variables | RETRIES
 
 
 def _is_free(port: int) -> bool:

@@ -57,15 +57,15 @@ def quiet_data() -> ray.data.DataContext:
     return context
 
 
-def require(worker: Mapping[str, float], workers: int = 1) -> None:
+def require_resources(worker: Mapping[str, float], workers: int = 1) -> None:
     """`RradError` if no node of a cluster that cannot grow has what a worker asks for."""
     if _can_grow():
         return
     nodes = _nodes()
     fits = sum(min(int(node.get(key, 0.0) // value) for key, value in worker.items() if value) for node in nodes)
     if fits < workers:
-        found = f"{workers} worker(s) ask for {dict(worker)} each, the cluster has {_have(nodes, worker)}"
-        raise RradError("worker", found, "lower worker/workers in the config, or use a cluster that has it")
+        problem = f"{workers} worker(s) ask for {dict(worker)} each, the cluster has {_have(nodes, worker)}"
+        raise RradError("worker", problem, "lower worker/workers in the config, or use a cluster that has it")
 
 
 def in_vain(worker: Mapping[str, float]) -> str:
@@ -94,8 +94,8 @@ def _nodes_on_their_way() -> bool:
     from ray.autoscaler.v2.sdk import get_cluster_status
     from ray.experimental.internal_kv import _internal_kv_get
 
-    if told := _internal_kv_get("__autoscaling_status"):
-        report = json.loads(told)["autoscaler_report"]
+    if report_json := _internal_kv_get("__autoscaling_status"):
+        report = json.loads(report_json)["autoscaler_report"]
         return bool(report["pending_nodes"] or report["pending_launches"])
     status = get_cluster_status(ray.get_runtime_context().gcs_address)
     return bool(status.pending_nodes or status.pending_launches)

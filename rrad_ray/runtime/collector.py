@@ -51,12 +51,12 @@ class AnswerJournal:
 
     def load(self, parts: set[str]) -> dict[str, dict[PromptKey, Answer]]:
         """What earlier runs have answered of these parts."""
-        found: dict[str, dict[PromptKey, Answer]] = {part: {} for part in parts}
+        answers: dict[str, dict[PromptKey, Answer]] = {part: {} for part in parts}
         for name in self.names:
             for answer in tables.read_part(self.uri, name, Answer):
                 if answer["part"] in parts:
-                    found[answer["part"]][answer["row"], answer["slot"]] = answer  # type: ignore[assignment]
-        return found
+                    answers[answer["part"]][answer["row"], answer["slot"]] = answer  # type: ignore[assignment]
+        return answers
 
     def add(self, answer: Answer) -> None:
         self.pending.setdefault(answer["part"], []).append(answer)
@@ -173,15 +173,15 @@ class ShardCollector:
         """Row and slot of what earlier runs have answered of a shard."""
         return list(self.waiting[part])
 
-    def parts(self, found: Iterator[dict[str, Any]], total: int, in_vain: Callable[[], str]) -> Iterator[str]:
+    def parts(self, incoming: Iterator[dict[str, Any]], total: int, in_vain: Callable[[], str]) -> Iterator[str]:
         """Writes parts; yields the name of each as it is durable. `total`: prompts that are to be answered.
 
         While no answer has come, `in_vain` is asked now and then why none ever will: then `RradError`.
         """
         before = sum(len(part) for part in self.waiting.values())
         progress = Progress(total, "prompts", done=before)
-        began, told = time.monotonic(), 0.0
-        for answer in _watched(found, self.cfg.stall_s, min(TICK_S, self.cfg.durable_s)):
+        began, published = time.monotonic(), 0.0
+        for answer in _watched(incoming, self.cfg.stall_s, min(TICK_S, self.cfg.durable_s)):
             if answer is not None:
                 yield from self._take(answer)
                 progress.add(1, self.meter.note)
@@ -189,23 +189,23 @@ class ShardCollector:
                 raise RradError("worker", why, "lower worker in the config, or use a cluster that has it")
             if self.journal.due():
                 self.journal.flush()
-            self._pay()
-            if time.monotonic() - told > progress.every_s:
-                told = time.monotonic()
-                self._tell(progress)
+            self._check_budget()
+            if time.monotonic() - published > progress.every_s:
+                published = time.monotonic()
+                self._publish(progress)
         for name in list(self.waiting):  # shards without any prompt left, or that lost one
             self._write(name)
             yield name
-        self._tell(progress)
+        self._publish(progress)
 
     def _take(self, answer: dict[str, Any]) -> Iterator[str]:
         """Keeps one answer; the name of its shard's part, if that was the last one and the part now stands."""
-        name, place, expected = answer["part"], (answer["row"], answer["slot"]), answer["prompts"]
+        name, prompt_key, expected = answer["part"], (answer["row"], answer["slot"]), answer["prompts"]
         part = self.waiting.get(name)
-        if part is None or place in part:
+        if part is None or prompt_key in part:
             return  # Ray may do a task again whose answers were on their way when its node died
         kept: Answer = {key: answer[key] for key in Answer.__annotations__}  # type: ignore[assignment]
-        part[place] = kept
+        part[prompt_key] = kept
         self.tokens += _tokens(kept)
         self.meter.add(kept, answer["documents"])
         self.journal.add(kept)
@@ -213,22 +213,22 @@ class ShardCollector:
             self._write(name)
             yield name
 
-    def _pay(self) -> None:
+    def _check_budget(self) -> None:
         """`RradError` when the budget of a paid endpoint is spent."""
         if self.budget and self.tokens >= self.budget:
             self.journal.flush()
-            found = f"the budget of {self.budget:,} tokens is spent ({self.tokens:,} used)"
+            problem = f"the budget of {self.budget:,} tokens is spent ({self.tokens:,} used)"
             remedy = "raise it and run the same command again: what is answered is kept"
-            raise RradError("openai.token_budget", found, remedy)
+            raise RradError("openai.token_budget", problem, remedy)
 
-    def _tell(self, progress: Progress) -> None:
+    def _publish(self, progress: Progress) -> None:
         self.meter.export()
         self.out.write_progress({**progress.state(), **self.meter.facts()})
 
     def _write(self, name: str) -> None:
-        found, rows = self.waiting.pop(name), []
+        collected, rows = self.waiting.pop(name), []
         for number, row in enumerate(shards.read_shard(self.cfg.input, self.todo[name], source_row(self.cfg))):
-            given = [found.get((number, slot)) for slot in range(planner.slots(row, self.cfg))]
+            given = [collected.get((number, slot)) for slot in range(planner.slots(row, self.cfg))]
             errors = [answer["error"] if answer else "engine error: no answer came" for answer in given]
             if not row["doc_ids"] or any(errors):
                 reason = next(filter(None, errors), "no candidates: the query has no documents")
@@ -281,11 +281,11 @@ def _watched(rows: Iterator[dict[str, Any]], stall_s: float, tick_s: float) -> I
             if time.monotonic() - last < stall_s:
                 yield None
                 continue
-            found = f"no answer for {stall_s:.0f} s"
+            problem = f"no answer for {stall_s:.0f} s"
             remedy = (
                 "look at the engine's log (ray logs), lower gpu_memory_utilization; run again: done parts are kept"
             )
-            raise RradError("engine", found, remedy) from None
+            raise RradError("engine", problem, remedy) from None
         last = time.monotonic()
         if item is None:
             return

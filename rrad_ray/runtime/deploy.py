@@ -94,7 +94,7 @@ def start_endpoint(cfg: ServeConfig) -> str:
     app = application(cfg)
     url = free_url(cfg.host, cfg.port)
     cluster.start_ray()
-    cluster.require(cfg.resources, cfg.replica_range[0])
+    cluster.require_resources(cfg.resources, cfg.replica_range[0])
     logger.setLevel(logging.WARNING)
     if serve.status().proxies:
         remedy = "`serve deploy cluster/serve.yaml` adds to it, `serve shutdown` ends it"

@@ -21,20 +21,20 @@ from rrad_ray.tables.shards import Shard
 MOST_UNITS = 20_000
 
 
-def _parts(cfg: JudgeConfig, out: tables.Output, todo: Sequence[Shard], done: Sequence[str]) -> Iterator[str]:
+def label_shards(cfg: JudgeConfig, out: tables.Output, todo: Sequence[Shard], done: Sequence[str]) -> Iterator[str]:
     """Labels the shards; the name of each part as it is durable."""
     cluster.start_ray()
     model = cfg.model
     if cfg.engine == "vllm":
         model = checkpoints.resolve(cfg.model)
-        cluster.require(cfg.resources, 1)
+        cluster.require_resources(cfg.resources, 1)
         cluster.end_orphans(engines.MARK, cfg.output)
     collected = ShardCollector(cfg, out, todo, done)
     total = sum(shard.rows * cfg.repeats if cfg.task == "order" else shard.documents for shard in todo)
     least = least_rows(todo)
-    work = [unit for number, shard in enumerate(todo) for unit in _units(cfg, number, shard, collected, least)]
+    work = [unit for number, shard in enumerate(todo) for unit in units_of(cfg, number, shard, collected, least)]
     in_vain = partial(cluster.in_vain, cfg.resources) if cfg.engine == "vllm" else str
-    return collected.parts(_answers(cfg, model, todo, work), total, in_vain)
+    return collected.parts(answer_stream(cfg, model, todo, work), total, in_vain)
 
 
 def least_rows(todo: Sequence[Shard]) -> int:
@@ -43,7 +43,7 @@ def least_rows(todo: Sequence[Shard]) -> int:
     return math.ceil(sum(shard.rows for shard in todo) / MOST_UNITS)
 
 
-def _units(
+def units_of(
     cfg: JudgeConfig, number: int, shard: Shard, collected: ShardCollector, least: int
 ) -> Iterator[dict[str, Any]]:
     """A shard's rows in units of about two batches of prompts: answers leave an engine with their unit."""
@@ -52,11 +52,11 @@ def _units(
     answered = collected.answered(shard.part)
     for start in range(0, shard.rows, rows):
         stop = min(start + rows, shard.rows)
-        known = [list(place) for place in answered if start <= place[0] < stop]
+        known = [list(key) for key in answered if start <= key[0] < stop]
         yield {"number": number, "start": start, "stop": stop, "answered": known}
 
 
-class Plan:
+class PlanPrompts:
     """An actor: some rows of a shard to those of their prompts that are not answered yet."""
 
     def __init__(self, cfg: JudgeConfig, model: str, todo: Sequence[Shard]) -> None:
@@ -69,7 +69,7 @@ class Plan:
         if self.number != unit["number"]:  # the units of a shard come one after another
             self.rows = shards.read_shard(self.cfg.input, shard, source_row(self.cfg))
             self.number, self.prompts = unit["number"], sum(planner.slots(row, self.cfg) for row in self.rows)
-        answered = {tuple(place) for place in unit["answered"]}
+        answered = {tuple(key) for key in unit["answered"]}
         return [
             {"part": shard.part, "row": number, "slot": slot, "prompts": self.prompts, **to_engine(prompt)}
             for number in range(unit["start"], unit["stop"])
@@ -78,12 +78,12 @@ class Plan:
         ]
 
 
-def _answers(
+def answer_stream(
     cfg: JudgeConfig, model: str, todo: Sequence[Shard], work: list[dict[str, Any]]
 ) -> Iterator[dict[str, Any]]:
     """The prompts of the shards, in their order, through the engine; answers as they come."""
     planned = ray.data.from_items(work, override_num_blocks=len(work)).flat_map(
-        Plan,
+        PlanPrompts,
         fn_constructor_args=(cfg, model, list(todo)),
         **engines.light(cfg),
     )

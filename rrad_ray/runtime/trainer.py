@@ -43,7 +43,7 @@ def run_training(cfg: FitConfig, loop: Loop, source: str, task: type[TrainTask])
     except ValueError as error:
         raise RradError.of("config", error, "mend the config") from error
     cluster.start_ray()
-    cluster.require(cfg.resources, cfg.worker_range[0])
+    cluster.require_resources(cfg.resources, cfg.worker_range[0])
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     # Ray Train's workers have a working directory of their own.
     remote_cfg = dataclasses.replace(cfg, input=tables.absolute(cfg.input), output=tables.absolute(cfg.output))

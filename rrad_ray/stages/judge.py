@@ -15,7 +15,7 @@ from rrad_ray.labelling.gate import Gate
 from rrad_ray.progress import say
 from rrad_ray.rows import JudgeOutput
 from rrad_ray.runtime.collector import drop_journal, recount, source_row
-from rrad_ray.runtime.judging import _parts
+from rrad_ray.runtime.judging import label_shards
 from rrad_ray.tables import shards
 
 SIMULATED = {
@@ -40,14 +40,14 @@ def run(cfg: JudgeConfig, out: tables.Output) -> None:
         say("no dev queries: the labeller is not checked")
     check.look([shard.part for shard in done])
     if todo:
-        for part in _parts(cfg, out, todo, [shard.part for shard in done]):
+        for part in label_shards(cfg, out, todo, [shard.part for shard in done]):
             check.look([part])
     counts = recount(out, [shard.part for shard in every])
-    found = {key: value for key, value in check.found.items() if key != "per_query"}
+    gate_facts = {key: value for key, value in check.facts.items() if key != "per_query"}
     lineage = tables.lineage_of(cfg.input)
     # Reasons for simulated labels are simulated, whoever writes them.
     simulated = SIMULATED.get(cfg.engine, lineage.simulated if cfg.task == "explain" else "")
-    lineage = dataclasses.replace(lineage, judge=tables.JudgeFacts(cfg.model, found), simulated=simulated)
+    lineage = dataclasses.replace(lineage, judge=tables.JudgeFacts(cfg.model, gate_facts), simulated=simulated)
     seen = sum(shard.rows for shard in every)
     out.commit(seen=seen, max_quarantined=cfg.max_quarantined, lineage=lineage, **counts)
     drop_journal(out.uri)

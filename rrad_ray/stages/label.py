@@ -35,17 +35,17 @@ def run(cfg: LabelConfig, out: tables.Output) -> None:
     answers = LabelQuality()
     rows = _write(cfg, out, lambda name: _labelled(cfg, name, kind, weights, scale, out, answers))
     shown = ", ".join(f"{key} x {value:g}" for key, value in weights.items()) or "the LLM's order"
-    found = answers.facts()
-    figures = ", ".join(f"{key} {value:.3f}" for key, value in found.items() if isinstance(value, float))
-    told = f"answers: {found['answers']}; {figures}" if kind is JudgeOutput else "no LLM was asked"
-    say(f"teacher = {shown}; {told}")
+    quality_facts = answers.facts()
+    figures = ", ".join(f"{key} {value:.3f}" for key, value in quality_facts.items() if isinstance(value, float))
+    summary = f"answers: {quality_facts['answers']}; {figures}" if kind is JudgeOutput else "no LLM was asked"
+    say(f"teacher = {shown}; {summary}")
     out.commit(
         seen=rows + len(out.quarantined),
         max_quarantined=cfg.max_quarantined,
         rows=rows,
-        answers=found["answers"],
+        answers=quality_facts["answers"],
         scale=scale,
-        lineage=dataclasses.replace(source.lineage, labels=tables.LabelFacts(model, weights, quality, found)),
+        lineage=dataclasses.replace(source.lineage, labels=tables.LabelFacts(model, weights, quality, quality_facts)),
     )
 
 
@@ -58,15 +58,15 @@ def _write(cfg: LabelConfig, out: tables.Output, labelled: Callable[[str], Itera
         rows += len(some)
         told_apart += sum(len(set(row["targets"])) > 1 for row in some)
     if rows and not told_apart:
-        found = f"all documents of a query have the same target, in each of {rows:,} queries"
-        raise RradError(cfg.input, found, "look at the judge's answers: there is nothing to learn from them")
+        problem = f"all documents of a query have the same target, in each of {rows:,} queries"
+        raise RradError(cfg.input, problem, "look at the judge's answers: there is nothing to learn from them")
     return rows
 
 
 def _grades(cfg: LabelConfig, source: tables.Lineage, out: tables.Output) -> None:
     """Labels by the collection's judgments (DisRanker's rank fine-tuning). Dev and test queries stay, whole; others
     without two grades to compare are passed over and counted, not set aside: nothing is wrong with them."""
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for name in tables.part_names(cfg.input):
         labelled = []
         for row in tables.read_part(cfg.input, name, Candidates):
@@ -74,21 +74,21 @@ def _grades(cfg: LabelConfig, source: tables.Lineage, out: tables.Output) -> Non
             graded = teacher.graded(row, measured or cfg.unjudged == "negative")
             if measured or len(set(graded["targets"])) > 1:
                 labelled.append(graded)
-                found["learnt from"] += not measured
+                counts["learnt from"] += not measured
             else:
-                found["no preference" if row["qrel_ids"] else "no judgment"] += 1
+                counts["no preference" if row["qrel_ids"] else "no judgment"] += 1
         out.write_part(name, labelled)
-        found["rows"] += len(labelled)
-    over = {reason: found[reason] for reason in ("no judgment", "no preference")}
-    told = ", ".join(f"{count:,} with {reason}" for reason, count in over.items())
-    say(f"targets = judged grades of {found['rows']:,} queries; passed over: {told}")
-    if not found["learnt from"]:
+        counts["rows"] += len(labelled)
+    over = {reason: counts[reason] for reason in ("no judgment", "no preference")}
+    summary = ", ".join(f"{count:,} with {reason}" for reason, count in over.items())
+    say(f"targets = judged grades of {counts['rows']:,} queries; passed over: {summary}")
+    if not counts["learnt from"]:
         remedy = (
             "give retrieve qrels of two grades, or set unjudged=negative where only relevant documents are judged"
         )
-        raise RradError(cfg.input, f"no query to learn from; passed over: {told}", remedy)
+        raise RradError(cfg.input, f"no query to learn from; passed over: {summary}", remedy)
     lineage = dataclasses.replace(source, labels=tables.LabelFacts(model="", weights={}), simulated="")
-    out.commit(rows=found["rows"], passed_over=over, lineage=lineage)
+    out.commit(rows=counts["rows"], passed_over=over, lineage=lineage)
 
 
 def _weights(cfg: LabelConfig, kind: type) -> tuple[dict[str, float], dict[str, Any]]:
@@ -104,8 +104,8 @@ def _weights(cfg: LabelConfig, kind: type) -> tuple[dict[str, float], dict[str, 
         return {}, {}  # RRADistill: the LLM's order alone is the target
     judged = with_qrels(list(tables.read_split(cfg.input, kind, "dev")))
     if len(judged) < 10:
-        found = f"{len(judged)} judged dev queries are too few to fit fusion weights"
-        raise RradError(cfg.input, found, f"give weights in the config, as in weights={{{known[0]}: 1}}")
+        problem = f"{len(judged)} judged dev queries are too few to fit fusion weights"
+        raise RradError(cfg.input, problem, f"give weights in the config, as in weights={{{known[0]}: 1}}")
     if kind is Candidates:
         fitted, ndcg = fusion.fit_weights(judged, [by_source(row) for row in judged], known)
         return {name: weight for name, weight in fitted.items() if weight}, {"ndcg_10": {"fusion": ndcg}}
@@ -125,8 +125,8 @@ def _scale(cfg: LabelConfig, kind: type) -> dict[str, Any]:
         moments.add(teacher.with_judge(row, verdict)[name])
     mean, deviation = moments.mean, moments.deviation
     if not deviation > 1e-6 * max(abs(mean), 1.0):
-        found = f"all {moments.count:,} scores of '{name}' are about {mean:g} (standard deviation {deviation:.2g})"
-        raise RradError(cfg.input, found, "look at the teacher: it tells no document from another")
+        problem = f"all {moments.count:,} scores of '{name}' are about {mean:g} (standard deviation {deviation:.2g})"
+        raise RradError(cfg.input, problem, "look at the teacher: it tells no document from another")
     return {"over": "table", "mean": mean, "deviation": deviation}
 
 
@@ -141,25 +141,25 @@ def _labelled(
 ) -> Iterator[dict[str, Any]]:
     """Label rows of one part; an answer that says nothing is set aside with its text."""
     for row in tables.read_part(cfg.input, name, kind):
-        found = teacher.verdict(row, cfg.aggregate, cfg.missing)
+        verdict = teacher.verdict(row, cfg.aggregate, cfg.missing)
         if kind is JudgeOutput:
-            answers.add(row, found)
-        if found.rejected:
-            out.quarantine(row["query_id"], found.statuses[0], "\n---\n".join(row["responses"]))
+            answers.add(row, verdict)
+        if verdict.rejected:
+            out.quarantine(row["query_id"], verdict.statuses[0], "\n---\n".join(row["responses"]))
             continue
-        targets = found.targets
+        targets = verdict.targets
         if scale["over"] == "table":
             [source] = weights
-            scores = teacher.with_judge(row, found)[source]
+            scores = teacher.with_judge(row, verdict)[source]
             targets = [(score - scale["mean"]) / scale["deviation"] for score in scores]
         elif weights:
             # z-scored again: the targets' spread, which soft losses read, must not hang on the weights' sum
-            targets = fusion.zscores(fusion.fuse(teacher.with_judge(row, found), weights)).tolist()
+            targets = fusion.zscores(fusion.fuse(teacher.with_judge(row, verdict), weights)).tolist()
         yield {
             "reasons": [],
             **row,
             "targets": targets,
-            "missing": found.missing,
-            "confidence": found.confidence,
-            "parse_status": found.statuses,
+            "missing": verdict.missing,
+            "confidence": verdict.confidence,
+            "parse_status": verdict.statuses,
         }

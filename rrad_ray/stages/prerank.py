@@ -30,9 +30,9 @@ def run(cfg: PrerankConfig, out: tables.Output) -> None:
     progress = Progress(len(names), "parts", done=len(names) - len(todo))
     source = "" if cfg.source else checkpoints.resolve(cfg.model)
     options = {"cfg": cfg, "model": source, "out": out}
-    for found in cluster.map_parts(PrerankPart, options, todo, workers=cfg.num_workers):
-        if found["error"]:
-            raise RradError(cfg.input, found["error"], "mend the config or the input; then run again")
+    for done in cluster.map_parts(PrerankPart, options, todo, workers=cfg.num_workers):
+        if done["error"]:
+            raise RradError(cfg.input, done["error"], "mend the config or the input; then run again")
         progress.add()
     counts = _count(cfg, out, names)
     out.commit(max_quarantined=cfg.max_quarantined, lineage=tables.lineage_of(cfg.input), **counts)
@@ -72,12 +72,12 @@ class PrerankPart:
     def _by_model(self, rows: list[dict[str, Any]]) -> list[list[float]]:
         """Cosines; a document that several queries of the part share is read once. Kept as source `prerank`."""
         assert self.encoder is not None
-        place = {text: number for number, text in enumerate(dict.fromkeys(t for row in rows for t in row["texts"]))}
-        documents = self.encoder.documents(list(place))
+        index = {text: number for number, text in enumerate(dict.fromkeys(t for row in rows for t in row["texts"]))}
+        documents = self.encoder.documents(list(index))
         queries = self.encoder.queries([row["query"] for row in rows])
         scores = []
         for row, query in zip(rows, queries, strict=True):
-            values = (documents[[place[text] for text in row["texts"]]] @ query).tolist()
+            values = (documents[[index[text] for text in row["texts"]]] @ query).tolist()
             row["sources"], row["source_scores"] = [*row["sources"], "prerank"], [*row["source_scores"], values]
             scores.append(values)
         return scores

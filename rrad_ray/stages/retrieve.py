@@ -70,11 +70,11 @@ def _given(cfg: RetrieveConfig, out: tables.Output) -> None:
 
     def chosen() -> Iterator[dict[str, Any]]:
         nonlocal documents
-        for found in rows:
-            if splits[found["split"]] < cfg.queries.get(found["split"], sys.maxsize):
-                splits[found["split"]] += 1
-                documents += len(found["doc_ids"])
-                yield found
+        for row in rows:
+            if splits[row["split"]] < cfg.queries.get(row["split"], sys.maxsize):
+                splits[row["split"]] += 1
+                documents += len(row["doc_ids"])
+                yield row
 
     count = out.write_all(chosen(), cfg.rows_per_part)
     seen = count + documents + len(out.quarantined)  # a bad row is a query or a document
@@ -107,7 +107,7 @@ class FirstStage:
 
     def __init__(self, corpus: dict[str, str], queries: Sequence[Query], cfg: RetrieveConfig) -> None:
         self.corpus, self.ids = corpus, list(corpus)
-        self.place = {identity: index for index, identity in enumerate(self.ids)}
+        self.index_of = {identity: index for index, identity in enumerate(self.ids)}
         texts = list(corpus.values())
         self.bm25 = BM25Index(texts)
         embedded = embed.embed(texts, [query.text for query in queries], cfg)
@@ -157,16 +157,16 @@ def candidates(
         scores = {"bm25": first.bm25.scores(query.text), "dense": first.semantic(number)}
         if listed is None:
             depths = {"bm25": cfg.bm25_depth, "dense": cfg.dense_depth}
-            places = list(
+            indices = list(
                 dict.fromkeys(index for source in SOURCES for index in top_k(scores[source], depths[source]))
             )
             own = None
         else:
-            places, own = from_run(first, query, listed.get(query.query_id, []), cfg.run)
-        if not places:
+            indices, own = from_run(first, query, listed.get(query.query_id, []), cfg.run)
+        if not indices:
             out.quarantine(query.query_id, "no candidates: the first stage found no document", query.text)
             continue
-        yield row(first, query, places, scores, own)
+        yield row(first, query, indices, scores, own)
 
 
 def from_run(
@@ -174,22 +174,22 @@ def from_run(
 ) -> tuple[list[int], list[float] | None]:
     """Places and scores of a run's documents; `RradError` for a document that the collection does not have."""
     for identity, _ in entries:
-        if identity not in first.place:
-            found = f"query {query.query_id} lists document '{identity}', which the collection does not have"
-            raise RradError(uri, found, "use the run that belongs to this collection")
-    return [first.place[identity] for identity, _ in entries], [score for _, score in entries]
+        if identity not in first.index_of:
+            problem = f"query {query.query_id} lists document '{identity}', which the collection does not have"
+            raise RradError(uri, problem, "use the run that belongs to this collection")
+    return [first.index_of[identity] for identity, _ in entries], [score for _, score in entries]
 
 
 def row(
-    first: FirstStage, query: Query, places: list[int], scores: dict[str, np.ndarray], own: list[float] | None
+    first: FirstStage, query: Query, indices: list[int], scores: dict[str, np.ndarray], own: list[float] | None
 ) -> Candidates:
     """A Candidates row, ordered by the run's own scores or by the sum of the sources' z-scores."""
-    by_source = {source: [float(scores[source][index]) for index in places] for source in SOURCES}
+    by_source = {source: [float(scores[source][index]) for index in indices] for source in SOURCES}
     if own is not None:
         by_source["run"] = own
     values = own if own is not None else fusion.fuse(by_source, dict.fromkeys(SOURCES, 1.0))
-    order = sorted(range(len(places)), key=lambda index: (-values[index], index))
-    ids = [first.ids[places[index]] for index in order]
+    order = sorted(range(len(indices)), key=lambda index: (-values[index], index))
+    ids = [first.ids[indices[index]] for index in order]
     return {
         "query_id": query.query_id,
         "query": query.text,

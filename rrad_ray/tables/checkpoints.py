@@ -62,8 +62,8 @@ def _hub(model: str) -> str:
     try:
         return snapshot_download(model)
     except Exception as error:
-        found = f"neither a local folder nor to be had from the hub ({type(error).__name__})"
-        raise RradError(model, found, "check the path or the id, and HF_HUB_OFFLINE") from error
+        problem = f"neither a local folder nor to be had from the hub ({type(error).__name__})"
+        raise RradError(model, problem, "check the path or the id, and HF_HUB_OFFLINE") from error
 
 
 @functools.cache  # a process reads a file once, whichever stages ask for it
@@ -77,9 +77,9 @@ def _package_file(package: str, name: str, sha256: str) -> Path:
     if spec is None or spec.origin is None:
         raise RradError(package, "the package that carries this model is not installed", "run `make setup`")
     path = Path(spec.origin).parent / name
-    found = _sha256(path)
-    if found != sha256:
-        raise RradError(name, f"its SHA-256 is {found}, not {sha256}", "install the package again")
+    digest = _sha256(path)
+    if digest != sha256:
+        raise RradError(name, f"its SHA-256 is {digest}, not {sha256}", "install the package again")
     return path
 
 

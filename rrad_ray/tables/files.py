@@ -54,16 +54,16 @@ def io_errors(uri: str, missing: str = "") -> Iterator[None]:
         raise io_error(uri, error) from error
 
 
-def io_error(place: str, error: Exception) -> RradError:
+def io_error(uri: str, error: Exception) -> RradError:
     """The `RradError` that says what an I/O error at `place` means for the user."""
     text = f"{type(error).__name__}: {error}".splitlines()[0]
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         remedy = "free some space and run the same command again: finished parts are kept"
-        return RradError(place, "no space left on the device", remedy)
-    if place.startswith("s3://"):
+        return RradError(uri, "no space left on the device", remedy)
+    if uri.startswith("s3://"):
         remedy = "check the network, AWS_ENDPOINT_URL and the credentials in the environment; then run again"
-        return RradError(place, f"the object store did not answer ({text})", remedy)
-    return RradError(place, text, "check that the place exists and may be written; then run again")
+        return RradError(uri, f"the object store did not answer ({text})", remedy)
+    return RradError(uri, text, "check that the place exists and may be written; then run again")
 
 
 def read_text(uri: str) -> str:

@@ -198,19 +198,19 @@ class Output:
         self, name: str, rows: Sequence[Mapping[str, Any]], row: type | None = None, folder: str = ""
     ) -> None:
         """Write one part, whole or not at all. `name` as in `part_name(3)`."""
-        place = join(self.uri, folder, name) if folder else join(self.uri, name)
+        uri = join(self.uri, folder, name) if folder else join(self.uri, name)
         kind = row or self.row
         assert kind is not None
         schema = schema_of(kind)
         try:
             table = pa.table({field.name: [item[field.name] for item in rows] for field in schema}, schema=schema)
         except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError, KeyError) as error:
-            found = f"a row does not fit its type: {type(error).__name__}: {error}"
-            raise RradError(place, found, "report this as a bug") from error
-        check_schema(table, kind, place)
+            problem = f"a row does not fit its type: {type(error).__name__}: {error}"
+            raise RradError(uri, problem, "report this as a bug") from error
+        check_schema(table, kind, uri)
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
-        write_bytes(place, sink.getvalue().to_pybytes())
+        write_bytes(uri, sink.getvalue().to_pybytes())
 
     def write_all(self, rows: Iterable[Mapping[str, Any]], rows_per_part: int) -> int:
         """Write rows in parts of a fixed size; the number of rows."""
@@ -264,13 +264,13 @@ class Output:
         self.write_quarantine(part_name(0))
         reasons = self._reasons()
         bad = sum(reasons.values())
-        place = join(self.uri, QUARANTINE)
+        uri = join(self.uri, QUARANTINE)
         if reasons:
             listing = ", ".join(f"{count} x {reason}" for reason, count in sorted(reasons.items()))
-            say(f"set aside {listing}; see {place}")
+            say(f"set aside {listing}; see {uri}")
         if seen and bad / seen > max_quarantined:
             share = f"{bad} of {seen} rows are bad ({reasons})"
-            raise RradError(place, share, "raise max_quarantined and run again, or mend the input")
+            raise RradError(uri, share, "raise max_quarantined and run again, or mend the input")
         return reasons
 
     def commit(

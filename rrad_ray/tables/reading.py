@@ -28,9 +28,9 @@ def part_names(uri: str) -> list[str]:
 
 def read_columns(uri: str, name: str, columns: Sequence[str] | None) -> pa.Table:
     """Some columns of one part (None: all), as they are."""
-    place = join(uri, name)
-    fs, path = filesystem(place)
-    with io_errors(place), fs.open(path, "rb") as file:
+    part_uri = join(uri, name)
+    fs, path = filesystem(part_uri)
+    with io_errors(part_uri), fs.open(path, "rb") as file:
         return pq.read_table(file, columns=columns)
 
 
@@ -51,7 +51,7 @@ def read_split(uri: str, row: type, split: str) -> Iterator[dict[str, Any]]:
     read_manifest(uri)
     for name in part_names(uri):
         if split in read_columns(uri, name, ["split"])["split"].to_pylist():
-            yield from (found for found in read_part(uri, name, row) if found["split"] == split)
+            yield from (each for each in read_part(uri, name, row) if each["split"] == split)
 
 
 def part_name(number: int) -> str:

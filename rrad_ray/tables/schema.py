@@ -35,7 +35,7 @@ def _nulls(column: pa.ChunkedArray) -> int:
     return count
 
 
-def check_schema(table: pa.Table, row: type, place: str, nulls: bool = False) -> pa.Table:
+def check_schema(table: pa.Table, row: type, uri: str, nulls: bool = False) -> pa.Table:
     """The columns of `row`, in its types; `RradError` names the first column that is missing or of a wrong type, or,
     unless `nulls` are wanted, one that holds some."""
     columns = []
@@ -43,17 +43,17 @@ def check_schema(table: pa.Table, row: type, place: str, nulls: bool = False) ->
     for field in schema:
         if field.name not in table.column_names:
             have = ", ".join(table.column_names)
-            found = f"has no column '{field.name}' (columns: {have})"
-            raise RradError(place, found, "run the stage that writes it again")
+            problem = f"has no column '{field.name}' (columns: {have})"
+            raise RradError(uri, problem, "run the stage that writes it again")
         column = table.column(field.name)
         if not nulls and _nulls(column):
-            raise RradError(place, f"column '{field.name}' holds nulls", "drop or fill those rows")
+            raise RradError(uri, f"column '{field.name}' holds nulls", "drop or fill those rows")
         try:
             columns.append(column.cast(field.type))
         except pa.ArrowInvalid as error:
-            found = f"column '{field.name}' is {column.type}, not {field.type}"
-            raise RradError(place, found, "convert the column") from error
+            problem = f"column '{field.name}' is {column.type}, not {field.type}"
+            raise RradError(uri, problem, "convert the column") from error
         except pa.ArrowNotImplementedError as error:
-            found = f"column '{field.name}' is {column.type}, not {field.type}"
-            raise RradError(place, found, "convert the column") from error
+            problem = f"column '{field.name}' is {column.type}, not {field.type}"
+            raise RradError(uri, problem, "convert the column") from error
     return pa.Table.from_arrays(columns, schema=schema)

@@ -56,9 +56,9 @@ def plan_shards(uri: str, size: int, row: type) -> list[Shard]:
     foreign = not exists(join(uri, MANIFEST))
     needed = NEEDED if foreign else tuple(schema_of(row).names)
     with ThreadPoolExecutor(SHARD_READERS) as pool:
-        found = list(pool.map(lambda name: _look(join(uri, name), needed), files))
+        looks = list(pool.map(lambda name: _look(join(uri, name), needed), files))
     shards: list[Shard] = []
-    for name, (splits, documents) in zip(files, found, strict=True):
+    for name, (splits, documents) in zip(files, looks, strict=True):
         for start in range(0, len(documents), size):
             stop = min(start + size, len(documents))
             part, dev = part_name(len(shards)), "dev" in splits[start:stop]
@@ -68,12 +68,12 @@ def plan_shards(uri: str, size: int, row: type) -> list[Shard]:
 
 def read_shard(uri: str, shard: Shard, row: type) -> list[dict[str, Any]]:
     """The rows of a shard; columns that a foreign folder need not have are filled in."""
-    place = join(uri, shard.file)
-    fs, path = filesystem(place)
-    with io_errors(place), fs.open(path, "rb") as file:
+    file_uri = join(uri, shard.file)
+    fs, path = filesystem(file_uri)
+    with io_errors(file_uri), fs.open(path, "rb") as file:
         table = _rows(pq.ParquetFile(file), shard.start, shard.stop)
     # Nothing is filled into a finished table: `plan` has seen that it has every column.
-    return check_schema(_filled(table), row, place).to_pylist()
+    return check_schema(_filled(table), row, file_uri).to_pylist()
 
 
 def _files(uri: str) -> list[str]:
@@ -90,21 +90,21 @@ def _files(uri: str) -> list[str]:
     return [name[len(path.rstrip("/")) + 1 :] for name in names]
 
 
-def _look(place: str, needed: Sequence[str]) -> tuple[list[str], np.ndarray]:
+def _look(uri: str, needed: Sequence[str]) -> tuple[list[str], np.ndarray]:
     """The split (empty without the column) and the number of documents of every row of a file."""
-    fs, path = filesystem(place)
-    with io_errors(place), fs.open(path, "rb") as opened:
+    fs, path = filesystem(uri)
+    with io_errors(uri), fs.open(path, "rb") as opened:
         file = pq.ParquetFile(opened)
         have = file.schema_arrow.names
         columns = [name for name in ("split", "doc_ids") if name in have]
         table = file.read(columns=columns)
     for name in needed:
         if name not in have:
-            found = f"has no column '{name}' (columns: {', '.join(have)})"
+            problem = f"has no column '{name}' (columns: {', '.join(have)})"
             remedy = (
                 f"candidates need {', '.join(NEEDED)}" if needed is NEEDED else "run the stage that writes it again"
             )
-            raise RradError(place, found, remedy)
+            raise RradError(uri, problem, remedy)
     splits = table["split"].to_pylist() if "split" in columns else []
     if not pa.types.is_list(table["doc_ids"].type):  # `read` will say so
         return splits, np.zeros(file.metadata.num_rows, dtype=np.int64)

@@ -23,15 +23,15 @@ def of_run(uri: str) -> list[dict[str, Any]]:
     Raises `RradError` if there is none.
     """
     fs, path = filesystem(uri)
-    places = [uri]
+    uris = [uri]
     if not any(exists(join(uri, name)) for name in (MANIFEST, STARTED)):
         with io_errors(uri):
             names = sorted(entry.rstrip("/").rpartition("/")[2] for entry in fs.ls(path, detail=False))
-        places = [join(uri, name) for name in names]
-        places = [place for place in places if exists(join(place, STARTED))]
-    if not places:
+        uris = [join(uri, name) for name in names]
+        uris = [each for each in uris if exists(join(each, STARTED))]
+    if not uris:
         raise RradError(uri, "no output of a stage stands there", "give a run's folder, or one stage's output")
-    return sorted((_state(place) for place in places), key=lambda state: state["began"])
+    return sorted((_state(each) for each in uris), key=lambda state: state["began"])
 
 
 def _state(uri: str) -> dict[str, Any]:
@@ -49,20 +49,20 @@ def _state(uri: str) -> dict[str, Any]:
             "seconds": manifest.seconds
         }
     started = json.loads(read_text(join(uri, STARTED)))
-    found = {"name": name, "stage": started["stage"], "began": began, "state": "not finished", "facts": {}}
-    place = join(uri, PROGRESS)
-    if not exists(place):
-        return found
-    told = json.loads(read_text(place))
-    return found | {"state": "running" if _alive(told) else "stopped", "facts": told}
+    state = {"name": name, "stage": started["stage"], "began": began, "state": "not finished", "facts": {}}
+    progress_uri = join(uri, PROGRESS)
+    if not exists(progress_uri):
+        return state
+    progress = json.loads(read_text(progress_uri))
+    return state | {"state": "running" if _alive(progress) else "stopped", "facts": progress}
 
 
-def _alive(told: dict[str, Any]) -> bool:
+def _alive(progress: dict[str, Any]) -> bool:
     """Whether the process that told this still runs; of another machine's, whether it has told lately."""
-    if told["host"] != socket.gethostname():
-        return time.time() - told["updated"] < SILENT_S
+    if progress["host"] != socket.gethostname():
+        return time.time() - progress["updated"] < SILENT_S
     try:
-        os.kill(int(told["pid"]), 0)
+        os.kill(int(progress["pid"]), 0)
     except ProcessLookupError:
         return False
     except PermissionError:
@@ -73,13 +73,13 @@ def _alive(told: dict[str, Any]) -> bool:
 def status_lines(states: list[dict[str, Any]]) -> list[str]:
     """A line for each output, and one with the figures of what is under way."""
     width = max(len(state["name"]) for state in states)
-    found = []
+    lines = []
     for state in states:
         facts = state["facts"]
         head = f"{state['name']:{width}}  {state['stage']:8}  {state['state']}"
         if state["state"] == "done":
             rest = [f"{state['seconds']:.0f} s", *(f"{key} {_text(value)}" for key, value in facts.items())]
-            found.append(", ".join([head, *rest]))
+            lines.append(", ".join([head, *rest]))
             continue
         if "total" in facts:
             share = 100 * facts["done"] / max(facts["total"], 1)
@@ -90,13 +90,13 @@ def status_lines(states: list[dict[str, Any]]) -> list[str]:
             head += f", told {ago:.0f} s ago"
             if state["state"] == "running" and facts.get("left_s") is not None:
                 head += f", {facts['left_s'] / 60:.0f} min left"
-        found.append(head)
+        lines.append(head)
         known = ("stage", "host", "pid", "updated", "unit", "done", "total", "rate", "left_s")
         more = [f"{key} {_text(value)}" for key, value in facts.items() if key not in known]
-        found += [" " * (width + 2) + ", ".join(more)] if more else []
+        lines += [" " * (width + 2) + ", ".join(more)] if more else []
         if state["state"] == "stopped":
-            found.append(" " * (width + 2) + "run the same command again: it goes on from there")
-    return found
+            lines.append(" " * (width + 2) + "run the same command again: it goes on from there")
+    return lines
 
 
 def _text(value: Any) -> str:
