@@ -139,6 +139,7 @@ def config_yaml(cfg: Any) -> str:
 
 @app.command("run", help="Run a pipeline: every step of the file in order; finished steps are skipped.")
 def pipeline(yaml: Yaml, overrides: Overrides = None, dry_run: DryRun = False, as_json: AsJson = False) -> None:
+    """Run a pipeline, or say what a run would do."""
     if dry_run:
         plan = plan_pipeline(yaml, overrides or [])
         print(json.dumps(plan, indent=2) if as_json else "\n".join(plan_lines(plan)))
@@ -173,12 +174,14 @@ def plan_lines(plan: list[dict[str, str]]) -> list[str]:
 def show_status(
     run: Annotated[str, typer.Argument(help="a folder, local or s3://")], as_json: AsJson = False
 ) -> None:
+    """Print how far a run is."""
     states = status.of_run(run)
     print(json.dumps(states, indent=2) if as_json else "\n".join(status.status_lines(states)))
 
 
 @app.command("plan", help="Show how many pages an online test needs; the config is that of `experiment`.")
 def show_plan(yaml: Yaml, overrides: Overrides = None) -> None:
+    """Print how many pages an online test needs."""
     from rrad_ray.online import analysis  # SciPy and statsmodels take seconds to import
 
     cfg = load.build_config(TrafficConfig, design_of(load.load_values(yaml, overrides or ())), yaml)

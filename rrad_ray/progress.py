@@ -15,7 +15,8 @@ def say(text: str) -> None:
 
 
 class Progress:
-    """`progress.add(32)` prints `[judge] 1,200 of 9,600 prompts, 12 %, 28.3/s, ETA 4:57` every few seconds.
+    """Progress lines: `progress.add(32)` prints `[judge] 1,200 of 9,600 prompts, 12 %, 28.3/s, ETA 4:57` every few
+    seconds.
 
     `done` of them were there before (a resumed run). Rate and ETA count from the first `add`: neither earlier runs
     nor the minute that an engine takes to start belong to them.
@@ -28,7 +29,7 @@ class Progress:
         self.printed = time.monotonic()
 
     def add(self, count: int = 1, note: str | Callable[[], str] = "") -> None:
-        """Counts, and prints when it is time; `note`, text or what makes it, stands at the line's end."""
+        """Count, and print when it is time; `note`, a text or a function that makes it, ends the line."""
         self.count += count
         now = time.monotonic()
         if self.began is None:
@@ -39,13 +40,14 @@ class Progress:
         say(self.line(note() if callable(note) else note))
 
     def state(self) -> dict[str, Any]:
-        """How far it is, as JSON-ready values; rate per second, `left_s` null before there is one."""
+        """Return the progress as JSON-ready values: rate per second, `left_s` null before there is one."""
         seconds = time.monotonic() - self.began if self.began else 0.0
         rate = (self.count - self.before) / seconds if seconds > 0 else 0.0
         left = (self.total - self.count) / rate if rate else None
         return {"unit": self.unit, "done": self.count, "total": self.total, "rate": rate, "left_s": left}
 
     def line(self, note: str = "") -> str:
+        """Return the line that `add` prints."""
         now = self.state()
         share = 100 * self.count / max(self.total, 1)
         parts = [f"{self.count:,} of {self.total:,} {self.unit}", f"{share:.0f} %"]

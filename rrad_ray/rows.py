@@ -32,7 +32,7 @@ class Candidates(TypedDict):
 
 
 class JudgeOutput(Candidates):
-    """What the judge was shown and what came back; `label` can be run again on it without the engine.
+    """A query with what the judge was shown and what came back; `label` can be run again on it without the engine.
 
     task `likelihood`: `judge_scores[i]` is the mean log-probability of the query's tokens given document i
     (nats per token); task `score`: what the teacher's ranking head gives query and document i. task `order`: one
@@ -67,7 +67,7 @@ class Labels(Candidates):
 
 
 class TrainingRow(TypedDict):
-    """What training reads of a `Labels` row."""
+    """The columns of a `Labels` row that training reads."""
 
     query_id: str
     query: str
@@ -89,7 +89,7 @@ class Click(TypedDict):
 
 
 class Answer(TypedDict):
-    """One engine answer that is durable before its shard is: prompt `slot` of row `row` of an output part."""
+    """An engine's answer that is durable before its shard is: prompt `slot` of row `row` of an output part."""
 
     part: str
     row: int
@@ -103,7 +103,7 @@ class Answer(TypedDict):
 
 
 class Ranking(TypedDict):
-    """How one system ordered one query's candidates, and what that was worth."""
+    """A system's order of one query's candidates, and what it was worth."""
 
     system: str
     query_id: str
@@ -157,10 +157,10 @@ Row = Mapping[str, Any]  # a row of a table, as it is read
 
 
 def by_source(row: Row) -> dict[str, Sequence[float]]:
-    """Every source's scores of a row's documents, by name."""
+    """Return every source's scores of a row's documents, by name."""
     return dict(zip(row["sources"], row["source_scores"], strict=True))
 
 
 def with_qrels(rows: Sequence[Row], split: str = "dev") -> list[Row]:
-    """The rows of a split that have a relevant document."""
+    """Return the rows of a split that have a relevant document."""
     return [row for row in rows if row["split"] == split and any(grade > 0 for grade in row["qrel_grades"])]

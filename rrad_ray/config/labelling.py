@@ -87,7 +87,7 @@ class SimulatedConfig:
 
 @dataclass(frozen=True, config=CHECKED)
 class PromptConfig:
-    """What a prompt is made from, whoever asks it: `judge`, or a listwise labeller in training."""
+    """The keys that a prompt is made from, whoever asks it: `judge`, or a listwise labeller in training."""
 
     task: JudgeTask = "likelihood"
     """`likelihood`: log p(query | document). `order`: a listwise answer, `repeats` of them. `score`: the scores of a
@@ -184,7 +184,7 @@ class JudgeConfig(PromptConfig, StagePaths):
 
     @property
     def engines(self) -> int:
-        """How many engines are asked for while there is work.
+        """The number of engines that are asked for while there is work.
 
         All at once, so that an autoscaler sees the need: a pool of Ray Data that grows by itself stays within the
         nodes that are there (ray#59144). The run does not wait for engines that the cluster cannot give; the last

@@ -65,7 +65,7 @@ class ExperimentDesign:
 
 @dataclass(frozen=True, config=CHECKED)
 class ExpectConfig:
-    """What is known or hoped beforehand: how much traffic the test needs (`rrad plan`)."""
+    """The expectations of a test beforehand, which say how much traffic it needs (`rrad plan`)."""
 
     ctr: BetweenZeroAndOne = 0.3
     """Page CTR of the control."""
@@ -87,7 +87,8 @@ class ExpectConfig:
 
 @dataclass(frozen=True, config=CHECKED)
 class TrafficConfig(ExperimentDesign):
-    """What an online test needs beforehand: its design, its error rate, and what is expected (`rrad plan`)."""
+    """The keys that say what an online test needs beforehand: its design, its error rate, its expectations (`rrad
+    plan`)."""
 
     alpha: BetweenZeroAndOne = 0.05
     """The error rate of tests and intervals."""
@@ -97,7 +98,7 @@ class TrafficConfig(ExperimentDesign):
 
 @dataclass(frozen=True, config=CHECKED)
 class ExperimentConfig(TrafficConfig, StagePaths):
-    """How the online test is read.
+    """The keys by which an online test is read.
 
     `input`: a folder with `exposures/` and `clicks/`, each of Parquet files with the columns of `rows.Exposure` and
     `rows.ClickEvent`.

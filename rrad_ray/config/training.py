@@ -71,7 +71,8 @@ class GenerationConfig:
 
 @dataclass(frozen=True, config=CHECKED)
 class FitConfig(StagePaths):
-    """What the training loop and Ray Train read, whatever is trained. A step is one update of the weights."""
+    """The keys that the training loop and Ray Train read, whatever is trained. A step is one update of the
+    weights."""
 
     # A killed run may go on with other values: they say how a run is made, not what it makes.
     RESUMABLE: ClassVar[tuple[str, ...]] = ("max_failures", "track")

@@ -16,7 +16,8 @@ CORPUS_ROW = 'write one JSON object a line: {"_id": ..., "title": ..., "text": .
 
 
 def read_beir(uri: str) -> Collection:
-    """A BEIR folder. Bad rows are set aside in `rejected`; without a qrels folder every query is `unlabelled`.
+    """Return a BEIR folder's collection; bad rows are in `rejected`, and without a qrels folder every query is
+    `unlabelled`.
 
     A query in several qrels files takes its split and its grades from the first of test, dev, train.
     Raises `RradError` if corpus.jsonl or queries.jsonl is missing or holds no row that can be used.
@@ -35,7 +36,7 @@ def read_beir(uri: str) -> Collection:
 
 
 def _read_texts(uri: str, rejected: list[tuple[str, str, str]]) -> dict[str, str]:
-    """id -> text of a corpus or queries file."""
+    """Return id -> text of a corpus or queries file."""
     texts: dict[str, str] = {}
     name, seen, first_bad = uri.rpartition("/")[2], 0, ("", "")
     for number, line in lines(uri):
@@ -57,7 +58,7 @@ def _read_texts(uri: str, rejected: list[tuple[str, str, str]]) -> dict[str, str
 
 
 def _text_row(line: bytes, name: str) -> tuple[str, str]:
-    """The id and text of a JSON line; `BadRow` if it has none."""
+    """Return the id and text of a JSON line; `BadRow` if it has none."""
     row = json_row(line)
     for key in ("_id", "text"):
         if key not in row:

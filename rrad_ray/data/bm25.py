@@ -14,8 +14,8 @@ WORD_PATTERN = r"(?u)\b\w\w+\b"
 
 
 class BM25Index:
-    """English stop words and stems. A query's score is the sum of those of its terms (stems), each as often as it
-    stands there."""
+    """A BM25 index with English stop words and stems. A query's score is the sum of the scores of its terms (stems),
+    each counted as often as the query has it."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         self.size = len(texts)
@@ -27,7 +27,7 @@ class BM25Index:
         self.bm25.index(words, show_progress=False)
 
     def terms(self, query: str) -> list[str]:
-        """Those that some text has; bm25s cannot score others."""
+        """Return the query's terms that some text has; bm25s cannot score others."""
         tokens = bm25s.tokenize(
             [query],
             token_pattern=WORD_PATTERN,
@@ -39,24 +39,24 @@ class BM25Index:
         return [term for term in tokens[0] if term in self.bm25.vocab_dict]
 
     def scores(self, query: str) -> np.ndarray:
-        """Of all texts, (D,)."""
+        """Return the query's score of every text, (D,)."""
         terms = self.terms(query)
         return self.bm25.get_scores(terms) if terms else np.zeros(self.size, dtype=np.float32)
 
     def parts(self, query: str) -> dict[str, np.ndarray]:
-        """What each term of a query adds to the scores of all texts, (D,)."""
+        """Return what each term of a query adds to the scores of all texts, (D,) each."""
         terms = self.terms(query)
         return {term: terms.count(term) * self.bm25.get_scores([term]) for term in dict.fromkeys(terms)}
 
     def words(self, text: str) -> list[tuple[str, int, int]]:
-        """The stem of every word that counts, and where the word stands."""
+        """Return the stem and the span of every word of a text that counts."""
         matches = [match for match in re.finditer(WORD_PATTERN, text) if match.group().lower() not in STOPWORDS_EN]
         stems = self.stemmer.stemWords([match.group().lower() for match in matches])
         return [(stem, *match.span()) for stem, match in zip(stems, matches, strict=True)]
 
 
 def top_k(scores: np.ndarray, depth: int) -> list[int]:
-    """Indices of the best `depth` scores above zero, best first; ties by index."""
+    """Return indices of the best `depth` scores above zero, best first; ties by index."""
     if depth == 0:
         return []
     picked = np.argpartition(-scores, min(depth, len(scores)) - 1)[:depth]

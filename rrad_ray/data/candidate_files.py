@@ -24,13 +24,13 @@ CANDIDATE_LAYOUT = (
 
 
 def is_candidates(data: str) -> bool:
-    """Whether `data` names a file of candidates rather than a collection."""
+    """Return true where `data` names a file of candidates rather than a collection."""
     return data.removesuffix(".gz").endswith(CANDIDATE_ENDINGS)
 
 
 def read_candidates(uri: str, qrels: Mapping[str, str], reject: Reject) -> Iterator[dict[str, Any]]:
-    """Candidates rows of a file: RankLLM requests, RankGPT hits (`.jsonl`, one object a line, streamed; `.json`, a
-    list), or MS MARCO's top1000 (`.tsv`; its queries stand scattered, so it is read into memory).
+    """Yield the Candidates rows of a file: RankLLM requests, RankGPT hits (`.jsonl`, one object a line, streamed;
+    `.json`, a list), or MS MARCO's top1000 (`.tsv`, read into memory, since its queries are scattered).
 
     `qrels` (split -> a TREC qrels file) gives queries their split and judgments. Documents come best first by score;
     MS MARCO's file has no scores, its order counts. What cannot be read is handed to `reject`.
@@ -79,7 +79,7 @@ def _row(query_id: str, query: str, split: str, documents: Documents, grades: Ma
 
 
 def _usable(query_id: str, documents: Documents, reject: Reject) -> Documents:
-    """Without empty texts and documents that come again."""
+    """Return the documents without empty texts and duplicates."""
     kept: dict[str, tuple[str, str, float]] = {}
     for doc_id, text, score in documents:
         if doc_id in kept:
@@ -92,7 +92,7 @@ def _usable(query_id: str, documents: Documents, reject: Reject) -> Documents:
 
 
 def _qrels(uri: str) -> dict[str, dict[str, int]]:
-    """query_id -> doc_id -> grade of a TREC qrels file: `query_id iteration doc_id grade`."""
+    """Return query_id -> doc_id -> grade of a TREC qrels file: `query_id iteration doc_id grade`."""
     grades_by_query: dict[str, dict[str, int]] = {}
     for number, line in text_files.lines(uri, CANDIDATE_LAYOUT):
         try:
@@ -119,7 +119,7 @@ def _requests(uri: str, reject: Reject) -> Iterator[GivenRequest]:
 
 
 def _objects(uri: str, reject: Reject) -> Iterator[tuple[int, Any]]:
-    """The objects of a JSON Lines file, or of a JSON list, with their numbers from 1."""
+    """Yield the objects of a JSON Lines file, or of a JSON list, with their numbers from 1."""
     if uri.removesuffix(".gz").endswith(".jsonl"):
         name = uri.rpartition("/")[2]
         for number, line in text_files.lines(uri, CANDIDATE_LAYOUT):
@@ -138,8 +138,8 @@ def _objects(uri: str, reject: Reject) -> Iterator[tuple[int, Any]]:
 
 
 def _request(item: Any) -> tuple[str, str, Documents]:
-    """`{"query": {"qid", "text"}, "candidates": [{"docid", "score", "doc"}]}` of RankLLM, or `{"query": "...",
-    "hits": [{"qid", "docid", "content", "score"}]}` of RankGPT."""
+    """Return query id, query and documents of a RankLLM request (`{"query": {"qid", "text"}, "candidates": [{"docid",
+    "score", "doc"}]}`) or of RankGPT hits (`{"query": "...", "hits": [{"qid", "docid", "content", "score"}]}`)."""
     if not isinstance(item, dict) or not ({"candidates", "hits"} & item.keys()):
         raise BadRow("missing field", "has neither 'candidates' (RankLLM) nor 'hits' (RankGPT)")
     listed, query = item.get("candidates", item.get("hits")), item.get("query")
@@ -163,7 +163,7 @@ def _request(item: Any) -> tuple[str, str, Documents]:
 
 
 def _text(doc: Any) -> str:
-    """A document's text below its title; RankLLM's own files hold objects, its sample a string."""
+    """Return a document's text below its title; RankLLM's own files hold objects, its sample a string."""
     if isinstance(doc, str):
         return doc
     if not isinstance(doc, dict):
@@ -174,7 +174,7 @@ def _text(doc: Any) -> str:
 
 
 def _scores(listed: Sequence[Row]) -> list[float]:
-    """The documents' scores; if one has none, their places speak for all of them."""
+    """Return the documents' scores; if one has none, all of them are scored by their ranks."""
     try:
         scores = [float(one["score"]) for one in listed]
     except (KeyError, TypeError, ValueError):

@@ -27,7 +27,7 @@ CLICK_LOG_LAYOUT = (
 
 
 def read_clicks(uri: str, reject: Reject) -> Iterator[Click]:
-    """The clicks of a file, or of a folder's files in the order of their names; streamed.
+    """Yield the clicks of a file, or of a folder's files in the order of their names; streamed.
 
     A summary may be empty, a query or a title may not. What cannot be used is handed to `reject`. Raises `RradError`
     if there is no such file, a file cannot be read, or no row can be used.
@@ -39,19 +39,19 @@ def read_clicks(uri: str, reject: Reject) -> Iterator[Click]:
             try:
                 click = _click(parse(raw))
             except BadRow as bad:
-                place = f"{file.rpartition('/')[2]}:{number}"
-                last = (place, bad.problem)
-                reject(place, f"{bad.category}: {place} {bad.problem}", _readable(raw))
+                row_place = f"{file.rpartition('/')[2]}:{number}"
+                last = (row_place, bad.problem)
+                reject(row_place, f"{bad.category}: {row_place} {bad.problem}", _readable(raw))
                 continue
             used += 1
             yield click
     if not used:
-        place, why = last if last[0] else (uri, "holds no rows")
-        raise RradError(place, f"{why}; no row can be used", CLICK_LOG_LAYOUT)
+        row_place, why = last if last[0] else (uri, "holds no rows")
+        raise RradError(row_place, f"{why}; no row can be used", CLICK_LOG_LAYOUT)
 
 
 def _files(uri: str) -> list[str]:
-    """The files of a click log that stand at a URI."""
+    """Return the URIs of the files of a click log."""
     fs, path = tables.filesystem(uri)
     with tables.io_errors(uri):
         if uri.endswith(CLICK_LOG_ENDINGS) and not fs.isdir(path):  # Spark writes folders of such names
@@ -64,7 +64,7 @@ def _files(uri: str) -> list[str]:
 
 
 def _opened(uri: str) -> tuple[Callable[[Any], Row], Iterator[tuple[int, Any]]]:
-    """How a row of a file is parsed, and the file's rows with their numbers from 1."""
+    """Return the parser of a file's rows, and the rows with their numbers from 1."""
     if uri.endswith(".parquet"):
         return dict, enumerate(_parquet(uri), 1)
     lines = text_files.lines(uri, CLICK_LOG_LAYOUT)
@@ -100,7 +100,7 @@ def _tsv(line: bytes) -> Row:
 
 
 def _click(row: Row) -> Click:
-    """A row as a click; `BadRow` says why it is none."""
+    """Return a row as a click; `BadRow` says why it is none."""
     for key in ("query", "title"):
         if row.get(key) is None:
             raise BadRow("missing field", f"has no {key} (fields: {', '.join(row)})")

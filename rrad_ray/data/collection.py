@@ -17,7 +17,8 @@ class Query:
 
 @dataclass
 class Collection:
-    """Documents, queries and what could not be read: `rejected` holds (id or `file:line`, reason, content)."""
+    """A collection's documents and queries, and its unusable rows: `rejected` holds (id or `file:line`, reason,
+    content)."""
 
     name: str
     corpus: dict[str, str]  # doc_id -> text, below its title where it has one

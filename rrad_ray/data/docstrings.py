@@ -58,7 +58,7 @@ def parse_docstring(raw: str) -> Docstring:
 
 
 def _leading_signature(lines: list[str]) -> tuple[str, list[str]]:
-    """The arguments that a C function's docstring begins with, and the lines after them."""
+    """Return the arguments that a C function's docstring begins with, and the lines after them."""
     signature = ""
     while lines and re.match(r"[\w.]+\s*\(|$", lines[0]):
         head = lines[0].strip()
@@ -79,7 +79,7 @@ def _leading_signature(lines: list[str]) -> tuple[str, list[str]]:
 
 
 def _prose(lines: Sequence[str]) -> Iterator[str]:
-    """The lines without doctests, literal blocks and directives."""
+    """Return the lines without doctests, literal blocks and directives."""
     skip: int | None = None  # lines that are indented deeper than this belong to what is left out
     doctest = False
     for line in lines:
@@ -96,7 +96,7 @@ def _prose(lines: Sequence[str]) -> Iterator[str]:
 
 
 def _sections(lines: Sequence[str]) -> dict[str, list[str]]:
-    """The lines by lower-case heading; running text stands under the empty heading."""
+    """Return the lines by lower-case heading; running text stands under the empty heading."""
     sections: dict[str, list[str]] = defaultdict(list)
     heading, indented = "", False
     for line, following in zip(lines, [*lines[1:], ""], strict=False):
@@ -115,7 +115,7 @@ def _sections(lines: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _items(lines: Sequence[str]) -> list[tuple[str, str]]:
-    """Parameters and the first sentence on each."""
+    """Return the parameters and the first sentence on each."""
     items: list[tuple[str, list[str]]] = []
     google = "".join(lines)[:1] == " "  # there the text follows the colon, in NumPy style the type does
     for line in textwrap.dedent("\n".join(lines)).splitlines():
@@ -128,7 +128,7 @@ def _items(lines: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _block(lines: Sequence[str]) -> str:
-    """What a section says, without NumPy's `name : type` lines."""
+    """Return the text of a section, without NumPy's `name : type` lines."""
     return " ".join([line for line in lines if line.startswith(" ")] or lines)
 
 
@@ -158,7 +158,7 @@ MARKUP = [
 
 
 def _plain(text: str) -> str:
-    """Running text without markup, on one line."""
+    """Return running text without markup, on one line."""
     text = " ".join(text.split())
     for pattern, replacement in MARKUP:
         text = re.sub(pattern, replacement, text)

@@ -17,18 +17,18 @@ from rrad_ray.rows import Click, Row
 
 
 def order_of(row: Row) -> list[int]:
-    """Indices of a label row's documents, the teacher's best first; ties in the candidates' own order."""
+    """Return indices of a label row's documents, the teacher's best first; ties in the candidates' own order."""
     return sorted(range(len(row["doc_ids"])), key=lambda index: -row["targets"][index])
 
 
 def trec_lines(row: Row) -> Iterator[str]:
-    """The lines of a TREC run: targets are the scores."""
+    """Yield the lines of a TREC run: targets are the scores."""
     ranked = [(row["doc_ids"][index], row["targets"][index]) for index in order_of(row)]
     return trec.run_lines(row["query_id"], ranked, "teacher", "format=trec")
 
 
 def rankllm(row: Row) -> dict[str, Any]:
-    """A RankLLM request or result: candidates in the teacher's order."""
+    """Return a RankLLM request or result: candidates in the teacher's order."""
     candidates = [
         {
             "docid": row["doc_ids"][index],
@@ -41,8 +41,9 @@ def rankllm(row: Row) -> dict[str, Any]:
 
 
 def conversation(row: Row, letters: bool = False) -> dict[str, Any]:
-    """A RankLLM training example: RankZephyr's (Pradeep et al., 2023), or with `letters` FIRST's (Reddy et al.,
-    2024), whose rank loss reads the identifier's one token. Raises `RradError` for more documents than letters."""
+    """Return a RankLLM training example: RankZephyr's (Pradeep et al., 2023), or with `letters` FIRST's (Reddy et
+    al., 2024), whose rank loss reads the identifier's one token. Raises `RradError` for more documents than
+    letters."""
     order, count = order_of(row), len(row["doc_ids"])
     if letters and count > 26:
         raise RradError("format=first", f"{row['query_id']} has {count} documents", "FIRST has 26 letters")
@@ -69,7 +70,7 @@ def conversation(row: Row, letters: bool = False) -> dict[str, Any]:
 
 
 def rankgpt(row: Row) -> tuple[dict[str, Any], str]:
-    """A query of RankGPT's training file, and its permutation (Sun et al., 2023, `specialization.py`)."""
+    """Return a query of RankGPT's training file, and its permutation (Sun et al., 2023, `specialization.py`)."""
     passages = [{"docid": doc_id, "text": text} for doc_id, text in zip(row["doc_ids"], row["texts"], strict=True)]
     data = {
         "query_id": row["query_id"],
@@ -81,13 +82,13 @@ def rankgpt(row: Row) -> tuple[dict[str, Any], str]:
 
 
 def listwise_columns(row: Row) -> dict[str, Any]:
-    """The columns of sentence-transformers' listwise losses, in their order: query, documents, scores."""
+    """Return the columns of sentence-transformers' listwise losses, in their order: query, documents, scores."""
     return {"query": row["query"], "documents": list(row["texts"]), "scores": [float(t) for t in row["targets"]]}
 
 
 def stand_in_clicks(row: Row) -> Iterator[Click]:
-    """A stand-in for a click log: each document with a target above 0, of grades those judged relevant, as if it had
-    been clicked once. Its first line is the title, as `retrieve` joins title and text."""
+    """Yield a stand-in for a click log: each document with a target above 0 (of grades: those judged relevant) as if
+    it had been clicked once. Its first line is the title, as `retrieve` joins title and text."""
     for text, target in zip(row["texts"], row["targets"], strict=True):
         if target > 0:
             title, _, summary = text.strip().partition("\n")
@@ -98,7 +99,7 @@ def stand_in_clicks(row: Row) -> Iterator[Click]:
 
 
 def write(rows: Iterator[Row], output: str, kind: str) -> list[str]:
-    """Writes label rows in a peer's format into the folder `output`, streamed; the files' names.
+    """Write label rows in a peer's format into the folder `output`, streamed; return the files' names.
 
     Raises `RradError` for a row that the format cannot hold; nothing is then left that looks finished.
     """
@@ -124,7 +125,7 @@ def write(rows: Iterator[Row], output: str, kind: str) -> list[str]:
 
 
 def _write_rankgpt(rows: Iterator[Row], output: str) -> list[str]:
-    """RankGPT's two files stand side by side: line n of one belongs to entry n of the other."""
+    """Write RankGPT's two files side by side: line n of one belongs to entry n of the other."""
     names = ["data.jsonl", "permutations.json"]
     with (
         tables.writing(tables.join(output, names[0])) as data,
@@ -152,7 +153,7 @@ def _write_parquet(uri: str, rows: Iterator[dict[str, Any]]) -> None:
 
 
 def _listed(items: Iterator[str]) -> Iterator[str]:
-    """JSON texts as one JSON list."""
+    """Yield JSON texts as one JSON list."""
     yield "["
     for number, item in enumerate(items):
         yield (",\n" if number else "\n") + item

@@ -96,7 +96,7 @@ class Entry:
 
 
 def _objects() -> Iterator[tuple[str, Any]]:
-    """Every public name and what it stands for: functions, classes and methods."""
+    """Return every public function, class and method by name."""
     modules = [(name, "") for name in STDLIB.split()]
     modules += [
         (f"{top}.{sub}".rstrip("."), top) for top, subs in PYDOC_PACKAGES.items() for sub in ["", *subs.split()]
@@ -129,7 +129,7 @@ def _members(name: str, top: str) -> Iterator[tuple[str, Any]]:
 
 
 def _methods(name: str, cls: type, public: set[int]) -> Iterator[tuple[str, Any]]:
-    """Methods that the class defines, or inherits from a base which has no public name of its own."""
+    """Yield the methods that the class defines, or inherits from a base which has no public name of its own."""
     for attribute in sorted(dir(cls)):
         owner = next((base for base in cls.__mro__ if attribute in vars(base)), object)
         if attribute.startswith("_") or (owner is not cls and (owner is object or id(owner) in public)):
@@ -147,7 +147,7 @@ def _methods(name: str, cls: type, public: set[int]) -> Iterator[tuple[str, Any]
 
 
 def _entries() -> list[Entry]:
-    """One entry for each object, under its shortest name; objects with the same text are one."""
+    """Return one entry for each object, under its shortest name; objects with the same text are one."""
     names: dict[int, list[str]] = defaultdict(list)
     values: dict[int, Any] = {}
     for name, value in _objects():
@@ -177,7 +177,7 @@ def _entries() -> list[Entry]:
 
 
 def _arguments(value: Any) -> str | None:
-    """`a, axis=None`: names and simple defaults, without annotations; None where Python cannot tell."""
+    """Return names and simple defaults without annotations (`a, axis=None`); None where Python cannot tell."""
     try:
         parameters = list(inspect.signature(value).parameters.values())
     except Exception:
@@ -222,13 +222,13 @@ COMMON = {
 
 
 def is_need(summary: str) -> bool:
-    """Whether a summary line can stand as a search query."""
+    """Return true for a summary line that can stand as a search query."""
     words = summary.split()
     return 4 <= len(words) <= 40 and bool(re.search(r"[A-Za-z]{3}", summary)) and not NO_NEED.search(summary)
 
 
 def _related(entry: Entry, known: Mapping[str, Entry], namesakes: Mapping[str, Sequence[Entry]]) -> set[str]:
-    """What the See Also section names, and what other packages call by the same name for the same thing."""
+    """Return the names in the See Also section, and those by which other packages call the same thing."""
     related = set()
     for target in entry.doc.see_also:
         target = re.sub(r"^np\.", "numpy.", target)
@@ -258,7 +258,7 @@ def _query(text: str, answers: Sequence[Entry], related: set[str]) -> Query:
 
 
 def read_pydoc() -> Collection:
-    """The documentation of the installed packages; the same environment gives the same collection."""
+    """Return the documentation of the installed packages; the same environment gives the same collection."""
     silence = io.StringIO()
     with warnings.catch_warnings(), contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
         warnings.simplefilter("ignore")

@@ -12,7 +12,7 @@ PYDOC = "pydoc:"
 
 
 def read_collection(data: str) -> Collection:
-    """`pydoc:`, the documentation of the installed packages, or a BEIR folder, local or `s3://`.
+    """Return a collection: `pydoc:`, the documentation of the installed packages, or a BEIR folder, local or `s3://`.
 
     Raises `RradError` as `read_beir` does.
     """

@@ -12,7 +12,7 @@ LAYOUT = "name a BEIR folder (corpus.jsonl, queries.jsonl, qrels/{train,dev,test
 
 
 class BadRow(Exception):
-    """Why a row cannot be used: a stable category, then what was found; the row's id where it is known."""
+    """A row that cannot be used: a stable category, the problem, and the row's id where it is known."""
 
     def __init__(self, category: str, problem: str, row_id: str = "") -> None:
         self.category, self.problem, self.row_id = category, problem, row_id
@@ -20,7 +20,7 @@ class BadRow(Exception):
 
 
 def lines(uri: str, remedy: str = LAYOUT) -> Iterator[tuple[int, bytes]]:
-    """The lines of a file with their numbers from 1, streamed, without blank ones; `.gz` is unpacked."""
+    """Yield the lines of a file with their numbers from 1, streamed, without blank ones; `.gz` is unpacked."""
     fs, path = tables.filesystem(uri)
     with tables.io_errors(uri, remedy), fs.open(path, "rb", compression="infer") as file:
         for number, line in enumerate(file, 1):
@@ -29,7 +29,7 @@ def lines(uri: str, remedy: str = LAYOUT) -> Iterator[tuple[int, bytes]]:
 
 
 def json_row(line: bytes) -> dict[str, Any]:
-    """The object of a JSON line; `BadRow` if it is none that can be written again."""
+    """Return the object of a JSON line; `BadRow` if it is none that can be written again."""
     try:
         row = json.loads(line.decode("utf-8-sig"))
         json.dumps(row, ensure_ascii=False).encode()  # a lone surrogate passes as JSON, and fails when it is written
@@ -41,6 +41,7 @@ def json_row(line: bytes) -> dict[str, Any]:
 
 
 def readable(line: bytes) -> str:
+    """Return a line as text, whatever its bytes are."""
     return line.decode("utf-8", errors="replace")
 
 

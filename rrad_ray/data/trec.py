@@ -16,7 +16,8 @@ RUN_LINE = "write each line as 'query_id Q0 doc_id rank score tag', each documen
 
 
 def read_trec_run(uri: str) -> dict[str, list[tuple[str, float]]]:
-    """A run file: query_id -> [(doc_id, score)], best first; equal scores in the order of their ranks.
+    """Return a run file's rankings, query_id -> [(doc_id, score)], best first; equal scores in the order of their
+    ranks.
 
     Raises `RradError` naming the first line that is malformed or repeats a document.
     """
@@ -52,7 +53,7 @@ def write_trec_run(uri: str, ranking: Mapping[str, Sequence[tuple[str, float]]],
 
 
 def run_lines(query_id: str, documents: Sequence[tuple[str, float]], tag: str, place: str) -> Iterator[str]:
-    """A query's lines of a run file; `RradError` as of `write_trec_run`."""
+    """Yield a query's lines of a run file; `RradError` as of `write_trec_run`."""
     for rank, (doc_id, score) in enumerate(documents, 1):
         line = f"{query_id} Q0 {doc_id} {rank} {float(score)!r} {tag}"
         if len(line.split()) != 6 or not math.isfinite(score):

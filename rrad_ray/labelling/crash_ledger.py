@@ -23,22 +23,25 @@ class Ledger:
         self.deaths: Counter[str] = Counter()
 
     def deaths_of(self, keys: list[str]) -> list[int]:
-        """How many engines died over each prompt; one that comes again while it is open has just killed another."""
+        """Return how many engines died over each prompt; a prompt that comes again while it is open has just killed
+        another one."""
         again = self.open.intersection(keys)
         self.deaths.update(again)
         self.open -= again
         return [self.deaths[key] for key in keys]
 
     def begin(self, keys: list[str]) -> None:
+        """Record that an engine begins these prompts."""
         self.open.update(keys)
 
     def end(self, keys: list[str]) -> None:
+        """Record that these prompts are answered."""
         self.open.difference_update(keys)
 
 
 def groups(deaths: Sequence[int], most: int) -> tuple[list[int], list[list[int]], list[int]]:
-    """Indices of a batch's prompts by how many engines have died over them: none; fewer than `most`, in groups that
-    are tried one after another; and those to give up."""
+    """Return indices of a batch's prompts by how many engines have died over them: none; fewer than `most`, in groups
+    that are tried one after another; and those to give up."""
     fresh = [index for index, count in enumerate(deaths) if count == 0]
     once = [index for index, count in enumerate(deaths) if count == 1 < most]
     alone = [[index] for index, count in enumerate(deaths) if 1 < count < most]

@@ -18,14 +18,16 @@ from rrad_ray.rows import JudgeOutput, with_qrels
 
 
 class Gate:
-    """Looks at the dev parts as they are done; stops the run if the labeller is not worth its labels."""
+    """The check of a labeller: it reads the dev parts as they are done, and stops the run if the labeller is not
+    worth its labels."""
 
     def __init__(self, cfg: JudgeConfig, out: tables.Output, dev: list[str]) -> None:
         self.cfg, self.out, self.waiting, self.dev = cfg, out, set(dev), dev
         self.facts: dict[str, Any] = {}
 
     def look(self, done: list[str]) -> None:
-        """`RradError` once all dev parts are done and the labeller beats neither shuffled input nor first stage."""
+        """Raise `RradError` once all dev parts are done and the labeller beats neither shuffled input nor first
+        stage."""
         self.waiting -= set(done)
         if self.waiting or self.facts or not self.dev:
             return
@@ -49,7 +51,8 @@ class Gate:
 
 
 def gate(facts: Mapping[str, Any], against: str, max_p: float) -> tuple[bool, str]:
-    """Whether the judge alone beats its shuffled input (paired, p < max_p) and the first stage; and the finding."""
+    """Return true where the judge alone beats its shuffled input (paired, p < max_p) and the first stage; and the
+    finding in words."""
     judge_ndcg, means = facts["per_query"][JUDGE], facts["ndcg_10"]
     p = statistics.paired_p(judge_ndcg, facts["per_query"]["shuffled"], "greater")
     passed = p < max_p and means[JUDGE] > means[against]

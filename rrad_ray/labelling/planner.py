@@ -41,7 +41,7 @@ GARBAGE = (  # what `simulated` writes where an answer is to say nothing
 
 
 def shown(row: Row, cfg: PromptConfig) -> list[list[int]]:
-    """The orders in which `order` shows a query's documents, one for each call; planned by seed and query."""
+    """Return the orders in which `order` shows a query's documents, one for each call; planned by seed and query."""
     count = len(row["doc_ids"])
     if cfg.task != "order":
         return []
@@ -51,7 +51,7 @@ def shown(row: Row, cfg: PromptConfig) -> list[list[int]]:
 
 
 def slots(row: Row, cfg: PromptConfig) -> int:
-    """How many prompts a row has."""
+    """Return the number of prompts of a row."""
     if not row["doc_ids"]:
         return 0
     if cfg.task == "order":
@@ -120,7 +120,7 @@ class Planner:
         return _prompt(span.ids, start=span.start, truncated=span.cut, sampling_params=sampling)
 
     def _pair(self, query: str, text: str) -> Prompt:
-        """A pair as the teacher's own tokenizer joins it, cut as in its training."""
+        """Return a pair as the teacher's own tokenizer joins it, cut as in its training."""
         limit = min(self.limit, int(self.tokenizer.model_max_length))
         ids = self.tokenizer(query, text)["input_ids"]
         cut = len(ids) > limit
@@ -129,14 +129,14 @@ class Planner:
         return _prompt(ids, truncated=cut, pooling_params={"use_activation": False})
 
     def _chats(self, row: Row) -> list[Prompt]:
-        """`order` and `explain`: chats whose answer is text."""
+        """Return the chats of `order` and `explain`, whose answer is text."""
         docs = self._tokenized(row["texts"])
         chats, cut = self._fitted(row, docs)
         sampling = self._sampling(len(docs))
         return [_prompt(ids, start=len(ids), truncated=self._lost(docs, cut), **sampling) for ids in chats]
 
     def _sliding(self, row: Row) -> Prompt:
-        """All of a row's documents, cut so that any window of them fits; `window` asks about one."""
+        """Return all of a row's documents, cut so that any window of them fits; `window` asks about one."""
         docs = self._tokenized(row["texts"])
         longest = sorted(range(len(docs)), key=lambda index: -len(docs[index]))[: self.cfg.window]
         fullest = {**row, **{key: [row[key][index] for index in longest] for key in ("doc_ids", "texts")}}
@@ -146,7 +146,7 @@ class Planner:
         return _prompt(truncated=self._lost(docs, cut), **_windowed(row["query"], texts), **self._sampling(0))
 
     def window(self, query: str, texts: Sequence[str]) -> Prompt:
-        """One window's prompt for vLLM; `texts` as `_sliding` has cut them."""
+        """Return one window's prompt for vLLM; `texts` as `_sliding` has cut them."""
         tokens = {"token_ids": self._tokens(prompts.listwise_prompt(query, texts))}
         return cast(Prompt, tokens | self._sampling(len(texts)))
 
@@ -154,11 +154,12 @@ class Planner:
         return list(self.tokenizer(list(texts), add_special_tokens=False)["input_ids"])
 
     def _lost(self, docs: Sequence[Sequence[int]], cut: int) -> int:
-        """How many documents are cut below `doc_tokens`."""
+        """Return how many documents are cut below `doc_tokens`."""
         return sum(len(doc[: self.cfg.doc_tokens]) > cut for doc in docs)
 
     def _fitted(self, row: Row, docs: Sequence[Sequence[int]]) -> tuple[list[list[int]], int]:
-        """A row's chats, tokenized, and to how many tokens every document had to be cut for that; or `TooLong`."""
+        """Return a row's chats, tokenized, and the tokens that every document had to be cut to for that; or raise
+        `TooLong`."""
         cut, room = self.cfg.doc_tokens, self.limit - self.cfg.max_tokens
         while True:
             chats = [self._tokens(chat) for chat in self._conversations(row, self._cutter(row["texts"], docs, cut))]
@@ -174,7 +175,7 @@ class Planner:
                 raise prompts.TooLong(f"{found_text} with {self.cfg.max_tokens} for the answer")
 
     def _sampling(self, count: int) -> dict[str, Any]:
-        """Greedy; with `structured`, nothing but identifiers of `count` documents."""
+        """Return greedy sampling; with `structured`, of nothing but identifiers of `count` documents."""
         sampling: dict[str, Any] = {"max_tokens": self.cfg.max_tokens, "temperature": 0.0}
         if self.cfg.structured and self.cfg.task == "order" and count:
             sampling["structured_outputs"] = {"regex": prompts.permutation_regex(count)}
@@ -211,12 +212,12 @@ def _prompt(
 
 
 def _windowed(query: str, texts: Sequence[str]) -> dict[str, Any]:
-    """What `engines.slide` reads: windows are planned as the answers come."""
+    """Return the prompt that `engines.slide` reads: windows are planned as the answers come."""
     return {"sliding": json.dumps({"query": query, "texts": list(texts)})}
 
 
 def _words(text: str, count: int) -> str:
-    """The first words of a text: for engines whose tokenizer is not at hand."""
+    """Return the first words of a text, for engines whose tokenizer is not at hand."""
     return " ".join(text.split()[:count])
 
 
@@ -224,13 +225,13 @@ def _words(text: str, count: int) -> str:
 
 
 def echoed_answer(row: Row, slot: int, cfg: PromptConfig) -> dict[str, Any]:
-    """Documents in the order shown. For dry runs and scale tests only."""
+    """Return the documents in the order shown. For dry runs and scale tests only."""
     text = prompts.written(range(len(row["doc_ids"]))) if cfg.task == "order" else "echo"
     return {"text": text, "score": -float(slot)}
 
 
 def simulated_answer(row: Row, slot: int, cfg: PromptConfig) -> dict[str, Any]:
-    """What a teacher that knows the judgments would answer, with the config's noise, gaps and garbage."""
+    """Return the answer of a teacher that knows the qrels, with the config's noise, gaps and garbage."""
     source = random.Random(f"{cfg.seed}:{row['query_id']}:{slot if cfg.task == 'order' else ''}")
     grades = dict(zip(row["qrel_ids"], row["qrel_grades"], strict=True))
     scores = [grades.get(doc_id, 0) + source.gauss(0.0, cfg.simulated.noise) for doc_id in row["doc_ids"]]

@@ -18,17 +18,23 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol
 
 ERROR_COLUMN = "__inference_error__"  # a row that has a text there passes the engine by
-Row = dict[str, Any]
-Answer = Callable[[list[Row]], AsyncIterator[Row]]  # rows of a batch to their answers, as they come
-Generate = Callable[[Row], Awaitable[Row]]  # one row to its answer
+EngineRow = dict[str, Any]
+AnswerBatch = Callable[[list[EngineRow]], AsyncIterator[EngineRow]]  # rows of a batch to their answers, as they come
+AnswerRow = Callable[[EngineRow], Awaitable[EngineRow]]  # one row to its answer
 
 
 class Guard(Protocol):
-    """Decides about a batch before the engine sees it, and about a row's calls."""
+    """An object that decides about a batch before the engine sees it, and about a row's calls."""
 
-    def batch(self, rows: list[Row], answer: Answer, give_up: Callable[[Row, str], Row]) -> AsyncIterator[Row]: ...
+    def batch(
+        self, rows: list[EngineRow], answer: AnswerBatch, give_up: Callable[[EngineRow, str], EngineRow]
+    ) -> AsyncIterator[EngineRow]:
+        """Yield the answers of a batch; `give_up(row, error)` makes the answer of a row that is not asked."""
+        ...
 
-    async def row(self, row: Row, generate: Generate) -> Row: ...
+    async def row(self, row: EngineRow, generate: AnswerRow) -> EngineRow:
+        """Return the answer of one row, by as many calls of `generate` as it needs."""
+        ...
 
 
 def guarded(stage: Any, make_guard: Callable[[], Guard]) -> Any:
@@ -40,17 +46,17 @@ def guarded(stage: Any, make_guard: Callable[[], Guard]) -> Any:
             super().__init__(*args, **options)
             self.guard = make_guard()
 
-        async def udf(self, batch: list[Row]) -> AsyncIterator[Row]:
+        async def udf(self, batch: list[EngineRow]) -> AsyncIterator[EngineRow]:
             async for answer in self.guard.batch(batch, super().udf, self._given_up):
                 yield answer
 
-        def _given_up(self, row: Row, error: str) -> Row:
+        def _given_up(self, row: EngineRow, error: str) -> EngineRow:
             return {self.IDX_IN_BATCH_COLUMN: row[self.IDX_IN_BATCH_COLUMN], ERROR_COLUMN: error}
 
-        async def _generate_with_error_handling(self, row: Row, batch_uuid: Any) -> Row:
+        async def _generate_with_error_handling(self, row: EngineRow, batch_uuid: Any) -> EngineRow:
             generate = super()._generate_with_error_handling
 
-            async def call(row: Row) -> Row:
+            async def call(row: EngineRow) -> EngineRow:
                 return dict(await generate(row, batch_uuid))
 
             return await self.guard.row(row, call)

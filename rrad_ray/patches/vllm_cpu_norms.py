@@ -14,7 +14,7 @@ PROVIDER = "rrad_cpu"
 
 
 def register_cpu_norms() -> None:
-    """Registers the kernels as a provider of vLLM's norm operators; on other platforms it does nothing."""
+    """Register the kernels as a provider of vLLM's norm operators; on other platforms do nothing."""
     from vllm.platforms import current_platform
 
     if not current_platform.is_cpu():
@@ -52,5 +52,5 @@ def register_cpu_norms() -> None:
 
 
 def _fits(x: Any, weight: Any, variance_size: int | None) -> bool:
-    """The kernels' limits: a weight of the input's dtype, and the variance of the whole row."""
+    """Return true within the kernels' limits: a weight of the input's dtype, and the variance of the whole row."""
     return variance_size is None and weight is not None and weight.dtype == x.dtype

@@ -13,18 +13,21 @@ from __future__ import annotations
 
 from collections.abc import Set
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
 
 PREFIX = "QueryLikelihood"
 
 
 def architecture(name: str) -> str:
-    """The name under which a causal LM's likelihood twin is registered."""
+    """Return the name under which a causal LM's likelihood twin is registered."""
     return f"{PREFIX}{name}"
 
 
 def register_likelihood() -> None:
-    """Registers a twin for every causal LM that vLLM knows; their classes are made when one is loaded."""
+    """Register a twin for every causal LM that vLLM knows; their classes are made when one is loaded."""
     from vllm import ModelRegistry
 
     for name in list(ModelRegistry.get_supported_archs()):
@@ -38,10 +41,18 @@ def __getattr__(name: str) -> Any:
     return _twin(name.removeprefix(PREFIX))
 
 
+def _mean_logprobs(project: Any, spans: list[torch.Tensor], tokens: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Return the mean log p of each span's tokens, given the states before them; one product for all spans."""
+    import torch
+
+    logprobs = project(torch.cat(spans)).float().log_softmax(-1)
+    chosen = logprobs.gather(1, torch.cat(tokens).to(logprobs.device)[:, None].long())[:, 0]
+    return [values.mean() for values in chosen.split([len(span) for span in spans])]
+
+
 @cache
 def _pooler_class() -> type:
     """Return the class of a vLLM pooler that turns the states of a prompt into one number."""
-    import torch
     from vllm.model_executor.layers.pooler import PoolingParamsUpdate
     from vllm.model_executor.layers.pooler.abstract import Pooler
     from vllm.model_executor.layers.pooler.tokwise import AllPool
@@ -74,10 +85,8 @@ def _pooler_class() -> type:
             out: list[torch.Tensor | None] = [None] * len(states)
             if not spans:
                 return out
-            logprobs = self.project(torch.cat(spans)).float().log_softmax(-1)
-            chosen = logprobs.gather(1, torch.cat(tokens).to(logprobs.device)[:, None].long())[:, 0]
-            for row, values in zip(rows, chosen.split([len(span) for span in spans]), strict=True):
-                out[row] = values.mean()[None]
+            for row, mean in zip(rows, _mean_logprobs(self.project, spans, tokens), strict=True):
+                out[row] = mean[None]
             return out
 
     return LikelihoodPooler

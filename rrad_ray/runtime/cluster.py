@@ -48,7 +48,7 @@ def start_ray() -> None:
 
 
 def quiet_data() -> ray.data.DataContext:
-    """Keeps this process's Ray Data off the terminal; its settings."""
+    """Keep this process's Ray Data off the terminal; return its settings."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -58,7 +58,7 @@ def quiet_data() -> ray.data.DataContext:
 
 
 def require_resources(worker: Mapping[str, float], workers: int = 1) -> None:
-    """`RradError` if no node of a cluster that cannot grow has what a worker asks for."""
+    """Raise `RradError` if no node of a cluster that cannot grow has what a worker asks for."""
     if _can_grow():
         return
     nodes = _nodes()
@@ -69,7 +69,7 @@ def require_resources(worker: Mapping[str, float], workers: int = 1) -> None:
 
 
 def in_vain(worker: Mapping[str, float]) -> str:
-    """Why no node will have what a worker asks for, as things stand; empty if one has it or is on its way."""
+    """Return why no node will have what a worker asks for, as things are; empty if one has it or is being started."""
     nodes = _nodes()
     if any(all(node.get(key, 0.0) >= value for key, value in worker.items()) for node in nodes):
         return ""
@@ -79,18 +79,18 @@ def in_vain(worker: Mapping[str, float]) -> str:
 
 
 def _nodes() -> list[dict[str, float]]:
-    """What each living node has in all."""
+    """Return the total resources of each living node."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def _have(nodes: Sequence[Mapping[str, float]], worker: Mapping[str, float]) -> str:
-    """What the nodes have of what a worker asks for, in words."""
+    """Return in words what the nodes have of what a worker asks for."""
     return "; ".join(str({key: value for key, value in node.items() if key in worker}) for node in nodes) or "no node"
 
 
 def _nodes_on_their_way() -> bool:
-    """What an autoscaler says of itself: the first generation in the cluster's key-value store, the second in its
-    state. A cluster without one starts no nodes."""
+    """Return true while an autoscaler starts nodes. Its first generation says so in the cluster's key-value store,
+    the second in its state; a cluster without one starts none."""
     from ray.autoscaler.v2.sdk import get_cluster_status
     from ray.experimental.internal_kv import _internal_kv_get
 
@@ -114,12 +114,12 @@ def end_orphans(mark: str, output: str) -> None:
 
 
 def _can_grow() -> bool:
-    """Whether an autoscaler may add nodes: true of every cluster but the local one that `start` makes."""
+    """Return true where an autoscaler may add nodes: in every cluster but the local one that `start_ray` makes."""
     return LOCAL not in ray.cluster_resources()
 
 
 class PartActor:
-    """Runs `work.part(name)` for each part name that it is sent; a failure comes back as text, with its kind."""
+    """An actor that runs `work.part(name)` for each part name that it is sent; a failure comes back as text."""
 
     def __init__(self, work: Callable[..., Any], options: Mapping[str, Any]) -> None:
         self.work = work(**options)
@@ -135,7 +135,7 @@ class PartActor:
 def map_parts(
     work: Callable[..., Any], options: Mapping[str, Any], names: Sequence[str], *, workers: int = 1, cpus: float = 1
 ) -> Iterator[dict[str, Any]]:
-    """Runs `work(**options).part(name)` for each name in an actor pool; yields `{name, error}` as parts finish."""
+    """Yield `{name, error}` as `work(**options).part(name)` ends for each name, in an actor pool."""
     if not names:
         return
     start_ray()
@@ -150,6 +150,6 @@ def map_parts(
 
 
 def resources(worker: Mapping[str, float]) -> dict[str, float]:
-    """`{"CPU": 1, "GPU": 0.5}` as the options of a Ray Data actor."""
+    """Return `{"CPU": 1, "GPU": 0.5}` as the options of a Ray Data actor."""
     known = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
     return {known[key]: value for key, value in worker.items() if key in known}

@@ -33,12 +33,13 @@ PromptKey = tuple[int, int]  # row in the shard, slot
 
 
 def source_row(cfg: JudgeConfig) -> type:
-    """The row type that a task reads."""
+    """Return the row type that a task reads."""
     return JudgeOutput if cfg.task == "explain" else Candidates
 
 
 class AnswerJournal:
-    """Answers of unfinished shards, durable: `OUTPUT/journal/part-00000.parquet`, ... until the table is finished."""
+    """The durable answers of unfinished shards: `OUTPUT/journal/part-00000.parquet`, ... until the table is
+    finished."""
 
     def __init__(self, cfg: JudgeConfig, out: tables.Output) -> None:
         self.out, self.every_s = out, cfg.durable_s
@@ -50,7 +51,7 @@ class AnswerJournal:
         self.number = len(self.names)
 
     def load(self, parts: set[str]) -> dict[str, dict[PromptKey, Answer]]:
-        """What earlier runs have answered of these parts."""
+        """Return the answers that earlier runs have of these parts."""
         answers: dict[str, dict[PromptKey, Answer]] = {part: {} for part in parts}
         for name in self.names:
             for answer in tables.read_part(self.uri, name, Answer):
@@ -59,19 +60,21 @@ class AnswerJournal:
         return answers
 
     def add(self, answer: Answer) -> None:
+        """Hold an answer until the next flush."""
         self.pending.setdefault(answer["part"], []).append(answer)
         self.queries.add((answer["part"], answer["row"]))
 
     def forget(self, part: str) -> None:
-        """The shard stands in its own part."""
+        """Drop the answers of a shard whose own part is written."""
         for answer in self.pending.pop(part, []):
             self.queries.discard((part, answer["row"]))
 
     def due(self) -> bool:
+        """Return true when it is time to flush."""
         return time.monotonic() - self.last >= self.every_s or len(self.queries) >= MOST_PENDING
 
     def flush(self) -> None:
-        """Makes durable what is not."""
+        """Write the answers that are not durable yet."""
         rows = [answer for part in self.pending.values() for answer in part]
         if rows:
             self.out.write_part(tables.part_name(self.number), rows, Answer, JOURNAL)
@@ -80,7 +83,7 @@ class AnswerJournal:
 
 
 def drop_journal(uri: str) -> None:
-    """The table is finished: nothing will be read from its journal again."""
+    """Remove the journal of a finished table, which is not read again."""
     fs, path = tables.filesystem(tables.join(uri, JOURNAL))
     if fs.exists(path):
         fs.rm(path, recursive=True)
@@ -97,7 +100,7 @@ class RunMetrics:
         self.gauges: dict[str, Gauge] = {}
 
     def add(self, answer: Answer, shown: int) -> None:
-        """Counts one answer over `shown` documents."""
+        """Count one answer over `shown` documents."""
         self.began = self.began or time.monotonic()
         self.queries += 1 / (self.cfg.repeats if self.cfg.task == "order" else shown)
         self.counts["errors"] += bool(answer["error"])
@@ -110,7 +113,7 @@ class RunMetrics:
             self.counts["missing"] += 0 if order.rejected else len(order.missing)
 
     def facts(self) -> dict[str, float]:
-        """Rates per second, shares from 0 to 1, and what the labels have cost so far."""
+        """Return rates per second, shares from 0 to 1, and what the labels have cost so far."""
         counts, seconds = self.counts, time.monotonic() - (self.began or time.monotonic())
         used, seconds = counts["prompt_tokens"] + counts["generated_tokens"], max(seconds, 1.0)
         facts = {
@@ -133,7 +136,7 @@ class RunMetrics:
         return facts
 
     def note(self) -> str:
-        """The figures as a progress line has them."""
+        """Return the figures as a progress line has them."""
         facts = self.facts()
         texts = [
             f"{facts['queries_per_s']:.2g} queries/s",
@@ -149,7 +152,7 @@ class RunMetrics:
         return ", ".join(texts)
 
     def export(self) -> None:
-        """The same figures as gauges `rrad_judge_...`, which Ray serves to Prometheus."""
+        """Export the figures as gauges `rrad_judge_...`, which Ray serves to Prometheus."""
         for name, value in self.facts().items():
             if name not in self.gauges:
                 self.gauges[name] = Gauge(f"rrad_judge_{name}", f"rrad-ray judge: {name}", ("output",))
@@ -157,7 +160,7 @@ class RunMetrics:
 
 
 class ShardCollector:
-    """Gathers answers by shard, and writes each shard's part as its last answer comes."""
+    """A collector of answers by shard, which writes each shard's part as its last answer comes."""
 
     def __init__(self, cfg: JudgeConfig, out: tables.Output, todo: Sequence[Shard], done: Sequence[str]) -> None:
         self.cfg, self.out = cfg, out
@@ -170,11 +173,11 @@ class ShardCollector:
         self.tokens = _spent(out, done, self.waiting) if self.budget else 0  # by all runs of this output
 
     def answered(self, part: str) -> list[PromptKey]:
-        """Row and slot of what earlier runs have answered of a shard."""
+        """Return row and slot of the answers that earlier runs have of a shard."""
         return list(self.waiting[part])
 
     def parts(self, incoming: Iterator[dict[str, Any]], total: int, in_vain: Callable[[], str]) -> Iterator[str]:
-        """Writes parts; yields the name of each as it is durable. `total`: prompts that are to be answered.
+        """Write parts and yield the name of each as it is durable. `total`: prompts that are to be answered.
 
         While no answer has come, `in_vain` is asked now and then why none ever will: then `RradError`.
         """
@@ -199,7 +202,7 @@ class ShardCollector:
         self._publish(progress)
 
     def _take(self, answer: dict[str, Any]) -> Iterator[str]:
-        """Keeps one answer; the name of its shard's part, if that was the last one and the part now stands."""
+        """Keep one answer; yield the name of its shard's part, if that was the last one and the part is written."""
         name, prompt_key, expected = answer["part"], (answer["row"], answer["slot"]), answer["prompts"]
         part = self.waiting.get(name)
         if part is None or prompt_key in part:
@@ -214,7 +217,7 @@ class ShardCollector:
             yield name
 
     def _check_budget(self) -> None:
-        """`RradError` when the budget of a paid endpoint is spent."""
+        """Raise `RradError` when the budget of a paid endpoint is spent."""
         if self.budget and self.tokens >= self.budget:
             self.journal.flush()
             problem = f"the budget of {self.budget:,} tokens is spent ({self.tokens:,} used)"
@@ -260,8 +263,8 @@ class ShardCollector:
 
 
 def _watched(rows: Iterator[dict[str, Any]], stall_s: float, tick_s: float) -> Iterator[dict[str, Any] | None]:
-    """The rows, and None whenever none came for `tick_s` seconds; `RradError` when none comes for `stall_s`: a hung
-    engine ends the run with the reason."""
+    """Yield the rows, and None whenever none came for `tick_s` seconds; raise `RradError` when none comes for
+    `stall_s`: a hung engine ends the run with the reason."""
     arrived: queue.Queue[Any] = queue.Queue(maxsize=1000)
 
     def feed() -> None:
@@ -295,7 +298,7 @@ def _watched(rows: Iterator[dict[str, Any]], stall_s: float, tick_s: float) -> I
 
 
 def recount(out: tables.Output, names: Sequence[str]) -> dict[str, int]:
-    """Figures of the whole output, also of what earlier, killed runs have written."""
+    """Return figures of the whole output, also of what earlier, killed runs have written."""
     counts = {"rows": 0, "labels": 0, "prompt_tokens": 0, "generated_tokens": 0, "truncated": 0}
     for name in names:
         table = tables.read_columns(out.uri, name, ["doc_ids", "prompt_tokens", "generated_tokens", "truncated"])
@@ -307,7 +310,7 @@ def recount(out: tables.Output, names: Sequence[str]) -> dict[str, int]:
 
 
 def _spent(out: tables.Output, done: Sequence[str], waiting: Mapping[str, Mapping[PromptKey, Answer]]) -> int:
-    """Tokens that earlier runs have used: of finished parts, and of answers in the journal."""
+    """Return the tokens that earlier runs have used: of finished parts, and of answers in the journal."""
     counts = recount(out, done)
     every = (answer for part in waiting.values() for answer in part.values())
     return counts["prompt_tokens"] + counts["generated_tokens"] + sum(map(_tokens, every))

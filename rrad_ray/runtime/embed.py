@@ -36,7 +36,7 @@ class Embed:
 
 
 def local(cfg: RetrieveConfig | PrerankConfig) -> BiEncoder:
-    """The same bi-encoder in this process."""
+    """Return the bi-encoder of the actors, loaded in this process."""
     source = checkpoints.resolve(cfg.model)
     return BiEncoder(source, max_length=cfg.max_length, batch_tokens=cfg.batch_tokens)
 
@@ -44,7 +44,7 @@ def local(cfg: RetrieveConfig | PrerankConfig) -> BiEncoder:
 def embed(
     documents: Sequence[str], queries: Sequence[str], cfg: RetrieveConfig | PrerankConfig
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Unit vectors of documents (D, E) and of queries (Q, E), and documents/s without the actors' start."""
+    """Return unit vectors of documents (D, E) and of queries (Q, E), and documents/s without the actors' start."""
     source = checkpoints.resolve(cfg.model)
     cluster.start_ray()
     texts = [*documents, *queries]

@@ -20,7 +20,7 @@ from rrad_ray.errors import RradError
 from rrad_ray.labelling import answers, planner
 from rrad_ray.labelling.crash_ledger import Ledger, groups
 from rrad_ray.patches import vllm_likelihood
-from rrad_ray.patches.ray_engine_stage import Answer, Generate, guarded
+from rrad_ray.patches.ray_engine_stage import AnswerBatch, AnswerRow, guarded
 from rrad_ray.runtime.engine_rows import ANSWER_COLUMNS, EMPTY, carried, from_vllm, to_engine
 
 LIGHT_CPUS = 0.1  # the stages around the engines wait more than they work
@@ -33,7 +33,8 @@ Ask = Callable[[str, list[str]], Awaitable[dict[str, Any]]]
 
 
 async def slide(sliding: str, cfg: PromptConfig, ask: Ask) -> dict[str, Any]:
-    """RankGPT's sliding window: each call needs the order that the one before it left, so one actor makes them all.
+    """Return the answer of RankGPT's sliding window: each call needs the order that the one before it left, so one
+    actor makes them all.
 
     `ask(query, texts)` answers with text, tokens and error. What a window's answer leaves out, or all of it if it
     says nothing, stays behind in the order it was in. The text that comes out is the whole order; tokens are sums.
@@ -63,7 +64,10 @@ class CrashGuard:
         self.planner = planner.Planner(cfg, model) if cfg.window else None
 
     async def batch(
-        self, rows: list[dict[str, Any]], answer: Answer, give_up: Callable[[dict[str, Any], str], dict[str, Any]]
+        self,
+        rows: list[dict[str, Any]],
+        answer: AnswerBatch,
+        give_up: Callable[[dict[str, Any], str], dict[str, Any]],
     ) -> AsyncIterator[dict[str, Any]]:
         """Yield the answers of a batch: first those of prompts without deaths, then suspects group by group."""
         keys = [f"{row['part']}/{row['row']}/{row['slot']}" for row in rows]
@@ -79,7 +83,7 @@ class CrashGuard:
                     yield row
 
     async def _answered(
-        self, rows: list[dict[str, Any]], keys: list[str], chosen: list[int], answer: Answer
+        self, rows: list[dict[str, Any]], keys: list[str], chosen: list[int], answer: AnswerBatch
     ) -> AsyncIterator[dict[str, Any]]:
         """Yield the answers of some rows, which the ledger knows to be under way meanwhile."""
         if not chosen:
@@ -89,7 +93,7 @@ class CrashGuard:
             yield row
         await self.ledger.end.remote([keys[index] for index in chosen])
 
-    async def row(self, row: dict[str, Any], generate: Generate) -> dict[str, Any]:
+    async def row(self, row: dict[str, Any], generate: AnswerRow) -> dict[str, Any]:
         """Return a row's answer: of one call, or of all windows that slide over its documents."""
         planner, last = self.planner, dict[str, Any]()
         if planner is None:
@@ -104,20 +108,20 @@ class CrashGuard:
 
 
 def light(cfg: JudgeConfig) -> dict[str, Any]:
-    """Options of the stages around the engines: as few processes as keep these fed. At a tenth of a CPU, Ray Data
+    """Return options of the processes around the engines: as few as keep these fed. At a tenth of a CPU, Ray Data
     would otherwise start dozens, and on a small machine their imports alone take minutes."""
     return {"num_cpus": LIGHT_CPUS, "concurrency": math.ceil(cfg.engines / ENGINES_FED)}
 
 
 def kind(cfg: JudgeConfig) -> str:
-    """What vLLM calls a task: generate | embed | classify."""
+    """Return vLLM's word for a task: generate, embed or classify."""
     kinds = {"order": "generate", "explain": "generate", "score": "classify"}
     kinds["likelihood"] = "embed" if cfg.likelihood_by == "pooler" else "generate"
     return kinds[cfg.task]
 
 
 def engine_kwargs(cfg: JudgeConfig, model: str) -> dict[str, Any]:
-    """The engine's arguments: the config's, over those that the task needs."""
+    """Return the engine's arguments: the config's, over those that the task needs."""
     if kind(cfg) != "embed":
         return dict(cfg.engine_kwargs)
     # A pooling model's head is float32 by default; vLLM would cast the whole vocabulary's at every step.
@@ -126,7 +130,7 @@ def engine_kwargs(cfg: JudgeConfig, model: str) -> dict[str, Any]:
 
 
 def vllm(cfg: JudgeConfig, model: str, units: int) -> Any:
-    """`ray.data.llm`'s processor with only the engine stage: prompts come tokenized, texts leave detokenized.
+    """Return `ray.data.llm`'s processor with only the engine stage: prompts come tokenized, texts leave detokenized.
 
     No more engines are asked for than there are `units` of work.
     """
@@ -158,7 +162,7 @@ def vllm(cfg: JudgeConfig, model: str, units: int) -> Any:
 
 
 def _twin(model: str) -> str:
-    """The architecture that pools likelihoods for a model; `RradError` if it is no causal LM."""
+    """Return the architecture that pools likelihoods for a model; `RradError` if it is no causal LM."""
     from transformers import AutoConfig
 
     name = (AutoConfig.from_pretrained(model).architectures or ["nothing"])[0]
@@ -172,7 +176,7 @@ def _twin(model: str) -> str:
 
 
 def openai(cfg: JudgeConfig, planned: Any) -> Any:
-    """The prompts through `workers` actors that ask an OpenAI-compatible endpoint."""
+    """Return the answers of an OpenAI-compatible endpoint, which as many actors as the config's `engines` ask."""
     return planned.map(
         Requests,
         fn_constructor_args=(cfg,),

@@ -22,7 +22,7 @@ MOST_UNITS = 20_000
 
 
 def label_shards(cfg: JudgeConfig, out: tables.Output, todo: Sequence[Shard], done: Sequence[str]) -> Iterator[str]:
-    """Labels the shards; the name of each part as it is durable."""
+    """Label the shards; yield the name of each part as it is durable."""
     cluster.start_ray()
     model = cfg.model
     if cfg.engine == "vllm":
@@ -38,15 +38,15 @@ def label_shards(cfg: JudgeConfig, out: tables.Output, todo: Sequence[Shard], do
 
 
 def least_rows(todo: Sequence[Shard]) -> int:
-    """Rows that a unit of work has at least: Ray's driver schedules some hundred tasks a second, so a run of millions
-    must not be cut into as many."""
+    """Return the rows that a unit of work has at least: Ray's driver schedules some hundred tasks a second, so a run
+    of millions must not be cut into as many."""
     return math.ceil(sum(shard.rows for shard in todo) / MOST_UNITS)
 
 
 def units_of(
     cfg: JudgeConfig, number: int, shard: Shard, collected: ShardCollector, least: int
 ) -> Iterator[dict[str, Any]]:
-    """A shard's rows in units of about two batches of prompts: answers leave an engine with their unit."""
+    """Yield a shard's rows in units of about two batches of prompts: answers leave an engine with their unit."""
     per_row = cfg.repeats if cfg.task == "order" else max(1, shard.documents // shard.rows)
     rows = max(1, 2 * cfg.batch_size // per_row, least)
     answered = collected.answered(shard.part)
@@ -81,7 +81,7 @@ class PlanPrompts:
 def answer_stream(
     cfg: JudgeConfig, model: str, todo: Sequence[Shard], work: list[dict[str, Any]]
 ) -> Iterator[dict[str, Any]]:
-    """The prompts of the shards, in their order, through the engine; answers as they come."""
+    """Yield the answers to the prompts of the shards as they come; prompts go through the engine in their order."""
     planned = ray.data.from_items(work, override_num_blocks=len(work)).flat_map(
         PlanPrompts,
         fn_constructor_args=(cfg, model, list(todo)),

@@ -14,7 +14,7 @@ from rrad_ray.rows import Labels
 
 @tables.stage("export", None)
 def run(cfg: ExportConfig, out: tables.Output) -> None:
-    """A folder with the file or files of `cfg.format`. Raises `RradError` for labels that the format cannot hold."""
+    """Write the file or files of `cfg.format`. Raises `RradError` for labels that the format cannot hold."""
     count = 0
 
     def chosen() -> Iterator[dict[str, Any]]:

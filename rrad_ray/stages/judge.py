@@ -26,8 +26,8 @@ SIMULATED = {
 
 @tables.stage("judge", JudgeOutput)
 def run(cfg: JudgeConfig, out: tables.Output) -> None:
-    """Judgments of every query. Raises `RradError` if the labeller fails its gate, no answer comes for `stall_s`, a
-    token budget is spent, or the cluster can never fit an engine."""
+    """Write the judge's output for every query. Raises `RradError` if the labeller fails its gate, no answer comes
+    for `stall_s`, a token budget is spent, or the cluster can never fit an engine."""
     every = shards.plan_shards(cfg.input, cfg.shard_queries, source_row(cfg))
     standing = set(out.parts())
     done = [shard for shard in every if shard.part in standing]

@@ -21,9 +21,9 @@ from rrad_ray.rows import Candidates, JudgeOutput, Labels, by_source, with_qrels
 
 @tables.stage("label", Labels)
 def run(cfg: LabelConfig, out: tables.Output) -> None:
-    """Targets for every judged query. Raises `RradError` if more answers than `max_quarantined` are unusable, or
-    if fusion weights name a source that is not there, or cannot be fitted for want of judged dev queries, or if no
-    query has two documents that the targets tell apart."""
+    """Write targets for every query of the judge's output. Raises `RradError` if more answers than `max_quarantined`
+    are unusable, if fusion weights name a source that is not there or cannot be fitted for want of judged dev
+    queries, or if no query has two documents that the targets tell apart."""
     source = tables.read_manifest(cfg.input)
     if cfg.targets == "grades":
         _grades(cfg, source.lineage, out)
@@ -50,7 +50,8 @@ def run(cfg: LabelConfig, out: tables.Output) -> None:
 
 
 def _write(cfg: LabelConfig, out: tables.Output, labelled: Callable[[str], Iterator[dict[str, Any]]]) -> int:
-    """Writes the label rows of every part; how many. Raises `RradError` if no target tells two documents apart."""
+    """Write the label rows of every part and return their number. Raises `RradError` if no target tells two documents
+    apart."""
     rows = told_apart = 0
     for name in tables.part_names(cfg.input):
         some = list(labelled(name))
@@ -64,8 +65,8 @@ def _write(cfg: LabelConfig, out: tables.Output, labelled: Callable[[str], Itera
 
 
 def _grades(cfg: LabelConfig, source: tables.Lineage, out: tables.Output) -> None:
-    """Labels by the collection's judgments (DisRanker's rank fine-tuning). Dev and test queries stay, whole; others
-    without two grades to compare are passed over and counted, not set aside: nothing is wrong with them."""
+    """Write labels by the collection's qrels (DisRanker's rank fine-tuning). Dev and test queries stay, whole; others
+    without two grades to compare are passed over and counted, not quarantined: nothing is wrong with them."""
     counts: Counter[str] = Counter()
     for name in tables.part_names(cfg.input):
         labelled = []
@@ -92,7 +93,7 @@ def _grades(cfg: LabelConfig, source: tables.Lineage, out: tables.Output) -> Non
 
 
 def _weights(cfg: LabelConfig, kind: type) -> tuple[dict[str, float], dict[str, Any]]:
-    """The teacher's fusion weights: the config's, or those with the best nDCG@10 on judged dev queries."""
+    """Return the teacher's fusion weights: the config's, or those with the best nDCG@10 on judged dev queries."""
     first = next(tables.read(cfg.input, kind), None)
     known = [*([teacher.JUDGE] if kind is JudgeOutput else []), *(first["sources"] if first else [])]
     for name in cfg.weights:
@@ -115,7 +116,7 @@ def _weights(cfg: LabelConfig, kind: type) -> tuple[dict[str, float], dict[str, 
 
 
 def _scale(cfg: LabelConfig, kind: type) -> dict[str, Any]:
-    """What scores are made to z-scores by: a query's own mean and deviation, or those of all scores of the table."""
+    """Return mean and deviation of the z-scores: a query's own, or those of all scores of the table."""
     if cfg.scale == "query":
         return {"over": "query"}
     [name] = cfg.weights
@@ -139,7 +140,7 @@ def _labelled(
     out: tables.Output,
     answers: LabelQuality,
 ) -> Iterator[dict[str, Any]]:
-    """Label rows of one part; an answer that says nothing is set aside with its text."""
+    """Yield the label rows of one part; an answer that says nothing is quarantined with its text."""
     for row in tables.read_part(cfg.input, name, kind):
         verdict = teacher.verdict(row, cfg.aggregate, cfg.missing)
         if kind is JudgeOutput:

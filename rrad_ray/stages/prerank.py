@@ -24,7 +24,7 @@ from rrad_ray.tables import checkpoints
 
 @tables.stage("prerank", Candidates)
 def run(cfg: PrerankConfig, out: tables.Output) -> None:
-    """The short candidates. Raises `RradError` if `source` names scores that the input does not have."""
+    """Write the short candidates. Raises `RradError` if `source` names scores that the input does not have."""
     names = tables.part_names(cfg.input)
     todo = [name for name in names if name not in out.parts()]
     progress = Progress(len(names), "parts", done=len(names) - len(todo))
@@ -39,7 +39,7 @@ def run(cfg: PrerankConfig, out: tables.Output) -> None:
 
 
 def _count(cfg: PrerankConfig, out: tables.Output, names: list[str]) -> dict[str, Any]:
-    """Rows and documents of the output, and the input rows that are not in it, set aside."""
+    """Return rows and documents of the output; quarantine the input rows that are not in it."""
     rows = documents = 0
     for name in names:
         kept = {row["query_id"]: len(row["doc_ids"]) for row in tables.read_part(out.uri, name, Candidates)}
@@ -58,6 +58,7 @@ class PrerankPart:
         self.encoder = BiEncoder(model, max_length=cfg.max_length, batch_tokens=cfg.batch_tokens) if model else None
 
     def part(self, name: str) -> None:
+        """Write one part of the output."""
         rows = [row for row in tables.read_part(self.cfg.input, name, Candidates) if row["doc_ids"]]
         scores = self._by_model(rows) if self.encoder else [self._by_source(row) for row in rows]
         self.out.write_part(
@@ -70,7 +71,8 @@ class PrerankPart:
         return row["source_scores"][row["sources"].index(self.cfg.source)]
 
     def _by_model(self, rows: list[dict[str, Any]]) -> list[list[float]]:
-        """Cosines; a document that several queries of the part share is read once. Kept as source `prerank`."""
+        """Return the cosines, kept as source `prerank`; a document that several queries of the part share is read
+        once."""
         assert self.encoder is not None
         index = {text: number for number, text in enumerate(dict.fromkeys(t for row in rows for t in row["texts"]))}
         documents = self.encoder.documents(list(index))
@@ -84,7 +86,7 @@ class PrerankPart:
 
 
 def kept_indices(row: dict[str, Any], scores: list[float], cfg: PrerankConfig) -> dict[str, Any]:
-    """The row in the pre-ranker's order, with the top-k, the bottom-k and a random few between them."""
+    """Return the row in the pre-ranker's order, with the top-k, the bottom-k and a random few between them."""
     order = sorted(range(len(scores)), key=lambda index: (-np.nan_to_num(scores[index], nan=-np.inf), index))
     if row["split"] not in cfg.keep_whole:
         order = _short(order, row["query_id"], cfg)

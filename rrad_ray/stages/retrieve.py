@@ -34,7 +34,7 @@ def _inputs(cfg: RetrieveConfig) -> dict[str, str]:
 
 @tables.stage("retrieve", Candidates, _inputs)
 def run(cfg: RetrieveConfig, out: tables.Output) -> None:
-    """Candidates of every chosen query, with each source's score for each of them.
+    """Write candidates of every chosen query, with each source's score for each of them.
 
     Raises `RradError` for a collection that cannot be read, or one with more bad rows than `max_quarantined`.
     """
@@ -62,7 +62,7 @@ def run(cfg: RetrieveConfig, out: tables.Output) -> None:
 
 
 def _given(cfg: RetrieveConfig, out: tables.Output) -> None:
-    """The candidates of a file as they are: no collection is there to search or score."""
+    """Write the candidates of a file as they are: there is no collection to search or score."""
     if cfg.run:
         raise RradError("run", f"{cfg.data} lists candidates already", "leave run out, or name a collection")
     rows = candidate_files.read_candidates(cfg.data, cfg.qrels, out.quarantine)
@@ -84,7 +84,8 @@ def _given(cfg: RetrieveConfig, out: tables.Output) -> None:
 
 
 def choose_queries(queries: Sequence[Query], cfg: RetrieveConfig) -> list[Query]:
-    """At most `cfg.queries[split]` of each split, by hash of the query: the same ones whatever the limits elsewhere.
+    """Return at most `cfg.queries[split]` queries of each split, by hash of the query: the same ones whatever the
+    limits elsewhere.
 
     Judged splits come first, so that `judge` can check its labeller before it spends anything on the rest.
     """
@@ -103,7 +104,7 @@ def choose_queries(queries: Sequence[Query], cfg: RetrieveConfig) -> list[Query]
 
 
 class FirstStage:
-    """BM25 and dense scores of the whole collection, one query at a time."""
+    """The BM25 and dense scores of the whole collection, one query at a time."""
 
     def __init__(self, corpus: dict[str, str], queries: Sequence[Query], cfg: RetrieveConfig) -> None:
         self.corpus, self.ids = corpus, list(corpus)
@@ -115,11 +116,12 @@ class FirstStage:
         self.encoder = embed.local(cfg)
 
     def semantic(self, number: int) -> np.ndarray:
-        """Cosines of all documents with the `number`-th query, (D,)."""
+        """Return the cosines of all documents with the `number`-th query, (D,)."""
         return self.doc_vectors @ self.query_vectors[number]
 
     def figures(self, queries: Sequence[Query]) -> dict[str, tables.SourceCost]:
-        """Latency of one search over the whole collection, and documents/s, per source; measured here and now."""
+        """Return latency of one search over the whole collection, and documents/s, per source; measured here and
+        now."""
         sample = [query.text for query in queries[:100]]
         lexical = latency(lambda text: top_k(self.bm25.scores(text), 20), sample)
         semantic = latency(lambda text: top_k(self.doc_vectors @ self.encoder.queries([text])[0], 20), sample)
@@ -132,7 +134,7 @@ class FirstStage:
 
 
 def latency(call: Callable[[str], Any], texts: Sequence[str]) -> dict[str, float]:
-    """p50 and p99 of a call in milliseconds, after a few to warm up."""
+    """Return p50 and p99 of a call in milliseconds, after a few to warm up."""
     for text in texts[:3]:
         call(text)
     took = []
@@ -150,7 +152,7 @@ def candidates(
     out: tables.Output,
     cfg: RetrieveConfig,
 ) -> Iterator[Candidates]:
-    """One row per query; a query without candidates is set aside."""
+    """Yield one row per query; a query without candidates is quarantined."""
     progress = Progress(len(queries), "queries")
     for number, query in enumerate(queries):
         progress.add()
@@ -172,7 +174,8 @@ def candidates(
 def from_run(
     first: FirstStage, query: Query, entries: Sequence[tuple[str, float]], uri: str
 ) -> tuple[list[int], list[float] | None]:
-    """Places and scores of a run's documents; `RradError` for a document that the collection does not have."""
+    """Return indices and scores of a run's documents; `RradError` for a document that the collection does not
+    have."""
     for identity, _ in entries:
         if identity not in first.index_of:
             problem = f"query {query.query_id} lists document '{identity}', which the collection does not have"
@@ -183,7 +186,7 @@ def from_run(
 def row(
     first: FirstStage, query: Query, indices: list[int], scores: dict[str, np.ndarray], own: list[float] | None
 ) -> Candidates:
-    """A Candidates row, ordered by the run's own scores or by the sum of the sources' z-scores."""
+    """Return a Candidates row, ordered by the run's own scores or by the sum of the sources' z-scores."""
     by_source = {source: [float(scores[source][index]) for index in indices] for source in SOURCES}
     if own is not None:
         by_source["run"] = own

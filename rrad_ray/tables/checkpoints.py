@@ -28,7 +28,7 @@ BUNDLED = ("bundled:all-minilm-l6-v2", "bundled:smollm2-135m-instruct")
 
 
 def resolve(model: str) -> str:
-    """A folder (or hub id) that `from_pretrained` takes.
+    """Return a folder (or hub id) that `from_pretrained` takes.
 
     Raises `RradError` for a path that does not exist, an unknown bundled name, or a file that was tampered with.
     """
@@ -51,7 +51,7 @@ def resolve(model: str) -> str:
 
 
 def cache() -> Path:
-    """Where converted and downloaded models are kept."""
+    """Return the folder of converted and downloaded models."""
     root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return Path(root) / "rrad-ray"
 
@@ -72,7 +72,7 @@ def _sha256(path: Path) -> str:
 
 
 def _package_file(package: str, name: str, sha256: str) -> Path:
-    """A model file in an installed package, checked."""
+    """Return a model file in an installed package, checked."""
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise RradError(package, "the package that carries this model is not installed", "run `make setup`")
@@ -88,7 +88,8 @@ def _minilm() -> str:
 
 
 def _smollm2() -> str:
-    """SmolLM2 as a normal checkpoint: converted once from the GGUF file that its package carries, then cached."""
+    """Return SmolLM2 as a normal checkpoint: converted once from the GGUF file that its package carries, then
+    cached."""
     target = cache() / f"smollm2-135m-instruct-{SMOLLM2_SHA256[:12]}"
     if target.is_dir():
         return str(target)
@@ -124,7 +125,7 @@ def _into_place(temporary: str, target: Path) -> str:
 
 
 def _download(uri: str) -> str:
-    """A checkpoint folder from S3, once per content."""
+    """Return a checkpoint folder from S3, downloaded once per content."""
     if exists(join(uri, "model", "config.json")):
         uri = join(uri, "model")
     fs, path = filesystem(uri)

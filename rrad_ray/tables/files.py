@@ -17,7 +17,7 @@ from rrad_ray.errors import RradError
 
 
 def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
-    """The fsspec file system of a local path or an `s3://` URI, and the path in it."""
+    """Return the fsspec file system of a local path or an `s3://` URI, and the path in it."""
     # S3 listings must not be cached: a table is polled by other processes while it grows. Short timeouts and few
     # retries make an unreachable store an error within seconds, not a hang.
     options: dict[str, Any] = {}
@@ -29,12 +29,12 @@ def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
 
 
 def join(uri: str, *names: str) -> str:
-    """`join("s3://b/t", "part")` -> `s3://b/t/part`; the same for local paths."""
+    """Return `s3://b/t/part` for `join("s3://b/t", "part")`; the same for local paths."""
     return "/".join([uri.rstrip("/"), *names])
 
 
 def absolute(uri: str) -> str:
-    """The same place for a process with another working directory."""
+    """Return a URI that means the same to a process with another working directory."""
     return uri if "://" in uri else os.path.abspath(uri)
 
 
@@ -55,7 +55,7 @@ def io_errors(uri: str, missing: str = "") -> Iterator[None]:
 
 
 def io_error(uri: str, error: Exception) -> RradError:
-    """The `RradError` that says what an I/O error at `place` means for the user."""
+    """Return the `RradError` that says what an I/O error at `uri` means for the user."""
     text = f"{type(error).__name__}: {error}".splitlines()[0]
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         remedy = "free some space and run the same command again: finished parts are kept"
@@ -67,7 +67,7 @@ def io_error(uri: str, error: Exception) -> RradError:
 
 
 def read_text(uri: str) -> str:
-    """The text of a file; `RradError` if it cannot be had."""
+    """Return the text of a file; `RradError` if it cannot be read."""
     fs, path = filesystem(uri)
     with io_errors(uri, "check the path"):
         return fs.read_text(path, encoding="utf-8")
@@ -86,7 +86,8 @@ def write_bytes(uri: str, content: bytes) -> None:
 
 @contextmanager
 def writing(uri: str) -> Iterator[BinaryIO]:
-    """A file to write to, that is there when the block ends well: an S3 upload is atomic, a local file is renamed."""
+    """Open a file to write to, which is there when the block ends well: an S3 upload is atomic, a local file is
+    renamed."""
     fs, path = filesystem(uri)
     local = "file" in fs.protocol
     temporary = f"{path}.tmp" if local else path
@@ -114,7 +115,7 @@ def writing(uri: str) -> Iterator[BinaryIO]:
 
 
 def exists(uri: str) -> bool:
-    """Whether a file or folder stands there; an unreachable store is an error, not a `False`."""
+    """Return true where there is a file or folder; an unreachable store is an error, not a `False`."""
     fs, path = filesystem(uri)
     with io_errors(uri):
         return bool(fs.exists(path))

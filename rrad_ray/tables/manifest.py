@@ -64,7 +64,8 @@ class EvaluationFacts:
 
 @dataclass(frozen=True)
 class Lineage:
-    """What an output hands on about the stages before it, itself included; None for a stage that took no part.
+    """The facts that an output hands on about the stages before it, itself included; None for a stage that took no
+    part.
 
     `simulated` says where labels come from that no model made; empty for labels of a model.
     """

@@ -46,12 +46,12 @@ C = TypeVar("C")  # a stage's config
 
 
 def plain(cfg: Any) -> dict[str, Any]:
-    """A config dataclass as JSON-ready values."""
+    """Return a config as JSON-ready values."""
     return json.loads(json.dumps(dataclasses.asdict(cfg)))
 
 
 def fingerprint(uri: str) -> str:
-    """What stands at an input URI, in a few letters: for a table its config and inputs, else names and sizes."""
+    """Return a short digest of an input URI: of a table's config and inputs, else of names and sizes."""
     if exists(join(uri, MANIFEST)):
         manifest = read_manifest(uri)
         content: Any = [manifest.stage, manifest.config, manifest.inputs]
@@ -72,7 +72,7 @@ def _input(cfg: Any) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Claim:
-    """What a run with some config would do with an output folder.
+    """The effect that a run with some config would have on an output folder.
 
     `state`: `new`, `resume` (a killed run of the same config goes on), `finished` (there is nothing to do) or
     `refused` (the folder holds the output of another config or input; `reason` says which keys differ).
@@ -191,7 +191,7 @@ class Output:
         return False
 
     def parts(self) -> list[str]:
-        """The parts that an earlier, killed run of the same config has finished."""
+        """Return the parts that an earlier, killed run of the same config has finished."""
         return part_names(self.uri)
 
     def write_part(
@@ -236,7 +236,8 @@ class Output:
             self.quarantined = []
 
     def _reasons(self) -> dict[str, int]:
-        """How many rows were set aside for each reason, by this run and by earlier ones of the same output."""
+        """Return how many rows were quarantined for each reason, by this run and by earlier ones of the same
+        output."""
         counts: dict[str, int] = {}
         folder = join(self.uri, QUARANTINE)
         for name in part_names(folder):

@@ -19,7 +19,7 @@ STARTED, PROGRESS, QUARANTINE = "started.json", "progress.json", "quarantine"
 
 
 def part_names(uri: str) -> list[str]:
-    """The names of the parts that stand under `uri`, sorted; finished table or not."""
+    """Return the names of the parts under `uri`, sorted; finished table or not."""
     fs, path = filesystem(uri)
     with io_errors(uri):
         names = [entry.rpartition("/")[2] for entry in fs.ls(path, detail=False)] if fs.exists(path) else []
@@ -27,7 +27,7 @@ def part_names(uri: str) -> list[str]:
 
 
 def read_columns(uri: str, name: str, columns: Sequence[str] | None) -> pa.Table:
-    """Some columns of one part (None: all), as they are."""
+    """Return some columns of one part (None: all), as they are."""
     part_uri = join(uri, name)
     fs, path = filesystem(part_uri)
     with io_errors(part_uri), fs.open(path, "rb") as file:
@@ -35,19 +35,19 @@ def read_columns(uri: str, name: str, columns: Sequence[str] | None) -> pa.Table
 
 
 def read_part(uri: str, name: str, row: type) -> list[dict[str, Any]]:
-    """The rows of one part, checked against the row type."""
+    """Return the rows of one part, checked against the row type."""
     return check_schema(read_columns(uri, name, None), row, join(uri, name)).to_pylist()
 
 
 def read(uri: str, row: type) -> Iterator[dict[str, Any]]:
-    """The rows of a finished table, part by part."""
+    """Yield the rows of a finished table, part by part."""
     read_manifest(uri)
     for name in part_names(uri):
         yield from read_part(uri, name, row)
 
 
 def read_split(uri: str, row: type, split: str) -> Iterator[dict[str, Any]]:
-    """The rows of one split of a finished table; of parts that hold none, no text is read."""
+    """Yield the rows of one split of a finished table; of parts that hold none, no text is read."""
     read_manifest(uri)
     for name in part_names(uri):
         if split in read_columns(uri, name, ["split"])["split"].to_pylist():
@@ -55,5 +55,5 @@ def read_split(uri: str, row: type, split: str) -> Iterator[dict[str, Any]]:
 
 
 def part_name(number: int) -> str:
-    """`part_name(3)` -> `part-00003.parquet`."""
+    """Return `part-00003.parquet` for 3."""
     return f"part-{number:05d}.parquet"

@@ -15,19 +15,19 @@ _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_
 
 
 def arrow_type(hint: Any) -> pa.DataType:
-    """`list[list[float]]` -> `list<list<double>>`."""
+    """Return `list<list<double>>` for `list[list[float]]`."""
     if get_origin(hint) is list:
         return pa.list_(arrow_type(get_args(hint)[0]))
     return _ARROW[hint]
 
 
 def schema_of(row: type) -> pa.Schema:
-    """The Arrow schema of a row type."""
+    """Return the Arrow schema of a row type."""
     return pa.schema([pa.field(name, arrow_type(hint), nullable=False) for name, hint in get_type_hints(row).items()])
 
 
 def _nulls(column: pa.ChunkedArray) -> int:
-    """How many nulls a column holds, those within its lists too."""
+    """Return how many nulls a column holds, those within its lists too."""
     count, values = column.null_count, column
     while pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
         values = pa.compute.list_flatten(values)
@@ -36,8 +36,8 @@ def _nulls(column: pa.ChunkedArray) -> int:
 
 
 def check_schema(table: pa.Table, row: type, uri: str, nulls: bool = False) -> pa.Table:
-    """The columns of `row`, in its types; `RradError` names the first column that is missing or of a wrong type, or,
-    unless `nulls` are wanted, one that holds some."""
+    """Return the columns of `row`, in its types; raise `RradError` that names the first column that is missing or of
+    a wrong type or, unless `nulls` are allowed, one that holds some."""
     columns = []
     schema = schema_of(row)
     for field in schema:

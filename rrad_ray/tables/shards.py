@@ -29,7 +29,7 @@ SHARD_READERS = 16  # files that are looked at side by side: object stores answe
 
 @dataclass(frozen=True)
 class Shard:
-    """Rows `start` to `stop` of `file`, which become the output part `part`; `dev`: some are dev queries.
+    """A range of rows: `start` to `stop` of `file`, which become the output part `part`; `dev`: some are dev queries.
 
     `documents`: how many its queries have together.
     """
@@ -43,11 +43,12 @@ class Shard:
 
     @property
     def rows(self) -> int:
+        """The number of rows."""
         return self.stop - self.start
 
 
 def plan_shards(uri: str, size: int, row: type) -> list[Shard]:
-    """The shards of an input, of at most `size` rows each, always the same for the same files.
+    """Return the shards of an input, of at most `size` rows each, always the same for the same files.
 
     `uri` is a finished table, or a folder of Parquet files that no stage has written. Raises `RradError` if there is
     nothing, a table that its stage has not finished, or a file without a column of `row`.
@@ -67,7 +68,7 @@ def plan_shards(uri: str, size: int, row: type) -> list[Shard]:
 
 
 def read_shard(uri: str, shard: Shard, row: type) -> list[dict[str, Any]]:
-    """The rows of a shard; columns that a foreign folder need not have are filled in."""
+    """Return the rows of a shard; columns that a foreign folder need not have are filled in."""
     file_uri = join(uri, shard.file)
     fs, path = filesystem(file_uri)
     with io_errors(file_uri), fs.open(path, "rb") as file:
@@ -77,7 +78,7 @@ def read_shard(uri: str, shard: Shard, row: type) -> list[dict[str, Any]]:
 
 
 def _files(uri: str) -> list[str]:
-    """Names of the Parquet files under `uri`, relative to it."""
+    """Return the names of the Parquet files under `uri`, relative to it."""
     fs, path = filesystem(uri)
     if exists(join(uri, MANIFEST)):
         return part_names(uri)
@@ -91,7 +92,7 @@ def _files(uri: str) -> list[str]:
 
 
 def _look(uri: str, needed: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """The split (empty without the column) and the number of documents of every row of a file."""
+    """Return the split (empty without the column) and the number of documents of every row of a file."""
     fs, path = filesystem(uri)
     with io_errors(uri), fs.open(path, "rb") as opened:
         file = pq.ParquetFile(opened)
@@ -113,7 +114,7 @@ def _look(uri: str, needed: Sequence[str]) -> tuple[list[str], np.ndarray]:
 
 
 def _rows(file: pq.ParquetFile, start: int, stop: int) -> pa.Table:
-    """Rows `start` to `stop`, from the row groups that hold them."""
+    """Return rows `start` to `stop`, from the row groups that hold them."""
     groups: list[int] = []
     offset = first = 0
     for number in range(file.metadata.num_row_groups):
@@ -128,7 +129,7 @@ def _rows(file: pq.ParquetFile, start: int, stop: int) -> pa.Table:
 
 
 def _filled(table: pa.Table) -> pa.Table:
-    """A table with the columns that a foreign one may leave out: all but `NEEDED`."""
+    """Return a table with the columns that a foreign one may leave out: all but `NEEDED`."""
     schema = schema_of(Candidates)
     left_out = [name for name in schema.names if name not in (*NEEDED, *table.column_names)]
     if not left_out:

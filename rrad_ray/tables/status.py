@@ -18,7 +18,7 @@ SILENT_S = 120.0  # a run on another machine that has told nothing for so long i
 
 @in_stage("status")
 def of_run(uri: str) -> list[dict[str, Any]]:
-    """The state of the output at `uri`, or of every output right under it, oldest first.
+    """Return the state of the output at `uri`, or of every output right under it, oldest first.
 
     Raises `RradError` if there is none.
     """
@@ -58,7 +58,8 @@ def _state(uri: str) -> dict[str, Any]:
 
 
 def _alive(progress: dict[str, Any]) -> bool:
-    """Whether the process that told this still runs; of another machine's, whether it has told lately."""
+    """Return true while the process that wrote this progress runs; on another machine, while it has written
+    lately."""
     if progress["host"] != socket.gethostname():
         return time.time() - progress["updated"] < SILENT_S
     try:
@@ -71,7 +72,7 @@ def _alive(progress: dict[str, Any]) -> bool:
 
 
 def status_lines(states: list[dict[str, Any]]) -> list[str]:
-    """A line for each output, and one with the figures of what is under way."""
+    """Return a line for each output, and one with the figures of what is under way."""
     width = max(len(state["name"]) for state in states)
     lines = []
     for state in states:
