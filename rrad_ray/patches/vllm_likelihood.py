@@ -7,6 +7,12 @@ returns the mean log-probability. `PoolingParams.extra_kwargs["start"]` says whe
 
 An engine uses it with `runner="pooling"` and `hf_overrides={"architectures": [architecture("LlamaForCausalLM")]}`.
 vLLM finds `register` by the entry point `vllm.general_plugins`, in each of its processes.
+
+Uses: `ModelRegistry.models[...].load_model_cls` and vLLM's pooler classes (vLLM 0.29).
+
+Upstream: vLLM has no pooling task that projects given tokens only. Delete when it has one.
+
+Breaks: an engine for `likelihood_by: pooler` does not start; `prompt_logprobs` labels the same, slower.
 """
 
 from __future__ import annotations

@@ -19,6 +19,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from rrad_ray.patches import torch_cpu
+
 FLAGS = ("avx512f", "avx512bw", "avx512dq", "avx512bf16", "amx-tile", "amx-bf16")
 
 POINTER, INT64, INT, FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_float
@@ -39,7 +41,7 @@ def library() -> ctypes.CDLL | None:
 
     Without a C compiler, or where the system does not let the process use AMX, it is None too, and the log says so.
     """
-    if not torch.cpu._is_amx_tile_supported():
+    if not torch_cpu.has_amx():
         return None
     try:
         kernels = _compiled()
@@ -66,7 +68,7 @@ def _compiled() -> ctypes.CDLL:
         target = f"{folder}/kernels.so"
         # Linked to the OpenMP that torch brings, so that torch's threads run these kernels too. A second OpenMP would
         # start as many threads of its own.
-        openmp = sorted((Path(torch.__file__).parent / "lib").glob("libgomp*"))
+        openmp = torch_cpu.openmp_libraries()
         command = [os.environ.get("CC", "cc"), "-O3", "-shared", "-fPIC", "-fopenmp", "-Wl,--as-needed", "-o", target]
         command += [f"-m{flag}" for flag in FLAGS]
         command += [str(Path(__file__).with_suffix(".c")), *map(str, openmp)]

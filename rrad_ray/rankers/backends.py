@@ -7,7 +7,6 @@ checkpoint when it is loaded, in seconds and without a network; nothing is kept 
 from __future__ import annotations
 
 import importlib.util
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from rrad_ray.errors import InvalidInput
+from rrad_ray.patches import openvino_telemetry, torch_export
 from rrad_ray.rankers import packed_encoder
 
 Pairs = Sequence[dict[str, list[int]]]
@@ -58,8 +58,6 @@ def _compiled(model: Any, example: Inputs, precision: str) -> Callable[[Inputs],
     Compiles right away, for several pairs and again for one pair: this takes a minute, so no request waits for it.
     Raises `ValueError` if torch cannot compile.
     """
-    from torch._dynamo.exc import TorchDynamoException
-
     compiled = torch.compile(model, dynamic=True)
     run = lambda inputs: compiled(**inputs).logits  # noqa: E731
     try:
@@ -68,7 +66,7 @@ def _compiled(model: Any, example: Inputs, precision: str) -> Callable[[Inputs],
                 run(
                     {name: tensor[:pairs].clone() for name, tensor in example.items()}
                 )  # inference tensors, as in use
-    except TorchDynamoException as error:
+    except torch_export.compile_error() as error:
         reason = str(error).strip().splitlines()[0]
         raise InvalidInput(f"backend=compile: torch.compile failed ({reason})", "on a CPU it needs g++") from error
     return run
@@ -88,7 +86,7 @@ class _PositionalModel(nn.Module):
 def _openvino(model: Any, example: Inputs, precision: str) -> Callable[[Inputs], Tensor]:
     """Return the model converted to OpenVINO, on as many threads as torch has."""
     # Without this OpenVINO reports each import and conversion over the network, if that package is installed.
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    openvino_telemetry.switch_off()
     import openvino
 
     hint = {"bfloat16": "bf16", "float32": "f32"}[precision]
@@ -118,7 +116,7 @@ def _onnx(model: Any, example: Inputs, precision: str) -> Callable[[Inputs], Ten
             input_names=list(example),
             output_names=["logits"],
             dynamic_axes={name: {0: "pairs", 1: "tokens"} for name in example},
-            dynamo=False,  # files of the newer exporter cannot be quantized: their shapes contradict each other
+            **torch_export.OLDER_EXPORTER,
         )
         if precision == "int8":
             from onnxruntime.quantization import QuantType, quantize_dynamic

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from rrad_ray.errors import InvalidInput
+from rrad_ray.patches import peft_merge
 
 FOLDER = "adapter"  # in a checkpoint; peft.PeftModel.from_pretrained reads it
 
@@ -61,8 +62,7 @@ def merged(model: Any, float32_weights: Mapping[str, Tensor]) -> Any:
         if isinstance(layer, LoraLayer):
             layer.merge()
             plain.set_submodule(name, layer.get_base_layer())
-    del plain.peft_config
-    plain._hf_peft_config_loaded = False
+    peft_merge.forget_adapters(plain)
     return plain
 
 

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rrad_ray.patches import torch_onednn
 from rrad_ray.rankers import amx
 
 ROW_MULTIPLE = 32
@@ -38,7 +39,6 @@ MAX_PART_TOKENS = 4096  # in larger parts each token takes longer, in a part of 
 
 FAMILIES = ("bert", "roberta", "xlm-roberta")
 
-ONEDNN = torch.ops.mkldnn
 
 _POOL_LOCK = threading.Lock()  # the first calls may come together, and both would start a pool
 
@@ -65,14 +65,14 @@ class Linear:
     def __init__(self, *parts: Any) -> None:
         """Join `parts`, linear layers with the same input, into one whose outputs stand side by side."""
         weight = torch.cat([part.weight.detach() for part in parts])
-        self.weight = ONEDNN._reorder_linear_weight(weight, 4096)
+        self.weight = torch_onednn.reordered(weight)
         self.bias = torch.cat([part.bias.detach() for part in parts])
 
     def __call__(self, x_TD: Tensor, *, gelu: bool = False, add: Tensor | None = None) -> Tensor:
         """Return the layer's output for `x_TD`, after GELU, or with the residual `add` added."""
         if add is not None:
-            return ONEDNN._linear_pointwise.binary(x_TD, add, self.weight, self.bias, "add")
-        return ONEDNN._linear_pointwise(x_TD, self.weight, self.bias, "gelu" if gelu else "none", [], "none")
+            return torch_onednn.linear_add(x_TD, self.weight, self.bias, add)
+        return torch_onednn.linear(x_TD, self.weight, self.bias, gelu=gelu)
 
 
 class Layer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +11,7 @@ import psutil
 import ray
 
 from rrad_ray.errors import RradError
-from rrad_ray.patches import ray_haproxy
+from rrad_ray.patches import ray_autoscaler, ray_data_context, ray_haproxy
 
 # Small machines run several light actors beside a heavy one; they wait more than they work.
 LEAST_CPUS = 4
@@ -52,7 +51,7 @@ def quiet_data() -> ray.data.DataContext:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    context.issue_detectors_config.detectors = []
+    ray_data_context.stop_detectors(context)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     return context
 
@@ -73,7 +72,7 @@ def in_vain(worker: Mapping[str, float]) -> str:
     nodes = _nodes()
     if any(all(node.get(key, 0.0) >= value for key, value in worker.items()) for node in nodes):
         return ""
-    if _nodes_on_their_way():
+    if ray_autoscaler.nodes_on_their_way():
         return ""
     return f"a worker asks for {dict(worker)}, no node has it ({_have(nodes, worker)}) and none is being started"
 
@@ -86,19 +85,6 @@ def _nodes() -> list[dict[str, float]]:
 def _have(nodes: Sequence[Mapping[str, float]], worker: Mapping[str, float]) -> str:
     """Return in words what the nodes have of what a worker asks for."""
     return "; ".join(str({key: value for key, value in node.items() if key in worker}) for node in nodes) or "no node"
-
-
-def _nodes_on_their_way() -> bool:
-    """Return true while an autoscaler starts nodes. Its first generation says so in the cluster's key-value store,
-    the second in its state; a cluster without one starts none."""
-    from ray.autoscaler.v2.sdk import get_cluster_status
-    from ray.experimental.internal_kv import _internal_kv_get
-
-    if report_json := _internal_kv_get("__autoscaling_status"):
-        report = json.loads(report_json)["autoscaler_report"]
-        return bool(report["pending_nodes"] or report["pending_launches"])
-    status = get_cluster_status(ray.get_runtime_context().gcs_address)
-    return bool(status.pending_nodes or status.pending_launches)
 
 
 def end_orphans(mark: str, output: str) -> None:

@@ -25,6 +25,7 @@ from rrad_ray import tables
 from rrad_ray.config import WINNER, OnlineConfig, ServeConfig, load
 from rrad_ray.data import reader
 from rrad_ray.errors import RradError
+from rrad_ray.patches import ray_serve_delete
 from rrad_ray.progress import say
 from rrad_ray.rows import Candidates
 from rrad_ray.runtime import cluster
@@ -138,7 +139,7 @@ def await_answers(url: str, timeout_s: float, patience_s: float = 60) -> None:
 def stop_endpoint() -> None:
     """End the endpoint and Serve: requests that come from then on are refused, those inside are answered first."""
     if NAME in serve.status().applications:
-        serve.delete(NAME, _blocking=False)  # blocking, it gives up after a minute
+        ray_serve_delete.delete_without_waiting(NAME)
         while NAME in serve.status().applications:
             time.sleep(0.1)
     serve.shutdown()  # on its own, it would end the HTTP proxy beside the replicas, under the requests inside

@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 import ray
 
 from rrad_ray import tables
+from rrad_ray.patches import ray_data_context
 from rrad_ray.rows import Labels, TrainingRow, with_qrels
 from rrad_ray.runtime import cluster
 from rrad_ray.tables import shards
@@ -78,7 +79,7 @@ class LabelFeed:
         fetch = partial(_fetch, self.uri, self.splits, self.prepare)
         if len(refs) == sum(self.counts):  # the whole of a set that fits in memory: faster than starting a task
             return _in_order([fetch(pa.Table.from_pylist(pieces))], refs)
-        cluster.quiet_data().raise_original_map_exception = True
+        ray_data_context.raise_causes(cluster.quiet_data())
         # One block, and so one task, for each reader: windows of many small tasks take several times as long.
         readers = min(LABEL_READERS, len(pieces))
         fetched = ray.data.from_items(pieces, override_num_blocks=readers).map_batches(

@@ -18,6 +18,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from rrad_ray import tables
 from rrad_ray.config import FitConfig
 from rrad_ray.errors import InvalidInput, RradError, in_stage, stage_name
+from rrad_ray.patches import ray_train_failures
 from rrad_ray.progress import say
 from rrad_ray.runtime import cluster
 from rrad_ray.training import trackers
@@ -230,7 +231,6 @@ def _keep(cfg: FitConfig, result: Any, task: type[TrainTask]) -> dict[str, Any]:
 
 def _cause(error: BaseException) -> str:
     """Return the last line of the first worker's failure: the exception that caused it."""
-    failures = getattr(error, "worker_failures", None)
-    inner = next(iter(failures.values())) if failures else error
+    inner = ray_train_failures.first_failure(error)
     lines = [line.strip() for line in str(inner).splitlines() if line.strip()]
     return lines[-1] if lines else type(inner).__name__

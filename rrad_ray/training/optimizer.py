@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from rrad_ray.config import FitConfig
+from rrad_ray.patches import torch_cpu
 from rrad_ray.training import fsdp
 from rrad_ray.training.task import in_hf_head
 
@@ -81,7 +82,7 @@ class MasterAdamW:
         if not self.mean:
             self.mean = [master.clone() for master in self.masters]
         else:
-            torch._foreach_lerp_(self.mean, self.masters, 1 / self.mean_count)
+            torch_cpu.lerp_all(self.mean, self.masters, 1 / self.mean_count)
 
     @property
     def averaged(self) -> list[Tensor]:

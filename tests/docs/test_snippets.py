@@ -20,7 +20,6 @@ from tests.fixtures import row_of
 
 PAGES = pages()
 EVERY = pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
-PENDING = pytest.mark.xfail(reason="`Ranker` lands next", strict=False)
 
 
 @EVERY
@@ -54,7 +53,6 @@ def demo(tmp_path_factory: pytest.TempPathFactory, writer: str) -> Path:
     return folder
 
 
-@PENDING
 @pytest.mark.parametrize("name", SNIPPETS_RUN)
 def test_every_python_snippet_runs(
     name: str, demo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
