@@ -6,7 +6,6 @@ import builtins
 import functools
 import importlib.util
 import threading
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, XLMR
 from transformers import XLMRobertaForSequenceClassification as XLMRoberta
 
 from rrad_ray.config import EvaluateConfig, ServeConfig
+from rrad_ray.config.load import build_config
+from rrad_ray.errors import RradError
 from rrad_ray.rankers import backends, packed_encoder
 from rrad_ray.rankers.ranker import Ranker
 from rrad_ray.tables import checkpoints
@@ -213,10 +214,9 @@ def test_without_a_compiler_compile_says_so(student: str, monkeypatch: pytest.Mo
     ],
 )
 def test_a_backend_or_precision_that_is_not_there_is_refused_by_the_config(values: dict[str, str], said: str) -> None:
-    makers: Sequence[type] = (ServeConfig, functools.partial(EvaluateConfig, output="out"))  # type: ignore[arg-type]
-    for make in makers:
-        with pytest.raises(ValueError, match=said):
-            make(input="in", **values)
+    for schema, paths in ((ServeConfig, {"input": "in"}), (EvaluateConfig, {"input": "in", "output": "out"})):
+        with pytest.raises(RradError, match=said):
+            build_config(schema, {**paths, **values}, "c.yaml")
 
 
 def test_openvino_beside_a_gpu_is_refused_by_the_config() -> None:
