@@ -27,6 +27,8 @@ from transformers import (
 )
 
 from rrad_ray.config import TermsConfig, TrainConfig
+from rrad_ray.config.load import build_config
+from rrad_ray.errors import RradError
 from rrad_ray.rankers.query_terms import matched
 from rrad_ray.rankers.ranker import Ranker
 from rrad_ray.rankers.term_control import TermControl, select
@@ -405,16 +407,16 @@ def test_a_slow_tokenizer_is_refused_with_the_remedy(bert: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "found"),
+    ("changes", "says"),
     [
         ({"weight": -1.0}, "terms.weight=-1.0"),
         ({"match": "stem"}, "choose one of word, token"),
         ({"pooling": "sum"}, "choose one of mean, max, attention"),
     ],
 )
-def test_a_config_that_makes_no_sense_says_so(changes: dict[str, Any], found: str) -> None:
-    with pytest.raises(ValueError, match=found):
-        TermsConfig(**changes)
+def test_a_config_that_makes_no_sense_says_so(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(RradError, match=says):
+        build_config(TrainConfig, {"input": "in", "output": "out", "terms": changes}, "c.yaml")
 
 
 def test_a_decoder_has_no_such_layer() -> None:
