@@ -1,4 +1,4 @@
-"""The bi-encoder as Ray Data actors: what retrieve and prerank share."""
+"""The embeddings of the first stage: the bi-encoder as Ray Data actors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from rrad_ray.config import PrerankConfig, RetrieveConfig
+from rrad_ray.config import RetrieveConfig
 from rrad_ray.progress import Progress
 from rrad_ray.rankers.bi_encoder import BiEncoder
 from rrad_ray.runtime import cluster
@@ -35,14 +35,14 @@ class Embed:
         return {"number": batch["number"], "vector": vectors, "seconds": np.full(len(texts), each)}
 
 
-def local(cfg: RetrieveConfig | PrerankConfig) -> BiEncoder:
+def local(cfg: RetrieveConfig) -> BiEncoder:
     """Return the bi-encoder of the actors, loaded in this process."""
     source = checkpoints.resolve(cfg.model)
     return BiEncoder(source, max_length=cfg.max_length, batch_tokens=cfg.batch_tokens)
 
 
 def embed(
-    documents: Sequence[str], queries: Sequence[str], cfg: RetrieveConfig | PrerankConfig
+    documents: Sequence[str], queries: Sequence[str], cfg: RetrieveConfig
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Return unit vectors of documents (D, E) and of queries (Q, E), and documents/s without the actors' start."""
     source = checkpoints.resolve(cfg.model)
