@@ -16,7 +16,7 @@ from typing import Any
 
 from rrad_ray.errors import RradError
 from rrad_ray.progress import say
-from rrad_ray.tables.files import exists, filesystem, io_error, io_errors, join
+from rrad_ray.tables.files import exists, filesystem, io_errors, join
 
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -140,11 +140,12 @@ def _download(uri: str) -> str:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = tempfile.mkdtemp(dir=target.parent)
     try:
-        for name in files:
-            local = Path(temporary) / name.removeprefix(f"{path}/")
-            local.parent.mkdir(parents=True, exist_ok=True)
-            fs.get_file(name, str(local))
-    except Exception as error:
+        with io_errors(uri):
+            for name in files:
+                local = Path(temporary) / name.removeprefix(f"{path}/")
+                local.parent.mkdir(parents=True, exist_ok=True)
+                fs.get_file(name, str(local))
+    except RradError:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise io_error(uri, error) from error
+        raise
     return _into_place(temporary, target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,8 +13,6 @@ import fsspec
 from fsspec import AbstractFileSystem
 
 from rrad_ray.errors import RradError
-
-# ---- places -------------------------------------------------------------------------------------------------
 
 
 def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
@@ -51,10 +50,10 @@ def io_errors(uri: str, missing: str = "") -> Iterator[None]:
     except Exception as error:
         if missing and isinstance(error, FileNotFoundError):
             raise RradError(uri, "no such file", missing) from error
-        raise io_error(uri, error) from error
+        raise _io_error(uri, error) from error
 
 
-def io_error(uri: str, error: Exception) -> RradError:
+def _io_error(uri: str, error: Exception) -> RradError:
     """Return the `RradError` that says what an I/O error at `uri` means for the user."""
     text = f"{type(error).__name__}: {error}".splitlines()[0]
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -71,6 +70,11 @@ def read_text(uri: str) -> str:
     fs, path = filesystem(uri)
     with io_errors(uri, "check the path"):
         return fs.read_text(path, encoding="utf-8")
+
+
+def read_json(uri: str) -> Any:
+    """Return the content of a JSON file; None where there is no such file."""
+    return json.loads(read_text(uri)) if exists(uri) else None
 
 
 def write_text(uri: str, text: str) -> None:
@@ -91,7 +95,7 @@ def writing(uri: str) -> Iterator[BinaryIO]:
     fs, path = filesystem(uri)
     local = "file" in fs.protocol
     temporary = f"{path}.tmp" if local else path
-    try:
+    with io_errors(uri):
         if local:
             fs.makedirs(path.rpartition("/")[0], exist_ok=True)
         file = fs.open(temporary, "wb")
@@ -108,10 +112,6 @@ def writing(uri: str) -> Iterator[BinaryIO]:
         file.close()
         if local:
             fs.mv(temporary, path)
-    except RradError:
-        raise
-    except Exception as error:
-        raise io_error(uri, error) from error
 
 
 def exists(uri: str) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from rrad_ray.errors import RradError
-from rrad_ray.tables.files import exists, join, read_text, write_text
+from rrad_ray.tables.files import join, read_json, write_text
 
 MANIFEST, HISTORY = "manifest.json", "history.json"
 
@@ -105,10 +105,27 @@ def read_manifest(uri: str) -> Manifest:
 
     Raises `RradError` if there is none, or if another version of rrad-ray has written it.
     """
-    if not exists(join(uri, MANIFEST)):
+    manifest = find_manifest(uri)
+    if manifest is None:
         problem = "no manifest.json: the table does not exist or its stage has not finished"
         raise RradError(uri, problem, "check the path, or run the stage that writes it")
-    content = json.loads(read_text(join(uri, MANIFEST)))
+    return manifest
+
+
+def find_manifest(uri: str) -> Manifest | None:
+    """Read the manifest of an output; None for one that is not finished, and for files from elsewhere.
+
+    Raises `RradError` if another version of rrad-ray has written it.
+    """
+    content = read_json(join(uri, MANIFEST))
+    return None if content is None else parse_manifest(content, uri)
+
+
+def parse_manifest(content: dict[str, Any], uri: str) -> Manifest:
+    """Return the manifest that the JSON of the output at `uri` holds.
+
+    Raises `RradError` if another version of rrad-ray has written it.
+    """
     try:
         return Manifest(**{**content, "lineage": _lineage(content["lineage"])})
     except (KeyError, TypeError) as error:
@@ -125,7 +142,8 @@ def _lineage(content: dict[str, Any]) -> Lineage:
 
 def lineage_of(uri: str) -> Lineage:
     """Return what a table hands on; an empty lineage for files from elsewhere, which have no manifest."""
-    return read_manifest(uri).lineage if exists(join(uri, MANIFEST)) else Lineage()
+    manifest = find_manifest(uri)
+    return Lineage() if manifest is None else manifest.lineage
 
 
 def write_history(uri: str, history: dict[str, list[float]]) -> None:
@@ -138,4 +156,4 @@ def write_history(uri: str, history: dict[str, list[float]]) -> None:
 
 def read_history(uri: str) -> dict[str, list[float]]:
     """Read the curves of a training; empty where none has been written, as beside a model from elsewhere."""
-    return json.loads(read_text(join(uri, HISTORY))) if exists(join(uri, HISTORY)) else {}
+    return read_json(join(uri, HISTORY)) or {}

@@ -28,8 +28,8 @@ from rrad_ray import versions
 from rrad_ray.errors import RradError, in_stage
 from rrad_ray.progress import say
 from rrad_ray.rows import Quarantined
-from rrad_ray.tables.files import exists, filesystem, io_errors, join, read_text, write_bytes, write_text
-from rrad_ray.tables.manifest import MANIFEST, Lineage, Manifest, read_manifest
+from rrad_ray.tables.files import filesystem, io_errors, join, read_json, write_bytes, write_text
+from rrad_ray.tables.manifest import MANIFEST, Lineage, Manifest, find_manifest, parse_manifest
 from rrad_ray.tables.reading import (
     PROGRESS,
     QUARANTINE,
@@ -39,8 +39,6 @@ from rrad_ray.tables.reading import (
     read_columns,
 )
 from rrad_ray.tables.schema import check_schema, schema_of
-
-# ---- writing ------------------------------------------------------------------------------------------------
 
 C = TypeVar("C")  # a stage's config
 
@@ -52,8 +50,8 @@ def plain(cfg: Any) -> dict[str, Any]:
 
 def fingerprint(uri: str) -> str:
     """Return a short digest of an input URI: of a table's config and inputs, else of names and sizes."""
-    if exists(join(uri, MANIFEST)):
-        manifest = read_manifest(uri)
+    manifest = find_manifest(uri)
+    if manifest is not None:
         content: Any = [manifest.stage, manifest.config, manifest.inputs]
     else:
         fs, path = filesystem(uri)
@@ -134,32 +132,38 @@ def _resumable(cfg: Any) -> tuple[str, ...]:
 
 def claim_of(uri: str, config: Mapping[str, Any], inputs: Mapping[str, str], resumable: Sequence[str]) -> Claim:
     """Return what a run with this config over these inputs (by fingerprint) would do with the folder at `uri`."""
-    for name in (MANIFEST, STARTED):
-        path = join(uri, name)
-        if not exists(path):
-            continue
-        owner = json.loads(read_text(path))
-        for what, now in (("config", config), ("inputs", inputs)):
-            changed = sorted(key for key in {*owner[what], *now} if owner[what].get(key) != now.get(key))
-            changed = [key for key in changed if key not in resumable]
-            if name == STARTED:  # the remedy of `commit`: what is done stays good when more bad rows are allowed
-                changed = [key for key in changed if key != "max_quarantined"]
-            if changed and name == STARTED and not _anything_done(uri):
-                return Claim("new")  # a run that failed before it had anything to show binds nobody
-            if changed:
-                was = ", ".join(f"{key}={owner[what].get(key)!r} -> {now.get(key)!r}" for key in changed)
-                return Claim("refused", f"holds the output of another {what} ({was})")
-        if name == MANIFEST:
-            read_manifest(uri)  # raises if another version has written it
-            return Claim("finished")
-        return Claim("resume" if _anything_done(uri) else "new")
-    return Claim("new")
+    finished = read_json(join(uri, MANIFEST))
+    if finished is not None:
+        reason = _another_run(finished, config, inputs, resumable)
+        if not reason:
+            parse_manifest(finished, uri)  # raises if another version has written it
+        return Claim("refused", reason) if reason else Claim("finished")
+    started = read_json(join(uri, STARTED))
+    if started is None or not _anything_done(uri):
+        return Claim("new")  # a run that failed before it had anything to show binds nobody
+    # The remedy of `commit` may be taken: what is done stays good when more bad rows are allowed.
+    reason = _another_run(started, config, inputs, (*resumable, "max_quarantined"))
+    return Claim("refused", reason) if reason else Claim("resume")
+
+
+def _another_run(
+    owner: Mapping[str, Any], config: Mapping[str, Any], inputs: Mapping[str, str], resumable: Sequence[str]
+) -> str:
+    """Return how the run that owns a folder differs from this one; empty where `resumable` keys alone differ."""
+    for what, now in (("config", config), ("inputs", inputs)):
+        was = owner[what]
+        changed = sorted(key for key in {*was, *now} if was.get(key) != now.get(key) and key not in resumable)
+        if changed:
+            listing = ", ".join(f"{key}={was.get(key)!r} -> {now.get(key)!r}" for key in changed)
+            return f"holds the output of another {what} ({listing})"
+    return ""
 
 
 def _anything_done(uri: str) -> bool:
     """Return true where the folder holds more than the marks of a run that has begun."""
     fs, path = filesystem(uri)
-    names = [entry.rpartition("/")[2] for entry in fs.ls(path, detail=False)]
+    with io_errors(uri):
+        names = [entry.rpartition("/")[2] for entry in fs.ls(path, detail=False)]
     return any(name not in (STARTED, PROGRESS) and not name.endswith(".tmp") for name in names)
 
 

@@ -9,8 +9,8 @@ import time
 from typing import Any
 
 from rrad_ray.errors import RradError, in_stage
-from rrad_ray.tables.files import exists, filesystem, io_errors, join, read_text
-from rrad_ray.tables.manifest import MANIFEST, read_manifest
+from rrad_ray.tables.files import exists, filesystem, io_errors, join, read_json, read_text
+from rrad_ray.tables.manifest import MANIFEST, find_manifest
 from rrad_ray.tables.reading import PROGRESS, STARTED
 
 SILENT_S = 120.0  # a run on another machine that has told nothing for so long is taken for dead
@@ -38,9 +38,8 @@ def _state(uri: str) -> dict[str, Any]:
     fs, path = filesystem(join(uri, STARTED))
     began = fs.modified(path).timestamp()
     name = uri.rstrip("/").rpartition("/")[2]
-    finished = join(uri, MANIFEST)
-    if exists(finished):
-        manifest = read_manifest(uri)
+    manifest = find_manifest(uri)
+    if manifest is not None:
         shown = ("rows", "labels", "prompt_tokens", "generated_tokens")
         facts = {key: manifest.facts.get(key) for key in shown}
         facts |= {"quarantined": manifest.quarantined, "simulated": manifest.lineage.simulated}
@@ -50,10 +49,9 @@ def _state(uri: str) -> dict[str, Any]:
         }
     started = json.loads(read_text(join(uri, STARTED)))
     state = {"name": name, "stage": started["stage"], "began": began, "state": "not finished", "facts": {}}
-    progress_uri = join(uri, PROGRESS)
-    if not exists(progress_uri):
+    progress = read_json(join(uri, PROGRESS))
+    if progress is None:
         return state
-    progress = json.loads(read_text(progress_uri))
     return state | {"state": "running" if _alive(progress) else "stopped", "facts": progress}
 
 
