@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from rrad_ray import tables
 from rrad_ray.config import ExperimentConfig, TrafficConfig, load
@@ -70,13 +71,13 @@ def build_steps(path: str, overrides: list[str]) -> Built:
     return [(step, load.build_config(STAGES[step.stage][0], step.values, f"{path}: {step.name}")) for step in steps]
 
 
-def run_pipeline(path: str, overrides: list[str]) -> list[str]:
-    """Run a pipeline's steps in order and return the URIs of their outputs."""
-    steps, began, uris = build_steps(path, overrides), time.monotonic(), list[str]()
+def run_pipeline(path: str, overrides: list[str]) -> dict[str, str]:
+    """Run a pipeline's steps in order and return the URI of each one's output, by the step's name."""
+    steps, began, uris = build_steps(path, overrides), time.monotonic(), dict[str, str]()
     for number, (step, cfg) in enumerate(steps, 1):
         took = time.monotonic() - began
         print(f"\n--- step {number} of {len(steps)}: {step.name} (at {took // 60:.0f}:{took % 60:02.0f})", flush=True)
-        uris.append(run_stage(step.stage, cfg))
+        uris[step.name] = run_stage(step.stage, cfg)
     return uris
 
 
@@ -123,8 +124,17 @@ def _claim(stage: tables.Stage[Any], cfg: Any) -> tables.Claim:
         return tables.Claim("refused", f"{error.place}: {error.problem}; {error.remedy}")
 
 
+class StageCommand(TyperCommand):
+    """The command of a stage; its help ends with the stage's keys, which take long to list: only when asked for."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the stage's keys into the help."""
+        self.epilog = help_text(STAGES[str(self.name)][0])
+        super().format_epilog(ctx, formatter)
+
+
 def _add(stage: str, schema: type, purpose: str) -> None:
-    @app.command(stage, help=f"{purpose[0].upper()}{purpose[1:]}.", epilog=help_text(schema))
+    @app.command(stage, cls=StageCommand, help=f"{purpose[0].upper()}{purpose[1:]}.")
     def command(yaml: Yaml, overrides: Overrides = None, show: Show = False) -> None:
         cfg: Any = load.load_config(schema, yaml, overrides or ())
         print(config_yaml(cfg) if show else run_stage(stage, cfg))
@@ -147,8 +157,7 @@ def pipeline(yaml: Yaml, overrides: Overrides = None, dry_run: DryRun = False, a
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         uris = run_pipeline(yaml, overrides or [])
     if as_json:
-        names = [step.name for step, _ in build_steps(yaml, overrides or [])]
-        print(json.dumps(dict(zip(names, uris, strict=True)), indent=2))
+        print(json.dumps(uris, indent=2))
 
 
 def plan_lines(plan: list[dict[str, str]]) -> list[str]:

@@ -4,15 +4,10 @@ Imports the vocabulary and pydantic; `load`, which reads YAML and overrides, als
 `s3://bucket/prefix`. Environment variables carry credentials only. All keys: docs/configuration.md.
 """
 
-from rrad_ray.config.base import BACKENDS, MINILM, PRECISIONS, SMOLLM2, SPLITS, StagePaths
+from rrad_ray.config.base import MINILM, SMOLLM2, StagePaths
 from rrad_ray.config.data import PrerankConfig, RetrieveConfig
 from rrad_ray.config.evaluation import EvaluateConfig, SelectConfig
 from rrad_ray.config.labelling import (
-    AGGREGATION_METHODS,
-    ENGINES,
-    EXPORTS,
-    MISSING_METHODS,
-    TASKS,
     ExportConfig,
     GateConfig,
     JudgeConfig,
@@ -26,18 +21,10 @@ from rrad_ray.config.serving import IDENTITY, WINNER, OnlineConfig, SearchConfig
 from rrad_ray.config.training import FinetuneConfig, FitConfig, GenerationConfig, TermsConfig, TrainConfig
 
 __all__ = [
-    "AGGREGATION_METHODS",
-    "BACKENDS",
-    "ENGINES",
-    "EXPORTS",
     "IDENTITY",
     "MINILM",
-    "MISSING_METHODS",
     "ONLINE_METRICS",
-    "PRECISIONS",
     "SMOLLM2",
-    "SPLITS",
-    "TASKS",
     "WINNER",
     "EvaluateConfig",
     "ExpectConfig",

@@ -9,9 +9,6 @@ from pydantic.dataclasses import dataclass
 
 MINILM = "bundled:all-minilm-l6-v2"
 SMOLLM2 = "bundled:smollm2-135m-instruct"
-SPLITS = ("train", "dev", "test", "unlabelled")
-BACKENDS = ("torch", "compile", "openvino", "onnx")
-PRECISIONS = ("auto", "bfloat16", "float32", "int8")
 
 # A key that a config does not have is an error; the string below a key is its description (docs/configuration.md).
 CHECKED = ConfigDict(extra="forbid", use_attribute_docstrings=True, coerce_numbers_to_str=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
@@ -31,8 +31,6 @@ Engine = Literal["vllm", "openai", "echo", "simulated"]
 ExportFormat = Literal["trec", "rankllm", "rankllm-train", "first", "rankgpt", "sentence-transformers", "clicks"]
 Aggregation = Literal["borda", "copeland"]
 MissingDocuments = Literal["negative", "append"]
-TASKS, ENGINES, EXPORTS = get_args(JudgeTask), get_args(Engine), get_args(ExportFormat)
-AGGREGATION_METHODS, MISSING_METHODS = get_args(Aggregation), get_args(MissingDocuments)
 
 
 @dataclass(frozen=True, config=CHECKED)

@@ -225,7 +225,7 @@ def test_a_pipeline_runs_its_steps_in_order_with_their_configs(
         return stage
 
     monkeypatch.setattr(cli, "run_stage", run_stage)
-    uris = cli.run_pipeline(write(tmp_path, PIPELINE), ["data=x"])
+    uris = list(cli.run_pipeline(write(tmp_path, PIPELINE), ["data=x"]).values())
     assert (uris, ran) == (["retrieve", "train"], [("retrieve", "RetrieveConfig"), ("train", "TrainConfig")])
 
 
