@@ -9,11 +9,9 @@ from pathlib import Path
 import pytest
 
 import rrad_ray
-from rrad_ray import tables
 from rrad_ray.config import ExportConfig, LabelConfig
-from rrad_ray.rows import Candidates
 from tests.commands import PATIENCE_S, ROOT
-from tests.fixtures import row_of
+from tests.fixtures import row_of, table_of
 
 
 def test_importing_the_package_needs_neither_torch_nor_ray_and_names_its_api() -> None:
@@ -34,9 +32,7 @@ def test_a_ranker_loads_a_saved_student_and_scores_documents(student: str) -> No
 
 def test_a_stage_runs_from_a_config_and_returns_its_output(tmp_path: Path) -> None:
     row = row_of("q1", ["adds numbers", "opens files"]) | {"split": "train", "source_scores": [[2.0, 1.0]]}
-    out = tables.Output("retrieve", LabelConfig("", str(tmp_path / "candidates")), Candidates, {})
-    out.write_all([row], 10)
-    candidates = out.commit()
+    candidates = table_of(tmp_path / "candidates", [row])
     labels = rrad_ray.run_stage("label", LabelConfig(candidates, str(tmp_path / "labels"), weights={"bm25": 1.0}))
     assert labels == str(tmp_path / "labels")
     assert rrad_ray.run_stage("export", ExportConfig(labels, str(tmp_path / "exported"))) == str(

@@ -11,10 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from rrad_ray import cli, tables
-from rrad_ray.config import LabelConfig
-from rrad_ray.rows import Candidates, Labels
+from rrad_ray.rows import Labels
 from tests.commands import PATIENCE_S, ROOT, RRAD
-from tests.fixtures import row_of
+from tests.fixtures import row_of, table_of
 
 PIPELINE = """
 out: ???
@@ -35,9 +34,7 @@ def rrad(*arguments: str) -> str:
 def pipeline(tmp_path: Path) -> tuple[str, Path]:
     """A pipeline of two steps, and its folder with real candidates."""
     row = row_of("q1", ["adds numbers", "opens files"]) | {"split": "train", "source_scores": [[2.0, 1.0]]}
-    out = tables.Output("retrieve", LabelConfig("", str(tmp_path / "candidates")), Candidates, {})
-    out.write_all([row], 10)
-    out.commit()
+    table_of(tmp_path / "candidates", [row])
     (tmp_path / "pipeline.yaml").write_text(PIPELINE)
     return str(tmp_path / "pipeline.yaml"), tmp_path
 

@@ -95,9 +95,6 @@ def stand_in_clicks(row: Row) -> Iterator[Click]:
             yield Click(query=row["query"], title=title, summary=summary, clicks=1)
 
 
-# ---- files --------------------------------------------------------------------------------------------------
-
-
 def write(rows: Iterator[Row], output: str, kind: str) -> list[str]:
     """Write label rows in a peer's format into the folder `output`, streamed; return the files' names.
 

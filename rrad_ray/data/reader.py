@@ -8,9 +8,6 @@ from rrad_ray.data.collection import Collection
 PYDOC = "pydoc:"
 
 
-# ---- collections --------------------------------------------------------------------------------------------
-
-
 def read_collection(data: str) -> Collection:
     """Return a collection: `pydoc:`, the documentation of the installed packages, or a BEIR folder, local or `s3://`.
 

@@ -12,9 +12,6 @@ from rrad_ray.errors import RradError
 RUN_LINE = "write each line as 'query_id Q0 doc_id rank score tag', each document once a query"
 
 
-# ---- runs ---------------------------------------------------------------------------------------------------
-
-
 def read_trec_run(uri: str) -> dict[str, list[tuple[str, float]]]:
     """Return a run file's rankings, query_id -> [(doc_id, score)], best first; equal scores in the order of their
     ranks.

@@ -30,13 +30,15 @@ KNOWN_SOURCES: dict[str, tuple[str, Kind]] = {
 class Evaluation:
     """The systems measured so far on the test queries, in the order of the report.
 
-    `first`: the first stage behind the candidates, with its cost. `labels`: the lineage of the teacher's labels.
+    `lineage`: of the candidates. `first`: the first stage behind them, with its cost. `labels`: the lineage of the
+    teacher's labels.
     """
 
     def __init__(self, cfg: EvaluateConfig, test: list[Row], dev: list[Row]) -> None:
         self.cfg, self.test, self.dev = cfg, test, dev
         self.systems: list[MeasuredSystem] = []
-        self.first = tables.lineage_of(cfg.input).first_stage or tables.FirstStageFacts(cfg.input)
+        self.lineage = tables.lineage_of(cfg.input)
+        self.first = self.lineage.first_stage or tables.FirstStageFacts(cfg.input)
         self.labels = tables.lineage_of(cfg.labels) if cfg.labels else tables.Lineage()
         self.sources = list(test[0]["sources"])
 

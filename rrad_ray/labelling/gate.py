@@ -14,8 +14,6 @@ from rrad_ray.labelling.teacher import JUDGE
 from rrad_ray.progress import say
 from rrad_ray.rows import JudgeOutput, with_qrels
 
-# ---- the check before the money is spent --------------------------------------------------------------------
-
 
 class Gate:
     """The check of a labeller: it reads the dev parts as they are done, and stops the run if the labeller is not

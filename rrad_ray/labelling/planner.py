@@ -221,9 +221,6 @@ def _words(text: str, count: int) -> str:
     return " ".join(text.split()[:count])
 
 
-# ---- answers without a model --------------------------------------------------------------------------------
-
-
 def echoed_answer(row: Row, slot: int, cfg: PromptConfig) -> dict[str, Any]:
     """Return the documents in the order shown. For dry runs and scale tests only."""
     text = prompts.written(range(len(row["doc_ids"]))) if cfg.task == "order" else "echo"

@@ -10,9 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 RETRY_AFTER_S = 1
-
 SHOWN_CHARS = 60  # of a wrong value, in the message about it
-
 HUNG_UP = "499"  # the status that web servers count for a request whose client has gone
 
 
@@ -25,13 +23,10 @@ class Dialect:
 
 
 COHERE = Dialect("cohere", {})
-
 VLLM = Dialect("vllm", {422: 400})
-
 TEI = Dialect("tei", {500: 424, 503: 429})
 
 VLLM_TYPES = {400: "BadRequestError", 401: "AuthenticationError", 404: "NotFoundError", 413: "BadRequestError"}
-
 TEI_TYPES = {400: "Empty", 401: "Unauthorized", 424: "Backend", 429: "Overloaded", 504: "Overloaded"}
 
 

@@ -173,15 +173,10 @@ class WireFormat:
 
 
 COHERE_V1 = WireFormat(RerankRequest, COHERE)  # and Jina
-
 COHERE_V2 = WireFormat(RerankRequest, COHERE, "never")
-
 VLLM_RERANK = WireFormat(RerankRequest, VLLM, "by default")
-
 VLLM_SCORE = WireFormat(ScoreRequest, VLLM)
-
 TEI_RERANK = WireFormat(TeiRequest, TEI)
-
 RRAD_SEARCH = WireFormat(SearchRequest, COHERE)
 
 

@@ -41,6 +41,6 @@ def run(cfg: EvaluateConfig, out: tables.Output) -> None:
     tables.write_text(tables.join(out.uri, "report.json"), json.dumps(content, indent=1))
     tables.write_text(tables.join(out.uri, "report.html"), report_html.report_page(content))
     Console(width=118).print(summary.table(content))
-    lineage = dataclasses.replace(tables.lineage_of(cfg.input), evaluation=tables.EvaluationFacts(dict(cfg.students)))
+    lineage = dataclasses.replace(evaluation.lineage, evaluation=tables.EvaluationFacts(dict(cfg.students)))
     rows_written = len(test) * len(evaluation.systems)
     out.commit(rows=rows_written, queries=len(test), report="report.html", lineage=lineage)

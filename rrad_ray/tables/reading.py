@@ -15,9 +15,6 @@ from rrad_ray.tables.schema import check_schema
 STARTED, PROGRESS, QUARANTINE = "started.json", "progress.json", "quarantine"
 
 
-# ---- reading ------------------------------------------------------------------------------------------------
-
-
 def part_names(uri: str) -> list[str]:
     """Return the names of the parts under `uri`, sorted; finished table or not."""
     fs, path = filesystem(uri)

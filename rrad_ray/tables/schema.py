@@ -11,9 +11,6 @@ from rrad_ray.errors import RradError
 _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 
 
-# ---- schemas ------------------------------------------------------------------------------------------------
-
-
 def arrow_type(hint: Any) -> pa.DataType:
     """Return `list<list<double>>` for `list[list[float]]`."""
     if get_origin(hint) is list:

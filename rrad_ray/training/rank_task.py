@@ -26,7 +26,6 @@ from rrad_ray.training.task import Diverged, Rows, TrainTask, in_hf_head
 from rrad_ray.training.weighted_loss import weighted
 
 FLAT_BATCHES = 50  # a student has collapsed after so many batches in a row in which every list has one score
-
 ONE_PASS = 10**9  # padded tokens of a forward pass that is never split
 
 
