@@ -7,7 +7,6 @@ same with and without an answer. At inference nothing is written, unless `Explai
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -118,8 +117,6 @@ class Explainer:
         """
         if not getattr(ranker.model.config, WRITES, False):
             raise InvalidInput(f"{folder} cannot write", "train a decoder with generation.weight above 0")
-        # A copy, because two threads cannot use one fast tokenizer.
-        ranker = Ranker(ranker.model, copy.deepcopy(ranker.tokenizer), ranker.max_length)
         path = Path(folder) / LM_HEAD
         if path.is_file():
             weights = torch.load(path, weights_only=True)

@@ -48,8 +48,8 @@ class Ranker(nn.Module):
 
     `load` a saved student, `score` the documents of a query, or `score_pairs` of several queries. A score is the
     model's logit: it has no unit, the more relevant document has the higher one, and scores of two models cannot be
-    compared. A pair's score does not depend on the other pairs, up to rounding. One thread at a time may tokenize:
-    fast tokenizers are not thread-safe.
+    compared. A pair's score does not depend on the other pairs, up to rounding. Several threads may score with one
+    ranker.
     """
 
     def __init__(self, model: Any, tokenizer: Any, max_length: int) -> None:
@@ -147,24 +147,26 @@ class Ranker(nn.Module):
 
     # ---- score ----
 
+    def _tokenized(self, *texts: Sequence[str], **options: Any) -> BatchEncoding:
+        """Return the encoding of texts, or of pairs of them, cut to `max_length` tokens.
+
+        A fast tokenizer keeps the truncation of the last call, for all threads that use it. So every call has the
+        same one, and none changes another's result.
+        """
+        return self.tokenizer(*map(list, texts), truncation=True, max_length=self.max_length, **options)
+
     def tokenize(self, queries: Sequence[str], texts: Sequence[str]) -> BatchEncoding:
         """Return the encoding of pairs, cut to `max_length` tokens each (the longer of the two first)."""
-        return self.tokenizer(list(queries), list(texts), truncation=True, max_length=self.max_length)
+        return self._tokenized(queries, texts)
 
     def encode(self, queries: Sequence[str], texts: Sequence[str]) -> Encoded:
         """Return the model's inputs for each pair, not padded: token ids and the like."""
         return one_by_one(self.tokenize(queries, texts))
 
     def cut(self, texts: Sequence[str], tokens: int) -> list[str]:
-        """Return each text up to the end of its token number `tokens`."""
-        encoded = self.tokenizer(
-            list(texts),
-            add_special_tokens=False,
-            truncation=True,
-            max_length=tokens,
-            return_offsets_mapping=True,
-        )
-        ends = [offsets[-1][1] if offsets else 0 for offsets in encoded["offset_mapping"]]
+        """Return each text up to the end of its token number `tokens`, which is at most `max_length`."""
+        encoded = self._tokenized(texts, add_special_tokens=False, return_offsets_mapping=True)
+        ends = [offsets[:tokens][-1][1] if offsets else 0 for offsets in encoded["offset_mapping"]]
         return [text[:end] for text, end in zip(texts, ends, strict=True)]
 
     def _pass_indices(self, pairs: Encoded, tokens: int) -> Iterator[list[int]]:
