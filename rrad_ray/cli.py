@@ -193,7 +193,7 @@ def show_plan(yaml: Yaml, overrides: Overrides = None) -> None:
     """Print how many pages an online test needs."""
     from rrad_ray.online import analysis  # SciPy and statsmodels take seconds to import
 
-    cfg = load.build_config(TrafficConfig, design_of(load.load_values(yaml, overrides or ())), yaml)
+    cfg = load.build_config(TrafficConfig, design_of(load.load_values(ExperimentConfig, yaml, overrides or ())), yaml)
     print("\n".join(analysis.traffic_plan(cfg)))
 
 

@@ -1,12 +1,13 @@
 """YAML and `key=value` overrides into a config class: OmegaConf merges, pydantic checks, a typo names its
-neighbour."""
+neighbour, and a text key takes what was written (`texts`)."""
 
 from __future__ import annotations
 
 import difflib
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
@@ -16,7 +17,9 @@ from pydantic_core import ErrorDetails
 from yaml import YAMLError
 
 from rrad_ray import tables
+from rrad_ray.config import texts
 from rrad_ray.config.base import KeyProblem
+from rrad_ray.config.catalog import STAGES
 from rrad_ray.errors import RradError, in_stage
 
 Schema = TypeVar("Schema")
@@ -31,17 +34,17 @@ BOUNDS = {
 
 
 @in_stage("config")
-def read_yaml(path: str, above: tuple[str, ...] = ()) -> DictConfig:
+def read_yaml(path: str, above: tuple[str, ...] = (), *, as_texts: bool = False) -> DictConfig:
     """Return the content of a YAML file, merged over that of the file that its `base:` names, relative to it.
 
-    `above`: the files whose `base` led here. Raises `RradError` for a file that cannot be read, is no YAML mapping,
-    or is its own base.
+    `above`: the files whose `base` led here. `as_texts`: scalars as they are written. Raises `RradError` for a file
+    that cannot be read, is no YAML mapping, or is its own base.
     """
     if path in above:
         raise RradError(path, f"is its own base ({' -> '.join((*above, path))})", "mend the `base:` keys")
     text = tables.read_text(path)
     try:
-        node = OmegaConf.create(text)
+        node = OmegaConf.create(texts.read_texts(text) or {} if as_texts else text)
     except (YAMLError, OmegaConfBaseException) as error:
         raise RradError(path, f"not YAML: {error}", "mend the file") from error
     if not isinstance(node, DictConfig):
@@ -52,7 +55,7 @@ def read_yaml(path: str, above: tuple[str, ...] = ()) -> DictConfig:
     if not isinstance(base, str):
         raise RradError(path, f"base={base!r} is no path", "write `base: OTHER.yaml`")
     below = posixpath.normpath(tables.join(path.rpartition("/")[0] or ".", base)).replace("s3:/", "s3://", 1)
-    merged = OmegaConf.merge(read_yaml(below, (*above, path)), node)
+    merged = OmegaConf.merge(read_yaml(below, (*above, path), as_texts=as_texts), node)
     assert isinstance(merged, DictConfig)
     return merged
 
@@ -118,14 +121,20 @@ def build_config(schema: type[Schema], values: Mapping[str, Any], place: str) ->
         raise RradError(place, f"no value for {keys}", "set it in the YAML or as key=value") from error
 
 
-def load_values(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the plain values of a YAML file with overrides on top. Raises `RradError` as `load_config` does."""
-    try:
-        values = OmegaConf.to_container(override(read_yaml(path), overrides), resolve=True)
-    except OmegaConfBaseException as error:
-        with in_stage("config"):
-            raise RradError(path, _first_line(error), "mend the YAML or the override") from error
-    assert isinstance(values, dict)
+def load_values(schema: type, path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the plain values of a YAML file with overrides on top, with the texts of `schema` as they are written.
+
+    Raises `RradError` as `load_config` does.
+    """
+    read, is_text = [], lambda path, _: texts.is_text(schema, path)
+    for as_texts in (False, True):
+        try:
+            node = override(read_yaml(path, as_texts=as_texts), overrides, is_text, as_texts)
+            read.append(OmegaConf.to_container(node, resolve=True))
+        except OmegaConfBaseException as error:
+            with in_stage("config"):
+                raise RradError(path, _first_line(error), "mend the YAML or the override") from error
+    values = texts.with_texts(schema, *read)
     return {str(key): value for key, value in values.items()}
 
 
@@ -134,24 +143,33 @@ def load_config(schema: type[Schema], path: str, overrides: Sequence[str] = ()) 
 
     Raises `RradError` for an unknown key (naming the nearest), a wrong type, a missing or a forbidden value.
     """
-    return build_config(schema, load_values(path, overrides), path)
+    return build_config(schema, load_values(schema, path, overrides), path)
 
 
 @in_stage("config")
-def override(node: DictConfig, overrides: Sequence[str]) -> DictConfig:
+def override(
+    node: DictConfig, overrides: Sequence[str], is_text: Callable[[list[str], str], bool], as_texts: bool = False
+) -> DictConfig:
     """Return the values with `["lr=1e-4", "gate.enabled=false", "resources={CPU: 2}"]` on top.
 
-    A mapping replaces a mapping. Raises `RradError` for an override that is not `key=value`.
+    A mapping replaces a mapping. `is_text`: says of a key's path, and of what stands behind the `=`, whether that is
+    the value as it stands. `as_texts`: it is for other keys too, and lists and mappings hold texts. Raises
+    `RradError` for an override that is not `key=value`.
     """
-    for text in overrides:
-        key, equals, _ = text.partition("=")
+    for each in overrides:
+        key, equals, text = each.partition("=")
         if not equals or not key:
-            raise RradError(text, "not of the form key=value", "write key=value")
+            raise RradError(each, "not of the form key=value", "write key=value")
         try:
-            given = OmegaConf.from_dotlist([text])
-            OmegaConf.update(node, key, OmegaConf.select(given, key), merge=False)
+            if is_text(key.split("."), text) or (as_texts and not texts.is_container(text)):
+                value: Any = text
+            elif as_texts:
+                value = texts.read_texts(text)
+            else:
+                value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]  # type: ignore
+            OmegaConf.update(node, key, value, merge=False)
         except (YAMLError, OmegaConfBaseException) as error:
-            raise RradError(text, f"not a value: {_first_line(error)}", "quote it") from error
+            raise RradError(each, f"not a value: {_first_line(error)}", "quote it") from error
     return node
 
 
@@ -172,9 +190,32 @@ def load_pipeline(path: str, overrides: Sequence[str] = ()) -> tuple[dict[str, A
     A step's stage is its name, or its `stage:` key. Raises `RradError` for an override of a variable or step that the
     file does not have.
     """
-    node, change = read_yaml(path), override(OmegaConf.create(), overrides)
+    node = read_yaml(path)
     if not isinstance(node.get("steps"), DictConfig):
         raise RradError(path, "has no `steps:`", "list the stages to run under `steps:`")
+    is_text = partial(_is_step_text, node.steps)
+    _check_names(path, node, override(OmegaConf.create(), overrides, is_text))
+    read: list[Any] = []
+    for as_texts in (False, True):
+        merged = override(read_yaml(path, as_texts=as_texts), overrides, is_text, as_texts)
+        try:
+            read.append(OmegaConf.to_container(merged, resolve=True, throw_on_missing=True))
+        except OmegaConfBaseException as error:
+            raise RradError(path, _first_line(error), "give it as key=value on the command line") from error
+    values, written = read
+    steps = []
+    for name, step in values.pop("steps").items():
+        if not isinstance(step, dict):
+            raise RradError(path, f"steps.{name} is {step!r}, not a mapping", "write its keys under it")
+        stage, given = step.pop("stage", str(name)), written["steps"][str(name)]
+        given.pop("stage", None)
+        schema = STAGES[stage][0] if stage in STAGES else None
+        steps.append(Step(str(name), stage, texts.with_texts(schema, step, given)))
+    return {str(key): value for key, value in values.items()}, steps
+
+
+def _check_names(path: str, node: DictConfig, change: DictConfig) -> None:
+    """Raise `RradError` for an override of a variable or a step that the pipeline `node` does not have."""
     changed = change.get("steps", {})
     if not isinstance(changed, Mapping):
         raise RradError(path, f"steps={changed!r} is no mapping", "override as steps.NAME.KEY=VALUE")
@@ -185,14 +226,15 @@ def load_pipeline(path: str, overrides: Sequence[str] = ()) -> tuple[dict[str, A
                 near = difflib.get_close_matches(str(key), [str(name) for name in known], n=1)
                 hint = f"did you mean '{prefix}{near[0]}'?" if near else f"known: {', '.join(map(str, known))}"
                 raise RradError(path, f"unknown key '{prefix}{key}'", hint)
-    merged = override(node, overrides)
-    try:
-        values = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise RradError(path, _first_line(error), "give it as key=value on the command line") from error
-    assert isinstance(values, dict)
-    for name, step in values["steps"].items():
-        if not isinstance(step, dict):
-            raise RradError(path, f"steps.{name} is {step!r}, not a mapping", "write its keys under it")
-    steps = [Step(str(name), step.pop("stage", str(name)), step) for name, step in values.pop("steps").items()]
-    return {str(key): value for key, value in values.items()}, steps
+
+
+def _is_step_text(steps: Mapping[Any, Any], path: list[str], value: str) -> bool:
+    """Return whether a key of a pipeline such as `steps.encoder.output` takes text; a variable takes what is no YAML
+    as text."""
+    if path[0] != "steps":
+        return not texts.is_yaml(value)
+    if len(path) < 3:
+        return False
+    step = steps.get(path[1])
+    stage = step.get("stage", path[1]) if isinstance(step, Mapping) else path[1]
+    return stage in STAGES and texts.is_text(STAGES[stage][0], path[2:])

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from rrad_ray import cli
-from rrad_ray.config import JudgeConfig, RetrieveConfig, TrainConfig, load
+from rrad_ray.config import EvaluateConfig, JudgeConfig, RetrieveConfig, ServeConfig, TrainConfig, load
 from rrad_ray.config.load import Step
 from rrad_ray.errors import RradError
 
@@ -138,6 +140,83 @@ def test_a_config_that_a_program_makes_is_checked_in_the_same_way() -> None:
     }
     with pytest.raises(RradError, match=r"here: .*queries='tset'"):
         load.build_config(RetrieveConfig, {"data": "d", "output": "o", "queries": {"tset": 3}}, "here")
+
+
+# ---- texts --------------------------------------------------------------------------------------------------
+
+TYPED = ["2024_10_01", "012", "12:30", "1.10", "yes", "null", "~", "", " ", "runs/exp #2", "1e5", "0x10", "[draft]"]
+TYPED += [
+    "{a: b}",
+    "a: b: c",
+    '"quoted"',
+    "it's",
+    "a=b",
+    "true",
+    "2024-10-01",
+    "{unclosed",
+    "* star",
+    "&x",
+    "!t",
+    "- 1",
+]
+
+
+@pytest.mark.parametrize("typed", TYPED)
+def test_a_text_key_takes_exactly_what_was_typed(tmp_path: Path, typed: str) -> None:
+    path = write(tmp_path, "input: a\noutput: b\n")
+    cfg = load.load_config(EvaluateConfig, path, [f"title={typed}", f"output={typed}"])
+    assert (cfg.title, cfg.output) == (typed, typed)
+    cfg = load.load_config(EvaluateConfig, path, [f"students.mine={typed}", f"runs.012={typed}"])
+    assert (cfg.students, cfg.runs) == ({"mine": typed}, {"012": typed})
+    serve = load.load_config(ServeConfig, write(tmp_path, "input: a\n"), [f"search.title={typed}"])
+    assert serve.search.title == typed
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])).filter(lambda text: "${" not in text and text != "???"))
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_text_arrives_as_it_was_typed(tmp_path: Path, typed: str) -> None:
+    path = write(tmp_path, "steps:\n  retrieve: {data: a, output: b}\n", "pipeline.yaml")
+    _, steps = load.load_pipeline(path, [f"steps.retrieve.output={typed}"])
+    assert steps[0].values["output"] == typed
+    cfg = load.load_config(EvaluateConfig, write(tmp_path, PLACES), [f"title={typed}"])
+    assert cfg.title == typed
+
+
+def test_lists_and_mappings_of_texts_keep_their_texts_and_numbers_stay_numbers(tmp_path: Path) -> None:
+    path = write(tmp_path, PLACES)
+    overrides = ["students={012: 1_0, b: yes}", "metrics=[1.10, AP, no]", "latency_docs=12", "seed=1_0"]
+    cfg = load.load_config(EvaluateConfig, path, overrides)
+    assert (cfg.students, cfg.metrics) == ({"012": "1_0", "b": "yes"}, ("1.10", "AP", "no"))
+    assert (cfg.latency_docs, cfg.seed) == (12, 10)
+    judge = load.load_config(JudgeConfig, path, ["engine_env={A: 01, B: on}", "engine_kwargs={a: 12, b: true, c: x}"])
+    assert judge.engine_env == {"A": "01", "B": "on"}
+    assert judge.engine_kwargs == {"a": 12, "b": True, "c": "x"}
+    train = load.load_config(TrainConfig, path, ["lr=1e-4", "freeze_embeddings=no", "resources={CPU: 2}"])
+    assert (train.lr, train.freeze_embeddings, train.resources) == (1e-4, False, {"CPU": 2.0})
+
+
+def test_text_keys_of_yaml_files_take_what_is_written_and_null_stays_null(tmp_path: Path) -> None:
+    path = write(tmp_path, 'input: 012\noutput: 2024_10_01\ntitle: 1.10\nstudents: {a: 12:30, 1: yes}\nlabels: "x"\n')
+    cfg = load.load_config(EvaluateConfig, path)
+    assert (cfg.input, cfg.output, cfg.title, cfg.labels) == ("012", "2024_10_01", "1.10", "x")
+    assert cfg.students == {"a": "12:30", "1": "yes"}
+    with pytest.raises(RradError, match="title=None"):
+        load.load_config(EvaluateConfig, write(tmp_path, PLACES + "title: null\n"))
+
+
+def test_a_variable_of_a_pipeline_reaches_texts_as_typed_and_numbers_as_numbers(tmp_path: Path) -> None:
+    yaml = "run: x\nn: 1\nsplit: [dev]\nsteps:\n  train: {input: '${run}', output: 'o/${run}', epochs: '${n}'}\n"
+    path = write(tmp_path, yaml)
+    for typed in ("2024_10_01", "012", "yes", "exp #2", "a: b: c"):
+        _, [step] = load.load_pipeline(path, [f"run={typed}", "n=012", "split=[train]", "steps.train.seed=7"])
+        assert step.values == {"input": typed, "output": f"o/{typed}", "epochs": 10, "seed": 7}
+
+
+def test_an_override_may_refer_to_another_key(tmp_path: Path) -> None:
+    cfg = load.load_config(
+        EvaluateConfig, write(tmp_path, PLACES), ["input=012", "output=runs/${input}/x", "title=${input}"]
+    )
+    assert (cfg.output, cfg.title) == ("runs/012/x", "012")
 
 
 # ---- pipelines ----------------------------------------------------------------------------------------------
