@@ -19,6 +19,8 @@ from rrad_ray.config.base import (
     check_backend,
     require,
 )
+from rrad_ray.config.metric_names import check_metrics
+from rrad_ray.errors import in_stage
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -57,6 +59,8 @@ class EvaluateConfig(StagePaths):
     """Number format of the students, as in `serve`."""
 
     def __post_init__(self) -> None:
+        with in_stage("evaluate"):  # ir-measures' own words follow: the stage says whose metrics they are
+            check_metrics(self.metrics)
         check_backend(self.backend, self.precision)
         want = "weights must not be fitted on the split that is reported"
         require(self.split != self.dev, "dev", self.dev, want)
