@@ -13,6 +13,7 @@ from rrad_ray.evaluation.latency import SEARCH, fusion_cost, rerank_latency
 from rrad_ray.evaluation.measures import Ranked, Scores
 from rrad_ray.evaluation.systems import Kind, MeasuredSystem, candidate_scores, measured
 from rrad_ray.progress import Progress, say
+from rrad_ray.rankers import loading
 from rrad_ray.rankers.likelihood import LikelihoodRanker
 from rrad_ray.rankers.ranker import Ranker
 from rrad_ray.rows import Labels, Row, by_source
@@ -43,7 +44,12 @@ class Evaluation:
         self.sources = list(test[0]["sources"])
 
     def measure_all(self) -> None:
-        """Measure every system of the config."""
+        """Measure every system of the config. Raises `RradError` for a student that is no ranker, before all else."""
+        for uri in self.cfg.students.values():
+            try:
+                loading.check_ranker(checkpoints.resolve(uri))
+            except ValueError as error:
+                raise RradError.of(uri, error, "give the output of train") from error
         self.first_stage()
         self.runs()
         self.teacher()
@@ -107,7 +113,10 @@ class Evaluation:
         if not self.cfg.teacher:
             return {}
         source = checkpoints.resolve(self.cfg.teacher)
-        ranker = LikelihoodRanker(source, template=self.cfg.template, doc_tokens=self.cfg.doc_tokens)
+        try:
+            ranker = LikelihoodRanker(source, template=self.cfg.template, doc_tokens=self.cfg.doc_tokens)
+        except ValueError as error:
+            raise RradError.of(self.cfg.teacher, error, "name a causal LM") from error
         parameters = sum(weight.numel() for weight in ranker.model.parameters())
         repeats = max(5, self.cfg.latency_repeats // 3)
         latency = rerank_latency(ranker.score, self.test, self.cfg.latency_docs, repeats)

@@ -73,11 +73,13 @@ class Planner:
         self.cfg = cfg
         if cfg.engine != "vllm":
             return
-        from transformers import AutoConfig, AutoTokenizer
+        from transformers import AutoTokenizer
+
+        from rrad_ray.rankers import loading
 
         self.tokenizer = AutoTokenizer.from_pretrained(model)
-        longest = AutoConfig.from_pretrained(model).get_text_config().max_position_embeddings
-        self.limit = int(cfg.engine_kwargs.get("max_model_len") or longest)
+        self.longest = loading.usable_length(self.tokenizer, loading.without_weights(model))
+        self.limit = int(cfg.engine_kwargs.get("max_model_len") or self.longest)
         if cfg.task == "likelihood":
             generated = 0 if cfg.likelihood_by == "pooler" else 1
             options = (cfg.template, cfg.doc_tokens, cfg.query_tokens, self.limit - generated)
@@ -121,7 +123,7 @@ class Planner:
 
     def _pair(self, query: str, text: str) -> Prompt:
         """Return a pair as the teacher's own tokenizer joins it, cut as in its training."""
-        limit = min(self.limit, int(self.tokenizer.model_max_length))
+        limit = min(self.limit, self.longest)
         ids = self.tokenizer(query, text)["input_ids"]
         cut = len(ids) > limit
         if cut:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from rrad_ray.errors import InvalidInput
+from rrad_ray.rankers import loading
 from rrad_ray.rankers.ranker import Encoded, Ranker, in_order
 
 RELEVANT = ("highly relevant", "relevant", "partly relevant")  # for the first, second and last third of the ranking
@@ -88,7 +89,7 @@ def lm_head(source: str) -> nn.Module | None:
 
     A student keeps the embeddings, but has no output layer of its own.
     """
-    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, num_hidden_layers=1)
+    model = loading.load_whole(AutoModelForCausalLM, source, dtype=torch.float32, num_hidden_layers=1)
     head = model.get_output_embeddings()
     return None if head.weight is model.get_input_embeddings().weight else head
 
@@ -128,9 +129,14 @@ class Explainer:
 
     @torch.inference_mode()
     def explain(self, query: str, text: str, max_tokens: int = 128) -> str:
-        """Return label and reason for a document, up to `max_tokens` tokens: the likeliest token at each step."""
+        """Return label and reason for a document, up to `max_tokens` tokens: the likeliest token at each step.
+
+        A pair that leaves no room for them among the model's positions is cut, of few positions to half of them.
+        """
         tokenizer, model = self.ranker.tokenizer, self.ranker.model
-        (pair,) = self.ranker.encode([query], [text])
+        context = loading.positions(model) or self.ranker.max_length + max_tokens
+        max_tokens = min(max_tokens, context // 2)
+        pair = tokenizer(query, text, truncation=True, max_length=min(self.ranker.max_length, context - max_tokens))
         unread, written, cache = pair["input_ids"], list[int](), None
         while len(written) < max_tokens:
             ids = torch.tensor([unread], device=model.device)

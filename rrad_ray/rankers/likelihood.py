@@ -9,6 +9,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rrad_ray import prompts
+from rrad_ray.rankers import loading
 from rrad_ray.rankers.precision import dtype_of
 
 
@@ -16,14 +17,16 @@ class LikelihoodRanker(nn.Module):
     """A causal LM that scores a document by the likelihood of the query given it (Sachan et al., 2022).
 
     Runs the judge's `likelihood` task by transformers, without vLLM: for a machine without it, and as the reference
-    for vLLM's scores. Documents are cut to `doc_tokens` tokens, queries to `query_tokens`.
+    for vLLM's scores. Documents are cut to `doc_tokens` tokens, queries to `query_tokens`, both to what the model
+    takes. Raises `ValueError` for a folder that holds no whole causal LM.
     """
 
     def __init__(self, source: str, *, template: str, doc_tokens: int, query_tokens: int = 64, dtype: str = "auto"):
         super().__init__()
         self.tokenizer = AutoTokenizer.from_pretrained(source)
-        self.model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype_of(dtype)).eval()
-        self.plan = prompts.LikelihoodPlan(self.tokenizer, template, doc_tokens, query_tokens)
+        self.model = loading.load_whole(AutoModelForCausalLM, source, dtype=dtype_of(dtype)).eval()
+        limit = loading.positions(self.model) or None
+        self.plan = prompts.LikelihoodPlan(self.tokenizer, template, doc_tokens, query_tokens, limit)
 
     @torch.inference_mode()
     def score(self, query: str, texts: Sequence[str]) -> list[float]:

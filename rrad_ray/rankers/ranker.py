@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, BatchEncoding
+from transformers import AutoTokenizer, BatchEncoding
 
 from rrad_ray.patches import transformers_cls_only
-from rrad_ray.rankers import backends
+from rrad_ray.rankers import backends, loading
 from rrad_ray.rankers.checkpoint import PAD, add_pad_token, check_tokenizer, with_pair_template, write_checkpoint
 from rrad_ray.rankers.precision import dtype_of
 
@@ -69,13 +69,13 @@ class Ranker(nn.Module):
         `bfloat16`, `float32`, with backend `onnx` also `int8`; `auto` is float32 with `onnx`, and elsewhere bfloat16
         where the hardware multiplies it.
 
-        Raises `ValueError` if the backend's library is not installed, or does not support or compile the model;
-        `OSError` or `ValueError`, from transformers, if the folder has no checkpoint.
+        Raises `ValueError` if the folder holds no ranker with all its weights, or if the backend's library is not
+        installed, or does not support or compile the model.
         """
-        tokenizer = AutoTokenizer.from_pretrained(folder)
         model_dtype = dtype_of(dtype, device) if backend in ("torch", "compile") else torch.float32
-        model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=model_dtype).to(device)
-        ranker = cls(model, tokenizer, int(tokenizer.model_max_length)).eval()
+        model = loading.load_ranker(folder, dtype=model_dtype).to(device)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        ranker = cls(model, tokenizer, loading.usable_length(tokenizer, model)).eval()
         if dtype == "auto":
             dtype = "float32" if backend == "onnx" else str(dtype_of(dtype, device)).removeprefix("torch.")
         ranker.backend = backends.make(ranker, backend, dtype)
@@ -87,14 +87,12 @@ class Ranker(nn.Module):
 
         `max_length`: tokens of a pair. `layers`: the first layers that are kept; 0 keeps all. A tokenizer without a
         pad token gets the one that the model names, or a new one: batches need it, and attention hides it. Raises
-        `ValueError` as `check_tokenizer` does.
+        `ValueError` as `check_tokenizer` does, for a pretrained model that is not whole, and for one with fewer
+        positions than `max_length`.
         """
         tokenizer = AutoTokenizer.from_pretrained(source)
         check_tokenizer(tokenizer, "encoder")
-        options = {"num_hidden_layers": layers} if layers else {}
-        model = AutoModelForSequenceClassification.from_pretrained(
-            source, num_labels=1, dtype=torch.float32, **options
-        )
+        model = loading.load_student(source, **({"num_hidden_layers": layers} if layers else {}))
         if tokenizer.pad_token is None and model.config.pad_token_id is not None:
             tokenizer.pad_token = tokenizer.convert_ids_to_tokens(model.config.pad_token_id)
         elif tokenizer.pad_token is None:
@@ -110,14 +108,12 @@ class Ranker(nn.Module):
         DisRanker appends the end-of-sequence token and scores its state; RRA-GPT scores the last prompt token. Here
         the last prompt token *is* an end-of-sequence token. It must not double as padding, or libraries differ
         about which token is the last one: the checkpoint gets a pad token of its own. A `source` that is a decoder
-        student has all this already. Raises `ValueError` for a tokenizer without an end-of-sequence token.
+        student has all this already. Raises `ValueError` for a tokenizer without an end-of-sequence token, and for a
+        pretrained model as `encoder` does.
         """
         tokenizer = AutoTokenizer.from_pretrained(source)
         check_tokenizer(tokenizer, "decoder")
-        options = {"num_hidden_layers": layers} if layers else {}
-        model = AutoModelForSequenceClassification.from_pretrained(
-            source, num_labels=1, dtype=torch.float32, **options
-        )
+        model = loading.load_student(source, **({"num_hidden_layers": layers} if layers else {}))
         if tokenizer.pad_token == PAD:
             return cls._prepare(model, tokenizer, max_length)
         add_pad_token(model, tokenizer)
@@ -126,6 +122,7 @@ class Ranker(nn.Module):
     @classmethod
     def _prepare(cls, model: Any, tokenizer: Any, max_length: int) -> Ranker:
         """Return the student of a model and a tokenizer, with what its checkpoint has to say about both."""
+        loading.check_positions(model, max_length)
         tokenizer.model_max_length = max_length
         # sentence-transformers puts a sigmoid on a single output unless the checkpoint says otherwise.
         model.config.sentence_transformers = {"activation_fn": "torch.nn.modules.linear.Identity"}

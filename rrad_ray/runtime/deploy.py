@@ -27,6 +27,7 @@ from rrad_ray.data import reader
 from rrad_ray.errors import RradError
 from rrad_ray.patches import ray_serve_delete
 from rrad_ray.progress import say
+from rrad_ray.rankers import loading
 from rrad_ray.rows import Candidates
 from rrad_ray.runtime import cluster
 from rrad_ray.runtime.endpoint import Endpoint
@@ -47,7 +48,7 @@ def application(cfg: ServeConfig) -> Application:
     """Return the Serve application of a config. Raises `RradError` if one of its models is no ranker."""
     model_uris = {WINNER: cfg.input, **cfg.models}
     for uri in model_uris.values():
-        winners.find_winner(uri)
+        _check_model(uri)
     model_uris = {name: tables.absolute(uri) if os.path.isdir(uri) else uri for name, uri in model_uris.items()}
     low, high = cfg.replica_range
     autoscaling = {"min_replicas": low, "max_replicas": high, "target_ongoing_requests": cfg.busy_at}
@@ -68,6 +69,15 @@ def application(cfg: ServeConfig) -> Application:
         search = dataclasses.replace(search, corpus=tables.absolute(search.corpus))
     cfg = dataclasses.replace(cfg, online=_with_absolute_paths(cfg.online), search=search)
     return deployment.bind(cfg, model_uris, os.getcwd())
+
+
+def _check_model(uri: str) -> None:
+    """Raise `RradError` for an input that holds no ranker with all its weights: no replica would start."""
+    served = winners.find_winner(uri)
+    try:
+        loading.check_ranker(winners.local_folder(served))
+    except ValueError as error:
+        raise RradError.of(served.checkpoint, error, "give another checkpoint") from error
 
 
 def _with_absolute_paths(online: OnlineConfig) -> OnlineConfig:

@@ -21,6 +21,7 @@ from rrad_ray.labelling import answers, planner
 from rrad_ray.labelling.crash_ledger import Ledger, groups
 from rrad_ray.patches import vllm_likelihood
 from rrad_ray.patches.ray_engine_stage import AnswerBatch, AnswerRow, guarded
+from rrad_ray.rankers import loading
 from rrad_ray.runtime.engine_rows import ANSWER_COLUMNS, EMPTY, carried, from_vllm, to_engine
 
 LIGHT_CPUS = 0.1  # the stages around the engines wait more than they work
@@ -135,6 +136,8 @@ def vllm(cfg: JudgeConfig, model: str, units: int) -> Any:
     No more engines are asked for than there are `units` of work.
     """
     most = min(cfg.engines, units)
+    if cfg.task == "score" and "hf_overrides" not in cfg.engine_kwargs:  # these make a ranker of another model
+        _check_ranker(model)
     config = vLLMEngineProcessorConfig(
         model_source=model,
         task_type=kind(cfg),
@@ -159,6 +162,14 @@ def vllm(cfg: JudgeConfig, model: str, units: int) -> Any:
     name = "vLLMEngineStage"
     processor.stages[name] = guarded(processor.get_stage_by_name(name), partial(CrashGuard, ledger, cfg, model))
     return processor
+
+
+def _check_ranker(model: str) -> None:
+    """Raise `RradError` for a teacher of `score` that has no head with one output, or lacks weights."""
+    try:
+        loading.check_ranker(model)
+    except ValueError as error:
+        raise RradError.of(model, error, "name a cross-encoder with one output") from error
 
 
 def _twin(model: str) -> str:

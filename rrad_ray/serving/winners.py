@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -51,23 +50,24 @@ def find_winner(uri: str, root: str = "") -> ServedModel:
         fingerprint = hashlib.sha256(text.encode()).hexdigest()
     if os.path.isdir(os.path.join(root, checkpoint)):
         checkpoint = os.path.join(root, checkpoint)
-    _check_head(checkpoint)
+    _check_checkpoint(checkpoint)
     # Replicas may have another working directory; one on another node needs the URI, not this machine's copy of it.
     checkpoint = os.path.abspath(checkpoint) if os.path.isdir(checkpoint) else checkpoint
     return ServedModel(checkpoint, name, fingerprint, smoke)
 
 
-def _check_head(checkpoint: str) -> None:
-    """Raise `RradError` for a checkpoint that is not there or has no head with one output."""
-    path = os.path.join(checkpoints.resolve(checkpoint), "config.json")
-    if not os.path.isfile(path):
+def _check_checkpoint(checkpoint: str) -> None:
+    """Raise `RradError` for a checkpoint that is not there or whose config has no head with one output."""
+    from rrad_ray.rankers import loading  # torch, which only a replica's process needs
+
+    folder = checkpoints.resolve(checkpoint)
+    if not os.path.isfile(os.path.join(folder, "config.json")):
         problem = f"no {WINNER_FILE} and no checkpoint there (no config.json)"
         raise RradError(checkpoint, problem, "give the output of select or train, or a checkpoint folder")
-    content = json.loads(tables.read_text(path))
-    architectures = content.get("architectures") or ["nothing"]
-    if not architectures[0].endswith("ForSequenceClassification") or len(content.get("id2label", "01")) != 1:
-        problem = f"no ranker with one score: {architectures[0]}"
-        raise RradError(checkpoint, problem, "give the output of train, or a cross-encoder with one output")
+    try:
+        loading.check_head(folder)
+    except ValueError as error:
+        raise RradError.of(checkpoint, error, "give another checkpoint") from error
 
 
 def local_folder(model: ServedModel) -> str:

@@ -16,7 +16,7 @@ from rrad_ray import tables
 from rrad_ray.config import PrerankConfig
 from rrad_ray.errors import RradError
 from rrad_ray.progress import Progress
-from rrad_ray.rankers.bi_encoder import BiEncoder
+from rrad_ray.rankers.bi_encoder import BiEncoder, check_bi_encoder
 from rrad_ray.rows import Candidates
 from rrad_ray.runtime import cluster
 from rrad_ray.tables import checkpoints
@@ -28,7 +28,7 @@ def run(cfg: PrerankConfig, out: tables.Output) -> None:
     names = tables.part_names(cfg.input)
     todo = [name for name in names if name not in out.parts()]
     progress = Progress(len(names), "parts", done=len(names) - len(todo))
-    source = "" if cfg.source else checkpoints.resolve(cfg.model)
+    source = "" if cfg.source else _source(cfg)
     options = {"cfg": cfg, "model": source, "out": out}
     for done in cluster.map_parts(PrerankPart, options, todo, workers=cfg.num_workers):
         if done["error"]:
@@ -36,6 +36,16 @@ def run(cfg: PrerankConfig, out: tables.Output) -> None:
         progress.add()
     counts = _count(cfg, out, names)
     out.commit(max_quarantined=cfg.max_quarantined, lineage=tables.lineage_of(cfg.input), **counts)
+
+
+def _source(cfg: PrerankConfig) -> str:
+    """Return the pre-ranker's folder; raises `RradError` if it has fewer positions than `max_length`."""
+    folder = checkpoints.resolve(cfg.model)
+    try:
+        check_bi_encoder(folder, cfg.max_length)
+    except ValueError as error:
+        raise RradError.of(cfg.model, error, "name another model") from error
+    return folder
 
 
 def _count(cfg: PrerankConfig, out: tables.Output, names: list[str]) -> dict[str, Any]:

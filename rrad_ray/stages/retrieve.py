@@ -111,9 +111,9 @@ class FirstStage:
         self.index_of = {identity: index for index, identity in enumerate(self.ids)}
         texts = list(corpus.values())
         self.bm25 = BM25Index(texts)
+        self.encoder = embed.local(cfg)  # first: it is refused before it embeds
         embedded = embed.embed(texts, [query.text for query in queries], cfg)
         self.doc_vectors, self.query_vectors, self.docs_per_s = embedded
-        self.encoder = embed.local(cfg)
 
     def semantic(self, number: int) -> np.ndarray:
         """Return the cosines of all documents with the `number`-th query, (D,)."""

@@ -11,7 +11,7 @@ from rrad_ray import tables
 from rrad_ray.config import TrainConfig
 from rrad_ray.errors import RradError
 from rrad_ray.progress import say
-from rrad_ray.rankers import lora
+from rrad_ray.rankers import loading, lora
 from rrad_ray.rankers.checkpoint import check_tokenizer
 from rrad_ray.runtime import feed, trainer
 from rrad_ray.runtime.feed import LabelFeed
@@ -27,9 +27,9 @@ from rrad_ray.training.task import TrainWorker
 def run(cfg: TrainConfig, out: tables.Output) -> None:
     """Write a checkpoint folder `model/`, the best one on dev.
 
-    Raises `RradError` for labels that do not fill a step or whose targets are on mixed scales, a tokenizer that does
-    not serve, `lora_rank` without peft, a loss that is not a number, scores that are all one value, or a worker that
-    keeps failing.
+    Raises `RradError` for labels that do not fill a step or whose targets are on mixed scales, a model or tokenizer
+    that does not serve, `lora_rank` without peft, a loss that is not a number, scores that are all one value, or a
+    worker that keeps failing.
     """
     try:
         weighted_loss.weighted(cfg.losses)
@@ -37,15 +37,24 @@ def run(cfg: TrainConfig, out: tables.Output) -> None:
     except ValueError as error:
         raise RradError.of("config", error, "mend the config") from error
     source = checkpoints.resolve(cfg.model)
-    tokenizer = AutoTokenizer.from_pretrained(source)
     try:
-        check_tokenizer(tokenizer, cfg.kind)
+        _check_model(source, cfg)
     except ValueError as error:
         raise RradError.of(cfg.model, error, "choose another model") from error
     stats, labels = _index(cfg, out)
     say(f"{cfg.kind} student from {cfg.model} on {stats.lists:,} labelled queries")
     facts = trainer.run_training(cfg, partial(_loop, labels), source, RankTask)
     out.commit(queries=stats.lists, targets=stats.facts(), **facts)
+
+
+def _check_model(source: str, cfg: TrainConfig) -> None:
+    """Raise `ValueError`, before a cluster starts, for a model that cannot be trained with this config."""
+    model = loading.load_student(source, device_map="meta")
+    loading.check_positions(model, cfg.max_length)
+    if cfg.generation.weight:
+        together = "max_length + generation.max_tokens"
+        loading.check_positions(model, cfg.max_length + cfg.generation.max_tokens, together)
+    check_tokenizer(AutoTokenizer.from_pretrained(source), cfg.kind)
 
 
 def _index(cfg: TrainConfig, out: tables.Output) -> tuple[targets.TargetStats, LabelFeed]:

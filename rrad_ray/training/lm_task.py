@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from rrad_ray.config import FinetuneConfig
 from rrad_ray.errors import InvalidInput
-from rrad_ray.rankers import checkpoint, lora
+from rrad_ray.rankers import checkpoint, loading, lora
 from rrad_ray.rankers.checkpoint import write_checkpoint
 from rrad_ray.training import listwise, packing
 from rrad_ray.training.loop import max_over_workers
@@ -54,14 +54,15 @@ class Packs:
 def check_finetune(source: str, cfg: FinetuneConfig) -> None:
     """Check, before a cluster starts, that the model in the folder `source` can be trained with this config.
 
-    Raises `ValueError` for a tokenizer without an eos token or with too few identifiers, and for `lora_rank` without
-    peft.
+    Raises `ValueError` for a tokenizer without an eos token or with too few identifiers, for a model that is not
+    whole or has fewer positions than `max_length`, and for `lora_rank` without peft.
     """
     if cfg.objective == "order":
         listwise.ListwiseExamples(source, cfg)
     else:
         checkpoint.end_of(AutoTokenizer.from_pretrained(source))
     lora.check_lora(cfg.lora_rank)
+    loading.check_positions(loading.load_whole(AutoModelForCausalLM, source, device_map="meta"), cfg.max_length)
 
 
 def load_causal_lm(source: str, cfg: FinetuneConfig) -> Any:
@@ -70,7 +71,7 @@ def load_causal_lm(source: str, cfg: FinetuneConfig) -> Any:
     Raises `ValueError` if packed examples would attend to each other, and for `lora_rank` without peft.
     """
     options = {"num_hidden_layers": cfg.layers} if cfg.layers else {}
-    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, **options)
+    model = loading.load_whole(AutoModelForCausalLM, source, dtype=torch.float32, **options)
     packing.check_isolation(model)
     if cfg.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})

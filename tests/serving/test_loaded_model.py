@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +15,7 @@ from rrad_ray.rankers.ranker import Ranker
 from rrad_ray.serving import winners
 from rrad_ray.serving.loaded_model import LoadedModel
 from rrad_ray.serving.requests import ScoringRequest
-from tests import endpoints
+from tests import endpoints, tiny
 
 QUERY = "how to open a file for writing"
 TEXTS = ["open(path, 'w') opens a file for writing.", "len(x) is the number of items.", "", "a socket " * 40]
@@ -43,6 +44,16 @@ def test_scores_are_those_of_the_ranker_for_the_pairs_that_are_wanted(student: s
     assert len(cut["input_ids"]) < len(whole["input_ids"])
     other = LoadedModel(winners.find_winner(student), ServeConfig(student))
     assert other.version != model.version, "the folder may have other weights by now"
+
+
+@pytest.mark.parametrize("limit", [None, 1024])
+def test_a_model_whose_tokenizer_has_no_limit_or_too_high_a_one_cuts_long_documents(
+    limit: int | None, tmp_path: Path
+) -> None:
+    folder = tiny.save(tmp_path / "peer", "XLMRoberta", limit=limit, max_position_embeddings=40)
+    model = LoadedModel(winners.find_winner(folder), ServeConfig(folder))
+    request = ScoringRequest(["w1"] * 2, ["w2 " * 500, "w3"], doc_tokens=100)
+    assert len(model.score(model.encode(request, [0, 1]))) == 2
 
 
 def test_a_student_that_learnt_to_write_can_explain(writer: str) -> None:

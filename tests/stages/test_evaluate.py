@@ -17,6 +17,7 @@ from rrad_ray.evaluation.comparison import length_segments, significance_tests
 from rrad_ray.evaluation.statistics import holm
 from rrad_ray.rows import Candidates, Labels, Ranking
 from rrad_ray.stages import evaluate, select
+from tests import tiny
 from tests.fixtures import row_of, table_of
 
 pytestmark = pytest.mark.ray
@@ -123,6 +124,17 @@ def test_the_report_has_what_candidates_and_labels_hand_on(candidates: str, tmp_
         "gate": [{"system": "bm25", "ndcg": 0.25}],
     }
     assert tables.lineage_of(f"{tmp_path}/report").evaluation == tables.EvaluationFacts({})
+
+
+def test_a_student_that_is_no_ranker_is_named_before_anything_is_measured(
+    candidates: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Evaluation, "first_stage", lambda self: pytest.fail("the first stage was measured"))
+    two = tiny.save(tmp_path / "two", "Bert", num_labels=2)
+    bare = tiny.save(tmp_path / "bare", "Bert", "Model")
+    for student, have in ((two, "BertForSequenceClassification, which has 2 outputs"), (bare, "BertModel")):
+        with pytest.raises(RradError, match=f"no ranker with one score: {have}; give the output of train"):
+            run(tmp_path, candidates, students={"mine": student})
 
 
 def test_select_wants_the_output_of_evaluate(candidates: str, tmp_path: Path) -> None:

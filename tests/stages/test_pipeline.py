@@ -63,6 +63,11 @@ def job(beir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str
     return out, done.stdout
 
 
+def test_a_pre_ranker_with_too_few_positions_is_an_error_before_a_cluster_starts(short: str, tmp_path: Path) -> None:
+    with pytest.raises(RradError, match="max_length: 600 tokens, and the model takes 512; set max_length to 512"):
+        prerank.run(PrerankConfig(input=short, output=f"{tmp_path}/none", max_length=600))
+
+
 def test_the_job_leaves_every_table_with_a_manifest_and_says_where(job: tuple[Path, str]) -> None:
     out, said = job
     for name in (

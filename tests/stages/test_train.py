@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -28,6 +29,7 @@ from rrad_ray.runtime import trainer
 from rrad_ray.stages import train
 from rrad_ray.training.rank_task import RankTask
 from rrad_ray.training.task import Diverged, TrainTask, TrainWorker
+from tests import tiny
 from tests.commands import PATIENCE_S, ROOT, RRAD
 from tests.fixtures import curves_of, rrad
 from tests.toys import Listener, causal_lm
@@ -277,6 +279,25 @@ def test_a_decoder_without_an_end_token_is_an_error_before_a_cluster_starts(
     tokenizer.save_pretrained(source)
     with pytest.raises(RradError, match="has no eos token; set eos_token"):
         train.run(TrainConfig(input=labels, output=f"{tmp_path}/none", kind="decoder", model=source))
+
+
+def test_a_model_with_too_few_positions_or_weights_is_an_error_before_a_cluster_starts(
+    labels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rrad_ray.runtime.trainer.run_training", lambda *rest: pytest.fail("training was started"))
+    cfg = TrainConfig(input=labels, output=f"{tmp_path}/none", max_length=600)
+    with pytest.raises(
+        RradError, match="bundled:.*: max_length: 600 tokens, and the model takes 512; set max_length"
+    ):
+        train.run(cfg)
+    sizes = {"max_position_embeddings": 60, "num_key_value_heads": 1}
+    decoder = tiny.save(tmp_path / "decoder", "Llama", "ForCausalLM", **sizes)
+    cfg = dataclasses.replace(cfg, kind="decoder", model=decoder, max_length=50)
+    with pytest.raises(RradError, match=r"max_length \+ generation.max_tokens: 114 tokens, and the model takes 60"):
+        train.run(dataclasses.replace(cfg, generation=GenerationConfig(weight=1.0)))
+    two = tiny.save(tmp_path / "two", "Bert", num_labels=2)
+    with pytest.raises(RradError, match=r"another shape than its config says: classifier\.bias \(2,\) for \(1,\)"):
+        train.run(TrainConfig(input=labels, output=f"{tmp_path}/none", model=two))
 
 
 def test_too_few_labels_for_a_step_say_so(labels: str, tmp_path: Path) -> None:

@@ -1,0 +1,163 @@
+"""A checkpoint's model, whole or not at all, and the tokens that it takes.
+
+transformers draws weights at random that a checkpoint lacks or has in another shape, and says so in its log only. And
+a tokenizer's limit says nothing of the model's positions. So every model is loaded here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
+
+from rrad_ray.errors import InvalidInput
+
+# Modules that hold one vector for each position. Names such as `distance_embedding` are of distances: no limit.
+POSITIONS = ("position_embeddings", "position_embedding", "embed_positions", "wpe")
+
+LONGEST = 10**8  # a larger limit is how tokenizers write that they have none (1e30)
+
+UNKNOWN_LENGTH = 512  # of a model for which neither tokenizer nor config names a limit
+
+SHOWN_NAMES = 4  # of the weights in an error
+
+MayLack = Callable[[str, Any], bool]  # whether a weight of this name may be missing for this model
+
+
+def load_whole(auto_class: Any, folder: str, *, may_lack: MayLack = lambda name, model: False, **options: Any) -> Any:
+    """Return the model that `auto_class` loads from a checkpoint, all weights of which are the checkpoint's.
+
+    `may_lack`: which weights may be drawn at random all the same. `options`: of `from_pretrained`. Raises
+    `ValueError` for a folder that holds no such model, and for weights that it lacks or has in another shape.
+    """
+    try:
+        model, report = auto_class.from_pretrained(
+            folder, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        )
+    except Exception as error:  # transformers raises what the readers of its files raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InvalidInput(f"{folder} cannot be loaded: {reason}", "give a whole checkpoint folder") from error
+    have = (getattr(model.config, "architectures", None) or ["nothing"])[0]
+    wrong = [f"{name} {tuple(there)} for {tuple(here)}" for name, there, here in sorted(report["mismatched_keys"])]
+    if wrong:
+        problem = f"weights of {folder} have another shape than its config says: {_shortened(wrong)}"
+        raise InvalidInput(problem, "give a checkpoint whose config.json belongs to its weights")
+    lacking = [name for name in sorted(report["missing_keys"]) if not may_lack(name, model)]
+    if lacking:
+        problem = f"{folder} ({have}) lacks weights that {type(model).__name__} needs: {_shortened(lacking)}"
+        raise InvalidInput(problem, "give a checkpoint that was trained as such, whole: they would be random")
+    return model
+
+
+def pooler(name: str, model: Any) -> bool:
+    """Return whether a weight is of the base model's pooler, which language models are saved without."""
+    return "pooler" in name.split(".")
+
+
+def _head(name: str, model: Any) -> bool:
+    """Return whether a weight belongs to what is put on a language model: its pooler, and all outside the base."""
+    return pooler(name, model) or not name.startswith(f"{model.base_model_prefix}.")
+
+
+def _shortened(names: list[str]) -> str:
+    more = len(names) - SHOWN_NAMES
+    return ", ".join(names[:SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+def check_head(folder: str) -> None:
+    """Raise `ValueError` unless the config of a checkpoint is that of a ranker: a head with one output."""
+    try:
+        content = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{folder} has no config.json that can be read", "give a checkpoint folder") from error
+    architecture = (content.get("architectures") or ["nothing"])[0]
+    outputs = content.get("num_labels") or len(content.get("id2label") or "01")  # two, where a config does not say
+    if architecture.endswith("ForSequenceClassification") and outputs == 1:
+        return
+    have = f", which has {outputs} outputs" if architecture.endswith("ForSequenceClassification") else ""
+    problem = f"{folder} is no ranker with one score: {architecture}{have}"
+    raise InvalidInput(problem, "give the output of train, or a cross-encoder with one output")
+
+
+def load_ranker(folder: str, **options: Any) -> Any:
+    """Return the model of a ranker's checkpoint. Raises `ValueError` as `check_head` and `load_whole` do."""
+    check_head(folder)
+    return load_whole(AutoModelForSequenceClassification, folder, **options)
+
+
+def check_ranker(folder: str) -> None:
+    """Raise `ValueError` where `load_ranker` would: the weights are looked at, and not read."""
+    load_ranker(folder, device_map="meta")
+
+
+def load_student(folder: str, **options: Any) -> Any:
+    """Return a model with one output on a pretrained one, in float32; its head may be new.
+
+    Raises `ValueError` as `load_whole`, and for a head with several outputs.
+    """
+    options = {"num_labels": 1, "dtype": torch.float32, **options}
+    return load_whole(AutoModelForSequenceClassification, folder, may_lack=_head, **options)
+
+
+def positions(model: Any) -> int:
+    """Return the most tokens that a model has positions for; 0 where its positions are relative, without a limit.
+
+    RoBERTa and its kin number positions from the one behind padding's: a table of 514 is for 512 tokens.
+    """
+    sizes = [
+        len(module.weight) - (getattr(module, "offset", 0) if padding is None else padding + 1)
+        for name, module in model.named_modules()
+        if name.rpartition(".")[2] in POSITIONS and hasattr(module, "weight")
+        for padding in [getattr(module, "padding_idx", None)]
+    ]
+    config = model.config.get_text_config()
+    declared = _declared(config)
+    if declared and not getattr(config, "relative_attention", False):
+        sizes.append(declared)
+    return min(sizes, default=0)
+
+
+def _declared(config: Any) -> int:
+    """Return the context that a config names; 0 if it names none."""
+    declared = getattr(config, "max_position_embeddings", None)
+    return declared if isinstance(declared, int) and declared > 0 else 0
+
+
+def without_weights(folder: str) -> Any:
+    """Return the base model of a checkpoint on torch's `meta` device: its shapes alone, in a fraction of a second.
+
+    A model that vLLM has and transformers does not have has a config only.
+    """
+    config = AutoConfig.from_pretrained(folder).get_text_config()
+    try:
+        with torch.device("meta"):
+            return AutoModel.from_config(config)
+    except (ValueError, ImportError):
+        model: Any = nn.Module()
+        model.config = config
+        return model
+
+
+def usable_length(tokenizer: Any, model: Any) -> int:
+    """Return the tokens to which a checkpoint's texts, or pairs, are cut.
+
+    That is the smallest of the tokenizer's limit, where one can believe it, the model's position embeddings and its
+    context.
+    """
+    limit, least = tokenizer.model_max_length, tokenizer.num_special_tokens_to_add(pair=True)
+    known = [int(limit)] if least < limit <= LONGEST else []
+    if most := positions(model):
+        known.append(most)
+    return min(known) if known else _declared(model.config.get_text_config()) or UNKNOWN_LENGTH
+
+
+def check_positions(model: Any, tokens: int, key: str = "max_length") -> None:
+    """Raise `ValueError`, which names the config's `key`, for more tokens than a model has positions for."""
+    most = positions(model)
+    if most and tokens > most:
+        raise InvalidInput(f"{key}: {tokens} tokens, and the model takes {most}", f"set {key} to {most} or less")

@@ -1,0 +1,191 @@
+"""Checkpoints of many architectures: the tokens that each takes, and those with weights that would be random."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from rrad_ray.rankers import loading
+from rrad_ray.rankers.bi_encoder import BiEncoder, check_bi_encoder
+from rrad_ray.rankers.generation import WRITES, Explainer
+from rrad_ray.rankers.likelihood import LikelihoodRanker
+from rrad_ray.rankers.ranker import Ranker
+from tests import tiny
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+LONG = " ".join(f"w{number % 60}" for number in range(1100))
+LAYERS = {"max_position_embeddings": 40}
+DISTIL = LAYERS | {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 24}
+RELATIVE = LAYERS | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False}
+HEADS = LAYERS | {"num_key_value_heads": 1, "head_dim": 8}
+GPT2 = {"n_positions": 40, "n_embd": 16, "n_layer": 1, "n_head": 2}
+# Architecture, its options, the positions that it has for tokens; 0: no limit.
+ARCHITECTURES = {
+    "Bert": (LAYERS, 40),
+    "Electra": (LAYERS, 40),
+    "Roberta": (LAYERS, 38),
+    "XLMRoberta": (LAYERS, 38),
+    "Camembert": (LAYERS, 38),
+    "MPNet": (LAYERS, 38),
+    "DistilBert": (DISTIL, 40),
+    "ModernBert": (LAYERS | {"global_attn_every_n_layers": 1, "cls_token_id": 0, "sep_token_id": 2}, 40),
+    "DebertaV2": (RELATIVE, 0),
+    "Llama": (HEADS, 40),
+    "Qwen3": (HEADS, 40),
+    "GPT2": (GPT2, 40),
+}
+UNBELIEVABLE = [None, 10**30, 10**12, float("inf"), 0, -1, 2]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("limit", [None, 1024, 20], ids=str)
+def test_a_ranker_takes_the_smallest_of_tokenizer_and_positions_and_cuts_longer_texts(
+    name: str, limit: int | None, tmp_path: Path
+) -> None:
+    options, most = ARCHITECTURES[name]
+    folder = tiny.save(tmp_path, name, limit=limit, **options)
+    ranker = Ranker.load(folder, dtype="float32")
+    expected = min(limit or 40, most) if most else (limit or 40)
+    assert ranker.max_length == expected
+    scores = ranker.score("w1 w2", [LONG, "w3", "", LONG.replace("w5", "w6")])
+    assert len(scores) == 4
+    assert all(map(torch.isfinite, torch.tensor(scores)))
+    assert len(ranker.encode(["w1"], [LONG])[0]["input_ids"]) == expected
+
+
+@pytest.mark.parametrize("limit", UNBELIEVABLE, ids=str)
+def test_a_tokenizers_limit_that_nobody_can_believe_is_none(limit: Any, tmp_path: Path) -> None:
+    folder = tiny.save(tmp_path, "Bert", **LAYERS)
+    if limit is not None:
+        path = tmp_path / "tokenizer_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"model_max_length": limit}))
+    assert Ranker.load(folder).max_length == 40
+
+
+@pytest.mark.parametrize("name", ["Bert", "XLMRoberta", "Qwen3"])
+def test_a_new_student_with_more_tokens_than_positions_is_refused_by_name(name: str, tmp_path: Path) -> None:
+    options, most = ARCHITECTURES[name]
+    folder = tiny.save(tmp_path, name, "Model", **options)
+    with pytest.raises(ValueError, match=f"max_length: 41 tokens, and the model takes {most}"):
+        Ranker.encoder(folder, max_length=41)
+    assert Ranker.encoder(folder, max_length=most).max_length == most
+
+
+def test_relative_positions_set_no_limit_to_a_new_student(tmp_path: Path) -> None:
+    ranker = Ranker.encoder(tiny.save(tmp_path, "DebertaV2", "Model", **RELATIVE), max_length=100)
+    ranker.save(tmp_path / "saved")
+    assert Ranker.load(str(tmp_path / "saved")).max_length == 100
+
+
+def test_a_bi_encoder_is_refused_more_tokens_than_positions_before_and_when_it_is_loaded(tmp_path: Path) -> None:
+    folder = tiny.save(tmp_path, "XLMRoberta", "Model", **LAYERS)
+    for make in (check_bi_encoder, lambda folder, length: BiEncoder(folder, max_length=length)):
+        with pytest.raises(ValueError, match="max_length: 39 tokens, and the model takes 38"):
+            make(folder, 39)
+    assert BiEncoder(folder, max_length=38).documents([LONG, ""]).shape == (2, 16)
+
+
+@pytest.mark.parametrize("name", ["Llama", "GPT2"])
+def test_an_explainer_and_a_likelihood_stay_inside_the_models_context(name: str, tmp_path: Path) -> None:
+    options, most = ARCHITECTURES[name]
+    folder = tiny.save(tmp_path / "ranker", name, tie_word_embeddings=True, **{WRITES: True}, **options)
+    assert isinstance(Explainer.load(folder).explain("w1", LONG, max_tokens=128), str)
+    folder = tiny.save(tmp_path / "lm", name, "LMHeadModel" if name == "GPT2" else "ForCausalLM", **options)
+    teacher = LikelihoodRanker(folder, template="question", doc_tokens=100)
+    assert len(teacher.score("w1", [LONG, "w2"])) == 2
+    assert teacher.plan.limit == most
+
+
+# ---- weights that would be random ---------------------------------------------------------------------------
+
+
+def without(folder: str, part: str) -> str:
+    """Take the weights whose names have this part out of a checkpoint."""
+    path = Path(folder) / "model.safetensors"
+    kept = {name: weight for name, weight in load_file(path).items() if part not in name}
+    assert len(kept) < len(load_file(path))
+    save_file(kept, path, {"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("Bert", "classifier"),
+        ("Bert", "pooler"),
+        ("Bert", "layer.1.attention.self.key.weight"),
+        ("Roberta", "classifier.out_proj"),
+        ("DistilBert", "pre_classifier"),
+        ("ModernBert", "head.dense"),
+        ("DebertaV2", "word_embeddings"),
+        ("Llama", "score"),
+        ("Qwen3", "layers.0.mlp"),
+    ],
+)
+def test_a_ranker_that_lacks_a_weight_is_refused_and_named(name: str, part: str, tmp_path: Path) -> None:
+    folder = without(tiny.save(tmp_path, name, **ARCHITECTURES[name][0]), part)
+    for load in (Ranker.load, loading.check_ranker):
+        with pytest.raises(ValueError, match="lacks weights that") as error:
+            load(folder)
+        assert folder in str(error.value)
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["Bert", "Roberta", "DistilBert", "ModernBert", "DebertaV2", "Llama", "Qwen3"])
+def test_a_classifier_of_several_labels_or_a_model_without_a_head_is_no_ranker(name: str, tmp_path: Path) -> None:
+    options, _ = ARCHITECTURES[name]
+    two = tiny.save(tmp_path / "two", name, **(options | {"num_labels": 2}))
+    bare = tiny.save(tmp_path / "bare", name, "Model", **options)
+    for load in (Ranker.load, loading.check_ranker, Explainer.load):
+        with pytest.raises(ValueError, match=r"two is no ranker with one score: .*, which has 2 outputs; give"):
+            load(two)
+        with pytest.raises(ValueError, match=f"bare is no ranker with one score: {name}Model; give"):
+            load(bare)
+
+
+def test_a_head_or_a_table_of_another_shape_than_the_config_says_is_refused(tmp_path: Path) -> None:
+    folder = tiny.save(tmp_path, "Bert", **(LAYERS | {"num_labels": 3}))
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"id2label": {"0": "x"}, "label2id": {"x": 0}}))
+    for load in (Ranker.load, loading.check_ranker):
+        with pytest.raises(
+            ValueError, match=r"another shape than its config says: classifier\.bias \(3,\) for \(1,\)"
+        ):
+            load(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights", None])
+def test_a_checkpoint_whose_weights_cannot_be_read_is_refused_with_the_reason(
+    content: bytes | None, tmp_path: Path
+) -> None:
+    folder = tiny.save(tmp_path, "Bert", **LAYERS)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(content) if content is not None else weights.unlink()
+    for load in (Ranker.load, loading.check_ranker):
+        with pytest.raises(ValueError, match="cannot be loaded"):
+            load(folder)
+
+
+def test_a_new_student_may_have_a_new_head_and_pooler_but_nothing_else(tmp_path: Path) -> None:
+    folder = without(tiny.save(tmp_path / "a", "Bert", "Model", **LAYERS), "pooler")
+    assert Ranker.encoder(folder, max_length=16).parameters_count > 0
+    folder = without(folder, "layer.0.output")
+    with pytest.raises(ValueError, match="lacks weights"):
+        Ranker.encoder(folder, max_length=16)
+    two = tiny.save(tmp_path / "two", "Bert", **(LAYERS | {"num_labels": 2}))
+    with pytest.raises(ValueError, match=r"classifier\.bias \(2,\) for \(1,\)"):
+        Ranker.encoder(two, max_length=16)
+
+
+def test_a_bi_encoder_or_a_causal_lm_without_a_weight_is_refused(tmp_path: Path) -> None:
+    folder = without(tiny.save(tmp_path / "bi", "Bert", "Model", **LAYERS), "layer.1.intermediate")
+    with pytest.raises(ValueError, match=r"bi \(BertModel\) lacks weights that BertModel needs: .*intermediate"):
+        BiEncoder(folder, max_length=16)
+    folder = tiny.save(tmp_path / "lm", "Llama", "Model", **HEADS)
+    with pytest.raises(ValueError, match=r"lacks weights that LlamaForCausalLM needs: lm_head\.weight"):
+        LikelihoodRanker(folder, template="question", doc_tokens=8)
