@@ -8,7 +8,7 @@ from typing import Any
 
 from rrad_ray.errors import RradError
 
-NAMES = "name measures as ir-measures does, as in [AP, R@100]"
+REMEDY = "name measures as ir-measures does, as in [AP, R@100]"
 
 
 def check_metrics(names: Sequence[str]) -> None:
@@ -31,7 +31,7 @@ def parse_metric(name: str) -> Any:
         if not ir_measures.DefaultPipeline.supports(measure):
             raise ValueError("none of the installed providers computes it")
     except (AssertionError, NameError, ValueError, TypeError, KeyError) as error:  # ir-measures raises each
-        raise RradError("metrics", f"{name}: {error}", NAMES) from error
+        raise RradError("metrics", f"{name}: {error}", REMEDY) from error
     qrels = [ir_measures.Qrel("1", f"d{number}", grade) for number, grade in enumerate((2, 0, 1))]
     ranking = [ir_measures.ScoredDoc("1", f"d{number}", -float(number)) for number in range(2)]
     try:

@@ -70,7 +70,7 @@ def load_causal_lm(source: str, cfg: FinetuneConfig) -> Any:
 
     Raises `ValueError` if packed examples would attend to each other, and for `lora_rank` without peft.
     """
-    options = {"num_hidden_layers": cfg.layers} if cfg.layers else {}
+    options: dict[str, Any] = {"num_hidden_layers": cfg.layers} if cfg.layers else {}
     model = loading.load_whole(AutoModelForCausalLM, source, dtype=torch.float32, **options)
     packing.check_isolation(model)
     if cfg.gradient_checkpointing:

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rrad_ray import cli
-from rrad_ray.config import EvaluateConfig, JudgeConfig, RetrieveConfig, ServeConfig, TrainConfig, load
+from rrad_ray.config import EvaluateConfig, JudgeConfig, RetrieveConfig, ServeConfig, TrainConfig, load, texts
 from rrad_ray.config.load import Step
 from rrad_ray.errors import RradError
 
@@ -184,9 +184,10 @@ def test_any_text_arrives_as_it_was_typed(tmp_path: Path, typed: str) -> None:
 
 def test_lists_and_mappings_of_texts_keep_their_texts_and_numbers_stay_numbers(tmp_path: Path) -> None:
     path = write(tmp_path, PLACES)
-    overrides = ["students={012: 1_0, b: yes}", "metrics=[1.10, AP, no]", "latency_docs=12", "seed=1_0"]
+    overrides = ["students={012: 1_0, b: yes}", "metrics=[AP, R@10]", "latency_docs=12", "seed=1_0"]
     cfg = load.load_config(EvaluateConfig, path, overrides)
-    assert (cfg.students, cfg.metrics) == ({"012": "1_0", "b": "yes"}, ("1.10", "AP", "no"))
+    assert (cfg.students, cfg.metrics) == ({"012": "1_0", "b": "yes"}, ("AP", "R@10"))
+    assert texts.with_texts(tuple[str, ...], [1.1, False], ["1.10", "no"]) == ["1.10", "no"]
     assert (cfg.latency_docs, cfg.seed) == (12, 10)
     judge = load.load_config(JudgeConfig, path, ["engine_env={A: 01, B: on}", "engine_kwargs={a: 12, b: true, c: x}"])
     assert judge.engine_env == {"A": "01", "B": "on"}

@@ -287,7 +287,7 @@ def test_a_model_with_too_few_positions_or_weights_is_an_error_before_a_cluster_
     monkeypatch.setattr("rrad_ray.runtime.trainer.run_training", lambda *rest: pytest.fail("training was started"))
     cfg = TrainConfig(input=labels, output=f"{tmp_path}/none", max_length=600)
     with pytest.raises(
-        RradError, match="bundled:.*: max_length: 600 tokens, and the model takes 512; set max_length"
+        RradError, match=r"bundled:.*: max_length: 600 tokens, and the model takes 512; set max_length"
     ):
         train.run(cfg)
     sizes = {"max_position_embeddings": 60, "num_key_value_heads": 1}
