@@ -15,8 +15,8 @@ from tests.commands import PATIENCE_S, ROOT
 ORDER = ("vocabulary", "tables", "config", "data", "rankers", "evaluation", "labelling", "training", "online")
 ORDER += ("serving", "runtime", "stages", "cli", "api")
 VOCABULARY = {"errors", "rows", "prompts", "progress", "versions"}
-# What runs on a machine that has torch and transformers, but neither Ray, vLLM, pyarrow nor a web server.
-BARE = ("rankers", "evaluation.metrics", "evaluation.fusion", "evaluation.statistics", "labelling.answers")
+# What needs torch and transformers only, neither Ray, vLLM, pyarrow nor a web server; by the beginnings of names.
+BARE = ("rankers", "evaluation.metrics", "evaluation.fusion", "evaluation.statistics", "labelling.answer")
 BARE += ("labelling.aggregation", "labelling.planner", "labelling.teacher", "training")
 BARE_PACKAGES = {"torch", "transformers", "tokenizers", "sentence_transformers", "peft", "numpy", "scipy"}
 BARE_PACKAGES |= {"statsmodels", "rrad_ray"}

@@ -109,7 +109,7 @@ class RunMetrics:
         if self.cfg.task == "order" and not answer["error"]:
             order = answers.parse_answer(answer["text"], shown)
             self.counts["shown"] += shown
-            self.counts[order.status.partition(":")[0]] += 1
+            self.counts[order.kind] += 1
             self.counts["missing"] += 0 if order.rejected else len(order.missing)
 
     def facts(self) -> dict[str, float]:

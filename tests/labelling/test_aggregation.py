@@ -62,7 +62,7 @@ def test_missing_documents_are_tied_below_every_ranked_one_and_repeats_of_one_an
 ) -> None:
     shown = data.draw(st.permutations(range(n)))
     ranked = data.draw(st.lists(st.integers(0, n - 1), unique=True, min_size=1))
-    order = ParsedOrder(tuple(ranked), tuple(index for index in range(n) if index not in ranked), "ok")
+    order = ParsedOrder(tuple(ranked), tuple(index for index in range(n) if index not in ranked))
     verdict = aggregate([order] * repeats, [shown] * repeats, method=method)
     best_first = [verdict.targets[shown[index]] for index in ranked]
     assert best_first == pytest.approx([float(len(ranked) - rank) for rank in range(len(ranked))])
@@ -76,9 +76,7 @@ def test_a_document_above_another_in_every_answer_is_above_it_in_the_end(
     data: st.DataObject, n: int, repeats: int, method: str
 ) -> None:
     rankings = [data.draw(st.permutations(range(n))) for _ in range(repeats)]
-    verdict = aggregate(
-        [ParsedOrder(tuple(r), (), "ok") for r in rankings], [list(range(n))] * repeats, method=method
-    )
+    verdict = aggregate([ParsedOrder(tuple(r), ()) for r in rankings], [list(range(n))] * repeats, method=method)
     for i in range(n):
         for j in range(n):
             if all(r.index(i) < r.index(j) for r in rankings):

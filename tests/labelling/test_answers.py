@@ -28,7 +28,12 @@ PASSAGES = ["the built-in sum function adds numbers", "sort orders a list in pla
         ("[10] > [2] > [1]", 10, (9, 1, 0), "ok"),
         # prose around
         ("The ranking is: [2] > [1] > [3]. I hope this helps you with your search!", 3, (1, 0, 2), "ok"),
-        ("[2] is the best answer to the query, then [3], which is only partly about it.", 3, (1, 2), "ok"),
+        (
+            "[2] is the best answer to the query, then [3], which is only partly about it.",
+            3,
+            (1, 2),
+            "repaired: read from prose",
+        ),
         # brackets of all kinds
         ("(2) > (1)", 3, (1, 0), "ok"),
         ("【2】>【1】", 3, (1, 0), "ok"),
@@ -44,7 +49,7 @@ PASSAGES = ["the built-in sum function adds numbers", "sort orders a list in pla
         # other forms
         ("1. [3]\n2. [1]\n3. [2]", 3, (2, 0, 1), "repaired: numbered list"),
         ("1) [3] Python's sort\n2) [1] sum", 3, (2, 0), "repaired: numbered list"),
-        ("1. 3\n2. 1\n3. 2", 3, (2, 0, 1), "repaired: numbered list"),
+        ("1. 3\n2. 1\n3. 2", 3, (2, 0, 1), "repaired: numbered list, plain numbers"),
         ("1. **[3]** fits best\n2. **[1]** less", 3, (2, 0), "repaired: numbered list"),
         ("1. Passage 3 - x\n2. Passage 1", 3, (2, 0), "repaired: numbered list, named without brackets"),
         ("Passage 3 > Passage 1", 3, (2, 0), "repaired: named without brackets"),
@@ -91,7 +96,7 @@ def test_an_answer_is_read_as_the_order_it_means(answer: str, n: int, ranked: tu
     ],
 )
 def test_an_answer_that_says_nothing_is_rejected_and_ranks_nothing(answer: str, n: int, why: str) -> None:
-    assert parse_answer(answer, n) == ParsedOrder((), tuple(range(n)), f"rejected: {why}")
+    assert parse_answer(answer, n) == ParsedOrder((), tuple(range(n)), rejection=why)
     assert parse_answer(answer, n).rejected
 
 
@@ -150,14 +155,15 @@ def test_a_model_that_repeats_itself_without_end_does_not_stall_the_parser(unit:
     assert time.process_time() - began < 3.0
 
 
-NOISE = ["<think>", "</think>", "Sure! ", "```", "[", "]", "1", "\n", "∞", "[99]", "[1] ", "the "]
+NOISE = ["Final ranking: ", "not relevant: ", "<answer>", " < ", "(1)", "\n- ", "| ", "Rank 1: ", "</reasoning>"]
+NOISE += ["<think>", "</think>", "Sure! ", "```", "[", "]", "1", "\n", "∞", "[99]", "[1] ", "the "]
 
 
 def _mess(source: random.Random, n: int) -> str:
     """Return a broken answer: an order in one of many forms, with noise in it, and cut off now and then."""
     order = source.sample(range(0, n + 3), source.randint(0, n + 2))
     form = source.choice(["[{}]", "({})", "{}", "Passage {}", "[doc {}]", "**[{}]**", "{}.", "【{}】", '"{}"', "[{}"])
-    joint = source.choice([" > ", ">", ", ", "\n", " = ", " and then ", "; ", ""])
+    joint = source.choice([" > ", ">", ", ", "\n", " = ", " and then ", "; ", "", " < ", " → ", "、", "\n- ", " | "])
     pieces = [form.replace("{}", str(number)) for number in order]
     if source.random() < 0.3:
         pieces = [f"{number}. {piece}" for number, piece in enumerate(pieces, 1)]
@@ -171,10 +177,11 @@ def _mess(source: random.Random, n: int) -> str:
     return text[: source.randint(0, len(text))] if source.random() < 0.2 else text
 
 
-def test_a_million_messy_answers_never_raise_and_never_invent_double_or_lose_a_document() -> None:
+@pytest.mark.parametrize("count", [20_000, pytest.param(250_000, marks=pytest.mark.slow)])
+def test_messy_answers_never_raise_and_never_invent_double_or_lose_a_document(count: int) -> None:
     source = random.Random(0)
     kinds: Counter[str] = Counter()
-    for _ in range(1_000_000 // 8):
+    for _ in range(count // 8):
         n = source.randint(0, 20)
         for answer in [_mess(source, n) for _ in range(8)]:
             order = parse_answer(answer, n)
@@ -182,5 +189,6 @@ def test_a_million_messy_answers_never_raise_and_never_invent_double_or_lose_a_d
             assert (len(ranked), len(missing)) == (len(order.ranked), len(order.missing)), answer
             assert not ranked & missing, answer
             assert ranked | missing == set(range(n)), answer
-            kinds[order.status.partition(":")[0]] += 1
-    assert min(kinds[kind] for kind in ("ok", "repaired", "rejected")) > 50_000, kinds
+            assert {index + 1 for index in ranked} <= set(map(int, re.findall(r"\d{1,18}", answer))), answer
+            kinds[order.kind] += 1
+    assert min(kinds[kind] for kind in ("ok", "repaired", "rejected")) > count // 50, kinds

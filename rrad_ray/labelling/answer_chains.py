@@ -1,0 +1,307 @@
+"""Read the order out of an answer's text: from its chains of identifiers, its lists of lines, or its first mentions.
+
+What an answer's marker announces ("Final ranking:", `<answer>`, 排名) comes before a chain with comparators, that
+before a plain list, and first mentions come last: there is no chain to read then.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import IntEnum
+
+from rrad_ray.labelling.answer_tokens import BRACKETED, NOTATIONS, Mention, find_mentions, gap_between, joined_numbers
+from rrad_ray.labelling.answer_words import (
+    ANNOUNCEMENT,
+    ANY_NAME,
+    COMPARISON,
+    EXAMPLE,
+    IN_FORMAT,
+    MARKER,
+    NEGATIVE,
+    WORST_FIRST,
+)
+
+_MARKUP = r"[ \t>*_#|•●\-–+\"'`(\[{]*"
+_BLANK = re.compile(rf"{_MARKUP}\Z")
+_ITEM = re.compile(rf"[ \t>*_#|•●\-–+\"'`]*(?:{ANY_NAME}[ \t]*)?[*_]*\Z", re.IGNORECASE)
+_LABEL = re.compile(
+    rf"^{_MARKUP}(?:(?P<word>rank|place|position|top|no\.?|第|順位|排名|순위)[ ]?)?#?(?P<number>\d{{1,3}})"
+    r"(?P<suffix>st|nd|rd|th|位|위|等|名|순위)?[ *_]{0,4}(?P<mark>[.):|=→\-–—])[ \t*_]*",
+    re.IGNORECASE | re.MULTILINE,
+)
+_NUMBER_NEXT = re.compile(r"[\"'`*_]*\d{1,6}(?!\w|[./:]\d)")
+_AFTER_BARE = re.compile(r"[ \t*_|.,;]*\Z|[.):][ \t]")
+_LINE_END = re.compile(r"[ \t.,!*_`\"'}\])|]*(?:\Z|\n|</|<\|)")
+_INTRODUCES = re.compile(r"(?:[:=]|\b(?:is|are|be)|[은는为是は])[ \t*_\"'`{\[(]*\Z")
+_SENTENCE_END = re.compile(r"[.!?;](?=[)\]\"'*_]{0,3}(?:\s|\Z))|\n")
+_LETTER = re.compile(r"[^\W\d_]")
+_PROSE = re.compile(r"[^\W\d_]{2,}")
+_LOOK_AROUND = 160  # characters around identifiers in which words about them may stand
+
+
+_Label = tuple[int, bool]  # the number of a line, and whether it is called a rank
+
+
+class Rank(IntEnum):
+    """The weight of a reading: a higher one is preferred."""
+
+    EXAMPLE, MENTIONS, LIST, CHAIN, MARKED = range(5)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """An order read from a part of the text, identifiers best first; or the `problem` why it says none."""
+
+    rank: Rank
+    notation: str
+    start: int
+    numbers: tuple[int, ...]
+    repairs: tuple[str, ...] = ()
+    problem: str = ""
+    is_list: bool = False
+
+    @property
+    def preference(self) -> tuple[bool, int, int, int]:
+        """Return the key of the best reading: more than one identifier, then rank, notation, and lateness."""
+        return len(self.numbers) > 1, self.rank, -list(NOTATIONS).index(self.notation), self.start
+
+
+def best_reading(text: str, n: int) -> Reading | None:
+    """Return the reading that counts most of an answer over `n` documents; None if nothing can be read."""
+    everything = _all_readings(text, n)
+    readings = [reading for reading in everything if not is_echo(text, reading)] or everything
+    if not readings:
+        return None
+    best = max(readings, key=lambda reading: reading.preference)
+    equals = [reading for reading in readings if (reading.rank, reading.notation) == (best.rank, best.notation)]
+    # `[3] > [1] > [2]. Clearly [3] > [2]`: what repeats a part of an order is a remark on it.
+    whole = [reading for reading in equals if _is_part(best.numbers, reading.numbers)]
+    best = max(whole, key=lambda reading: len(reading.numbers))
+    if best.rank in (Rank.LIST, Rank.CHAIN) and _are_disjoint(equals):  # levels, such as "Partly relevant: [1], [4]"
+        equals.sort(key=lambda reading: reading.start)
+        numbers = [number for reading in equals for number in reading.numbers]
+        best = replace(best, start=equals[0].start, numbers=tuple(numbers))
+    unread = sum(len(mention.numbers) for kind in BRACKETED for mention in find_mentions(text, kind, n))
+    if best.notation in BRACKETED and unread > len(best.numbers):
+        best = replace(best, repairs=(*best.repairs, "other identifiers set aside"))
+    return best
+
+
+def _all_readings(text: str, n: int) -> list[Reading]:
+    """Return the readings of a text in every notation that matters; first mentions only where there is no other."""
+    announced = ANNOUNCEMENT.search(text) is not None
+    readings, mentions = list[Reading](), list[Reading]()
+    for notation in NOTATIONS:
+        unlabelled, labels = _without_labels(text, notation)
+        mentioned = find_mentions(unlabelled, notation, n)
+        if mentioned:
+            readings += _chains(unlabelled, notation, mentioned, n)
+            readings += _lists(unlabelled, notation, mentioned, labels)
+            if notation in BRACKETED or (notation == "named" and len(mentioned) > 1):
+                mentions += _mentions(unlabelled, notation, mentioned)
+        if any(reading.rank == Rank.MARKED or (reading.rank == Rank.CHAIN and not announced) for reading in readings):
+            break
+    usable = any(reading.rank > Rank.EXAMPLE and not is_echo(text, reading) for reading in readings)
+    return readings if usable else readings + mentions
+
+
+def is_echo(text: str, reading: Reading) -> bool:
+    """Tell whether a list or the mentions repeat the passages in the order shown, with their texts: no ranking."""
+    listed = reading.is_list or reading.rank in (Rank.MENTIONS, Rank.LIST)
+    in_order = len(reading.numbers) > 1 and list(reading.numbers) == list(range(1, len(reading.numbers) + 1))
+    return listed and in_order and len(_PROSE.findall(text[reading.start :])) > 3 * len(reading.numbers)
+
+
+def _is_part(numbers: Sequence[int], of: Sequence[int]) -> bool:
+    """Tell whether numbers stand in this order among others."""
+    others = iter(of)
+    return all(number in others for number in numbers)
+
+
+def _are_disjoint(readings: Sequence[Reading]) -> bool:
+    numbers = [number for reading in readings for number in set(reading.numbers)]
+    return len(readings) > 1 and len(numbers) == len(set(numbers))
+
+
+def _without_labels(text: str, notation: str) -> tuple[str, dict[int, _Label]]:
+    """Replace the numbers of numbered lines by spaces (`1. [3]`, `Rank 2: 5`, `(3) [1]`).
+
+    Returns the text, and by each such line's start its number and whether it is called a rank.
+    """
+    labels: dict[int, _Label] = {}
+    spans = []
+    for match in _LABEL.finditer(text):
+        line_end = text.find("\n", match.end())
+        is_rank = bool(match["word"]) or match["suffix"] in ("位", "위", "等", "名", "순위")
+        if not is_rank and match["mark"] not in (".)|" if notation == "bare" else ".):|"):
+            continue
+        if notation == "round" and match["mark"] == ")" and "(" in match[0]:
+            continue
+        if notation == "bare":
+            follows = bool(_NUMBER_NEXT.match(text, match.end())) and (is_rank or match[0][-1] in " \t")
+        else:
+            line = text[match.end() : line_end if line_end >= 0 else len(text)]
+            follows = NOTATIONS[notation].search(line) is not None
+        if follows:
+            labels[match.start()] = int(match["number"]), is_rank
+            spans.append(match.span())
+    if notation == "bare" and len(labels) < 2:
+        return text, {}
+    for start, end in spans:
+        text = text[:start] + " " * (end - start) + text[end:]
+    return text, labels
+
+
+def _lead(text: str, start: int, floor: int) -> str:
+    """Return what introduces the text at `start`: the sentence before it in its line, else the last line with words.
+
+    `floor` is where the mention before it ends.
+    """
+    before = text[max(floor, start - _LOOK_AROUND) : start]
+    line = before.rpartition("\n")[2]
+    if _BLANK.match(line) and "\n" in before:
+        line = before[: len(before) - len(line)].rstrip().rpartition("\n")[2]
+    sentence = _SENTENCE_END.split(line)[-1]
+    return sentence if _LETTER.search(sentence) else ""
+
+
+def _ranked(rank: Rank, lead: str) -> Rank:
+    if EXAMPLE.search(lead) and not IN_FORMAT.search(lead):
+        return Rank.EXAMPLE
+    return Rank.MARKED if MARKER.search(lead) else rank
+
+
+def _chains(text: str, notation: str, mentions: Sequence[Mention], n: int) -> Iterator[Reading]:
+    """Give the order of each run of mentions that only comparators, commas and the like stand between."""
+    start = 0
+    for index, mention in enumerate(mentions):
+        following = mentions[index + 1] if index + 1 < len(mentions) else None
+        if following is None or gap_between(text[mention.end : following.start]) is None:
+            run = mentions[start : index + 1]
+            reading = _chain(text, notation, run, mentions[start - 1].end if start else 0, n)
+            if reading is not None:
+                yield reading
+            start = index + 1
+
+
+def _chain(text: str, notation: str, run: Sequence[Mention], floor: int, n: int) -> Reading | None:
+    gaps = [text[one.end : two.start] for one, two in itertools.pairwise(run)]
+    numbers, kinds = joined_numbers([mention.numbers for mention in run], [mention.gaps for mention in run], gaps, n)
+    start, end = run[0].start, run[-1].end
+    lead = _lead(text, start, floor)
+    if NEGATIVE.search(lead):
+        return None
+    compares = "more" in kinds or "less" in kinds
+    rank = _ranked(Rank.CHAIN if compares else Rank.LIST, lead)
+    alone = _LINE_END.match(text, end) and (
+        rank == Rank.MARKED or _INTRODUCES.search(lead) or _BLANK.match(text, text.rfind("\n", 0, start) + 1, start)
+    )
+    if not alone and (len(numbers) < 2 or not compares or (notation == "bare" and len(numbers) < 3)):
+        return None
+    if len(numbers) == 1 and rank != Rank.MARKED and _PROSE.search(text) and not _INTRODUCES.search(lead):
+        return None
+    if "more" in kinds and "less" in kinds:
+        return Reading(rank, notation, start, tuple(numbers), problem="both > and < in one order")
+    repairs = ["cut off"] if run[-1].cut else []
+    if "less" in kinds or ("more" not in kinds and WORST_FIRST.search(lead)):
+        numbers = _reversed(numbers, kinds, "less" if "less" in kinds else "comma")
+        repairs.append("worst first")
+    return Reading(rank, notation, start, tuple(numbers), tuple(repairs))
+
+
+def _reversed(numbers: Sequence[int], kinds: Sequence[str], at: str) -> list[int]:
+    """Reverse an order; documents that no comparator parts keep their order."""
+    groups = [[numbers[0]]]
+    for kind, number in zip(kinds, numbers[1:], strict=True):
+        if kind == at:
+            groups.append([number])
+        else:
+            groups[-1].append(number)
+    return [number for group in reversed(groups) for number in group]
+
+
+@dataclass(frozen=True)
+class _Item:
+    """A line that begins with an identifier; `label`: its number in the list, 0 without; `rest`: its other words."""
+
+    start: int
+    end: int
+    numbers: tuple[int, ...]
+    label: int
+    is_rank: bool
+    rest: str
+
+
+def _lists(text: str, notation: str, mentions: Sequence[Mention], labels: Mapping[int, _Label]) -> Iterator[Reading]:
+    """Give the order of each list whose lines begin with an identifier, after a number, a bullet or nothing."""
+    group: list[_Item] = []
+    for item in _items(text, notation, mentions, labels):
+        if group and not _continues(text, group[-1], item):
+            yield from _listed(text, notation, group)
+            group = []
+        group.append(item)
+    yield from _listed(text, notation, group)
+
+
+def _items(text: str, notation: str, mentions: Sequence[Mention], labels: Mapping[int, _Label]) -> Iterator[_Item]:
+    """Give the lines that begin with an identifier; a line with a comparator is a chain and none of them."""
+    line_end = -1
+    for index, mention in enumerate(mentions):
+        start = text.rfind("\n", 0, mention.start) + 1
+        if mention.start < line_end or not _ITEM.match(text[start : mention.start]):
+            continue
+        line_end = text.find("\n", mention.end) % (len(text) + 1)
+        numbers, end = list(mention.numbers), mention.end
+        for following in mentions[index + 1 :]:
+            kind = gap_between(text[end : following.start]) if following.end <= line_end else None
+            if kind in ("more", "less"):
+                numbers = []
+            if kind in ("more", "less", None):
+                break
+            numbers += following.numbers
+            end = following.end
+        rest = text[end:line_end]
+        if numbers and not {"more", "less"} & set(mention.gaps) and (notation != "bare" or _AFTER_BARE.match(rest)):
+            yield _Item(start, line_end, tuple(numbers), *labels.get(start, (0, False)), rest)
+
+
+def _continues(text: str, before: _Item, item: _Item) -> bool:
+    """Tell whether a line goes on with the list of the line before it."""
+    if item.label:
+        return before.label > 0 and (item.label > before.label or item.is_rank)
+    return not before.label and not text[before.end : item.start].strip(" \t\n|:-")
+
+
+def _listed(text: str, notation: str, group: Sequence[_Item]) -> Iterator[Reading]:
+    """Give the order of a list of lines, unless it is said to be of irrelevant documents."""
+    if len(group) < 2:
+        return
+    ordered = sorted(group, key=lambda item: item.label) if all(item.is_rank for item in group) else list(group)
+    numbers = [number for item in ordered for number in item.numbers]
+    lead = _lead(text, group[0].start, 0)
+    titled = notation == "bare" and any(_PROSE.search(item.rest) for item in group)
+    if not numbers or NEGATIVE.search(lead) or (titled and numbers == sorted(numbers)):
+        return
+    repairs = ["numbered list"] if group[0].label else []
+    if WORST_FIRST.search(lead):
+        numbers = numbers[::-1]
+        repairs.append("worst first")
+    yield Reading(_ranked(Rank.LIST, lead), notation, group[0].start, tuple(numbers), tuple(repairs), is_list=True)
+
+
+def _mentions(text: str, notation: str, mentions: Sequence[Mention]) -> Iterator[Reading]:
+    """Give the order of first mentions, without those in a sentence that calls them irrelevant."""
+    numbers: list[int] = []
+    for mention in mentions:
+        stop = _SENTENCE_END.search(text, mention.end, mention.end + _LOOK_AROUND)
+        clause = (
+            _lead(text, mention.start, 0) + text[mention.end : stop.start() if stop else mention.end + _LOOK_AROUND]
+        )
+        if not NEGATIVE.search(clause):
+            numbers += mention.numbers
+    if numbers:
+        problem = "comparisons in prose" if len(numbers) > 2 and COMPARISON.search(text) else ""
+        yield Reading(Rank.MENTIONS, notation, mentions[0].start, tuple(numbers), ("read from prose",), problem)

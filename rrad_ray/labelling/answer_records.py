@@ -1,0 +1,316 @@
+"""Read answers that are data: JSON, Markdown tables, and lines of a document with its score or rank.
+
+They are read by meaning: a list named ranking or order is the order; scores sort the best first, ranks the lowest
+first; what is named irrelevant is left out.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rrad_ray.labelling.answer_chains import Rank, best_reading
+from rrad_ray.labelling.answer_words import ANY_NAME, NEGATIVE
+
+_ID = re.compile(
+    r"(?:(?:passage|document|doc|text|item|candidate|snippet|article|result)s?[ _-]?)?"
+    r"(?:id|identifier|index|number|no\.?)?|"
+    "文档|文檔|文書|段落|文章|文書番号|문서|단락|ドキュメント|パッセージ",
+    re.IGNORECASE,
+)
+_RANK = re.compile(r"rank(?:ing)?|position|place|#|no\.?|order|排名|名次|順位|순위", re.IGNORECASE)
+_SCORE = re.compile(
+    r"(?:\w+[ _])?(?:score|rating|grade|probability|points?|confidence)|relevan(?:ce|cy)(?:[ _]\w+)?|"
+    "分数|得分|相关性|相關性|相关度|スコア|関連度|関連性|点数|점수|관련도|관련성",
+    re.IGNORECASE,
+)
+_ORDER = re.compile(
+    r".*(?:rank|order|sort|answer|result|permutation|output|top|排|순위|順位).*|relevant\w*|passages?|documents?|docs?|items?|list|ids?"
+)
+_SHOWN = re.compile(r"original|input|initial|before|example|shown|given")
+_REASONS = re.compile(r".*(?:reason|expla|analys|thought|comment|note|rationale|query|question|summary).*")
+_STARTS = re.compile(r"[{\[](?=\s*[\"{}\[\d-])")
+_OBJECT = re.compile(r"\[?\s*[{\"]")
+_FENCE = re.compile(r"```\w*\n?(.*?)(?:```|\Z)", re.DOTALL)
+_VALUE = re.compile(r"(-?\d{1,9}(?:\.\d{1,9})?)\s*(?:/\s*\d{1,5}|%|points?|点|分|점)?")
+_ONE_ID = re.compile(rf"\W{{0,4}}(?:{ANY_NAME}\s?)?\W{{0,4}}(\d{{1,18}})(?:\.0)?\W{{0,4}}", re.IGNORECASE)
+_BRACKETED_ID = re.compile(r"\W{0,4}\[\s?(\d{1,18})\s?\]")
+_ROW = re.compile(r"^[ \t]*\|?(.*\|.*?)\|?[ \t]*$", re.MULTILINE)
+_ELEMENT = re.compile(r"<\w{1,20}((?:\s+[\w-]{1,20}\s?=\s?\"[^\"<>\n]{0,200}\"){1,8})\s*/?>")
+_ATTRIBUTE = re.compile(r"([\w-]{1,20})\s?=\s?\"([^\"]*)\"")
+_FIELD = re.compile(r"^[ \t*•\-–]*([^\W\d][\w ]{0,30}?)[*_]*[ \t]?[:=][ \t]*([^\n]{1,60})$", re.MULTILINE)
+_RULE = re.compile(r"[\s|:\-–—+]+")
+_SCORED = re.compile(
+    rf"^[ \t*•\-–]*(?:\d{{1,3}}[.)][ \t]+)?[*_]*(?:{ANY_NAME}\s?)?[\[(]?(?P<id>\d{{1,18}})[\])]?[*_]*"
+    r"[ \t]*[:=,;|(\-–—→]+[ \t(*_]*"
+    r"(?:(?P<name>[^\W\d][^\W\d_]*(?:[ _][^\W\d_]+)?)[ \t*_]*[:=]?[ \t*_]*)?(?P<value>-?\d{1,9}(?:\.\d{1,9})?)"
+    r"(?P<unit>[ \t]*/[ \t]*\d{1,5}|[ \t]*%|[ \t]*(?:points?|点|分|점))?[ \t)*_.,;]*$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_MOST_STARTS, _DEEPEST = 50, 8
+_ENDS = ("]", "}", "]}", "}]", "}]}", '"}]', '"}', '"]', '"]}', '"}]}')
+
+
+@dataclass(frozen=True)
+class Records:
+    """An order read from data: identifiers, best first; or the `problem` why it says none."""
+
+    numbers: Sequence[int]
+    repairs: tuple[str, ...]
+    problem: str = ""
+
+
+def read_records(text: str, n: int) -> Records | None:
+    """Return the order that an answer over `n` documents gives as data; None if it gives none so."""
+    values = list(_json_values(text))
+    for value in reversed(values):
+        if (numbers := _meaning(value, n, 0)) is not None:
+            return Records(numbers, ("JSON",))
+    if values and text.strip()[0] in "{[" and text.strip()[-1] in "}]" and not _has_chain(text, n):
+        return Records((), (), "JSON without an order")
+    for rows, rest, repair in ((*_table(text), "table"), (*_tags(text), "XML"), (*_fields(text), "named fields")):
+        if rows and not _has_chain(rest, n) and (numbers := _sorted_records(rows)) is not None:
+            return Records(numbers, (repair,))
+    return _scored_lines(text, n)
+
+
+def _has_chain(text: str, n: int) -> bool:
+    """Tell whether a text has an order of its own, in words: it comes before tables and scores beside it."""
+    reading = best_reading(text, n)
+    return reading is not None and reading.rank >= Rank.CHAIN
+
+
+def _json_values(text: str) -> Iterator[Any]:
+    """Give the JSON values in a text: the whole of it, what stands in code fences, objects and lists in prose."""
+    body = text.strip()
+    if not _STARTS.search(body):
+        return
+    bodies = [match[1].strip() for match in _FENCE.finditer(body)] or [body]
+    for part in bodies:
+        try:
+            value = json.loads(part)
+        except (ValueError, RecursionError):
+            if _OBJECT.match(part) and (value := _cut_off(part)) is not None:
+                yield value
+            else:
+                yield from _embedded(part)
+        else:
+            if isinstance(value, dict) or (isinstance(value, list) and (len(value) > 1 or _is_record(value))):
+                yield value  # `[2]` is an identifier in brackets
+
+
+def _cut_off(text: str) -> Any:
+    """Return the value of JSON that ends too early; None if it is not JSON. A number at its end may lack digits."""
+    whole = re.sub(r",?\s*-?\d[\d.]*\Z", "", text)
+    for body in (whole, whole.rpartition(",")[0]):
+        for end in _ENDS:
+            try:
+                return json.loads(body + end)
+            except (ValueError, RecursionError):
+                continue
+    return None
+
+
+def _is_record(value: Sequence[Any]) -> bool:
+    return bool(value) and isinstance(value[0], dict)
+
+
+def _embedded(text: str) -> Iterator[Any]:
+    """Give the JSON objects and lists of objects that stand in a text; objects side by side are a list."""
+    decoder, position, objects = json.JSONDecoder(), 0, list[Any]()
+    for _ in range(_MOST_STARTS):
+        start = _STARTS.search(text, position)
+        if start is None:
+            break
+        try:
+            value, position = decoder.raw_decode(text, start.start())
+        except (ValueError, RecursionError):
+            position = start.end()
+            continue
+        if isinstance(value, dict):
+            objects.append(value)
+        elif isinstance(value, list) and _is_record(value):
+            yield value
+    if len(objects) > 1 and all(_identifier(item) is not None for item in objects):
+        yield objects
+    else:
+        yield from objects
+
+
+def _meaning(value: Any, n: int, depth: int) -> list[int] | None:
+    """Return the identifiers of a JSON value, best first; None if it has no order."""
+    if depth > _DEEPEST:
+        return None
+    if isinstance(value, str):
+        reading = best_reading(value, n)
+        return list(reading.numbers) if reading and not reading.problem else None
+    if isinstance(value, list):
+        return _list_meaning(value, n, depth)
+    return _dict_meaning(value, n, depth) if isinstance(value, dict) else None
+
+
+def _list_meaning(value: list[Any], n: int, depth: int) -> list[int] | None:
+    if any(isinstance(item, dict) for item in value):
+        return _sorted_records([item for item in value if isinstance(item, dict)])
+    numbers: list[int] = []
+    for item in value:
+        if isinstance(item, list) or (isinstance(item, str) and _number(item) is None):
+            numbers += _meaning(item, n, depth + 1) or []
+        elif (number := _number(item)) is not None:
+            numbers.append(number)
+    return numbers or None
+
+
+def _dict_meaning(value: dict[str, Any], n: int, depth: int) -> list[int] | None:
+    """Return the order in an object: by its best named member, by scores of identifiers, or by scores in a list."""
+    members = {key.lower(): item for key, item in value.items() if not NEGATIVE.search(key.replace("_", " "))}
+    by_order = sorted(members, key=lambda key: (_SHOWN.search(key) is not None, not _ORDER.fullmatch(key)))
+    for key in by_order:
+        item = members[key]
+        usable = isinstance(item, list | dict) or (isinstance(item, str) and _ORDER.fullmatch(key))
+        if not usable or _REASONS.fullmatch(key) or _SCORE.fullmatch(key.removesuffix("s")):
+            continue
+        if (numbers := _meaning(item, n, depth + 1)) is not None:
+            return numbers
+    if (number := _identifier(value)) is not None:
+        return [number]
+    if members and all(_number(key) is not None for key in members):
+        return _by_key(members)
+    for key, item in members.items():
+        if _SCORE.fullmatch(key.removesuffix("s")):
+            if isinstance(item, dict):
+                return _by_key(item)
+            if isinstance(item, list) and len(item) == n and all(_value(score) is not None for score in item):
+                return sorted(range(1, n + 1), key=lambda number: -(_value(item[number - 1]) or 0.0))
+    return None
+
+
+def _by_key(members: Mapping[str, Any]) -> list[int] | None:
+    """Return the order of an object whose keys are numbers: identifiers with scores, or ranks with identifiers.
+
+    `{"1": 3, "2": 1, "3": 2}` may be either, and is no order.
+    """
+    keys = [_number(key) for key in members]
+    if None in keys:
+        return None
+    if all(isinstance(item, str) and _BRACKETED_ID.match(item) for item in members.values()):
+        ranks = sorted(zip(keys, members.values(), strict=True), key=lambda pair: pair[0] or 0)
+        return [number for _, item in ranks if (number := _number(item)) is not None]
+    scores = [_value(item) for item in members.values()]
+    if None in scores or (set(scores) == set(keys) and not any("[" in key for key in members)):
+        return None
+    return [key for key, _ in sorted(zip(keys, scores, strict=True), key=lambda pair: -(pair[1] or 0.0)) if key]
+
+
+def _sorted_records(records: Sequence[Mapping[str, Any]]) -> list[int] | None:
+    """Return the identifiers of records by rank, by score or as they stand; None if they have none."""
+    kept = []
+    for record in records:
+        lowered = {str(key).lower(): value for key, value in record.items()}
+        number = _identifier(lowered)
+        relevant = next((value for key, value in lowered.items() if key in ("relevant", "is_relevant")), None)
+        if number is not None and relevant not in (False, "no", "false"):
+            kept.append((number, lowered))
+    if not kept:
+        return None
+    if all("index" in record for _, record in kept) and any(number == 0 for number, _ in kept):
+        kept = [(number + 1, record) for number, record in kept]  # counted from 0, as programs do
+    for name, sign in ((_RANK, 1.0), (_SCORE, -1.0)):
+        values = [
+            next((_value(item) for key, item in record.items() if name.fullmatch(key)), None) for _, record in kept
+        ]
+        if None not in values:
+            order = sorted(range(len(kept)), key=lambda index: sign * (values[index] or 0.0))
+            return [kept[index][0] for index in order]
+    return [number for number, _ in kept]
+
+
+def _identifier(record: Any) -> int | None:
+    """Return the identifier of a record: of the member whose name says so; None if it has none."""
+    if not isinstance(record, dict):
+        return None
+    for key, value in record.items():
+        if str(key) and _ID.fullmatch(str(key)) and (number := _number(value)) is not None:
+            return number
+    return None
+
+
+def _number(item: Any) -> int | None:
+    """Return the identifier in a value (`3`, `3.0`, `"[3]"`, `"Passage 3"`); None if it has none."""
+    if isinstance(item, list) and len(item) == 1:
+        item = item[0]
+    if isinstance(item, float) and item.is_integer() and abs(item) < 1e15:
+        return int(item)
+    if isinstance(item, int) and not isinstance(item, bool):
+        return item
+    match = _ONE_ID.fullmatch(item) or _BRACKETED_ID.match(item) if isinstance(item, str) else None
+    return int(match[1]) if match else None
+
+
+def _value(item: Any) -> float | None:
+    """Return the score or rank in a value (`9`, `"9/10"`, `"85 %"`); None if it has none."""
+    if isinstance(item, int | float) and not isinstance(item, bool):
+        return float(item) if abs(item) < 1e300 and not math.isnan(item) else None
+    match = _VALUE.fullmatch(item.strip(" *_")) if isinstance(item, str) else None
+    return float(match[1]) if match else None
+
+
+def _tags(text: str) -> tuple[list[dict[str, str]], str]:
+    """Return the attributes of XML elements with an identifier (`<result rank="1" id="2"/>`), and the other text."""
+    elements = [dict(_ATTRIBUTE.findall(match[1])) for match in _ELEMENT.finditer(text)]
+    rows = [element for element in elements if _identifier(element) is not None]
+    return (rows, _ELEMENT.sub("", text)) if len(rows) > 1 else ([], text)
+
+
+def _fields(text: str) -> tuple[list[dict[str, str]], str]:
+    """Return the records of lines such as `document: 2` and `relevance: 9` below each other, and the other text."""
+    rows: list[dict[str, str]] = []
+    for match in _FIELD.finditer(text):
+        key, value = match[1].strip().lower(), match[2].strip(" \t*_`\"',;")
+        if _ID.fullmatch(key):
+            rows.append({})
+        if rows:
+            rows[-1].setdefault(key, value)
+    whole = len(rows) > 1 and all(any(_SCORE.fullmatch(key) or _RANK.fullmatch(key) for key in row) for row in rows)
+    return (rows, _FIELD.sub("", text)) if whole else ([], text)
+
+
+def _table(text: str) -> tuple[list[dict[str, str]], str]:
+    """Return the rows of the last Markdown table with a column of identifiers, and the text without tables."""
+    if "|" not in text:
+        return [], text
+    rows = [[cell.strip(" \t*_`") for cell in match[1].split("|")] for match in _ROW.finditer(text)]
+    rules = [index for index, row in enumerate(rows) if _RULE.fullmatch("|".join(row)) and index > 0]
+    if not rules:
+        return [], text
+    header = [cell.lower() for cell in rows[rules[-1] - 1]]
+    body = [row for row in rows[rules[-1] + 1 :] if len(row) == len(header)]
+    if not any(cell and _ID.fullmatch(cell) for cell in header):
+        return [], text
+    return [dict(zip(header, row, strict=True)) for row in body], _ROW.sub("", text)
+
+
+def _scored_lines(text: str, n: int) -> Records | None:
+    """Return the order of lines that each give a document and its score or rank; None without such lines."""
+    lines = list(_SCORED.finditer(text))
+    if len(lines) < 2 or _has_chain(_SCORED.sub("", text), n):
+        return None
+    names = {(line["name"] or "").lower() for line in lines}
+    values = [float(line["value"]) for line in lines]
+    numbers = [int(line["id"]) for line in lines]
+    if all(_RANK.fullmatch(name) for name in names):
+        order = sorted(range(len(lines)), key=values.__getitem__)
+    elif (
+        all(name and _SCORE.fullmatch(name) for name in names)
+        or all(line["unit"] for line in lines)
+        or any("." in line["value"] for line in lines)
+        or set(values) != set(range(1, len(lines) + 1))
+    ):
+        order = sorted(range(len(lines)), key=lambda index: -values[index])
+    else:
+        return Records((), (), "numbers that may be ranks or scores")
+    return Records([numbers[index] for index in order], ("sorted by score or rank",))

@@ -1,0 +1,69 @@
+"""Turn an LLM's answer into the text that speaks: plain characters, without its thinking."""
+
+from __future__ import annotations
+
+import html
+import re
+
+# Full-width forms (U+FF01 to U+FF5E) stand for ASCII; what else East Asian answers and mathematics write for it.
+_PLAIN: dict[int, int | str] = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
+_PLAIN |= {code: f"({code - 0x2460 + 1})" for code in range(0x2460, 0x2474)}  # circled 1 to 20
+_PLAIN |= dict.fromkeys(map(ord, "【〔「『〖"), "[") | dict.fromkeys(map(ord, "】〕」』〗"), "]")
+_PLAIN |= dict.fromkeys(map(ord, "⟨〈《"), "<") | dict.fromkeys(map(ord, "⟩〉》"), ">")
+_PLAIN |= dict.fromkeys(map(ord, "≻≫≥≽⪰⩾›"), ">") | dict.fromkeys(map(ord, "≺≪≤≼⪯⩽‹"), "<")
+_PLAIN |= dict.fromkeys(map(ord, "→➔➜➡⟶⇒▶►"), "→") | dict.fromkeys(map(ord, "←⟵⇐"), "<")
+_PLAIN |= dict.fromkeys(map(ord, "、・·，"), ",") | {ord("。"): ". ", ord("\u3000"): " ", ord("\u00a0"): " "}
+_PLAIN |= {ord("≈"): "=", ord("∼"): "~", ord("〜"): "~", ord("\r"): "\n"}
+_LATEX = {
+    **dict.fromkeys(("succ", "succeq", "gt", "geq", "ge"), ">"),
+    **dict.fromkeys(("prec", "preceq", "lt", "leq", "le"), "<"),
+    **dict.fromkeys(("rightarrow", "to", "Rightarrow"), "→"),
+    **dict.fromkeys(("approx", "sim", "equiv"), "="),
+}
+_COMMAND = re.compile(rf"\\({'|'.join(_LATEX)})\b")
+_ESCAPED = re.compile(r"\\([\[\](){}<>#*_])")
+
+# How models mark the text in which they think. A tag's name may be followed by other words (`<think mode="long">`).
+_TAG = (
+    r"(?:\w{1,10}:)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|analysis|scratchpad|reflection|rationale)(?:_\w{1,10})?"
+)
+_OPENS = (
+    rf"<\|?(?:(?:start|begin)_(?:of_)?)?{_TAG}\b[^<>\n]{{0,40}}>|\[THINK\]|◁think▷|"
+    r"<\|channel\|>(?:analysis|commentary)"
+)
+_CLOSES = (
+    rf"</{_TAG}\s*>|<\|/{_TAG}\|>|<\|end_(?:of_)?{_TAG}\|>|\[/THINK\]|◁/think▷|"
+    r"<\|channel\|>final(?:[^<]{0,20}<\|constrain\|>)?[^<]{0,20}<\|message\|>"
+)
+_THINKING = re.compile(rf"(?P<closes>{_CLOSES})|(?P<opens>{_OPENS})", re.IGNORECASE)
+_ITEM_TAG = re.compile(r"</?(?:br|li|p|ol|ul|div|tr|td|passage|document|doc|item|id)\b[ \t]{0,9}/?>", re.IGNORECASE)
+_TURN_ENDS = re.compile(
+    r"<\|(?:im_end|eot_id|endoftext|return|eom_id|end_of_turn)\|>|<end_of_turn>|<｜end▁of▁sentence｜>|</s>"
+)
+
+
+def final_text(answer: str) -> tuple[str, bool]:
+    """Return the answer's text after its thinking in plain characters, and whether any thinking was taken away."""
+    text, thought = _without_thinking(answer)
+    text = html.unescape(_TURN_ENDS.split(text.lstrip(), maxsplit=1)[0]).translate(_PLAIN)
+    text = _ITEM_TAG.sub("\n", text)
+    if "\\" in text:
+        text = _ESCAPED.sub(r"\1", _COMMAND.sub(lambda match: _LATEX[match[1]], text))
+    return text, thought
+
+
+def _without_thinking(answer: str) -> tuple[str, bool]:
+    """Take away what stands between tags, before a closing one without an opening one, and after one left open."""
+    if not ("<" in answer or "◁" in answer or "THINK]" in answer.upper()):
+        return answer, False
+    kept: list[str] = []
+    thinks, start = False, 0
+    for tag in _THINKING.finditer(answer):
+        if tag["opens"] and not thinks:
+            kept.append(answer[start : tag.start()])
+        elif tag["closes"] and not thinks:
+            kept = []  # nested thinking, or the chat template had opened it
+        thinks, start = bool(tag["opens"]), tag.end()
+    if not thinks:
+        kept.append(answer[start:])
+    return " ".join(kept), start > 0

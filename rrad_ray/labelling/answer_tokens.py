@@ -1,0 +1,116 @@
+"""Find what an answer's text mentions, and what the text between two mentions says of them.
+
+A notation is one way to write identifiers: `[3]`, `(3)`, `passage 3`, a bare `3`. An order is read in one notation.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from dataclasses import dataclass
+
+from rrad_ray.labelling.answer_words import ANY_NAME, COUNTER
+
+_NUMBER = r"#?\d{1,18}"
+_ONE = rf"[\"'`]?(?:(?:{ANY_NAME}|id)\s?)?{_NUMBER}[\"'`]?"
+_LINK = r"(?:\s{0,20}(?:[,;/|&~→=]|[-–—]{1,2}|>{1,2}=?|<{1,2}=?|\.{2,3}|…|\b(?:and|to)\b)\s{0,20}|\s{1,20})"
+_GROUP = rf"\s{{0,20}}({_ONE}(?:{_LINK}{_ONE})*)[.:,]?\s{{0,20}}"
+
+# In the order in which they are preferred. A bare number is none within a word, a decimal, a fraction or a share.
+NOTATIONS = {
+    "square": re.compile(rf"\[{_GROUP}(?:\]|(?P<cut>\Z))", re.IGNORECASE),
+    "curly": re.compile(rf"\{{{_GROUP}\}}", re.IGNORECASE),
+    "angle": re.compile(rf"<{_GROUP}>", re.IGNORECASE),
+    "round": re.compile(rf"\({_GROUP}\)", re.IGNORECASE),
+    "named": re.compile(
+        rf"(?:(?<![a-z]){ANY_NAME}\s?|第\s?)#?(\d{{1,18}})(?!\d)|(?<!\w)(\d{{1,18}})(?=\s?{COUNTER})", re.IGNORECASE
+    ),
+    "bare": re.compile(r"(?<![\w/%#\[({<.])(?<!\d:)[\"'`]?(\d{1,6})[\"'`]?(?!\w|[./:]\d|\s?%|\s?/)", re.IGNORECASE),
+}
+OPENING = {"square": "[", "curly": "{", "angle": "<", "round": "("}
+BRACKETED = tuple(OPENING)
+_NAME_HINT = re.compile(rf"[^\W\d_.][ :=#_.-]{{0,4}}\d|\d\s?{COUNTER}", re.IGNORECASE)  # most texts have no names
+_ID = re.compile(r"\d{1,18}")
+
+_ASIDE = re.compile(r"\([^()\n]{0,80}\)|:\s?-?\d{1,9}(?:\.\d{1,9})?(?:\s?/\s?\d{1,9})?(?=\s*[>,<=→\n])")
+_DECORATION = re.compile(rf"[*_`\"'\[\]{{}}#$“”‘’]+|(?<![a-z])(?:{ANY_NAME}|id)(?![a-z])|{COUNTER}|第", re.IGNORECASE)
+_ELLIPSIS = re.compile(r"\.{2,}|…")
+_GAPS = {
+    "more": re.compile(r",?(?:>+=?|-+>|=+>|→+)(?:,?(?:>+=?|→+))?"),
+    "less": re.compile(r",?(?:<+=?|<-+)(?:,?<+=?)?"),
+    "tie": re.compile(r"=+|~="),
+    "comma": re.compile(
+        r"[,;/|&+]?(?:and|then|followedby|und|et|y|和|与|與|及|以及|然后|그리고|와|과|및|と|次に)|[,;/|&+]+|[-–—]+|"
+    ),
+}
+_RANGE = re.compile(r"[-–—]|\s?(?:~|\.{2,3}|…|\bto\b|\bthrough\b|から|到|至|부터)\s?", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Mention:
+    """Identifiers written as one, such as `[3]`, `[2, 3]` or `[1-4]`, and where.
+
+    `gaps` has what stands between each number and the next (see `gap_between`); `cut`: the text ends within it.
+    """
+
+    start: int
+    end: int
+    numbers: tuple[int, ...]
+    gaps: tuple[str, ...] = ()
+    cut: bool = False
+
+
+def find_mentions(text: str, notation: str, n: int) -> list[Mention]:
+    """Return what a text about `n` documents mentions in a notation, in the text's order."""
+    mentions: list[Mention] = []
+    if OPENING.get(notation, "") not in text or (notation == "named" and not _NAME_HINT.search(text)):
+        return mentions
+    for match in NOTATIONS[notation].finditer(text):
+        inner = next(group for group in match.groups() if group is not None)
+        matches = list(_ID.finditer(inner))
+        gaps = [inner[one.end() : two.start()] for one, two in itertools.pairwise(matches)]
+        numbers, kinds = joined_numbers([(int(match[0]),) for match in matches], [()] * len(matches), gaps, n)
+        cut = match.groupdict().get("cut") is not None
+        if cut:  # `[3, 1` may have been `[3, 12]`
+            numbers, kinds = numbers[:-1], kinds[:-1]
+        if numbers:
+            mentions.append(Mention(match.start(), match.end(), tuple(numbers), tuple(kinds), cut))
+    return mentions
+
+
+def joined_numbers(
+    numbers: list[tuple[int, ...]], kinds: list[tuple[str, ...]], gaps: list[str], n: int
+) -> tuple[list[int], list[str]]:
+    """Join numbers that stand beside each other, with the texts between them: ranges are filled in, at most up to n.
+
+    A dash makes a range of two ascending numbers (`1-4`), unless every gap is one (`2-3-1` is an order).
+    """
+    every = len(gaps) > 1 and all(_RANGE.fullmatch(gap.strip()) for gap in gaps)
+    compares = len(gaps) > 1 and any(gap_between(gap) in ("more", "less") for gap in gaps)  # `[5] > [1] - [4]`
+    all_numbers, all_kinds = list(numbers[0]), list(kinds[0])
+    for gap, more, inner in zip(gaps, numbers[1:], kinds[1:], strict=True):
+        first, last = all_numbers[-1], more[0]
+        if not every and first < last and _RANGE.fullmatch(gap.strip() if compares else gap):
+            between = range(first + 1, min(last, n + 1))
+            all_numbers += between
+            all_kinds += ["tie"] * (len(between) + 1)
+        else:
+            all_kinds.append(gap_between(gap) or "comma")
+        all_numbers += more
+        all_kinds += inner
+    return all_numbers, all_kinds
+
+
+def gap_between(text: str) -> str | None:
+    """Return what the text between two mentions says of them: more, less, tie or comma; None if it ends a chain."""
+    if len(text) > 200:
+        return None
+    bare = _ASIDE.sub(" ", text) if "(" in text or ":" in text else text
+    bare = _ELLIPSIS.sub("", _DECORATION.sub(" ", bare))
+    compact = "".join(bare.lower().split())
+    kind = next((kind for kind, pattern in _GAPS.items() if pattern.fullmatch(compact)), None)
+    if kind == "comma" and "\n" in text and compact[:1] in ("", "-", "–", "—", "|", "+"):
+        return None  # without a comma, the next line is an item of a list
+    if kind is None and _RANGE.fullmatch(text):
+        return "comma"
+    return kind

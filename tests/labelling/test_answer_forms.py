@@ -1,0 +1,156 @@
+"""The forms in which models write an order, in several languages: each is read as what its writer meant."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rrad_ray.labelling.answers import parse_answer
+
+ORDERS: list[tuple[str, int, list[int] | None]] = [
+    ("The correct order is [2] > [1] > [3]. [3] is off-topic because [1] covers it.", 3, [2, 1, 3]),
+    ("**Final Answer**\n\n[3] > [1] > [2]\n\n**Reasoning**: [1] mentions, [2] does not answer.", 3, [3, 1, 2]),
+    ("Ranking:\n1. [3] - Directly answers.\n2. [1] - Partially.\n3. [2] - Not relevant.", 3, [3, 1, 2]),
+    ("### Ranking\n\n1. **[3]** – best\n2. **[1]** – ok\n\n### Not relevant\n\n- [2]\n", 3, [3, 1]),
+    ("排名：[3] > [1] > [2]", 3, [3, 1, 2]),
+    ("[1] 讲的是猫。[2] 讲的是狗。[3] 直接回答了问题。\n\n最终排名：[3] > [1] > [2]", 3, [3, 1, 2]),
+    ("[1]은 관련 없음. [2]는 부분적으로.\n순위: [3] > [2] > [1]", 3, [3, 2, 1]),
+    ("[1]は関係がない。\n順位：[3] > [2] > [1]", 3, [3, 2, 1]),
+    ("<thinking>a [1]</thinking>\n\n[2] > [1] > [3]", 3, [2, 1, 3]),
+    ("[THINK]x [1] > [2][/THINK][2] > [1]", 2, [2, 1]),
+    ("◁think▷[1] ..◁/think▷[2] > [1]", 2, [2, 1]),
+    ("<|START_THINKING|>[1]<|END_THINKING|><|START_RESPONSE|>[2] > [1]<|END_RESPONSE|>", 2, [2, 1]),
+    ("<analysis>[1] bad</analysis>\n<ranking>[2] > [1]</ranking>", 2, [2, 1]),
+    ("Least relevant to most relevant: [1], [2], [3]", 3, [3, 2, 1]),
+    ("[1] ≺ [2] ≺ [3]", 3, [3, 2, 1]),
+    ("[1] < [2] = [3]", 3, [2, 3, 1]),
+    ("[4-6] > [1-3]", 6, [4, 5, 6, 1, 2, 3]),
+    ("[4] > [1] to [3]", 4, [4, 1, 2, 3]),
+    ("[4] > [1]~[3]", 4, [4, 1, 2, 3]),
+    ("| Rank | Passage |\n|---|---|\n| 1 | [3] |\n| 2 | [1] |\n| 3 | [2] |", 3, [3, 1, 2]),
+    ("| Rank | Passage |\n|---|---|\n| 1 | 3 |\n| 2 | 1 |\n| 3 | 2 |", 3, [3, 1, 2]),
+    ("| Passage | Score |\n|---|---|\n| 1 | 3 |\n| 2 | 10 |\n| 3 | 7 |", 3, [2, 3, 1]),
+    ("| Passage | Relevance |\n|:--|--:|\n| [1] | Low |\n| [2] | High |\n\nFinal: [2] > [1]", 2, [2, 1]),
+    ('{"ranking": "[3] > [1] > [2]"}', 3, [3, 1, 2]),
+    ('{"1": 0.2, "2": 0.9, "3": 0.5}', 3, [2, 3, 1]),
+    ('{"[1]": 2, "[2]": 9, "[3]": 5}', 3, [2, 3, 1]),
+    ('[{"passage": "[3]", "rank": 2}, {"passage": "[1]", "rank": 1}]', 3, [1, 3]),
+    (
+        '{"results":[{"index":0,"relevance_score":0.1},{"index":2,"relevance_score":0.9},{"index":1,"relevance_score":0.5}]}',
+        3,
+        [3, 2, 1],
+    ),
+    ('{"id":3,"score":1}\n{"id":1,"score":9}\n{"id":2,"score":5}', 3, [1, 2, 3]),
+    ('{"relevant":[4,3],"not_relevant":[1,2]}', 4, [4, 3]),
+    ("{'ranking': [3, 1, 2]}", 3, [3, 1, 2]),
+    ('{"ranking": [3, 1, 2', 3, [3, 1]),
+    ("3、1、2", 3, [3, 1, 2]),
+    ("3 1 2", 3, [3, 1, 2]),
+    ("3;1;2", 3, [3, 1, 2]),
+    ("3 | 1 | 2", 3, [3, 1, 2]),
+    ("3\n1\n2", 3, [3, 1, 2]),
+    ("3 >> 1 >> 2", 3, [3, 1, 2]),
+    ("3 -> 1 -> 2", 3, [3, 1, 2]),
+    ("3 – 1 – 2", 3, [3, 1, 2]),
+    ("3 < 1 < 2", 3, [2, 1, 3]),
+    ("* 3\n* 1\n* 2", 3, [3, 1, 2]),
+    ("• [3]\n• [1]\n• [2]", 3, [3, 1, 2]),
+    ("1. 3\n2. 1\n3. 2", 3, [3, 1, 2]),
+    ("Rank 1: Passage 3\nRank 2: Passage 1\nRank 3: Passage 2", 3, [3, 1, 2]),
+    ("Rank 2: 3\nRank 1: 1\nRank 3: 2", 3, [1, 3, 2]),
+    ("1st: [3]\n2nd: [1]\n3rd: [2]", 3, [3, 1, 2]),
+    ("1위: 문서 3\n2위: 문서 1\n3위: 문서 2", 3, [3, 1, 2]),
+    ("第1位：文書3\n第2位：文書1\n第3位：文書2", 3, [3, 1, 2]),
+    ("第一名：[3]\n第二名：[1]\n第三名：[2]", 3, [3, 1, 2]),
+    ("문서3 > 문서1 > 문서2", 3, [3, 1, 2]),
+    ("文書3 > 文書1 > 文書2", 3, [3, 1, 2]),
+    ("ドキュメント3＞ドキュメント1＞ドキュメント2", 3, [3, 1, 2]),
+    ("3번 > 1번 > 2번", 3, [3, 1, 2]),
+    ("第3篇 > 第1篇 > 第2篇", 3, [3, 1, 2]),
+    ("Passage 3, Passage 1, Passage 2", 3, [3, 1, 2]),
+    ("Documents 3, 1 and 2, in that order.", 3, None),
+    ("Doc 1: 3/10\nDoc 2: 9/10\nDoc 3: 5/10", 3, [2, 3, 1]),
+    ("[1]: 0.2\n[2]: 0.9\n[3]: 0.5", 3, [2, 3, 1]),
+    ("[1] (score: 2)\n[2] (score: 9)\n[3] (score: 5)", 3, [2, 3, 1]),
+    ("[2] (9/10) > [3] (5/10) > [1] (2/10)", 3, [2, 3, 1]),
+    ("[2] (relevance 9), [3] (relevance 5), [1] (relevance 2)", 3, [2, 3, 1]),
+    ("① [3]\n② [1]\n③ [2]", 3, [3, 1, 2]),
+    ("③ > ① > ②", 3, [3, 1, 2]),
+    ("(3) > (1) > (2)", 3, [3, 1, 2]),
+    ("$[3] \\succ [1] \\succ [2]$", 3, [3, 1, 2]),
+    ("\\boxed{3, 1, 2}", 3, [3, 1, 2]),
+    ("\\[3\\] > \\[1\\] > \\[2\\]", 3, [3, 1, 2]),
+    ("For example, [1] > [2] would mean [1] is better. Here: [3] > [2] > [1]", 3, [3, 2, 1]),
+    ("The format [1] > [2] > [3] will be used.\n\n[3] > [1] > [2]", 3, [3, 1, 2]),
+    ("First I thought [1] > [2] > [3], but on reflection [2] > [3] > [1].", 3, [2, 3, 1]),
+    ("[3] > [1] > [2]\n\nExplanation:\n- [3]: answers\n- [1]: partly\n- [2]: off-topic", 3, [3, 1, 2]),
+    (
+        "[3] > [1] > [2]. I think this order is right because it puts the answer first and the rest after.",
+        3,
+        [3, 1, 2],
+    ),
+    (
+        "[1] > [2] > [3]. I think this order is right because it puts the answer first and the rest after it.",
+        3,
+        [1, 2, 3],
+    ),
+    ("Relevant: [3], [1]\nIrrelevant: [2], [4]", 4, [3, 1]),
+    ("Irrelevant: [2], [4]\nRelevant: [3], [1]", 4, [3, 1]),
+    ("Highly relevant: [3], [4]\nPartially relevant: [1]\nNot relevant: [2]", 4, [3, 4, 1]),
+    ("Relevant: [3] > [1]\nLess relevant: [4] > [2]", 4, [3, 1, 4, 2]),
+    ("".join(f"[{k}]\n\nThe most relevant passage is {k}.\n\n" for k in (1, 2, 3)) + "[4]", 5, None),
+    ("None of the passages are relevant.", 3, None),
+    ("[]", 3, None),
+    ("{}", 3, None),
+    ("I'm sorry, I can't rank [1], [2] and [3] without more context, could you tell me more about it?", 3, None),
+    ("[3]>[1]>[2]", 3, [3, 1, 2]),
+    ("[3], [1], [2]", 3, [3, 1, 2]),
+    ("[3][1][2]", 3, [3, 1, 2]),
+    ("[03] > [01]", 3, [3, 1]),
+    ("[3] > [1] > [2]<|im_end|>\n<|im_start|>user\n[1] > [2] > [3]", 3, [3, 1, 2]),
+    ("```\n[3] > [1] > [2]\n```", 3, [3, 1, 2]),
+    ("Answer: 3 > 1 > 2", 3, [3, 1, 2]),
+    ("The answer is 3, 1, 2.", 3, [3, 1, 2]),
+    ("[Passage 3] > [Passage 1]", 3, [3, 1]),
+    ("[ID 3] > [ID: 1]", 3, [3, 1]),
+    ("<ol><li>[3]</li><li>[1]</li></ol>", 3, [3, 1]),
+    ("[5] > [3] > ... > [1]", 5, [5, 3, 1]),
+]
+
+
+@pytest.mark.parametrize(("answer", "documents", "order"), ORDERS)
+def test_a_form_of_answer_is_read_as_the_order_it_means(answer: str, documents: int, order: list[int] | None) -> None:
+    parsed = parse_answer(answer, documents)
+    assert ([index + 1 for index in parsed.ranked] or None) == order, parsed.status
+
+
+def test_the_answers_from_the_field_are_read_right() -> None:
+    cases = Path(__file__).parents[2].parent / "shared" / "cases" / "answers.jsonl"
+    if not cases.exists():
+        pytest.skip("the answers from the field are not here")
+    for line in cases.read_text().splitlines():
+        case = json.loads(line)
+        parsed = parse_answer(case["answer"], case["documents"])
+        assert ([index + 1 for index in parsed.ranked] or None) == case["want"], (case["name"], parsed.status)
+
+
+@pytest.mark.parametrize(
+    ("answer", "documents"),
+    [
+        ("[1] talks about cats. Final ranking: [3] > [1] > [2]", 3),
+        ("[2] (1) > [3] (2) > [1] (3)", 3),
+        ("[3] > [1]. Not relevant: [2]", 3),
+        ("[2] is good, [1] less so", 2),
+    ],
+)
+def test_an_answer_of_which_something_in_brackets_was_not_read_is_not_ok(answer: str, documents: int) -> None:
+    assert parse_answer(answer, documents).kind == "repaired"
+
+
+def test_an_order_with_both_comparators_and_scores_that_may_be_ranks_are_rejected_with_the_reason() -> None:
+    assert parse_answer("[3] > [1] < [2]", 3).rejection == "both > and < in one order"
+    assert parse_answer("[1]: 3\n[2]: 1\n[3]: 2", 3).rejection == "numbers that may be ranks or scores"
+    assert parse_answer('{"1": 3, "2": 1, "3": 2}', 3).rejected
+    assert parse_answer("[1] beats [2] more often than [3]", 3).rejection == "comparisons in prose"
