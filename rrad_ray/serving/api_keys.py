@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 
 from rrad_ray import tables
 from rrad_ray.errors import RradError
 
+KEY = re.compile(r"[!-~]+")  # visible ASCII: clients encode anything else in a header each in their own way
+_REMEDY = "write one key on each line, or set api_keys to nothing"
+
 
 class ApiKeys:
-    """The keys in a file, local or `s3://`; blank lines and lines that begin with `#` are ignored.
+    """The keys in a file, local or `s3://`, in visible ASCII.
 
-    Only digests are kept, so that no key is in a log, a traceback or a memory dump of ours. Raises `RradError` for a
-    file that cannot be read or holds no key: an endpoint that is meant to be closed must not open because of an empty
-    file.
+    Blank lines, lines that begin with `#`, a byte order mark and keys that come again are ignored. Only digests are
+    kept, so that no key is in a log, a traceback or a memory dump of ours. Raises `RradError` for a file that cannot
+    be read, holds no key, or has a line that is none: an endpoint that is meant to be closed must not open because of
+    an empty file.
     """
 
     def __init__(self, uri: str) -> None:
@@ -23,15 +28,23 @@ class ApiKeys:
         self.refresh()
 
     def refresh(self) -> None:
-        """Read the file again and accept only the keys that it holds now.
+        """Read the file again and accept only the keys that it holds now, none if it is gone or empty.
 
-        Raises as the constructor does; the keys from before then stay valid.
+        Raises as the constructor does. The keys from before stay valid where the file does not say which are: it
+        cannot be read, or has a line that is no key.
         """
-        lines = (line.strip() for line in tables.read_text(self.uri).splitlines())
-        digests = [_digest(line) for line in lines if line and not line.startswith("#")]
-        if not digests:
-            raise RradError(self.uri, "holds no key", "write one key on each line, or set api_keys to nothing")
-        self.digests = digests
+        if not tables.exists(self.uri):
+            self.digests = []
+            raise RradError(self.uri, "no such file, so no key is valid", _REMEDY)
+        lines = [line.strip() for line in _read(self.uri).removeprefix("\ufeff").splitlines()]
+        keys = {line: number for number, line in enumerate(lines, 1) if line and not line.startswith("#")}
+        for key, number in keys.items():
+            if not KEY.fullmatch(key):
+                problem = "no key: a key is visible ASCII without spaces"
+                raise RradError(f"{self.uri}:{number}", problem, "write comments on lines of their own")
+        self.digests = list(map(_digest, keys))
+        if not keys:
+            raise RradError(self.uri, "holds no key, so none is valid", _REMEDY)
 
     def allow(self, authorization: str) -> bool:
         """Return whether an `Authorization` header carries one of the keys, in a time that does not depend on it."""
@@ -41,5 +54,17 @@ class ApiKeys:
         return scheme.lower() == "bearer" and any(matches)
 
 
+def _read(uri: str) -> str:
+    """Return the text of a file. Raises `RradError`, which names the line where it is no UTF-8."""
+    try:
+        return tables.read_text(uri)
+    except RradError as error:
+        cause = error.__cause__
+        if not isinstance(cause, UnicodeDecodeError):
+            raise
+        number = cause.object.count(b"\n", 0, cause.start) + 1
+        raise RradError(f"{uri}:{number}", "no UTF-8", "save it as UTF-8") from error
+
+
 def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode()).digest()
+    return hashlib.sha256(key.encode(errors="surrogatepass")).digest()

@@ -32,7 +32,7 @@ class Chores:
             try:
                 await chore()
             except Exception as error:
-                logger.error(f"the endpoint stays as it is: {error}")
+                logger.error(f"the endpoint goes on, but: {error}")
 
     def cancel(self) -> None:
         """End all of them."""
