@@ -11,7 +11,7 @@ import psutil
 import ray
 
 from rrad_ray.errors import RradError
-from rrad_ray.patches import ray_autoscaler, ray_data_context, ray_haproxy
+from rrad_ray.patches import ray_autoscaler, ray_data_context, ray_haproxy, ray_serve_headers
 
 # Small machines run several light actors beside a heavy one; they wait more than they work.
 LEAST_CPUS = 4
@@ -40,7 +40,7 @@ def start_ray() -> None:
         cores = os.cpu_count() or 1
         options = {"num_cpus": max(LEAST_CPUS, cores), "include_dashboard": False, "resources": {LOCAL: 1}}
         options["address"] = "local"  # not some cluster that `ray start` has left on this machine
-        for name, value in {**QUIET, **ray_haproxy.environment()}.items():
+        for name, value in {**QUIET, **ray_haproxy.environment(), **ray_serve_headers.VARIABLES}.items():
             os.environ.setdefault(name, value)
     ray.init(logging_level=logging.WARNING, log_to_driver=True, **options)
     quiet_data()
