@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -26,6 +27,7 @@ from rrad_ray.config.base import (
 from rrad_ray.config.online import ExperimentDesign, check_design
 
 WINNER = "winner"  # the model of `input`
+ORIGIN = re.compile(r"\*|https?://[a-z0-9.:\[\]-]+")  # as browsers send it: lower case, punycode
 IDENTITY = "identity"  # the model that leaves the documents in the order of the request
 
 
@@ -105,7 +107,9 @@ class ServeConfig:
     watch_s: NotNegative = 10.0
     """Seconds between two looks for another winner in `input` and other keys in `api_keys`; 0: never."""
     api_keys: str = ""
-    """A file of bearer keys, one a line; empty: everyone may ask."""
+    """A file of bearer keys, one a line; empty: everyone may ask. If it goes while serving, nobody may."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins of web pages that may use the endpoint from a browser, as in [https://shop.example]; [*]: all."""
     online: OnlineConfig = Field(default_factory=OnlineConfig)
     """The online test that runs at this endpoint."""
     search: SearchConfig = Field(default_factory=SearchConfig)
@@ -136,6 +140,11 @@ class ServeConfig:
         known = (WINNER, IDENTITY, *self.models)
         for variant in self.online.variants:
             require(variant in known, "online.variants", variant, f"choose one of {', '.join(known)}")
+            header = variant.isascii() and variant.isprintable() and variant == variant.strip()
+            require(header, "online.variants", variant, "goes into the header X-Variant: write it in plain ASCII")
+        for origin in self.cors_origins:
+            want = "write an origin without a path, as in https://shop.example, or *"
+            require(ORIGIN.fullmatch(origin) is not None, "cors_origins", origin, want)
         require(self.blocking or bool(self.probe), "probe", self.probe, "blocking=false takes a query from it")
 
     @property

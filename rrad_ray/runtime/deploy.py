@@ -41,6 +41,8 @@ SPARE = 64  # requests beyond max_queued that reach a replica: it refuses them i
 
 BURST = 1000  # requests that Serve holds for busy replicas; more get its own, plain 503
 
+BACKSTOP_S = 10  # that Serve waits beyond the replica's own deadline: its refusal is in no client's format
+
 logger = logging.getLogger("ray.serve")
 
 
@@ -110,7 +112,7 @@ def start_endpoint(cfg: ServeConfig) -> str:
     if serve.status().proxies:
         remedy = "`serve deploy cluster/serve.yaml` adds to it, `serve shutdown` ends it"
         raise RradError(url, "this cluster runs Ray Serve already, with an HTTP port of its own", remedy)
-    http = HTTPOptions(host=cfg.host, port=cfg.port, request_timeout_s=cfg.timeout_s)
+    http = HTTPOptions(host=cfg.host, port=cfg.port, request_timeout_s=cfg.timeout_s + BACKSTOP_S)
     try:
         serve.start(http_options=http, logging_config=LoggingConfig(log_level="WARNING"))
         serve.run(app, name=NAME, route_prefix="/")

@@ -16,6 +16,7 @@ from rrad_ray.online import event_journal
 from rrad_ray.runtime.endpoint_metrics import RayMetrics
 from rrad_ray.serving import requests, search, winners
 from rrad_ray.serving.api_keys import ApiKeys
+from rrad_ray.serving.asgi import Manners, call_of
 from rrad_ray.serving.chores import Chores, WinnerWatch, flush_journal, refresh_keys
 from rrad_ray.serving.event_requests import EventsRequest
 from rrad_ray.serving.loaded_model import LoadedModel
@@ -23,10 +24,24 @@ from rrad_ray.serving.requests import RerankRequest, ScoreRequest, SearchRequest
 from rrad_ray.serving.scorer import Model
 from rrad_ray.serving.service import Call, HTTPAnswer, RerankService
 
-api = FastAPI(title="rrad-ray", description="Re-ranks documents. `relevance_score` is the sigmoid of the raw score.")
+api = FastAPI(
+    title="rrad-ray",
+    description="Re-ranks documents. `relevance_score` is the sigmoid of the raw score.",
+    redirect_slashes=False,  # a redirect would name the host that the client or a proxy before us has named
+)
 
 
 # Above the class: `serve.ingress` copies its methods, with the names that are defined by then.
+
+
+def _service() -> RerankService:
+    """Return the service of the replica that this process is."""
+    replica: Any = serve.get_replica_context().servable_object
+    service: RerankService = replica.service
+    return service
+
+
+api.add_middleware(Manners, service=_service)
 
 
 def _open_journal(online: OnlineConfig) -> event_journal.EventJournal | None:
@@ -38,7 +53,7 @@ def _open_journal(online: OnlineConfig) -> event_journal.EventJournal | None:
 
 
 def _call(request: Request) -> Call:
-    return Call(request.url.path, request.headers, request.stream())
+    return call_of(request.scope, request.receive)
 
 
 def _response(answer: HTTPAnswer) -> JSONResponse:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 RETRY_AFTER_S = 1
 SHOWN_CHARS = 60  # of a wrong value, in the message about it
-HUNG_UP = "499"  # the status that web servers count for a request whose client has gone
+HUNG_UP = 499  # the status that web servers count for a request whose client has gone
 
 
 @dataclass(frozen=True)
@@ -26,15 +26,15 @@ COHERE = Dialect("cohere", {})
 VLLM = Dialect("vllm", {422: 400})
 TEI = Dialect("tei", {500: 424, 503: 429})
 
-VLLM_TYPES = {400: "BadRequestError", 401: "AuthenticationError", 404: "NotFoundError", 413: "BadRequestError"}
+VLLM_TYPES = {400: "BadRequestError", 401: "AuthenticationError", 404: "NotFoundError"}
 TEI_TYPES = {400: "Empty", 401: "Unauthorized", 424: "Backend", 429: "Overloaded", 504: "Overloaded"}
 
 
 class HTTPError(Exception):
-    """A refusal of a request: the status, the field at fault and what is wrong with it."""
+    """A refusal of a request: the status, the field at fault and what is wrong with it, and headers of its own."""
 
-    def __init__(self, status: int, field: str, problem: str) -> None:
-        self.status, self.field, self.detail = status, field, f"{field}: {problem}"
+    def __init__(self, status: int, field: str, problem: str, headers: Mapping[str, str] | None = None) -> None:
+        self.status, self.field, self.detail, self.headers = status, field, f"{field}: {problem}", headers or {}
         super().__init__(self.detail)
 
     @classmethod
@@ -54,16 +54,25 @@ class HTTPError(Exception):
     def render(self, dialect: Dialect) -> tuple[int, dict[str, Any], dict[str, str]]:
         """Return status, body and headers as the clients of a dialect read them."""
         status = dialect.statuses.get(self.status, self.status)
-        headers = {"Retry-After": str(RETRY_AFTER_S)} if self.status == 503 else {}
+        headers = dict(self.headers)
+        if self.status == 503:
+            headers["Retry-After"] = str(RETRY_AFTER_S)
         if status == 401:
             headers["WWW-Authenticate"] = "Bearer"
         if dialect is TEI:
-            return status, {"error": self.detail, "error_type": TEI_TYPES.get(status, "Validation")}, headers
+            # Only a field can be empty. TEI itself says in plain text, with the same 400, that a body is no JSON.
+            kind = "Validation" if self.field == "body" else TEI_TYPES.get(status, "Validation")
+            return status, {"error": self.detail, "error_type": kind}, headers
         if dialect is VLLM:
             kind = VLLM_TYPES.get(status, "InternalServerError" if status >= 500 else "BadRequestError")
             error = {"message": self.detail, "type": kind, "param": self.field, "code": status}
             return status, {"error": error}, headers
         return status, {"message": self.detail, "detail": self.detail, "field": self.field}, headers
+
+
+def unexpected(error: Exception) -> HTTPError:
+    """Return the refusal for a fault of ours; the log has the traceback, and the answer no more than its kind."""
+    return HTTPError(500, "request", f"could not be answered ({type(error).__name__})")
 
 
 def _shown(value: Any) -> str:

@@ -15,14 +15,14 @@ clients read:
     vLLM           {"error": {"message", "type", "param", "code"}}: 400, 503
     TEI            {"error", "error_type"}: 422 (400 for what is empty), 429, 424 when the model fails
 
-and all of them 400 for a body that is not JSON, 401 without a key, 413 for too many bytes, 504 for one whose deadline
-has passed.
+and all of them 400 for a body that is not JSON, 401 without a key, 404 for a path and 405 for a method that is not
+served, 413 for too many bytes, 415 for an encoding other than gzip, 500 for a fault of ours, 504 for one whose
+deadline has passed.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -180,6 +180,14 @@ TEI_RERANK = WireFormat(TeiRequest, TEI)
 RRAD_SEARCH = WireFormat(SearchRequest, COHERE)
 
 
+VLLM_PATHS = ("/rerank", "/score", "/v1/score")
+
+
+def dialect_of(path: str) -> Dialect:
+    """Return the dialect in which a request is refused that no route has read."""
+    return VLLM if path in VLLM_PATHS else COHERE
+
+
 def vllm_or_tei(body: bytes) -> WireFormat:
     """Return the format of a body sent to `/rerank`, which vLLM and TEI share: TEI's has `texts`."""
     if b'"texts"' not in body:  # most are not parsed twice
@@ -209,21 +217,6 @@ class Limits:
     max_documents: int
     max_query_chars: int
     max_document_chars: int
-
-
-async def read_body(chunks: AsyncIterable[bytes], declared: str, limit: int) -> bytes:
-    """Return the body of a request; `declared` is its Content-Length, empty if it has none.
-
-    Raises `HTTPError` for one of more than `limit` bytes, without reading on.
-    """
-    if declared.isdigit() and int(declared) > limit:
-        raise HTTPError(413, "body", f"{declared} bytes, at most {limit} (max_body_bytes)")
-    body = bytearray()
-    async for chunk in chunks:
-        body += chunk
-        if len(body) > limit:
-            raise HTTPError(413, "body", f"more than {limit} bytes (max_body_bytes)")
-    return bytes(body)
 
 
 def parse_request(body: bytes, wire: WireFormat, limits: Limits) -> ScoringRequest:

@@ -11,9 +11,10 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import math
 import time
 import uuid
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,16 +22,14 @@ from rrad_ray.config import IDENTITY, WINNER, ServeConfig
 from rrad_ray.online import assignment
 from rrad_ray.online.event_journal import EventJournal, JournalFull
 from rrad_ray.online.event_log import CLICKS, EXPOSURES
-from rrad_ray.serving import errors, event_requests, pages, requests, search
+from rrad_ray.serving import bodies, errors, event_requests, headers, pages, requests, search
 from rrad_ray.serving.api_keys import ApiKeys
-from rrad_ray.serving.errors import HTTPError
+from rrad_ray.serving.errors import Dialect, HTTPError
 from rrad_ray.serving.pages import RankedPage
 from rrad_ray.serving.requests import ScoringRequest, WireFormat
 from rrad_ray.serving.responses import render_answer
 from rrad_ray.serving.scorer import Model, RequestScorer
 from rrad_ray.serving.service_metrics import ServiceMetrics
-
-MAX_DIGITS = 15  # of a header's number: `int` refuses thousands of them
 
 logger = logging.getLogger("ray.serve")
 
@@ -43,7 +42,7 @@ class Call:
 
     path: str
     headers: Mapping[str, str]
-    body: AsyncIterable[bytes]
+    body: AsyncIterator[bytes]
 
 
 @dataclass(frozen=True)
@@ -53,6 +52,20 @@ class HTTPAnswer:
     status: int
     content: Any
     headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Exchange:
+    """A request on its way to its answer.
+
+    `dialect` is another one than at first where the body says so. `began` and `deadline` are seconds of the service's
+    clock.
+    """
+
+    call: Call
+    dialect: Dialect
+    began: float
+    deadline: float = math.inf
 
 
 class Admission:
@@ -76,6 +89,9 @@ class Admission:
         finally:
             self.inside -= 1
             self.metrics.inside(self.inside)
+
+
+Render = Callable[[ScoringRequest, WireFormat, Exchange], Awaitable[Rendered]]
 
 
 class RerankService:
@@ -110,79 +126,89 @@ class RerankService:
 
     async def rerank(self, call: Call, wire: WireFormat) -> HTTPAnswer:
         """Answer a request whose documents come with it."""
-        return await self._answer(call, wire, self._reranked)
+        return await self._answer(call, wire.dialect, lambda exchange: self._rendered(exchange, wire, self._reranked))
 
     async def search(self, call: Call) -> HTTPAnswer:
         """Answer a request whose documents the first stage retrieves."""
-        return await self._answer(call, requests.RRAD_SEARCH, self._searched)
+        wire = requests.RRAD_SEARCH
+        return await self._answer(call, wire.dialect, lambda exchange: self._rendered(exchange, wire, self._searched))
 
     async def events(self, call: Call) -> HTTPAnswer:
         """Take clicks on pages of the online test; 200 means that they are on disk."""
-        try:
-            with self.admission.admit(call.headers):
-                if self.journal is None:
-                    raise HTTPError(404, "events", "no online test runs here (online.events)")
-                body = await requests.read_body(call.body, "", self.cfg.max_body_bytes)
-                clicks = event_requests.parse_clicks(body, self.now())
-                await self._log(self.journal, CLICKS, clicks)
-            answer = HTTPAnswer(200, {"accepted": len(clicks)})
-        except HTTPError as error:
-            answer = HTTPAnswer(*error.render(errors.COHERE))
-        self.metrics.request(call.path, str(answer.status))
-        return answer
+        return await self._answer(call, errors.COHERE, self._accepted)
 
     async def _answer(
-        self,
-        call: Call,
-        wire: WireFormat,
-        render: Callable[[ScoringRequest, WireFormat, Mapping[str, str]], Awaitable[Rendered]],
+        self, call: Call, dialect: Dialect, work: Callable[[Exchange], Awaitable[HTTPAnswer]]
     ) -> HTTPAnswer:
-        """Admit, read, parse and render a request; a refusal is rendered in the dialect of its format."""
-        began = self.clock()
+        """Admit a request, do its work and count how it ended.
+
+        What the work raises becomes the answer, in the dialect of the request. It is cancelled (504) when the
+        request's time is over.
+        """
+        exchange = Exchange(call, dialect, self.clock())
         try:
             with self.admission.admit(call.headers):
-                declared = call.headers.get("content-length", "")
-                body = await requests.read_body(call.body, declared, self.cfg.max_body_bytes)
-                if wire is requests.VLLM_RERANK:
-                    wire = requests.vllm_or_tei(body)
-                request = requests.parse_request(body, wire, self.limits)
-                page, content, headers = await render(request, wire, call.headers)
-            answer = HTTPAnswer(200, content, headers)
-            self.metrics.answered(page.model, page.variant, self.clock() - began)
+                allowed_s = headers.timeout_s(call.headers, self.cfg.timeout_s)
+                exchange.deadline = exchange.began + allowed_s
+                answer = await _within(allowed_s, work(exchange))
         except HTTPError as error:
-            answer = HTTPAnswer(*error.render(wire.dialect))
+            answer = HTTPAnswer(*error.render(exchange.dialect))
         except asyncio.CancelledError:
-            self.metrics.request(call.path, errors.HUNG_UP)
+            self.metrics.request(call.path, str(errors.HUNG_UP))
             raise
+        except Exception as error:
+            logger.exception(f"a request to {call.path} could not be answered")
+            answer = HTTPAnswer(*errors.unexpected(error).render(exchange.dialect))
         self.metrics.request(call.path, str(answer.status))
         return answer
 
-    async def _reranked(self, request: ScoringRequest, wire: WireFormat, headers: Mapping[str, str]) -> Rendered:
+    async def _accepted(self, exchange: Exchange) -> HTTPAnswer:
+        if self.journal is None:
+            raise HTTPError(404, "events", "no online test runs here (online.events)")
+        clicks = event_requests.parse_clicks(await self._body(exchange), self.now())
+        await self._log(self.journal, CLICKS, clicks)
+        return HTTPAnswer(200, {"accepted": len(clicks)})
+
+    async def _rendered(self, exchange: Exchange, wire: WireFormat, render: Render) -> HTTPAnswer:
+        """Read, parse and render a request."""
+        body = await self._body(exchange)
+        if wire is requests.VLLM_RERANK:
+            wire = requests.vllm_or_tei(body)
+            exchange.dialect = wire.dialect
+        request = requests.parse_request(body, wire, self.limits)
+        page, content, more_headers = await render(request, wire, exchange)
+        self.metrics.answered(page.model, page.variant, self.clock() - exchange.began)
+        return HTTPAnswer(200, content, more_headers)
+
+    async def _body(self, exchange: Exchange) -> bytes:
+        return await bodies.read_body(exchange.call.body, exchange.call.headers, self.cfg.max_body_bytes)
+
+    async def _reranked(self, request: ScoringRequest, wire: WireFormat, exchange: Exchange) -> Rendered:
         request_id = uuid.uuid4().hex
-        page, more_headers = await self._page(request, wire, headers, request_id)
+        page, more_headers = await self._page(request, wire, exchange, request_id)
         return page, render_answer(wire, request, page, request_id), more_headers
 
-    async def _searched(self, request: ScoringRequest, wire: WireFormat, headers: Mapping[str, str]) -> Rendered:
+    async def _searched(self, request: ScoringRequest, wire: WireFormat, exchange: Exchange) -> Rendered:
         if self.searcher is None:
             raise HTTPError(404, "search", "no collection is searched here (search.corpus)")
         began = self.clock()
         hits = await asyncio.to_thread(self.searcher.retrieve, request.queries[0])
         self.metrics.stage("retrieve", "", self.clock() - began)
-        page, content, more_headers = await self._reranked(search.rerank_request(request, hits), wire, headers)
+        page, content, more_headers = await self._reranked(search.rerank_request(request, hits), wire, exchange)
         return page, search.search_answer(content, hits), more_headers
 
     # ---- the page -----------------------------------------------------------------------------------------------
 
     async def _page(
-        self, request: ScoringRequest, wire: WireFormat, headers: Mapping[str, str], request_id: str
+        self, request: ScoringRequest, wire: WireFormat, exchange: Exchange, request_id: str
     ) -> tuple[RankedPage, dict[str, str]]:
         """Return the page that answers a request, and its headers; clicks name it by the header `X-Exposure`.
 
         A request belongs to the online test if it has a unit, wants a ranking and names no model of ours: clients
         send the names of their vendor's models, which mean the winner.
         """
-        deadline = self.clock() + timeout_s(headers, self.cfg.timeout_s)
-        unit = request.unit or headers.get("x-unit", "")
+        deadline = exchange.deadline
+        unit = request.unit or exchange.call.headers.get("x-unit", "")
         named = request.model == IDENTITY or self._named(request.model) is not None
         if self.test is None or not unit or named or wire.kind is requests.ScoreRequest:
             model = self._model(request.model)
@@ -197,8 +223,9 @@ class RerankService:
             variant = assignment.assign_variant(unit, self.test)
             model = self._model(variant)
             page = await self._model_page(request, model, variant, deadline)
+        page = await self._explained(request, model, page)  # first: what takes too long is not seen
         exposure = {"X-Exposure": request_id} if await self._expose(request, page, unit, request_id) else {}
-        return await self._explained(request, model, page), {"X-Variant": page.variant or "interleaved", **exposure}
+        return page, {"X-Variant": page.variant or "interleaved", **exposure}
 
     def _named(self, name: str) -> Model | None:
         """Return the model of a name: `winner`, a key of `models`, or the system that one of these is."""
@@ -259,14 +286,16 @@ class RerankService:
             raise RuntimeError(f"the model has been at one call for {stuck_s:.0f} s")
 
 
-def timeout_s(headers: Mapping[str, str], longest_s: float) -> float:
-    """Return the seconds that a request may take: `longest_s`, or fewer by its header `X-Deadline-Ms`."""
-    value = headers.get("x-deadline-ms", "")
-    if not value:
-        return longest_s
-    if not value.isdecimal() or len(value) > MAX_DIGITS:
-        raise HTTPError(422, "x-deadline-ms", f"must be milliseconds, found {value[: errors.SHOWN_CHARS]}")
-    return min(longest_s, int(value) / 1000)
+async def _within(seconds: float, work: Awaitable[HTTPAnswer]) -> HTTPAnswer:
+    """Do work, but cancel it when it has taken so long. Raises `HTTPError` (504) then."""
+    timer = asyncio.timeout(seconds)
+    try:
+        async with timer:
+            return await work
+    except TimeoutError as error:
+        if timer.expired():
+            raise HTTPError(504, "deadline", "it has passed") from error
+        raise
 
 
 def check_explain(request: ScoringRequest, model: Model | None, limit: int) -> None:

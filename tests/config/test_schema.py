@@ -61,6 +61,16 @@ PATHS = {"input": "a", "output": "b"}
             {"online": {"events": "e", "variants": {"winner": 1, "identity": 1}}},
             "online.name='': must not",
         ),
+        (
+            ServeConfig,
+            {
+                "models": {"\u4e2d": "m"},
+                "online": {"events": "e", "name": "t", "variants": {"winner": 1, "\u4e2d": 1}},
+            },
+            "online.variants='\u4e2d': goes into the header X-Variant",
+        ),
+        (ServeConfig, {"cors_origins": ["https://a.example/"]}, "cors_origins='https://a.example/': write an origin"),
+        (ServeConfig, {"cors_origins": ["a.example"]}, "cors_origins='a.example': write an origin"),
         (JudgeConfig, {"gate": {"enabeld": True}}, "unknown key 'gate.enabeld' (did you mean: 'gate.enabled')"),
         (
             JudgeConfig,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rrad_ray.serving.errors import COHERE, RETRY_AFTER_S, TEI, VLLM, Dialect, HTTPError
 
-STATUSES = (400, 401, 404, 413, 422, 500, 503, 504)
+STATUSES = (400, 401, 404, 405, 413, 415, 422, 499, 500, 503, 504)
 
 
 def cohere() -> dict[str, Any]:
@@ -33,7 +33,9 @@ def tei(kind: str) -> dict[str, Any]:
         (VLLM, 400, 400, vllm(400, "BadRequestError")),
         (VLLM, 401, 401, vllm(401, "AuthenticationError")),
         (VLLM, 404, 404, vllm(404, "NotFoundError")),
+        (VLLM, 405, 405, vllm(405, "BadRequestError")),
         (VLLM, 413, 413, vllm(413, "BadRequestError")),
+        (VLLM, 415, 415, vllm(415, "BadRequestError")),
         (VLLM, 422, 400, vllm(400, "BadRequestError")),
         (VLLM, 500, 500, vllm(500, "InternalServerError")),
         (VLLM, 503, 503, vllm(503, "InternalServerError")),
@@ -53,6 +55,18 @@ def test_a_refusal_has_the_status_and_the_body_of_its_dialect(
     refusal = HTTPError(status, "query", "blank")
     assert str(refusal) == "query: blank"
     assert refusal.render(dialect)[:2] == (sent, body)
+
+
+def test_teis_clients_read_empty_for_an_empty_field_and_not_for_a_body_that_is_no_json() -> None:
+    assert HTTPError(400, "body", "no JSON").render(TEI)[:2] == (
+        400,
+        {"error": "body: no JSON", "error_type": "Validation"},
+    )
+
+
+def test_a_refusal_has_its_own_headers_in_every_dialect() -> None:
+    for dialect in (COHERE, VLLM, TEI):
+        assert HTTPError(405, "method", "GET", {"Allow": "POST"}).render(dialect)[2] == {"Allow": "POST"}
 
 
 @pytest.mark.parametrize("dialect", [COHERE, VLLM, TEI], ids=lambda dialect: dialect.name)

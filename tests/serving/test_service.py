@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
@@ -240,6 +241,34 @@ def test_a_model_that_fails_is_an_error_of_the_server_in_each_dialect() -> None:
     assert order(served.answer(body())) == [1, 2, 0], "it goes on"
 
 
+class Broken:
+    """A first stage that fails."""
+
+    def retrieve(self, query: str) -> list[Hit]:
+        raise KeyError(query)
+
+
+def test_what_nobody_expected_is_a_500_in_the_clients_own_format_counted_and_logged(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = replica(searcher=Broken())
+    answer = search(served)
+    assert (answer.status, answer.content["field"]) == (500, "request")
+    assert answer.content["detail"] == "request: could not be answered (KeyError)"
+    assert served.metrics.requests == {("/v1/search", "500"): 1}
+    assert "Traceback" in caplog.text
+
+    def fail(*_: Any) -> None:
+        raise RecursionError
+
+    monkeypatch.setattr(requests, "parse_request", fail)
+    vllm = served.answer(body(), requests.VLLM_RERANK)
+    assert (vllm.status, vllm.content["error"]["type"]) == (500, "InternalServerError")
+    tei = served.answer({"query": QUERY, "texts": TEXTS}, requests.VLLM_RERANK)
+    assert (tei.status, tei.content["error_type"]) == (424, "Backend")
+    assert served.service.admission.inside == 0
+
+
 # ---- admission and deadlines --------------------------------------------------------------------------------
 
 
@@ -311,13 +340,39 @@ def test_a_request_whose_deadline_passes_in_the_queue_is_not_scored() -> None:
     assert model.scored == [1]
 
 
-def test_a_deadline_may_only_be_earlier_than_the_endpoints_own_and_is_a_number() -> None:
-    served = replica(timeout_s=10.0)
-    for value in ("soon", "-1", "1.5", "\u00b2", "9" * 5000):
-        unclear = served.answer(body(), x_deadline_ms=value)
+def test_a_deadline_that_is_no_number_is_the_clients_own_error() -> None:
+    for value in ("soon", "\u00b2", "\u0663", "9" * 5000):
+        unclear = replica().answer(body(), x_deadline_ms=value)
         assert (unclear.status, unclear.content["field"]) == (422, "x-deadline-ms")
-    for value in ("1", "999999999"):
-        assert served.answer(body(), x_deadline_ms=value).status == 200
+    assert replica().answer(body(), x_deadline_ms="999999999").status == 200
+
+
+async def never() -> AsyncIterator[bytes]:
+    """A body of which nothing comes."""
+    await asyncio.sleep(60)
+    yield b""
+
+
+def test_one_deadline_spans_reading_retrieving_scoring_and_explaining() -> None:
+    served = replica(max_explained=3, searcher=TwoHits())
+    model = served.models["winner"]
+    slow = [
+        served.service.rerank(Call("/v2/rerank", {"x-deadline-ms": "20"}, never()), requests.COHERE_V2),
+        served.service.events(Call("/v1/events", {"x-deadline-ms": "20"}, never())),
+        served.send(body(), x_deadline_ms="20"),
+        served.service.search(call("/v1/search", {"query": QUERY}, x_deadline_ms="20")),
+    ]
+
+    async def run() -> list[HTTPAnswer]:
+        model.gate.clear()
+        late = await asyncio.gather(*slow)
+        model.gate.set()
+        model.explainer = SimpleNamespace(explain=lambda *_: time.sleep(0.3))
+        return [*late, await served.send(body(explain=True), x_deadline_ms="150"), await served.send(body())]
+
+    *late, ordinary = asyncio.run(run())
+    assert [(one.status, one.content.get("field")) for one in late if one.status != 404] == [(504, "deadline")] * 4
+    assert (ordinary.status, served.service.admission.inside) == (200, 0)
 
 
 def test_a_batch_that_takes_longer_than_any_request_may_is_a_model_that_hangs() -> None:

@@ -1,0 +1,123 @@
+"""What every request of the endpoint meets before its route and after it: an ASGI middleware, without a web server.
+
+A path may end with a slash. `HEAD` is `GET` without the body. `OPTIONS` says which methods a path takes, and, to
+pages of the origins in `cors_origins`, that they may send them. An unknown path, another method and a fault of ours
+get the error body of the path's format and are counted.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from rrad_ray.serving import bodies, errors, headers, requests
+from rrad_ray.serving.errors import HTTPError
+from rrad_ray.serving.service import Call, HTTPAnswer, RerankService
+
+UNKNOWN_PATH = "unknown"  # in the metrics: each path is a series there, and clients can make up any number of them
+
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")  # that routes have
+
+Send = Callable[[Any], Awaitable[None]]
+Receive = Callable[[], Awaitable[Any]]
+
+logger = logging.getLogger("ray.serve")
+
+
+def call_of(scope: Mapping[str, Any], receive: Receive) -> Call:
+    """Return an ASGI request as the service takes it."""
+    return Call(scope["path"], headers.read_headers(scope["headers"]), bodies.received(receive))
+
+
+class Manners:
+    """A middleware before `app`, the application with the routes; `service` gives the service of this replica."""
+
+    def __init__(self, app: Callable[..., Awaitable[None]], service: Callable[[], RerankService]) -> None:
+        self.app, self.service = app, service
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        service, origin = self.service(), headers.read_headers(scope["headers"]).get("origin", "")
+        cors = headers.cors_headers(origin, service.cfg.cors_origins)
+        reply = _Reply(send, cors, head=scope["method"] == "HEAD")
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        routed = {**scope, "path": scope["path"].rstrip("/") or "/", "method": method}
+        try:
+            if _routes_take(routed):
+                await self.app(routed, receive, reply)
+            else:
+                await reply.answer(_without_route(routed, cors))
+        except Exception as error:
+            refusal = _refusal(error, routed)
+            answer = HTTPAnswer(*refusal.render(requests.dialect_of(_path(routed))))
+            service.metrics.request(UNKNOWN_PATH if refusal.status == 404 else routed["path"], str(answer.status))
+            if reply.started:
+                raise
+            await reply.answer(answer)
+
+
+class _Reply:
+    """The sending half of one request: `extra` headers come to those of the answer, and a `head` has no body."""
+
+    def __init__(self, send: Send, extra: Mapping[str, str], head: bool) -> None:
+        self.send, self.extra, self.head, self.started = send, _encoded(extra), head, False
+
+    async def __call__(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            self.started = True
+            message = {**message, "headers": [*message.get("headers", ()), *self.extra]}
+        elif self.head and message["type"] == "http.response.body":
+            message = {**message, "body": b""}
+        await self.send(message)
+
+    async def answer(self, answer: HTTPAnswer) -> None:
+        """Send a whole answer; None is an empty one."""
+        body = b"" if answer.content is None else json.dumps(answer.content).encode()
+        described = {"Content-Type": "application/json", "Content-Length": str(len(body))} if body else {}
+        fields = _encoded({**described, **answer.headers})
+        await self({"type": "http.response.start", "status": answer.status, "headers": fields})
+        await self({"type": "http.response.body", "body": body})
+
+
+def _encoded(fields: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode(), value.encode()) for name, value in fields.items()]
+
+
+def _path(scope: Mapping[str, Any]) -> str:
+    """Return the path of a request below the one that the whole application stands at."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
+
+
+def _routes_take(scope: Mapping[str, Any]) -> bool:
+    return any(route.matches(scope)[0].name == "FULL" for route in scope["app"].routes)
+
+
+def _without_route(scope: Mapping[str, Any], cors: Mapping[str, str]) -> HTTPAnswer:
+    """Return the answer to `OPTIONS`; `cors` are the headers for the page that asks, if any may.
+
+    Raises `HTTPError` for other methods: 404 for a path that takes none, 405 for one that takes others.
+    """
+    methods = [method for method in METHODS if _routes_take({**scope, "method": method})]
+    if not methods:
+        path = _path(scope)
+        shown = path if len(path) <= errors.SHOWN_CHARS else f"{path[: errors.SHOWN_CHARS]}..."
+        raise HTTPError(404, "path", f"nothing is served at {shown}; /docs lists what is")
+    head = ["HEAD"] if "GET" in methods else []
+    allow = ", ".join([*methods, *head, "OPTIONS"])
+    if scope["method"] != "OPTIONS":
+        raise HTTPError(405, "method", f"this path takes {allow}, found {scope['method']}", {"Allow": allow})
+    preflight = headers.preflight_headers(allow) if "Access-Control-Allow-Origin" in cors else {}
+    return HTTPAnswer(204, None, {"Allow": allow, **preflight})
+
+
+def _refusal(error: Exception, scope: Mapping[str, Any]) -> HTTPError:
+    """Return the refusal that an error means; one that is none of ours goes into the log."""
+    if isinstance(error, HTTPError):
+        return error
+    logger.exception(f"{scope['method']} {scope['path']!r} could not be answered", exc_info=error)
+    return errors.unexpected(error)

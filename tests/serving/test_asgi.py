@@ -1,0 +1,118 @@
+"""What every request meets around its route: slashes, methods, origins, hang-ups, and faults that nobody expected."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, StreamingResponse
+from starlette.routing import Route
+
+from rrad_ray.serving import requests
+from rrad_ray.serving.asgi import UNKNOWN_PATH, Manners, call_of
+from tests.asgi import Answer, ask
+from tests.serving.test_service import Replica, replica
+
+ORIGIN = b"https://shop.example"
+
+
+def application(served: Replica) -> Starlette:
+    """Return an application with routes that answer, fail, and fail when they have begun to answer."""
+
+    async def rerank(request: Request) -> JSONResponse:
+        answer = await served.service.rerank(call_of(request.scope, request.receive), requests.VLLM_RERANK)
+        return JSONResponse(answer.content, answer.status, headers=dict(answer.headers))
+
+    async def echo(request: Request) -> JSONResponse:
+        return JSONResponse({"path": request.url.path})
+
+    async def fail(request: Request) -> JSONResponse:
+        raise KeyError("a fault of ours")
+
+    async def break_off(request: Request) -> StreamingResponse:
+        async def parts() -> Any:
+            yield b"half"
+            raise KeyError("a fault of ours")
+
+        return StreamingResponse(parts())
+
+    routes = [Route("/rerank", rerank, methods=["POST"]), Route("/", echo), Route("/echo", echo)]
+    routes += [Route("/score", fail, methods=["POST"]), Route("/half", break_off)]
+    app = Starlette(routes=routes)
+    app.router.redirect_slashes = False
+    app.add_middleware(Manners, service=lambda: served.service)
+    return app
+
+
+def answer(served: Replica, method: str, path: str, *chunks: bytes, origin: bytes = b"", **more: Any) -> Answer:
+    headers = [(b"origin", origin)] if origin else []
+    return asyncio.run(ask(application(served), method, path, *chunks, headers=headers, **more))
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"), [("/", "/"), ("/echo", "/echo"), ("/echo/", "/echo"), ("/echo//", "/echo")]
+)
+def test_a_slash_at_the_end_changes_nothing(path: str, meant: str) -> None:
+    assert answer(replica(), "GET", path).content == {"path": meant}
+
+
+def test_head_is_get_without_its_body() -> None:
+    whole, head = (answer(replica(), method, "/echo") for method in ("GET", "HEAD"))
+    assert (head.status, head.headers, head.body) == (200, whole.headers, b"")
+
+
+def test_an_unknown_path_and_another_method_are_refused_in_the_paths_format_and_counted() -> None:
+    served = replica()
+    unknown = answer(served, "GET", "/nowhere/" + "x" * 500)
+    assert (unknown.status, unknown.content["field"], len(unknown.content["detail"]) < 150) == (404, "path", True)
+    vllm = answer(served, "GET", "/rerank")
+    assert (vllm.status, vllm.headers["allow"], vllm.content["error"]["code"]) == (405, "POST, OPTIONS", 405)
+    cohere = answer(served, "PUT", "/echo/")
+    assert (cohere.status, cohere.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
+    assert cohere.content["detail"] == "method: this path takes GET, HEAD, OPTIONS, found PUT"
+    assert served.metrics.requests == {(UNKNOWN_PATH, "404"): 1, ("/rerank", "405"): 1, ("/echo", "405"): 1}
+
+
+def test_options_say_what_a_path_takes_with_and_without_cors() -> None:
+    for served, sent, known in (
+        (replica(), None, None),
+        (replica(cors_origins=(ORIGIN.decode(),)), ORIGIN.decode(), "Origin"),
+        (replica(cors_origins=("*",)), "*", None),
+        (replica(cors_origins=("https://other.example",)), None, "Origin"),
+    ):
+        for path, allow in (("/rerank", "POST, OPTIONS"), ("/echo/", "GET, HEAD, OPTIONS")):
+            options = answer(served, "OPTIONS", path, origin=ORIGIN)
+            assert (options.status, options.body, options.headers["allow"]) == (204, b"", allow)
+            assert options.headers.get("access-control-allow-origin") == sent
+            assert options.headers.get("access-control-allow-methods") == (allow if sent else None)
+            assert options.headers.get("vary") == known
+        refused = answer(served, "POST", "/rerank", b"{}", origin=ORIGIN)
+        assert (refused.status, refused.headers.get("access-control-allow-origin")) == (400, sent)
+        assert answer(served, "OPTIONS", "/nowhere").status == 404
+
+
+def test_a_fault_that_nobody_expected_is_a_500_in_the_paths_format_counted_and_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    served = replica()
+    failed = answer(served, "POST", "/score")
+    assert failed.content["error"]["message"] == "request: could not be answered (KeyError)"
+    assert (failed.status, served.metrics.requests) == (500, {("/score", "500"): 1})
+    assert "Traceback" in caplog.text
+    assert "a fault of ours" in caplog.text
+
+
+def test_an_answer_that_breaks_off_is_counted_and_not_answered_twice() -> None:
+    served = replica()
+    with pytest.raises(KeyError):
+        answer(served, "GET", "/half")
+    assert served.metrics.requests == {("/half", "500"): 1}
+
+
+def test_a_client_that_hangs_up_within_its_body_is_counted_and_holds_no_place() -> None:
+    served = replica()
+    assert answer(served, "POST", "/rerank", b'{"query": ', hang_up=True).status == 499
+    assert (served.metrics.requests, served.service.admission.inside) == ({("/rerank", "499"): 1}, 0)
