@@ -155,6 +155,53 @@ class Quarantined(TypedDict):
 
 Row = Mapping[str, Any]  # a row of a table, as it is read
 
+SPLITS = ("train", "dev", "test", "unlabelled")
+
+PER_DOCUMENT = ("texts", "scores", "targets", "missing", "confidence")  # one value for each of `doc_ids`
+
+PER_DOCUMENT_OR_NONE = ("judge_scores", "reasons")  # the same, or empty
+
+
+def misfit(row: Row) -> str:
+    """Return why a row of candidates, of the judge's output or of labels cannot be used, as `category: problem`: a
+    value is null, lists do not have the same length, or an output holds a document twice; empty if it can."""
+    for name, value in row.items():
+        lists = [value, *value] if name == "source_scores" and value else [value]
+        if any(each is None or (isinstance(each, list) and None in each) for each in lists):
+            return f"missing value: {name} is null, or holds nulls"
+    count = len(row["doc_ids"])
+    for name in (*PER_DOCUMENT, *PER_DOCUMENT_OR_NONE):
+        length = len(row[name]) if name in row else count
+        if length != count and (length or name in PER_DOCUMENT):
+            return f"ragged row: {length} {name} for {count} doc_ids"
+    for source, scores in zip(row.get("sources", ()), row.get("source_scores", ())):
+        if len(scores) != count:
+            return f"ragged row: {len(scores)} scores of source {source!r} for {count} doc_ids"
+    for names, values in (("sources", "source_scores"), ("qrel_ids", "qrel_grades")):
+        if len(row.get(names, ())) != len(row.get(values, ())):
+            return f"ragged row: {len(row[values])} {values} for {len(row[names])} {names}"
+    if ("shown" in row or "targets" in row) and len(set(row["doc_ids"])) < count:
+        return "duplicate id: a document stands there twice"
+    return ""
+
+
+def without_repeats(row: Row) -> Row:
+    """Return a row of candidates with each document, and each judged document, once: the first one counts."""
+    changes: dict[str, Any] = {}
+    first = _first_indices(row["doc_ids"])
+    if len(first) < len(row["doc_ids"]):
+        changes = {name: [row[name][index] for index in first] for name in ("doc_ids", "texts", "scores")}
+        changes["source_scores"] = [[scores[index] for index in first] for scores in row["source_scores"]]
+    first = _first_indices(row["qrel_ids"])
+    if len(first) < len(row["qrel_ids"]):
+        changes |= {name: [row[name][index] for index in first] for name in ("qrel_ids", "qrel_grades")}
+    return {**row, **changes} if changes else row
+
+
+def _first_indices(ids: Sequence[str]) -> list[int]:
+    """Return the index of the first of each of the ids, ascending."""
+    return sorted({each: index for index, each in reversed(list(enumerate(ids)))}.values())
+
 
 def by_source(row: Row) -> dict[str, Sequence[float]]:
     """Return every source's scores of a row's documents, by name."""

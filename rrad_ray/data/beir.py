@@ -6,13 +6,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from rrad_ray import tables
+from rrad_ray.data import qrels
 from rrad_ray.data.collection import Collection, Query
-from rrad_ray.data.text_files import BadRow, json_row, lines, readable
+from rrad_ray.data.text_files import BadRow, json_row, lines
 from rrad_ray.errors import RradError
 
-LABELLED = ("test", "dev", "train")  # a query that stands in several qrels files belongs to the first of these
-
 CORPUS_ROW = 'write one JSON object a line: {"_id": ..., "title": ..., "text": ...} (title may be left out)'
+
+
+QRELS_ENDINGS = (".tsv", ".tsv.gz", ".txt", ".csv", ".trec", ".qrels", ".json", ".jsonl", ".parquet")
+
+SPLIT_WORDS = ("train", "dev", "test", "valid", "validation", "val")  # of files without an ending
+
+QRELS_REMEDY = (
+    "name it train.tsv, dev.tsv or test.tsv (or .tsv.gz); a name that begins with '_' is left out, and queries that "
+    "no file names are unlabelled"
+)
 
 
 def read_beir(uri: str) -> Collection:
@@ -20,19 +29,43 @@ def read_beir(uri: str) -> Collection:
     `unlabelled`.
 
     A query in several qrels files takes its split and its grades from the first of test, dev, train.
-    Raises `RradError` if corpus.jsonl or queries.jsonl is missing or holds no row that can be used.
+    Raises `RradError` if corpus.jsonl or queries.jsonl is missing or holds no row that can be used, or for a qrels
+    file without one judgment or of no split that there is.
     """
     rejected: list[tuple[str, str, str]] = []
+    qrels_files = _qrels_files(uri)
     corpus = _read_texts(tables.join(uri, "corpus.jsonl"), rejected)
     texts = _read_texts(tables.join(uri, "queries.jsonl"), rejected)
-    splits: dict[str, str] = {}
-    judged: dict[str, dict[str, int]] = {query_id: {} for query_id in texts}
-    for split in LABELLED:
-        qrels_uri = tables.join(uri, "qrels", f"{split}.tsv")
-        if tables.exists(qrels_uri):
-            _read_qrels(qrels_uri, split, corpus, splits, judged, rejected)
-    queries = [Query(key, text, splits.get(key, "unlabelled"), judged[key]) for key, text in texts.items()]
+
+    def known(query_id: str, doc_id: str) -> None:
+        if query_id not in texts:
+            raise BadRow("unknown id", f"query {query_id!r} is not in queries.jsonl", query_id)
+        if doc_id not in corpus:
+            raise BadRow("unknown id", f"document {doc_id!r} is not in corpus.jsonl", query_id)
+
+    def reject(row_id: str, reason: str, content: str) -> None:
+        rejected.append((row_id, reason, content))
+
+    judged = qrels.by_query(
+        (split, qrels.read_qrels(file.uri, reject, f"qrels/{file.name}", known))
+        for split, file in qrels_files.items()
+    )
+    queries = [Query(key, text, *judged.get(key, ("unlabelled", {}))) for key, text in texts.items()]
     return Collection(uri.rstrip("/").rpartition("/")[2], corpus, queries, rejected)
+
+
+def _qrels_files(uri: str) -> dict[str, tables.DataFile]:
+    """Return the file of each split that has qrels; `RradError` for one whose queries would have no split."""
+    files: dict[str, tables.DataFile] = {}
+    for file in tables.data_files(tables.join(uri, "qrels")):
+        split = file.name.removesuffix(".gz").removesuffix(".tsv")
+        if file.name in (f"{split}.tsv", f"{split}.tsv.gz") and split in qrels.LABELLED:
+            if split in files:
+                raise RradError(file.uri, f"is a second file of {split}, beside {files[split].name}", "keep one")
+            files[split] = file
+        elif file.name.lower().endswith(QRELS_ENDINGS) or file.name.lower() in SPLIT_WORDS:
+            raise RradError(file.uri, f"'{split}' is no split", QRELS_REMEDY)
+    return files
 
 
 def _read_texts(uri: str, rejected: list[tuple[str, str, str]]) -> dict[str, str]:
@@ -49,7 +82,7 @@ def _read_texts(uri: str, rejected: list[tuple[str, str, str]]) -> dict[str, str
         except BadRow as bad:
             first_bad = first_bad if first_bad[0] else (f"{uri}:{number}", str(bad.problem))
             reason = f"{bad.category}: {name}:{number} {bad.problem}"
-            rejected.append((bad.row_id or f"{name}:{number}", reason, readable(line)))
+            rejected.append((bad.row_id or f"{name}:{number}", reason, line))
     if not texts:
         bad_place, problem = first_bad if seen else (uri, "holds no rows")
         counted = f"{problem}; none of the {seen} rows can be used" if seen else problem
@@ -57,7 +90,7 @@ def _read_texts(uri: str, rejected: list[tuple[str, str, str]]) -> dict[str, str
     return texts
 
 
-def _text_row(line: bytes, name: str) -> tuple[str, str]:
+def _text_row(line: str, name: str) -> tuple[str, str]:
     """Return the id and text of a JSON line; `BadRow` if it has none."""
     row = json_row(line)
     for key in ("_id", "text"):
@@ -83,43 +116,3 @@ def _text(row: Mapping[str, Any], key: str) -> str:
     if value is not None and not isinstance(value, str):
         raise BadRow("missing field", f"has no text in field '{key}' but {type(value).__name__}", _id(row))
     return value or ""
-
-
-def _read_qrels(
-    uri: str,
-    split: str,
-    corpus: Mapping[str, str],
-    splits: dict[str, str],
-    judged: dict[str, dict[str, int]],
-    rejected: list[tuple[str, str, str]],
-) -> None:
-    """Fill in `splits` and `judged` from one qrels file."""
-    name, first = f"qrels/{split}.tsv", True
-    for number, line in lines(uri):
-        header, first = first and line.removeprefix(b"\xef\xbb\xbf").startswith(b"query-id\t"), False
-        if header:
-            continue
-        try:
-            query_id, doc_id, grade = _qrels_row(line)
-            if query_id not in judged:
-                raise BadRow("unknown id", f"query {query_id!r} is not in queries.jsonl", query_id)
-            if splits.setdefault(query_id, split) != split:
-                continue
-            if doc_id not in corpus:
-                raise BadRow("unknown id", f"document {doc_id!r} is not in corpus.jsonl", query_id)
-            if doc_id in judged[query_id]:
-                raise BadRow("duplicate id", f"{doc_id!r} is judged above already, and that grade stays", query_id)
-            judged[query_id][doc_id] = grade
-        except BadRow as bad:
-            reason = f"{bad.category}: {name}:{number} {bad.problem}"
-            rejected.append((bad.row_id or f"{name}:{number}", reason, readable(line)))
-
-
-def _qrels_row(line: bytes) -> tuple[str, str, int]:
-    try:
-        columns = line.decode("utf-8-sig").split("\t")
-        query_id, doc_id, grade = columns
-        return query_id, doc_id, int(grade)
-    except ValueError as error:
-        problem = "is not 'query-id<TAB>corpus-id<TAB>score' with a whole number as score"
-        raise BadRow("malformed line", problem) from error

@@ -7,10 +7,11 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rrad_ray.data import text_files
+from rrad_ray import tables
+from rrad_ray.data import qrels, text_files
 from rrad_ray.data.text_files import BadRow, Reject
 from rrad_ray.errors import RradError
-from rrad_ray.rows import Row
+from rrad_ray.rows import Candidates, Row
 
 SOURCE = "run"  # what the given scores are called among a row's sources
 
@@ -25,19 +26,21 @@ CANDIDATE_LAYOUT = (
 
 def is_candidates(data: str) -> bool:
     """Return true where `data` names a file of candidates rather than a collection."""
-    return data.removesuffix(".gz").endswith(CANDIDATE_ENDINGS)
+    return data.rstrip("/").removesuffix(".gz").endswith(CANDIDATE_ENDINGS)
 
 
-def read_candidates(uri: str, qrels: Mapping[str, str], reject: Reject) -> Iterator[dict[str, Any]]:
+def read_candidates(uri: str, qrels_files: Mapping[str, str], reject: Reject) -> Iterator[dict[str, Any]]:
     """Yield the Candidates rows of a file: RankLLM requests, RankGPT hits (`.jsonl`, one object a line, streamed;
-    `.json`, a list), or MS MARCO's top1000 (`.tsv`, read into memory, since its queries are scattered).
+    `.json`, a list), or MS MARCO's top1000 (`.tsv`, read into memory, since its queries are scattered). A folder of
+    such a name, as Spark writes it, is all its data files.
 
-    `qrels` (split -> a TREC qrels file) gives queries their split and judgments. Documents come best first by score;
+    `qrels_files` (split -> a qrels file) gives queries their split and judgments. Documents come best first by score;
     MS MARCO's file has no scores, its order counts. What cannot be read is handed to `reject`.
-    Raises `RradError` if the file is missing or no query in it can be used.
+    Raises `RradError` if the file is missing, no query in it can be used, or a qrels file has no judgment.
     """
-    judged = {query_id: (split, grades) for split, file in qrels.items() for query_id, grades in _qrels(file).items()}
-    requests = _top1000(uri, reject) if uri.removesuffix(".gz").endswith(".tsv") else _requests(uri, reject)
+    judged = qrels.by_query((split, qrels.read_qrels(file, reject)) for split, file in qrels_files.items())
+    files = _files(uri)
+    requests = (_top1000 if files[0].uri.removesuffix(".gz").endswith(".tsv") else _requests)(files, reject)
     seen: set[str] = set()
     for line, query_id, query, documents in requests:
         if query_id in seen:
@@ -59,6 +62,19 @@ def read_candidates(uri: str, qrels: Mapping[str, str], reject: Reject) -> Itera
 Documents = list[tuple[str, str, float]]  # id, text, score
 
 GivenRequest = tuple[str, str, str, Documents]  # place in the file, query id, query, documents
+
+
+def _files(uri: str) -> list[tables.DataFile]:
+    """Return the files of candidates; `RradError` if there are none, or a path says what their rows must say."""
+    endings = (*CANDIDATE_ENDINGS, *(f"{ending}.gz" for ending in CANDIDATE_ENDINGS))
+    files = tables.data_files(uri.rstrip("/"), endings)
+    if not files:
+        raise RradError(uri, "no such file", CANDIDATE_LAYOUT)
+    for file in files:
+        for name in sorted(file.partitions.keys() & Candidates.__annotations__.keys()):
+            problem = f"partition {name}={file.partitions[name]} cannot be used: such a file has no columns"
+            raise RradError(file.uri, problem, "give splits by qrels={dev: FILE}, or write Parquet for `judge`")
+    return files
 
 
 def _row(query_id: str, query: str, split: str, documents: Documents, grades: Mapping[str, int]) -> dict[str, Any]:
@@ -91,31 +107,18 @@ def _usable(query_id: str, documents: Documents, reject: Reject) -> Documents:
     return list(kept.values())
 
 
-def _qrels(uri: str) -> dict[str, dict[str, int]]:
-    """Return query_id -> doc_id -> grade of a TREC qrels file: `query_id iteration doc_id grade`."""
-    grades_by_query: dict[str, dict[str, int]] = {}
-    for number, line in text_files.lines(uri, CANDIDATE_LAYOUT):
-        try:
-            query_id, _, doc_id, grade = line.decode("utf-8-sig").split()
-            grades_by_query.setdefault(query_id, {})[doc_id] = int(grade)
-        except ValueError as error:
-            wrong = f"is no line of qrels: {text_files.readable(line)!r}"
-            raise RradError(f"{uri}:{number}", wrong, "write 'query_id 0 doc_id grade'") from error
-    return grades_by_query
-
-
 # ---- RankLLM, RankGPT ---------------------------------------------------------------------------------------
 
 
-def _requests(uri: str, reject: Reject) -> Iterator[GivenRequest]:
-    name = uri.rpartition("/")[2]
-    for number, item in _objects(uri, reject):
-        try:
-            yield f"{name}:{number}", *_request(item)
-        except BadRow as bad:
-            reject(
-                bad.row_id or f"{name}:{number}", f"{bad.category}: {name}:{number} {bad.problem}", json.dumps(item)
-            )
+def _requests(files: Sequence[tables.DataFile], reject: Reject) -> Iterator[GivenRequest]:
+    for file in files:
+        name = file.uri.rpartition("/")[2]
+        for number, item in _objects(file.uri, reject):
+            try:
+                yield f"{name}:{number}", *_request(item)
+            except BadRow as bad:
+                reason = f"{bad.category}: {name}:{number} {bad.problem}"
+                reject(bad.row_id or f"{name}:{number}", reason, json.dumps(item))
 
 
 def _objects(uri: str, reject: Reject) -> Iterator[tuple[int, Any]]:
@@ -126,10 +129,10 @@ def _objects(uri: str, reject: Reject) -> Iterator[tuple[int, Any]]:
             try:
                 yield number, json.loads(line)
             except (ValueError, RecursionError) as error:
-                reject(f"{name}:{number}", f"malformed JSON: cannot be read ({error})", text_files.readable(line))
+                reject(f"{name}:{number}", f"malformed JSON: cannot be read ({error})", line)
         return
     try:
-        items = json.loads(b"\n".join(line for _, line in text_files.lines(uri, CANDIDATE_LAYOUT)))
+        items = json.loads("\n".join(line for _, line in text_files.lines(uri, CANDIDATE_LAYOUT)))
     except (ValueError, RecursionError) as error:
         raise RradError(uri, f"is no JSON ({error})", CANDIDATE_LAYOUT) from error
     if not isinstance(items, list):
@@ -149,17 +152,23 @@ def _request(item: Any) -> tuple[str, str, Documents]:
         query_id, text = query.get("qid"), query.get("text")
     else:
         query_id, text = item.get("qid", listed[0].get("qid") if listed else None), query
-    if query_id is None or not isinstance(text, str):
+    if not _is_id(query_id) or not isinstance(text, str):
         raise BadRow("missing field", "has no query id, or no text of the query")
-    scores = _scores(listed)
+    if not all(_is_id(one["docid"]) for one in listed):
+        raise BadRow("missing field", "has a 'docid' that is neither text nor a whole number", str(query_id))
+    scores = _scores(listed, str(query_id))
     documents = [
         (str(one["docid"]), _text(one.get("doc", one)), score) for one, score in zip(listed, scores, strict=True)
     ]
     try:
-        json.dumps([text, documents], ensure_ascii=False).encode()
-    except ValueError as error:  # a lone surrogate passes as JSON, and fails when it is written
-        raise BadRow("malformed JSON", f"cannot be written again ({error})", str(query_id)) from error
+        text_files.check_writable([query_id, text, documents])
+    except BadRow as bad:
+        raise BadRow(bad.category, bad.problem, str(query_id)) from bad
     return str(query_id), text, documents
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str | int) and not isinstance(value, bool) and value != ""
 
 
 def _text(doc: Any) -> str:
@@ -173,34 +182,48 @@ def _text(doc: Any) -> str:
     return f"{title}\n{body}" if isinstance(title, str) and title.strip() else body
 
 
-def _scores(listed: Sequence[Row]) -> list[float]:
+def _scores(listed: Sequence[Row], query_id: str) -> list[float]:
     """Return the documents' scores; if one has none, all of them are scored by their ranks."""
     try:
         scores = [float(one["score"]) for one in listed]
+    except OverflowError:
+        scores = [math.inf]
     except (KeyError, TypeError, ValueError):
         scores = [math.nan]
+    if any(map(math.isinf, scores)):
+        raise BadRow("malformed JSON", "has a score that is too large for a number", query_id)
     return scores if all(map(math.isfinite, scores)) else [-float(rank) for rank in range(len(listed))]
 
 
 # ---- MS MARCO -----------------------------------------------------------------------------------------------
 
 
-def _top1000(uri: str, reject: Reject) -> Iterator[GivenRequest]:
+def _top1000(files: Sequence[tables.DataFile], reject: Reject) -> Iterator[GivenRequest]:
     texts: dict[str, str] = {}  # a passage stands in the file once for each query
-    queries: dict[str, str] = {}
-    listed: dict[str, list[str]] = {}
-    name = uri.rpartition("/")[2]
-    for number, line in text_files.lines(uri, CANDIDATE_LAYOUT):
-        columns = text_files.readable(line).split("\t")
-        if len(columns) != 4 or not columns[0] or not columns[1]:
-            reject(
-                f"{name}:{number}", f"malformed line: {name}:{number} is not qid, pid, query, passage", str(columns)
-            )
-            continue
-        query_id, doc_id, query, passage = columns
-        queries.setdefault(query_id, query)
-        texts.setdefault(doc_id, passage)
-        listed.setdefault(query_id, []).append(doc_id)
-    for query_id, doc_ids in listed.items():
+    queries: dict[str, tuple[str, str]] = {}  # file and text
+    doc_ids_of: dict[str, list[str]] = {}
+    for file in files:
+        name = file.uri.rpartition("/")[2]
+        for number, line in text_files.lines(file.uri, CANDIDATE_LAYOUT):
+            try:
+                query_id, doc_id, query, passage = _top1000_columns(line)
+            except BadRow as bad:
+                reject(f"{name}:{number}", f"{bad.category}: {name}:{number} {bad.problem}", line)
+                continue
+            if text_files.is_header([query_id, doc_id], text_files.QUERY_ID_WORDS, text_files.DOC_ID_WORDS):
+                continue
+            queries.setdefault(query_id, (name, query))
+            texts.setdefault(doc_id, passage)
+            doc_ids_of.setdefault(query_id, []).append(doc_id)
+    for query_id, doc_ids in doc_ids_of.items():
         documents = [(doc_id, texts[doc_id], -float(rank)) for rank, doc_id in enumerate(doc_ids)]
-        yield name, query_id, queries[query_id], documents
+        name, query = queries[query_id]
+        yield name, query_id, query, documents
+
+
+def _top1000_columns(line: str) -> list[str]:
+    text_files.check_line(line)
+    columns = line.split("\t")
+    if len(columns) != 4 or not columns[0].strip() or not columns[1].strip():
+        raise BadRow("malformed line", "is not qid, pid, query, passage")
+    return columns

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Iterator
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rrad_ray import tables
@@ -18,7 +19,7 @@ CLICK_COLUMNS = ("query", "title", "summary", "clicks")
 
 CLICK_LOG_ENDINGS = (".parquet", ".jsonl", ".jsonl.gz", ".tsv", ".tsv.gz")
 
-HEADER = re.compile(rb"(\xef\xbb\xbf)?query\ttitle")
+MOST_CLICKS = 2**63  # that a column holds
 
 CLICK_LOG_LAYOUT = (
     "name a file or a folder of .parquet or .jsonl with the fields query, title and, where there are, summary and "
@@ -34,14 +35,13 @@ def read_clicks(uri: str, reject: Reject) -> Iterator[Click]:
     """
     used, last = 0, ("", "")
     for file in _files(uri):
-        parse, rows = _opened(file)
-        for number, raw in rows:
+        for number, raw in _raw_rows(file):
+            row_place = f"{file.uri.rpartition('/')[2]}:{number}"
             try:
-                click = _click(parse(raw))
+                click = _click(_parsed(raw, file))
             except BadRow as bad:
-                row_place = f"{file.rpartition('/')[2]}:{number}"
                 last = (row_place, bad.problem)
-                reject(row_place, f"{bad.category}: {row_place} {bad.problem}", _readable(raw))
+                reject(row_place, f"{bad.category}: {row_place} {bad.problem}", str(raw))
                 continue
             used += 1
             yield click
@@ -50,45 +50,66 @@ def read_clicks(uri: str, reject: Reject) -> Iterator[Click]:
         raise RradError(row_place, f"{why}; no row can be used", CLICK_LOG_LAYOUT)
 
 
-def _files(uri: str) -> list[str]:
-    """Return the URIs of the files of a click log."""
-    fs, path = tables.filesystem(uri)
-    with tables.io_errors(uri):
-        if uri.endswith(CLICK_LOG_ENDINGS) and not fs.isdir(path):  # Spark writes folders of such names
-            return [uri]
-        names = [entry.rpartition("/")[2] for entry in fs.ls(path, detail=False)] if fs.exists(path) else []
-    uris = [tables.join(uri, name) for name in sorted(names) if name.endswith(CLICK_LOG_ENDINGS)]
-    if not uris:
-        raise RradError(uri, f"no file of a click log ({len(names)} other files)", CLICK_LOG_LAYOUT)
-    return uris
+def _files(uri: str) -> list[tables.DataFile]:
+    """Return the files of a click log."""
+    files = tables.data_files(uri, CLICK_LOG_ENDINGS)
+    if files:
+        return files
+    if uri.endswith(CLICK_LOG_ENDINGS) and not tables.exists(uri):
+        raise RradError(uri, "no such file", CLICK_LOG_LAYOUT)
+    others = len(tables.data_files(uri))
+    raise RradError(uri, f"no file of a click log ({others} other files)", CLICK_LOG_LAYOUT)
 
 
-def _opened(uri: str) -> tuple[Callable[[Any], Row], Iterator[tuple[int, Any]]]:
-    """Return the parser of a file's rows, and the rows with their numbers from 1."""
-    if uri.endswith(".parquet"):
-        return dict, enumerate(_parquet(uri), 1)
-    lines = text_files.lines(uri, CLICK_LOG_LAYOUT)
-    if uri.removesuffix(".gz").endswith(".jsonl"):
-        return text_files.json_row, lines
-    return _tsv, (item for item in lines if item[0] > 1 or not HEADER.match(item[1]))
+def _raw_rows(file: tables.DataFile) -> Iterator[tuple[int, Any]]:
+    """Yield the rows of a file with their numbers from 1: of Parquet as they are, else lines, without a header."""
+    if file.uri.lower().endswith(".parquet"):
+        yield from enumerate(_parquet(file), 1)
+        return
+    first = True
+    for number, line in text_files.lines(file.uri, CLICK_LOG_LAYOUT):
+        if not (first and ".tsv" in _ending(file) and text_files.is_header(line.split("\t"), {"query"}, {"title"})):
+            yield number, line
+        first = False
 
 
-def _readable(raw: Any) -> str:
-    return text_files.readable(raw) if isinstance(raw, bytes) else str(raw)
+def _ending(file: tables.DataFile) -> str:
+    return next(ending for ending in CLICK_LOG_ENDINGS if file.uri.lower().endswith(ending))
 
 
-def _parquet(uri: str) -> Iterator[Row]:
-    fs, path = tables.filesystem(uri)
-    with tables.io_errors(uri, CLICK_LOG_LAYOUT), fs.open(path, "rb") as file:
-        parquet = pq.ParquetFile(file)
-        wanted = [name for name in CLICK_COLUMNS if name in parquet.schema_arrow.names]
+def _parsed(raw: Any, file: tables.DataFile) -> Row:
+    """Return a raw row as fields, with those that the file's path says.
+
+    `BadRow` if it has none; `RradError` where row and path disagree.
+    """
+    if isinstance(raw, dict):
+        return raw  # `_parquet` has looked at the path
+    row = _tsv(raw) if ".tsv" in _ending(file) else text_files.json_row(raw)
+    for name, value in file.partitions.items():
+        if name in CLICK_COLUMNS:
+            typed = int(value) if name == "clicks" and value and value.isdecimal() else value
+            if row.setdefault(name, typed) != typed:
+                problem = f"partition {name}={value}, and a row of the file says {row[name]!r}"
+                raise RradError(file.uri, problem, "mend the file or its path: they must agree")
+    return row
+
+
+def _parquet(file: tables.DataFile) -> Iterator[Row]:
+    fs, path = tables.filesystem(file.uri)
+    with tables.io_errors(file.uri, CLICK_LOG_LAYOUT), fs.open(path, "rb") as opened:
+        parquet = pq.ParquetFile(opened)
+        names = parquet.schema_arrow.names
+        tables.with_partitions(parquet.schema_arrow.empty_table(), file, tables.schema_of(Click))
+        wanted = [name for name in CLICK_COLUMNS if name in names]
         for batch in parquet.iter_batches(columns=wanted):
-            yield from batch.to_pylist()
+            table = tables.with_partitions(pa.Table.from_batches([batch]), file, tables.schema_of(Click))
+            yield from table.to_pylist()
 
 
-def _tsv(line: bytes) -> Row:
+def _tsv(line: str) -> dict[str, Any]:
+    text_files.check_line(line)
     try:
-        columns: list[Any] = line.decode("utf-8-sig").split("\t")
+        columns: list[Any] = line.split("\t")
         if not 2 <= len(columns) <= len(CLICK_COLUMNS):
             raise ValueError(columns)
         if len(columns) == len(CLICK_COLUMNS):
@@ -113,7 +134,9 @@ def _click(row: Row) -> Click:
         if not texts[key] and key != "summary":
             raise BadRow("empty text", f"has an empty {key}")
     clicks = row.get("clicks")
+    if isinstance(clicks, float) and (math.isnan(clicks) or clicks.is_integer()):  # pandas', where one row has none
+        clicks = None if math.isnan(clicks) else int(clicks)
     clicks = 1 if clicks is None else clicks
-    if not isinstance(clicks, int) or isinstance(clicks, bool) or clicks < 1:
-        raise BadRow("malformed line", f"has {clicks!r} clicks; a click log counts from 1")
+    if not isinstance(clicks, int) or isinstance(clicks, bool) or not 1 <= clicks < MOST_CLICKS:
+        raise BadRow("malformed line", f"has {str(clicks)[:40]} clicks; a click log counts from 1")
     return Click(query=texts["query"], title=texts["title"], summary=texts["summary"], clicks=clicks)

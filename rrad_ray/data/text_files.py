@@ -19,30 +19,54 @@ class BadRow(Exception):
         super().__init__(f"{category}: {problem}")
 
 
-def lines(uri: str, remedy: str = LAYOUT) -> Iterator[tuple[int, bytes]]:
-    """Yield the lines of a file with their numbers from 1, streamed, without blank ones; `.gz` is unpacked."""
-    fs, path = tables.filesystem(uri)
-    with tables.io_errors(uri, remedy), fs.open(path, "rb", compression="infer") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                yield number, line.rstrip(b"\r\n")
+def lines(uri: str, remedy: str = LAYOUT) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a file as `tables.text_lines` does; `remedy` is for a file that is not there."""
+    return tables.text_lines(uri, remedy)
 
 
-def json_row(line: bytes) -> dict[str, Any]:
+def json_row(line: str) -> dict[str, Any]:
     """Return the object of a JSON line; `BadRow` if it is none that can be written again."""
-    try:
-        row = json.loads(line.decode("utf-8-sig"))
-        json.dumps(row, ensure_ascii=False).encode()  # a lone surrogate passes as JSON, and fails when it is written
-    except (ValueError, RecursionError) as error:
-        raise BadRow("malformed JSON", f"cannot be read ({error})") from error
+    row = json_value(line)
     if not isinstance(row, dict):
         raise BadRow("malformed JSON", f"is no JSON object but {type(row).__name__}")
     return row
 
 
-def readable(line: bytes) -> str:
-    """Return a line as text, whatever its bytes are."""
-    return line.decode("utf-8", errors="replace")
+def json_value(text: str) -> Any:
+    """Return the value of a JSON text; `BadRow` if it is none that can be written again."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadRow("malformed JSON", f"cannot be read ({error})") from error
+    check_writable(value)
+    return value
 
+
+def check_writable(value: Any) -> None:
+    """Raise `BadRow` for a JSON value that cannot be written: a lone surrogate passes as JSON, and fails then."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise BadRow("malformed JSON", f"cannot be written again ({error})") from error
+
+
+def check_line(line: str) -> None:
+    """Raise `BadRow` for a line with a lone surrogate, which could not be written again."""
+    try:
+        line.encode()
+    except UnicodeEncodeError as error:
+        raise BadRow("malformed line", f"holds a lone surrogate ({error})") from error
+
+
+def is_header(cells: list[str], *names: set[str]) -> bool:
+    """Return true where the first columns are names of what they hold, in any case, with `-`, `_` or `.`: the header
+    of a file, not a row."""
+    words = ["".join(filter(str.isalnum, cell.lower())) for cell in cells]
+    return len(words) >= len(names) and all(word in known for word, known in zip(words, names))
+
+
+QUERY_ID_WORDS = {"qid", "queryid", "query", "topic", "topicid", "topicno"}
+
+DOC_ID_WORDS = {"pid", "did", "docid", "docno", "doc", "document", "documentid", "passageid", "corpusid"}
 
 Reject = Callable[[str, str, str], None]  # id, reason, content

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from rrad_ray import tables
-from rrad_ray.data.text_files import lines, readable
+from rrad_ray.data.text_files import BadRow, check_line, lines
 from rrad_ray.errors import RradError
 
 RUN_LINE = "write each line as 'query_id Q0 doc_id rank score tag', each document once a query"
@@ -21,12 +21,13 @@ def read_trec_run(uri: str) -> dict[str, list[tuple[str, float]]]:
     rankings: dict[str, dict[str, tuple[float, int]]] = {}
     for number, line in lines(uri):
         try:
-            query_id, _, doc_id, rank, score, _ = line.decode("utf-8-sig").split()
+            check_line(line)
+            query_id, _, doc_id, rank, score, _ = line.split()
             key = (-float(score), int(rank))
             if not math.isfinite(key[0]):
                 raise ValueError(score)
-        except ValueError as error:
-            wrong = f"is no line of a run: {readable(line)!r}"
+        except (ValueError, BadRow) as error:
+            wrong = f"is no line of a run: {line[:200]!r}"
             raise RradError(f"{uri}:{number}", wrong, RUN_LINE) from error
         ranking = rankings.setdefault(query_id, {})
         if doc_id in ranking:

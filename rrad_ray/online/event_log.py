@@ -41,21 +41,19 @@ def read_click_events(uri: str, reject: Reject) -> Iterator[ClickEvent]:
         yield cast(ClickEvent, row)
 
 
-def _files(uri: str) -> list[str]:
-    """Return the URIs of all Parquet files under a URI, in subfolders too, in order."""
-    fs, path = tables.filesystem(uri)
-    with tables.io_errors(uri):
-        names = sorted(fs.find(path)) if fs.exists(path) else []
-    return [tables.join(uri, name[len(path) :].lstrip("/")) for name in names if name.endswith(".parquet")]
+def _files(uri: str) -> list[tables.DataFile]:
+    """Return all Parquet files under a URI, in subfolders too, in order."""
+    return tables.data_files(uri, (".parquet",))
 
 
 def _rows(
-    files: list[str], kind: type, unfit: Callable[[Row], str], key: str, reject: Reject
+    files: list[tables.DataFile], kind: type, unfit: Callable[[Row], str], key: str, reject: Reject
 ) -> Iterator[dict[str, Any]]:
     """Yield the usable rows of some files; the others go to `reject` by their `key`, with the reason and the row."""
     for file in files:
-        folder, _, name = file.rpartition("/")
-        table = tables.check_schema(tables.read_columns(folder, name, None), kind, file, nulls=True)
+        folder, _, name = file.uri.rpartition("/")
+        table = tables.with_partitions(tables.read_columns(folder, name, None), file, tables.schema_of(kind))
+        table = tables.check_schema(table, kind, file.uri, nulls=True)
         for number, row in enumerate(table.to_pylist(), 1):
             if reason := _missing(row) or unfit(row):
                 reject(str(row[key]), f"{reason} ({name}:{number})", str(row))

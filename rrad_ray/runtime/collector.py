@@ -48,7 +48,7 @@ class AnswerJournal:
         self.queries: set[tuple[str, int]] = set()
         self.last = time.monotonic()
         self.names = tables.part_names(self.uri)
-        self.number = len(self.names)
+        self.number = 1 + max((tables.part_number(name) for name in self.names), default=-1)
 
     def load(self, parts: set[str]) -> dict[str, dict[PromptKey, Answer]]:
         """Return the answers that earlier runs have of these parts."""
@@ -84,9 +84,7 @@ class AnswerJournal:
 
 def drop_journal(uri: str) -> None:
     """Remove the journal of a finished table, which is not read again."""
-    fs, path = tables.filesystem(tables.join(uri, JOURNAL))
-    if fs.exists(path):
-        fs.rm(path, recursive=True)
+    tables.remove(tables.join(uri, JOURNAL))
 
 
 class RunMetrics:
@@ -230,7 +228,8 @@ class ShardCollector:
 
     def _write(self, name: str) -> None:
         collected, rows = self.waiting.pop(name), []
-        for number, row in enumerate(shards.read_shard(self.cfg.input, self.todo[name], source_row(self.cfg))):
+        given_rows = shards.read_shard(self.cfg.input, self.todo[name], source_row(self.cfg), self.out.quarantine)
+        for number, row in enumerate(given_rows):
             given = [collected.get((number, slot)) for slot in range(planner.slots(row, self.cfg))]
             errors = [answer["error"] if answer else "engine error: no answer came" for answer in given]
             if not row["doc_ids"] or any(errors):

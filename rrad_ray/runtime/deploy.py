@@ -51,7 +51,8 @@ def application(cfg: ServeConfig) -> Application:
     model_uris = {WINNER: cfg.input, **cfg.models}
     for uri in model_uris.values():
         _check_model(uri)
-    model_uris = {name: tables.absolute(uri) if os.path.isdir(uri) else uri for name, uri in model_uris.items()}
+    paths = {name: tables.absolute(uri) for name, uri in model_uris.items()}
+    model_uris = {name: paths[name] if os.path.isdir(paths[name]) else uri for name, uri in model_uris.items()}
     low, high = cfg.replica_range
     autoscaling = {"min_replicas": low, "max_replicas": high, "target_ongoing_requests": cfg.busy_at}
     deployment = serve.deployment(
@@ -86,7 +87,7 @@ def _with_absolute_paths(online: OnlineConfig) -> OnlineConfig:
     """Return the config with paths that hold in replicas too, which have another working directory."""
     if not online.events:
         return online
-    journal = os.path.abspath(online.journal) if online.journal else ""
+    journal = tables.absolute(online.journal) if online.journal else ""
     return dataclasses.replace(online, events=tables.absolute(online.events), journal=journal)
 
 

@@ -161,8 +161,7 @@ def index_labels(
     At most `measured` dev queries with qrels are drawn, by the seed. No text is read. Raises `RradError` for a table
     that is not finished, or lacks a column.
     """
-    tables.read_manifest(uri)
-    parts = tables.part_names(uri)
+    parts = tables.finished_parts(uri)
     counts: list[int] = []
     measurable: RowRefs = []
     with ThreadPoolExecutor(shards.SHARD_READERS) as pool:

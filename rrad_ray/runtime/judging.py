@@ -72,7 +72,7 @@ class PlanPrompts:
         answered = {tuple(key) for key in unit["answered"]}
         return [
             {"part": shard.part, "row": number, "slot": slot, "prompts": self.prompts, **to_engine(prompt)}
-            for number in range(unit["start"], unit["stop"])
+            for number in range(unit["start"], min(unit["stop"], len(self.rows)))  # rows that fit come closed up
             for slot, prompt in enumerate(self.planner(self.rows[number]))
             if (number, slot) not in answered
         ]

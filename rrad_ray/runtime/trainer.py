@@ -65,8 +65,7 @@ def _take_failure(cfg: FitConfig) -> RradError | None:
     if not tables.exists(uri):
         return None
     failure = json.loads(tables.read_text(uri))
-    fs, path = tables.filesystem(uri)
-    fs.rm(path)
+    tables.remove(uri)
     remedy = f"{failure['remedy']}; a changed config wants a new output"
     return RradError(cfg.output, failure["problem"], remedy)
 
@@ -222,8 +221,7 @@ def _keep(cfg: FitConfig, result: Any, task: type[TrainTask]) -> dict[str, Any]:
             if file.is_file() and file.name != STATE:
                 name = file.relative_to(folder).as_posix()
                 tables.write_bytes(tables.join(cfg.output, "model", name), file.read_bytes())
-    fs, path = tables.filesystem(tables.join(cfg.output, RAY_FOLDER))
-    fs.rm(path, recursive=True)
+    tables.remove(tables.join(cfg.output, RAY_FOLDER))
     wanted = ("step", "loss", "pairs_per_s", "seconds")
     figures = {key: value for key, value in metrics.items() if key in wanted or key.startswith("dev_")}
     return {"best": figures, "ended": result.metrics["ended"], "model": "model"}

@@ -48,6 +48,7 @@ def run(cfg: JudgeConfig, out: tables.Output) -> None:
     # Reasons for simulated labels are simulated, whoever writes them.
     simulated = SIMULATED.get(cfg.engine, lineage.simulated if cfg.task == "explain" else "")
     lineage = dataclasses.replace(lineage, judge=tables.JudgeFacts(cfg.model, gate_facts), simulated=simulated)
+    counts |= shards.repeats(every)
     seen = sum(shard.rows for shard in every)
     out.commit(seen=seen, max_quarantined=cfg.max_quarantined, lineage=lineage, **counts)
     drop_journal(out.uri)

@@ -17,6 +17,7 @@ from rrad_ray.labelling import teacher
 from rrad_ray.labelling.label_quality import LabelQuality
 from rrad_ray.progress import say
 from rrad_ray.rows import Candidates, JudgeOutput, Labels, by_source, with_qrels
+from rrad_ray.tables import shards
 
 
 @tables.stage("label", Labels)
@@ -53,7 +54,7 @@ def _write(cfg: LabelConfig, out: tables.Output, labelled: Callable[[str], Itera
     """Write the label rows of every part and return their number. Raises `RradError` if no target tells two documents
     apart."""
     rows = told_apart = 0
-    for name in tables.part_names(cfg.input):
+    for name in tables.finished_parts(cfg.input):
         some = list(labelled(name))
         out.write_part(name, some)
         rows += len(some)
@@ -68,9 +69,9 @@ def _grades(cfg: LabelConfig, source: tables.Lineage, out: tables.Output) -> Non
     """Write labels by the collection's qrels (DisRanker's rank fine-tuning). Dev and test queries stay, whole; others
     without two grades to compare are passed over and counted, not quarantined: nothing is wrong with them."""
     counts: Counter[str] = Counter()
-    for name in tables.part_names(cfg.input):
+    for name in tables.finished_parts(cfg.input):
         labelled = []
-        for row in tables.read_part(cfg.input, name, Candidates):
+        for row in shards.usable_rows(tables.read_part(cfg.input, name, Candidates), out.quarantine):
             measured = row["split"] in ("dev", "test")
             graded = teacher.graded(row, measured or cfg.unjudged == "negative")
             if measured or len(set(graded["targets"])) > 1:
@@ -89,7 +90,9 @@ def _grades(cfg: LabelConfig, source: tables.Lineage, out: tables.Output) -> Non
         )
         raise RradError(cfg.input, f"no query to learn from; passed over: {summary}", remedy)
     lineage = dataclasses.replace(source, labels=tables.LabelFacts(model="", weights={}), simulated="")
-    out.commit(rows=counts["rows"], passed_over=over, lineage=lineage)
+    seen = counts["rows"] + sum(over.values()) + len(out.quarantined)
+    facts = {"rows": counts["rows"], "passed_over": over}
+    out.commit(seen=seen, max_quarantined=cfg.max_quarantined, lineage=lineage, **facts)
 
 
 def _weights(cfg: LabelConfig, kind: type) -> tuple[dict[str, float], dict[str, Any]]:
@@ -103,7 +106,7 @@ def _weights(cfg: LabelConfig, kind: type) -> tuple[dict[str, float], dict[str, 
         return dict(cfg.weights), {}
     if first is None or first.get("task") == "order":
         return {}, {}  # RRADistill: the LLM's order alone is the target
-    judged = with_qrels(list(tables.read_split(cfg.input, kind, "dev")))
+    judged = with_qrels(shards.usable_rows(tables.read_split(cfg.input, kind, "dev")))
     if len(judged) < 10:
         problem = f"{len(judged)} judged dev queries are too few to fit fusion weights"
         raise RradError(cfg.input, problem, f"give weights in the config, as in weights={{{known[0]}: 1}}")
@@ -121,7 +124,7 @@ def _scale(cfg: LabelConfig, kind: type) -> dict[str, Any]:
         return {"over": "query"}
     [name] = cfg.weights
     moments = fusion.Moments()
-    for row in tables.read(cfg.input, kind):
+    for row in shards.usable_rows(tables.read(cfg.input, kind)):
         verdict = teacher.verdict(row, cfg.aggregate, cfg.missing)
         moments.add(teacher.with_judge(row, verdict)[name])
     mean, deviation = moments.mean, moments.deviation
@@ -141,7 +144,7 @@ def _labelled(
     answers: LabelQuality,
 ) -> Iterator[dict[str, Any]]:
     """Yield the label rows of one part; an answer that says nothing is quarantined with its text."""
-    for row in tables.read_part(cfg.input, name, kind):
+    for row in shards.usable_rows(tables.read_part(cfg.input, name, kind), out.quarantine):
         verdict = teacher.verdict(row, cfg.aggregate, cfg.missing)
         if kind is JudgeOutput:
             answers.add(row, verdict)

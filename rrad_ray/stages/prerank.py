@@ -1,7 +1,7 @@
 """prerank: a cheap ranker orders the candidates; top-k and bottom-k stay (RRADistill, label generation, step 2).
 
-Part in, part out: an actor reads a part, orders it and writes the part of the same name, so rows never pass
-through the driver, finished parts survive a kill, and every query comes out exactly once.
+Shard in, part out: an actor reads a shard of the input, orders it and writes its part, so rows never pass through the
+driver, finished parts survive a kill, and every query comes out exactly once.
 """
 
 from __future__ import annotations
@@ -19,22 +19,26 @@ from rrad_ray.progress import Progress
 from rrad_ray.rankers.bi_encoder import BiEncoder, check_bi_encoder
 from rrad_ray.rows import Candidates
 from rrad_ray.runtime import cluster
-from rrad_ray.tables import checkpoints
+from rrad_ray.tables import checkpoints, shards
+from rrad_ray.tables.shards import Shard
+
+MOST_ROWS = 1024  # rows of a part, where a foreign file has more
 
 
 @tables.stage("prerank", Candidates)
 def run(cfg: PrerankConfig, out: tables.Output) -> None:
     """Write the short candidates. Raises `RradError` if `source` names scores that the input does not have."""
-    names = tables.part_names(cfg.input)
-    todo = [name for name in names if name not in out.parts()]
-    progress = Progress(len(names), "parts", done=len(names) - len(todo))
+    every = shards.plan_shards(cfg.input, MOST_ROWS, Candidates)
+    standing = set(out.parts())
+    todo = [shard.part for shard in every if shard.part not in standing]
+    progress = Progress(len(every), "parts", done=len(every) - len(todo))
     source = "" if cfg.source else _source(cfg)
-    options = {"cfg": cfg, "model": source, "out": out}
+    options = {"cfg": cfg, "model": source, "out": out, "planned": every}
     for done in cluster.map_parts(PrerankPart, options, todo, workers=cfg.num_workers):
         if done["error"]:
             raise RradError(cfg.input, done["error"], "mend the config or the input; then run again")
         progress.add()
-    counts = _count(cfg, out, names)
+    counts = _count(cfg, out, every) | shards.repeats(every)
     out.commit(max_quarantined=cfg.max_quarantined, lineage=tables.lineage_of(cfg.input), **counts)
 
 
@@ -48,28 +52,30 @@ def _source(cfg: PrerankConfig) -> str:
     return folder
 
 
-def _count(cfg: PrerankConfig, out: tables.Output, names: list[str]) -> dict[str, Any]:
+def _count(cfg: PrerankConfig, out: tables.Output, every: list[Shard]) -> dict[str, Any]:
     """Return rows and documents of the output; quarantine the input rows that are not in it."""
     rows = documents = 0
-    for name in names:
-        kept = {row["query_id"]: len(row["doc_ids"]) for row in tables.read_part(out.uri, name, Candidates)}
+    for shard in every:
+        kept = {row["query_id"]: len(row["doc_ids"]) for row in tables.read_part(out.uri, shard.part, Candidates)}
         rows, documents = rows + len(kept), documents + sum(kept.values())
-        for row in tables.read_part(cfg.input, name, Candidates):
+        for row in shards.read_shard(cfg.input, shard, Candidates, out.quarantine):
             if row["query_id"] not in kept:
                 out.quarantine(row["query_id"], "no candidates: nothing to order", row["query"])
     return {"rows": rows, "candidates": documents, "seen": rows + len(out.quarantined)}
 
 
 class PrerankPart:
-    """An actor: the name of a part to the same part, ordered and cut."""
+    """An actor: the name of a part to that part of the output, ordered and cut."""
 
-    def __init__(self, cfg: PrerankConfig, model: str, out: tables.Output) -> None:
+    def __init__(self, cfg: PrerankConfig, model: str, out: tables.Output, planned: list[Shard]) -> None:
         self.cfg, self.out = cfg, out
+        self.planned = {shard.part: shard for shard in planned}
         self.encoder = BiEncoder(model, max_length=cfg.max_length, batch_tokens=cfg.batch_tokens) if model else None
 
     def part(self, name: str) -> None:
         """Write one part of the output."""
-        rows = [row for row in tables.read_part(self.cfg.input, name, Candidates) if row["doc_ids"]]
+        given = shards.read_shard(self.cfg.input, self.planned[name], Candidates)
+        rows = [row for row in given if row["doc_ids"]]
         scores = self._by_model(rows) if self.encoder else [self._by_source(row) for row in rows]
         self.out.write_part(
             name, [kept_indices(row, values, self.cfg) for row, values in zip(rows, scores, strict=True)]

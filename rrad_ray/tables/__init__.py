@@ -3,13 +3,16 @@
 Imports the vocabulary only (errors, rows, progress, versions).
 """
 
+from rrad_ray.tables.data_files import DataFile, data_files, with_partitions
 from rrad_ray.tables.files import (
     absolute,
+    check_uri,
     exists,
     filesystem,
     io_errors,
+    is_s3,
     join,
-    read_text,
+    remove,
     write_bytes,
     write_text,
     writing,
@@ -33,14 +36,17 @@ from rrad_ray.tables.reading import (
     PROGRESS,
     QUARANTINE,
     STARTED,
+    finished_parts,
     part_name,
     part_names,
+    part_number,
     read,
     read_columns,
     read_part,
     read_split,
 )
 from rrad_ray.tables.schema import arrow_type, check_schema, schema_of
+from rrad_ray.tables.text import read_text, text_lines
 
 __all__ = [
     "MANIFEST",
@@ -48,6 +54,7 @@ __all__ = [
     "QUARANTINE",
     "STARTED",
     "Claim",
+    "DataFile",
     "EvaluationFacts",
     "FirstStageFacts",
     "JudgeFacts",
@@ -60,14 +67,19 @@ __all__ = [
     "absolute",
     "arrow_type",
     "check_schema",
+    "check_uri",
+    "data_files",
     "exists",
     "filesystem",
     "fingerprint",
+    "finished_parts",
     "io_errors",
+    "is_s3",
     "join",
     "lineage_of",
     "part_name",
     "part_names",
+    "part_number",
     "plain",
     "read",
     "read_columns",
@@ -76,8 +88,11 @@ __all__ = [
     "read_part",
     "read_split",
     "read_text",
+    "remove",
     "schema_of",
     "stage",
+    "text_lines",
+    "with_partitions",
     "write_bytes",
     "write_history",
     "write_text",

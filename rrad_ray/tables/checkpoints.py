@@ -16,7 +16,7 @@ from typing import Any
 
 from rrad_ray.errors import RradError
 from rrad_ray.progress import say
-from rrad_ray.tables.files import exists, filesystem, io_errors, join
+from rrad_ray.tables.files import absolute, exists, filesystem, io_errors, is_s3, join
 
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -38,10 +38,10 @@ def resolve(model: str) -> str:
         return _smollm2()
     if model.startswith("bundled:"):
         raise RradError(model, "no such bundled model", f"choose one of {', '.join(BUNDLED)}")
-    if model.startswith("s3://"):
+    if is_s3(model):
         return _download(model)
-    if os.path.isdir(model):
-        model = os.path.abspath(model)  # workers may stand elsewhere
+    if os.path.isdir(absolute(model)):
+        model = absolute(model)  # workers may stand elsewhere
         # The output of train keeps its checkpoint in `model/`.
         return os.path.join(model, "model") if os.path.isfile(os.path.join(model, "model", "config.json")) else model
     if model.startswith((".", "/", "~")) or model.count("/") != 1:

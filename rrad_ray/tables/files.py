@@ -3,28 +3,72 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
+import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 
 import fsspec
 from fsspec import AbstractFileSystem
 
-from rrad_ray.errors import RradError
+from rrad_ray.errors import InvalidInput, RradError
+
+S3 = "s3://"
+
+SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+
+# Schemes that are written with one slash too. A local folder may be called `a:`, so no others are guessed.
+ONE_SLASH = re.compile(r"(s3|s3a|s3n|gs|gcs|hdfs|file|abfss?|wasbs?|dbfs|https?):/(?!/)", re.IGNORECASE)
+
+URI_REMEDY = "write a local path or s3://BUCKET/PATH; AWS_ENDPOINT_URL names another store that speaks S3"
+
+REMOVERS = 16  # requests side by side that delete files of an object store
+
+
+def check_uri(uri: str) -> str:
+    """Return `uri`, a local path or `s3://BUCKET/PATH`, as it is. Whatever stands in a path is part of its name: no
+    `*`, `#`, `%20` or `::` has a meaning.
+
+    Raises `InvalidInput` for another scheme, `s3://` without a bucket, and what is no path at all.
+    """
+    scheme = SCHEME.match(uri) or ONE_SLASH.match(uri)
+    if not uri.strip() or "\0" in uri:
+        raise InvalidInput("is no path", URI_REMEDY)
+    if scheme and not uri.startswith(S3):
+        raise InvalidInput(f"'{scheme.group()}' is no place that rrad-ray reads or writes", URI_REMEDY)
+    if scheme:
+        bucket, *keys = uri.removeprefix(S3).split("/")
+        if not bucket.strip():
+            raise InvalidInput("names no bucket", URI_REMEDY)
+        if {".", ".."} & set(keys):
+            raise InvalidInput("has '.' or '..' in a path on S3, which knows no folders", "write the path in full")
+        if "?versionId=" in uri:  # s3fs would cut it off, and write the object without it
+            raise InvalidInput("names a version of an object", "write the path in full, without '?versionId='")
+    return uri
+
+
+def is_s3(uri: str) -> bool:
+    """Return true for `s3://`."""
+    return uri.startswith(S3)
 
 
 def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
-    """Return the fsspec file system of a local path or an `s3://` URI, and the path in it."""
+    """Return the fsspec file system of a local path or an `s3://` URI, and the path in it; no slash ends it.
+
+    Raises `RradError` for any other scheme.
+    """
+    try:
+        check_uri(uri)
+    except InvalidInput as error:
+        raise RradError.of(uri, error, URI_REMEDY) from error
+    if not is_s3(uri):
+        return fsspec.filesystem("file"), absolute(uri)
     # S3 listings must not be cached: a table is polled by other processes while it grows. Short timeouts and few
     # retries make an unreachable store an error within seconds, not a hang.
-    options: dict[str, Any] = {}
-    if uri.startswith("s3://"):
-        client = {"connect_timeout": 5, "read_timeout": 60, "retries": {"max_attempts": 3}}
-        options = {"use_listings_cache": False, "config_kwargs": client}
-    fs, path = fsspec.core.url_to_fs(uri, **options)
-    return fs, path
+    client = {"connect_timeout": 5, "read_timeout": 60, "retries": {"max_attempts": 3}}
+    return fsspec.filesystem("s3", use_listings_cache=False, config_kwargs=client), uri.removeprefix(S3).rstrip("/")
 
 
 def join(uri: str, *names: str) -> str:
@@ -33,8 +77,11 @@ def join(uri: str, *names: str) -> str:
 
 
 def absolute(uri: str) -> str:
-    """Return a URI that means the same to a process with another working directory."""
-    return uri if "://" in uri else os.path.abspath(uri)
+    """Return a URI that means the same to a process with another working directory; `~` is the home folder."""
+    if is_s3(uri):
+        return uri
+    path = os.path.abspath(os.path.expanduser(uri))
+    return f"/{path.lstrip('/')}" if os.sep == "/" else path  # POSIX lets `//` begin a path
 
 
 @contextmanager
@@ -59,22 +106,10 @@ def _io_error(uri: str, error: Exception) -> RradError:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         remedy = "free some space and run the same command again: finished parts are kept"
         return RradError(uri, "no space left on the device", remedy)
-    if uri.startswith("s3://"):
+    if is_s3(uri):
         remedy = "check the network, AWS_ENDPOINT_URL and the credentials in the environment; then run again"
         return RradError(uri, f"the object store did not answer ({text})", remedy)
     return RradError(uri, text, "check that the place exists and may be written; then run again")
-
-
-def read_text(uri: str) -> str:
-    """Return the text of a file; `RradError` if it cannot be read."""
-    fs, path = filesystem(uri)
-    with io_errors(uri, "check the path"):
-        return fs.read_text(path, encoding="utf-8")
-
-
-def read_json(uri: str) -> Any:
-    """Return the content of a JSON file; None where there is no such file."""
-    return json.loads(read_text(uri)) if exists(uri) else None
 
 
 def write_text(uri: str, text: str) -> None:
@@ -111,7 +146,7 @@ def writing(uri: str) -> Iterator[BinaryIO]:
             raise
         file.close()
         if local:
-            fs.mv(temporary, path)
+            os.replace(temporary, path)
 
 
 def exists(uri: str) -> bool:
@@ -119,3 +154,27 @@ def exists(uri: str) -> bool:
     fs, path = filesystem(uri)
     with io_errors(uri):
         return bool(fs.exists(path))
+
+
+def remove(uri: str) -> None:
+    """Delete a file, or a folder with all that is in it; nothing, where there is none."""
+    fs, path = filesystem(uri)
+    with io_errors(uri):
+        if not fs.exists(path):
+            return
+        if "file" in fs.protocol:
+            fs.rm(path, recursive=True)
+            return
+        # `rm` of an object store would read `*`, `?` and `[` of a name as a pattern.
+        with ThreadPoolExecutor(REMOVERS) as pool:
+            list(pool.map(fs.rm_file, fs.find(path)))
+
+
+def listed(uri: str) -> dict[str, dict[str, Any]]:
+    """Return fsspec's facts (`size`, ...) of every file below a folder, by its name relative to the folder, sorted;
+    of a file: its own, under the empty name. Without such a folder there are none."""
+    fs, path = filesystem(uri)
+    with io_errors(uri):
+        files = fs.find(path, detail=True) if fs.exists(path) else {}
+    names = {name: name.rstrip("/")[len(path) :].lstrip("/") for name in sorted(files)}
+    return {names[name]: files[name] for name in names if not name.endswith("/")}  # S3's marks of folders end so

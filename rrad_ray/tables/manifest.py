@@ -12,9 +12,17 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from rrad_ray.errors import RradError
-from rrad_ray.tables.files import join, read_json, write_text
+from rrad_ray.tables.files import join, write_text
+from rrad_ray.tables.text import read_json
 
 MANIFEST, HISTORY = "manifest.json", "history.json"
+
+
+class PartFacts(TypedDict):
+    """The size of a part of a finished table, which readers compare."""
+
+    rows: int
+    bytes: int
 
 
 class SourceCost(TypedDict):
@@ -82,7 +90,8 @@ class Manifest:
     """The manifest of a finished output.
 
     `config` and `inputs` identify the run, `schema` the rows. `quarantined`: bad rows by reason. `facts`: figures of
-    this run for people, `rrad status` and tests; what later stages need is in `lineage`.
+    this run for people, `rrad status` and tests; what later stages need is in `lineage`. `parts`: the parts by name;
+    None where nothing is known of them.
     """
 
     stage: str
@@ -94,6 +103,7 @@ class Manifest:
     seconds: float
     facts: dict[str, Any]
     lineage: Lineage
+    parts: dict[str, PartFacts] | None = None
 
     def to_json(self) -> str:
         """Return the text of `manifest.json`."""

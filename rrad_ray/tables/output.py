@@ -28,17 +28,20 @@ from rrad_ray import versions
 from rrad_ray.errors import RradError, in_stage
 from rrad_ray.progress import say
 from rrad_ray.rows import Quarantined
-from rrad_ray.tables.files import filesystem, io_errors, join, read_json, write_bytes, write_text
+from rrad_ray.tables.data_files import is_hidden
+from rrad_ray.tables.files import filesystem, io_errors, join, listed, write_bytes, write_text
 from rrad_ray.tables.manifest import MANIFEST, Lineage, Manifest, find_manifest, parse_manifest
 from rrad_ray.tables.reading import (
     PROGRESS,
     QUARANTINE,
     STARTED,
+    measured_parts,
     part_name,
     part_names,
     read_columns,
 )
 from rrad_ray.tables.schema import check_schema, schema_of
+from rrad_ray.tables.text import read_json
 
 C = TypeVar("C")  # a stage's config
 
@@ -54,11 +57,8 @@ def fingerprint(uri: str) -> str:
     if manifest is not None:
         content: Any = [manifest.stage, manifest.config, manifest.inputs]
     else:
-        fs, path = filesystem(uri)
-        with io_errors(uri):
-            content = sorted(
-                (name.rpartition("/")[2], info["size"]) for name, info in fs.find(path, detail=True).items()
-            )
+        files = {name: facts for name, facts in listed(uri).items() if not is_hidden(name)}
+        content = [(name or uri.rpartition("/")[2], facts["size"]) for name, facts in files.items()]
         if not content:
             raise RradError(uri, "nothing there", "check the path")
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
@@ -196,7 +196,7 @@ class Output:
 
     def parts(self) -> list[str]:
         """Return the parts that an earlier, killed run of the same config has finished."""
-        return part_names(self.uri)
+        return list(measured_parts(self.uri))
 
     def write_part(
         self, name: str, rows: Sequence[Mapping[str, Any]], row: type | None = None, folder: str = ""
@@ -231,7 +231,11 @@ class Output:
 
     def quarantine(self, id: str, reason: str, content: str = "") -> None:
         """Set a bad row aside; `commit` writes and counts them."""
-        self.quarantined.append({"stage": self.stage, "id": id, "reason": reason, "content": content[:2000]})
+        # A lone surrogate, which may be what is wrong with the row, cannot be written.
+        id, reason, content = (
+            text.encode(errors="backslashreplace").decode() for text in (id, reason, content[:2000])
+        )
+        self.quarantined.append({"stage": self.stage, "id": id, "reason": reason, "content": content})
 
     def write_quarantine(self, name: str) -> None:
         """Write what has been set aside since the last call, as part `name` of the quarantine."""
@@ -301,6 +305,7 @@ class Output:
             seconds=round(time.time() - self.began, 2),
             facts=facts,
             lineage=lineage or Lineage(),
+            parts=None if self.row is None else measured_parts(self.uri),
         )
         write_text(join(self.uri, MANIFEST), manifest.to_json())
         say(f"done in {manifest.seconds:.0f} s -> {self.uri}")

@@ -1,26 +1,77 @@
-"""Finished tables: their parts and rows."""
+"""Tables: their parts, and the rows of finished ones."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rrad_ray.errors import RradError
 from rrad_ray.tables.files import filesystem, io_errors, join
-from rrad_ray.tables.manifest import read_manifest
+from rrad_ray.tables.manifest import PartFacts, read_manifest
 from rrad_ray.tables.schema import check_schema
 
 STARTED, PROGRESS, QUARANTINE = "started.json", "progress.json", "quarantine"
 
+FOOTER_READERS = 16  # parts whose footers are read side by side
+
+
+def part_sizes(uri: str) -> dict[str, int]:
+    """Return the bytes of the parts under `uri` by name, sorted; finished table or not. A part of no bytes is none: a
+    machine that lost its power has left it."""
+    fs, path = filesystem(uri)
+    with io_errors(uri):
+        entries = fs.ls(path, detail=True) if fs.exists(path) else []
+    sizes = {entry["name"].rpartition("/")[2]: entry["size"] for entry in entries}
+    names = sorted(name for name in sizes if name.startswith("part-") and name.endswith(".parquet"))
+    return {name: sizes[name] for name in names if sizes[name]}
+
 
 def part_names(uri: str) -> list[str]:
     """Return the names of the parts under `uri`, sorted; finished table or not."""
-    fs, path = filesystem(uri)
-    with io_errors(uri):
-        names = [entry.rpartition("/")[2] for entry in fs.ls(path, detail=False)] if fs.exists(path) else []
-    return sorted(name for name in names if name.startswith("part-") and name.endswith(".parquet"))
+    return list(part_sizes(uri))
+
+
+def finished_parts(uri: str) -> list[str]:
+    """Return the names of the parts of a finished table, sorted.
+
+    Raises `RradError` for a table that is not finished, and for one whose parts are not those of its manifest.
+    """
+    known, sizes = read_manifest(uri).parts, part_sizes(uri)
+    if known is None:  # files of another program, with a manifest
+        return list(sizes)
+    for name in sorted({*known, *sizes}):
+        if name not in sizes:
+            problem = f"is missing or empty: the manifest lists it with {known[name]['rows']:,} rows"
+        elif name not in known:
+            problem = "is no part of the table: the manifest does not list it"
+        elif known[name]["bytes"] != sizes[name]:
+            problem = f"has {sizes[name]:,} bytes, and {known[name]['bytes']:,} in the manifest"
+        else:
+            continue
+        raise RradError(join(uri, name), problem, "bring the table's own files back, or run its stage again")
+    return list(sizes)
+
+
+def measured_parts(uri: str) -> dict[str, PartFacts]:
+    """Return rows and bytes of every part under `uri` that can be read; a torn one is left out."""
+
+    def rows_of(name: str) -> int | None:
+        part_uri = join(uri, name)
+        fs, path = filesystem(part_uri)
+        with io_errors(part_uri), fs.open(path, "rb") as file:
+            try:
+                return pq.read_metadata(file).num_rows
+            except pa.ArrowInvalid:
+                return None
+
+    sizes = part_sizes(uri)
+    with ThreadPoolExecutor(FOOTER_READERS) as pool:
+        rows = dict(zip(sizes, pool.map(rows_of, sizes), strict=True))
+    return {name: {"rows": count, "bytes": sizes[name]} for name, count in rows.items() if count is not None}
 
 
 def read_columns(uri: str, name: str, columns: Sequence[str] | None) -> pa.Table:
@@ -38,15 +89,13 @@ def read_part(uri: str, name: str, row: type) -> list[dict[str, Any]]:
 
 def read(uri: str, row: type) -> Iterator[dict[str, Any]]:
     """Yield the rows of a finished table, part by part."""
-    read_manifest(uri)
-    for name in part_names(uri):
+    for name in finished_parts(uri):
         yield from read_part(uri, name, row)
 
 
 def read_split(uri: str, row: type, split: str) -> Iterator[dict[str, Any]]:
     """Yield the rows of one split of a finished table; of parts that hold none, no text is read."""
-    read_manifest(uri)
-    for name in part_names(uri):
+    for name in finished_parts(uri):
         if split in read_columns(uri, name, ["split"])["split"].to_pylist():
             yield from (each for each in read_part(uri, name, row) if each["split"] == split)
 
@@ -54,3 +103,8 @@ def read_split(uri: str, row: type, split: str) -> Iterator[dict[str, Any]]:
 def part_name(number: int) -> str:
     """Return `part-00003.parquet` for 3."""
     return f"part-{number:05d}.parquet"
+
+
+def part_number(name: str) -> int:
+    """Return 3 for `part-00003.parquet`."""
+    return int(name.removeprefix("part-").removesuffix(".parquet"))

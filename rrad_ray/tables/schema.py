@@ -5,10 +5,33 @@ from __future__ import annotations
 from typing import Any, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rrad_ray.errors import RradError
 
 _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+
+_STRINGS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+
+_BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)  # Spark's old text
+
+_NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
+
+_LISTS = (
+    pa.types.is_list,
+    pa.types.is_large_list,
+    pa.types.is_fixed_size_list,
+    pa.types.is_list_view,
+    pa.types.is_large_list_view,
+)
+
+# The types whose values mean the same as the type that a row has; anything else is refused, not guessed at.
+_MEANS = {
+    pa.string(): (*_STRINGS, *_BYTES, *_NUMBERS),
+    pa.int64(): (*_NUMBERS, *_STRINGS, pa.types.is_boolean),
+    pa.float64(): (*_NUMBERS, *_STRINGS),
+    pa.bool_(): (pa.types.is_boolean,),
+}
 
 
 def arrow_type(hint: Any) -> pa.DataType:
@@ -23,11 +46,60 @@ def schema_of(row: type) -> pa.Schema:
     return pa.schema([pa.field(name, arrow_type(hint), nullable=False) for name, hint in get_type_hints(row).items()])
 
 
+def is_listed(kind: pa.DataType) -> bool:
+    """Return true for any of Arrow's types of lists."""
+    return any(check(kind) for check in _LISTS)
+
+
+def as_type(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Return an array in a type of the rows, whatever other program has written it: its lists of any kind, its texts
+    as dictionaries or views, its numbers of any width.
+
+    Raises `pa.ArrowInvalid` where that would change what a value means: 2.5 is no whole number, a date no text.
+    """
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if pa.types.is_null(array.type):
+        return array.cast(kind)
+    if pa.types.is_list(kind):
+        if not is_listed(array.type):
+            raise pa.ArrowInvalid("these are no lists")
+        # Not by `cast`: pyarrow 26 loses values of a list view.
+        lengths = pc.list_value_length(array)
+        ends = pc.cumulative_sum(pc.fill_null(lengths, 0).cast(pa.int32()))
+        offsets = pa.concat_arrays([pa.array([0], pa.int32()), ends])
+        return pa.ListArray.from_arrays(
+            offsets, as_type(pc.list_flatten(array), kind.value_type), mask=array.is_null()
+        )
+    if not any(check(array.type) for check in _MEANS[kind]):
+        raise pa.ArrowInvalid(f"{array.type} does not mean {kind}")
+    if pa.types.is_string(kind) and (pa.types.is_floating(array.type) or pa.types.is_decimal(array.type)):
+        array = array.cast(pa.int64())  # ids that pandas has made floats of, since one was missing
+    array = array.cast(kind)
+    array.validate(full=True)  # Parquet may hold texts that are no UTF-8
+    return array
+
+
+def column_as(table: pa.Table, field: pa.Field, uri: str) -> pa.ChunkedArray:
+    """Return a column of a table in a field's type; raise `RradError` that names a column of another meaning, or one
+    that stands there twice."""
+    if table.column_names.count(field.name) > 1:
+        raise RradError(uri, f"has two columns '{field.name}'", "rename or drop one")
+    column = table.column(field.name)
+    try:
+        return pa.chunked_array([as_type(chunk, field.type) for chunk in column.chunks], field.type)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
+        problem = f"column '{field.name}' is {column.type}, not {field.type} ({error})"
+        raise RradError(uri, problem, "convert the column") from error
+
+
 def _nulls(column: pa.ChunkedArray) -> int:
-    """Return how many nulls a column holds, those within its lists too."""
+    """Return how many nulls a column of a row type holds, those within its lists too."""
     count, values = column.null_count, column
-    while pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
-        values = pa.compute.list_flatten(values)
+    while pa.types.is_list(values.type):
+        values = pc.list_flatten(values)
         count += values.null_count
     return count
 
@@ -42,15 +114,8 @@ def check_schema(table: pa.Table, row: type, uri: str, nulls: bool = False) -> p
             have = ", ".join(table.column_names)
             problem = f"has no column '{field.name}' (columns: {have})"
             raise RradError(uri, problem, "run the stage that writes it again")
-        column = table.column(field.name)
+        column = column_as(table, field, uri)
         if not nulls and _nulls(column):
             raise RradError(uri, f"column '{field.name}' holds nulls", "drop or fill those rows")
-        try:
-            columns.append(column.cast(field.type))
-        except pa.ArrowInvalid as error:
-            problem = f"column '{field.name}' is {column.type}, not {field.type}"
-            raise RradError(uri, problem, "convert the column") from error
-        except pa.ArrowNotImplementedError as error:
-            problem = f"column '{field.name}' is {column.type}, not {field.type}"
-            raise RradError(uri, problem, "convert the column") from error
+        columns.append(column)
     return pa.Table.from_arrays(columns, schema=schema)

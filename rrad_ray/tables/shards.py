@@ -5,7 +5,7 @@ A shard is the unit of work of a long stage and one part of its output, whatever
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -16,22 +16,27 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rrad_ray.errors import RradError
-from rrad_ray.rows import Candidates
+from rrad_ray.progress import say
+from rrad_ray.rows import SPLITS, Candidates, misfit, without_repeats
+from rrad_ray.tables.data_files import DataFile, data_files, with_partitions
 from rrad_ray.tables.files import exists, filesystem, io_errors, join
 from rrad_ray.tables.manifest import MANIFEST, read_manifest
-from rrad_ray.tables.reading import STARTED, part_name, part_names
-from rrad_ray.tables.schema import check_schema, schema_of
+from rrad_ray.tables.reading import STARTED, finished_parts, part_name
+from rrad_ray.tables.schema import check_schema, column_as, schema_of
 
 NEEDED = ("query_id", "query", "doc_ids", "texts")  # what a foreign folder must have
 
 SHARD_READERS = 16  # files that are looked at side by side: object stores answer slowly, and many at once
+
+RejectRow = Callable[[str, str, str], None]  # query id, reason, content
 
 
 @dataclass(frozen=True)
 class Shard:
     """A range of rows: `start` to `stop` of `file`, which become the output part `part`; `dev`: some are dev queries.
 
-    `documents`: how many its queries have together.
+    `documents`: how many its queries have together, each counted once a query. `repeated`: how many more the file
+    lists, of which the first one counts.
     """
 
     part: str
@@ -40,6 +45,7 @@ class Shard:
     stop: int
     dev: bool
     documents: int
+    repeated: int = 0
 
     @property
     def rows(self) -> int:
@@ -47,70 +53,126 @@ class Shard:
         return self.stop - self.start
 
 
+@dataclass(frozen=True)
+class _Look:
+    """The facts that planning needs of a file: split, documents and repeated documents of each row."""
+
+    splits: list[str]
+    documents: np.ndarray
+    repeated: np.ndarray
+
+
 def plan_shards(uri: str, size: int, row: type) -> list[Shard]:
     """Return the shards of an input, of at most `size` rows each, always the same for the same files.
 
     `uri` is a finished table, or a folder of Parquet files that no stage has written. Raises `RradError` if there is
-    nothing, a table that its stage has not finished, or a file without a column of `row`.
+    nothing, a table that its stage has not finished, a file without a column of `row`, or a split that there is not.
     """
     files = _files(uri)
     foreign = not exists(join(uri, MANIFEST))
     needed = NEEDED if foreign else tuple(schema_of(row).names)
     with ThreadPoolExecutor(SHARD_READERS) as pool:
-        looks = list(pool.map(lambda name: _look(join(uri, name), needed), files))
+        looks = list(pool.map(lambda file: _look(file, needed), files))
     shards: list[Shard] = []
-    for name, (splits, documents) in zip(files, looks, strict=True):
-        for start in range(0, len(documents), size):
-            stop = min(start + size, len(documents))
-            part, dev = part_name(len(shards)), "dev" in splits[start:stop]
-            shards.append(Shard(part, name, start, stop, dev, int(documents[start:stop].sum())))
+    for file, look in zip(files, looks, strict=True):
+        for start in range(0, len(look.documents), size):
+            stop = min(start + size, len(look.documents))
+            part, dev = part_name(len(shards)), "dev" in look.splits[start:stop]
+            documents, repeated = int(look.documents[start:stop].sum()), int(look.repeated[start:stop].sum())
+            shards.append(Shard(part, file.name, start, stop, dev, documents, repeated))
     return shards
 
 
-def read_shard(uri: str, shard: Shard, row: type) -> list[dict[str, Any]]:
-    """Return the rows of a shard; columns that a foreign folder need not have are filled in."""
-    file_uri = join(uri, shard.file)
-    fs, path = filesystem(file_uri)
-    with io_errors(file_uri), fs.open(path, "rb") as file:
-        table = _rows(pq.ParquetFile(file), shard.start, shard.stop)
-    # Nothing is filled into a finished table: `plan` has seen that it has every column.
-    return check_schema(_filled(table), row, file_uri).to_pylist()
+def repeats(planned: Sequence[Shard]) -> dict[str, int]:
+    """Return the number of documents that the input lists once more, as a fact for the manifest; say it."""
+    count = sum(shard.repeated for shard in planned)
+    if count:
+        say(f"{count:,} times a query lists a document again: the first one counts")
+    return {"repeated_documents": count} if count else {}
 
 
-def _files(uri: str) -> list[str]:
-    """Return the names of the Parquet files under `uri`, relative to it."""
-    fs, path = filesystem(uri)
+def _ignore(query_id: str, reason: str, content: str) -> None:
+    """Forget a row: another process that reads the same shard hands it over."""
+
+
+def read_shard(uri: str, shard: Shard, row: type, reject: RejectRow = _ignore) -> list[dict[str, Any]]:
+    """Return the rows of a shard that can be used; columns that a foreign folder need not have are filled in.
+
+    Of a document that a row lists twice, the first one counts. Rows with nulls, or whose lists do not belong
+    together, go to `reject`.
+    """
+    file = DataFile(uri, shard.file)
+    fs, path = filesystem(file.uri)
+    with io_errors(file.uri), fs.open(path, "rb") as opened:
+        table = _rows(pq.ParquetFile(opened), shard.start, shard.stop)
+    # Nothing is filled into a finished table: `plan_shards` has seen that it has every column.
+    table = _filled(with_partitions(table, file, schema_of(row)), file.uri)
+    return usable_rows(check_schema(table, row, file.uri, nulls=True).to_pylist(), reject)
+
+
+def usable_rows(rows: Iterable[dict[str, Any]], reject: RejectRow = _ignore) -> list[dict[str, Any]]:
+    """Return the rows of candidates, of the judge's output or of labels whose lists belong together, each document
+    once; the others go to `reject` with the reason."""
+    usable: list[dict[str, Any]] = []
+    for row in rows:
+        if reason := misfit(row):
+            reject(str(row["query_id"]), reason, str(row))
+        else:
+            usable.append(dict(without_repeats(row)))
+    return usable
+
+
+def _files(uri: str) -> list[DataFile]:
+    """Return the Parquet files of an input, hidden ones left out."""
     if exists(join(uri, MANIFEST)):
-        return part_names(uri)
+        return [DataFile(uri, name) for name in finished_parts(uri)]
     if exists(join(uri, STARTED)):
         read_manifest(uri)  # says that its stage has not finished
-    with io_errors(uri):
-        names = sorted(name for name in fs.find(path) if name.endswith(".parquet"))
-    if not names:
+    files = data_files(uri, (".parquet",))
+    if not files:
         raise RradError(uri, "neither a finished table nor a folder of Parquet files", "check the path")
-    return [name[len(path.rstrip("/")) + 1 :] for name in names]
+    return files
 
 
-def _look(uri: str, needed: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """Return the split (empty without the column) and the number of documents of every row of a file."""
+def _look(source: DataFile, needed: Sequence[str]) -> _Look:
+    """Return split (none without the column) and number of documents of every row of a file."""
+    uri = source.uri
     fs, path = filesystem(uri)
     with io_errors(uri), fs.open(path, "rb") as opened:
         file = pq.ParquetFile(opened)
-        have = file.schema_arrow.names
-        columns = [name for name in ("split", "doc_ids") if name in have]
-        table = file.read(columns=columns)
-    for name in needed:
-        if name not in have:
-            problem = f"has no column '{name}' (columns: {', '.join(have)})"
-            remedy = (
-                f"candidates need {', '.join(NEEDED)}" if needed is NEEDED else "run the stage that writes it again"
-            )
-            raise RradError(uri, problem, remedy)
-    splits = table["split"].to_pylist() if "split" in columns else []
-    if not pa.types.is_list(table["doc_ids"].type):  # `read` will say so
-        return splits, np.zeros(file.metadata.num_rows, dtype=np.int64)
-    counts = pc.fill_null(pc.list_value_length(table["doc_ids"]), 0)
-    return splits, counts.to_numpy().astype(np.int64)
+        empty = with_partitions(file.schema_arrow.empty_table(), source, schema_of(Candidates))
+        have = empty.column_names
+        for name in needed:
+            if name not in have:
+                problem = f"has no column '{name}' (columns: {', '.join(have)})"
+                stage = "run the stage that writes it again"
+                raise RradError(uri, problem, f"candidates need {', '.join(NEEDED)}" if needed is NEEDED else stage)
+        table = file.read(columns=[name for name in ("split", "doc_ids") if name in file.schema_arrow.names])
+        if not table.num_columns:  # of the partitions' columns alone, it would have no rows
+            table = pa.table({"doc_ids": pa.nulls(file.metadata.num_rows)})
+    table = with_partitions(table, source, schema_of(Candidates))
+    splits = _splits(table, uri) if "split" in table.column_names else []
+    doc_ids = column_as(table, schema_of(Candidates).field("doc_ids"), uri).combine_chunks()
+    return _Look(splits, *_documents(doc_ids))
+
+
+def _splits(table: pa.Table, uri: str) -> list[str]:
+    splits = column_as(table, schema_of(Candidates).field("split"), uri).to_pylist()
+    for row, split in enumerate(splits):
+        if split not in SPLITS:
+            problem = f"row {row} has the split {'null' if split is None else repr(split)}"
+            raise RradError(uri, problem, f"write one of {', '.join(SPLITS)}, or leave the column out")
+    return splits
+
+
+def _documents(doc_ids: pa.ListArray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the number of different documents of every row, and of the repeated ones."""
+    counts = pc.fill_null(pc.list_value_length(doc_ids), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    codes = pc.list_flatten(doc_ids).dictionary_encode(null_encoding="encode").indices.to_numpy().astype(np.int64)
+    rows = np.repeat(np.arange(len(counts)), counts)
+    different = np.unique(rows * (codes.max(initial=0) + 1) + codes) // (codes.max(initial=0) + 1)
+    documents = np.bincount(different, minlength=len(counts)).astype(np.int64)
+    return documents, counts - documents
 
 
 def _rows(file: pq.ParquetFile, start: int, stop: int) -> pa.Table:
@@ -128,13 +190,13 @@ def _rows(file: pq.ParquetFile, start: int, stop: int) -> pa.Table:
     return file.read_row_groups(groups).slice(start - first, stop - start)
 
 
-def _filled(table: pa.Table) -> pa.Table:
+def _filled(table: pa.Table, uri: str) -> pa.Table:
     """Return a table with the columns that a foreign one may leave out: all but `NEEDED`."""
     schema = schema_of(Candidates)
     left_out = [name for name in schema.names if name not in (*NEEDED, *table.column_names)]
     if not left_out:
         return table
-    counts = [len(ids or []) for ids in table["doc_ids"].to_pylist()]
+    counts = [len(ids or []) for ids in column_as(table, schema.field("doc_ids"), uri).to_pylist()]
     for name in left_out:
         values: list[Any] = [[] for _ in counts]
         if name == "split":

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import time
 from typing import Any
 
 from rrad_ray.errors import RradError, in_stage
-from rrad_ray.tables.files import exists, filesystem, io_errors, join, read_json, read_text
+from rrad_ray.tables.files import exists, filesystem, io_errors, join
 from rrad_ray.tables.manifest import MANIFEST, find_manifest
 from rrad_ray.tables.reading import PROGRESS, STARTED
+from rrad_ray.tables.text import read_json
 
 SILENT_S = 120.0  # a run on another machine that has told nothing for so long is taken for dead
 
@@ -47,7 +47,7 @@ def _state(uri: str) -> dict[str, Any]:
         return {"name": name, "stage": manifest.stage, "state": "done", "began": began, "facts": facts} | {
             "seconds": manifest.seconds
         }
-    started = json.loads(read_text(join(uri, STARTED)))
+    started = read_json(join(uri, STARTED))
     state = {"name": name, "stage": started["stage"], "began": began, "state": "not finished", "facts": {}}
     progress = read_json(join(uri, PROGRESS))
     if progress is None:

@@ -109,15 +109,25 @@ def test_a_line_of_other_columns_is_handed_over(tmp_path: Path, line: str) -> No
 
 @settings(max_examples=200)
 @given(st.lists(st.binary().filter(lambda line: b"\n" not in line and b"\r" not in line)))
-def test_any_bytes_are_read_or_handed_over_never_an_exception(lines: list[bytes]) -> None:
+def test_any_bytes_are_read_or_handed_over_or_an_error_says_where_they_are_no_utf8(
+    lines: list[bytes],
+) -> None:
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
         for name in ("x.tsv", "x.jsonl"):
             good = b"q\tt" if name == "x.tsv" else json.dumps(CLICKS[0]).encode()
             (Path(folder) / name).write_bytes(b"\n".join([good, *lines]))
+            try:
+                texts = [line.decode("utf-8", "surrogatepass").lstrip("\ufeff") for line in lines]
+            except UnicodeDecodeError:
+                texts = ["\0"]
+            if any("\0" in text for text in texts):
+                with pytest.raises(RradError, match=rf"{name}:\d+: .*byte \d+ of the line"):
+                    read(Path(folder) / name)
+                continue
             found, rejected = read(Path(folder) / name)
-            assert len(found) + len(rejected) == 1 + sum(bool(line.strip()) for line in lines)
+            assert len(found) + len(rejected) == 1 + sum(bool(text.strip()) for text in texts)
 
 
 @pytest.mark.parametrize(

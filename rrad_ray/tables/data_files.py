@@ -1,0 +1,108 @@
+"""The data files of a folder, local or on S3: one answer for every reader of other programs' folders.
+
+What Spark, Hive and Delta hide is no data: a file below the folder with a part of its path that begins with `_` or
+`.`, unless that part is `name=value`. Such parts are Hive's partitions: columns of the rows of their files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rrad_ray.errors import RradError
+from rrad_ray.tables.files import join, listed
+from rrad_ray.tables.schema import as_type, column_as
+
+NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # Hive's null
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A file of data: its name relative to the folder (empty: it was named itself), and the values of its partitions.
+
+    A folder that is named down to `day=1/split=dev` is in these partitions too.
+    """
+
+    folder: str
+    name: str
+
+    @property
+    def uri(self) -> str:
+        """The file's URI."""
+        return join(self.folder, self.name) if self.name else self.folder
+
+    @property
+    def partitions(self) -> dict[str, str | None]:
+        """The partitions, by name; None is Hive's null. Raises `RradError` for a name with two values."""
+        above = self.folder.rstrip("/").split("/")
+        if not self.name:
+            above.pop()
+        named: list[str] = []
+        while above and "=" in above[-1]:
+            named.insert(0, above.pop())
+        values: dict[str, str | None] = {}
+        for part in [*named, *self.name.split("/")[:-1]]:
+            name, equals, text = part.partition("=")
+            if not equals or not name:
+                continue
+            value = None if text == NO_VALUE else unquote(text)
+            if values.setdefault(unquote(name), value) != value:
+                problem = f"its path says {name}={values[unquote(name)]} and {name}={value}"
+                raise RradError(self.uri, problem, "give a partition one value in a path")
+        return values
+
+
+def is_hidden(name: str) -> bool:
+    """Return true for a relative path that other programs hide: `_temporary/...`, `.x.parquet.crc`, `_SUCCESS`."""
+    return any(part.startswith(("_", ".")) and "=" not in part for part in name.split("/"))
+
+
+def data_files(uri: str, endings: Sequence[str] | None = None) -> list[DataFile]:
+    """Return the data files below a folder, sorted by name, or the file that `uri` names.
+
+    `endings`: the endings of names that count, in either case; None: all. Without such a folder there are none.
+    """
+    names = [name for name in listed(uri) if not is_hidden(name)]
+    if endings is not None:
+        names = [name for name in names if (name or uri).lower().endswith(tuple(endings))]
+    return [DataFile(uri, name) for name in names]
+
+
+def with_partitions(table: pa.Table, file: DataFile, schema: pa.Schema) -> pa.Table:
+    """Return a file's rows with those of its partitions as columns that `schema` has.
+
+    Raises `RradError` where a partition and the file's own column disagree, or a partition cannot be a value of its
+    column, or a column would be read but for its capital letters.
+    """
+    names = set(schema.names)
+    unread = [name for name in table.column_names if name.lower() not in table.column_names]
+    for name in [*file.partitions, *unread]:
+        if name not in names and name.lower() in names:
+            remedy = f"write '{name.lower()}', or drop it"
+            raise RradError(file.uri, f"has '{name}' where '{name.lower()}' is read", remedy)
+    for name, value in file.partitions.items():
+        if name in names:
+            table = _with_partition(table, file, schema.field(name), value)
+    return table
+
+
+def _with_partition(table: pa.Table, file: DataFile, field: pa.Field, value: str | None) -> pa.Table:
+    shown = f"partition {field.name}={NO_VALUE if value is None else value}"
+    try:
+        [typed] = as_type(pa.array([value], pa.string()), field.type).to_pylist()
+    except pa.ArrowInvalid as error:
+        problem = f"{shown} is no {field.type}"
+        raise RradError(file.uri, problem, "mend the path, or write the column into the file") from error
+    if field.name not in table.column_names:
+        return table.append_column(field.name, pa.array([typed] * len(table), field.type))
+    column = column_as(table, field, file.uri)
+    same = pc.equal(column, pa.scalar(typed, field.type)) if typed is not None else pc.is_null(column)
+    if not pc.all(pc.fill_null(same, False)).as_py() and len(table):
+        other = next(each for each in column.to_pylist() if each != typed)
+        problem = f"{shown}, and a row of the file says {other!r}"
+        raise RradError(file.uri, problem, "mend the file or its path: they must agree")
+    return table

@@ -1,0 +1,76 @@
+"""Text files: one way to open them. They are UTF-8, with or without a byte order mark; anything else is an error that
+names file, line and byte."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from rrad_ray.errors import RradError
+from rrad_ray.tables.files import exists, filesystem, io_errors
+
+BYTE_ORDER_MARK = "\ufeff"  # the byte order mark of UTF-8
+
+OTHER_MARKS = {codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
+
+ENCODING_REMEDY = "write the file as UTF-8, for example by `iconv -f LATIN1 -t UTF-8 OLD > NEW` (or -f UTF-16)"
+
+
+def text_lines(uri: str, remedy: str) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a text file with their numbers from 1, streamed, without blank ones and line ends; `.gz` is
+    unpacked.
+
+    A byte order mark is taken off every line: files that were joined have some in their middle. Lone surrogates, as
+    Java writes them, pass: a row with one is bad, the file is not. Raises `RradError` for a file that is not there
+    (with `remedy`), that cannot be read, or that is no UTF-8.
+    """
+    fs, path = filesystem(uri)
+    with io_errors(uri, remedy), fs.open(path, "rb", compression="infer") as file:
+        for number, raw in enumerate(file, 1):
+            line = decoded(raw, uri, number).rstrip("\r\n").lstrip(BYTE_ORDER_MARK)
+            if line.strip():
+                yield number, line
+
+
+def decoded(content: bytes, uri: str, first: int = 1) -> str:
+    """Return UTF-8 bytes as text. `first`: the number of their first line in the file at `uri`.
+
+    Raises `RradError` that names line and byte of what is no UTF-8.
+    """
+    try:
+        text = content.decode("utf-8", errors="surrogatepass")
+        wrong = content.find(b"\0")  # text in UTF-16 without a mark has one in every other byte
+    except UnicodeDecodeError as error:
+        text, wrong = "", error.start
+    if wrong < 0:
+        return text
+    line, column = first + content.count(b"\n", 0, wrong), wrong - content.rfind(b"\n", 0, wrong)
+    problem = f"byte {column} of the line, 0x{content[wrong]:02X}, is no UTF-8 text"
+    mark = next((name for mark, name in OTHER_MARKS.items() if content.startswith(mark) and first == 1), "")
+    if mark:
+        problem = f"the file begins with the byte order mark of {mark} (byte 1 of the line, 0x{content[0]:02X})"
+    if content.startswith(b"\x1f\x8b") and first == 1:
+        problem += "; it is packed by gzip, and its name does not end in .gz"
+    raise RradError(f"{uri}:{line}", problem, ENCODING_REMEDY)
+
+
+def read_text(uri: str) -> str:
+    """Return the text of a file without a byte order mark.
+
+    Raises `RradError` if it cannot be read, or is no UTF-8.
+    """
+    fs, path = filesystem(uri)
+    with io_errors(uri, "check the path"), fs.open(path, "rb") as file:
+        return decoded(file.read(), uri).lstrip(BYTE_ORDER_MARK)
+
+
+def read_json(uri: str) -> Any:
+    """Return the content of a JSON file; None where there is no such file. Raises `RradError` for a torn one."""
+    if not exists(uri):
+        return None
+    try:
+        return json.loads(read_text(uri))
+    except (ValueError, RecursionError) as error:
+        raise RradError(uri, f"is no JSON ({error})", "mend the file, or delete it and run again") from error

@@ -1,0 +1,108 @@
+"""Paths of any name read and write the same place, local and on S3; other schemes are an error."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from rrad_ray import tables
+from rrad_ray.errors import InvalidInput, RradError
+from rrad_ray.tables.files import listed
+
+# Names that other code gives a meaning: globs, escapes, fsspec's chains, versions, schemes, homes.
+ODD = ("a b", " x", "%20", "#1", "a?b", "*", "[ab]", "{a,b}", "a::b", "::", "simplecache::x", "s3:", "a=b&c", "~")
+ODD += ("~x", "ü ☃", "日本", "a\\b", "a'b", 'a"b', "$HOME", "a+b", "a;b", "-x", "a?b=1", "a\tb", "_x", ".x", "x.tmp")
+NAMES = st.sampled_from(ODD) | st.text(
+    st.characters(exclude_characters="/\0", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8
+).filter(lambda name: name not in (".", ".."))
+
+
+@pytest.fixture(params=["local", "s3"])
+def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return str(tmp_path / "files") if request.param == "local" else request.getfixturevalue("s3_uri")
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(names=st.lists(NAMES, min_size=1, max_size=3))
+@example(["[ab]", "*"])
+@example(["x?version=1", "a::b"])
+@example(["s3:", "~"])
+def test_a_file_of_any_name_is_read_where_it_was_written_and_removed_alone(uri: str, names: list[str]) -> None:
+    file = tables.join(uri, *names)
+    tables.write_text(file, "ours")
+    tables.write_text(tables.join(uri, "neighbour"), "theirs")
+    assert tables.exists(file)
+    assert tables.read_text(file) == "ours"
+    assert list(listed(uri)) == sorted(["/".join(names), "neighbour"])
+    assert [found.uri for found in tables.data_files(file)] == [file]
+    tables.remove(file)
+    assert list(listed(uri)) == ["neighbour"]
+    assert not tables.exists(file)
+    tables.remove(uri)
+
+
+def test_what_is_written_under_an_odd_name_stands_under_that_very_name(tmp_path: Path) -> None:
+    for name in ODD:
+        tables.write_text(f"{tmp_path}/{name}/file", name)
+        assert (tmp_path / name / "file").read_text() == name
+        shutil.rmtree(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_relative_paths_parents_the_home_and_slashes_at_the_end_are_the_same_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    tables.write_text("../there/x", "1")
+    for path in ("../there/x", "~/there/x", f"{tmp_path}/there/x", f"/{tmp_path}/here/.././there//x"):
+        assert tables.read_text(path) == "1"
+    assert list(listed("~/there/")) == list(listed("../there")) == ["x"]
+    assert tables.absolute("~/there/") == str(tmp_path / "there")
+    assert os.listdir(tmp_path / "here") == []
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("S3://bucket/x", "'S3://' is no place"),
+        ("gs://bucket/x", "'gs://' is no place"),
+        ("s3a://bucket/x", "'s3a://' is no place"),
+        ("hdfs://host/x", "'hdfs://' is no place"),
+        ("file:///tmp/x", "'file://' is no place"),
+        ("https://host/x", "'https://' is no place"),
+        ("memory://x", "'memory://' is no place"),
+        ("s3:/bucket/x", "'s3:/' is no place"),
+        ("file:/tmp/x", "'file:/' is no place"),
+        ("s3://", "names no bucket"),
+        ("s3:///x", "names no bucket"),
+        ("s3://bucket/a/../b", "'.' or '..'"),
+        ("s3://bucket/a?versionId=1", "names a version"),
+        ("", "is no path"),
+        (" ", "is no path"),
+        ("a\0b", "is no path"),
+    ],
+)
+def test_another_scheme_is_an_error_with_its_remedy_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str, says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for act in (lambda: tables.write_text(uri, "x"), lambda: tables.read_text(uri), lambda: tables.exists(uri)):
+        with pytest.raises(RradError, match=says) as caught:
+            act()
+        assert "s3://BUCKET/PATH" in caught.value.remedy or "in full" in caught.value.remedy
+    assert os.listdir(tmp_path) == []
+    with pytest.raises(InvalidInput):
+        tables.check_uri(uri)
+
+
+def test_a_folder_is_not_mixed_with_one_whose_name_begins_alike(uri: str) -> None:
+    for name in ("clicks/a.parquet", "clicks2/b.parquet", "clicks.parquet"):
+        tables.write_text(tables.join(uri, name), "x")
+    assert list(listed(tables.join(uri, "clicks"))) == ["a.parquet"]

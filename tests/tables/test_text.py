@@ -1,0 +1,65 @@
+"""Every text file is opened one way: UTF-8 with or without a mark, or an error that names file, line and byte."""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+from pathlib import Path
+
+import pytest
+
+from rrad_ray import tables
+from rrad_ray.errors import RradError
+from rrad_ray.tables.text import read_json
+
+TEXT = "größe\t☃\r\n\r\nzwei\n"
+
+
+def lines(path: Path) -> list[tuple[int, str]]:
+    return list(tables.text_lines(str(path), "write it"))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_mark_blank_lines_and_windows_line_ends_are_no_text(tmp_path: Path, packed: bool) -> None:
+    path = tmp_path / ("x.tsv.gz" if packed else "x.tsv")
+    content = codecs.BOM_UTF8 + TEXT.encode() + codecs.BOM_UTF8 + b"joined\n"
+    path.write_bytes(gzip.compress(content) if packed else content)
+    assert lines(path) == [(1, "größe\t☃"), (3, "zwei"), (4, "joined")]
+    if not packed:
+        assert tables.read_text(str(path)).startswith("größe")
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    "encoding", ["latin-1", "cp1252", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "gb18030", "shift_jis"]
+)
+def test_another_encoding_is_an_error_that_names_file_line_and_byte(
+    tmp_path: Path, encoding: str, newline: str
+) -> None:
+    (tmp_path / "x.tsv").write_bytes(f"one{newline}the größe 表{newline}".encode(encoding, errors="ignore"))
+    for act in (lambda: lines(tmp_path / "x.tsv"), lambda: tables.read_text(f"{tmp_path}/x.tsv")):
+        with pytest.raises(RradError, match=r"x\.tsv:[12]: .*byte .* of the line.* 0x[0-9A-F]{2}") as caught:
+            act()
+        assert "iconv" in caught.value.remedy
+
+
+def test_the_byte_is_counted_from_the_beginning_of_its_line(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"ab\ncd\xe9f\n")
+    for act in (lambda: lines(tmp_path / "x"), lambda: tables.read_text(f"{tmp_path}/x")):
+        with pytest.raises(RradError, match=r"x:2: byte 3 of the line, 0xE9"):
+            act()
+
+
+def test_a_packed_file_without_its_ending_and_a_torn_one_are_named(tmp_path: Path) -> None:
+    (tmp_path / "x.tsv").write_bytes(gzip.compress(b"a\n"))
+    with pytest.raises(RradError, match="packed by gzip"):
+        lines(tmp_path / "x.tsv")
+    (tmp_path / "x.gz").write_bytes(gzip.compress(b"a\n" * 9999)[:40])
+    with pytest.raises(RradError, match=r"x\.gz"):
+        lines(tmp_path / "x.gz")
+
+
+def test_a_torn_json_file_is_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text('{"a": ')
+    with pytest.raises(RradError, match=r"x\.json: is no JSON"):
+        read_json(f"{tmp_path}/x.json")
