@@ -11,7 +11,7 @@ MINILM = "bundled:all-minilm-l6-v2"
 SMOLLM2 = "bundled:smollm2-135m-instruct"
 
 # A key that a config does not have is an error; the string below a key is its description (docs/configuration.md).
-CHECKED = ConfigDict(extra="forbid", use_attribute_docstrings=True, coerce_numbers_to_str=True)
+CHECKED = ConfigDict(extra="forbid", use_attribute_docstrings=True, coerce_numbers_to_str=True, allow_inf_nan=False)
 
 
 def _number(value: Any) -> Any:

@@ -65,15 +65,18 @@ def length_segments(rows: Sequence[Row], systems: Sequence[MeasuredSystem]) -> l
 def changed_examples(rows: Sequence[Row], systems: Sequence[MeasuredSystem]) -> list[dict[str, Any]]:
     """Return the queries that the best student changes most against the best first stage, with both top fives.
 
-    Two that gain most and one that loses most; none without a student.
+    Two that gain most and one that loses most; none without a student or a first stage.
     """
     students = [system for system in systems if system.kind == "student"]
     if not students:
         return []
-    before = max((system for system in systems if system.kind in BASELINES), key=_mean_ndcg)
+    baselines = [system for system in systems if system.kind in BASELINES]
+    if not baselines:
+        return []
+    before = max(baselines, key=_mean_ndcg)
     after = max(students, key=_mean_ndcg)
     order = np.argsort(before.ndcg - after.ndcg, kind="stable")
-    return [_example(rows[number], number, before, after) for number in (*order[:2], order[-1])]
+    return [_example(rows[number], number, before, after) for number in dict.fromkeys((*order[:2], order[-1]))]
 
 
 def _mean_ndcg(system: MeasuredSystem) -> float:

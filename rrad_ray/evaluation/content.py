@@ -17,9 +17,12 @@ from rrad_ray.tables import Lineage
 
 
 def report_content(evaluation: Evaluation) -> ReportContent:
-    """Return the content of `report.json`: all systems and comparisons, training curves, teacher, machine."""
+    """Return the content of `report.json`: all systems and comparisons, training curves, teacher, machine.
+
+    None stands for what could not be computed, such as a test on one query.
+    """
     cfg, rows, systems = evaluation.cfg, evaluation.test, evaluation.systems
-    return {
+    content = {
         "name": cfg.title or "evaluation",
         "data": evaluation.first.data,
         "split": cfg.split,
@@ -38,6 +41,7 @@ def report_content(evaluation: Evaluation) -> ReportContent:
         "versions": {"python": platform.python_version(), **versions.installed()},
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+    return tables.finite(content)
 
 
 def _teacher_facts(labels: Lineage) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def rerank_latency(
 
 def fusion_cost(costs: Sequence[SourceCost | None]) -> dict[str, Any]:
     """Return the cost of a fusion of first-stage sources: that of all of them; empty where one is not known."""
-    known = [cost for cost in costs if cost]
+    known = [cost for cost in costs if cost and cost["latency_ms"]]
     if len(known) < len(costs):
         return {}
     return {

@@ -18,20 +18,33 @@ from statsmodels.stats.proportion import proportion_effectsize
 
 
 def bootstrap_interval(values: Sequence[Any], statistic: Any = np.mean, seed: int = 0) -> tuple[float, float]:
-    """Return the 95 % bootstrap percentile interval of a statistic over queries.
+    """Return the 95 % bootstrap percentile interval of a statistic over queries; NaN with fewer than two.
 
     `values`: (Q,) or (Q, C); queries, axis 0, are resampled 2,000 times.
     """
     data = np.asarray(values, dtype=float)
+    if len(data) < 2:
+        return math.nan, math.nan
     picks = np.random.default_rng(seed).integers(0, len(data), size=(2000, len(data)))
-    low, high = np.percentile([statistic(data[pick]) for pick in picks], [2.5, 97.5])
+    with np.errstate(invalid="ignore"):  # between two infinite values, as of PNR, an interval ends nowhere
+        low, high = np.percentile([statistic(data[pick]) for pick in picks], [2.5, 97.5])
     return float(low), float(high)
 
 
 def paired_p(a: Sequence[float], b: Sequence[float], alternative: str = "two-sided") -> float:
-    """Return the p-value of a paired t-test over queries that `a` and `b` have the same mean; 1 if they are equal."""
+    """Return the p-value of a paired t-test over queries that `a` and `b` have the same mean; 1 if they are equal.
+
+    NaN with fewer than two queries. Where all queries differ by the same amount, which leaves no variance to test
+    with, it is that of the sign test.
+    """
+    if len(a) < 2:
+        return math.nan
     if np.allclose(a, b):
         return 1.0
+    differences = np.asarray(a, dtype=float) - np.asarray(b, dtype=float)
+    if np.ptp(differences) < 1e-9:
+        wins = int((differences > 0).sum())
+        return float(stats.binomtest(wins, len(differences), alternative=alternative).pvalue)
     return float(stats.ttest_rel(a, b, alternative=alternative).pvalue)
 
 

@@ -26,6 +26,8 @@ BASELINES = ("first_stage", "pre_ranker", "fusion")
 
 STUDENTS = ("student", "student_fused")
 
+NOT_TESTED, TOO_FEW = "no test of significance", "not enough queries for a test of significance"
+
 MAX_P = 0.05  # from this p-value on, a difference is called unclear
 
 
@@ -59,7 +61,9 @@ def headline(report: ReportContent) -> str:
     if base is None or base is best:
         return f"{title_of(best)} has {METRIC} {number(mean_of(best))}{_speed(report, best)}."
     delta, p = difference(report, best, base)
-    chance = "no test of significance" if p is None else f"p {'' if p < 0.001 else '= '}{p_value(p)}"
+    chance = NOT_TESTED if p is None else f"p {'' if p < 0.001 else '= '}{p_value(p)}"
+    if p is None and report.get("queries") == 1:
+        chance = TOO_FEW
     unclear = p is None or p >= MAX_P
     verdict = "does not beat" if delta <= 0 else "is not clearly better than" if unclear else "beats"
     scores = f"{METRIC} {number(mean_of(best))} against {number(mean_of(base))} ({signed(delta)}, {chance})"
@@ -126,9 +130,9 @@ def _cells(report: ReportContent) -> tuple[list[str], list[list[str]]]:
 
 
 def _interval(system: System, metric: str) -> str:
-    """Format a system's mean with its confidence interval."""
-    mean, low, high = (number(mean_of(system, metric, part)) for part in ("mean", "low", "high"))
-    return f"{mean} [{low}, {high}]"
+    """Format a system's mean with its confidence interval, which takes two queries."""
+    mean, low, high = (mean_of(system, metric, part) for part in ("mean", "low", "high"))
+    return number(mean) + ("" if low is None else f" [{number(low)}, {number(high)}]")
 
 
 def metric_names(report: ReportContent) -> list[str]:

@@ -48,7 +48,7 @@ class Winner:
 
 def write_winner(uri: str, winner: Winner) -> None:
     """Write `winner.json` into a folder."""
-    tables.write_text(tables.join(uri, WINNER_FILE), json.dumps(dataclasses.asdict(winner), indent=2))
+    tables.write_json(tables.join(uri, WINNER_FILE), dataclasses.asdict(winner), indent=2)
 
 
 def parse_winner(text: str, uri: str) -> Winner:

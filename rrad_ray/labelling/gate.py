@@ -14,6 +14,8 @@ from rrad_ray.labelling.teacher import JUDGE
 from rrad_ray.progress import say
 from rrad_ray.rows import JudgeOutput, with_qrels
 
+LEAST_QUERIES = 2  # of a test of significance
+
 
 class Gate:
     """The check of a labeller: it reads the dev parts as they are done, and stops the run if the labeller is not
@@ -31,7 +33,7 @@ class Gate:
             return
         rows = [row for name in self.dev for row in tables.read_part(self.out.uri, name, JudgeOutput)]
         judged = with_qrels(rows)
-        if len(judged) < self.cfg.gate.min_queries:
+        if len(judged) < max(LEAST_QUERIES, self.cfg.gate.min_queries):
             say(f"only {len(judged)} judged dev queries: the labeller is not checked")
             self.facts = {"queries": len(judged), "checked": False}
             return

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from rrad_ray import tables
 from rrad_ray.config import ExperimentConfig, TrafficConfig
 from rrad_ray.evaluation.metrics import by_length
 from rrad_ray.evaluation.statistics import (
@@ -98,19 +99,10 @@ def analyse(exposures: Iterable[Exposure], clicks: Iterable[ClickEvent], cfg: Ex
         "period": [float(times.min()), float(times.max())] if len(times) else [],
     }  # fmt: skip
     if cfg.design == "interleave":
-        return _plain(content | {"preference": preference(traffic, cfg)})
+        return tables.finite(content | {"preference": preference(traffic, cfg)})
     served = {(page["variant"], page["model"]): None for page in shown if page["experiment"] == cfg.name}
     models = {variant: [model for name, model in served if name == variant] for variant in cfg.variants}
-    return _plain(content | compared(traffic, cfg) | {"models": models})
-
-
-def _plain(value: Any) -> Any:
-    """Replace NaN and infinity, which JSON does not have, by None."""
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_plain(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return tables.finite(content | compared(traffic, cfg) | {"models": models})
 
 
 def compared(traffic: Traffic, cfg: ExperimentConfig) -> TestContent:

@@ -128,7 +128,7 @@ def _train(config: dict[str, Any]) -> None:
             config["loop"](cfg, config["source"], worker)
         except (ValueError, FloatingPointError) as error:
             known = error if isinstance(error, InvalidInput) else InvalidInput(str(error), "mend the cause")
-            tables.write_text(failed, json.dumps({"problem": known.problem, "remedy": known.remedy}))
+            tables.write_json(failed, {"problem": known.problem, "remedy": known.remedy})
             raise
 
 

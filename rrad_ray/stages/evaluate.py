@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 
 from rich.console import Console
 
@@ -38,7 +37,7 @@ def run(cfg: EvaluateConfig, out: tables.Output) -> None:
     content = report_content(evaluation)
     for number, system in enumerate(evaluation.systems):
         out.write_part(tables.part_name(number), ranking_rows(test, system))
-    tables.write_text(tables.join(out.uri, "report.json"), json.dumps(content, indent=1))
+    tables.write_json(tables.join(out.uri, "report.json"), content, indent=1)
     tables.write_text(tables.join(out.uri, "report.html"), report_html.report_page(content))
     Console(width=118).print(summary.table(content))
     lineage = dataclasses.replace(evaluation.lineage, evaluation=tables.EvaluationFacts(dict(cfg.students)))

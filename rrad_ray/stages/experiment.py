@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 
@@ -25,7 +24,7 @@ def run(cfg: ExperimentConfig, out: tables.Output) -> None:
     seen = content["events"]["exposures"] + content["events"]["clicks"] + len(out.quarantined)
     content["events"]["set_aside"] = out.check_quarantine(seen, cfg.max_quarantined)
     content["created"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    files = {"report.json": json.dumps(content, indent=1), "report.html": report_html.online_test_page(content)}
+    files = {"report.json": tables.json_text(content, indent=1), "report.html": report_html.online_test_page(content)}
     for name, text in files.items():
         tables.write_text(tables.join(out.uri, name), text)
     for line in _lines(content):

@@ -133,8 +133,8 @@ def _write_counts(
         kept = f"{counts['examples']:,} examples, {counts['cut']:,} cut"
         left_out = f"{skipped.total():,} set aside {dict(skipped)}"
         say(f"worker 1 of {worker.world_size}: {kept}, {left_out}; sequences {full:.1%} full")
-    content = json.dumps({**counts, "set_aside": dict(skipped), "workers": worker.world_size})
-    tables.write_text(tables.join(cfg.output, EXAMPLES_FOLDER, f"{worker.rank}.json"), content)
+    content = {**counts, "set_aside": dict(skipped), "workers": worker.world_size}
+    tables.write_json(tables.join(cfg.output, EXAMPLES_FOLDER, f"{worker.rank}.json"), content)
 
 
 def _total_counts(cfg: FinetuneConfig) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def run(cfg: SelectConfig, out: tables.Output) -> None:
     # The best student may still be worse than the first stage, which costs nothing more.
     winner = dataclasses.replace(winner, finding=summary.headline(content))
     write_winner(out.uri, winner)
-    files = {"report.json": json.dumps(content, indent=1), "report.html": report_html.report_page(content)}
+    files = {"report.json": tables.json_text(content, indent=1), "report.html": report_html.report_page(content)}
     for folder in filter(None, (out.uri, cfg.publish)):
         for name, text in files.items():
             tables.write_text(tables.join(folder, name), text)

@@ -17,6 +17,7 @@ from rrad_ray.tables.files import (
     write_text,
     writing,
 )
+from rrad_ray.tables.json_files import finite, json_text, write_json
 from rrad_ray.tables.manifest import (
     MANIFEST,
     EvaluationFacts,
@@ -73,9 +74,11 @@ __all__ = [
     "filesystem",
     "fingerprint",
     "finished_parts",
+    "finite",
     "io_errors",
     "is_s3",
     "join",
+    "json_text",
     "lineage_of",
     "part_name",
     "part_names",
@@ -95,6 +98,7 @@ __all__ = [
     "with_partitions",
     "write_bytes",
     "write_history",
+    "write_json",
     "write_text",
     "writing",
 ]

@@ -7,12 +7,12 @@ of its input and adds its own record. So no stage walks upstream, or knows anoth
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from rrad_ray.errors import RradError
-from rrad_ray.tables.files import join, write_text
+from rrad_ray.tables.files import join
+from rrad_ray.tables.json_files import json_text, write_json
 from rrad_ray.tables.text import read_json
 
 MANIFEST, HISTORY = "manifest.json", "history.json"
@@ -107,7 +107,7 @@ class Manifest:
 
     def to_json(self) -> str:
         """Return the text of `manifest.json`."""
-        return json.dumps(dataclasses.asdict(self), indent=2)
+        return json_text(dataclasses.asdict(self), indent=2)
 
 
 def read_manifest(uri: str) -> Manifest:
@@ -161,7 +161,7 @@ def write_history(uri: str, history: dict[str, list[float]]) -> None:
 
     Losses, `loss*`, go along `steps`; figures on dev, `dev_*`, along `dev_steps`.
     """
-    write_text(join(uri, HISTORY), json.dumps(history))
+    write_json(join(uri, HISTORY), history)
 
 
 def read_history(uri: str) -> dict[str, list[float]]:

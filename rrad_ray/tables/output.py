@@ -30,6 +30,7 @@ from rrad_ray.progress import say
 from rrad_ray.rows import Quarantined
 from rrad_ray.tables.data_files import is_hidden
 from rrad_ray.tables.files import filesystem, io_errors, join, listed, write_bytes, write_text
+from rrad_ray.tables.json_files import json_text, write_json
 from rrad_ray.tables.manifest import MANIFEST, Lineage, Manifest, find_manifest, parse_manifest
 from rrad_ray.tables.reading import (
     PROGRESS,
@@ -48,7 +49,7 @@ C = TypeVar("C")  # a stage's config
 
 def plain(cfg: Any) -> dict[str, Any]:
     """Return a config as JSON-ready values."""
-    return json.loads(json.dumps(dataclasses.asdict(cfg)))
+    return json.loads(json_text(dataclasses.asdict(cfg)))
 
 
 def fingerprint(uri: str) -> str:
@@ -191,7 +192,7 @@ class Output:
         if claim.state == "finished":
             return True
         state = {"stage": self.stage, "config": self.config, "inputs": self.inputs}
-        write_text(join(self.uri, STARTED), json.dumps(state, indent=2))
+        write_json(join(self.uri, STARTED), state, indent=2)
         return False
 
     def parts(self) -> list[str]:
@@ -263,7 +264,7 @@ class Output:
             "updated": time.time(),
             **state,
         }
-        write_text(join(self.uri, PROGRESS), json.dumps(facts, indent=2))
+        write_json(join(self.uri, PROGRESS), facts, indent=2)
 
     def check_quarantine(self, seen: int | None = None, max_quarantined: float = 1.0) -> dict[str, int]:
         """Write the quarantine; how many rows it holds for each reason. `seen`: how many rows were looked at.

@@ -14,11 +14,13 @@ from rrad_ray.config import ExperimentConfig
 from rrad_ray.evaluation.statistics import (
     Rate,
     always_valid,
+    bootstrap_interval,
     holm,
     lift,
     mismatch,
     normal_interval,
     pages_needed,
+    paired_p,
     preferences_needed,
     rate,
     sign_test,
@@ -231,3 +233,13 @@ def test_the_sign_test_is_the_exact_binomial_one() -> None:
     assert preference.share == 0.9
     assert preference.low < 0.9 < preference.high
     assert math.isnan(sign_test(0, 0, ALPHA).p)
+
+
+def test_a_paired_test_takes_two_queries_and_equal_gains_are_a_sign_test() -> None:
+    assert math.isnan(paired_p([1.0], [0.0]))
+    assert math.isnan(paired_p([], []))
+    assert paired_p([0.3, 0.3], [0.3, 0.3]) == 1.0
+    assert paired_p([1.0] * 3, [0.9] * 3) == pytest.approx(0.25)
+    assert paired_p([1.0] * 30, [0.0] * 30, "greater") == pytest.approx(0.5**30)
+    assert paired_p([0.0] * 30, [1.0] * 30, "greater") == 1.0
+    assert all(map(math.isnan, bootstrap_interval([0.5])))

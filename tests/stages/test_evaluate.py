@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,45 @@ def test_the_report_has_what_candidates_and_labels_hand_on(candidates: str, tmp_
         "gate": [{"system": "bm25", "ndcg": 0.25}],
     }
     assert tables.lineage_of(f"{tmp_path}/report").evaluation == tables.EvaluationFacts({})
+
+
+def strict(text: str) -> Any:
+    """The content of JSON as its standard has it."""
+    return json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+
+
+@pytest.mark.parametrize("queries", [1, 2])
+@pytest.mark.parametrize("sources", [[], ["bm25"]], ids=["no source", "bm25"])
+def test_few_queries_without_any_variance_make_strict_json_and_pages_in_words(
+    queries: int, sources: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = []
+    for number in range(queries):  # the relevant document is the last one, where the student finds it to be equal
+        row = row_of(f"q{number}", ["w1", "w1", "w1"])
+        judged = {"qrel_ids": [f"q{number}-2"], "qrel_grades": [1], "split": "test"}
+        scores = {"sources": sources, "source_scores": [[0.0, 0.0, 0.0]] * len(sources)}
+        rows.append({**row, **judged, **scores})
+    table = table_of(tmp_path / "candidates", rows)
+    label = {"missing": [False] * 3, "confidence": [1.0] * 3, "reasons": [], "parse_status": ["ok"]}
+    labels = tables.Output("label", SelectConfig(input="in", output=f"{tmp_path}/labels"), Labels, {})
+    labels.write_all([{**row, **label, "targets": [0.0, 0.0, 1.0]} for row in rows], 100)
+    labels.commit(
+        lineage=tables.Lineage(labels=tables.LabelFacts("a judge", {}, {}, {"missing_share": float("nan")}))
+    )
+    students = {"mine": tiny.save(tmp_path / "student", "Bert")}
+    run(tmp_path, table, students=students, labels=labels.uri, latency_docs=2, latency_repeats=2)
+    select.run(SelectConfig(f"{tmp_path}/report", f"{tmp_path}/winner", max_p99_ms=1e6))
+    for file in tmp_path.rglob("*.json"):
+        strict(file.read_text())
+    content = strict((tmp_path / "report" / "report.json").read_text())
+    [teacher] = [system for system in content["systems"] if system["system"] == "teacher"]
+    assert teacher["metrics"]["PNR"] == {"mean": None, "low": None, "high": None}
+    printed = capsys.readouterr().out
+    for text in (printed, *(page.read_text() for page in tmp_path.rglob("report.html"))):
+        assert not re.search(r"\b(nan|NaN|None|inf)\b", text)
+        assert not sources or ("not enough queries" in text) == (queries == 1)
+    if sources and queries == 2:  # all queries gained equally much: the sign test of two queries
+        assert {test["p"] for test in content["tests"] if test["system"] == "teacher"} == {0.5}
 
 
 def test_a_student_that_is_no_ranker_is_named_before_anything_is_measured(
