@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import fsspec
@@ -124,9 +125,9 @@ def write_bytes(uri: str, content: bytes) -> None:
 
 
 @contextmanager
-def writing(uri: str) -> Iterator[BinaryIO]:
+def writing(uri: str, *, durable: bool = False) -> Iterator[BinaryIO]:
     """Open a file to write to, which is there when the block ends well: an S3 upload is atomic, a local file is
-    renamed."""
+    renamed. One that is `durable` outlives a power cut from then on."""
     fs, path = filesystem(uri)
     local = "file" in fs.protocol
     temporary = f"{path}.tmp" if local else path
@@ -136,6 +137,9 @@ def writing(uri: str) -> Iterator[BinaryIO]:
         file = fs.open(temporary, "wb")
         try:
             yield file
+            if local and durable:
+                file.flush()
+                os.fsync(file.fileno())
         except BaseException:
             if local:
                 with suppress(OSError):  # of a full disk, which says so again
@@ -146,7 +150,27 @@ def writing(uri: str) -> Iterator[BinaryIO]:
             raise
         file.close()
         if local:
-            os.replace(temporary, path)
+            os.replace(temporary, path)  # `fs.mv` would move it into a folder of that name
+            if durable:
+                _sync_path(path)
+
+
+def sync_folder(folder: str | os.PathLike[str]) -> None:
+    """Make the names in a local folder, such as that of a new file, as durable as what they name."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sync_path(path: str) -> None:
+    """Make the names that lead to a local file durable: its own, and those of its folders, which may be new."""
+    folder, *above = Path(path).absolute().parents
+    sync_folder(folder)
+    for each in above:
+        with suppress(OSError):  # a folder of another owner or file system is none that we have made
+            sync_folder(each)
 
 
 def exists(uri: str) -> bool:

@@ -1,0 +1,48 @@
+"""Folders on this machine that only the user who runs this process can write to."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from rrad_ray.errors import RradError
+
+OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+def private_folder(path: str | os.PathLike[str]) -> Path:
+    """Return a folder that this user alone can write to; where there is none, it is made with mode 0700.
+
+    Raises `RradError` for one that belongs to another user, or that others may write to: they could replace what is
+    in it, or put there what would be taken for ours.
+    """
+    folder = Path(path)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        is_folder, mode = folder.is_dir(), folder.stat().st_mode
+        owners = {folder.stat().st_uid, folder.lstat().st_uid}  # of the folder, and of a link to it
+    except OSError as error:
+        raise RradError(str(folder), f"cannot be used ({error})", "name a folder that can be made") from error
+    if not is_folder:
+        raise RradError(str(folder), "is no folder", "name a folder, or move the file away")
+    if strangers := owners - {os.geteuid()}:
+        remedy = "name another folder, such as one below it, which is then made"
+        raise RradError(str(folder), f"belongs to another user (uid {min(strangers)})", remedy)
+    if mode & OTHERS_WRITE:
+        problem = f"other users may write to it (mode {stat.S_IMODE(mode):04o})"
+        raise RradError(str(folder), problem, "chmod 700, or name a folder below it, which is then made")
+    return folder
+
+
+def state_folder() -> Path:
+    """Return this user's private folder for what outlives a process: below XDG_STATE_HOME where that is set, else
+    below the temporary folder."""
+    state = os.environ.get("XDG_STATE_HOME", "")
+    if os.path.isabs(state):  # by the XDG specification, a relative one is to be ignored
+        return private_folder(Path(state) / "rrad-ray")
+    return private_folder(Path(tempfile.gettempdir()) / f"rrad-ray-{os.geteuid()}")

@@ -1,0 +1,67 @@
+"""Folders that other users could write to are refused, and those that are made are private."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from rrad_ray.errors import RradError
+from rrad_ray.tables.private_folders import private_folder, state_folder
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def test_a_folder_that_is_made_is_private_and_one_that_is_safe_is_taken_as_it_is(tmp_path: Path) -> None:
+    folder = private_folder(tmp_path / "new" / "folder")
+    assert mode(folder) == 0o700
+    folder.chmod(0o755)
+    assert private_folder(folder) == folder
+    assert mode(folder) == 0o755, "others may read names; no file in it is theirs"
+    (tmp_path / "link").symlink_to(folder)
+    assert private_folder(tmp_path / "link").is_dir()
+
+
+@pytest.mark.parametrize("bits", [0o777, 0o1777, 0o775, 0o702])
+def test_a_folder_that_others_may_write_to_is_refused(tmp_path: Path, bits: int) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder").chmod(bits)
+    with pytest.raises(RradError, match=rf"folder: other users may write to it \(mode {bits:04o}\); chmod 700"):
+        private_folder(tmp_path / "folder")
+
+
+def test_a_folder_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "folder").mkdir()
+    uid = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
+    with pytest.raises(RradError, match=rf"belongs to another user \(uid {uid}\); name another folder"):
+        private_folder(tmp_path / "folder")
+
+
+def test_a_file_and_a_path_that_cannot_be_made_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RradError, match="is no folder"):
+        private_folder(tmp_path / "file")
+    with pytest.raises(RradError, match=r"cannot be used .*name a folder that can be made"):
+        private_folder(tmp_path / "file" / "below")
+
+
+def test_state_is_below_xdg_state_home_or_in_a_folder_of_the_users_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir(mode=0o777)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    assert state_folder() == tmp_path / "state" / "rrad-ray"
+    own = tmp_path / "tmp" / f"rrad-ray-{os.geteuid()}"
+    for value in ("", "relative/path"):
+        monkeypatch.setenv("XDG_STATE_HOME", value)
+        assert state_folder() == own
+        assert mode(own) == 0o700
+    own.chmod(0o777)
+    with pytest.raises(RradError, match="other users may write to it"):
+        state_folder()
