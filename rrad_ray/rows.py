@@ -134,13 +134,16 @@ class Exposure(TypedDict):
 
 
 class ClickEvent(TypedDict):
-    """A click on a shown document. `event_id`: the sender's own, so that sending twice counts once."""
+    """A click on a shown document. `event_id`: the sender's own, so that sending twice counts once.
+
+    `doc_id` stood at `position` of the page; where several documents there have one id, the position says which.
+    """
 
     event_id: str
     request_id: str
     doc_id: str
     position: int  # on the page, from 1
-    dwell_s: float  # seconds until the user came back; NaN: not known
+    dwell_s: float  # seconds until the user came back, at most a day; NaN: not known
     time: float
 
 

@@ -20,7 +20,7 @@ def unreliable(port: int, fails: float, stalls: float, stall_s: float) -> Iterat
     """Start a proxy before the server at `port` of this machine; give its port and its counts of requests.
 
     The share `fails` of the requests gets a 500, the share `stalls` waits `stall_s` seconds. The counts are `all`,
-    `failed` and `stalled`.
+    `failed` and `stalled`; where `away` is set in them, all requests fail.
     """
     counts, random_source = Counter[str](), random.Random(0)
 
@@ -31,7 +31,7 @@ def unreliable(port: int, fails: float, stalls: float, stall_s: float) -> Iterat
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             counts["all"] += 1
             draw = random_source.random()
-            if draw < fails:
+            if draw < fails or counts["away"]:
                 counts["failed"] += 1
                 self.send_response(500)
                 self.send_header("Content-Length", "0")

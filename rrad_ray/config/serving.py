@@ -44,11 +44,14 @@ class OnlineConfig:
     design: Literal["ab", "interleave"] = "ab"
     """The test's design, as of `experiment`."""
     journal: str = ""
-    """A folder on the replica's own disk; empty: one for `events` below the temporary folder."""
+    """A folder on the replica's own disk that only its user may write to; empty: one for `events` below
+    XDG_STATE_HOME, or else in a folder of the user's below the temporary folder."""
     flush_s: Positive = 30.0
     """Seconds that an event may wait in the journal."""
     max_events: Count = 100_000
-    """Events that wait in the journal while the store cannot be reached; above that, events get 503."""
+    """Events of a replica that wait in the journal while the store cannot be reached; above that, events get 503."""
+    max_event_bytes: Count = 256_000_000
+    """Bytes in the journal's folder, likewise."""
 
     def __post_init__(self) -> None:
         if self.events:

@@ -12,12 +12,13 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
+import pyarrow as pa
+
 from rrad_ray import tables
 from rrad_ray.data.text_files import Reject
 from rrad_ray.errors import RradError
+from rrad_ray.online.event_rows import CLICKS, EXPOSURES, MAX_DWELL_S, MAX_POSITION, MAX_TIME_S
 from rrad_ray.rows import ClickEvent, Exposure, Row
-
-EXPOSURES, CLICKS = "exposures", "clicks"
 
 MAY_BE_EMPTY = {"variant", "query", "model"}
 
@@ -53,12 +54,63 @@ def _rows(
     for file in files:
         folder, _, name = file.uri.rpartition("/")
         table = tables.with_partitions(tables.read_columns(folder, name, None), file, tables.schema_of(kind))
-        table = tables.check_schema(table, kind, file.uri, nulls=True)
-        for number, row in enumerate(table.to_pylist(), 1):
-            if reason := _missing(row) or unfit(row):
+        for number, row in enumerate(_cast_rows(table, kind, file.uri), 1):
+            if reason := _uncast(row) or _missing(row) or unfit(row):
                 reject(str(row[key]), f"{reason} ({name}:{number})", str(row))
             else:
                 yield row
+
+
+class _Uncast:
+    """A value that its column's type cannot hold."""
+
+    def __init__(self, value: Any, want: pa.DataType) -> None:
+        self.value, self.want = value, want
+
+    def __repr__(self) -> str:
+        return repr(self.value)
+
+
+def _cast_rows(table: pa.Table, kind: type, uri: str) -> Iterator[dict[str, Any]]:
+    """Yield a file's rows in the types of `kind`, with an `_Uncast` where a value does not fit.
+
+    So one gap in a column, for which pandas turns whole numbers into floats, costs one row and not the log. Raises
+    `RradError` for a column that is missing or of another kind altogether.
+    """
+    schema = tables.schema_of(kind)
+    tables.check_schema(table.slice(0, 0), kind, uri)
+    columns = [_cast_values(table.column(field.name), field) for field in schema]
+    for values in zip(*columns, strict=True):
+        yield dict(zip(schema.names, values, strict=True))
+
+
+def _cast_values(column: pa.ChunkedArray, field: pa.Field) -> list[Any]:
+    """Return a column's values in a field's type, those that it cannot hold as `_Uncast`; a gap is None."""
+    values: list[Any] = []
+    for chunk in column.chunks:
+        try:
+            values += tables.as_type(chunk, field.type).to_pylist()
+        except pa.ArrowInvalid:
+            values += [_cast_value(chunk.slice(index, 1), field.type) for index in range(len(chunk))]
+    return [math.nan if value is None else value for value in values] if field.name == "dwell_s" else values
+
+
+def _cast_value(one: pa.Array, want: pa.DataType) -> Any:
+    """Return the value of an array of one in a type, or as an `_Uncast`; NaN, where no number has it, is a gap."""
+    try:
+        return tables.as_type(one, want)[0].as_py()
+    except pa.ArrowInvalid:
+        try:
+            value = one[0].as_py()
+        except UnicodeDecodeError:
+            value = "text that is not UTF-8"
+        return None if isinstance(value, float) and math.isnan(value) else _Uncast(value, want)
+
+
+def _uncast(row: Row) -> str:
+    """Return the reason why a row holds a value of another type; empty if it holds none."""
+    wrong = ((name, value) for name, value in row.items() if isinstance(value, _Uncast))
+    return next((f"malformed row: {name} is {value!r:.60}, no {value.want}" for name, value in wrong), "")
 
 
 def _missing(row: Row) -> str:
@@ -68,7 +120,9 @@ def _missing(row: Row) -> str:
             return f"missing value: {name} is null"
         if value == "" and name not in MAY_BE_EMPTY:
             return f"missing value: {name} is empty"
-    return "" if math.isfinite(row["time"]) else "malformed row: time is no number"
+    if not math.isfinite(row["time"]):
+        return "malformed row: time is no number"
+    return "" if 0 <= row["time"] <= MAX_TIME_S else f"malformed row: time {row['time']}, no seconds since 1970"
 
 
 def _unfit_exposure(row: Row) -> str:
@@ -85,7 +139,7 @@ def _unfit_exposure(row: Row) -> str:
 
 def _unfit_click(row: Row) -> str:
     """Return why a click cannot be used; empty if it can."""
-    if row["position"] < 1:
-        return f"malformed row: position {row['position']}, they count from 1"
+    if not 1 <= row["position"] <= MAX_POSITION:
+        return f"malformed row: position {row['position']}, they go from 1 to {MAX_POSITION}"
     dwell = row["dwell_s"]
-    return f"malformed row: dwell_s {dwell}" if dwell < 0 or math.isinf(dwell) else ""
+    return "" if math.isnan(dwell) or 0 <= dwell <= MAX_DWELL_S else f"malformed row: dwell_s {dwell}"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rrad_ray.config import ExperimentConfig, ExperimentDesign
+from rrad_ray.online.event_rows import is_called
 from rrad_ray.rows import ClickEvent, Exposure
 
 
@@ -121,7 +122,7 @@ def _clicks(
             left_out["click on a page that is left out"] += 1
         elif click["doc_id"] not in docs:
             left_out["click on a document that was not shown"] += 1
-        elif docs.index(click["doc_id"]) + 1 != click["position"]:
+        elif not _stood_at(docs, click):
             left_out["click on a document that stood at another position"] += 1
         else:
             by_request.setdefault(request, []).append(click)
@@ -129,10 +130,17 @@ def _clicks(
     return by_request
 
 
+def _stood_at(doc_ids: Sequence[str], click: ClickEvent) -> bool:
+    """Return true if a page's document at the click's position is the one clicked, or a copy of it by its id."""
+    index = click["position"] - 1
+    return 0 <= index < len(doc_ids) and is_called(doc_ids[index], click["doc_id"], index)
+
+
 def _credit(page: Exposure, clicks: Sequence[ClickEvent], control: str) -> int:
     """Return the number of clicked documents of the treatment less that of the control; a document counts once."""
-    teams = dict(zip(page["doc_ids"], page["teams"]))
-    return sum(-1 if teams[doc] == control else 1 for doc in {click["doc_id"] for click in clicks} if doc in teams)
+    teams = page["teams"]
+    clicked = {click["position"] - 1 for click in clicks} if teams else ()
+    return sum(-1 if teams[index] == control else 1 for index in clicked)
 
 
 def reformulated(

@@ -49,7 +49,8 @@ def _open_journal(online: OnlineConfig) -> event_journal.EventJournal | None:
     if not online.events:
         return None
     folder = online.journal or event_journal.folder_of(online.events)
-    return event_journal.EventJournal(online.events, folder, most=online.max_events)
+    limits = {"most": online.max_events, "most_bytes": online.max_event_bytes}
+    return event_journal.EventJournal(online.events, folder, **limits)
 
 
 def _call(request: Request) -> Call:

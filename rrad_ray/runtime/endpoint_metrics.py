@@ -27,6 +27,7 @@ class RayMetrics:
         self.cached_pairs = Counter("rrad_serve_cache", "Pairs that a cache was asked for", tag_keys=by_result)
         self.requests_inside = Gauge("rrad_serve_inside", "Requests that are inside a replica")
         self.held = Gauge("rrad_serve_events_held", "Events on this disk and not yet in the store")
+        self.set_aside = Counter("rrad_serve_events_set_aside", "Events on this disk that no table can hold")
         self.exposures_lost = Counter("rrad_serve_exposures_not_logged", "Pages answered without an exposure")
         self.winners = Counter("rrad_serve_winners", "New winners", tag_keys=by_result)
 
@@ -55,6 +56,9 @@ class RayMetrics:
 
     def events_held(self, count: int) -> None:
         self.held.set(count)
+
+    def events_set_aside(self, count: int) -> None:
+        self.set_aside.inc(count)
 
     def exposure_lost(self) -> None:
         self.exposures_lost.inc()

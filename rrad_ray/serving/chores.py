@@ -15,8 +15,14 @@ from rrad_ray.serving.service_metrics import ServiceMetrics
 logger = logging.getLogger("ray.serve")
 
 
+LONGEST_WAIT_S = 60.0  # between two tries of a chore that fails
+
+
 class Chores:
-    """Chores that are repeated until `cancel`; an error is logged, and the chore is tried again."""
+    """Chores that are repeated until `cancel`.
+
+    An error is logged, and the chore is tried again: after twice the time for each failure in a row, up to a minute.
+    """
 
     def __init__(self) -> None:
         self.tasks: list[asyncio.Task[None]] = []
@@ -27,11 +33,14 @@ class Chores:
             self.tasks.append(asyncio.create_task(self._forever(every_s, chore)))
 
     async def _forever(self, every_s: float, chore: Callable[[], Awaitable[None]]) -> None:
+        wait_s = every_s
         while True:
-            await asyncio.sleep(every_s)
+            await asyncio.sleep(wait_s)
             try:
                 await chore()
+                wait_s = every_s
             except Exception as error:
+                wait_s = max(every_s, min(2 * wait_s, LONGEST_WAIT_S))
                 logger.error(f"the endpoint goes on, but: {error}")
 
     def cancel(self) -> None:
@@ -88,8 +97,10 @@ async def flush_journal(journal: EventJournal, metrics: ServiceMetrics) -> None:
 
     Raises `OSError` if the store does not take them; they stay on the disk.
     """
+    before = journal.set_aside
     await journal.flush()
     metrics.events_held(journal.held)
+    if journal.set_aside > before:
+        metrics.events_set_aside(journal.set_aside - before)
     if journal.failed:
         raise OSError(f"{journal.held} events wait on this disk: {journal.failed}")
-    await asyncio.to_thread(journal.recover)

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, FailFast, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from rrad_ray.online.event_rows import MAX_ID_CHARS, copy_id
+
 
 @dataclass(frozen=True)
 class Document:
@@ -25,12 +27,17 @@ def text_digest(text: str) -> str:
 
 
 def distinct_ids(doc_ids: Sequence[str]) -> list[str]:
-    """Return the ids with their index added to those that come again: `["a", "a"]` becomes `["a", "a#1"]`."""
-    seen: set[str] = set()
+    """Return the ids with their index added to those that come again: `["a", "a"]` becomes `["a", "a#1"]`.
+
+    No copy takes an id that another document has: `["a", "a", "a#1"]` becomes `["a", "a#1#1", "a#1"]`.
+    """
+    seen, taken = set[str](), set(doc_ids)
     distinct = []
     for index, doc_id in enumerate(doc_ids):
-        while doc_id in seen:
-            doc_id += f"#{index}"
+        if doc_id in seen:
+            while doc_id in taken:
+                doc_id = copy_id(doc_id, index)
+            taken.add(doc_id)
         distinct.append(doc_id)
         seen.add(doc_id)
     return distinct
@@ -47,8 +54,12 @@ def _document(value: Any) -> Document:
     identity = value.get("id") if isinstance(value, dict) else None
     if identity is not None and not isinstance(identity, str):
         raise PydanticCustomError("document", "has an 'id' that is no string")
+    if identity and len(identity) > MAX_ID_CHARS:
+        problem = "has an 'id' of {chars} characters, at most {most}"
+        raise PydanticCustomError("document", problem, {"chars": len(identity), "most": MAX_ID_CHARS})
     text = _text(value)
-    return Document(text, identity if identity is not None else text_digest(text))
+    # A blank id is none: no click could name it.
+    return Document(text, identity if identity and identity.strip() else text_digest(text))
 
 
 def _not_blank(value: str) -> str:
@@ -63,13 +74,15 @@ def _as_list(value: Any) -> Any:
 
 _DOCUMENT_OBJECT = {
     "type": "object",
-    "properties": {"text": {"type": "string"}, "id": {"type": "string"}},
+    "properties": {"text": {"type": "string"}, "id": {"type": "string", "maxLength": MAX_ID_CHARS}},
     "required": ["text"],
 }
 
 _DOCUMENT_SCHEMA = WithJsonSchema({"anyOf": [{"type": "string"}, _DOCUMENT_OBJECT]})
 
 NotBlank = Annotated[str, AfterValidator(_not_blank)]
+
+IdField = Annotated[str, Field(max_length=MAX_ID_CHARS)]  # of a user, a page, an event or a document
 
 DocumentList = Annotated[
     list[Annotated[Document, BeforeValidator(_document), _DOCUMENT_SCHEMA]], Field(min_length=1), FailFast()

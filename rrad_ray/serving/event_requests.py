@@ -7,8 +7,13 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rrad_ray.serving.documents import NotBlank
+from rrad_ray.online.event_rows import MAX_DWELL_S, MAX_ID_CHARS, MAX_POSITION, MAX_TIME_S
+from rrad_ray.serving.documents import IdField, NotBlank
 from rrad_ray.serving.errors import COHERE, HTTPError
+
+IdToName = Annotated[NotBlank, Field(max_length=MAX_ID_CHARS)]
+DwellSeconds = Annotated[float, Field(ge=0, le=MAX_DWELL_S, allow_inf_nan=False)]
+EventTime = Annotated[float, Field(ge=0, le=MAX_TIME_S, allow_inf_nan=False)]
 
 
 class ClickRequest(BaseModel):
@@ -16,12 +21,12 @@ class ClickRequest(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
-    request_id: NotBlank
-    doc_id: NotBlank  # the request's own id of the document, or the digest of its text
-    position: Annotated[int, Field(ge=1)]  # on the page, from 1
-    event_id: str = ""  # the sender's own, so that sending twice counts once
-    dwell_s: Annotated[float, Field(ge=0)] | None = None  # seconds until the user came back
-    time: Annotated[float, Field(ge=0)] | None = None  # seconds since 1970; else when it came
+    request_id: IdToName
+    doc_id: IdToName  # the request's own id of the document, or the digest of its text
+    position: Annotated[int, Field(ge=1, le=MAX_POSITION)]  # on the page, from 1
+    event_id: IdField = ""  # the sender's own, so that sending twice counts once
+    dwell_s: DwellSeconds | None = None  # seconds until the user came back
+    time: EventTime | None = None  # seconds since 1970; else when it came
 
 
 class EventsRequest(BaseModel):

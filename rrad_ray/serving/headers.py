@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from rrad_ray.online.event_rows import MAX_ID_CHARS
 from rrad_ray.serving.errors import SHOWN_CHARS, HTTPError
 
 MAX_DIGITS = 15  # of a header's number: `int` refuses thousands of them
@@ -49,6 +50,17 @@ def timeout_s(headers: Mapping[str, str], longest_s: float) -> float:
     if milliseconds is None:
         raise HTTPError(422, "x-deadline-ms", f"must be milliseconds, found {value[:SHOWN_CHARS]}")
     return min(longest_s, milliseconds / 1000)
+
+
+def unit_named(headers: Mapping[str, str]) -> str:
+    """Return the unit of an online test that a request's header `X-Unit` names; empty if it has none.
+
+    Raises `HTTPError` (422) for one that is too long to be logged.
+    """
+    unit = headers.get("x-unit", "")
+    if len(unit) > MAX_ID_CHARS:
+        raise HTTPError(422, "x-unit", f"{len(unit)} characters, at most {MAX_ID_CHARS}")
+    return unit
 
 
 def cors_headers(origin: str, allowed: Sequence[str]) -> dict[str, str]:

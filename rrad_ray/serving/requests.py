@@ -28,7 +28,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
-from rrad_ray.serving.documents import CountField, DocumentList, NotBlank, OneOrMore, Texts, text_digest
+from rrad_ray.serving.documents import CountField, DocumentList, IdField, NotBlank, OneOrMore, Texts, text_digest
 from rrad_ray.serving.errors import COHERE, TEI, VLLM, Dialect, HTTPError
 
 
@@ -70,7 +70,7 @@ class RerankRequest(BaseModel):
     use_activation: bool | None = None  # vLLM's: false gives raw scores
     instruction: str | None = None  # vLLM's: for models that follow one
     explain: bool | None = None  # ours: a reason with each result, written by a decoder student that has learnt it
-    user: str | None = None  # vLLM's and ours: the unit of an online test
+    user: IdField | None = None  # vLLM's and ours: the unit of an online test
 
     def to_scoring(self, wire: WireFormat) -> ScoringRequest:
         """Return the request for the model. Raises `HTTPError` for a value that is not served."""
@@ -143,7 +143,7 @@ class SearchRequest(BaseModel):
     model: str | None = None
     top_n: Annotated[int, Field(ge=1)] | None = None
     explain: bool | None = None
-    user: str | None = None
+    user: IdField | None = None
 
     def to_scoring(self, wire: WireFormat) -> ScoringRequest:
         """Return the request for the model, still without documents."""

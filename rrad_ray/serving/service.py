@@ -19,9 +19,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rrad_ray.config import IDENTITY, WINNER, ServeConfig
+from rrad_ray.errors import InvalidInput
 from rrad_ray.online import assignment
 from rrad_ray.online.event_journal import EventJournal, JournalFull
-from rrad_ray.online.event_log import CLICKS, EXPOSURES
+from rrad_ray.online.event_rows import CLICKS, EXPOSURES
 from rrad_ray.serving import bodies, errors, event_requests, headers, pages, requests, search
 from rrad_ray.serving.api_keys import ApiKeys
 from rrad_ray.serving.errors import Dialect, HTTPError
@@ -208,7 +209,7 @@ class RerankService:
         send the names of their vendor's models, which mean the winner.
         """
         deadline = exchange.deadline
-        unit = request.unit or exchange.call.headers.get("x-unit", "")
+        unit = request.unit or headers.unit_named(exchange.call.headers)
         named = request.model == IDENTITY or self._named(request.model) is not None
         if self.test is None or not unit or named or wire.kind is requests.ScoreRequest:
             model = self._model(request.model)
@@ -273,9 +274,14 @@ class RerankService:
             return False
 
     async def _log(self, journal: EventJournal, kind: str, rows: Sequence[Any]) -> None:
-        """Write events to the journal. Raises `HTTPError` (503) if it is full or the disk fails."""
+        """Write events to the journal.
+
+        Raises `HTTPError`: 422 for one that cannot be stored, 503 if the journal is full or the disk fails.
+        """
         try:
             await journal.add(kind, list(rows))
+        except InvalidInput as error:
+            raise HTTPError(422, "events", error.problem) from error
         except (JournalFull, OSError) as error:
             raise HTTPError(503, "events", str(error)) from error
         self.metrics.events_held(journal.held)

@@ -30,6 +30,9 @@ class ServiceMetrics(Protocol):
     def events_held(self, count: int) -> None:
         """Set the number of events on this disk that are not in the store yet."""
 
+    def events_set_aside(self, count: int) -> None:
+        """Count events on this disk that no table can hold."""
+
     def exposure_lost(self) -> None:
         """Count a page that was answered without an exposure."""
 

@@ -19,8 +19,9 @@ from benchmarks import click_models
 from rrad_ray import cli, config, tables
 from rrad_ray.config import ExperimentConfig
 from rrad_ray.errors import RradError, in_stage
-from rrad_ray.online import analysis, event_log, report_html, traffic
+from rrad_ray.online import analysis, event_log, event_rows, report_html, traffic
 from rrad_ray.rows import ClickEvent, Exposure
+from rrad_ray.serving import documents
 from rrad_ray.stages import experiment
 from tests.commands import ROOT
 from tests.evaluation.test_report import EVIL, Page
@@ -80,6 +81,34 @@ def test_events_that_do_not_belong_together_are_left_out_and_counted() -> None:
         "click on a page that is left out": 2,
         "click without an exposure": 1,
     }
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [["a", "a", "b"], ["a#2", "a", "a"], ["a", "a", "a#1"], ["a", "a#1", "a#1", "a"], ["a"] * 4, ["", "#1", "a"]],
+)
+@pytest.mark.parametrize("design", ["ab", "interleave"])
+def test_a_click_on_a_document_whose_id_stands_on_the_page_twice_counts_by_its_position(
+    tmp_path: Path, ids: list[str], design: str
+) -> None:
+    shown, teams = documents.distinct_ids(ids), ["old", "new"] * 2 if design == "interleave" else []
+    exposure = page("1", "u", "" if teams else "old", doc_ids=shown, teams=teams[: len(ids)])
+    write(str(tmp_path), "exposures", "x.parquet", [exposure], Exposure)
+    read = list(event_log.read_exposures(str(tmp_path), lambda *bad: pytest.fail(str(bad))))
+    for names in (ids, shown):
+        clicks = [
+            click("1", name, position=index, event_id=f"{index}") for index, name in enumerate(names, 1) if name
+        ]
+        joined, left_out = traffic.join_traffic(read, clicks, dataclasses.replace(CFG, design=design))
+        assert left_out == {}
+        assert joined.dwelt_P.tolist() == [len(clicks)]
+        if teams:
+            credits = {"old": -1, "new": 1}
+            assert joined.won_P.tolist() == [sum(credits[teams[each["position"] - 1]] for each in clicks)]
+    assert not event_rows.is_called("a#10", "a", 1), "that is another document's id"
+    for position in (0, len(ids) + 1, 2**31 - 1):
+        _, left_out = traffic.join_traffic(read, [click("1", ids[0] or "a", position=position)], CFG)
+        assert sum(left_out.values()) >= 1
 
 
 def test_a_page_is_reformulated_if_a_like_query_follows_in_time_and_nothing_was_clicked() -> None:
@@ -380,7 +409,17 @@ def test_rows_of_no_use_are_handed_over_with_their_place_and_the_rest_is_read(tm
 
 @pytest.mark.parametrize(
     ("keys", "says"),
-    [({"position": 0}, "position 0"), ({"dwell_s": -1.0}, "dwell_s -1.0"), ({"doc_id": ""}, "empty")],
+    [
+        ({"position": 0}, "position 0"),
+        ({"position": 2**31}, "position 2147483648"),
+        ({"dwell_s": -1.0}, "dwell_s -1.0"),
+        ({"dwell_s": math.inf}, "dwell_s inf"),
+        ({"dwell_s": 1e9}, "dwell_s 1000000000.0"),
+        ({"time": math.nan}, "time is no number"),
+        ({"time": -1.0}, "no seconds since 1970"),
+        ({"time": 1.7e12}, "no seconds since 1970"),
+        ({"doc_id": ""}, "empty"),
+    ],
 )
 def test_a_click_of_no_use_is_handed_over(tmp_path: Path, keys: dict[str, Any], says: str) -> None:
     rejected: list[tuple[str, str, str]] = []

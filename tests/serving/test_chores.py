@@ -13,6 +13,7 @@ import pytest
 from rrad_ray.errors import RradError
 from rrad_ray.online import event_log
 from rrad_ray.online.event_journal import EventJournal
+from rrad_ray.serving import chores
 from rrad_ray.serving.api_keys import ApiKeys
 from rrad_ray.serving.chores import Chores, WinnerWatch, flush_journal, refresh_keys
 from rrad_ray.serving.winners import ScoreMismatch, ServedModel, find_winner
@@ -28,12 +29,12 @@ def test_a_chore_is_repeated_after_an_error_until_it_is_cancelled() -> None:
             raise RuntimeError("the store is away")
 
     async def run() -> int:
-        chores = Chores()
-        chores.repeat(0.001, chore)
+        repeated = Chores()
+        repeated.repeat(0.001, chore)
         while len(times) < 3:
             await asyncio.sleep(0.001)
-        chores.cancel()
-        await asyncio.gather(*chores.tasks, return_exceptions=True)
+        repeated.cancel()
+        await asyncio.gather(*repeated.tasks, return_exceptions=True)
         count = len(times)
         await asyncio.sleep(0.01)
         return len(times) - count
@@ -41,11 +42,39 @@ def test_a_chore_is_repeated_after_an_error_until_it_is_cancelled() -> None:
     assert asyncio.run(run()) == 0
 
 
+def test_a_chore_that_fails_is_tried_at_longer_and_longer_intervals_up_to_a_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits, fails = list[float](), [True] * 5 + [False, True, False]
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    async def chore() -> None:
+        if not fails:
+            raise asyncio.CancelledError
+        if fails.pop(0):
+            raise OSError("the store is away")
+
+    monkeypatch.setattr(chores.asyncio, "sleep", sleep)
+    for every_s, expected in ((5.0, [5, 10, 20, 40, 60, 60, 5, 10, 5]), (90.0, [90] * 9)):
+        waits.clear()
+        fails[:] = [True] * 5 + [False, True, False]
+
+        async def run(every_s: float = every_s) -> None:
+            each = Chores()
+            each.repeat(every_s, chore)
+            await asyncio.gather(*each.tasks, return_exceptions=True)
+
+        asyncio.run(run())
+        assert waits == expected
+
+
 def test_a_chore_of_0_seconds_is_never_done() -> None:
     async def run() -> list[Any]:
-        chores = Chores()
-        chores.repeat(0, lambda: pytest.fail("done"))
-        return chores.tasks
+        repeated = Chores()
+        repeated.repeat(0, lambda: pytest.fail("done"))
+        return repeated.tasks
 
     assert asyncio.run(run()) == []
 
@@ -154,6 +183,17 @@ def test_a_flush_writes_this_processs_events_and_those_that_another_one_left(tmp
     rows = event_log.read_click_events(store, lambda *bad: pytest.fail(str(bad)))
     assert sorted(row["event_id"] for row in rows) == ["e1", "e2"]
     assert held == [0]
+
+
+def test_rows_that_were_set_aside_are_counted_once(tmp_path: Path) -> None:
+    store, folder, counted = str(tmp_path / "events"), tmp_path / "journal", list[int]()
+    metrics: Any = SimpleNamespace(events_held=lambda count: None, events_set_aside=counted.append)
+    folder.mkdir(mode=0o700)
+    (folder / "a.events").write_text(f"no row\n{json.dumps(['clicks', click(1)])}\nnor this\n")
+    journal = EventJournal(store, str(folder), most=10)
+    for _ in range(2):
+        asyncio.run(flush_journal(journal, metrics))
+    assert counted == [2]
 
 
 def test_events_that_the_store_does_not_take_stay_and_the_flush_says_so(tmp_path: Path) -> None:

@@ -260,6 +260,8 @@ def test_ids_that_come_again_are_told_apart_by_their_index(ids: list[str]) -> No
     assert len(set(distinct)) == len(ids)
     for index, (new, old) in enumerate(zip(distinct, ids)):
         assert new == old or (new.startswith(f"{old}#{index}") and old in distinct[:index])
+        assert ids.index(old) < index or new == old, "the first of an id keeps it"
+        assert new == old or new not in ids, "no copy takes another document's id"
 
 
 def test_the_schema_of_a_route_has_its_formats_fields() -> None:
@@ -299,6 +301,17 @@ def test_every_field_of_a_click_and_its_defaults() -> None:
         {"request_id": "r", "doc_id": "d", "position": 0},
         {"request_id": "r", "doc_id": "d", "position": 1, "dwell_s": -1},
         {"request_id": "r", "doc_id": "d", "position": 1, "time": "now"},
+        {"request_id": "r", "doc_id": "d", "position": 2**31},
+        {"request_id": "r", "doc_id": "d", "position": 1180591620717411303424},
+        {"request_id": "r", "doc_id": "d", "position": 1.0},
+        {"request_id": "r", "doc_id": "d", "position": 1, "dwell_s": 1e9},
+        {"request_id": "r", "doc_id": "d", "position": 1, "dwell_s": math.inf},
+        {"request_id": "r", "doc_id": "d", "position": 1, "dwell_s": math.nan},
+        {"request_id": "r", "doc_id": "d", "position": 1, "time": math.inf},
+        {"request_id": "r", "doc_id": "d", "position": 1, "time": 1.7e12},
+        {"request_id": "r" * 257, "doc_id": "d", "position": 1},
+        {"request_id": "r", "doc_id": "d" * 257, "position": 1},
+        {"request_id": "r", "doc_id": "d", "position": 1, "event_id": "e" * 257},
     ],
 )
 def test_a_wrong_click_is_refused(event: dict[str, Any]) -> None:
@@ -306,6 +319,33 @@ def test_a_wrong_click_is_refused(event: dict[str, Any]) -> None:
         clicks({"request_id": "r", "doc_id": "d", "position": 1}, event)
     assert (caught.value.status, caught.value.field) == (422, "events")
     assert "missing" in caught.value.detail or "number 1 " in caught.value.detail
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "NaN", "Infinity", "9" * 400, "1e308"])
+@pytest.mark.parametrize("field", ["position", "dwell_s", "time"])
+def test_a_number_as_it_may_stand_in_a_body_is_refused_where_the_log_cannot_hold_it(number: str, field: str) -> None:
+    event = f'{{"request_id": "r", "doc_id": "d", "position": 1, "{field}": {number}}}'
+    with pytest.raises(HTTPError) as caught:
+        event_requests.parse_clicks(f'{{"events": [{event}]}}'.encode(), now=5.0)
+    assert caught.value.status == 422
+
+
+def test_an_id_of_at_most_256_characters_is_taken_and_a_longer_one_refused() -> None:
+    longest = "é" * 256
+    full = {"request_id": longest, "doc_id": longest, "position": 1, "event_id": longest}
+    assert clicks(full)[0]["event_id"] == longest
+    documents_of = [{"text": "a", "id": longest}, {"text": "b", "id": ""}, {"text": "b", "id": " "}]
+    request = parse("/v2/rerank", {"query": "q", "documents": documents_of, "user": longest})
+    assert (request.unit, request.doc_ids) == (longest, [longest, *[documents.text_digest("b")] * 2])
+    assert parse("/v1/search", {"query": "q", "user": longest}).unit == longest
+    for path, body, field in (
+        ("/v2/rerank", {"query": "q", "documents": ["a"], "user": f"{longest}x"}, "user"),
+        ("/v1/search", {"query": "q", "user": f"{longest}x"}, "user"),
+        ("/v2/rerank", {"query": "q", "documents": ["a", {"text": "b", "id": f"{longest}x"}]}, "documents"),
+    ):
+        error = refusal(path, body)
+        assert (error.status, error.field) == (422, field)
+        assert "256" in error.detail
 
 
 @given(JSON | st.fixed_dictionaries({"events": JSON}))

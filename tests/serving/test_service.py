@@ -20,7 +20,8 @@ import pytest
 
 from rrad_ray.config import OnlineConfig, ServeConfig
 from rrad_ray.online import assignment
-from rrad_ray.online.event_journal import JournalFull
+from rrad_ray.online.event_journal import EventJournal, JournalFull
+from rrad_ray.online.event_log import read_exposures
 from rrad_ray.serving import requests
 from rrad_ray.serving.api_keys import ApiKeys
 from rrad_ray.serving.pages import sigmoid
@@ -91,6 +92,9 @@ class Recorder:
 
     def events_held(self, count: int) -> None:
         self.held = count
+
+    def events_set_aside(self, count: int) -> None:
+        raise AssertionError("a service reads no segments")
 
     def exposure_lost(self) -> None:
         self.lost += 1
@@ -540,6 +544,46 @@ def test_clicks_that_cannot_be_taken_are_refused() -> None:
         answer = asyncio.run(served.service.events(call("/v1/events", {"events": events})))
         assert (answer.status, answer.content["field"], served.journal.rows) == (status, field, [])
         assert served.metrics.requests == {("/v1/events", str(status)): 1}
+
+
+def test_a_unit_in_the_header_has_at_most_256_characters() -> None:
+    served = replica("ab")
+    assert served.answer(body(), x_unit="u" * 256).status == 200
+    refused = served.answer(body(), x_unit="u" * 257)
+    assert (refused.status, refused.content["field"]) == (422, "x-unit")
+
+
+def test_pages_are_answered_while_the_store_is_away_and_the_journal_fills(tmp_path: Path) -> None:
+    served, clicked = replica("ab"), call("/v1/events", {"events": [CLICK]})
+    (tmp_path / "log").write_text("a file where the folder should be")
+    journal = EventJournal(str(tmp_path / "log"), str(tmp_path / "journal"), most=3)
+    served.service.journal = journal
+
+    async def run() -> tuple[list[bool], HTTPAnswer]:
+        logged = []
+        for number in range(5):
+            answer = await served.send(body(user=f"u{number}"))
+            assert order(answer)
+            logged.append("X-Exposure" in answer.headers)
+            await journal.flush()
+        refused = await served.service.events(clicked)
+        (tmp_path / "log").unlink()
+        assert await journal.flush() == 3
+        return logged, refused
+
+    logged, refused = asyncio.run(run())
+    assert logged == [True] * 3 + [False] * 2
+    assert (refused.status, refused.headers["Retry-After"], served.metrics.lost) == (503, "1", 2)
+    exposures = read_exposures(str(tmp_path / "log"), lambda *bad: pytest.fail(str(bad)))
+    assert sorted(row["unit"] for row in exposures) == ["u0", "u1", "u2"]
+
+
+def test_a_page_that_the_log_cannot_hold_is_answered_without_its_header(tmp_path: Path) -> None:
+    served = replica("ab")
+    served.service.journal = EventJournal(str(tmp_path / "log"), str(tmp_path / "journal"), most=3)
+    served.service.now = lambda: "no time"  # type: ignore[assignment, return-value]
+    answer = served.answer(body(user="u"))
+    assert (answer.status, "X-Exposure" in answer.headers, served.metrics.lost) == (200, False, 1)
 
 
 # ---- the search ---------------------------------------------------------------------------------------------
