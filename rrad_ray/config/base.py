@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
 from pydantic.dataclasses import dataclass
+
+from rrad_ray.uris import check_uri
 
 MINILM = "bundled:all-minilm-l6-v2"
 SMOLLM2 = "bundled:smollm2-135m-instruct"
@@ -35,6 +37,14 @@ Share = Annotated[float, Field(ge=0, le=1), NO_BOOL]
 ShareBelowOne = Annotated[float, Field(ge=0, lt=1), NO_BOOL]
 BetweenZeroAndOne = Annotated[float, Field(gt=0, lt=1), NO_BOOL]
 ResourceSpec = dict[str, Number]  # what Ray gives to one process, as in {CPU: 1} or {GPU: 0.5}
+
+
+def _uri(value: str) -> str:
+    """Refuse a scheme that nothing here reads; a key that may be empty stays so."""
+    return check_uri(value) if value else value
+
+
+Uri = Annotated[str, AfterValidator(_uri)]  # a local path or `s3://`
 
 
 class KeyProblem(ValueError):
@@ -99,8 +109,8 @@ def check_backend(backend: str, precision: str) -> None:
 class StagePaths:
     """The table or files that a stage reads, and the folder that it writes."""
 
-    input: str
+    input: Uri
     """What the stage reads: the output of an earlier stage, local or `s3://`."""
-    output: str
+    output: Uri
     """The folder that the stage writes, local or `s3://`; the same config on the same output resumes or does
     nothing."""

@@ -7,7 +7,7 @@ from typing import get_args
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from rrad_ray.config.base import CHECKED, MINILM, Count, CountOrNone, Integer, Share, Split, StagePaths, require
+from rrad_ray.config.base import CHECKED, MINILM, Count, CountOrNone, Integer, Share, Split, StagePaths, Uri, require
 
 
 def _splits_only(key: str, mapping: dict[str, int] | dict[str, str]) -> None:
@@ -19,15 +19,15 @@ def _splits_only(key: str, mapping: dict[str, int] | dict[str, str]) -> None:
 class RetrieveConfig:
     """First stage: the nearest documents by BM25 and by a bi-encoder, or the user's own run."""
 
-    data: str
+    data: Uri
     """The collection: a BEIR folder; `pydoc:`, the documentation of this Python environment; or a file of candidates
     with their texts, taken as they are: RankLLM requests or RankGPT hits (`.json`, `.jsonl`), MS MARCO's top1000
     (`.tsv`)."""
-    output: str
+    output: Uri
     """The folder of the candidates, local or `s3://`."""
-    qrels: dict[str, str] = Field(default_factory=dict)
+    qrels: dict[str, Uri] = Field(default_factory=dict)
     """For a file of candidates: the TREC qrels file of each split, as in {dev: dev.qrels}."""
-    run: str = ""
+    run: Uri = ""
     """A TREC run of your own first stage; BM25 and the bi-encoder then only score its documents. Empty: none."""
     model: str = MINILM
     """The bi-encoder: a local folder, an `s3://` folder, a hub id, or a `bundled:` model."""
@@ -57,6 +57,7 @@ class RetrieveConfig:
         for split, limit in self.queries.items():
             require(limit >= 0, f"queries.{split}", limit, "must not be negative")
         _splits_only("qrels", self.qrels)
+        require("unlabelled" not in self.qrels, "qrels", "unlabelled", "queries with qrels are train, dev or test")
 
 
 @dataclass(frozen=True, config=CHECKED)

@@ -16,6 +16,7 @@ from rrad_ray.config.base import (
     Precision,
     Split,
     StagePaths,
+    Uri,
     check_backend,
     require,
 )
@@ -29,7 +30,7 @@ class EvaluateConfig(StagePaths):
 
     students: dict[str, str] = Field(default_factory=dict)
     """Students by name: the output of `train`, or a checkpoint folder."""
-    labels: str = ""
+    labels: Uri = ""
     """The output of `label`, for the teacher's row; empty: none."""
     teacher: str = ""
     """The teacher's model, to measure its latency; empty: no figure."""
@@ -37,7 +38,7 @@ class EvaluateConfig(StagePaths):
     """The likelihood prompt of that measurement, as of `judge`."""
     doc_tokens: Count = 96
     """Tokens that a document is cut to in that measurement."""
-    runs: dict[str, str] = Field(default_factory=dict)
+    runs: dict[str, Uri] = Field(default_factory=dict)
     """TREC run files of these queries by name, measured beside."""
     metrics: tuple[str, ...] = ()
     """More measures by the names of ir-measures, as in [AP, R@100, "nDCG(gains={1:1,2:3})@5"]."""
@@ -74,5 +75,5 @@ class SelectConfig(StagePaths):
     """The measure that decides."""
     max_p99_ms: Positive = 1000.0
     """The p99 latency in milliseconds, for `latency_docs` documents, above which a student cannot win."""
-    publish: str = ""
+    publish: Uri = ""
     """A folder that gets report.json and report.html too, where a person looks first; empty: none."""

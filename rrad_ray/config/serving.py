@@ -20,6 +20,7 @@ from rrad_ray.config.base import (
     Precision,
     Range,
     ResourceSpec,
+    Uri,
     check_backend,
     range_of,
     require,
@@ -35,7 +36,7 @@ IDENTITY = "identity"  # the model that leaves the documents in the order of the
 class OnlineConfig:
     """An online test at the endpoint. Exposures and clicks land below `events`; `experiment` reads them."""
 
-    events: str = ""
+    events: Uri = ""
     """Where exposures and clicks are stored, local or `s3://`; empty: no test runs and nothing is written."""
     name: str = ""
     """The test's name, as of `experiment`."""
@@ -43,7 +44,7 @@ class OnlineConfig:
     """Variants with their weights, as of `experiment`: each a name in `models`, `winner` or `identity`."""
     design: Literal["ab", "interleave"] = "ab"
     """The test's design, as of `experiment`."""
-    journal: str = ""
+    journal: Uri = ""
     """A folder on the replica's own disk that only its user may write to; empty: one for `events` below
     XDG_STATE_HOME, or else in a folder of the user's below the temporary folder."""
     flush_s: Positive = 30.0
@@ -67,7 +68,7 @@ class OnlineConfig:
 class SearchConfig:
     """The search page at `/`, and `POST /v1/search` behind it."""
 
-    corpus: str = ""
+    corpus: Uri = ""
     """A collection as `retrieve` reads it: `pydoc:` or a BEIR folder; empty: no search, and the page says so."""
     title: str = ""
     """What the page calls the collection; empty: its folder's name."""
@@ -79,7 +80,7 @@ class SearchConfig:
 class ServeConfig:
     """The winner behind Ray Serve."""
 
-    input: str
+    input: Uri
     """What is served: the output of `select` or `train`, a checkpoint folder, or a hub id."""
     host: str = "127.0.0.1"
     """The address to listen on."""
@@ -109,7 +110,7 @@ class ServeConfig:
     """Other models by name, each as `input`; a request names one."""
     watch_s: NotNegative = 10.0
     """Seconds between two looks for another winner in `input` and other keys in `api_keys`; 0: never."""
-    api_keys: str = ""
+    api_keys: Uri = ""
     """A file of bearer keys, one a line; empty: everyone may ask. If it goes while serving, nobody may."""
     cors_origins: tuple[str, ...] = ()
     """Origins of web pages that may use the endpoint from a browser, as in [https://shop.example]; [*]: all."""

@@ -36,7 +36,7 @@ class ApiKeys:
         if not tables.exists(self.uri):
             self.digests = []
             raise RradError(self.uri, "no such file, so no key is valid", _REMEDY)
-        lines = [line.strip() for line in _read(self.uri).removeprefix("\ufeff").splitlines()]
+        lines = [line.strip() for line in tables.read_text(self.uri).splitlines()]
         keys = {line: number for number, line in enumerate(lines, 1) if line and not line.startswith("#")}
         for key, number in keys.items():
             if not KEY.fullmatch(key):
@@ -52,18 +52,6 @@ class ApiKeys:
         digest = _digest(key.strip())
         matches = [hmac.compare_digest(digest, known) for known in self.digests]  # all of them: no early exit
         return scheme.lower() == "bearer" and any(matches)
-
-
-def _read(uri: str) -> str:
-    """Return the text of a file. Raises `RradError`, which names the line where it is no UTF-8."""
-    try:
-        return tables.read_text(uri)
-    except RradError as error:
-        cause = error.__cause__
-        if not isinstance(cause, UnicodeDecodeError):
-            raise
-        number = cause.object.count(b"\n", 0, cause.start) + 1
-        raise RradError(f"{uri}:{number}", "no UTF-8", "save it as UTF-8") from error
 
 
 def _digest(key: str) -> bytes:

@@ -6,11 +6,9 @@ Imports the vocabulary only (errors, rows, progress, versions).
 from rrad_ray.tables.data_files import DataFile, data_files, with_partitions
 from rrad_ray.tables.files import (
     absolute,
-    check_uri,
     exists,
     filesystem,
     io_errors,
-    is_s3,
     join,
     remove,
     sync_folder,
@@ -70,7 +68,6 @@ __all__ = [
     "arrow_type",
     "as_type",
     "check_schema",
-    "check_uri",
     "data_files",
     "exists",
     "filesystem",
@@ -78,7 +75,6 @@ __all__ = [
     "finished_parts",
     "finite",
     "io_errors",
-    "is_s3",
     "join",
     "json_text",
     "lineage_of",

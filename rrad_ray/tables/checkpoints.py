@@ -16,7 +16,8 @@ from typing import Any
 
 from rrad_ray.errors import RradError
 from rrad_ray.progress import say
-from rrad_ray.tables.files import absolute, exists, filesystem, io_errors, is_s3, join
+from rrad_ray.tables.files import absolute, exists, filesystem, io_errors, join
+from rrad_ray.uris import is_s3
 
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 

@@ -29,28 +29,28 @@ def text_lines(uri: str, remedy: str) -> Iterator[tuple[int, str]]:
     fs, path = filesystem(uri)
     with io_errors(uri, remedy), fs.open(path, "rb", compression="infer") as file:
         for number, raw in enumerate(file, 1):
-            line = decoded(raw, uri, number).rstrip("\r\n").lstrip(BYTE_ORDER_MARK)
+            line = decoded(raw, uri, number, "surrogatepass").rstrip("\r\n").lstrip(BYTE_ORDER_MARK)
             if line.strip():
                 yield number, line
 
 
-def decoded(content: bytes, uri: str, first: int = 1) -> str:
-    """Return UTF-8 bytes as text. `first`: the number of their first line in the file at `uri`.
+def decoded(content: bytes, uri: str, first: int = 1, errors: str = "strict") -> str:
+    """Return UTF-8 bytes as text. `first`: the number of their first line in the file at `uri`; `errors` as Python's.
 
     Raises `RradError` that names line and byte of what is no UTF-8.
     """
     try:
-        text = content.decode("utf-8", errors="surrogatepass")
+        text = content.decode("utf-8", errors=errors)
         wrong = content.find(b"\0")  # text in UTF-16 without a mark has one in every other byte
     except UnicodeDecodeError as error:
         text, wrong = "", error.start
     if wrong < 0:
         return text
     line, column = first + content.count(b"\n", 0, wrong), wrong - content.rfind(b"\n", 0, wrong)
-    problem = f"byte {column} of the line, 0x{content[wrong]:02X}, is no UTF-8 text"
+    problem = f"no UTF-8 text: byte {column} of the line is 0x{content[wrong]:02X}"
     mark = next((name for mark, name in OTHER_MARKS.items() if content.startswith(mark) and first == 1), "")
     if mark:
-        problem = f"the file begins with the byte order mark of {mark} (byte 1 of the line, 0x{content[0]:02X})"
+        problem = f"no UTF-8 text: byte 1 of the line is 0x{content[0]:02X}, of the byte order mark of {mark}"
     if content.startswith(b"\x1f\x8b") and first == 1:
         problem += "; it is packed by gzip, and its name does not end in .gz"
     raise RradError(f"{uri}:{line}", problem, ENCODING_REMEDY)

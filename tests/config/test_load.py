@@ -127,10 +127,10 @@ def test_an_override_that_is_no_key_and_value_is_named(tmp_path: Path, override:
 
 def test_a_missing_file_a_folder_and_a_binary_file_are_named(tmp_path: Path) -> None:
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
-    for name, found in (("gone.yaml", "no such file"), ("", "directory"), ("binary.yaml", "utf-8")):
+    for name, found in (("gone.yaml", "no such file"), ("", "directory"), ("binary.yaml", "UTF-8")):
         with pytest.raises(RradError) as caught:
             load.load_config(TrainConfig, str(tmp_path / name))
-        assert caught.value.place == str(tmp_path / name)
+        assert caught.value.place.removesuffix(":1") == str(tmp_path / name)
         assert found in caught.value.problem
 
 
@@ -320,3 +320,31 @@ def test_the_command_prints_one_line_and_exits_with_2_for_a_users_mistake(
     assert caught.value.code == 2
     assert told.startswith(f"error: config: {path}: ")
     assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("data=gs://bucket/beir", "data"),
+        ("data=S3://bucket/beir", "data"),
+        ("output=file:///tmp/out", "output"),
+        ("run=hdfs://host/run.txt", "run"),
+        ("qrels={dev: 'https://host/dev.qrels'}", "qrels.dev"),
+        ("output=s3:/bucket/out", "output"),
+    ],
+)
+def test_a_place_of_another_scheme_is_refused_before_anything_runs(tmp_path: Path, override: str, key: str) -> None:
+    (tmp_path / "retrieve.yaml").write_text("data: beir\noutput: out\n")
+    with pytest.raises(RradError, match=f"{key}=.* is no place that rrad-ray reads or writes; write"):
+        load.load_config(RetrieveConfig, f"{tmp_path}/retrieve.yaml", [override])
+
+
+def test_odd_paths_are_read_as_they_stand(tmp_path: Path) -> None:
+    (tmp_path / "retrieve.yaml").write_text("data: 'pydoc:'\noutput: 'a::b/x%20[1]/*?#'\n")
+    cfg = load.load_config(RetrieveConfig, f"{tmp_path}/retrieve.yaml")
+    assert (cfg.data, cfg.output) == ("pydoc:", "a::b/x%20[1]/*?#")
+
+
+def test_qrels_of_unlabelled_queries_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RradError, match="queries with qrels are train, dev or test"):
+        load.build_config(RetrieveConfig, {"data": "x.tsv", "output": "out", "qrels": {"unlabelled": "y"}}, "x")

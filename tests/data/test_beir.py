@@ -98,7 +98,7 @@ def test_bytes_that_are_not_utf8_are_an_error_that_names_file_line_and_byte(tmp_
     uri = write_beir(tmp_path, DOCS, QUERIES)
     with (tmp_path / "corpus.jsonl").open("ab") as file:
         file.write(b'{"_id": "d3", "text": "\xff\xfe"}\n')
-    with pytest.raises(RradError, match=r"corpus\.jsonl:3: byte 24 of the line, 0xFF, is no UTF-8 text"):
+    with pytest.raises(RradError, match=r"corpus\.jsonl:3: no UTF-8 text: byte 24 of the line is 0xFF"):
         read_beir(uri)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,10 @@ def test_a_table_without_a_column_is_named_before_training(tmp_path: Path) -> No
     uri = table(f"{tmp_path}/labels", 8)
     part = Path(uri, tables.part_name(0))
     pq.write_table(pq.read_table(part).drop_columns(["targets"]), part)
+    with pytest.raises(RradError, match=r"part-00000.parquet: has .* bytes, and .* in the manifest"):
+        feed.index_labels(uri, LEARNT, 5, 0)
+    manifest = Path(uri, "manifest.json")
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"parts": None}))  # by another program
     with pytest.raises(RradError, match=r"part-00000.*has no column 'targets'"):
         feed.index_labels(uri, LEARNT, 5, 0)
     with pytest.raises(RradError, match="no manifest"):

@@ -64,7 +64,7 @@ def test_a_byte_order_mark_line_ends_comments_and_repeated_keys_change_nothing(f
         ("one\nschl\u00fcssel".encode(), 2, "visible ASCII without spaces"),
         ("one\nke\ufeffy".encode(), 2, "visible ASCII without spaces"),
         ("\u0663\u0663".encode(), 1, "visible ASCII without spaces"),
-        (b"one\nk\x00ey", 2, "visible ASCII without spaces"),
+        (b"one\nk\x00ey", 2, "no UTF-8"),
         (b"one\nschl\xfcssel\n", 2, "no UTF-8"),
         ("one\n".encode("utf-16"), 1, "no UTF-8"),
     ],
