@@ -65,10 +65,11 @@ class EventJournal:
         self.left_bytes = self._left_bytes()  # in segments of other processes
         self.pending: deque[_Waiting] = deque()
         self.committing: asyncio.Task[None] | None = None
+        self.early: asyncio.Task[int] | None = None  # a flush before its time
         self.writing, self.flushing = asyncio.Lock(), asyncio.Lock()
         self.failures: Counter[Path] = Counter()  # how often the store has refused a segment
         self.failed = ""  # why the store did not take the last segment
-        self.set_aside = 0  # rows that no table can hold
+        self.set_aside = 0  # rows that no table can hold, until somebody counts them
 
     # ---- events come --------------------------------------------------------------------------------------------
 
@@ -89,6 +90,8 @@ class EventJournal:
         if self.committing is None or self.committing.done():
             self.committing = asyncio.create_task(self._commit())
         await entry.durable
+        if self.held > self.most // 2 and not self.failed and not self.flushing.locked():
+            self.early = asyncio.create_task(self.flush())  # a burst does not fill it until the next flush
 
     def _count(self, rows: int, size: int) -> None:
         self.held, self.held_bytes = self.held + rows, self.held_bytes + size

@@ -97,10 +97,10 @@ async def flush_journal(journal: EventJournal, metrics: ServiceMetrics) -> None:
 
     Raises `OSError` if the store does not take them; they stay on the disk.
     """
-    before = journal.set_aside
     await journal.flush()
     metrics.events_held(journal.held)
-    if journal.set_aside > before:
-        metrics.events_set_aside(journal.set_aside - before)
+    if journal.set_aside:
+        metrics.events_set_aside(journal.set_aside)
+        journal.set_aside = 0
     if journal.failed:
         raise OSError(f"{journal.held} events wait on this disk: {journal.failed}")

@@ -457,6 +457,20 @@ def test_a_flush_has_its_turn_while_events_never_cease(tmp_path: Path) -> None:
     assert asyncio.run(run()) > 0
 
 
+def test_a_burst_of_events_is_stored_before_its_time_and_closes_no_door(tmp_path: Path) -> None:
+    log = journal(tmp_path, str(tmp_path / "log"), most=100)
+
+    async def run() -> None:
+        for number in range(40):
+            await log.add(CLICKS, [click(10 * number + index) for index in range(10)])
+            while log.held > 80:
+                await asyncio.sleep(0.01)
+        await log.flush()
+
+    asyncio.run(run())
+    assert len(ids(str(tmp_path / "log"))) == 400
+
+
 def test_a_folder_that_is_cleaned_away_is_made_again_and_costs_no_event(tmp_path: Path) -> None:
     log = journal(tmp_path, str(tmp_path / "log"))
 

@@ -17,11 +17,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from rrad_ray.config import OnlineConfig, ServeConfig
-from rrad_ray.online import assignment
+from rrad_ray.config import ExperimentConfig, OnlineConfig, ServeConfig
+from rrad_ray.online import assignment, traffic
 from rrad_ray.online.event_journal import EventJournal, JournalFull
 from rrad_ray.online.event_log import read_exposures
+from rrad_ray.online.event_rows import CLICKS, EXPOSURES
 from rrad_ray.serving import requests
 from rrad_ray.serving.api_keys import ApiKeys
 from rrad_ray.serving.pages import sigmoid
@@ -30,6 +33,7 @@ from rrad_ray.serving.search import Hit
 from rrad_ray.serving.service import Call, HTTPAnswer, RerankService
 from rrad_ray.serving.winners import ServedModel
 from tests.commands import PATIENCE_S, ROOT
+from tests.online.test_event_rows import stored
 
 QUERY, TEXTS = "q", ["a", "bbb", "cc"]
 VARIANTS = {"identity": 1.0, "winner": 1.0}
@@ -576,6 +580,35 @@ def test_pages_are_answered_while_the_store_is_away_and_the_journal_fills(tmp_pa
     assert (refused.status, refused.headers["Retry-After"], served.metrics.lost) == (503, "1", 2)
     exposures = read_exposures(str(tmp_path / "log"), lambda *bad: pytest.fail(str(bad)))
     assert sorted(row["unit"] for row in exposures) == ["u0", "u1", "u2"]
+
+
+IDS = st.text(max_size=3) | st.sampled_from(["a", "a#1", "a#2", "", " ", "x" * 256, "x" * 257])
+DOCUMENTS = st.lists(st.text(max_size=3) | st.fixed_dictionaries({"text": st.text(max_size=3)}, optional={"id": IDS}))
+
+
+@settings(max_examples=30)
+@given(st.sampled_from(["ab", "interleave"]), st.text(max_size=3), DOCUMENTS, IDS, st.integers(0, 3))
+def test_any_page_that_is_answered_with_an_exposure_is_read_back_and_so_is_a_click_on_each_document(
+    design: str, query: str, texts: list[Any], user: str, top_n: int
+) -> None:
+    served = replica(design)
+    answer = served.answer({"query": query, "documents": texts, "user": user, "top_n": top_n or None})
+    assert answer.status in (200, 400, 422)
+    assert bool(served.journal.rows) == ("X-Exposure" in answer.headers)
+    if not served.journal.rows:
+        return
+    [exposure] = stored(EXPOSURES, [row for _, row in served.journal.rows])
+    shown = [texts[index] for index in order(answer)]
+    names = [each.get("id", "").strip() and each["id"] if isinstance(each, dict) else "" for each in shown]
+    names = [name or stored_id for name, stored_id in zip(names, exposure["doc_ids"])]
+    page = {"request_id": answer.headers["X-Exposure"]}
+    events = [{**page, "doc_id": name, "position": rank} for rank, name in enumerate(names, 1)]
+    accepted = asyncio.run(served.service.events(call("/v1/events", {"events": events})))
+    assert accepted.status == 200
+    clicks = stored(CLICKS, [row for kind, row in served.journal.rows if kind == CLICKS])
+    cfg = ExperimentConfig("in", "out", "test", VARIANTS, design=design)
+    joined, left_out = traffic.join_traffic([exposure], clicks, cfg)
+    assert (left_out, joined.clicked_P.tolist()) == ({}, [True])
 
 
 def test_a_page_that_the_log_cannot_hold_is_answered_without_its_header(tmp_path: Path) -> None:
