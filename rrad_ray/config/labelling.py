@@ -40,7 +40,8 @@ class GateConfig:
     enabled: bool = True
     """Stop the run where the check fails; false: say so and go on."""
     against: str = "bm25"
-    """The source whose order is the first stage."""
+    """The source whose order is the first stage; `given`: the order in which the input lists the documents, which is
+    also compared with where the input has no sources."""
     max_p: Annotated[float, Field(gt=0, le=1), NO_BOOL] = 0.05
     """The p-value of a one-sided paired t-test against shuffled input, below which the labeller passes."""
     min_queries: CountOrNone = 30

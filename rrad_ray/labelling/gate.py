@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rrad_ray import tables
@@ -12,7 +12,7 @@ from rrad_ray.evaluation import statistics
 from rrad_ray.labelling import teacher
 from rrad_ray.labelling.teacher import JUDGE
 from rrad_ray.progress import say
-from rrad_ray.rows import JudgeOutput, with_qrels
+from rrad_ray.rows import JudgeOutput, Row, with_qrels
 
 LEAST_QUERIES = 2  # of a test of significance
 
@@ -23,7 +23,28 @@ class Gate:
 
     def __init__(self, cfg: JudgeConfig, out: tables.Output, dev: list[str]) -> None:
         self.cfg, self.out, self.waiting, self.dev = cfg, out, set(dev), dev
+        self.against = cfg.gate.against
         self.facts: dict[str, Any] = {}
+
+    def look_ahead(self, rows: Iterable[Row]) -> None:
+        """Choose what the labeller is compared with from the rows of the input's dev shards, before any is asked.
+
+        Raises `RradError` for a source that the judged queries do not all have, where the check may stop the run. An
+        input without sources has the order that it is given in.
+        """
+        judged = with_qrels(list(rows))
+        have = teacher.common_sources(judged)
+        if self._too_few(judged) or self.against in (*have, teacher.GIVEN):
+            return
+        if any(row["sources"] for row in judged) and self.cfg.gate.enabled:
+            shown = ", ".join(have) or "the queries have none in common"
+            problem = f"'{self.against}' is not among the sources ({shown})"
+            raise RradError("gate.against", problem, f"choose one, or {teacher.GIVEN}: the order of the input")
+        self.against = teacher.GIVEN
+
+    def _too_few(self, judged: Sequence[Row]) -> bool:
+        """Return whether there is nothing to compare: two queries are the least that a test takes."""
+        return len(judged) < max(LEAST_QUERIES, self.cfg.gate.min_queries)
 
     def look(self, done: list[str]) -> None:
         """Raise `RradError` once all dev parts are done and the labeller beats neither shuffled input nor first
@@ -33,16 +54,12 @@ class Gate:
             return
         rows = [row for name in self.dev for row in tables.read_part(self.out.uri, name, JudgeOutput)]
         judged = with_qrels(rows)
-        if len(judged) < max(LEAST_QUERIES, self.cfg.gate.min_queries):
+        if self._too_few(judged):
             say(f"only {len(judged)} judged dev queries: the labeller is not checked")
             self.facts = {"queries": len(judged), "checked": False}
             return
-        against = self.cfg.gate.against
-        if against not in judged[0]["sources"]:
-            have = ", ".join(judged[0]["sources"])
-            raise RradError("gate.against", f"'{against}' is not among the sources ({have})", "choose one")
-        self.facts = teacher.teacher_quality(judged)
-        passed, text = gate(self.facts, against, self.cfg.gate.max_p)
+        self.facts = teacher.teacher_quality(judged, given=self.against == teacher.GIVEN)
+        passed, text = gate(self.facts, self.against, self.cfg.gate.max_p)
         say(f"check: {text}")
         self.facts |= {"checked": True, "passed": passed}
         if not passed and self.cfg.gate.enabled:
@@ -57,9 +74,11 @@ def gate(facts: Mapping[str, Any], against: str, max_p: float) -> tuple[bool, st
     p = statistics.paired_p(judge_ndcg, facts["per_query"]["shuffled"], "greater")
     passed = p < max_p and means[JUDGE] > means[against]
     verdict = "worth its labels" if passed else "NOT worth its labels"
+    first = "the order given" if against == teacher.GIVEN else f"first stage {against}"
     text = (
         f"on {facts['queries']} judged dev queries the labeller reaches nDCG@10 {means[JUDGE]:.3f}; shuffled input "
-        f"{means['shuffled']:.3f} (p = {p:.2g}), first stage {against} {means[against]:.3f}; free fusion "
-        f"{means['fusion']:.3f}, labeller fused with the sources {means['teacher']:.3f}: {verdict}"
+        f"{means['shuffled']:.3f} (p = {p:.2g}), {first} {means[against]:.3f}"
     )
-    return passed, text
+    if "fusion" in means:
+        text += f"; free fusion {means['fusion']:.3f}, labeller fused with the sources {means['teacher']:.3f}"
+    return passed, f"{text}: {verdict}"

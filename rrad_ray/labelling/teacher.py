@@ -18,6 +18,7 @@ from rrad_ray.labelling import aggregation, answers
 from rrad_ray.rows import Row, by_source
 
 JUDGE = "judge"
+GIVEN = "given"  # the order in which the input lists a query's documents
 
 
 def verdict(row: Row, method: str = "borda", missing: str = "negative") -> aggregation.Verdict:
@@ -75,24 +76,29 @@ def shuffled(row: Row) -> list[float]:
     return [source.random() for _ in row["doc_ids"]]
 
 
-def teacher_quality(rows: Sequence[Row]) -> dict[str, Any]:
+def common_sources(rows: Sequence[Row]) -> list[str]:
+    """Return the sources that all rows have, in the order of the first row."""
+    first = list(rows[0]["sources"]) if rows else []
+    return [name for name in first if all(name in row["sources"] for row in rows)]
+
+
+def teacher_quality(rows: Sequence[Row], *, given: bool = False) -> dict[str, Any]:
     """Return nDCG@10 over rows with qrels of shuffled input, each source, free fusion, the judge and the teacher.
 
     Free fusion fuses the sources alone, the teacher judge and sources; the weights of both are fitted on these rows
-    and returned too.
+    and returned too. Rows without a source have neither. `given`: also of the order in which the rows list their
+    documents, under the name `GIVEN`.
     """
-    sources = list(rows[0]["sources"])
+    sources = common_sources(rows)
     all_scores = [with_judge(row, verdict(row)) for row in rows]
     per_query = {"shuffled": [metrics.row_ndcg(row, shuffled(row)) for row in rows]}
+    if given:
+        per_query[GIVEN] = [metrics.row_ndcg(row, [0.0] * len(row["doc_ids"])) for row in rows]
     for name in (*sources, JUDGE):
         per_query[name] = [metrics.row_ndcg(row, scores[name]) for row, scores in zip(rows, all_scores, strict=True)]
-    fusion, free = fit_weights(rows, all_scores, sources)
+    quality: dict[str, Any] = {"ndcg_10": {name: float(np.mean(values)) for name, values in per_query.items()}}
+    if sources:
+        quality["fusion_weights"], quality["ndcg_10"]["fusion"] = fit_weights(rows, all_scores, sources)
     weights, fused = fit_weights(rows, all_scores, [JUDGE, *sources])
-    means = {name: float(np.mean(values)) for name, values in per_query.items()}
-    return {
-        "queries": len(rows),
-        "ndcg_10": means | {"fusion": free, "teacher": fused},
-        "fusion_weights": fusion,
-        "teacher_weights": weights,
-        "per_query": per_query,
-    }
+    quality["ndcg_10"] |= {"teacher": fused} if sources else {}
+    return {"queries": len(rows), **quality, "teacher_weights": weights, "per_query": per_query}

@@ -8,6 +8,7 @@ killed, whatever dies, goes on where it was, and every query comes out exactly o
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 
 from rrad_ray import tables
 from rrad_ray.config import JudgeConfig
@@ -38,6 +39,9 @@ def run(cfg: JudgeConfig, out: tables.Output) -> None:
     check = Gate(cfg, out, [shard.part for shard in every if shard.dev and cfg.task != "explain"])
     if not check.dev and cfg.task != "explain":
         say("no dev queries: the labeller is not checked")
+    if check.dev:
+        read = partial(shards.read_shard, cfg.input, row=source_row(cfg))
+        check.look_ahead(row for shard in every if shard.dev for row in read(shard))
     check.look([shard.part for shard in done])
     if todo:
         for part in label_shards(cfg, out, todo, [shard.part for shard in done]):

@@ -106,6 +106,9 @@ def _weights(cfg: LabelConfig, kind: type) -> tuple[dict[str, float], dict[str, 
         return dict(cfg.weights), {}
     if first is None or first.get("task") == "order":
         return {}, {}  # RRADistill: the LLM's order alone is the target
+    if not known:
+        problem = "candidates without sources, which no judge has seen, have no targets"
+        raise RradError(cfg.input, problem, "run judge on them, or set targets=grades")
     judged = with_qrels(shards.usable_rows(tables.read_split(cfg.input, kind, "dev")))
     if len(judged) < 10:
         problem = f"{len(judged)} judged dev queries are too few to fit fusion weights"

@@ -8,11 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rrad_ray import tables
+from rrad_ray.config import GateConfig, JudgeConfig
+from rrad_ray.errors import RradError
 from rrad_ray.evaluation import metrics, statistics
 from rrad_ray.labelling import gate, teacher
 from rrad_ray.labelling.aggregation import Verdict
 from rrad_ray.labelling.label_quality import LabelQuality
-from rrad_ray.rows import by_source, with_qrels
+from rrad_ray.rows import JudgeOutput, by_source, with_qrels
+from rrad_ray.tables import Output
 
 SHUFFLED_Q0 = (0.7120087966556172, 0.22416228249114478)
 
@@ -204,3 +208,69 @@ def test_figures_without_data_are_left_out() -> None:
 
 def test_an_answer_that_ranks_every_document_alike_has_no_position_bias_to_measure() -> None:
     assert "position_bias" not in quality_of(order_of("[1]", shown=[0]))
+
+
+def ahead(inputs: list[dict[str, Any]], **options: Any) -> gate.Gate:
+    """A gate that has looked at the input, and has asked nobody yet."""
+    cfg = JudgeConfig("in", "out", model="a model", gate=GateConfig(min_queries=5, **options))
+    check = gate.Gate(cfg, Output("judge", cfg, JudgeOutput, {}), ["part"])
+    check.look_ahead(inputs)
+    return check
+
+
+def looked(check: gate.Gate, outputs: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the gate finds in these outputs."""
+    monkeypatch.setattr(tables, "read_part", lambda *place: outputs)
+    check.look(["part"])
+    return check.facts
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_an_input_without_sources_is_compared_with_shuffled_input_and_the_given_order(
+    enabled: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = [{**row, "sources": [], "source_scores": []} for row in rows(40, judge_knows=5.0, bm25_knows=0.0)]
+    facts = looked(ahead(bare, enabled=enabled), bare, monkeypatch)
+    assert facts["passed"]
+    assert set(facts["ndcg_10"]) == {"shuffled", "given", "judge"}
+    given = [metrics.row_ndcg(row, [-float(index) for index in range(10)]) for row in bare]
+    assert facts["ndcg_10"]["given"] == pytest.approx(sum(given) / 40)
+    assert f"the order given {facts['ndcg_10']['given']:.3f}: worth its labels" in capsys.readouterr().out
+
+
+def test_a_labeller_worse_than_the_given_order_stops_the_run_unless_the_gate_is_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bare = [{**row, "sources": [], "source_scores": []} for row in rows(40, judge_knows=-3.0, bm25_knows=0.0)]
+    with pytest.raises(RradError, match="NOT worth its labels; use a better model"):
+        looked(ahead(bare), bare, monkeypatch)
+    assert not looked(ahead(bare, enabled=False), bare, monkeypatch)["passed"]
+
+
+def test_a_source_that_not_all_judged_queries_have_is_an_error_before_anything_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    some = rows(40, judge_knows=5.0, bm25_knows=0.0)
+    with pytest.raises(RradError, match=r"gate.against: 'dense' is not among the sources \(bm25\); choose one"):
+        ahead(some, against="dense")
+    mixed = [*some, {**some[0], "sources": ["mine"], "source_scores": [some[0]["scores"]]}]
+    with pytest.raises(RradError, match=r"'bm25' is not among the sources \(the queries have none in common\)"):
+        ahead(mixed)
+    assert looked(ahead(mixed, against="given"), mixed, monkeypatch)["passed"]
+    assert ahead(some, against="dense", enabled=False).against == "given"
+    assert ahead(some[:4], against="dense").against == "dense", "too few for a check: nothing to look at"
+    assert ahead(some, against="given").against == "given"
+    assert set(looked(ahead(some), some, monkeypatch)["ndcg_10"]) == {
+        "shuffled",
+        "bm25",
+        "judge",
+        "fusion",
+        "teacher",
+    }
+
+
+def test_one_judged_query_is_too_few_for_a_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    [row] = rows(1, judge_knows=5.0, bm25_knows=0.0)
+    cfg = JudgeConfig("in", "out", model="a model", gate=GateConfig(min_queries=0))
+    check = gate.Gate(cfg, Output("judge", cfg, JudgeOutput, {}), ["part"])
+    assert looked(check, [row], monkeypatch) == {"queries": 1, "checked": False}
