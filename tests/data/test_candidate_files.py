@@ -143,3 +143,76 @@ def test_a_file_of_no_use_is_an_error_that_says_what_to_write(tmp_path: Path, na
         (tmp_path / name).write_text(text)
     with pytest.raises(RradError, match="RankLLM requests or RankGPT hits"):
         read(f"{tmp_path}/{name}")
+
+
+TOP = "1\t10\tfirst\tten\n"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "qid\tpid\tquery\tpassage",
+        "query_id\tpassage_id\tquery\ttext",
+        "QID\tDocID\tQuery\tDoc",
+        "\ufeffqid\tpid\tq\tp",
+    ],
+)
+def test_a_header_line_of_ms_marcos_file_is_no_query_and_a_mark_makes_no_second_one(
+    tmp_path: Path, header: str
+) -> None:
+    (tmp_path / "top.tsv").write_text(f"{header}\n{TOP}1\t11\tfirst\televen\n", encoding="utf-8")
+    (tmp_path / "bom.tsv").write_text(f"\ufeff{TOP}1\t11\tfirst\televen\n", encoding="utf-8")
+    for name in ("top.tsv", "bom.tsv"):
+        [row], rejected = read(f"{tmp_path}/{name}")
+        assert (row["query_id"], row["doc_ids"], rejected) == ("1", ["10", "11"], [])
+
+
+def test_latin_1_in_ms_marcos_file_is_an_error_that_names_line_and_byte(tmp_path: Path) -> None:
+    (tmp_path / "top.tsv").write_bytes(TOP.encode() + "1\t11\tfirst\tgröße\n".encode("latin-1"))
+    with pytest.raises(RradError, match=r"top\.tsv:2: no UTF-8 text: byte 14 of the line is 0xF6"):
+        read(f"{tmp_path}/top.tsv")
+
+
+HUGE = "9" * 400
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        ("x.jsonl", '{"query": {"qid": "\\ud800", "text": "need"}, "candidates": [{"docid": "a", "doc": "x"}]}'),
+        ("x.jsonl", '{"query": {"qid": "q", "text": "need"}, "candidates": [{"docid": "\\ud800", "doc": "x"}]}'),
+        (
+            "x.jsonl",
+            f'{{"query": {{"qid": "q", "text": "n"}}, "candidates": [{{"docid": 1, "doc": "x", "score": {HUGE}}}]}}',
+        ),
+        (
+            "x.jsonl",
+            f'{{"query": {{"qid": "q", "text": "n"}}, "candidates": [{{"docid": 1, "doc": "x", "score": {HUGE}.5}}]}}',
+        ),
+        ("x.jsonl", f'{{"query": "n", "hits": [{{"qid": 1, "docid": 1, "content": "x", "score": "-{HUGE}"}}]}}'),
+        ("x.jsonl", f'{{"query": {{"qid": {"9" * 5000}, "text": "n"}}, "candidates": []}}'),
+        ("x.json", '{"query": {"qid": "\\udfff", "text": "need"}, "candidates": [{"docid": "a", "doc": "x"}]}'),
+        ("x.tsv", "2\t1\t\ud800\tpassage"),
+    ],
+)
+def test_lone_surrogates_and_numbers_of_400_digits_are_handed_over(tmp_path: Path, name: str, bad: str) -> None:
+    good = TOP.strip() if name == "x.tsv" else json.dumps(RANKLLM)
+    text = f"[{good}, {bad}]" if name == "x.json" else f"{good}\n{bad}\n"
+    (tmp_path / name).write_bytes(text.encode(errors="surrogatepass"))
+    rows, rejected = read(f"{tmp_path}/{name}")
+    assert len(rows) == len(rejected) == 1
+    assert rejected[0][1].partition(":")[0] in ("malformed JSON", "malformed line")
+
+
+def test_a_folder_as_spark_writes_it_is_all_its_data_files(tmp_path: Path) -> None:
+    folder = tmp_path / "top.tsv"
+    folder.mkdir()
+    (folder / "part-1.tsv").write_text("1\t11\tfirst\televen\n")
+    (folder / "part-0.tsv").write_text(TOP)
+    (folder / "_part-2.tsv").write_text("2\t11\tsecond\televen\n")
+    [row], rejected = read(str(folder))
+    assert (row["doc_ids"], rejected) == (["10", "11"], [])
+    (folder / "split=dev").mkdir()
+    (folder / "split=dev" / "part.tsv").write_text(TOP)
+    with pytest.raises(RradError, match="partition split=dev cannot be used"):
+        read(str(folder))

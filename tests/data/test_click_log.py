@@ -158,3 +158,23 @@ def test_columns_of_another_type_are_rows_handed_over_not_a_crash(tmp_path: Path
     rows = [{"query": 1, "title": "t"}, {"query": 2, "title": "u"}]
     with pytest.raises(RradError, match="has no text in field 'query' but int"):
         read(written(tmp_path / "x.parquet", rows))
+
+
+@pytest.mark.parametrize("clicks", ["9" * 400, str(2**63), "1e999", "-1", "0", "2.5"])
+def test_numbers_that_no_column_holds_are_handed_over(tmp_path: Path, clicks: str) -> None:
+    for name, line in (
+        ("x.tsv", f"q\tt\ts\t{clicks}"),
+        ("x.jsonl", f'{{"query": "q", "title": "t", "clicks": {clicks}}}'),
+    ):
+        good = "q\tt" if name == "x.tsv" else '{"query": "q", "title": "t"}'
+        (tmp_path / name).write_text(f"{good}\n{line}\n")
+        found, rejected = read(tmp_path / name)
+        assert [click["clicks"] for click in found] == [1]
+        assert [reason.partition(":")[0] for _, reason, _ in rejected] == ["malformed line"]
+
+
+def test_clicks_that_pandas_has_made_floats_of_are_whole_numbers(tmp_path: Path) -> None:
+    table = pa.table({"query": ["q", "r"], "title": ["t", "u"], "clicks": [3.0, float("nan")]})
+    pq.write_table(table, tmp_path / "x.parquet")
+    found, rejected = read(tmp_path / "x.parquet")
+    assert ([click["clicks"] for click in found], rejected) == ([3, 1], [])

@@ -6,17 +6,18 @@ import json
 import time
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 
 from rrad_ray import tables
-from rrad_ray.config import GateConfig, JudgeConfig, LabelConfig
+from rrad_ray.config import GateConfig, JudgeConfig, LabelConfig, PrerankConfig
 from rrad_ray.errors import RradError
 from rrad_ray.rankers.ranker import Ranker
 from rrad_ray.rows import Candidates, JudgeOutput, Labels
 from rrad_ray.runtime import collector, judging
-from rrad_ray.stages import judge, label
+from rrad_ray.stages import judge, label, prerank
 from rrad_ray.tables import checkpoints
 from rrad_ray.tables.shards import Shard
 from tests.fixtures import ENGINE, row_of, table_of
@@ -122,6 +123,8 @@ def test_a_missing_column_is_named_with_stage_place_and_remedy(tmp_path: Path) -
     source = table_of(tmp_path / "input", [row_of("good", ["one", "two"])])
     part = f"{source}/part-00000.parquet"
     pq.write_table(pq.read_table(part).drop_columns(["texts"]), part)
+    manifest = Path(source, "manifest.json")
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"parts": None}))  # by another program
     with pytest.raises(RradError, match=r"judge: .*part-00000.parquet: has no column 'texts' .*run the stage"):
         _echo(source, tmp_path)
 
@@ -204,6 +207,58 @@ def test_a_teacher_whose_scores_have_collapsed_stops_with_a_message(tmp_path: Pa
     with pytest.raises(RradError, match=says[scale]):
         label.run(LabelConfig(scored, f"{tmp_path}/labels", weights={"judge": 1.0}, scale=scale))
     assert not tables.exists(f"{tmp_path}/labels/manifest.json")
+
+
+def _foreign(folder: Path) -> str:
+    """A folder of someone's own: a good row, one that lists a document twice, a ragged one; the second in `split=dev`."""
+    for name, query_id, doc_ids, texts in (
+        ("a", "good", ["a", "b"], ["one", "two"]),
+        ("split=dev/b", "again", ["a", "b", "a"], ["one", "two", "three"]),
+        ("c", "ragged", ["a", "b", "c"], ["one", "two"]),
+    ):
+        (folder / f"{name}.parquet").parent.mkdir(parents=True, exist_ok=True)
+        table = pa.table({"query_id": [query_id], "query": ["q"], "doc_ids": [doc_ids], "texts": [texts]})
+        pq.write_table(table, folder / f"{name}.parquet")
+    (folder / "_temporary").mkdir()
+    (folder / "_temporary" / "part-0.parquet").write_bytes(b"half of one")
+    return str(folder)
+
+
+def test_of_a_foreign_folder_ragged_rows_are_set_aside_and_a_document_counts_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = _echo(_foreign(tmp_path / "input"), tmp_path, max_quarantined=0.5)
+    rows = {row["query_id"]: row for row in tables.read(output, JudgeOutput)}
+    assert {key: (row["split"], row["doc_ids"], row["texts"]) for key, row in rows.items()} == {
+        "good": ("unlabelled", ["a", "b"], ["one", "two"]),
+        "again": ("dev", ["a", "b"], ["one", "two"]),
+    }
+    manifest = tables.read_manifest(output)
+    assert manifest.quarantined == {"ragged row": 1}
+    assert manifest.facts["repeated_documents"] == 1
+    assert "1 times a query lists a document again: the first one counts" in capsys.readouterr().out
+
+
+def test_prerank_reads_a_foreign_folder_as_judge_does(tmp_path: Path) -> None:
+    source = _foreign(tmp_path / "input")
+    cfg = PrerankConfig(source, f"{tmp_path}/short", top_k=1, bottom_k=1, max_quarantined=0.5)
+    rows = {row["query_id"]: row for row in tables.read(prerank.run(cfg), Candidates)}
+    assert {key: (row["split"], sorted(row["doc_ids"])) for key, row in rows.items()} == {
+        "good": ("unlabelled", ["a", "b"]),
+        "again": ("dev", ["a", "b"]),
+    }
+    manifest = tables.read_manifest(cfg.output)
+    assert (manifest.quarantined, manifest.facts["repeated_documents"]) == ({"ragged row": 1}, 1)
+
+
+def test_label_sets_a_ragged_row_of_its_input_aside(tmp_path: Path) -> None:
+    rows = [row_of("good", ["one", "two"]), row_of("ragged", ["one", "two"]) | {"texts": ["one"]}]
+    again = row_of("again", ["one", "two"]) | {"doc_ids": ["a", "a"]}
+    source = table_of(tmp_path / "input", [*rows, again])
+    output = label.run(LabelConfig(source, f"{tmp_path}/labels", weights={"bm25": 1.0}, max_quarantined=0.5))
+    kept = {row["query_id"]: row["doc_ids"] for row in tables.read(output, Labels)}
+    assert kept == {"good": ["good-0", "good-1"], "again": ["a"]}
+    assert tables.read_manifest(output).quarantined == {"ragged row": 1}
 
 
 def _echo(source: str, tmp_path: Path, **options: object) -> str:

@@ -73,3 +73,104 @@ def test_a_table_that_its_stage_has_not_finished_is_no_input(tmp_path: Path) -> 
     tables.write_text(f"{tmp_path}/in/started.json", "{}")
     with pytest.raises(RradError, match=r"no manifest.json"):
         shards.plan_shards(f"{tmp_path}/in", 10, Candidates)
+
+
+def rejects(folder: Path) -> tuple[list[dict[str, Any]], list[tuple[str, str, str]], list[shards.Shard]]:
+    rejected: list[tuple[str, str, str]] = []
+    planned = shards.plan_shards(str(folder), 100, Candidates)
+    rows = [
+        row
+        for shard in planned
+        for row in shards.read_shard(str(folder), shard, Candidates, lambda *bad: rejected.append(bad))
+    ]
+    return rows, rejected, planned
+
+
+def test_rows_whose_lists_do_not_belong_together_are_handed_over_with_the_reason_and_the_rest_stays(
+    tmp_path: Path,
+) -> None:
+    ragged: dict[str, list[Any]] = {
+        "query_id": ["good", "texts", "scores", "source", "sources", "qrels", "null", "null text", "no list"],
+        "query": ["q", "q", "q", "q", "q", "q", None, "q", "q"],
+        "doc_ids": [["a", "b"]] * 8 + [None],
+        "texts": [["x", "y"], ["x"], *[["x", "y"]] * 5, ["x", None], ["x", "y"]],
+        "scores": [[2.0, 1.0], [2.0, 1.0], [2.0, 1.0, 0.0], *[[2.0, 1.0]] * 6],
+        "sources": [["s"]] * 4 + [["s", "t"]] + [["s"]] * 4,
+        "source_scores": [*[[[1.0, 2.0]]] * 3, [[1.0]], *[[[1.0, 2.0]]] * 5],
+        "qrel_ids": [["a"]] * 9,
+        "qrel_grades": [[1]] * 5 + [[1, 0]] + [[1]] * 3,
+    }
+    write(tmp_path / "in", "a.parquet", 9, **ragged)
+    rows, rejected, planned = rejects(tmp_path / "in")
+    assert [row["query_id"] for row in rows] == ["good"]
+    assert [(identity, reason.partition(":")[0]) for identity, reason, _ in rejected] == [
+        ("texts", "ragged row"),
+        ("scores", "ragged row"),
+        ("source", "ragged row"),
+        ("sources", "ragged row"),
+        ("qrels", "ragged row"),
+        ("null", "missing value"),
+        ("null text", "missing value"),
+        ("no list", "missing value"),
+    ]
+    assert rejected[0][1] == "ragged row: 1 texts for 2 doc_ids"
+    assert [shard.rows for shard in planned] == [9]
+
+
+@settings(max_examples=50)
+@given(st.lists(st.lists(st.sampled_from("abc"), max_size=6), min_size=1, max_size=6), st.integers(1, 3))
+def test_of_a_document_that_a_row_lists_again_the_first_one_counts(
+    tmp_path_factory: pytest.TempPathFactory, lists: list[list[str]], size: int
+) -> None:
+    folder, count = tmp_path_factory.mktemp("in"), len(lists)
+    texts = [[f"{doc_id}{index}" for index, doc_id in enumerate(ids)] for ids in lists]
+    grades = {"qrel_ids": [["a", "a"]] * count, "qrel_grades": [[2, 0]] * count}
+    write(folder, "a.parquet", count, doc_ids=pa.array(lists, pa.list_(pa.string())), texts=texts, **grades)
+    planned = shards.plan_shards(str(folder), size, Candidates)
+    rows = [row for shard in planned for row in shards.read_shard(str(folder), shard, Candidates)]
+    for ids, row in zip(lists, rows, strict=True):
+        assert row["doc_ids"] == list(dict.fromkeys(ids))
+        assert row["texts"] == [f"{doc_id}{ids.index(doc_id)}" for doc_id in row["doc_ids"]]
+        assert (row["qrel_ids"], row["qrel_grades"]) == (["a"], [2])
+        assert row["scores"] == [-float(ids.index(doc_id)) for doc_id in row["doc_ids"]]
+    assert sum(shard.documents for shard in planned) == sum(len(set(ids)) for ids in lists)
+    repeated = sum(map(len, lists)) - sum(len(set(ids)) for ids in lists)
+    assert shards.repeats(planned) == ({"repeated_documents": repeated} if repeated else {})
+
+
+@pytest.mark.parametrize("split", ["validation", "Train", "", "dev ", "eval", None])
+def test_a_split_that_there_is_not_is_named_with_file_row_and_remedy_before_a_row_is_read(
+    tmp_path: Path, split: str | None
+) -> None:
+    write(tmp_path / "in", "a.parquet", 2)
+    write(tmp_path / "in", "b.parquet", 2, split=["train", split])
+    shown = "null" if split is None else repr(split)
+    with pytest.raises(RradError, match=rf"b\.parquet: row 1 has the split {shown}; write one of train, dev, test"):
+        shards.plan_shards(f"{tmp_path}/in", 10, Candidates)
+
+
+@pytest.mark.parametrize(
+    "lists", [pa.list_, pa.large_list, pa.list_view, pa.large_list_view, lambda kind: pa.list_(kind, 2)]
+)
+def test_documents_are_counted_in_lists_of_every_kind(tmp_path: Path, lists: Any) -> None:
+    values = [["a", "b"], ["c", "c"]]
+    table = pa.table(
+        {
+            "query_id": pa.array([1, 2]),
+            "query": pa.array(["x", "y"]).dictionary_encode(),
+            "doc_ids": pa.array(values, lists(pa.large_string())),
+            "texts": pa.array(values, lists(pa.string())),
+            "split": pa.array(["dev", "train"], pa.large_string()),
+        }
+    )
+    (tmp_path / "in").mkdir()
+    pq.write_table(table, tmp_path / "in" / "a.parquet")
+    rows, rejected, [shard] = rejects(tmp_path / "in")
+    assert (shard.documents, shard.repeated, shard.dev, rejected) == (3, 1, True, [])
+    assert [(row["query_id"], row["doc_ids"]) for row in rows] == [("1", ["a", "b"]), ("2", ["c"])]
+
+
+def test_a_column_of_documents_that_is_no_list_is_named_when_shards_are_planned(tmp_path: Path) -> None:
+    write(tmp_path / "in", "a.parquet", 2, doc_ids=["a", "b"])
+    with pytest.raises(RradError, match=r"a\.parquet: column 'doc_ids' is string, not list"):
+        shards.plan_shards(f"{tmp_path}/in", 10, Candidates)

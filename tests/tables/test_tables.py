@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from rrad_ray import tables
 from rrad_ray.errors import RradError, in_stage
 from rrad_ray.rows import Candidates, JudgeOutput, Quarantined
-from rrad_ray.tables import Lineage, Manifest, Output, join, part_name
+from rrad_ray.tables import Lineage, Manifest, Output, join, part_name, shards
 
 pytestmark = pytest.mark.usefixtures("in_judge")
 
@@ -465,3 +465,57 @@ def test_a_place_that_is_a_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(RradError) as caught:
         Output("judge", Config(str(tmp_path / "file")), Candidates, {})
     assert str(tmp_path / "file") in caught.value.place
+
+
+def table_of_three(uri: str) -> None:
+    out = Output("test", Config(uri), Candidates, {})
+    out.write_all([candidates(f"q{number}") for number in range(3)], 1)
+    out.commit()
+
+
+def test_a_finished_table_knows_its_parts_and_their_rows(uri: str) -> None:
+    table_of_three(uri)
+    parts = tables.read_manifest(uri).parts
+    assert parts is not None
+    assert [(name, facts["rows"]) for name, facts in parts.items()] == [(part_name(n), 1) for n in range(3)]
+    assert tables.finished_parts(uri) == tables.part_names(uri) == list(parts)
+
+
+@pytest.mark.parametrize("damage", ["lost", "empty", "torn", "added"])
+def test_a_lost_an_emptied_a_torn_and_an_added_part_are_named_by_every_reader(uri: str, damage: str) -> None:
+    table_of_three(uri)
+    part = join(uri, part_name(3 if damage == "added" else 1))
+    fs, _ = tables.filesystem(part)
+    if damage == "lost":
+        tables.remove(part)
+    else:
+        whole = fs.cat_file(tables.filesystem(join(uri, part_name(0)))[1])
+        tables.write_bytes(part, {"empty": b"", "torn": whole[:-9], "added": whole}[damage])
+    readers = [
+        lambda: list(tables.read(uri, Candidates)),
+        lambda: list(tables.read_split(uri, Candidates, "train")),
+        lambda: tables.finished_parts(uri),
+        lambda: shards.plan_shards(uri, 10, Candidates),
+    ]
+    for read in readers:
+        with pytest.raises(RradError, match="manifest") as caught:
+            read()
+        assert caught.value.place == part
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" + b"x" * 100])
+def test_a_part_that_a_power_cut_has_left_empty_or_torn_is_not_done(uri: str, content: bytes) -> None:
+    killed = Output("test", Config(uri), Candidates, {})
+    for number in range(2):
+        killed.write_part(part_name(number), [candidates(f"q{number}")])
+    tables.write_bytes(join(uri, part_name(1)), content)
+    assert Output("test", Config(uri), Candidates, {}).parts() == [part_name(0)]
+
+
+def test_a_lone_surrogate_is_quarantined_as_it_can_be_written(uri: str) -> None:
+    out = Output("test", Config(uri), Candidates, {})
+    out.write_all([candidates()], 10)
+    out.quarantine("q\ud800", "malformed line: '\udfff'", "text \ud800")
+    out.commit(seen=100)
+    [row] = tables.read_part(join(uri, "quarantine"), part_name(0), Quarantined)
+    assert (row["id"], row["content"]) == ("q\\ud800", "text \\ud800")
