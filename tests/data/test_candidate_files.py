@@ -187,7 +187,7 @@ HUGE = "9" * 400
         ),
         (
             "x.jsonl",
-            f'{{"query": {{"qid": "q", "text": "n"}}, "candidates": [{{"docid": 1, "doc": "x", "score": {HUGE}.5}}]}}',
+            f'{{"query": {{"qid": 1, "text": "n"}}, "candidates": [{{"docid": 1, "doc": "x", "score": {HUGE}.5}}]}}',
         ),
         ("x.jsonl", f'{{"query": "n", "hits": [{{"qid": 1, "docid": 1, "content": "x", "score": "-{HUGE}"}}]}}'),
         ("x.jsonl", f'{{"query": {{"qid": {"9" * 5000}, "text": "n"}}, "candidates": []}}'),

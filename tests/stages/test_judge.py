@@ -210,7 +210,7 @@ def test_a_teacher_whose_scores_have_collapsed_stops_with_a_message(tmp_path: Pa
 
 
 def _foreign(folder: Path) -> str:
-    """A folder of someone's own: a good row, one that lists a document twice, a ragged one; the second in `split=dev`."""
+    """Someone's own folder: a good row, one that lists a document twice (in `split=dev`), and a ragged one."""
     for name, query_id, doc_ids, texts in (
         ("a", "good", ["a", "b"], ["one", "two"]),
         ("split=dev/b", "again", ["a", "b", "a"], ["one", "two", "three"]),
