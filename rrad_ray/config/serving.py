@@ -127,8 +127,8 @@ class ServeConfig:
     backend: Backend = "torch"
     """What computes scores. `compile`: through torch.compile. `openvino`, `onnx`: encoders on CPUs."""
     precision: Precision = "auto"
-    """Number format: `auto` is bfloat16 where the hardware multiplies it (onnx: float32), else float32; `int8` is
-    made by `backend: onnx`."""
+    """Number format: `auto` is the faster of bfloat16 and float32 where it runs, by measurement (onnx: float32);
+    `int8` is made by `backend: onnx`."""
     blocking: bool = True
     """Stay until Ctrl-C; false: send a query of `probe`, print the answer, stop."""
     probe: str = ""

@@ -1,12 +1,12 @@
 """Facts of the CPU that torch knows, and an in-place mean over many tensors.
 
-Uses: `torch.cpu._is_amx_tile_supported`, `_is_avx512_bf16_supported`, the OpenMP library in torch's wheel, and
+Uses: `torch.cpu._is_amx_tile_supported`, the OpenMP library in torch's wheel, and
 `torch._foreach_lerp_` (torch 2.13).
 
 Upstream: `torch.cpu` has no public probes of instruction sets, torch no public foreach. Delete when it has them.
 
-Breaks: without the probes, `auto` takes float32; without OpenMP's file, kernels of ours do not compile and PyTorch's
-take their place; without the foreach, weight averaging fails.
+Breaks: without the probe or OpenMP's file, kernels of ours do not compile and PyTorch's take their place; without the
+foreach, weight averaging fails.
 """
 
 from __future__ import annotations
@@ -20,11 +20,6 @@ from torch import Tensor
 def has_amx() -> bool:
     """Return true on a CPU with AMX tiles."""
     return _probe("_is_amx_tile_supported")
-
-
-def multiplies_bfloat16() -> bool:
-    """Return true on a CPU that multiplies bfloat16 by AMX or AVX-512."""
-    return has_amx() or _probe("_is_avx512_bf16_supported")
 
 
 def _probe(name: str) -> bool:

@@ -1,7 +1,7 @@
 """oneDNN's linear layers with what follows them fused in.
 
-Uses: `torch.ops.mkldnn._reorder_linear_weight` and `_linear_pointwise`, which torch.compile's CPU backend calls
-(torch 2.13).
+Uses: `torch.ops.mkldnn._reorder_linear_weight`, `_linear_pointwise` and `_is_mkldnn_bf16_supported`, which
+torch.compile's CPU backend calls (torch 2.13).
 
 Upstream: PyTorch has no public product with a prepacked weight and a fused GELU or addition. Delete when it has one.
 
@@ -15,6 +15,11 @@ from torch import Tensor
 
 _OPS = torch.ops.mkldnn
 _ROWS = 4096  # the number of rows that the layout of a weight is chosen for
+
+
+def multiplies(dtype: torch.dtype) -> bool:
+    """Return true if oneDNN has products in this format on this CPU."""
+    return dtype != torch.bfloat16 or bool(_OPS._is_mkldnn_bf16_supported())
 
 
 def reordered(weight: Tensor) -> Tensor:

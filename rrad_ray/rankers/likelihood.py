@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from rrad_ray import prompts
 from rrad_ray.rankers import loading
@@ -24,7 +24,8 @@ class LikelihoodRanker(nn.Module):
     def __init__(self, source: str, *, template: str, doc_tokens: int, query_tokens: int = 64, dtype: str = "auto"):
         super().__init__()
         self.tokenizer = AutoTokenizer.from_pretrained(source)
-        self.model = loading.load_whole(AutoModelForCausalLM, source, dtype=dtype_of(dtype)).eval()
+        chosen = dtype_of(dtype, config=AutoConfig.from_pretrained(source))
+        self.model = loading.load_whole(AutoModelForCausalLM, source, dtype=chosen).eval()
         limit = loading.positions(self.model) or None
         self.plan = prompts.LikelihoodPlan(self.tokenizer, template, doc_tokens, query_tokens, limit)
 

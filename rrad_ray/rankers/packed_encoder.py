@@ -56,6 +56,8 @@ def fits(model: Any) -> bool:
     config = model.config
     if config.model_type not in FAMILIES or model.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
+    if not torch_onednn.multiplies(model.dtype):
+        return False
     return config.hidden_act == "gelu" and getattr(config, "position_embedding_type", "absolute") == "absolute"
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoTokenizer, BatchEncoding
+from transformers import AutoConfig, AutoTokenizer, BatchEncoding
 
 from rrad_ray.patches import transformers_cls_only
 from rrad_ray.rankers import backends, loading
@@ -66,18 +66,19 @@ class Ranker(nn.Module):
 
         `folder`: a checkpoint as `save` writes it, such as `model` in the output of the stage train. `device`: a
         torch device, `cpu` or `cuda`. `backend`: `torch`, `compile`, or on CPUs `openvino` or `onnx`. `dtype`:
-        `bfloat16`, `float32`, with backend `onnx` also `int8`; `auto` is float32 with `onnx`, and elsewhere bfloat16
-        where the hardware multiplies it.
+        `bfloat16`, `float32`, with backend `onnx` also `int8`; `auto` is float32 with `onnx`, and elsewhere the
+        faster of bfloat16 and float32 here (`precision.best_dtype`).
 
         Raises `ValueError` if the folder holds no ranker with all its weights, or if the backend's library is not
         installed, or does not support or compile the model.
         """
-        model_dtype = dtype_of(dtype, device) if backend in ("torch", "compile") else torch.float32
+        if dtype == "auto":
+            best = torch.float32 if backend == "onnx" else dtype_of(dtype, device, AutoConfig.from_pretrained(folder))
+            dtype = str(best).removeprefix("torch.")
+        model_dtype = dtype_of(dtype) if backend in ("torch", "compile") else torch.float32
         model = loading.load_ranker(folder, dtype=model_dtype).to(device)
         tokenizer = AutoTokenizer.from_pretrained(folder)
         ranker = cls(model, tokenizer, loading.usable_length(tokenizer, model)).eval()
-        if dtype == "auto":
-            dtype = "float32" if backend == "onnx" else str(dtype_of(dtype, device)).removeprefix("torch.")
         ranker.backend = backends.make(ranker, backend, dtype)
         return ranker
 

@@ -203,7 +203,7 @@ def _line(metrics: Mapping[str, Any]) -> str:
     losses = " ".join(f"{name.replace('_', ' ')} {metrics[name]:.4f}," for name in metrics if name.startswith("loss"))
     titles = {"dev_ndcg": "dev nDCG@10"}
     dev = "".join(f" {titles.get(name, name)} {metrics[name]:.3f}," for name in metrics if name.startswith("dev_"))
-    speed = f"{metrics['pairs_per_s']:.0f} pairs/s, ETA {left // 60}:{left % 60:02d}"
+    speed = f"{metrics['pairs_per_s']:.0f} pairs/s in {metrics['dtype']}, ETA {left // 60}:{left % 60:02d}"
     return f"step {metrics['step']:.0f}, {losses}{dev} {speed}"
 
 
@@ -222,7 +222,7 @@ def _keep(cfg: FitConfig, result: Any, task: type[TrainTask]) -> dict[str, Any]:
                 name = file.relative_to(folder).as_posix()
                 tables.write_bytes(tables.join(cfg.output, "model", name), file.read_bytes())
     tables.remove(tables.join(cfg.output, RAY_FOLDER))
-    wanted = ("step", "loss", "pairs_per_s", "seconds")
+    wanted = ("step", "loss", "pairs_per_s", "dtype", "seconds")
     figures = {key: value for key, value in metrics.items() if key in wanted or key.startswith("dev_")}
     return {"best": figures, "ended": result.metrics["ended"], "model": "model"}
 

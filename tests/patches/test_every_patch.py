@@ -51,7 +51,6 @@ def test_onednns_fused_layers_compute_what_torchs_layers_do() -> None:
 
 def test_torch_knows_the_cpu_and_brings_openmp() -> None:
     assert hasattr(torch.cpu, "_is_amx_tile_supported"), "AMX would be taken for missing"
-    assert hasattr(torch.cpu, "_is_avx512_bf16_supported")
     assert isinstance(torch_cpu.has_amx(), bool)
     assert torch_cpu.openmp_libraries()
     mean = [torch.zeros(2)]

@@ -17,7 +17,7 @@ from rrad_ray.runtime import trainer
 from rrad_ray.training.loop import STATE
 from tests.toys import Line
 
-SPEED = {"pairs_per_s": 12.4, "left_s": 65.0}
+SPEED = {"pairs_per_s": 12.4, "dtype": "float32", "left_s": 65.0}
 
 
 class Perplexity(Line):
@@ -76,7 +76,8 @@ def test_steps_that_a_resumed_run_repeats_replace_those_of_the_killed_one() -> N
 
 def test_a_steps_line_has_its_losses_dev_figures_speed_and_time_to_go() -> None:
     metrics = {"step": 40, "loss": 0.75, "loss_rank": 0.5, "dev_ndcg": 0.625, "dev_token_loss": 2.0, **SPEED}
-    line = "step 40, loss 0.7500, loss rank 0.5000, dev nDCG@10 0.625, dev_token_loss 2.000, 12 pairs/s, ETA 1:05"
+    line = "step 40, loss 0.7500, loss rank 0.5000, dev nDCG@10 0.625, dev_token_loss 2.000, "
+    line += "12 pairs/s in float32, ETA 1:05"
     assert trainer._line(metrics) == line
 
 
