@@ -162,8 +162,15 @@ def test_a_checkpoint_that_does_not_load(local_ray: None, student: str, tmp_path
     broken = tmp_path / "broken"
     shutil.copytree(student, broken)
     (broken / "model.safetensors").write_bytes(b"junk")
-    with pytest.raises(RradError, match=r"did not start \(.*SafetensorError"):
+    with pytest.raises(RradError, match=r"broken cannot be loaded: .*header"):
         serve.run(ServeConfig(input=str(broken), port=free_port()))
+
+
+def test_a_replica_that_does_not_start_says_why(local_ray: None, student: str, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("one-key\nanother # of the search team\n")
+    with pytest.raises(RradError, match=r"did not start \(.*keys:2: no key"):
+        serve.run(ServeConfig(input=student, port=free_port(), api_keys=str(keys)))
 
 
 @pytest.mark.parametrize(
@@ -388,9 +395,8 @@ def test_too_many_bytes(client: httpx.Client) -> None:
 
 
 def test_unknown_path_and_method(client: httpx.Client) -> None:
-    for response, status in ((client.get("/nowhere"), 404), (client.get("/rerank"), 405)):
-        assert response.status_code == status
-        assert response.json()["detail"]
+    check_refused(client.get("/nowhere"), 404, "path", "/nowhere")
+    check_refused(client.get("/v2/rerank"), 405, "method", "POST")
 
 
 # ---- many at once -------------------------------------------------------------------------------------------

@@ -114,10 +114,11 @@ def test_a_wrong_key_is_the_clients_own_error(endpoint: tuple[str, list[int]], t
     assert "no valid key" in done.stderr
 
 
-def test_no_request_that_the_schema_allows_or_forbids_is_a_server_error(
+def test_no_request_that_the_schema_allows_or_forbids_is_a_server_error_and_other_methods_are_a_405(
     endpoint: tuple[str, list[int]], tmp_path: Path
 ) -> None:
-    command = [str(CLIENTS / "st"), "run", f"{endpoint[0]}/openapi.json", "--checks", "not_a_server_error"]
+    checks = "not_a_server_error,unsupported_method,allow_header_conformance"
+    command = [str(CLIENTS / "st"), "run", f"{endpoint[0]}/openapi.json", "--checks", checks]
     command += ["--header", f"Authorization: Bearer {KEY}", "--max-examples", "40", "--seed", "1", "--mode", "all"]
     done = run(command, tmp_path)
     assert done.returncode == 0, done.stdout[-4000:]

@@ -9,6 +9,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -175,6 +176,52 @@ def test_no_header_makes_a_request_a_servers_error(address: tuple[str, int], val
     for name in names:
         answer = ask(address, message("POST", "/v2/rerank", BODY, **{name: value}))
         assert answer.status < 500 or (name, answer.status) == ("x-deadline-ms", 504), (name, answer.content)
+
+
+PATHS = [
+    "/%ff",
+    "/%00",
+    "/v2/rerank%0d%0aX-Other:%20y",
+    "/../v2/rerank",
+    "//v2//rerank",
+    "/v2/%72erank",
+    "*",
+    "nowhere",
+]
+PATHS += [
+    "/\u00ff",
+    f"/{'x' * 100_000}",
+    "/v2/rerank?top_n=\u00b2",
+    f"/v2/rerank?top_n={'9' * 5000}",
+    "/v2/rerank?%ff&=&;",
+]
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path[:20])
+def test_no_path_or_query_makes_a_request_a_servers_error(address: tuple[str, int], path: str) -> None:
+    for method in ("POST", "GET", "OPTIONS"):
+        answer = ask(address, message(method, path, BODY), method)
+        assert answer.status < 500
+        assert answer.getheader("x-other") is None
+
+
+def test_32_clients_with_limits_of_their_own_get_what_each_gets_alone(address: tuple[str, int]) -> None:
+    text = "a socket connects two processes over a network " * 20
+    bodies = [
+        json.dumps({"query": f"how {n}", "documents": [text, text[:90]], "max_tokens_per_doc": (3, 8, 1000)[n % 3]})
+        for n in range(96)
+    ]
+
+    def score(body: str) -> tuple[int, list[float]]:
+        answer = json.loads(ask(address, message("POST", "/v2/rerank", body.encode())).content)
+        by_index = {result["index"]: result["relevance_score"] for result in answer["results"]}
+        return answer["usage"]["total_tokens"], [by_index[0], by_index[1]]
+
+    with ThreadPoolExecutor(32) as pool:
+        together = list(pool.map(score, bodies))
+    for (tokens, scores), (tokens_alone, scores_alone) in zip(together, map(score, bodies), strict=True):
+        assert tokens == tokens_alone
+        assert scores == pytest.approx(scores_alone, abs=1e-2)  # in bfloat16 it depends on what shares its pass
 
 
 def test_a_client_that_hangs_up_within_its_body_is_counted_and_holds_no_place(address: tuple[str, int]) -> None:
