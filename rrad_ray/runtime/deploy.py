@@ -94,7 +94,7 @@ def _with_absolute_paths(online: OnlineConfig) -> OnlineConfig:
 def build(args: dict[str, Any]) -> Application:
     """Return the Serve application for `serve deploy`.
 
-    `args` has the keys of `ServeConfig`; host, port and timeout are Serve's own there and are not read.
+    `args` has the keys of `ServeConfig`; host and port are Serve's own there and are not read.
     """
     return application(load.build_config(ServeConfig, args, "serve deploy: args"))
 
