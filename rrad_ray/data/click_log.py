@@ -19,6 +19,10 @@ CLICK_COLUMNS = ("query", "title", "summary", "clicks")
 
 CLICK_LOG_ENDINGS = (".parquet", ".jsonl", ".jsonl.gz", ".tsv", ".tsv.gz")
 
+QUERY_WORDS = {"query", "querytext", "searchquery", "search", "searchterm", "term", "keyword", "keywords"}
+
+TITLE_WORDS = {"title", "doctitle", "documenttitle", "pagetitle"}
+
 MOST_CLICKS = 2**63  # that a column holds
 
 CLICK_LOG_LAYOUT = (
@@ -68,7 +72,9 @@ def _raw_rows(file: tables.DataFile) -> Iterator[tuple[int, Any]]:
         return
     first = True
     for number, line in text_files.lines(file.uri, CLICK_LOG_LAYOUT):
-        if not (first and ".tsv" in _ending(file) and text_files.is_header(line.split("\t"), {"query"}, {"title"})):
+        if not (
+            first and ".tsv" in _ending(file) and text_files.is_header(line.split("\t"), QUERY_WORDS, TITLE_WORDS)
+        ):
             yield number, line
         first = False
 
@@ -103,6 +109,12 @@ def _parquet(file: tables.DataFile) -> Iterator[Row]:
         wanted = [name for name in CLICK_COLUMNS if name in names]
         for batch in parquet.iter_batches(columns=wanted):
             table = tables.with_partitions(pa.Table.from_batches([batch]), file, tables.schema_of(Click))
+            for number, field in enumerate(table.schema):
+                if pa.types.is_decimal(field.type) or pa.types.is_binary(
+                    field.type
+                ):  # DuckDB's sums, Spark's old text
+                    column = tables.column_as(table, tables.schema_of(Click).field(field.name), file.uri)
+                    table = table.set_column(number, field.name, column)
             yield from table.to_pylist()
 
 

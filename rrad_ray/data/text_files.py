@@ -65,8 +65,8 @@ def is_header(cells: list[str], *names: set[str]) -> bool:
     return len(words) >= len(names) and all(word in known for word, known in zip(words, names))
 
 
-QUERY_ID_WORDS = {"qid", "queryid", "query", "topic", "topicid", "topicno"}
+QUERY_ID_WORDS = {"id", "qid", "queryid", "query", "topic", "topicid", "topicno"}
 
-DOC_ID_WORDS = {"pid", "did", "docid", "docno", "doc", "document", "documentid", "passageid", "corpusid"}
+DOC_ID_WORDS = {"id", "pid", "did", "docid", "docno", "doc", "document", "documentid", "passageid", "corpusid"}
 
 Reject = Callable[[str, str, str], None]  # id, reason, content

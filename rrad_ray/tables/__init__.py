@@ -45,7 +45,7 @@ from rrad_ray.tables.reading import (
     read_part,
     read_split,
 )
-from rrad_ray.tables.schema import arrow_type, as_type, check_schema, schema_of
+from rrad_ray.tables.schema import arrow_type, as_type, check_schema, column_as, schema_of
 from rrad_ray.tables.text import read_text, text_lines
 
 __all__ = [
@@ -68,6 +68,7 @@ __all__ = [
     "arrow_type",
     "as_type",
     "check_schema",
+    "column_as",
     "data_files",
     "exists",
     "filesystem",

@@ -153,6 +153,7 @@ TOP = "1\t10\tfirst\tten\n"
     [
         "qid\tpid\tquery\tpassage",
         "query_id\tpassage_id\tquery\ttext",
+        "id\tid\tquery\tpassage",
         "QID\tDocID\tQuery\tDoc",
         "\ufeffqid\tpid\tq\tp",
     ],

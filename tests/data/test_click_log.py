@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,22 @@ def test_numbers_that_no_column_holds_are_handed_over(tmp_path: Path, clicks: st
         found, rejected = read(tmp_path / name)
         assert [click["clicks"] for click in found] == [1]
         assert [reason.partition(":")[0] for _, reason, _ in rejected] == ["malformed line"]
+
+
+@pytest.mark.parametrize("header", ["Query\tTitle\tSummary", "search_query\tdoc_title", "keyword\tTitle"])
+def test_a_header_line_of_any_spelling_is_no_click(tmp_path: Path, header: str) -> None:
+    (tmp_path / "x.tsv").write_text(f"{header}\nq\tt\n")
+    found, rejected = read(tmp_path / "x.tsv")
+    assert ([click["query"] for click in found], rejected) == (["q"], [])
+
+
+def test_columns_of_other_programs_are_read_by_what_they_mean(tmp_path: Path) -> None:
+    columns = {"query": pa.array([b"q"]), "title": pa.array(["t"]).dictionary_encode(), "clicks": [Decimal("3")]}
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet")
+    assert read(tmp_path / "x.parquet") == ([{"query": "q", "title": "t", "summary": "", "clicks": 3}], [])
+    pq.write_table(pa.table(columns | {"clicks": [Decimal("2.5")]}), tmp_path / "y.parquet")
+    with pytest.raises(RradError, match=r"y\.parquet: column 'clicks' is decimal"):
+        read(tmp_path / "y.parquet")
 
 
 def test_clicks_that_pandas_has_made_floats_of_are_whole_numbers(tmp_path: Path) -> None:
