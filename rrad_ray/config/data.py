@@ -52,7 +52,7 @@ class RetrieveConfig:
 
     def __post_init__(self) -> None:
         sources = bool(self.run) or self.bm25_depth + self.dense_depth > 0
-        require(sources, "bm25_depth", self.bm25_depth, "no source is left")
+        require(sources, "bm25_depth", self.bm25_depth, "bm25_depth or dense_depth must be above 0, or give a run")
         _splits_only("queries", self.queries)
         for split, limit in self.queries.items():
             require(limit >= 0, f"queries.{split}", limit, "must not be negative")

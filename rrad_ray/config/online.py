@@ -50,7 +50,12 @@ class ExperimentDesign:
 
     def __post_init__(self) -> None:
         check_design(self.name, self.variants, self.design)
-        require(not self.control or self.control in self.variants, "control", self.control, "is no variant")
+        require(
+            not self.control or self.control in self.variants,
+            "control",
+            self.control,
+            f"choose one of {', '.join(self.variants)}",
+        )
 
     @property
     def against(self) -> str:
@@ -82,7 +87,12 @@ class ExpectConfig:
     def __post_init__(self) -> None:
         require(self.lift != 0, "expect.lift", self.lift, "no sample is large enough to find no lift")
         require(0 < self.ctr * (1 + self.lift) < 1, "expect.lift", self.lift, "the lifted CTR must be in (0, 1)")
-        require(self.preference != 0.5, "expect.preference", self.preference, "not 0.5")
+        require(
+            self.preference != 0.5,
+            "expect.preference",
+            self.preference,
+            "at 0.5 no variant is preferred: no sample is large enough",
+        )
 
 
 @dataclass(frozen=True, config=CHECKED)

@@ -117,7 +117,7 @@ class Explainer:
         The student may score in another thread meanwhile. Raises `ValueError` as `load`.
         """
         if not getattr(ranker.model.config, WRITES, False):
-            raise InvalidInput(f"{folder} cannot write", "train a decoder with generation.weight above 0")
+            raise InvalidInput(f"{folder} was not trained to write", "train a decoder with generation.weight above 0")
         path = Path(folder) / LM_HEAD
         if path.is_file():
             weights = torch.load(path, weights_only=True)

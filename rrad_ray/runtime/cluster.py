@@ -64,7 +64,9 @@ def require_resources(worker: Mapping[str, float], workers: int = 1) -> None:
     fits = sum(min(int(node.get(key, 0.0) // value) for key, value in worker.items() if value) for node in nodes)
     if fits < workers:
         problem = f"{workers} worker(s) ask for {dict(worker)} each, the cluster has {_have(nodes, worker)}"
-        raise RradError("worker", problem, "lower worker/workers in the config, or use a cluster that has it")
+        raise RradError(
+            "resources", problem, "lower resources or the number of workers, or use a cluster that has it"
+        )
 
 
 def in_vain(worker: Mapping[str, float]) -> str:

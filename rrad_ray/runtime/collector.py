@@ -187,7 +187,7 @@ class ShardCollector:
                 yield from self._take(answer)
                 progress.add(1, self.meter.note)
             elif not progress.began and time.monotonic() - began > FIT_S and (why := in_vain()):
-                raise RradError("worker", why, "lower worker in the config, or use a cluster that has it")
+                raise RradError("resources", why, "lower resources in the config, or use a cluster that has it")
             if self.journal.due():
                 self.journal.flush()
             self._check_budget()

@@ -121,7 +121,7 @@ def start_endpoint(cfg: ServeConfig) -> str:
     except Exception as error:
         problem = f"the endpoint did not start ({failure_reason(error)})"
         stop_endpoint()
-        raise RradError(url, problem, "mend that and start it again") from error
+        raise RradError(url, problem, "remove this cause and run serve again; nothing runs now") from error
     except BaseException:
         stop_endpoint()
         raise

@@ -127,7 +127,11 @@ def _train(config: dict[str, Any]) -> None:
         try:
             config["loop"](cfg, config["source"], worker)
         except (ValueError, FloatingPointError) as error:
-            known = error if isinstance(error, InvalidInput) else InvalidInput(str(error), "mend the cause")
+            known = (
+                error
+                if isinstance(error, InvalidInput)
+                else InvalidInput(str(error), "change the key or the input that it names, and run again")
+            )
             tables.write_json(failed, {"problem": known.problem, "remedy": known.remedy})
             raise
 

@@ -32,7 +32,7 @@ def lm_steps_in_epoch(packs: Sequence[Pack], cfg: FinetuneConfig, worker: TrainW
     steps = -int(max_over_workers(-float(len(packs) // cfg.sequences_per_step), worker.device))
     if not steps:
         problem = f"{len(packs)} sequences of {cfg.max_length} tokens do not fill a step of {cfg.sequences_per_step}"
-        raise InvalidInput(f"{problem} of each worker", "lower max_length, sequences_per_step or workers")
+        raise InvalidInput(f"{problem} of each worker", "lower max_length, sequences_per_step or num_workers")
     return steps
 
 

@@ -33,7 +33,11 @@ PATHS = {"input": "a", "output": "b"}
     ("schema", "values", "says"),
     [
         (RetrieveConfig, {"bm25_depth": -1}, "bm25_depth=-1: must be at least 0"),
-        (RetrieveConfig, {"bm25_depth": 0, "dense_depth": 0}, "bm25_depth=0: no source is left"),
+        (
+            RetrieveConfig,
+            {"bm25_depth": 0, "dense_depth": 0},
+            "bm25_depth=0: bm25_depth or dense_depth must be above 0",
+        ),
         (RetrieveConfig, {"queries": {"dev": -1}}, "queries.dev=-1: must not be negative"),
         (RetrieveConfig, {"qrels": {"tset": "x"}}, "qrels='tset': choose one of train, dev, test, unlabelled"),
         (RetrieveConfig, {"num_workers": 0}, "num_workers=0: must be at least 1"),

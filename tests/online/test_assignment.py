@@ -102,7 +102,7 @@ def test_only_ratios_of_weights_matter_and_a_weight_of_zero_gets_nobody() -> Non
         ({"variants": {"a": 0, "b": 0}}, "must be positive"),
         ({"variants": {"a": -1, "b": 1}}, "variants.a"),
         ({"variants": {"a": float("nan"), "b": 1}}, "variants.a"),
-        ({"control": "gone"}, "is no variant"),
+        ({"control": "gone"}, "control=.gone.: choose one of"),
         ({"design": "interleave"}, "exactly two"),
         ({"design": "mixed"}, "'ab' or 'interleave'"),
         ({"name": ""}, "must not be empty"),
