@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,7 @@ from rrad_ray.evaluation import metrics, statistics
 from rrad_ray.labelling import gate, teacher
 from rrad_ray.labelling.aggregation import Verdict
 from rrad_ray.labelling.label_quality import LabelQuality
-from rrad_ray.rows import JudgeOutput, by_source, with_qrels
-from rrad_ray.tables import Output
+from rrad_ray.rows import by_source, with_qrels
 
 SHUFFLED_Q0 = (0.7120087966556172, 0.22416228249114478)
 
@@ -213,7 +213,7 @@ def test_an_answer_that_ranks_every_document_alike_has_no_position_bias_to_measu
 def ahead(inputs: list[dict[str, Any]], **options: Any) -> gate.Gate:
     """A gate that has looked at the input, and has asked nobody yet."""
     cfg = JudgeConfig("in", "out", model="a model", gate=GateConfig(min_queries=5, **options))
-    check = gate.Gate(cfg, Output("judge", cfg, JudgeOutput, {}), ["part"])
+    check = gate.Gate(cfg, SimpleNamespace(uri="out"), ["part"])  # type: ignore[arg-type]
     check.look_ahead(inputs)
     return check
 
@@ -272,5 +272,5 @@ def test_a_source_that_not_all_judged_queries_have_is_an_error_before_anything_i
 def test_one_judged_query_is_too_few_for_a_check(monkeypatch: pytest.MonkeyPatch) -> None:
     [row] = rows(1, judge_knows=5.0, bm25_knows=0.0)
     cfg = JudgeConfig("in", "out", model="a model", gate=GateConfig(min_queries=0))
-    check = gate.Gate(cfg, Output("judge", cfg, JudgeOutput, {}), ["part"])
+    check = gate.Gate(cfg, SimpleNamespace(uri="out"), ["part"])  # type: ignore[arg-type]
     assert looked(check, [row], monkeypatch) == {"queries": 1, "checked": False}
