@@ -15,7 +15,8 @@ WORD_PATTERN = r"(?u)\b\w\w+\b"
 
 class BM25Index:
     """A BM25 index with English stop words and stems. A query's score is the sum of the scores of its terms (stems),
-    each counted as often as the query has it."""
+    each counted as often as the query has it. Texts without one word that counts, or no texts, are found by no
+    query."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         self.size = len(texts)
@@ -24,7 +25,10 @@ class BM25Index:
         words = bm25s.tokenize(
             list(texts), token_pattern=WORD_PATTERN, stopwords="en", stemmer=self.stemmer, show_progress=False
         )
-        self.bm25.index(words, show_progress=False)
+        if words.vocab:
+            self.bm25.index(words, show_progress=False)
+        else:
+            self.bm25.vocab_dict = {}  # bm25s indexes no empty vocabulary
 
     def terms(self, query: str) -> list[str]:
         """Return the query's terms that some text has; bm25s cannot score others."""
@@ -57,7 +61,7 @@ class BM25Index:
 
 def top_k(scores: np.ndarray, depth: int) -> list[int]:
     """Return indices of the best `depth` scores above zero, best first; ties by index."""
-    if depth == 0:
+    if depth == 0 or len(scores) == 0:
         return []
     picked = np.argpartition(-scores, min(depth, len(scores)) - 1)[:depth]
     return [int(index) for index in sorted(picked, key=lambda index: (-scores[index], index)) if scores[index] > 0]

@@ -45,6 +45,8 @@ def run(cfg: RetrieveConfig, out: tables.Output) -> None:
     for identity, reason, content in collection.rejected:
         out.quarantine(identity, reason, content)
     queries = choose_queries(collection.queries, cfg)
+    if not queries:
+        raise RradError(cfg.data, f"none of its {len(collection.queries):,} queries is chosen", "raise `queries`")
     say(f"{len(collection.corpus):,} documents, {len(queries):,} queries from {cfg.data}")
     first_stage = FirstStage(collection.corpus, queries, cfg)
     listed = read_trec_run(cfg.run) if cfg.run else None
