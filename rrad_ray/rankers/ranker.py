@@ -72,6 +72,7 @@ class Ranker(nn.Module):
         Raises `ValueError` if the folder holds no ranker with all its weights, or if the backend's library is not
         installed, or does not support or compile the model.
         """
+        loading.check_head(folder)
         if dtype == "auto":
             best = torch.float32 if backend == "onnx" else dtype_of(dtype, device, AutoConfig.from_pretrained(folder))
             dtype = str(best).removeprefix("torch.")
