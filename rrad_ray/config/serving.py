@@ -113,7 +113,7 @@ class ServeConfig:
     api_keys: Uri = ""
     """A file of bearer keys, one a line; empty: everyone may ask. If it goes while serving, nobody may."""
     cors_origins: tuple[str, ...] = ()
-    """Origins of web pages that may use the endpoint from a browser, as in [https://shop.example]; [*]: all."""
+    """Origins of web pages that may use the endpoint, as in [https://shop.example]; "*" among them: all."""
     online: OnlineConfig = Field(default_factory=OnlineConfig)
     """The online test that runs at this endpoint."""
     search: SearchConfig = Field(default_factory=SearchConfig)
