@@ -14,6 +14,7 @@ from rrad_ray.evaluation.bench import Evaluation
 from rrad_ray.evaluation.content import report_content
 from rrad_ray.evaluation.systems import ranking_rows
 from rrad_ray.rows import Candidates, Ranking, with_qrels
+from rrad_ray.tables import shards
 
 
 def _inputs(cfg: EvaluateConfig) -> dict[str, str]:
@@ -27,7 +28,7 @@ def run(cfg: EvaluateConfig, out: tables.Output) -> None:
 
     Raises `RradError` if no query of the split has a relevant document in its qrels.
     """
-    rows = list(tables.read(cfg.input, Candidates))
+    rows = list(shards.usable_rows(tables.read(cfg.input, Candidates), out.quarantine))
     test, dev = [list(with_qrels(rows, split)) for split in (cfg.split, cfg.dev)]
     if not test:
         problem = f"no query of split '{cfg.split}' has a relevant document"

@@ -10,6 +10,7 @@ from rrad_ray.config import ExportConfig
 from rrad_ray.data import exports
 from rrad_ray.progress import say
 from rrad_ray.rows import Labels
+from rrad_ray.tables import shards
 
 
 @tables.stage("export", None)
@@ -19,7 +20,7 @@ def run(cfg: ExportConfig, out: tables.Output) -> None:
 
     def chosen() -> Iterator[dict[str, Any]]:
         nonlocal count
-        for row in tables.read(cfg.input, Labels):
+        for row in shards.usable_rows(tables.read(cfg.input, Labels), out.quarantine):
             if row["split"] in cfg.splits:
                 count += 1
                 yield row

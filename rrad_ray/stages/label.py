@@ -109,7 +109,7 @@ def _weights(cfg: LabelConfig, kind: type) -> tuple[dict[str, float], dict[str, 
     if not known:
         problem = "candidates without sources, which no judge has seen, have no targets"
         raise RradError(cfg.input, problem, "run judge on them, or set targets=grades")
-    judged = with_qrels(shards.usable_rows(tables.read_split(cfg.input, kind, "dev")))
+    judged = with_qrels(list(shards.usable_rows(tables.read_split(cfg.input, kind, "dev"))))
     if len(judged) < 10:
         problem = f"{len(judged)} judged dev queries are too few to fit fusion weights"
         raise RradError(cfg.input, problem, f"give weights in the config, as in weights={{{known[0]}: 1}}")

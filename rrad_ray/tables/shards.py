@@ -5,7 +5,7 @@ A shard is the unit of work of a long stage and one part of its output, whatever
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -107,19 +107,17 @@ def read_shard(uri: str, shard: Shard, row: type, reject: RejectRow = _ignore) -
         table = _rows(pq.ParquetFile(opened), shard.start, shard.stop)
     # Nothing is filled into a finished table: `plan_shards` has seen that it has every column.
     table = _filled(with_partitions(table, file, schema_of(row)), file.uri)
-    return usable_rows(check_schema(table, row, file.uri, nulls=True).to_pylist(), reject)
+    return list(usable_rows(check_schema(table, row, file.uri, nulls=True).to_pylist(), reject))
 
 
-def usable_rows(rows: Iterable[dict[str, Any]], reject: RejectRow = _ignore) -> list[dict[str, Any]]:
-    """Return the rows of candidates, of the judge's output or of labels whose lists belong together, each document
+def usable_rows(rows: Iterable[dict[str, Any]], reject: RejectRow = _ignore) -> Iterator[dict[str, Any]]:
+    """Yield the rows of candidates, of the judge's output or of labels whose lists belong together, each document
     once; the others go to `reject` with the reason."""
-    usable: list[dict[str, Any]] = []
     for row in rows:
         if reason := misfit(row):
             reject(str(row["query_id"]), reason, str(row))
         else:
-            usable.append(dict(without_repeats(row)))
-    return usable
+            yield dict(without_repeats(row))
 
 
 def _files(uri: str) -> list[DataFile]:

@@ -18,8 +18,8 @@ from rrad_ray.rows import Labels
 from rrad_ray.stages import export
 
 
-def labels(folder: Path, simulated: str = "") -> str:
-    """Two labelled queries; the teacher's order is c, a, b."""
+def labels(folder: Path, simulated: str = "", **last: Any) -> str:
+    """Two labelled queries; the teacher's order is c, a, b. `last`: columns of the last row."""
     rows = [
         {
             "query_id": f"q{n}",
@@ -41,12 +41,21 @@ def labels(folder: Path, simulated: str = "") -> str:
         for n in range(2)
     ]
     out = tables.Output("label", LabelConfig(input="", output=f"{folder}/labels"), Labels, {})
+    rows[-1].update(last)
     out.write_all(rows, 10)
     return out.commit(lineage=tables.Lineage(simulated=simulated))
 
 
 def exported(folder: Path, kind: str) -> Path:
     return Path(export.run(ExportConfig(input=labels(folder), output=f"{folder}/out", format=kind)))
+
+
+@pytest.mark.parametrize("kind", ["trec", "rankllm", "rankllm-train", "rankgpt", "sentence-transformers", "clicks"])
+def test_a_ragged_row_is_set_aside_whatever_the_format(tmp_path: Path, kind: str) -> None:
+    source = labels(tmp_path, texts=["sorts a copy", "prints"])
+    output = export.run(ExportConfig(input=source, output=f"{tmp_path}/out", format=kind))
+    manifest = tables.read_manifest(output)
+    assert (manifest.facts["queries"], manifest.quarantined) == (1, {"ragged row": 1})
 
 
 def test_a_trec_run_of_labels_is_read_back_in_the_teachers_order(tmp_path: Path) -> None:

@@ -180,3 +180,15 @@ def test_a_student_that_is_no_ranker_is_named_before_anything_is_measured(
 def test_select_wants_the_output_of_evaluate(candidates: str, tmp_path: Path) -> None:
     with pytest.raises(RradError, match="no output of evaluate; name the output of evaluate"):
         select.run(SelectConfig(input=candidates, output=f"{tmp_path}/winner"))
+
+
+def test_a_ragged_row_is_set_aside_and_a_document_that_stands_twice_counts_once(tmp_path: Path) -> None:
+    qrels = {"split": "test", "qrel_ids": ["a"], "qrel_grades": [1]}
+    rows = [
+        row_of(f"q{number}", ["one", "two", "three"]) | {"doc_ids": ["a", "b", "a"]} | qrels for number in range(3)
+    ]
+    rows.append(row_of("ragged", ["one", "two"]) | {"doc_ids": ["a"]} | qrels)
+    run(tmp_path, table_of(tmp_path / "candidates", rows))
+    assert tables.read_manifest(f"{tmp_path}/report").quarantined == {"ragged row": 1}
+    ranked = [(row["doc_ids"], row["ndcg_10"]) for row in tables.read(f"{tmp_path}/report", Ranking)]
+    assert ranked == [(["a", "b"], 1.0)] * 3
