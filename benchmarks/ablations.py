@@ -184,7 +184,7 @@ class _Collection:
             "doc_tokens=64",
             f"num_workers={CORES}",
             "gate.enabled=false",
-            "engine_env.VLLM_CPU_KVCACHE_SPACE='1'",
+            "engine_env.VLLM_CPU_KVCACHE_SPACE=1",
         ]
         judged = judge.run(load.load_config(JudgeConfig, "configs/judge-cpu.yaml", overrides))
         return label.run(LabelConfig(input=judged, output=f"{self.folder}/likelihood"))

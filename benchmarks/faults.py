@@ -49,7 +49,7 @@ def _actors(scratch: str, queries: int) -> dict[str, Any]:
     output, killed = f"{scratch}/judged", Counter[str]()
     command = ["judge", "configs/judge-cpu.yaml", f"input={scratch}/input", f"output={output}", "gate.enabled=false"]
     command += ["num_workers=2", "shard_queries=50", "durable_s=5", "doc_tokens=32", "batch_size=8"]
-    command += ["engine_env.VLLM_CPU_KVCACHE_SPACE='1'"]
+    command += ["engine_env.VLLM_CPU_KVCACHE_SPACE=1"]
     runs = _until_done(command, _killer(killed))
     names = ", ".join(f"{count} {name}" for name, count in killed.most_common())
     return _row(f"an actor killed every 20 s: {names}", output, queries, runs)

@@ -14,5 +14,5 @@ PATIENCE_S = 900
 SMALL_ENGINE = [
     "engine_kwargs.max_model_len=512",
     "engine_kwargs.max_num_batched_tokens=2048",
-    "engine_env.VLLM_CPU_KVCACHE_SPACE='1'",
+    "engine_env.VLLM_CPU_KVCACHE_SPACE=1",
 ]
