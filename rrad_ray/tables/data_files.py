@@ -6,6 +6,7 @@ What Spark, Hive and Delta hide is no data: a file below the folder with a part 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote
@@ -16,6 +17,9 @@ import pyarrow.compute as pc
 from rrad_ray.errors import RradError
 from rrad_ray.tables.files import join, listed
 from rrad_ray.tables.schema import as_type, column_as
+from rrad_ray.tables.text import text_lines
+
+DELTA_LOG = "_delta_log/"
 
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # Hive's null
 
@@ -66,10 +70,31 @@ def data_files(uri: str, endings: Sequence[str] | None = None) -> list[DataFile]
 
     `endings`: the endings of names that count, in either case; None: all. Without such a folder there are none.
     """
-    names = [name for name in listed(uri) if not is_hidden(name)]
+    every = list(listed(uri))
+    gone = _deleted_by_delta(uri, every)
+    names = [name for name in every if not is_hidden(name) and name not in gone]
     if endings is not None:
         names = [name for name in names if (name or uri).lower().endswith(tuple(endings))]
     return [DataFile(uri, name) for name in names]
+
+
+def _deleted_by_delta(uri: str, names: Sequence[str]) -> set[str]:
+    """Return the files that a Delta table's log takes out of the table and that nobody has vacuumed yet: their rows
+    stand in other files, or nowhere."""
+    gone: set[str] = set()
+    for name in names:  # commits have their number as name, so they come in order
+        if not (name.startswith(DELTA_LOG) and name.endswith(".json")):
+            continue
+        for _, line in text_lines(join(uri, name), "check the path"):
+            try:
+                action = json.loads(line)
+            except ValueError:  # no action of Delta's
+                continue
+            for kind, change in (("remove", gone.add), ("add", gone.discard)):
+                fields = action.get(kind) if isinstance(action, dict) else None
+                if isinstance(fields, dict) and isinstance(fields.get("path"), str):
+                    change(unquote(fields["path"]))
+    return gone
 
 
 def with_partitions(table: pa.Table, file: DataFile, schema: pa.Schema) -> pa.Table:
