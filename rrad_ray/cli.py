@@ -20,6 +20,7 @@ from rrad_ray.config import ExperimentConfig, TrafficConfig, load
 from rrad_ray.config.catalog import STAGES
 from rrad_ray.config.reference import help_text, keys_of
 from rrad_ray.errors import RradError, in_stage
+from rrad_ray.progress import QUIET_LIBRARIES
 from rrad_ray.tables import status
 
 # Lines that Ray's and vLLM's workers print on every run and no user can act on; failures reach the user as errors.
@@ -215,6 +216,8 @@ def main(*command: str) -> None:
     # made training ten times as slow when another process wanted one of two cores, and gained nothing on idle ones.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", CHATTER)  # read by Ray when it is imported
+    for name, value in QUIET_LIBRARIES.items():
+        os.environ.setdefault(name, value)
     try:
         app([*command, *sys.argv[1:]])
     except RradError as error:

@@ -8,6 +8,9 @@ from typing import Any
 
 from rrad_ray.errors import stage_name
 
+# On the terminal our progress lines stand alone. Read by these libraries when they are imported.
+QUIET_LIBRARIES = {"TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
+
 
 def say(text: str) -> None:
     """Print a line for the user, behind the name of the stage that runs."""

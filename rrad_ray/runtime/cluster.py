@@ -11,23 +11,35 @@ import psutil
 import ray
 
 from rrad_ray.errors import RradError
-from rrad_ray.patches import ray_autoscaler, ray_data_context, ray_haproxy, ray_serve_headers
+from rrad_ray.patches import (
+    ray_actor_arguments,
+    ray_autoscaler,
+    ray_data_context,
+    ray_haproxy,
+    ray_serve_headers,
+)
+from rrad_ray.progress import QUIET_LIBRARIES
 
 # Small machines run several light actors beside a heavy one; they wait more than they work.
 LEAST_CPUS = 4
 
 LOCAL = "rrad_local"  # a resource that marks the cluster that `start` makes
 
-# On the terminal our progress lines stand alone; Ray and the libraries log to their files. The workers of a local
-# cluster inherit these. Ray gives a worker as many threads as the CPUs it asks for: several workers of one thread do
-# twice the work of one with several, whose threads wait for each other after every small operation.
+# Ray and the engines log to their files. The workers of a local cluster inherit these. Ray gives a worker as many
+# threads as the CPUs it asks for: several workers of one thread do twice the work of one with several, whose threads
+# wait for each other after every small operation.
 QUIET = {
-    "TRANSFORMERS_VERBOSITY": "error",
-    "TQDM_DISABLE": "1",
+    **QUIET_LIBRARIES,
     "RAY_LOG_TO_DRIVER_EVENT_LEVEL": "FATAL",
     "VLLM_LOGGING_LEVEL": "ERROR",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # it prints every line of a worker twice
 }
+
+
+# Loggers of Ray with nothing below an error that a user can act on: that a local cluster uses a token, that Ray was
+# initialized before, that no mirror of models is configured. A level of their own outlives `ray.init` in a library,
+# which sets that of `ray` anew.
+QUIET_LOGGERS = ("ray.data", "ray.llm", "ray._private.authentication", "ray._private.worker")
 
 
 def start_ray() -> None:
@@ -42,6 +54,10 @@ def start_ray() -> None:
         options["address"] = "local"  # not some cluster that `ray start` has left on this machine
         for name, value in {**QUIET, **ray_haproxy.environment(), **ray_serve_headers.VARIABLES}.items():
             os.environ.setdefault(name, value)
+    for name in QUIET_LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).addHandler(logging.NullHandler())  # else `ray.llm` gives its loggers levels anew
+    ray_actor_arguments.give_by_value()
     ray.init(logging_level=logging.WARNING, log_to_driver=True, **options)
     quiet_data()
 

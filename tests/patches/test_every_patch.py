@@ -27,6 +27,7 @@ def test_ray_still_has_what_the_patches_read() -> None:
     from ray import serve
     from ray.autoscaler.v2.sdk import get_cluster_status
     from ray.data import DataContext
+    from ray.data._internal.execution.operators.actor_pool_map_operator import ActorPoolMapOperator
     from ray.experimental.internal_kv import _internal_kv_get
     from ray.train.v2.api.exceptions import WorkerGroupError
 
@@ -37,6 +38,9 @@ def test_ray_still_has_what_the_patches_read() -> None:
     assert callable(get_cluster_status)
     assert callable(_internal_kv_get)
     assert "worker_failures" in inspect.signature(WorkerGroupError).parameters
+    start = inspect.getsource(ActorPoolMapOperator._start_actor)
+    assert "self._actor_cls.options(" in start, "actors get references again"
+    assert "ctx=self._data_context_ref" in start, "actors no longer get references: delete ray_actor_arguments"
 
 
 def test_onednns_fused_layers_compute_what_torchs_layers_do() -> None:
