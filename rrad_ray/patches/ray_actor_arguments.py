@@ -43,10 +43,10 @@ def give_by_value() -> None:
         return
 
     @functools.wraps(start)
-    def start_by_value(self: Any, *place: Any, **named: Any) -> Any:
+    def start_by_value(self: Any, *arguments: Any, **named: Any) -> Any:
         actor_class, self._actor_cls = self._actor_cls, _ByValue(self._actor_cls)
         try:
-            return start(self, *place, **named)
+            return start(self, *arguments, **named)
         finally:
             self._actor_cls = actor_class
 
