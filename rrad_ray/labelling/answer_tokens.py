@@ -43,7 +43,7 @@ _GAPS = {
         r"[,;/|&+]?(?:and|then|followedby|und|et|y|和|与|與|及|以及|然后|그리고|와|과|및|と|次に)|[,;/|&+]+|[-–—]+|"
     ),
 }
-_RANGE = re.compile(r"[-–—]|\s?(?:~|\.{2,3}|…|\bto\b|\bthrough\b|から|到|至|부터)\s?", re.IGNORECASE)
+_RANGE = re.compile(r"[-–—]|[ ]?(?:~|\.{2,3}|…|\bto\b|\bthrough\b|から|到|至|부터)[ ]?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -85,12 +85,12 @@ def joined_numbers(
 
     A dash makes a range of two ascending numbers (`1-4`), unless every gap is one (`2-3-1` is an order).
     """
-    every = len(gaps) > 1 and all(_RANGE.fullmatch(gap.strip()) for gap in gaps)
+    every = len(gaps) > 1 and all(_RANGE.fullmatch(gap.strip(" ")) for gap in gaps)
     compares = len(gaps) > 1 and any(gap_between(gap) in ("more", "less") for gap in gaps)  # `[5] > [1] - [4]`
     all_numbers, all_kinds = list(numbers[0]), list(kinds[0])
     for gap, more, inner in zip(gaps, numbers[1:], kinds[1:], strict=True):
         first, last = all_numbers[-1], more[0]
-        if not every and first < last and _RANGE.fullmatch(gap.strip() if compares else gap):
+        if not every and first < last and _RANGE.fullmatch(gap.strip(" ") if compares else gap):
             between = range(first + 1, min(last, n + 1))
             all_numbers += between
             all_kinds += ["tie"] * (len(between) + 1)
