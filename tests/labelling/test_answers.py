@@ -189,6 +189,7 @@ def test_messy_answers_never_raise_and_never_invent_double_or_lose_a_document(co
             assert (len(ranked), len(missing)) == (len(order.ranked), len(order.missing)), answer
             assert not ranked & missing, answer
             assert ranked | missing == set(range(n)), answer
-            assert {index + 1 for index in ranked} <= set(map(int, re.findall(r"\d{1,18}", answer))), answer
+            if "-" not in answer:  # makes ranges
+                assert {index + 1 for index in ranked} <= set(map(int, re.findall(r"\d{1,18}", answer))), answer
             kinds[order.kind] += 1
     assert min(kinds[kind] for kind in ("ok", "repaired", "rejected")) > count // 50, kinds
