@@ -19,6 +19,7 @@ from rrad_ray.labelling.answer_words import (
     COMPARISON,
     EXAMPLE,
     IN_FORMAT,
+    INITIAL,
     MARKER,
     NEGATIVE,
     WORST_FIRST,
@@ -26,7 +27,7 @@ from rrad_ray.labelling.answer_words import (
 
 _MARKUP = r"[ \t>*_#|•●\-–+\"'`(\[{]*"
 _BLANK = re.compile(rf"{_MARKUP}\Z")
-_ITEM = re.compile(rf"[ \t>*_#|•●\-–+\"'`]*(?:{ANY_NAME}[ \t]*)?[*_]*\Z", re.IGNORECASE)
+_ITEM = re.compile(rf"[ \t>*_#|•●\-–+\"'`]*+(?:{ANY_NAME}[ \t]*)?+[*_]*+\Z", re.IGNORECASE)
 _LABEL = re.compile(
     rf"^{_MARKUP}(?:(?P<word>rank|place|position|top|no\.?|第|順位|排名|순위)[ ]?)?#?(?P<number>\d{{1,3}})"
     r"(?P<suffix>st|nd|rd|th|位|위|等|名|순위)?[ *_]{0,4}(?P<mark>[.):|=→\-–—])[ \t*_]*",
@@ -171,7 +172,7 @@ def _lead(text: str, start: int, floor: int) -> str:
 def _ranked(rank: Rank, lead: str) -> Rank:
     if EXAMPLE.search(lead) and not IN_FORMAT.search(lead):
         return Rank.EXAMPLE
-    return Rank.MARKED if MARKER.search(lead) else rank
+    return Rank.MARKED if MARKER.search(lead) and not INITIAL.search(lead) else rank
 
 
 def _chains(text: str, notation: str, mentions: Sequence[Mention], n: int) -> Iterator[Reading]:
@@ -205,6 +206,8 @@ def _chain(text: str, notation: str, run: Sequence[Mention], floor: int, n: int)
         return None
     if "more" in kinds and "less" in kinds:
         return Reading(rank, notation, start, tuple(numbers), problem="both > and < in one order")
+    if "more" in kinds and WORST_FIRST.search(lead):
+        return Reading(rank, notation, start, tuple(numbers), problem="worst first, but with >")
     repairs = ["cut off"] if run[-1].cut else []
     if "less" in kinds or ("more" not in kinds and WORST_FIRST.search(lead)):
         numbers = _reversed(numbers, kinds, "less" if "less" in kinds else "comma")

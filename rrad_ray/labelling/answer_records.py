@@ -1,4 +1,4 @@
-"""Read answers that are data: JSON, Markdown tables, and lines of a document with its score or rank.
+"""Read answers that are data: JSON, XML, Markdown tables, and lines (`answer_lines`).
 
 They are read by meaning: a list named ranking or order is the order; scores sort the best first, ranks the lowest
 first; what is named irrelevant is left out.
@@ -7,25 +7,18 @@ first; what is named irrelevant is left out.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from rrad_ray.labelling.answer_chains import Rank, best_reading
+from rrad_ray.labelling.answer_chains import best_reading
+from rrad_ray.labelling.answer_lines import RANK, SCORE, Records, has_chain, read_lines, value_of
 from rrad_ray.labelling.answer_words import ANY_NAME, NEGATIVE
 
 _ID = re.compile(
     r"(?:(?:passage|document|doc|text|item|candidate|snippet|article|result)s?[ _-]?)?"
     r"(?:id|identifier|index|number|no\.?)?|"
     "文档|文檔|文書|段落|文章|文書番号|문서|단락|ドキュメント|パッセージ",
-    re.IGNORECASE,
-)
-_RANK = re.compile(r"rank(?:ing)?|position|place|#|no\.?|order|排名|名次|順位|순위", re.IGNORECASE)
-_SCORE = re.compile(
-    r"(?:\w+[ _])?(?:score|rating|grade|probability|points?|confidence)|relevan(?:ce|cy)(?:[ _]\w+)?|"
-    "分数|得分|相关性|相關性|相关度|スコア|関連度|関連性|点数|점수|관련도|관련성",
     re.IGNORECASE,
 )
 _ORDER = re.compile(
@@ -36,32 +29,16 @@ _REASONS = re.compile(r".*(?:reason|expla|analys|thought|comment|note|rationale|
 _STARTS = re.compile(r"[{\[](?=\s*[\"{}\[\d-])")
 _OBJECT = re.compile(r"\[?\s*[{\"]")
 _FENCE = re.compile(r"```\w*\n?(.*?)(?:```|\Z)", re.DOTALL)
-_VALUE = re.compile(r"(-?\d{1,9}(?:\.\d{1,9})?)\s*(?:/\s*\d{1,5}|%|points?|点|分|점)?")
 _ONE_ID = re.compile(rf"\W{{0,4}}(?:{ANY_NAME}\s?)?\W{{0,4}}(\d{{1,18}})(?:\.0)?\W{{0,4}}", re.IGNORECASE)
 _BRACKETED_ID = re.compile(r"\W{0,4}\[\s?(\d{1,18})\s?\]")
 _ROW = re.compile(r"^[ \t]*\|?(.*\|.*?)\|?[ \t]*$", re.MULTILINE)
 _ELEMENT = re.compile(r"<\w{1,20}((?:\s+[\w-]{1,20}\s?=\s?\"[^\"<>\n]{0,200}\"){1,8})\s*/?>")
 _ATTRIBUTE = re.compile(r"([\w-]{1,20})\s?=\s?\"([^\"]*)\"")
 _FIELD = re.compile(r"^[ \t*•\-–]*([^\W\d][\w ]{0,30}?)[*_]*[ \t]?[:=][ \t]*([^\n]{1,60})$", re.MULTILINE)
+_HEADER_NOTE = re.compile(r"\(.*?\)|\[.*?\]|\bout of \d+|/ ?\d+", re.IGNORECASE)
 _RULE = re.compile(r"[\s|:\-–—+]+")
-_SCORED = re.compile(
-    rf"^[ \t*•\-–]*(?:\d{{1,3}}[.)][ \t]+)?[*_]*(?:{ANY_NAME}\s?)?[\[(]?(?P<id>\d{{1,18}})[\])]?[*_]*"
-    r"[ \t]*[:=,;|(\-–—→]+[ \t(*_]*"
-    r"(?:(?P<name>[^\W\d][^\W\d_]*(?:[ _][^\W\d_]+)?)[ \t*_]*[:=]?[ \t*_]*)?(?P<value>-?\d{1,9}(?:\.\d{1,9})?)"
-    r"(?P<unit>[ \t]*/[ \t]*\d{1,5}|[ \t]*%|[ \t]*(?:points?|点|分|점))?[ \t)*_.,;]*$",
-    re.IGNORECASE | re.MULTILINE,
-)
 _MOST_STARTS, _DEEPEST = 50, 8
 _ENDS = ("]", "}", "]}", "}]", "}]}", '"}]', '"}', '"]', '"]}', '"}]}')
-
-
-@dataclass(frozen=True)
-class Records:
-    """An order read from data: identifiers, best first; or the `problem` why it says none."""
-
-    numbers: Sequence[int]
-    repairs: tuple[str, ...]
-    problem: str = ""
 
 
 def read_records(text: str, n: int) -> Records | None:
@@ -70,18 +47,12 @@ def read_records(text: str, n: int) -> Records | None:
     for value in reversed(values):
         if (numbers := _meaning(value, n, 0)) is not None:
             return Records(numbers, ("JSON",))
-    if values and text.strip()[0] in "{[" and text.strip()[-1] in "}]" and not _has_chain(text, n):
+    if values and text.strip()[0] in "{[" and text.strip()[-1] in "}]" and not has_chain(text, n):
         return Records((), (), "JSON without an order")
     for rows, rest, repair in ((*_table(text), "table"), (*_tags(text), "XML"), (*_fields(text), "named fields")):
-        if rows and not _has_chain(rest, n) and (numbers := _sorted_records(rows)) is not None:
+        if rows and not has_chain(rest, n) and (numbers := _sorted_records(rows)) is not None:
             return Records(numbers, (repair,))
-    return _scored_lines(text, n)
-
-
-def _has_chain(text: str, n: int) -> bool:
-    """Tell whether a text has an order of its own, in words: it comes before tables and scores beside it."""
-    reading = best_reading(text, n)
-    return reading is not None and reading.rank >= Rank.CHAIN
+    return read_lines(text, n)
 
 
 def _json_values(text: str) -> Iterator[Any]:
@@ -172,7 +143,7 @@ def _dict_meaning(value: dict[str, Any], n: int, depth: int) -> list[int] | None
     for key in by_order:
         item = members[key]
         usable = isinstance(item, list | dict) or (isinstance(item, str) and _ORDER.fullmatch(key))
-        if not usable or _REASONS.fullmatch(key) or _SCORE.fullmatch(key.removesuffix("s")):
+        if not usable or _REASONS.fullmatch(key) or SCORE.fullmatch(key.removesuffix("s")):
             continue
         if (numbers := _meaning(item, n, depth + 1)) is not None:
             return numbers
@@ -181,11 +152,11 @@ def _dict_meaning(value: dict[str, Any], n: int, depth: int) -> list[int] | None
     if members and all(_number(key) is not None for key in members):
         return _by_key(members)
     for key, item in members.items():
-        if _SCORE.fullmatch(key.removesuffix("s")):
+        if SCORE.fullmatch(key.removesuffix("s")):
             if isinstance(item, dict):
                 return _by_key(item)
-            if isinstance(item, list) and len(item) == n and all(_value(score) is not None for score in item):
-                return sorted(range(1, n + 1), key=lambda number: -(_value(item[number - 1]) or 0.0))
+            if isinstance(item, list) and len(item) == n and all(value_of(score) is not None for score in item):
+                return sorted(range(1, n + 1), key=lambda number: -(value_of(item[number - 1]) or 0.0))
     return None
 
 
@@ -200,7 +171,7 @@ def _by_key(members: Mapping[str, Any]) -> list[int] | None:
     if all(isinstance(item, str) and _BRACKETED_ID.match(item) for item in members.values()):
         ranks = sorted(zip(keys, members.values(), strict=True), key=lambda pair: pair[0] or 0)
         return [number for _, item in ranks if (number := _number(item)) is not None]
-    scores = [_value(item) for item in members.values()]
+    scores = [value_of(item) for item in members.values()]
     if None in scores or (set(scores) == set(keys) and not any("[" in key for key in members)):
         return None
     return [key for key, _ in sorted(zip(keys, scores, strict=True), key=lambda pair: -(pair[1] or 0.0)) if key]
@@ -219,9 +190,9 @@ def _sorted_records(records: Sequence[Mapping[str, Any]]) -> list[int] | None:
         return None
     if all("index" in record for _, record in kept) and any(number == 0 for number, _ in kept):
         kept = [(number + 1, record) for number, record in kept]  # counted from 0, as programs do
-    for name, sign in ((_RANK, 1.0), (_SCORE, -1.0)):
+    for name, sign in ((RANK, 1.0), (SCORE, -1.0)):
         values = [
-            next((_value(item) for key, item in record.items() if name.fullmatch(key)), None) for _, record in kept
+            next((value_of(item) for key, item in record.items() if name.fullmatch(key)), None) for _, record in kept
         ]
         if None not in values:
             order = sorted(range(len(kept)), key=lambda index: sign * (values[index] or 0.0))
@@ -251,14 +222,6 @@ def _number(item: Any) -> int | None:
     return int(match[1]) if match else None
 
 
-def _value(item: Any) -> float | None:
-    """Return the score or rank in a value (`9`, `"9/10"`, `"85 %"`); None if it has none."""
-    if isinstance(item, int | float) and not isinstance(item, bool):
-        return float(item) if abs(item) < 1e300 and not math.isnan(item) else None
-    match = _VALUE.fullmatch(item.strip(" *_")) if isinstance(item, str) else None
-    return float(match[1]) if match else None
-
-
 def _tags(text: str) -> tuple[list[dict[str, str]], str]:
     """Return the attributes of XML elements with an identifier (`<result rank="1" id="2"/>`), and the other text."""
     elements = [dict(_ATTRIBUTE.findall(match[1])) for match in _ELEMENT.finditer(text)]
@@ -275,7 +238,7 @@ def _fields(text: str) -> tuple[list[dict[str, str]], str]:
             rows.append({})
         if rows:
             rows[-1].setdefault(key, value)
-    whole = len(rows) > 1 and all(any(_SCORE.fullmatch(key) or _RANK.fullmatch(key) for key in row) for row in rows)
+    whole = len(rows) > 1 and all(any(SCORE.fullmatch(key) or RANK.fullmatch(key) for key in row) for row in rows)
     return (rows, _FIELD.sub("", text)) if whole else ([], text)
 
 
@@ -287,30 +250,8 @@ def _table(text: str) -> tuple[list[dict[str, str]], str]:
     rules = [index for index, row in enumerate(rows) if _RULE.fullmatch("|".join(row)) and index > 0]
     if not rules:
         return [], text
-    header = [cell.lower() for cell in rows[rules[-1] - 1]]
+    header = [_HEADER_NOTE.sub("", cell).strip().lower() for cell in rows[rules[-1] - 1]]
     body = [row for row in rows[rules[-1] + 1 :] if len(row) == len(header)]
     if not any(cell and _ID.fullmatch(cell) for cell in header):
         return [], text
     return [dict(zip(header, row, strict=True)) for row in body], _ROW.sub("", text)
-
-
-def _scored_lines(text: str, n: int) -> Records | None:
-    """Return the order of lines that each give a document and its score or rank; None without such lines."""
-    lines = list(_SCORED.finditer(text))
-    if len(lines) < 2 or _has_chain(_SCORED.sub("", text), n):
-        return None
-    names = {(line["name"] or "").lower() for line in lines}
-    values = [float(line["value"]) for line in lines]
-    numbers = [int(line["id"]) for line in lines]
-    if all(_RANK.fullmatch(name) for name in names):
-        order = sorted(range(len(lines)), key=values.__getitem__)
-    elif (
-        all(name and _SCORE.fullmatch(name) for name in names)
-        or all(line["unit"] for line in lines)
-        or any("." in line["value"] for line in lines)
-        or set(values) != set(range(1, len(lines) + 1))
-    ):
-        order = sorted(range(len(lines)), key=lambda index: -values[index])
-    else:
-        return Records((), (), "numbers that may be ranks or scores")
-    return Records([numbers[index] for index in order], ("sorted by score or rank",))

@@ -67,4 +67,15 @@ WORST_FIRST = _compiled(
     *(r"\b(?:least|worst|lowest)\b[^.\n]{0,40}?\b(?:most|best|highest|first)\b", r"\bascending\b"),
     *("从低到高", "由低到高", "从差到好", "升序", "昇順", "低い順", "오름차순", r"낮은\s?순"),
 )
+# Announces an order that is not the last word; it counts as one without an announcement.
+INITIAL = _compiled(r"\b(?:initial|original|input|given|preliminary|tentative|draft)", "初步", "最初", "처음", "초기")
+# Grades in words, the best first.
+GRADES = (
+    _compiled(r"\b(?:high|highly|very|perfect|perfectly|excellent|fully|directly|strong|best)\b", "高", "높", "매우"),
+    _compiled(r"\b(?:good|mostly|relevant)\b"),
+    _compiled(
+        r"\b(?:medium|moderate|moderately|partial|partially|partly|somewhat|fair)\b", "中", "중간", "보통", "部分"
+    ),
+    _compiled(r"\b(?:low|slight|slightly|weak|weakly|marginal|marginally|poor|barely)\b", "低", "낮"),
+)
 COMPARISON = _compiled(r"\bthan\b", r"\bals\b", "比", "より", "보다")

@@ -148,7 +148,7 @@ def test_an_order_written_as_asked_comes_back(order: list[int], keep: int) -> No
     assert (parsed.ranked, parsed.status) == (kept, "ok")
 
 
-@pytest.mark.parametrize("unit", ["[", "\n", " ", "[ ", "1,", "1. ", "<think>", "[1]", "1"])
+@pytest.mark.parametrize("unit", ["[", "\n", " ", "[ ", "1,", "1. ", "<think>", "[1]", "1", "*", "| 1 "])
 def test_a_model_that_repeats_itself_without_end_does_not_stall_the_parser(unit: str) -> None:
     began = time.process_time()
     parse_answer(unit * (6000 // len(unit)), 20)
