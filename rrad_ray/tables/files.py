@@ -71,6 +71,8 @@ def _io_error(uri: str, error: Exception) -> RradError:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         remedy = "free some space and run the same command again: finished parts are kept"
         return RradError(uri, "no space left on the device", remedy)
+    if isinstance(error, FileNotFoundError):
+        return RradError(uri, "nothing stands there", "check the path and, on S3, the bucket's name")
     if is_s3(uri):
         remedy = "check the network, AWS_ENDPOINT_URL and the credentials in the environment; then run again"
         return RradError(uri, f"the object store did not answer ({text})", remedy)
