@@ -80,7 +80,7 @@ def test_a_worker_that_no_node_can_ever_hold_is_an_error_within_a_minute_not_a_h
     driver = autoscaling.rrad(*arguments, f"output={tmp_path}/judgments")
     assert driver.wait(timeout=150) == 2, autoscaling.said.read_text()[-3000:]
     said = autoscaling.said.read_text()
-    assert "judge: worker: a worker asks for {'CPU': 1.0, 'GPU': 4.0}, no node has it" in said
+    assert "judge: resources: a worker asks for {'CPU': 1.0, 'GPU': 4.0}, no node has it" in said
     assert "none is being started" in said
 
 
