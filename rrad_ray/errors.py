@@ -58,6 +58,15 @@ class RradError(Exception):
         return type(self), (self.place, self.problem, self.remedy), {"stage": self.stage}
 
 
+@contextmanager
+def at_place(place: str, remedy: str) -> Iterator[None]:
+    """Raise a `ValueError` of this block as the `RradError` that says where it was (see `RradError.of`)."""
+    try:
+        yield
+    except ValueError as error:
+        raise RradError.of(place, error, remedy) from error
+
+
 class InvalidInput(ValueError):
     """A value that a function refuses, with what to do about it; its caller knows the place.
 

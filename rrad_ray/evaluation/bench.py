@@ -7,7 +7,7 @@ from typing import Any
 from rrad_ray import tables
 from rrad_ray.config import EvaluateConfig
 from rrad_ray.data import trec
-from rrad_ray.errors import RradError
+from rrad_ray.errors import RradError, at_place
 from rrad_ray.evaluation import fusion
 from rrad_ray.evaluation.latency import SEARCH, fusion_cost, rerank_latency
 from rrad_ray.evaluation.measures import Ranked, Scores
@@ -46,10 +46,8 @@ class Evaluation:
     def measure_all(self) -> None:
         """Measure every system of the config. Raises `RradError` for a student that is no ranker, before all else."""
         for uri in self.cfg.students.values():
-            try:
+            with at_place(uri, "give the output of train"):
                 loading.check_ranker(checkpoints.resolve(uri))
-            except ValueError as error:
-                raise RradError.of(uri, error, "give the output of train") from error
         self.first_stage()
         self.runs()
         self.teacher()
@@ -113,10 +111,8 @@ class Evaluation:
         if not self.cfg.teacher:
             return {}
         source = checkpoints.resolve(self.cfg.teacher)
-        try:
+        with at_place(self.cfg.teacher, "name a causal LM"):
             ranker = LikelihoodRanker(source, template=self.cfg.template, doc_tokens=self.cfg.doc_tokens)
-        except ValueError as error:
-            raise RradError.of(self.cfg.teacher, error, "name a causal LM") from error
         parameters = sum(weight.numel() for weight in ranker.model.parameters())
         repeats = max(5, self.cfg.latency_repeats // 3)
         latency = rerank_latency(ranker.score, self.test, self.cfg.latency_docs, repeats)
@@ -138,10 +134,8 @@ class Evaluation:
     def _load_student(self, uri: str) -> Ranker:
         """Load a student with the config's precision and backend; raises `RradError` where it cannot be so loaded."""
         folder = checkpoints.resolve(uri)
-        try:
+        with at_place(uri, "set backend=torch"):
             return Ranker.load(folder, dtype=self.cfg.precision, backend=self.cfg.backend)
-        except ValueError as error:
-            raise RradError.of(uri, error, "set backend=torch") from error
 
     def _smoke(self, scores: Scores) -> dict[str, Any]:
         """Return a query with the student's scores of its first documents, which the endpoint checks at its start."""

@@ -24,7 +24,7 @@ from ray.serve.schema import LoggingConfig
 from rrad_ray import tables
 from rrad_ray.config import WINNER, OnlineConfig, ServeConfig, load
 from rrad_ray.data import reader
-from rrad_ray.errors import RradError
+from rrad_ray.errors import RradError, at_place
 from rrad_ray.patches import ray_serve_delete
 from rrad_ray.progress import say
 from rrad_ray.rankers import loading
@@ -77,10 +77,8 @@ def application(cfg: ServeConfig) -> Application:
 def _check_model(uri: str) -> None:
     """Raise `RradError` for an input that holds no ranker with all its weights: no replica would start."""
     served = winners.find_winner(uri)
-    try:
+    with at_place(served.checkpoint, "give another checkpoint"):
         loading.check_ranker(winners.local_folder(served))
-    except ValueError as error:
-        raise RradError.of(served.checkpoint, error, "give another checkpoint") from error
 
 
 def _with_absolute_paths(online: OnlineConfig) -> OnlineConfig:

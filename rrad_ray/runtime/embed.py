@@ -10,7 +10,7 @@ import numpy as np
 import ray
 
 from rrad_ray.config import RetrieveConfig
-from rrad_ray.errors import RradError
+from rrad_ray.errors import at_place
 from rrad_ray.progress import Progress
 from rrad_ray.rankers.bi_encoder import BiEncoder
 from rrad_ray.runtime import cluster
@@ -39,10 +39,8 @@ class Embed:
 def local(cfg: RetrieveConfig) -> BiEncoder:
     """Return the bi-encoder of the actors, loaded in this process; raises `RradError` for one that cannot serve."""
     source = checkpoints.resolve(cfg.model)
-    try:
+    with at_place(cfg.model, "name another model"):
         return BiEncoder(source, max_length=cfg.max_length, batch_tokens=cfg.batch_tokens)
-    except ValueError as error:
-        raise RradError.of(cfg.model, error, "name another model") from error
 
 
 def embed(

@@ -16,7 +16,7 @@ from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
 from rrad_ray import prompts
 from rrad_ray.config import JudgeConfig, PromptConfig
-from rrad_ray.errors import RradError
+from rrad_ray.errors import RradError, at_place
 from rrad_ray.labelling import answers, planner
 from rrad_ray.labelling.crash_ledger import Ledger, groups
 from rrad_ray.patches import vllm_likelihood
@@ -166,10 +166,8 @@ def vllm(cfg: JudgeConfig, model: str, units: int) -> Any:
 
 def _check_ranker(model: str) -> None:
     """Raise `RradError` for a teacher of `score` that has no head with one output, or lacks weights."""
-    try:
+    with at_place(model, "name a cross-encoder with one output"):
         loading.check_ranker(model)
-    except ValueError as error:
-        raise RradError.of(model, error, "name a cross-encoder with one output") from error
 
 
 def _twin(model: str) -> str:

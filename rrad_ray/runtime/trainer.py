@@ -17,7 +17,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from rrad_ray import tables
 from rrad_ray.config import FitConfig
-from rrad_ray.errors import InvalidInput, RradError, in_stage, stage_name
+from rrad_ray.errors import InvalidInput, RradError, at_place, in_stage, stage_name
 from rrad_ray.patches import ray_train_failures
 from rrad_ray.progress import say
 from rrad_ray.runtime import cluster
@@ -39,10 +39,8 @@ def run_training(cfg: FitConfig, loop: Loop, source: str, task: type[TrainTask])
     Raises `RradError` for workers that the cluster has no room for or that keep failing, and without a retry for
     failures that would only repeat: a loss that is not finite, or unusable data.
     """
-    try:
+    with at_place("config", "mend the config"):
         trackers.check_trackers(cfg.track)
-    except ValueError as error:
-        raise RradError.of("config", error, "mend the config") from error
     cluster.start_ray()
     cluster.require_resources(cfg.resources, cfg.worker_range[0])
     logging.getLogger("ray.train").setLevel(logging.WARNING)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rrad_ray.config import ServeConfig
-from rrad_ray.errors import RradError
+from rrad_ray.errors import at_place
 from rrad_ray.serving import winners
 from rrad_ray.serving.requests import ScoringRequest
 
@@ -29,10 +29,8 @@ class LoadedModel:
         from rrad_ray.rankers.ranker import Ranker, score_tokens
 
         folder, device = winners.local_folder(served), "cuda" if cfg.resources.get("GPU") else "cpu"
-        try:
+        with at_place(served.checkpoint, "set backend=torch"):
             self.ranker = Ranker.load(folder, device=device, dtype=cfg.precision, backend=cfg.backend)
-        except ValueError as error:
-            raise RradError.of(served.checkpoint, error, "set backend=torch") from error
         self.served, self.tokens = served, score_tokens(device)
         # Threads that one batch leaves idle take parts of the next one.
         several = isinstance(self.ranker.backend, PackedEncoder) and self.ranker.backend.lanes > 1

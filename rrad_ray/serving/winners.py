@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rrad_ray import tables
-from rrad_ray.errors import RradError
+from rrad_ray.errors import RradError, at_place
 from rrad_ray.evaluation.winner import WINNER_FILE, parse_winner
 from rrad_ray.tables import checkpoints
 
@@ -64,10 +64,8 @@ def _check_checkpoint(checkpoint: str) -> None:
     if not os.path.isfile(os.path.join(folder, "config.json")):
         problem = f"no {WINNER_FILE} and no checkpoint there (no config.json)"
         raise RradError(checkpoint, problem, "give the output of select or train, or a checkpoint folder")
-    try:
+    with at_place(checkpoint, "give another checkpoint"):
         loading.check_head(folder)
-    except ValueError as error:
-        raise RradError.of(checkpoint, error, "give another checkpoint") from error
 
 
 def local_folder(model: ServedModel) -> str:

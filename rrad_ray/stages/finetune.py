@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 from rrad_ray import tables
 from rrad_ray.config import FinetuneConfig
 from rrad_ray.data import click_log
-from rrad_ray.errors import RradError
+from rrad_ray.errors import RradError, at_place
 from rrad_ray.progress import say
 from rrad_ray.rows import Click, Labels, with_qrels
 from rrad_ray.runtime import feed, trainer
@@ -35,10 +35,8 @@ def run(cfg: FinetuneConfig, out: tables.Output) -> None:
     missing package, and as `trainer.run_training` does.
     """
     source = checkpoints.resolve(cfg.model)
-    try:
+    with at_place(cfg.model, "mend the config, or choose another model"):
         lm_task.check_finetune(source, cfg)
-    except ValueError as error:
-        raise RradError.of(cfg.model, error, "mend the config, or choose another model") from error
     rows = _count(cfg, out)
     say(f"{cfg.model} on {rows:,} {'clicks' if cfg.objective == 'clicks' else 'labelled queries'}")
     task: type[TrainTask] = lm_task.ClickTask if cfg.objective == "clicks" else lm_task.OrderTask

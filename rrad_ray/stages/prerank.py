@@ -14,7 +14,7 @@ import numpy as np
 
 from rrad_ray import tables
 from rrad_ray.config import PrerankConfig
-from rrad_ray.errors import RradError
+from rrad_ray.errors import RradError, at_place
 from rrad_ray.progress import Progress
 from rrad_ray.rankers.bi_encoder import BiEncoder, check_bi_encoder
 from rrad_ray.rows import Candidates
@@ -45,10 +45,8 @@ def run(cfg: PrerankConfig, out: tables.Output) -> None:
 def _source(cfg: PrerankConfig) -> str:
     """Return the pre-ranker's folder; raises `RradError` if it has fewer positions than `max_length`."""
     folder = checkpoints.resolve(cfg.model)
-    try:
+    with at_place(cfg.model, "name another model"):
         check_bi_encoder(folder, cfg.max_length)
-    except ValueError as error:
-        raise RradError.of(cfg.model, error, "name another model") from error
     return folder
 
 

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 
 from rrad_ray import tables
 from rrad_ray.config import TrainConfig
-from rrad_ray.errors import RradError
+from rrad_ray.errors import RradError, at_place
 from rrad_ray.progress import say
 from rrad_ray.rankers import loading, lora
 from rrad_ray.rankers.checkpoint import check_tokenizer
@@ -31,16 +31,12 @@ def run(cfg: TrainConfig, out: tables.Output) -> None:
     that does not serve, `lora_rank` without peft, a loss that is not a number, scores that are all one value, or a
     worker that keeps failing.
     """
-    try:
+    with at_place("config", "mend the config"):
         weighted_loss.weighted(cfg.losses)
         lora.check_lora(cfg.lora_rank)
-    except ValueError as error:
-        raise RradError.of("config", error, "mend the config") from error
     source = checkpoints.resolve(cfg.model)
-    try:
+    with at_place(cfg.model, "choose another model"):
         _check_model(source, cfg)
-    except ValueError as error:
-        raise RradError.of(cfg.model, error, "choose another model") from error
     stats, labels = _index(cfg, out)
     say(f"{cfg.kind} student from {cfg.model} on {stats.lists:,} labelled queries")
     facts = trainer.run_training(cfg, partial(_loop, labels), source, RankTask)
@@ -79,11 +75,9 @@ def _index(cfg: TrainConfig, out: tables.Output) -> tuple[targets.TargetStats, L
     if not stats.lists:
         problem = f"no list to learn from in the splits {', '.join(cfg.splits)}" + (f": {skipped}" if skipped else "")
         raise RradError(cfg.input, problem, "label more queries, or name other splits")
-    try:
+    with at_place(cfg.input, "mend the labels"):
         rank_steps_in_epoch(stats.lists, cfg, cfg.worker_range[1])
         warning = stats.check()
-    except ValueError as error:
-        raise RradError.of(cfg.input, error, "mend the labels") from error
     if warning:
         say(f"warning: {warning}")
     return stats, dataclasses.replace(labels, prepare=stats.prepare())

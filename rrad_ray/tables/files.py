@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import fsspec
 from fsspec import AbstractFileSystem
 
-from rrad_ray.errors import InvalidInput, RradError
+from rrad_ray.errors import RradError, at_place
 from rrad_ray.uris import S3, URI_REMEDY, check_uri, is_s3
 
 REMOVERS = 16  # requests side by side that delete files of an object store
@@ -24,10 +24,8 @@ def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
 
     Raises `RradError` for any other scheme.
     """
-    try:
+    with at_place(uri, URI_REMEDY):
         check_uri(uri)
-    except InvalidInput as error:
-        raise RradError.of(uri, error, URI_REMEDY) from error
     if not is_s3(uri):
         return fsspec.filesystem("file"), absolute(uri)
     # S3 listings must not be cached: a table is polled by other processes while it grows. Short timeouts and few
