@@ -16,7 +16,7 @@ def read_trec_run(uri: str) -> dict[str, list[tuple[str, float]]]:
     """Return a run file's rankings, query_id -> [(doc_id, score)], best first; equal scores in the order of their
     ranks.
 
-    Raises `RradError` naming the first line that is malformed or repeats a document, and for a file without a line.
+    Raises `RradError` naming the first line that is malformed or repeats a document.
     """
     rankings: dict[str, dict[str, tuple[float, int]]] = {}
     for number, line in lines(uri):
@@ -34,8 +34,6 @@ def read_trec_run(uri: str) -> dict[str, list[tuple[str, float]]]:
             repeated = f"ranks document {doc_id!r} again for query {query_id!r}"
             raise RradError(f"{uri}:{number}", repeated, RUN_LINE)
         ranking[doc_id] = key
-    if not rankings:
-        raise RradError(uri, "is an empty run", RUN_LINE)
     return {
         query_id: [(doc_id, -key[0]) for doc_id, key in sorted(ranking.items(), key=lambda item: item[1])]
         for query_id, ranking in rankings.items()

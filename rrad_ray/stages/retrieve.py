@@ -17,7 +17,7 @@ from rrad_ray.data import candidate_files
 from rrad_ray.data.bm25 import BM25Index, top_k
 from rrad_ray.data.collection import Query
 from rrad_ray.data.reader import read_collection
-from rrad_ray.data.trec import read_trec_run
+from rrad_ray.data.trec import RUN_LINE, read_trec_run
 from rrad_ray.errors import RradError
 from rrad_ray.evaluation import fusion
 from rrad_ray.progress import Progress, say
@@ -48,8 +48,8 @@ def run(cfg: RetrieveConfig, out: tables.Output) -> None:
     if not queries:
         raise RradError(cfg.data, f"none of its {len(collection.queries):,} queries is chosen", "raise `queries`")
     say(f"{len(collection.corpus):,} documents, {len(queries):,} queries from {cfg.data}")
+    listed = _listed(cfg.run)
     first_stage = FirstStage(collection.corpus, queries, cfg)
-    listed = read_trec_run(cfg.run) if cfg.run else None
     rows = candidates(first_stage, queries, listed, out, cfg)
     count = out.write_all(rows, cfg.rows_per_part)
     splits = {split: sum(query.split == split for query in queries) for split in sorted({q.split for q in queries})}
@@ -61,6 +61,16 @@ def run(cfg: RetrieveConfig, out: tables.Output) -> None:
         queries=splits,
         lineage=tables.Lineage(tables.FirstStageFacts(cfg.data, first_stage.figures(queries))),
     )
+
+
+def _listed(uri: str) -> dict[str, list[tuple[str, float]]] | None:
+    """Return the user's own run, None without one; `RradError` for one that lists nothing, before anything embeds."""
+    if not uri:
+        return None
+    listed = read_trec_run(uri)
+    if not listed:
+        raise RradError(uri, "is an empty run", RUN_LINE)
+    return listed
 
 
 def _given(cfg: RetrieveConfig, out: tables.Output) -> None:

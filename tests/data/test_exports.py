@@ -63,12 +63,6 @@ def test_a_trec_run_of_labels_is_read_back_in_the_teachers_order(tmp_path: Path)
     assert found == {f"q{n}": [("c", 2.0), ("a", 1.0), ("b", 0.0)] for n in range(2)}
 
 
-def test_a_run_without_a_line_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "empty.run").write_text("\n")
-    with pytest.raises(RradError, match="is an empty run; write each line as"):
-        read_trec_run(str(tmp_path / "empty.run"))
-
-
 def test_rankllms_reader_takes_labels_as_requests_best_first(tmp_path: Path) -> None:
     from rank_llm import data
 
