@@ -7,7 +7,7 @@ labelling. `tables.py` derives each table's Arrow schema from these types and ch
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
 
 class Candidates(TypedDict):
@@ -158,7 +158,8 @@ class Quarantined(TypedDict):
 
 Row = Mapping[str, Any]  # a row of a table, as it is read
 
-SPLITS = ("train", "dev", "test", "unlabelled")
+Split = Literal["train", "dev", "test", "unlabelled"]
+SPLITS: tuple[str, ...] = get_args(Split)
 
 PER_DOCUMENT = ("texts", "scores", "targets", "missing", "confidence")  # one value for each of `doc_ids`
 

@@ -23,7 +23,6 @@ def _number(value: Any) -> Any:
     return value
 
 
-Split = Literal["train", "dev", "test", "unlabelled"]
 Backend = Literal["torch", "compile", "openvino", "onnx"]
 Precision = Literal["auto", "bfloat16", "float32", "int8"]
 NO_BOOL = BeforeValidator(_number)  # last in an annotation: bounds before it stay in the JSON schema

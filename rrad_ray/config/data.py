@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from rrad_ray.config.base import CHECKED, MINILM, Count, CountOrNone, Integer, Share, Split, StagePaths, Uri, require
+from rrad_ray.config.base import CHECKED, MINILM, Count, CountOrNone, Integer, Share, StagePaths, Uri, require
+from rrad_ray.rows import SPLITS, Split
 
 
 def _splits_only(key: str, mapping: dict[str, int] | dict[str, str]) -> None:
     for split in mapping:
-        require(split in get_args(Split), key, split, f"choose one of {', '.join(get_args(Split))}")
+        require(split in SPLITS, key, split, f"choose one of {', '.join(SPLITS)}")
 
 
 @dataclass(frozen=True, config=CHECKED)

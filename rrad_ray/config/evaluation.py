@@ -14,7 +14,6 @@ from rrad_ray.config.base import (
     Integer,
     Positive,
     Precision,
-    Split,
     StagePaths,
     Uri,
     check_backend,
@@ -22,6 +21,7 @@ from rrad_ray.config.base import (
 )
 from rrad_ray.config.metric_names import check_metrics
 from rrad_ray.errors import in_stage
+from rrad_ray.rows import Split
 
 
 @dataclass(frozen=True, config=CHECKED)

@@ -20,11 +20,11 @@ from rrad_ray.config.base import (
     Positive,
     ResourceSpec,
     Share,
-    Split,
     StagePaths,
     most_of,
     require,
 )
+from rrad_ray.rows import Split
 
 JudgeTask = Literal["likelihood", "order", "score", "explain"]
 Engine = Literal["vllm", "openai", "echo", "simulated"]

@@ -21,11 +21,11 @@ from rrad_ray.config.base import (
     ResourceSpec,
     Share,
     ShareBelowOne,
-    Split,
     StagePaths,
     range_of,
     require,
 )
+from rrad_ray.rows import Split
 
 Tracker = Literal["tensorboard", "mlflow", "wandb"]
 

@@ -95,8 +95,7 @@ def _parsed(raw: Any, file: tables.DataFile) -> Row:
         if name in CLICK_COLUMNS:
             typed = int(value) if name == "clicks" and value and value.isdecimal() else value
             if row.setdefault(name, typed) != typed:
-                problem = f"partition {name}={value}, and a row of the file says {row[name]!r}"
-                raise RradError(file.uri, problem, "mend the file or its path: they must agree")
+                raise tables.disagreement(file, name, str(value), row[name])
     return row
 
 

@@ -22,6 +22,7 @@ from rrad_ray.labelling.answer_words import (
     INITIAL,
     MARKER,
     NEGATIVE,
+    PROSE,
     WORST_FIRST,
 )
 
@@ -39,7 +40,6 @@ _LINE_END = re.compile(r"[ \t.,!*_`\"'}\])|]*(?:\Z|\n|</|<\|)")
 _INTRODUCES = re.compile(r"(?:[:=]|\b(?:is|are|be)|[은는为是は])[ \t*_\"'`{\[(]*\Z")
 _SENTENCE_END = re.compile(r"[.!?;](?=[)\]\"'*_]{0,3}(?:\s|\Z))|\n")
 _LETTER = re.compile(r"[^\W\d_]")
-_PROSE = re.compile(r"[^\W\d_]{2,}")
 _LOOK_AROUND = 160  # characters around identifiers in which words about them may stand
 
 
@@ -72,8 +72,7 @@ class Reading:
 
 def best_reading(text: str, n: int) -> Reading | None:
     """Return the reading that counts most of an answer over `n` documents; None if nothing can be read."""
-    everything = _all_readings(text, n)
-    readings = [reading for reading in everything if not is_echo(text, reading)] or everything
+    readings = _all_readings(text, n)
     if not readings:
         return None
     best = max(readings, key=lambda reading: reading.preference)
@@ -85,14 +84,20 @@ def best_reading(text: str, n: int) -> Reading | None:
         equals.sort(key=lambda reading: reading.start)
         numbers = [number for reading in equals for number in reading.numbers]
         best = replace(best, start=equals[0].start, numbers=tuple(numbers))
-    unread = sum(len(mention.numbers) for kind in BRACKETED for mention in find_mentions(text, kind, n))
-    if best.notation in BRACKETED and unread > len(best.numbers):
-        best = replace(best, repairs=(*best.repairs, "other identifiers set aside"))
     return best
 
 
+def leaves_unread(text: str, reading: Reading, n: int) -> bool:
+    """Tell whether a text has more identifiers in brackets than a reading of such has taken."""
+    bracketed = sum(len(mention.numbers) for kind in BRACKETED for mention in find_mentions(text, kind, n))
+    return reading.notation in BRACKETED and bracketed > len(reading.numbers)
+
+
 def _all_readings(text: str, n: int) -> list[Reading]:
-    """Return the readings of a text in every notation that matters; first mentions only where there is no other."""
+    """Return the readings of a text in every notation that matters; first mentions only where there is no other.
+
+    Echoes are left out, unless there is nothing else.
+    """
     announced = ANNOUNCEMENT.search(text) is not None
     readings, mentions = list[Reading](), list[Reading]()
     for notation in NOTATIONS:
@@ -105,15 +110,18 @@ def _all_readings(text: str, n: int) -> list[Reading]:
                 mentions += _mentions(unlabelled, notation, mentioned)
         if any(reading.rank == Rank.MARKED or (reading.rank == Rank.CHAIN and not announced) for reading in readings):
             break
-    usable = any(reading.rank > Rank.EXAMPLE and not is_echo(text, reading) for reading in readings)
-    return readings if usable else readings + mentions
+    usable = [reading for reading in readings if not is_echo(text, reading)]
+    if not any(reading.rank > Rank.EXAMPLE for reading in usable):
+        readings += mentions
+        usable += [reading for reading in mentions if not is_echo(text, reading)]
+    return usable or readings
 
 
 def is_echo(text: str, reading: Reading) -> bool:
     """Tell whether a list or the mentions repeat the passages in the order shown, with their texts: no ranking."""
     listed = reading.is_list or reading.rank in (Rank.MENTIONS, Rank.LIST)
     in_order = len(reading.numbers) > 1 and list(reading.numbers) == list(range(1, len(reading.numbers) + 1))
-    return listed and in_order and len(_PROSE.findall(text[reading.start :])) > 3 * len(reading.numbers)
+    return listed and in_order and len(PROSE.findall(text[reading.start :])) > 3 * len(reading.numbers)
 
 
 def _is_part(numbers: Sequence[int], of: Sequence[int]) -> bool:
@@ -202,7 +210,7 @@ def _chain(text: str, notation: str, run: Sequence[Mention], floor: int, n: int)
     )
     if not alone and (len(numbers) < 2 or not compares or (notation == "bare" and len(numbers) < 3)):
         return None
-    if len(numbers) == 1 and rank != Rank.MARKED and _PROSE.search(text) and not _INTRODUCES.search(lead):
+    if len(numbers) == 1 and rank != Rank.MARKED and PROSE.search(text) and not _INTRODUCES.search(lead):
         return None
     if "more" in kinds and "less" in kinds:
         return Reading(rank, notation, start, tuple(numbers), problem="both > and < in one order")
@@ -285,7 +293,7 @@ def _listed(text: str, notation: str, group: Sequence[_Item]) -> Iterator[Readin
     ordered = sorted(group, key=lambda item: item.label) if all(item.is_rank for item in group) else list(group)
     numbers = [number for item in ordered for number in item.numbers]
     lead = _lead(text, group[0].start, 0)
-    titled = notation == "bare" and any(_PROSE.search(item.rest) for item in group)
+    titled = notation == "bare" and any(PROSE.search(item.rest) for item in group)
     if not numbers or NEGATIVE.search(lead) or (titled and numbers == sorted(numbers)):
         return
     repairs = ["numbered list"] if group[0].label else []

@@ -64,8 +64,10 @@ def value_of(item: Any) -> float | None:
     """Return the score or rank in a value (`9`, `"9/10"`, `"85 %"`); None if it has none."""
     if isinstance(item, int | float) and not isinstance(item, bool):
         return float(item) if abs(item) < 1e300 and not math.isnan(item) else None
-    match = _VALUE.fullmatch(item.strip(" *_")) if isinstance(item, str) else None
-    return float(match[1]) if match else grade_of(item) if isinstance(item, str) else None
+    if not isinstance(item, str):
+        return None
+    match = _VALUE.fullmatch(item.strip(" *_"))
+    return float(match[1]) if match else grade_of(item)
 
 
 def grade_of(words: str) -> float | None:

@@ -86,16 +86,17 @@ def joined_numbers(
     A dash makes a range of two ascending numbers (`1-4`), unless every gap is one (`2-3-1` is an order).
     """
     every = len(gaps) > 1 and all(_RANGE.fullmatch(gap.strip(" ")) for gap in gaps)
-    compares = len(gaps) > 1 and any(gap_between(gap) in ("more", "less") for gap in gaps)  # `[5] > [1] - [4]`
+    kinds_between = [gap_between(gap) for gap in gaps]
+    compares = "more" in kinds_between or "less" in kinds_between  # `[5] > [1] - [4]`
     all_numbers, all_kinds = list(numbers[0]), list(kinds[0])
-    for gap, more, inner in zip(gaps, numbers[1:], kinds[1:], strict=True):
+    for gap, kind, more, inner in zip(gaps, kinds_between, numbers[1:], kinds[1:], strict=True):
         first, last = all_numbers[-1], more[0]
         if not every and first < last and _RANGE.fullmatch(gap.strip(" ") if compares else gap):
             between = range(first + 1, min(last, n + 1))
             all_numbers += between
             all_kinds += ["tie"] * (len(between) + 1)
         else:
-            all_kinds.append(gap_between(gap) or "comma")
+            all_kinds.append(kind or "comma")
         all_numbers += more
         all_kinds += inner
     return all_numbers, all_kinds

@@ -78,4 +78,5 @@ GRADES = (
     ),
     _compiled(r"\b(?:low|slight|slightly|weak|weakly|marginal|marginally|poor|barely)\b", "低", "낮"),
 )
+PROSE = re.compile(r"[^\W\d_]{2,}")  # a word
 COMPARISON = _compiled(r"\bthan\b", r"\bals\b", "比", "より", "보다")

@@ -9,14 +9,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rrad_ray.labelling.answer_chains import Rank, Reading, best_reading, is_echo
+from rrad_ray.labelling.answer_chains import Rank, Reading, best_reading, is_echo, leaves_unread
 from rrad_ray.labelling.answer_records import read_records
 from rrad_ray.labelling.answer_text import final_text
+from rrad_ray.labelling.answer_words import PROSE
 
 _AS_ASKED = re.compile(r"\s*\[\d{1,6}\](?:\s*>\s*\[\d{1,6}\])*\s*")
 _NUMBER = re.compile(r"\d+")
 _CUT_OFF = re.compile(r"(?:[\[({<]\s*\w{0,12}\s*#?\d{0,6}|(?<!\d)>)\s*\Z")
-_PROSE = re.compile(r"[^\W\d_]{2,}")
 _NOTES = {"named": "named without brackets", "bare": "plain numbers"}
 
 
@@ -67,6 +67,8 @@ def parse_answer(answer: str, n: int) -> ParsedOrder:
     if reading is None:
         return _rejected(n, "no identifiers")
     repairs += reading.repairs
+    if leaves_unread(text, reading, n):
+        repairs.append("other identifiers set aside")
     if reading.notation in _NOTES:
         repairs.append(_NOTES[reading.notation])
     if "cut off" not in repairs and _CUT_OFF.search(text):
@@ -91,7 +93,7 @@ def _rejected(n: int, why: str) -> ParsedOrder:
 
 def _worthless(text: str, reading: Reading, n: int) -> str:
     """Return the reason why a reading ranks nothing; empty if it is a ranking."""
-    if len(set(reading.numbers)) == 1 and n > 2 and reading.rank < Rank.MARKED and len(_PROSE.findall(text)) > 3:
+    if len(set(reading.numbers)) == 1 and n > 2 and reading.rank < Rank.MARKED and len(PROSE.findall(text)) > 3:
         return "one identifier in prose"
     if reading.rank == Rank.EXAMPLE:
         return "only an example of an order"

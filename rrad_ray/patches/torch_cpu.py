@@ -1,7 +1,7 @@
 """Facts of the CPU that torch knows, and an in-place mean over many tensors.
 
-Uses: `torch.cpu._is_amx_tile_supported`, the OpenMP library in torch's wheel, and
-`torch._foreach_lerp_` (torch 2.13).
+Uses: `torch.cpu._is_amx_tile_supported`, the OpenMP library in torch's wheel, and `torch._foreach_lerp_`
+(torch 2.13).
 
 Upstream: `torch.cpu` has no public probes of instruction sets, torch no public foreach. Delete when it has them.
 

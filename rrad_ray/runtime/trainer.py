@@ -17,7 +17,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from rrad_ray import tables
 from rrad_ray.config import FitConfig
-from rrad_ray.errors import InvalidInput, RradError, at_place, in_stage, stage_name
+from rrad_ray.errors import RradError, at_place, in_stage, stage_name
 from rrad_ray.patches import ray_train_failures
 from rrad_ray.progress import say
 from rrad_ray.runtime import cluster
@@ -125,11 +125,7 @@ def _train(config: dict[str, Any]) -> None:
         try:
             config["loop"](cfg, config["source"], worker)
         except (ValueError, FloatingPointError) as error:
-            known = (
-                error
-                if isinstance(error, InvalidInput)
-                else InvalidInput(str(error), "change the key or the input that it names, and run again")
-            )
+            known = RradError.of(cfg.output, error, "change the key or the input that it names, and run again")
             tables.write_json(failed, {"problem": known.problem, "remedy": known.remedy})
             raise
 

@@ -3,7 +3,7 @@
 Imports the vocabulary only (errors, rows, progress, versions).
 """
 
-from rrad_ray.tables.data_files import DataFile, data_files, with_partitions
+from rrad_ray.tables.data_files import DataFile, data_files, disagreement, with_partitions
 from rrad_ray.tables.files import (
     absolute,
     exists,
@@ -70,6 +70,7 @@ __all__ = [
     "check_schema",
     "column_as",
     "data_files",
+    "disagreement",
     "exists",
     "filesystem",
     "fingerprint",

@@ -115,12 +115,18 @@ def with_partitions(table: pa.Table, file: DataFile, schema: pa.Schema) -> pa.Ta
     return table
 
 
+def disagreement(file: DataFile, name: str, shown: str, other: object) -> RradError:
+    """Return the error for a partition, `shown` as its path has it, that a row of its file contradicts."""
+    problem = f"partition {name}={shown}, and a row of the file says {other!r}"
+    return RradError(file.uri, problem, "mend the file or its path: they must agree")
+
+
 def _with_partition(table: pa.Table, file: DataFile, field: pa.Field, value: str | None) -> pa.Table:
-    shown = f"partition {field.name}={NO_VALUE if value is None else value}"
+    shown = NO_VALUE if value is None else value
     try:
         [typed] = as_type(pa.array([value], pa.string()), field.type).to_pylist()
     except pa.ArrowInvalid as error:
-        problem = f"{shown} is no {field.type}"
+        problem = f"partition {field.name}={shown} is no {field.type}"
         raise RradError(file.uri, problem, "mend the path, or write the column into the file") from error
     if field.name not in table.column_names:
         return table.append_column(field.name, pa.array([typed] * len(table), field.type))
@@ -128,6 +134,5 @@ def _with_partition(table: pa.Table, file: DataFile, field: pa.Field, value: str
     same = pc.equal(column, pa.scalar(typed, field.type)) if typed is not None else pc.is_null(column)
     if not pc.all(pc.fill_null(same, False)).as_py() and len(table):
         other = next(each for each in column.to_pylist() if each != typed)
-        problem = f"{shown}, and a row of the file says {other!r}"
-        raise RradError(file.uri, problem, "mend the file or its path: they must agree")
+        raise disagreement(file, field.name, shown, other)
     return table
