@@ -24,7 +24,7 @@ IDS = (b"x-request-id", b"x-session-id", b"serve-multiplexed-model-id")  # Serve
 
 def middlewares() -> list[Any]:
     """Return the Starlette middlewares that stand before Serve."""
-    from starlette.middleware import Middleware
+    from fastapi.middleware import Middleware
 
     return [Middleware(WithoutServesHeaders)]
 
