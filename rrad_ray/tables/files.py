@@ -51,15 +51,16 @@ def absolute(uri: str) -> str:
 def io_errors(uri: str, missing: str = "") -> Iterator[None]:
     """Raise what fails in this block as the `RradError` that says what an I/O error at `uri` means for the user.
 
-    `missing`: the remedy where there is no such file; empty: an error like any other.
+    `missing`: the remedy where there is no such file; empty: the usual one.
     """
     try:
         yield
     except RradError:
         raise
     except Exception as error:
-        if missing and isinstance(error, FileNotFoundError):
-            raise RradError(uri, "no such file", missing) from error
+        if isinstance(error, FileNotFoundError):
+            usual = "check that the place exists, and on S3 the bucket"
+            raise RradError(uri, "no such file", missing or usual) from error
         raise _io_error(uri, error) from error
 
 
@@ -69,8 +70,6 @@ def _io_error(uri: str, error: Exception) -> RradError:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         remedy = "free some space and run the same command again: finished parts are kept"
         return RradError(uri, "no space left on the device", remedy)
-    if isinstance(error, FileNotFoundError):
-        return RradError(uri, "nothing stands there", "check the path and, on S3, the bucket's name")
     if is_s3(uri):
         remedy = "check the network, AWS_ENDPOINT_URL and the credentials in the environment; then run again"
         return RradError(uri, f"the object store did not answer ({text})", remedy)
