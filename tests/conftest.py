@@ -34,6 +34,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: order.get(f"{item.path.parent.name}/{item.path.stem}", len(order)))
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Bytes are named after their argument: gzip writes the hour into them, and processes that share the tests have
+    to know each by the same name."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture
 def in_judge() -> Iterator[None]:
     """The test stands for a stage's code: its errors and lines begin with `judge`."""
