@@ -2,18 +2,16 @@
 
 Of its six matrices only two, keys and values, then meet every token. Scores and gradients stay what they are.
 
-Uses: the parts of an encoder's last layer (`attention.self`, `feed_forward_chunk`, transformers 5.17).
+Uses: the parts of an encoder's last layer (`attention.self`, `feed_forward_chunk`), and that a model hands the
+options of a call that it does not know to its layers (transformers 5.17).
 
 Upstream: transformers has no forward pass for the first token alone. Delete when it has one.
 
-Breaks: a student does not score (AttributeError).
+Breaks: a student does not score (AttributeError), or does not train with a Term Control Layer (TypeError).
 """
 
 from __future__ import annotations
 
-import contextlib
-import functools
-from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor
@@ -22,51 +20,78 @@ from transformers.models.bert.modeling_bert import BertLayer
 from transformers.models.roberta.modeling_roberta import RobertaLayer
 from transformers.models.xlm_roberta.modeling_xlm_roberta import XLMRobertaLayer
 
-LAYERS = (BertLayer, RobertaLayer, XLMRobertaLayer)  # one and the same by construction; others stay as they are
 
+class FirstTokenLayer:
+    """A last layer of an encoder that gives the first token's state only: (P, 1, D) from (P, L, D).
 
-def compute_cls_only(model: Any) -> None:
-    """The last layer of an encoder among `LAYERS` gives (P, 1, D) from now on, instead of (P, L, D)."""
-    layer = _last(model)
-    if layer is not None and not model.config.is_decoder:
-        layer.forward = functools.partial(_first, layer)
+    A call of the model with `all_tokens=True` gets every token's state, (P, L, D), as the layer itself gives it.
+    """
 
+    attention: Any
+    feed_forward_chunk: Any
+    training: bool
 
-@contextlib.contextmanager
-def compute_all_tokens(model: Any) -> Iterator[None]:
-    """Within the block the last layer gives every token's state again."""
-    layer = _last(model)
-    cut = vars(layer).pop("forward", None) if layer is not None else None
-    try:
-        yield
-    finally:
-        if cut is not None:
-            layer.forward = cut
+    def forward(self, states_PLD: Tensor, mask: Tensor | None = None, *args: Any, **options: Any) -> Tensor:
+        """Return the first token's state. `mask`: (P, 1, L, L), to add or boolean, or (P, L)."""
+        if options.pop("all_tokens", False):
+            whole: Tensor = super().forward(states_PLD, mask, *args, **options)  # type: ignore[misc]
+            return whole
+        attention, first_P1D = self.attention.self, states_PLD[:, :1]
+        if mask is not None:
+            mask = mask[:, :, :1] if mask.dim() == 4 else mask[:, None, None].bool()
 
+        def heads(projected: Tensor) -> Tensor:
+            return projected.unflatten(-1, (attention.num_attention_heads, -1)).transpose(1, 2)
 
-def _last(model: Any) -> Any:
-    layers: Any = getattr(getattr(model.base_model, "encoder", None), "layer", ())
-    return layers[-1] if len(layers) and isinstance(layers[-1], LAYERS) else None
-
-
-def _first(layer: Any, states_PLD: Tensor, mask: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
-    """The layer's forward pass for the first token. `mask`: (P, 1, L, L), to add or boolean, or (P, L)."""
-    attention, first_P1D = layer.attention.self, states_PLD[:, :1]
-    if mask is not None:
-        mask = mask[:, :, :1] if mask.dim() == 4 else mask[:, None, None].bool()
-
-    def heads(projected: Tensor) -> Tensor:
-        return projected.unflatten(-1, (attention.num_attention_heads, -1)).transpose(1, 2)
-
-    seen_P1D = (
-        functional.scaled_dot_product_attention(
-            heads(attention.query(first_P1D)),
-            heads(attention.key(states_PLD)),
-            heads(attention.value(states_PLD)),
-            attn_mask=mask,
-            dropout_p=attention.dropout.p if layer.training else 0.0,
+        seen_P1D = (
+            functional.scaled_dot_product_attention(
+                heads(attention.query(first_P1D)),
+                heads(attention.key(states_PLD)),
+                heads(attention.value(states_PLD)),
+                attn_mask=mask,
+                dropout_p=attention.dropout.p if self.training else 0.0,
+            )
+            .transpose(1, 2)
+            .flatten(2)
         )
-        .transpose(1, 2)
-        .flatten(2)
-    )
-    return layer.feed_forward_chunk(layer.attention.output(seen_P1D, first_P1D))
+        output: Tensor = self.feed_forward_chunk(self.attention.output(seen_P1D, first_P1D))
+        return output
+
+
+class FirstTokenBertLayer(FirstTokenLayer, BertLayer):  # type: ignore[misc]
+    """Of BERT and MiniLM."""
+
+
+class FirstTokenRobertaLayer(FirstTokenLayer, RobertaLayer):  # type: ignore[misc]
+    """Of RoBERTa."""
+
+
+class FirstTokenXLMRobertaLayer(FirstTokenLayer, XLMRobertaLayer):  # type: ignore[misc]
+    """Of XLM-RoBERTa and bge-reranker."""
+
+
+# The three are one and the same by construction; layers of other models stay as they are.
+FIRST_TOKEN: dict[type, type] = {
+    BertLayer: FirstTokenBertLayer,
+    RobertaLayer: FirstTokenRobertaLayer,
+    XLMRobertaLayer: FirstTokenXLMRobertaLayer,
+}
+
+
+def with_first_token_layer(model: Any) -> Any:
+    """Return a model that was just loaded, whose last layer, if it is of a known kind, is a `FirstTokenLayer` now.
+
+    The new layer has the old one's weights under their old names.
+    """
+    layers: Any = getattr(getattr(model.base_model, "encoder", None), "layer", ())
+    if len(layers) and type(layers[-1]) in FIRST_TOKEN and not model.config.is_decoder:
+        kind: Any = FIRST_TOKEN[type(layers[-1])]
+        layer = kind.__new__(kind)
+        layer.__dict__.update(vars(layers[-1]))
+        layers[-1] = layer
+    return model
+
+
+def for_all_tokens(model: Any) -> dict[str, bool]:
+    """Return the options with which a call of the model computes every token's state in its last layer."""
+    return {"all_tokens": True} if any(isinstance(layer, FirstTokenLayer) for layer in model.modules()) else {}

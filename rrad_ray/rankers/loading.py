@@ -16,6 +16,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
 from rrad_ray.errors import InvalidInput
+from rrad_ray.patches import transformers_cls_only
 
 # Modules that hold one vector for each position. Names such as `distance_embedding` are of distances: no limit.
 POSITIONS = ("position_embeddings", "position_embedding", "embed_positions", "wpe")
@@ -87,7 +88,8 @@ def check_head(folder: str) -> None:
 def load_ranker(folder: str, **options: Any) -> Any:
     """Return the model of a ranker's checkpoint. Raises `ValueError` as `check_head` and `load_whole` do."""
     check_head(folder)
-    return load_whole(AutoModelForSequenceClassification, folder, **options)
+    model = load_whole(AutoModelForSequenceClassification, folder, **options)
+    return transformers_cls_only.with_first_token_layer(model)
 
 
 def check_ranker(folder: str) -> None:
@@ -101,7 +103,8 @@ def load_student(folder: str, **options: Any) -> Any:
     Raises `ValueError` as `load_whole`, and for a head with several outputs.
     """
     options = {"num_labels": 1, "dtype": torch.float32, **options}
-    return load_whole(AutoModelForSequenceClassification, folder, may_lack=_head, **options)
+    model = load_whole(AutoModelForSequenceClassification, folder, may_lack=_head, **options)
+    return transformers_cls_only.with_first_token_layer(model)
 
 
 def positions(model: Any) -> int:

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, BatchEncoding
 
-from rrad_ray.patches import transformers_cls_only
 from rrad_ray.rankers import backends, loading
 from rrad_ray.rankers.checkpoint import PAD, add_pad_token, check_tokenizer, with_pair_template, write_checkpoint
 from rrad_ray.rankers.precision import dtype_of
@@ -56,7 +55,6 @@ class Ranker(nn.Module):
         super().__init__()
         self.model, self.tokenizer, self.max_length = model, tokenizer, max_length
         self.backend: backends.Scorer | None = None  # scores in the model's place; set by `load`
-        transformers_cls_only.compute_cls_only(model)
 
     # ---- load, create and save ----
 

@@ -267,9 +267,10 @@ class RankTask(TrainTask):
             for query, text, encoding in zip(queries, texts, encoded.encodings or (), strict=True)
         ]
         plain, controlled = [], []
-        with transformers_cls_only.compute_all_tokens(self.model), states_of(self.model) as states:
+        for_all_tokens = transformers_cls_only.for_all_tokens(self.model)
+        with states_of(self.model) as states:
             for indices, chunk in self.ranker.passes(one_by_one(encoded), self.pass_tokens):
-                plain.append((indices, self.model(**chunk).logits[:, 0].float()))
+                plain.append((indices, self.model(**chunk, **for_all_tokens).logits[:, 0].float()))
                 length = chunk["input_ids"].shape[1]
                 chosen = [selections[index] for index in indices]
                 selected_PL = torch.stack([pad(selection, (0, length - len(selection))) for selection in chosen])
