@@ -34,7 +34,7 @@ def save(folder: Path, name: str, head: str = "ForSequenceClassification", limit
     """Save a random checkpoint of an architecture such as `Bert`, with one label, and its tokenizer."""
     torch.manual_seed(0)
     defaults: dict[str, Any] = SIZES | {"pad_token_id": 1, "eos_token_id": 2, "bos_token_id": 0, "num_labels": 1}
-    config = getattr(transformers, f"{name}Config")(vocab_size=len(WORDS), **(defaults | options))
+    config = getattr(transformers, f"{name}Config")(**({"vocab_size": len(WORDS)} | defaults | options))
     getattr(transformers, f"{name}{head}")(config).save_pretrained(folder)
     tokenizer(limit).save_pretrained(folder)
     return str(folder)

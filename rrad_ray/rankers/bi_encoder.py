@@ -16,19 +16,21 @@ class BiEncoder:
     """A sentence-transformers bi-encoder, on the GPU where there is one.
 
     Texts are cut to `max_length` tokens; a batch holds at most `batch_tokens` padded tokens, but one text at least.
-    `size` is the dimension of the vectors. Raises `ValueError` for a model that lacks weights, and for one with fewer
-    positions than `max_length`.
+    `size` is the dimension of the vectors. Raises `ValueError` for a model that lacks weights or its tokenizer, and
+    for one with fewer positions than `max_length`.
     """
 
     def __init__(self, source: str, *, max_length: int = 128, batch_tokens: int = 8192, dtype: str = "auto") -> None:
         from sentence_transformers import SentenceTransformer
 
+        check_bi_encoder(source, max_length)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model = SentenceTransformer(source, device=device, model_kwargs={"dtype": dtype_of(dtype, device)})
         if (model := getattr(self.model[0], "auto_model", None)) is not None:
             loading.check_positions(model, max_length)
             options: dict[str, Any] = {"may_lack": loading.pooler, "device_map": "meta"}
             loading.load_whole(type(model), model.name_or_path, **options)
+            loading.check_vocabulary(self.model.tokenizer, model, model.name_or_path)
         self.model.max_seq_length = max_length
         self.batch_size = max(1, batch_tokens // max_length)
         self.size = int(self.model.get_embedding_dimension() or 0)
@@ -47,6 +49,8 @@ class BiEncoder:
 
 
 def check_bi_encoder(folder: str, max_length: int) -> None:
-    """Raise `ValueError`, before an actor loads it, for a model with fewer positions than `max_length`."""
+    """Raise `ValueError`, before an actor loads it, for fewer positions than `max_length` or another's tokenizer."""
     if os.path.isfile(os.path.join(folder, "config.json")):  # elsewhere in some folders of sentence-transformers
-        loading.check_positions(loading.without_weights(folder), max_length)
+        model = loading.without_weights(folder)
+        loading.check_positions(model, max_length)
+        loading.load_tokenizer(folder, model)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from rrad_ray import prompts
 from rrad_ray.rankers import loading
@@ -23,9 +23,9 @@ class LikelihoodRanker(nn.Module):
 
     def __init__(self, source: str, *, template: str, doc_tokens: int, query_tokens: int = 64, dtype: str = "auto"):
         super().__init__()
-        self.tokenizer = AutoTokenizer.from_pretrained(source)
         chosen = dtype_of(dtype, config=AutoConfig.from_pretrained(source))
         self.model = loading.load_whole(AutoModelForCausalLM, source, dtype=chosen).eval()
+        self.tokenizer = loading.load_tokenizer(source, self.model)
         limit = loading.positions(self.model) or None
         self.plan = prompts.LikelihoodPlan(self.tokenizer, template, doc_tokens, query_tokens, limit)
 

@@ -1,7 +1,8 @@
-"""A checkpoint's model, whole or not at all, and the tokens that it takes.
+"""A checkpoint's model and tokenizer, whole or not at all, and the tokens that it takes.
 
-transformers draws weights at random that a checkpoint lacks or has in another shape, and says so in its log only. And
-a tokenizer's limit says nothing of the model's positions. So every model is loaded here.
+transformers draws weights at random that a checkpoint lacks or has in another shape, and says so in its log only. It
+makes up a tokenizer of a few tokens where the files of one are missing. And a tokenizer's limit says nothing of the
+model's positions. So every model and every tokenizer is loaded here.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from rrad_ray.errors import InvalidInput
 from rrad_ray.patches import transformers_cls_only
@@ -26,6 +27,10 @@ LONGEST = 10**8  # a larger limit is how tokenizers write that they have none (1
 UNKNOWN_LENGTH = 512  # of a model for which neither tokenizer nor config names a limit
 
 SHOWN_NAMES = 4  # of the weights in an error
+
+# A tokenizer with fewer tokens than this share of the model's rows is another model's, or none. Rows without a token
+# fill a table up to a round number: they are a few in a hundred.
+LEAST_KNOWN = 0.5
 
 MayLack = Callable[[str, Any], bool]  # whether a weight of this name may be missing for this model
 
@@ -76,6 +81,8 @@ def check_head(folder: str) -> None:
         content = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InvalidInput(f"{folder} has no config.json that can be read", "give a checkpoint folder") from error
+    if not isinstance(content, dict):
+        raise InvalidInput(f"config.json of {folder} holds no JSON object", "give a checkpoint folder")
     architecture = (content.get("architectures") or ["nothing"])[0]
     outputs = content.get("num_labels") or len(content.get("id2label") or "01")  # two, where a config does not say
     if architecture.endswith("ForSequenceClassification") and outputs == 1:
@@ -93,8 +100,8 @@ def load_ranker(folder: str, **options: Any) -> Any:
 
 
 def check_ranker(folder: str) -> None:
-    """Raise `ValueError` where `load_ranker` would: the weights are looked at, and not read."""
-    load_ranker(folder, device_map="meta")
+    """Raise `ValueError` where `load_ranker` or `load_tokenizer` would: the weights are looked at, and not read."""
+    load_tokenizer(folder, load_ranker(folder, device_map="meta"))
 
 
 def load_student(folder: str, **options: Any) -> Any:
@@ -105,6 +112,39 @@ def load_student(folder: str, **options: Any) -> Any:
     options = {"num_labels": 1, "dtype": torch.float32, **options}
     model = load_whole(AutoModelForSequenceClassification, folder, may_lack=_head, **options)
     return transformers_cls_only.with_first_token_layer(model)
+
+
+def load_tokenizer(folder: str, model: Any) -> Any:
+    """Return the tokenizer of a checkpoint. Raises `ValueError` for none, and as `check_vocabulary` does."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except Exception as error:  # transformers raises what the readers of its files raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        remedy = "copy all tokenizer files of the model into it"
+        raise InvalidInput(f"the tokenizer of {folder} cannot be loaded: {reason}", remedy) from error
+    check_vocabulary(tokenizer, model, folder)
+    return tokenizer
+
+
+def check_vocabulary(tokenizer: Any, model: Any, folder: str) -> None:
+    """Raise `ValueError` for a tokenizer that is not the model's: far fewer tokens than the model has, or ids beyond.
+
+    A tokenizer of bytes or characters needs no files, and has no vocabulary that could be another's.
+    """
+    rows = getattr(model.config.get_text_config(), "vocab_size", None)
+    names = sorted(set(tokenizer.vocab_files_names.values()))
+    if not rows or not names:
+        return
+    files = [name for name in names if (Path(folder) / name).is_file()]
+    have = f"{folder} has {', '.join(files) if files else 'none of ' + ', '.join(names)}"
+    remedy = "copy all tokenizer files of the model into it (tokenizer.json, tokenizer_config.json and the like)"
+    if len(tokenizer) < LEAST_KNOWN * rows:
+        problem = f"its tokenizer knows {len(tokenizer):,} tokens, and its model has {rows:,}"
+        raise InvalidInput(f"{have}: {problem}", remedy)
+    highest = max(tokenizer.get_vocab().values())
+    if highest >= rows:
+        problem = f"its tokenizer writes ids up to {highest:,}, and its model has {rows:,} tokens"
+        raise InvalidInput(f"{have}: {problem}", remedy)
 
 
 def positions(model: Any) -> int:

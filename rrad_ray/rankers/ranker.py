@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoTokenizer, BatchEncoding
+from transformers import AutoConfig, BatchEncoding
 
 from rrad_ray.rankers import backends, loading
 from rrad_ray.rankers.checkpoint import PAD, add_pad_token, check_tokenizer, with_pair_template, write_checkpoint
@@ -76,7 +76,7 @@ class Ranker(nn.Module):
             dtype = str(best).removeprefix("torch.")
         model_dtype = dtype_of(dtype) if backend in ("torch", "compile") else torch.float32
         model = loading.load_ranker(folder, dtype=model_dtype).to(device)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = loading.load_tokenizer(folder, model)
         ranker = cls(model, tokenizer, loading.usable_length(tokenizer, model)).eval()
         ranker.backend = backends.make(ranker, backend, dtype)
         return ranker
@@ -90,9 +90,9 @@ class Ranker(nn.Module):
         `ValueError` as `check_tokenizer` does, for a pretrained model that is not whole, and for one with fewer
         positions than `max_length`.
         """
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        check_tokenizer(tokenizer, "encoder")
         model = loading.load_student(source, **({"num_hidden_layers": layers} if layers else {}))
+        tokenizer = loading.load_tokenizer(source, model)
+        check_tokenizer(tokenizer, "encoder")
         if tokenizer.pad_token is None and model.config.pad_token_id is not None:
             tokenizer.pad_token = tokenizer.convert_ids_to_tokens(model.config.pad_token_id)
         elif tokenizer.pad_token is None:
@@ -111,9 +111,9 @@ class Ranker(nn.Module):
         student has all this already. Raises `ValueError` for a tokenizer without an end-of-sequence token, and for a
         pretrained model as `encoder` does.
         """
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        check_tokenizer(tokenizer, "decoder")
         model = loading.load_student(source, **({"num_hidden_layers": layers} if layers else {}))
+        tokenizer = loading.load_tokenizer(source, model)
+        check_tokenizer(tokenizer, "decoder")
         if tokenizer.pad_token == PAD:
             return cls._prepare(model, tokenizer, max_length)
         add_pad_token(model, tokenizer)

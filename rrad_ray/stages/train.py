@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 from functools import partial
 
-from transformers import AutoTokenizer
-
 from rrad_ray import tables
 from rrad_ray.config import TrainConfig
 from rrad_ray.errors import RradError, at_place
@@ -50,7 +48,7 @@ def _check_model(source: str, cfg: TrainConfig) -> None:
     if cfg.generation.weight:
         together = "max_length + generation.max_tokens"
         loading.check_positions(model, cfg.max_length + cfg.generation.max_tokens, together)
-    check_tokenizer(AutoTokenizer.from_pretrained(source), cfg.kind)
+    check_tokenizer(loading.load_tokenizer(source, model), cfg.kind)
 
 
 def _index(cfg: TrainConfig, out: tables.Output) -> tuple[targets.TargetStats, LabelFeed]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from rrad_ray.config import FinetuneConfig
 from rrad_ray.errors import InvalidInput
@@ -57,12 +57,14 @@ def check_finetune(source: str, cfg: FinetuneConfig) -> None:
     Raises `ValueError` for a tokenizer without an eos token or with too few identifiers, for a model that is not
     whole or has fewer positions than `max_length`, and for `lora_rank` without peft.
     """
+    model = loading.load_whole(AutoModelForCausalLM, source, device_map="meta")
+    tokenizer = loading.load_tokenizer(source, model)
     if cfg.objective == "order":
         listwise.ListwiseExamples(source, cfg)
     else:
-        checkpoint.end_of(AutoTokenizer.from_pretrained(source))
+        checkpoint.end_of(tokenizer)
     lora.check_lora(cfg.lora_rank)
-    loading.check_positions(loading.load_whole(AutoModelForCausalLM, source, device_map="meta"), cfg.max_length)
+    loading.check_positions(model, cfg.max_length)
 
 
 def load_causal_lm(source: str, cfg: FinetuneConfig) -> Any:

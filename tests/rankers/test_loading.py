@@ -189,3 +189,46 @@ def test_a_bi_encoder_or_a_causal_lm_without_a_weight_is_refused(tmp_path: Path)
     folder = tiny.save(tmp_path / "lm", "Llama", "Model", **HEADS)
     with pytest.raises(ValueError, match=r"lacks weights that LlamaForCausalLM needs: lm_head\.weight"):
         LikelihoodRanker(folder, template="question", doc_tokens=8)
+
+
+# ---- a tokenizer that is not the model's ----------------------------------------------------------------------
+
+LOADERS = {
+    "ranker": ("ForSequenceClassification", Ranker.load),
+    "check": ("ForSequenceClassification", loading.check_ranker),
+    "encoder": ("ForSequenceClassification", lambda folder: Ranker.encoder(folder, max_length=16)),
+    "decoder": ("ForSequenceClassification", lambda folder: Ranker.decoder(folder, max_length=16)),
+    "explainer": ("ForSequenceClassification", Explainer.load),
+    "bi-encoder": ("Model", lambda folder: BiEncoder(folder, max_length=16)),
+    "bi-encoder before": ("Model", lambda folder: check_bi_encoder(folder, 16)),
+    "likelihood": ("ForCausalLM", lambda folder: LikelihoodRanker(folder, template="question", doc_tokens=8)),
+}
+
+
+@pytest.mark.parametrize("damage", ["no files", "config only", "torn", "fewer", "more"])
+@pytest.mark.parametrize("loader", LOADERS)
+def test_a_tokenizer_that_is_missing_or_another_models_is_refused_with_its_folder(
+    loader: str, damage: str, tmp_path: Path
+) -> None:
+    head, load = LOADERS[loader]
+    size = {"fewer": 200, "more": 50}.get(damage, len(tiny.WORDS))
+    folder = tiny.save(tmp_path, "Llama", head, vocab_size=size, tie_word_embeddings=True, **{WRITES: True}, **HEADS)
+    if damage == "torn":
+        path = tmp_path / "tokenizer.json"
+        path.write_bytes(path.read_bytes()[:1000])
+    if damage in ("no files", "config only"):
+        (tmp_path / "tokenizer.json").unlink()
+    if damage == "no files":
+        (tmp_path / "tokenizer_config.json").unlink()
+    with pytest.raises(ValueError, match="tokenizer") as error:
+        load(folder)
+    assert folder in str(error.value)
+    assert "copy all tokenizer files" in str(error.value)
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "null", '"bert"'])
+def test_a_config_that_is_no_json_object_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(content)
+    for load in (Ranker.load, loading.check_ranker, Explainer.load):
+        with pytest.raises(ValueError, match=r"config\.json of .* holds no JSON object; give"):
+            load(str(tmp_path))
