@@ -35,7 +35,18 @@ NotNegative = Annotated[float, Field(ge=0), NO_BOOL]
 Share = Annotated[float, Field(ge=0, le=1), NO_BOOL]
 ShareBelowOne = Annotated[float, Field(ge=0, lt=1), NO_BOOL]
 BetweenZeroAndOne = Annotated[float, Field(gt=0, lt=1), NO_BOOL]
-ResourceSpec = dict[str, Number]  # what Ray gives to one process, as in {CPU: 1} or {GPU: 0.5}
+Seed = Annotated[int, Field(ge=0, lt=2**32), NO_BOOL]  # what every generator of random numbers takes
+
+
+def _resources(value: dict[str, float]) -> dict[str, float]:
+    """Refuse a process that asks for nothing, which would be started on no CPU at all."""
+    if not any(value.values()):
+        raise ValueError("name at least one resource above 0, as in {CPU: 1}")
+    return value
+
+
+# What Ray gives to one process, as in {CPU: 1} or {GPU: 0.5}.
+ResourceSpec = Annotated[dict[str, NotNegative], AfterValidator(_resources)]
 
 
 def _uri(value: str) -> str:

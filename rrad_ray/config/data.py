@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from rrad_ray.config.base import CHECKED, MINILM, Count, CountOrNone, Integer, Share, StagePaths, Uri, require
+from rrad_ray.config.base import CHECKED, MINILM, Count, CountOrNone, Integer, Seed, Share, StagePaths, Uri, require
 from rrad_ray.rows import SPLITS, Split
 
 
@@ -46,7 +46,7 @@ class RetrieveConfig:
     """Queries of one part of the output."""
     max_quarantined: Share = 0.05
     """The share of bad rows above which the stage stops."""
-    seed: Integer = 0
+    seed: Seed = 0
     """Draws the queries where `queries` limits them."""
 
     def __post_init__(self) -> None:
@@ -83,7 +83,7 @@ class PrerankConfig(StagePaths):
     """Processes of one CPU each."""
     max_quarantined: Share = 0.05
     """The share of bad rows above which the stage stops."""
-    seed: Integer = 0
+    seed: Seed = 0
     """Draws the `random_k`."""
 
     def __post_init__(self) -> None:

@@ -11,9 +11,9 @@ from rrad_ray.config.base import (
     CHECKED,
     Backend,
     Count,
-    Integer,
     Positive,
     Precision,
+    Seed,
     StagePaths,
     Uri,
     check_backend,
@@ -52,7 +52,7 @@ class EvaluateConfig(StagePaths):
     """Documents of a request in latency measurements."""
     latency_repeats: Count = 30
     """Requests in latency measurements."""
-    seed: Integer = 0
+    seed: Seed = 0
     """Draws the bootstrap samples."""
     backend: Backend = "torch"
     """What computes the students' scores, as in `serve`: what is served should be what was measured."""

@@ -13,12 +13,12 @@ from rrad_ray.config.base import (
     SMOLLM2,
     Count,
     CountOrNone,
-    Integer,
     NotNegative,
     Number,
     Pool,
     Positive,
     ResourceSpec,
+    Seed,
     Share,
     StagePaths,
     most_of,
@@ -119,7 +119,7 @@ class PromptConfig:
     """Arguments of `vllm.AsyncEngineArgs`, as in {max_model_len: 4096}."""
     simulated: SimulatedConfig = Field(default_factory=SimulatedConfig)
     """The teacher of `engine: simulated`."""
-    seed: Integer = 0
+    seed: Seed = 0
     """Draws the orders in which documents are shown."""
 
     def __post_init__(self) -> None:

@@ -26,10 +26,10 @@ Schema = TypeVar("Schema")
 MISSING = "???"  # OmegaConf's mark of a value that the user must give
 # What a bound of pydantic's wants of a number, by the type of its error.
 BOUNDS = {
-    "greater_than": "must be above {gt:g}",
-    "greater_than_equal": "must be at least {ge:g}",
-    "less_than": "must be below {lt:g}",
-    "less_than_equal": "must be at most {le:g}",
+    "greater_than": "must be above {gt:.12g}",
+    "greater_than_equal": "must be at least {ge:.12g}",
+    "less_than": "must be below {lt:.12g}",
+    "less_than_equal": "must be at most {le:.12g}",
 }
 
 

@@ -30,6 +30,9 @@ def parse_metric(name: str) -> Any:
         measure = ir_measures.parse_measure(name)
         if not ir_measures.DefaultPipeline.supports(measure):
             raise ValueError("none of the installed providers computes it")
+        cutoff = measure.params.get("cutoff", 1)
+        if isinstance(cutoff, bool) or not isinstance(cutoff, int) or cutoff < 1:  # trec_eval ends the process
+            raise ValueError(f"its cutoff is {cutoff}, and must be a whole number from 1")
     except (AssertionError, NameError, ValueError, TypeError, KeyError) as error:  # ir-measures raises each
         raise RradError("metrics", f"{name}: {error}", REMEDY) from error
     qrels = [ir_measures.Qrel("1", f"d{number}", grade) for number, grade in enumerate((2, 0, 1))]

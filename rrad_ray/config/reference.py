@@ -75,7 +75,7 @@ def _kind(schema: dict[str, Any]) -> str:
         names = {"integer": "int", "number": "float", "string": "str"}
         return f"dict of {names.get(str(inner.get('type')), 'values')}" if isinstance(inner, dict) else "dict"
     marks = (("minimum", ">="), ("exclusiveMinimum", ">"), ("maximum", "<="), ("exclusiveMaximum", "<"))
-    bounds = ", ".join(f"{mark} {schema[bound]:g}" for bound, mark in marks if bound in schema)
+    bounds = ", ".join(f"{mark} {schema[bound]:.12g}" for bound, mark in marks if bound in schema)
     return f"{kind} {bounds}".strip()
 
 

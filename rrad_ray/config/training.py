@@ -19,6 +19,7 @@ from rrad_ray.config.base import (
     Positive,
     Range,
     ResourceSpec,
+    Seed,
     Share,
     ShareBelowOne,
     StagePaths,
@@ -130,7 +131,7 @@ class FitConfig(StagePaths):
     """Where curves go beside `history.json`."""
     max_quarantined: Share = 0.05
     """The share of bad rows above which the stage stops: targets that are no numbers, log rows without a click."""
-    seed: Integer = 0
+    seed: Seed = 0
     """Draws the order of rows, dropout and everything else."""
 
     def __post_init__(self) -> None:

@@ -57,7 +57,10 @@ def test_a_measure_that_fails_on_these_queries_is_an_error_that_names_it() -> No
         per_query([row], [[("a", 2.0)]], ["Accuracy"])
 
 
-@pytest.mark.parametrize("name", ["nDGC@10", "alpha_nDCG@10", "R", "AP(", "P@x"])
+@pytest.mark.parametrize(
+    "name",
+    ["nDGC@10", "alpha_nDCG@10", "R", "AP(", "P@x", "nDCG@0", "P@0", "R@0", "AP@0", "RR@0", "Success@0", "nDCG@1.5"],
+)
 def test_a_measure_that_cannot_be_had_is_refused_when_the_config_is_read(name: str, tmp_path: Path) -> None:
     (tmp_path / "e.yaml").write_text("input: a\noutput: b\n")
     with pytest.raises(RradError, match="metrics: "):
