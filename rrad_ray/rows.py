@@ -6,8 +6,11 @@ labelling. `tables.py` derives each table's Arrow schema from these types and ch
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypedDict, get_args
+
+# What mends the error of `check_sources`.
+SAME_SOURCES = "give a table whose rows all have the same sources"
 
 
 class Candidates(TypedDict):
@@ -210,6 +213,13 @@ def _first_indices(ids: Sequence[str]) -> list[int]:
 def by_source(row: Row) -> dict[str, Sequence[float]]:
     """Return every source's scores of a row's documents, by name."""
     return dict(zip(row["sources"], row["source_scores"], strict=True))
+
+
+def check_sources(row: Row, wanted: Iterable[str]) -> None:
+    """Raise `ValueError` for a row that lacks one of the sources `wanted`; `SAME_SOURCES` is the remedy."""
+    lacking = [name for name in wanted if name not in row["sources"]]
+    if lacking:
+        raise ValueError(f"query {row['query_id']!r} has no scores of {', '.join(lacking)}, which others have")
 
 
 def with_qrels(rows: Sequence[Row], split: str = "dev") -> list[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from rrad_ray import tables
@@ -16,7 +17,7 @@ from rrad_ray.progress import Progress, say
 from rrad_ray.rankers import loading
 from rrad_ray.rankers.likelihood import LikelihoodRanker
 from rrad_ray.rankers.ranker import Ranker
-from rrad_ray.rows import Labels, Row, by_source
+from rrad_ray.rows import SAME_SOURCES, Labels, Row, by_source, check_sources
 from rrad_ray.tables import checkpoints
 
 SMOKE_DOCS = 5  # documents of the query that the endpoint scores again before a winner goes live
@@ -44,7 +45,13 @@ class Evaluation:
         self.sources = list(test[0]["sources"])
 
     def measure_all(self) -> None:
-        """Measure every system of the config. Raises `RradError` for a student that is no ranker, before all else."""
+        """Measure every system of the config.
+
+        Raises `RradError`, before all else, for a student that is no ranker, for two systems of one name and for rows
+        of different sources.
+        """
+        self._check_names()
+        self._check_sources()
         for uri in self.cfg.students.values():
             with at_place(uri, "give the output of train"):
                 loading.check_ranker(checkpoints.resolve(uri))
@@ -52,6 +59,30 @@ class Evaluation:
         self.runs()
         self.teacher()
         self.students()
+
+    def _check_names(self) -> None:
+        """Raise `RradError` for two systems of one name: the report keeps one figure for a name."""
+        named = [("input", source) for source in self.sources]
+        named += [("input", "fusion")] if len(self.sources) > 1 and self.dev else []
+        named += [(f"runs.{name}", name) for name in self.cfg.runs]
+        named += [("labels", "teacher")] if self.cfg.labels else []
+        for name in self.cfg.students:
+            named += [(f"students.{name}", name)]
+            named += [(f"students.{name}", fused_name(name))] if self.dev else []
+        owners: dict[str, str] = {}
+        for key, name in named:
+            if name in owners:
+                problem = f"two systems are called '{name}', the other one by {owners[name]}"
+                raise RradError(key, problem, "give it another name")
+            owners[name] = key
+
+    def _check_sources(self) -> None:
+        """Raise `RradError` for a row without a source that another row has."""
+        rows = [*self.test, *self.dev]
+        sources = {source: None for row in rows for source in row["sources"]}
+        with at_place(self.cfg.input, SAME_SOURCES):
+            for row in rows:
+                check_sources(row, sources)
 
     def add(
         self, name: str, title: str, kind: Kind, scores: Scores, rankings: list[Ranked] | None = None, **cost: Any
@@ -126,16 +157,28 @@ class Evaluation:
             latency = rerank_latency(ranker.score, self.test, self.cfg.latency_docs, self.cfg.latency_repeats)
             cost = {"parameters": ranker.parameters_count, **latency}
             title = student_title(name)
-            self.add(name, title, "student", test_scores, **cost, smoke=self._smoke(test_scores))
+            note = self._ties_note(title, test_scores)
+            self.add(name, title, "student", test_scores, **cost, smoke=self._smoke(test_scores), note=note)
             if self.dev:
                 scores = {name: (test_scores, dev_scores)}
-                self._add_fusion(f"{name}+first", f"{title} + first stage", "student_fused", scores)
+                self._add_fusion(fused_name(name), f"{title} + first stage", "student_fused", scores)
 
     def _load_student(self, uri: str) -> Ranker:
         """Load a student with the config's precision and backend; raises `RradError` where it cannot be so loaded."""
         folder = checkpoints.resolve(uri)
         with at_place(uri, "set backend=torch"):
             return Ranker.load(folder, dtype=self.cfg.precision, backend=self.cfg.backend)
+
+    def _ties_note(self, title: str, scores: Scores) -> str:
+        """Return, and say, that a student tells no two documents apart; empty for one that does.
+
+        Ties keep the candidates' order, so such a student has the first stage's quality without any of its own.
+        """
+        if any(len(set(values)) > 1 for values in scores) or all(len(values) < 2 for values in scores):
+            return ""
+        note = "gives all documents of a query the same score: its figures are those of the candidates' order"
+        say(f"WARNING: {title} {note}")
+        return note
 
     def _smoke(self, scores: Scores) -> dict[str, Any]:
         """Return a query with the student's scores of its first documents, which the endpoint checks at its start."""
@@ -169,18 +212,27 @@ class Evaluation:
         self.add(name, title, kind, [fusion.fuse(scores, weights) for scores in test], note=note, **cost)
 
 
+def fused_name(name: str) -> str:
+    """Return the name of a student's fusion with the first stage."""
+    return f"{name}+first"
+
+
 def student_title(name: str) -> str:
     """Return a student's title in the report: `encoder student`, but a name that says so already stays as it is."""
     return name if "student" in name else f"{name} student"
 
 
 def _score_rows(ranker: Ranker, rows: list[Row], name: str) -> Scores:
-    """Score all candidates of the rows, 16 queries at a time."""
+    """Score all candidates of the rows, 16 queries at a time. Raises `RradError` for a score that is not finite."""
     progress, scores = Progress(len(rows), f"queries by {name}"), list[list[float]]()
     for start in range(0, len(rows), 16):
         batch = rows[start : start + 16]
         queries = [row["query"] for row in batch for _ in row["texts"]]
         flat = iter(ranker.score_pairs(queries, [text for row in batch for text in row["texts"]]))
         scores += [[next(flat) for _ in row["texts"]] for row in batch]
+        for row, values in zip(batch, scores[start:], strict=True):
+            if not all(map(math.isfinite, values)):
+                problem = f"gave a score that is not a number, for query {row['query_id']!r}"
+                raise RradError(f"students.{name}", problem, "train it again: its weights may be damaged")
         progress.add(len(batch))
     return scores

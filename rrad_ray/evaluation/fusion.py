@@ -14,6 +14,8 @@ from rrad_ray.evaluation.metrics import row_ndcg
 
 WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)  # the grid of a source's weight
 
+LARGE = 1e100  # of a score whose square would overflow
+
 
 @dataclass
 class Moments:
@@ -49,6 +51,8 @@ def zscores(values: Sequence[float]) -> np.ndarray:
     if not known.any():
         return np.zeros(len(data))
     data = np.where(known, data, data[known].min())
+    if (largest := np.abs(data).max()) > LARGE:
+        data = data / largest
     spread = data.std()
     return (data - data.mean()) / spread if spread > 1e-9 else np.zeros(len(data))
 
@@ -59,6 +63,12 @@ def fuse(scores: Mapping[str, Sequence[float]], weights: Mapping[str, float]) ->
     Raises `KeyError` for a weight without scores.
     """
     return _mix({name: zscores(scores[name]) for name in weights}, weights).tolist()
+
+
+def relative(weights: Mapping[str, float]) -> dict[str, float]:
+    """Return weights of the same ratios, the largest of which is 1 or -1: no sum of them overflows or vanishes."""
+    largest = max(map(abs, weights.values()), default=0.0)
+    return {name: weight / largest if largest else weight for name, weight in weights.items()}
 
 
 def _mix(normal: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np.ndarray:

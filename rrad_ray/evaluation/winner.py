@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -76,6 +77,10 @@ def choose_winner(content: ReportContent, checkpoints: dict[str, str], cfg: Sele
         return system["metrics"][cfg.metric]["mean"] or 0.0, -system["latency_ms"]["p99"]
 
     best, *others = sorted(inside, key=quality, reverse=True)
+    smoke = best.get("smoke")
+    if smoke and not all(score is not None and math.isfinite(score) for score in smoke["scores"]):
+        problem = f"the best student, {best['system']}, gave a score that is not a number"
+        raise RradError(cfg.input, problem, "train it again, or leave it out, and run evaluate again")
     return Winner(
         system=best["system"],
         checkpoint=checkpoints[best["system"]],
@@ -83,13 +88,14 @@ def choose_winner(content: ReportContent, checkpoints: dict[str, str], cfg: Sele
         rule=f"the highest {cfg.metric} among students with p99 <= {cfg.max_p99_ms:g} ms; ties to the faster one",
         metric=cfg.metric,
         value=best["metrics"][cfg.metric]["mean"],
-        smoke=best.get("smoke"),
+        smoke=smoke,
     )
 
 
 def _reason(best: System, others: list[System], out_of_budget: list[System], metric: str) -> str:
-    """Return why the best student won, with the figures of the others inside the budget."""
+    """Return why the best student won, with the figures of the others inside the budget and what the report notes."""
     reason = f"{metric} {number(best['metrics'][metric]['mean'])} at p99 {best['latency_ms']['p99']:.0f} ms"
     against = [f"{s['system']} {number(s['metrics'][metric]['mean'])}" for s in others]
     reason += f", above {', '.join(against)}" if against else ""
-    return reason + (f"; over the budget: {', '.join(s['system'] for s in out_of_budget)}" if out_of_budget else "")
+    reason += f"; over the budget: {', '.join(s['system'] for s in out_of_budget)}" if out_of_budget else ""
+    return reason + (f"; {best['system']} {best['note']}" if best.get("note") else "")

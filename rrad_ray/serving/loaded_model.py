@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from rrad_ray.config import ServeConfig
-from rrad_ray.errors import at_place
+from rrad_ray.errors import RradError, at_place
 from rrad_ray.serving import winners
 from rrad_ray.serving.requests import ScoringRequest
+from rrad_ray.serving.scorer import ScoreNotFinite
 
 WARM_UP = ("is the model ready", ["yes", "It has been loaded, and now it scores."])
 
@@ -19,8 +20,8 @@ WARM_UP = ("is the model ready", ["yes", "It has been loaded, and now it scores.
 class LoadedModel:
     """A served model, loaded and warm.
 
-    Raises `RradError` if the backend does not serve it, `winners.ScoreMismatch` if it no longer scores as it did when
-    it won.
+    Raises `RradError` if the backend does not serve it or its scores are no numbers, `winners.ScoreMismatch` if it no
+    longer scores as it did when it won.
     """
 
     def __init__(self, served: winners.ServedModel, cfg: ServeConfig) -> None:
@@ -40,7 +41,9 @@ class LoadedModel:
         with contextlib.suppress(ValueError):  # most models cannot write, and nobody may ever ask
             self.explainer = Explainer.of(self.ranker, folder)
         query, texts = WARM_UP
-        self.ranker.score(query, texts)
+        if not all(map(math.isfinite, self.ranker.score(query, texts))):
+            problem, remedy = "it gives scores that are not numbers", "train it again, or set precision=float32"
+            raise RradError(served.checkpoint, problem, remedy)
         # int8 is allowed its loss: there it is the checkpoint that has to be the one that won.
         winners.check_scores(served, self.ranker.score if cfg.precision != "int8" else Ranker.load(folder).score)
 
@@ -52,11 +55,11 @@ class LoadedModel:
         return self.ranker.encode([request.queries[index] for index in indices], texts)
 
     def score(self, pairs: list[Any]) -> list[float]:
-        """Return the raw scores of tokenized pairs. Raises `ValueError` for scores that are no numbers."""
+        """Return the raw scores of tokenized pairs. Raises `ScoreNotFinite` for scores that are no numbers."""
         import torch
 
         with torch.inference_mode():
             scores = self.ranker.logits(pairs, self.tokens).tolist()
         if not all(map(math.isfinite, scores)):
-            raise ValueError("the model gave a score that is not a number")
+            raise ScoreNotFinite("the model gave a score that is not a number")
         return scores

@@ -38,6 +38,10 @@ class Model(Protocol):
     def __hash__(self) -> int: ...
 
 
+class ScoreNotFinite(ValueError):
+    """A model gave a score that is infinite or not a number; the text is the answer's."""
+
+
 class RequestScorer:
     """The scoring of requests in one process, by models that share its threads and its cache.
 
@@ -74,6 +78,9 @@ class RequestScorer:
             return list(zip(await self.batcher(model, pairs, sizes, deadline), sizes, strict=True))
         except DeadlineExceeded as error:
             raise HTTPError(504, "deadline", f"it has passed; {error}") from error
+        except ScoreNotFinite as error:
+            logger.error("%s: %s", model.served.name, error)
+            raise HTTPError(500, "model", str(error)) from error
         except Exception as error:
             logger.error("a request could not be scored", exc_info=error)
             raise HTTPError(500, "model", f"could not score this request ({type(error).__name__})") from error

@@ -6,17 +6,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from rrad_ray import tables
 from rrad_ray.config import LabelConfig
-from rrad_ray.errors import RradError
+from rrad_ray.errors import RradError, at_place
 from rrad_ray.evaluation import fusion
 from rrad_ray.labelling import teacher
 from rrad_ray.labelling.label_quality import LabelQuality
 from rrad_ray.progress import say
-from rrad_ray.rows import Candidates, JudgeOutput, Labels, by_source, with_qrels
+from rrad_ray.rows import SAME_SOURCES, Candidates, JudgeOutput, Labels, Row, by_source, check_sources, with_qrels
 from rrad_ray.tables import shards
 
 
@@ -110,6 +110,8 @@ def _weights(cfg: LabelConfig, kind: type) -> tuple[dict[str, float], dict[str, 
         problem = "candidates without sources, which no judge has seen, have no targets"
         raise RradError(cfg.input, problem, "run judge on them, or set targets=grades")
     judged = with_qrels(list(shards.usable_rows(tables.read_split(cfg.input, kind, "dev"))))
+    for row in judged:
+        _check_sources(cfg, row, known)
     if len(judged) < 10:
         problem = f"{len(judged)} judged dev queries are too few to fit fusion weights"
         raise RradError(cfg.input, problem, f"give weights in the config, as in weights={{{known[0]}: 1}}")
@@ -121,6 +123,12 @@ def _weights(cfg: LabelConfig, kind: type) -> tuple[dict[str, float], dict[str, 
     return {name: weight for name, weight in quality["teacher_weights"].items() if weight}, quality
 
 
+def _check_sources(cfg: LabelConfig, row: Row, weighed: Iterable[str]) -> None:
+    """Raise `RradError` for a row that lacks a source that has a weight."""
+    with at_place(cfg.input, SAME_SOURCES):
+        check_sources(row, [name for name in weighed if name != teacher.JUDGE])
+
+
 def _scale(cfg: LabelConfig, kind: type) -> dict[str, Any]:
     """Return mean and deviation of the z-scores: a query's own, or those of all scores of the table."""
     if cfg.scale == "query":
@@ -129,6 +137,7 @@ def _scale(cfg: LabelConfig, kind: type) -> dict[str, Any]:
     moments = fusion.Moments()
     for row in shards.usable_rows(tables.read(cfg.input, kind)):
         verdict = teacher.verdict(row, cfg.aggregate, cfg.missing)
+        _check_sources(cfg, row, cfg.weights)
         moments.add(teacher.with_judge(row, verdict)[name])
     mean, deviation = moments.mean, moments.deviation
     if not deviation > 1e-6 * max(abs(mean), 1.0):
@@ -147,7 +156,9 @@ def _labelled(
     answers: LabelQuality,
 ) -> Iterator[dict[str, Any]]:
     """Yield the label rows of one part; an answer that says nothing is quarantined with its text."""
+    shares = fusion.relative(weights)
     for row in shards.usable_rows(tables.read_part(cfg.input, name, kind), out.quarantine):
+        _check_sources(cfg, row, weights)
         verdict = teacher.verdict(row, cfg.aggregate, cfg.missing)
         if kind is JudgeOutput:
             answers.add(row, verdict)
@@ -161,7 +172,7 @@ def _labelled(
             targets = [(score - scale["mean"]) / scale["deviation"] for score in scores]
         elif weights:
             # z-scored again: the targets' spread, which soft losses read, must not hang on the weights' sum
-            targets = fusion.zscores(fusion.fuse(teacher.with_judge(row, verdict), weights)).tolist()
+            targets = fusion.zscores(fusion.fuse(teacher.with_judge(row, verdict), shares)).tolist()
         yield {
             "reasons": [],
             **row,

@@ -85,6 +85,7 @@ def test_pnr_pools_over_queries() -> None:
 def test_zscores_are_those_of_the_formula() -> None:
     np.testing.assert_allclose(zscores([1.0, 3.0]), [-1.0, 1.0])
     np.testing.assert_allclose(zscores([2.0, 4.0, 6.0]), [-math.sqrt(1.5), 0.0, math.sqrt(1.5)])
+    np.testing.assert_allclose(zscores([1.7e308, -1.7e308]), [1.0, -1.0])
 
 
 @pytest.mark.parametrize("values", [[5.0, 5.0, 5.0], [math.nan, math.nan], [math.nan, 2.0], [7.0], []])

@@ -69,3 +69,17 @@ def test_a_winner_is_read_back_as_it_was_written_and_a_file_that_holds_none_says
         with pytest.raises(RradError, match="holds no winner") as caught:
             parse_winner(bad, "out/winner")
         assert (caught.value.place, caught.value.remedy) == ("out/winner", "run select again")
+
+
+@pytest.mark.parametrize("score", [None, float("nan"), float("inf")])
+def test_a_student_whose_scores_are_no_numbers_does_not_win(score: float | None) -> None:
+    smoke = {"query": "q", "documents": ["a", "b"], "scores": [0.5, score]}
+    systems = [system("good", 0.6, 10.0) | {"smoke": smoke}, system("small", 0.5, 10.0)]
+    with pytest.raises(RradError, match=r"the best student, good, gave a score that is not a number"):
+        choose_winner({"systems": systems}, FOLDERS, CFG)
+
+
+def test_what_the_report_notes_of_the_winner_is_in_the_reason() -> None:
+    systems = [system("good", 0.6, 10.0) | {"note": "gives all documents of a query the same score"}]
+    reason = choose_winner({"systems": systems}, FOLDERS, CFG).reason
+    assert reason == "nDCG@10 0.600 at p99 10 ms; good gives all documents of a query the same score"

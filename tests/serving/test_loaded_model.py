@@ -77,6 +77,15 @@ def test_int8_may_differ_from_the_scores_that_won_but_not_the_checkpoint(student
         LoadedModel(other, cfg)
 
 
+def test_a_student_whose_scores_are_no_numbers_is_not_served(tmp_path: Path) -> None:
+    ranker = Ranker.load(tiny.save(tmp_path / "source", "Bert"))
+    torch.nn.init.constant_(ranker.model.classifier.weight, float("nan"))
+    folder = str(tmp_path / "broken")
+    ranker.save(folder)
+    with pytest.raises(RradError, match="it gives scores that are not numbers; train it again"):
+        LoadedModel(winners.find_winner(folder), ServeConfig(folder))
+
+
 def test_a_score_that_is_not_a_number_is_an_error() -> None:
     model = object.__new__(LoadedModel)
     model.tokens, model.ranker = 1, SimpleNamespace(logits=lambda pairs, tokens: torch.tensor([1.0, float("nan")]))

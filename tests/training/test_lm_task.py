@@ -25,6 +25,7 @@ from rrad_ray.training import listwise, lm_task, packing
 from rrad_ray.training.loop import STATE, fit
 from rrad_ray.training.packing import Example
 from rrad_ray.training.task import TrainWorker
+from tests import tiny
 from tests.lists import row
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -300,7 +301,8 @@ def test_adapters_without_peft_say_what_to_install(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_tokenizer_without_an_end_or_with_too_few_identifiers_stops_before_anything_starts(tmp_path: Path) -> None:
-    blunt = tokenizer()
+    tiny.save(tmp_path, "Llama", "ForCausalLM", max_position_embeddings=CFG.max_length)
+    blunt = tiny.tokenizer()
     blunt.eos_token = None
     blunt.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="has no eos token"):

@@ -1,0 +1,109 @@
+"""What evaluate refuses before it measures, and a student whose scores say nothing: no engine, no cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rrad_ray.config import EvaluateConfig
+from rrad_ray.errors import RradError
+from rrad_ray.evaluation.bench import Evaluation
+from rrad_ray.rankers.ranker import Ranker
+from tests import tiny
+from tests.fixtures import row_of, table_of
+
+TEXTS = ["w1", "w2 w3", "w4"]
+
+
+def of_sources(identity: str, *sources: str, split: str = "test") -> dict[str, Any]:
+    """A judged query of three candidates that these sources found."""
+    scores = [[float(-number) for number in range(len(TEXTS))]] * len(sources)
+    judged = {"split": split, "qrel_ids": [f"{identity}-1"], "qrel_grades": [1]}
+    return row_of(identity, TEXTS) | judged | {"sources": list(sources), "source_scores": scores}
+
+
+def evaluation(tmp_path: Path, test: list[Any], dev: list[Any] | None = None, **options: Any) -> Evaluation:
+    table = table_of(tmp_path / "candidates", [*test, *(dev or [])])
+    return Evaluation(EvaluateConfig(table, f"{tmp_path}/report", **options), test, dev or [])
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "owners"),
+    [
+        ({"runs": {"bm25": "x.run"}}, "bm25", ("runs.bm25", "input")),
+        ({"runs": {"fusion": "x.run"}}, "fusion", ("runs.fusion", "input")),
+        ({"students": {"dense": "out/student"}}, "dense", ("students.dense", "input")),
+        ({"students": {"peer": "out/student"}, "runs": {"peer": "x.run"}}, "peer", ("students.peer", "runs.peer")),
+        (
+            {"students": {"small": "out/small", "small+first": "out/other"}},
+            "small+first",
+            ("students.small+first", "students.small"),
+        ),
+        ({"labels": "out/labels", "students": {"teacher": "out/x"}}, "teacher", ("students.teacher", "labels")),
+    ],
+)
+def test_two_systems_of_one_name_are_refused_before_anything_is_measured(
+    options: dict[str, Any], name: str, owners: tuple[str, str], tmp_path: Path
+) -> None:
+    test = [of_sources("q0", "bm25", "dense")]
+    bench = evaluation(tmp_path, test, [of_sources("d0", "bm25", "dense", split="dev")], **options)
+    problem = f"two systems are called '{name}', the other one by {owners[1]}"
+    with pytest.raises(RradError) as caught:
+        bench.measure_all()
+    assert (caught.value.place, caught.value.problem) == (owners[0], problem)
+    assert not bench.systems
+
+
+def test_a_run_may_be_called_fusion_where_nothing_is_fused(tmp_path: Path) -> None:
+    lines = "q0 Q0 q0-1 1 2.0 x\nq0 Q0 q0-0 2 1.0 x\n"
+    (tmp_path / "x.run").write_text(lines)
+    bench = evaluation(tmp_path, [of_sources("q0", "bm25")], runs={"fusion": f"{tmp_path}/x.run"})
+    bench.measure_all()
+    assert [system.name for system in bench.systems] == ["bm25", "fusion"]
+
+
+@pytest.mark.parametrize("first", ["few", "many"])
+def test_rows_of_different_sources_are_an_error_that_names_query_and_source(first: str, tmp_path: Path) -> None:
+    rows = [of_sources("few", "bm25"), of_sources("many", "bm25", "dense")]
+    bench = evaluation(tmp_path, rows if first == "few" else rows[::-1])
+    with pytest.raises(RradError, match="query 'few' has no scores of dense, which others have; give a table"):
+        bench.measure_all()
+    assert not bench.systems
+
+
+def student(folder: Path, weight: float) -> str:
+    """A checkpoint whose head multiplies by this weight."""
+    ranker = Ranker.load(tiny.save(folder / "source", "Bert"))
+    torch.nn.init.constant_(ranker.model.classifier.weight, weight)
+    ranker.save(str(folder / "student"))
+    return str(folder / "student")
+
+
+def test_a_student_whose_scores_are_no_numbers_is_an_error_that_names_it(tmp_path: Path) -> None:
+    students = {"broken": student(tmp_path, float("nan"))}
+    bench = evaluation(tmp_path, [of_sources("q0", "bm25")], students=students, latency_repeats=1)
+    with pytest.raises(RradError, match="gave a score that is not a number, for query 'q0'; train it") as caught:
+        bench.measure_all()
+    assert caught.value.place == "students.broken"
+
+
+def test_a_student_that_tells_no_documents_apart_is_noted_in_the_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    students = {"flat": student(tmp_path, 0.0)}
+    bench = evaluation(tmp_path, [of_sources("q0", "bm25")], students=students, latency_repeats=1)
+    bench.measure_all()
+    note = "gives all documents of a query the same score: its figures are those of the candidates' order"
+    assert bench.systems[-1].entry["note"] == note
+    assert f"WARNING: flat student {note}" in capsys.readouterr().out
+
+
+def test_a_student_that_tells_documents_apart_has_no_note(tmp_path: Path) -> None:
+    bench = evaluation(
+        tmp_path, [of_sources("q0", "bm25")], students={"x": tiny.save(tmp_path / "x", "Bert")}, latency_repeats=1
+    )
+    bench.measure_all()
+    assert bench.systems[-1].entry["note"] == ""

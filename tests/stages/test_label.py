@@ -1,0 +1,56 @@
+"""label on tables whose rows do not fit together, and with weights of any size; no engine, no cluster."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rrad_ray import tables
+from rrad_ray.config import LabelConfig
+from rrad_ray.errors import RradError
+from rrad_ray.rows import Labels
+from rrad_ray.stages import label
+from tests.fixtures import row_of, table_of
+
+TEXTS = ["one", "two", "three"]
+
+
+def of_sources(identity: str, **scores: list[float]) -> dict[str, Any]:
+    """A judged dev query of three candidates with these sources' scores."""
+    judged = {"split": "dev", "qrel_ids": [f"{identity}-1"], "qrel_grades": [1]}
+    return row_of(identity, TEXTS) | judged | {"sources": list(scores), "source_scores": list(scores.values())}
+
+
+@pytest.mark.parametrize("options", [{}, {"weights": {"dense": 1.0}}, {"weights": {"dense": 1.0}, "scale": "table"}])
+def test_a_row_without_a_source_that_has_a_weight_is_an_error_that_names_query_and_source(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    rows = [of_sources(f"q{number}", bm25=[3, 2, 1], dense=[1, 2, 3]) for number in range(10)]
+    table = table_of(tmp_path / "table", [*rows, of_sources("other", splade=[1, 2, 3], bm25=[1, 2, 3])])
+    says = (
+        "query 'other' has no scores of dense, which others have; give a table whose rows all have the same sources"
+    )
+    with pytest.raises(RradError, match=says) as caught:
+        label.run(LabelConfig(table, f"{tmp_path}/labels", **options))
+    assert caught.value.place == table
+
+
+def test_rows_may_differ_in_a_source_that_has_no_weight(tmp_path: Path) -> None:
+    rows = [of_sources("one", bm25=[3, 2, 1], dense=[1, 2, 3]), of_sources("two", bm25=[3, 2, 1])]
+    table = table_of(tmp_path / "table", rows)
+    assert label.run(LabelConfig(table, f"{tmp_path}/labels", weights={"bm25": 1.0})) == f"{tmp_path}/labels"
+
+
+@pytest.mark.parametrize("weight", [1e308, -1e308, 1e-320])
+def test_targets_hang_on_the_ratios_of_weights_however_large_or_small_they_are(weight: float, tmp_path: Path) -> None:
+    table = table_of(tmp_path / "table", [of_sources("one", bm25=[3, 2, 1], dense=[5, 2, 1])])
+    targets = []
+    for name, size in (("plain", math.copysign(1.0, weight)), ("odd", weight)):
+        cfg = LabelConfig(table, f"{tmp_path}/{name}", weights={"bm25": size, "dense": size})
+        [row] = tables.read(label.run(cfg), Labels)
+        targets.append(row["targets"])
+    assert targets[0] == targets[1]
+    assert all(map(math.isfinite, targets[1]))
