@@ -14,13 +14,13 @@ from rrad_ray.errors import RradError
 CORPUS_ROW = 'write one JSON object a line: {"_id": ..., "title": ..., "text": ...} (title may be left out)'
 
 
-QRELS_ENDINGS = (".tsv", ".tsv.gz", ".txt", ".csv", ".trec", ".qrels", ".json", ".jsonl", ".parquet")
+ABOUT_QRELS = ("readme", "license", "licence", "notice", "changelog")  # how names of files about the data begin
 
-SPLIT_WORDS = ("train", "dev", "test", "valid", "validation", "val")  # of files without an ending
+ABOUT_ENDINGS = (".md", ".rst", ".html", ".pdf")
 
 QRELS_REMEDY = (
-    "name it train.tsv, dev.tsv or test.tsv (or .tsv.gz); a name that begins with '_' is left out, and queries that "
-    "no file names are unlabelled"
+    "name it train.tsv, dev.tsv or test.tsv (or .tsv.gz: no other packing is read); a name that begins with '_' is "
+    "left out, and queries that no file names are unlabelled"
 )
 
 
@@ -30,28 +30,23 @@ def read_beir(uri: str) -> Collection:
 
     A query in several qrels files takes its split and its grades from the first of test, dev, train.
     Raises `RradError` if corpus.jsonl or queries.jsonl is missing or holds no row that can be used, or for a qrels
-    file without one judgment or of no split that there is.
+    file of no split that there is, or without one judgment of the collection.
     """
     rejected: list[tuple[str, str, str]] = []
     qrels_files = _qrels_files(uri)
     corpus = _read_texts(tables.join(uri, "corpus.jsonl"), rejected)
     texts = _read_texts(tables.join(uri, "queries.jsonl"), rejected)
 
-    def known(query_id: str, doc_id: str) -> None:
-        if query_id not in texts:
-            raise BadRow("unknown id", f"query {query_id!r} is not in queries.jsonl", query_id)
-        if doc_id not in corpus:
-            raise BadRow("unknown id", f"document {doc_id!r} is not in corpus.jsonl", query_id)
-
     def reject(row_id: str, reason: str, content: str) -> None:
         rejected.append((row_id, reason, content))
 
-    judged = qrels.by_query(
-        (split, qrels.read_qrels(file.uri, reject, f"qrels/{file.name}", known))
-        for split, file in qrels_files.items()
-    )
-    queries = [Query(key, text, *judged.get(key, ("unlabelled", {}))) for key, text in texts.items()]
-    return Collection(uri.rstrip("/").rpartition("/")[2], corpus, queries, rejected)
+    ids = qrels.Ids(texts, corpus)
+    judged = {
+        split: qrels.read_qrels(file.uri, reject, f"qrels/{file.name}", ids) for split, file in qrels_files.items()
+    }
+    splits = qrels.by_query(judged.items())
+    queries = [Query(key, text, *splits.get(key, ("unlabelled", {}))) for key, text in texts.items()]
+    return Collection(uri.rstrip("/").rpartition("/")[2], corpus, queries, rejected, list(judged.values()))
 
 
 def _qrels_files(uri: str) -> dict[str, tables.DataFile]:
@@ -63,7 +58,9 @@ def _qrels_files(uri: str) -> dict[str, tables.DataFile]:
             if split in files:
                 raise RradError(file.uri, f"is a second file of {split}, beside {files[split].name}", "keep one")
             files[split] = file
-        elif file.name.lower().endswith(QRELS_ENDINGS) or file.name.lower() in SPLIT_WORDS:
+        elif not file.name:
+            raise RradError(file.uri, "is a file, not the folder of the qrels", f"make a folder; {QRELS_REMEDY}")
+        elif not file.name.lower().startswith(ABOUT_QRELS) and not file.name.lower().endswith(ABOUT_ENDINGS):
             raise RradError(file.uri, f"'{split}' is no split", QRELS_REMEDY)
     return files
 

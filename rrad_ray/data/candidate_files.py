@@ -9,6 +9,7 @@ from typing import Any
 
 from rrad_ray import tables
 from rrad_ray.data import qrels, text_files
+from rrad_ray.data.headers import DOC_ID_WORDS, ID_WORDS, QUERY_ID_WORDS, count_known, named_columns
 from rrad_ray.data.text_files import BadRow, Reject
 from rrad_ray.errors import RradError
 from rrad_ray.rows import Candidates, Row
@@ -16,6 +17,13 @@ from rrad_ray.rows import Candidates, Row
 SOURCE = "run"  # what the given scores are called among a row's sources
 
 TEXT_KEYS = ("text", "segment", "contents", "content", "body", "passage")  # RankLLM's order
+
+TOP1000_COLUMNS = {
+    "qid": (QUERY_ID_WORDS, ID_WORDS, {"topic"}),
+    "pid": (DOC_ID_WORDS, ID_WORDS),
+    "query": ({"query", "querytext", "question", "q"},),
+    "passage": ({"passagetext", "doctext", "doc", "document", "p", "d", *TEXT_KEYS},),
+}
 
 CANDIDATE_ENDINGS = (".json", ".jsonl", ".tsv")
 
@@ -36,9 +44,11 @@ def read_candidates(uri: str, qrels_files: Mapping[str, str], reject: Reject) ->
 
     `qrels_files` (split -> a qrels file) gives queries their split and judgments. Documents come best first by score;
     MS MARCO's file has no scores, its order counts. What cannot be read is handed to `reject`.
-    Raises `RradError` if the file is missing, no query in it can be used, or a qrels file has no judgment.
+    Raises `RradError` if the file is missing, no query in it can be used, or a qrels file has no judgment
+    of a query in it.
     """
-    judged = qrels.by_query((split, qrels.read_qrels(file, reject)) for split, file in qrels_files.items())
+    given = {split: qrels.read_qrels(file, reject) for split, file in qrels_files.items()}
+    judged = qrels.by_query(given.items())
     files = _files(uri)
     requests = (_top1000 if files[0].uri.removesuffix(".gz").endswith(".tsv") else _requests)(files, reject)
     seen: set[str] = set()
@@ -57,6 +67,9 @@ def read_candidates(uri: str, qrels_files: Mapping[str, str], reject: Reject) ->
         yield _row(query_id, query, split, documents, grades)
     if not seen:
         raise RradError(uri, "holds no query that can be read", CANDIDATE_LAYOUT)
+    for each in given.values():
+        if seen.isdisjoint(each.named):
+            raise qrels.no_match(each.uri, "query", each.named, seen)
 
 
 Documents = list[tuple[str, str, float]]  # id, text, score
@@ -202,15 +215,19 @@ def _top1000(files: Sequence[tables.DataFile], reject: Reject) -> Iterator[Given
     texts: dict[str, str] = {}  # a passage stands in the file once for each query
     queries: dict[str, tuple[str, str]] = {}  # file and text
     doc_ids_of: dict[str, list[str]] = {}
+    columns: list[int] | None
     for file in files:
-        name = file.uri.rpartition("/")[2]
+        name, columns = file.uri.rpartition("/")[2], None
         for number, line in text_files.lines(file.uri, CANDIDATE_LAYOUT):
+            if columns is None:
+                header = _top1000_header(line, f"{file.uri}:{number}")
+                columns = header or list(range(len(TOP1000_COLUMNS)))
+                if header:
+                    continue
             try:
-                query_id, doc_id, query, passage = _top1000_columns(line)
+                query_id, doc_id, query, passage = _top1000_cells(line, columns)
             except BadRow as bad:
                 reject(f"{name}:{number}", f"{bad.category}: {name}:{number} {bad.problem}", line)
-                continue
-            if text_files.is_header([query_id, doc_id], text_files.QUERY_ID_WORDS, text_files.DOC_ID_WORDS):
                 continue
             queries.setdefault(query_id, (name, query))
             texts.setdefault(doc_id, passage)
@@ -221,9 +238,29 @@ def _top1000(files: Sequence[tables.DataFile], reject: Reject) -> Iterator[Given
         yield name, query_id, query, documents
 
 
-def _top1000_columns(line: str) -> list[str]:
+def _top1000_header(line: str, line_place: str) -> list[int] | None:
+    """Return the columns of qid, pid, query and passage that a file's first line names; None where it is no header.
+
+    Raises `RradError` for a header that leaves open which column is which.
+    """
+    cells = line.split("\t")
+    columns = named_columns(cells, TOP1000_COLUMNS)
+    if not {"qid", "pid"} <= columns.keys() and count_known(cells, TOP1000_COLUMNS) < len(cells):
+        return None
+    lacking = [role for role in TOP1000_COLUMNS if role not in columns]
+    if len(lacking) == 1 and len(cells) == len(TOP1000_COLUMNS):
+        [columns[lacking.pop()]] = set(range(len(cells))) - set(columns.values())
+    if lacking:
+        problem = f"its header {cells} does not say which column is the {' and '.join(lacking)}"
+        raise RradError(line_place, problem, "name the columns qid, pid, query and passage, or leave the header out")
+    return [columns[role] for role in TOP1000_COLUMNS] + [n for n in range(len(cells)) if n not in columns.values()]
+
+
+def _top1000_cells(line: str, columns: Sequence[int]) -> list[str]:
+    """Return qid, pid, query and passage of a line. `columns`: where they stand, and behind them the others."""
     text_files.check_line(line)
-    columns = line.split("\t")
-    if len(columns) != 4 or not columns[0].strip() or not columns[1].strip():
+    cells = line.split("\t")
+    cells = [cells[n] for n in columns[: len(TOP1000_COLUMNS)]] if len(cells) == len(columns) else []
+    if not cells or not cells[0].strip() or not cells[1].strip():
         raise BadRow("malformed line", "is not qid, pid, query, passage")
-    return columns
+    return cells

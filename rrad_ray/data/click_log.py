@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 
 from rrad_ray import tables
 from rrad_ray.data import text_files
+from rrad_ray.data.headers import count_known, named_columns
 from rrad_ray.data.text_files import BadRow, Reject
 from rrad_ray.errors import RradError
 from rrad_ray.rows import Click, Row
@@ -19,9 +21,14 @@ CLICK_COLUMNS = ("query", "title", "summary", "clicks")
 
 CLICK_LOG_ENDINGS = (".parquet", ".jsonl", ".jsonl.gz", ".tsv", ".tsv.gz")
 
-QUERY_WORDS = {"query", "querytext", "searchquery", "search", "searchterm", "term", "keyword", "keywords"}
+HEADER_WORDS = {
+    "query": ({"query", "querytext", "searchquery"}, {"search", "searchterm", "term", "keyword", "keywords"}),
+    "title": ({"title", "doctitle", "documenttitle", "pagetitle"},),
+    "summary": ({"summary", "docsummary"}, {"snippet", "description", "abstract"}),
+    "clicks": ({"clicks", "click", "clickcount", "numclicks", "nclicks"}, {"count"}),
+}
 
-TITLE_WORDS = {"title", "doctitle", "documenttitle", "pagetitle"}
+WHOLE = re.compile("[+-]?[0-9]{1,19}")
 
 MOST_CLICKS = 2**63  # that a column holds
 
@@ -39,10 +46,10 @@ def read_clicks(uri: str, reject: Reject) -> Iterator[Click]:
     """
     used, last = 0, ("", "")
     for file in _files(uri):
-        for number, raw in _raw_rows(file):
+        for number, raw, columns in _raw_rows(file):
             row_place = f"{file.uri.rpartition('/')[2]}:{number}"
             try:
-                click = _click(_parsed(raw, file))
+                click = _click(_parsed(raw, file, columns))
             except BadRow as bad:
                 last = (row_place, bad.problem)
                 reject(row_place, f"{bad.category}: {row_place} {bad.problem}", str(raw))
@@ -65,32 +72,53 @@ def _files(uri: str) -> list[tables.DataFile]:
     raise RradError(uri, f"no file of a click log ({others} other files)", CLICK_LOG_LAYOUT)
 
 
-def _raw_rows(file: tables.DataFile) -> Iterator[tuple[int, Any]]:
-    """Yield the rows of a file with their numbers from 1: of Parquet as they are, else lines, without a header."""
+def _raw_rows(file: tables.DataFile) -> Iterator[tuple[int, Any, Sequence[str]]]:
+    """Yield the rows of a file with their numbers from 1: of Parquet as they are, else lines, without a header; and
+    what the columns of a line hold."""
     if file.uri.lower().endswith(".parquet"):
-        yield from enumerate(_parquet(file), 1)
+        for number, row in enumerate(_parquet(file), 1):
+            yield number, row, CLICK_COLUMNS
         return
-    first = True
+    columns: Sequence[str] = () if ".tsv" in _ending(file) else CLICK_COLUMNS
     for number, line in text_files.lines(file.uri, CLICK_LOG_LAYOUT):
-        if not (
-            first and ".tsv" in _ending(file) and text_files.is_header(line.split("\t"), QUERY_WORDS, TITLE_WORDS)
-        ):
-            yield number, line
-        first = False
+        if not columns:
+            header = _header(line, f"{file.uri}:{number}")
+            columns = header or CLICK_COLUMNS
+            if header:
+                continue
+        yield number, line, columns
+
+
+def _header(line: str, line_place: str) -> list[str] | None:
+    """Return what each column holds, by a file's first line ('': what is not read); None where it is no header.
+
+    Raises `RradError` for a header that leaves open which column is query and title.
+    """
+    cells = line.split("\t")
+    columns = named_columns(cells, HEADER_WORDS)
+    if count_known(cells, HEADER_WORDS) < 2 or any(
+        cell.strip().isdecimal() for cell in cells
+    ):  # a row may be called by such words
+        return None
+    if not {"query", "title"} <= columns.keys():
+        problem = f"its header {cells} does not say which column is query and title"
+        raise RradError(line_place, problem, CLICK_LOG_LAYOUT)
+    names = {number: name for name, number in columns.items()}
+    return [names.get(number, "") for number in range(len(cells))]
 
 
 def _ending(file: tables.DataFile) -> str:
     return next(ending for ending in CLICK_LOG_ENDINGS if file.uri.lower().endswith(ending))
 
 
-def _parsed(raw: Any, file: tables.DataFile) -> Row:
+def _parsed(raw: Any, file: tables.DataFile, columns: Sequence[str]) -> Row:
     """Return a raw row as fields, with those that the file's path says.
 
     `BadRow` if it has none; `RradError` where row and path disagree.
     """
     if isinstance(raw, dict):
         return raw  # `_parquet` has looked at the path
-    row = _tsv(raw) if ".tsv" in _ending(file) else text_files.json_row(raw)
+    row = _tsv(raw, columns) if ".tsv" in _ending(file) else text_files.json_row(raw)
     for name, value in file.partitions.items():
         if name in CLICK_COLUMNS:
             typed = int(value) if name == "clicks" and value and value.isdecimal() else value
@@ -117,18 +145,17 @@ def _parquet(file: tables.DataFile) -> Iterator[Row]:
             yield from table.to_pylist()
 
 
-def _tsv(line: str) -> dict[str, Any]:
+def _tsv(line: str, columns: Sequence[str]) -> dict[str, Any]:
+    """Return a line as fields; `columns`: what each holds. The last ones may be left out."""
     text_files.check_line(line)
-    try:
-        columns: list[Any] = line.split("\t")
-        if not 2 <= len(columns) <= len(CLICK_COLUMNS):
-            raise ValueError(columns)
-        if len(columns) == len(CLICK_COLUMNS):
-            columns[3] = int(columns[3])
-    except ValueError as error:
-        problem = "is not query, title, summary and a whole number of clicks, with tabs between them"
-        raise BadRow("malformed line", problem) from error
-    return dict(zip(CLICK_COLUMNS, columns))
+    cells = line.split("\t")
+    row: dict[str, Any] = {name: cell for name, cell in zip(columns, cells) if name}
+    clicks = row.get("clicks")
+    whole = clicks is None or WHOLE.fullmatch(clicks.strip())
+    if len(cells) > len(columns) or not {"query", "title"} <= row.keys() or not whole:
+        problem = f"is not {', '.join(filter(None, columns))}, with tabs between them and a whole number of clicks"
+        raise BadRow("malformed line", problem)
+    return row if clicks is None else row | {"clicks": int(clicks)}
 
 
 def _click(row: Row) -> Click:

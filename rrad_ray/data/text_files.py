@@ -58,15 +58,4 @@ def check_line(line: str) -> None:
         raise BadRow("malformed line", f"holds a lone surrogate ({error})") from error
 
 
-def is_header(cells: list[str], *names: set[str]) -> bool:
-    """Return true where the first columns are names of what they hold, in any case, with `-`, `_` or `.`: the header
-    of a file, not a row."""
-    words = ["".join(filter(str.isalnum, cell.lower())) for cell in cells]
-    return len(words) >= len(names) and all(word in known for word, known in zip(words, names))
-
-
-QUERY_ID_WORDS = {"id", "qid", "queryid", "query", "topic", "topicid", "topicno"}
-
-DOC_ID_WORDS = {"id", "pid", "did", "docid", "docno", "doc", "document", "documentid", "passageid", "corpusid"}
-
 Reject = Callable[[str, str, str], None]  # id, reason, content

@@ -36,7 +36,8 @@ def _inputs(cfg: RetrieveConfig) -> dict[str, str]:
 def run(cfg: RetrieveConfig, out: tables.Output) -> None:
     """Write candidates of every chosen query, with each source's score for each of them.
 
-    Raises `RradError` for a collection that cannot be read, or one with more bad rows than `max_quarantined`.
+    Raises `RradError` for a collection that cannot be read, or one with more bad rows or unmatched
+    judgments than `max_quarantined`.
     """
     if candidate_files.is_candidates(cfg.data):
         _given(cfg, out)
@@ -44,6 +45,8 @@ def run(cfg: RetrieveConfig, out: tables.Output) -> None:
     collection = read_collection(cfg.data)
     for identity, reason, content in collection.rejected:
         out.quarantine(identity, reason, content)
+    for judged in collection.judged:
+        judged.check_matched(cfg.max_quarantined)
     queries = choose_queries(collection.queries, cfg)
     if not queries:
         raise RradError(cfg.data, f"none of its {len(collection.queries):,} queries is chosen", "raise `queries`")

@@ -217,3 +217,26 @@ def test_a_folder_as_spark_writes_it_is_all_its_data_files(tmp_path: Path) -> No
     (folder / "split=dev" / "part.tsv").write_text(TOP)
     with pytest.raises(RradError, match="partition split=dev cannot be used"):
         read(str(folder))
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "qid\tquery\tpid\tpassage\n1\tfirst\t10\tten\n",
+        "passage\tpid\tqid\tquery\nten\t10\t1\tfirst\n",
+        "\tqid\tpid\tquery\tpassage\n0\t1\t10\tfirst\tten\n",
+        "qid\tquery\tpid\tbody of it\n1\tfirst\t10\tten\n",
+    ],
+)
+def test_columns_of_ms_marcos_file_stand_where_its_header_says(tmp_path: Path, lines: str) -> None:
+    (tmp_path / "top.tsv").write_text(lines)
+    [row], rejected = read(f"{tmp_path}/top.tsv")
+    assert (row["query_id"], row["query"], row["doc_ids"], row["texts"]) == ("1", "first", ["10"], ["ten"])
+    assert not rejected
+
+
+@pytest.mark.parametrize("header", ["qid\tqid\tquery\tpassage", "qid\tpid\ta\tb", "qid\tpid\tquery"])
+def test_a_header_of_ms_marcos_file_that_leaves_columns_open_is_an_error(tmp_path: Path, header: str) -> None:
+    (tmp_path / "top.tsv").write_text(f"{header}\n{TOP}")
+    with pytest.raises(RradError, match=r"top\.tsv:1: its header .* does not say which column is the "):
+        read(f"{tmp_path}/top.tsv")

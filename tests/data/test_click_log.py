@@ -195,3 +195,31 @@ def test_clicks_that_pandas_has_made_floats_of_are_whole_numbers(tmp_path: Path)
     pq.write_table(table, tmp_path / "x.parquet")
     found, rejected = read(tmp_path / "x.parquet")
     assert ([click["clicks"] for click in found], rejected) == ([3, 1], [])
+
+
+@settings(max_examples=40)
+@given(st.permutations(["query", "title", "summary", "clicks", "url"]), st.integers(2, 5))
+def test_columns_of_a_log_stand_where_its_header_says(names: list[str], width: int) -> None:
+    import tempfile
+
+    row = {**{name: str(value) for name, value in CLICKS[0].items()}, "url": "u"}
+    names = names[:width]
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "x.tsv"
+        log.write_text("\t".join(names) + "\n" + "\t".join(row[name] for name in names) + "\n")
+        if {"query", "title"} <= set(names):
+            kept = {name: value for name, value in CLICKS[0].items() if name in names}
+            assert read(log) == ([{"summary": "", "clicks": 1} | kept], [])
+
+
+@pytest.mark.parametrize("header", ["query\tsummary\tclicks", "title\tclicks", "query\tquery\tclicks"])
+def test_a_header_of_a_log_without_query_or_title_is_an_error(tmp_path: Path, header: str) -> None:
+    (tmp_path / "x.tsv").write_text(f"{header}\nq\tt\n")
+    with pytest.raises(RradError, match=r"x\.tsv:1: its header .* does not say which column is query and title"):
+        read(tmp_path / "x.tsv")
+
+
+@pytest.mark.parametrize("clicks", ["1_0", "१", "1.0"])
+def test_clicks_of_a_line_are_written_with_digits_alone(tmp_path: Path, clicks: str) -> None:
+    (tmp_path / "x.tsv").write_text(f"q\tt\nq\tt\ts\t{clicks}\n")
+    assert [reason.partition(":")[0] for _, reason, _ in read(tmp_path / "x.tsv")[1]] == ["malformed line"]
