@@ -56,8 +56,9 @@ class Judged:
         """Raise `RradError` if more than this share of the lines are judgments of other queries or documents."""
         if len(self.unmatched) > share * self.seen:
             example = " and ".join(map(repr, self.unmatched[0]))
-            problem = f"{len(self.unmatched):,} of its {self.seen:,} judgments name a query or a document that the "
-            problem += f"collection lacks, as {example}"
+            problem = (
+                f"{len(self.unmatched):,} of its {self.seen:,} judgments name what the collection lacks: {example}"
+            )
             raise RradError(self.uri, problem, "use the qrels of this collection, or raise max_quarantined")
 
 
