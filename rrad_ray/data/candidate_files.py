@@ -10,7 +10,7 @@ from typing import Any
 from rrad_ray import tables
 from rrad_ray.data import qrels, text_files
 from rrad_ray.data.headers import DOC_ID_WORDS, ID_WORDS, QUERY_ID_WORDS, count_known, named_columns
-from rrad_ray.data.text_files import BadRow, Reject
+from rrad_ray.data.text_files import BadRow, Reject, plain_number
 from rrad_ray.errors import RradError
 from rrad_ray.rows import Candidates, Row
 
@@ -198,10 +198,8 @@ def _text(doc: Any) -> str:
 def _scores(listed: Sequence[Row], query_id: str) -> list[float]:
     """Return the documents' scores; if one has none, all of them are scored by their ranks."""
     try:
-        scores = [float(one["score"]) for one in listed]
-    except OverflowError:
-        scores = [math.inf]
-    except (KeyError, TypeError, ValueError):
+        scores = [float(plain_number(str(one["score"]))) for one in listed]
+    except (KeyError, ValueError):
         scores = [math.nan]
     if any(map(math.isinf, scores)):
         raise BadRow("malformed JSON", "has a score that is too large for a number", query_id)
@@ -249,7 +247,8 @@ def _top1000_header(line: str, line_place: str) -> list[int] | None:
         return None
     lacking = [role for role in TOP1000_COLUMNS if role not in columns]
     if len(lacking) == 1 and len(cells) == len(TOP1000_COLUMNS):
-        [columns[lacking.pop()]] = set(range(len(cells))) - set(columns.values())
+        [rest] = set(range(len(cells))) - set(columns.values())
+        columns[lacking.pop()] = rest
     if lacking:
         problem = f"its header {cells} does not say which column is the {' and '.join(lacking)}"
         raise RradError(line_place, problem, "name the columns qid, pid, query and passage, or leave the header out")

@@ -32,6 +32,8 @@ WHOLE = re.compile("[+-]?[0-9]{1,19}")
 
 MOST_CLICKS = 2**63  # that a column holds
 
+CLICK_LOG_HEADER = "write query<TAB>title<TAB>summary<TAB>clicks as its first line, in the order of the columns"
+
 CLICK_LOG_LAYOUT = (
     "name a file or a folder of .parquet or .jsonl with the fields query, title and, where there are, summary and "
     "clicks; or of .tsv with lines query<TAB>title<TAB>summary<TAB>clicks, of which the last two may be left out"
@@ -96,13 +98,12 @@ def _header(line: str, line_place: str) -> list[str] | None:
     """
     cells = line.split("\t")
     columns = named_columns(cells, HEADER_WORDS)
-    if count_known(cells, HEADER_WORDS) < 2 or any(
-        cell.strip().isdecimal() for cell in cells
-    ):  # a row may be called by such words
+    has_number = any(cell.strip().isdecimal() for cell in cells)
+    if count_known(cells, HEADER_WORDS) < 2 or has_number:  # a query may be called `query`
         return None
     if not {"query", "title"} <= columns.keys():
         problem = f"its header {cells} does not say which column is query and title"
-        raise RradError(line_place, problem, CLICK_LOG_LAYOUT)
+        raise RradError(line_place, problem, CLICK_LOG_HEADER)
     names = {number: name for name, number in columns.items()}
     return [names.get(number, "") for number in range(len(cells))]
 
@@ -121,7 +122,7 @@ def _parsed(raw: Any, file: tables.DataFile, columns: Sequence[str]) -> Row:
     row = _tsv(raw, columns) if ".tsv" in _ending(file) else text_files.json_row(raw)
     for name, value in file.partitions.items():
         if name in CLICK_COLUMNS:
-            typed = int(value) if name == "clicks" and value and value.isdecimal() else value
+            typed = int(value) if name == "clicks" and value and WHOLE.fullmatch(value) else value
             if row.setdefault(name, typed) != typed:
                 raise tables.disagreement(file, name, str(value), row[name])
     return row

@@ -5,8 +5,9 @@ Between them stand tabs or spaces. There may be a header, whose names then count
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 from rrad_ray.data.headers import DOC_ID_WORDS, ID_WORDS, QUERY_ID_WORDS, column_words, count_known, named_columns
@@ -31,7 +32,7 @@ GRADE = re.compile(r"[+-]?[0-9]{1,10}(\.0*)?([eE][+-]?[0-9]{1,2})?")
 
 MOST = 2**31  # above it, a grade is no judgment but a mistake
 
-SAME_BUT_FOR = {
+SAME_BUT_FOR: dict[str, Callable[[str], str]] = {
     "leading zeros": lambda text: text.lstrip("0"),
     "'.0' at the end": lambda text: text.removesuffix(".0"),
     "capital letters": str.casefold,
@@ -55,11 +56,11 @@ class Judged:
     def check_matched(self, share: float) -> None:
         """Raise `RradError` if more than this share of the lines are judgments of other queries or documents."""
         if len(self.unmatched) > share * self.seen:
-            example = " and ".join(map(repr, self.unmatched[0]))
-            problem = (
-                f"{len(self.unmatched):,} of its {self.seen:,} judgments name what the collection lacks: {example}"
-            )
-            raise RradError(self.uri, problem, "use the qrels of this collection, or raise max_quarantined")
+            count, example = len(self.unmatched), " and ".join(map(repr, self.unmatched[0]))
+            problem = f"{count:,} of its {self.seen:,} judgments name what the collection lacks: {example}"
+            needed = math.ceil(100 * count / self.seen) / 100
+            remedy = "use the qrels of this collection, with the same ids; if you have cut it, "
+            raise RradError(self.uri, problem, f"{remedy}max_quarantined={needed} sets those judgments aside")
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ def no_match(uri: str, kind: str, named: Iterable[str], own: Collection[str]) ->
             problem = f"names no {kind} of the collection: it has {twin[0]!r}, the collection {twin[1]!r}"
             problem += f", and {what} are the difference"
             return RradError(uri, problem, "write the ids alike, as text: pandas keeps them so by dtype=str")
-    problem = f"names no {kind} of the collection: it has {named[0]!r}, the collection {next(iter(own))!r}"
+    problem = f"names no {kind} of the collection: it has {named[0]!r}, the collection {min(own)!r}"
     return RradError(uri, problem, "use the qrels of this collection, or leave the file out")
 
 
@@ -213,9 +214,7 @@ def _header(line: str, line_place: str) -> Layout | None:
     cells = _tabbed(line)
     cells = cells if len(cells) > 2 else line.split()
     columns = named_columns(cells, QRELS_COLUMNS)
-    if count_known(cells, QRELS_COLUMNS) < 2 or GRADE.fullmatch(
-        cells[-1]
-    ):  # a query may be called `query`: a line with a grade is no header
+    if count_known(cells, QRELS_COLUMNS) < 2 or GRADE.fullmatch(cells[-1]):  # a query may be called `query`
         return None
     rest = [
         number

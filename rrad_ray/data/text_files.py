@@ -58,4 +58,11 @@ def check_line(line: str) -> None:
         raise BadRow("malformed line", f"holds a lone surrogate ({error})") from error
 
 
+def plain_number(text: str) -> str:
+    """Return the text of a number; `ValueError` for what Python alone reads: `2_5`, other scripts' digits."""
+    if "_" in text or not text.isascii():
+        raise ValueError(f"{text[:40]!r} is no number")
+    return text
+
+
 Reject = Callable[[str, str, str], None]  # id, reason, content

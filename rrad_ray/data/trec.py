@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from rrad_ray import tables
-from rrad_ray.data.text_files import BadRow, check_line, lines
+from rrad_ray.data.text_files import BadRow, check_line, lines, plain_number
 from rrad_ray.errors import RradError
 
 RUN_LINE = "write each line as 'query_id Q0 doc_id rank score tag', each document once a query"
@@ -23,7 +23,7 @@ def read_trec_run(uri: str) -> dict[str, list[tuple[str, float]]]:
         try:
             check_line(line)
             query_id, _, doc_id, rank, score, _ = line.split()
-            key = (-float(score), int(rank))
+            key = (-float(plain_number(score)), int(plain_number(rank)))
             if not math.isfinite(key[0]):
                 raise ValueError(score)
         except (ValueError, BadRow) as error:

@@ -169,7 +169,17 @@ def test_a_run_is_sorted_by_score_and_ties_by_rank(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["q1 Q0 b 1 me", "q1 Q0 b one 0.5 me", "q1 Q0 b 1 high me", "q1 Q0 b 1 nan me", "q1 Q0 b c 1 0.5 me"]
+    "line",
+    [
+        "q1 Q0 b 1 me",
+        "q1 Q0 b one 0.5 me",
+        "q1 Q0 b 1 high me",
+        "q1 Q0 b 1 nan me",
+        "q1 Q0 b c 1 0.5 me",
+        "q1 Q0 b 1 2_5 me",
+        "q1 Q0 b 1_0 0.5 me",
+        "q1 Q0 b 1 ２５ me",
+    ],
 )
 def test_a_malformed_run_line_is_an_error_with_its_number_and_remedy(tmp_path: Path, line: str) -> None:
     path = tmp_path / "run.txt"
