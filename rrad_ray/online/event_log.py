@@ -75,11 +75,14 @@ def _cast_rows(table: pa.Table, kind: type, uri: str) -> Iterator[dict[str, Any]
     """Yield a file's rows in the types of `kind`, with an `_Uncast` where a value does not fit.
 
     So one gap in a column, for which pandas turns whole numbers into floats, costs one row and not the log. Raises
-    `RradError` for a column that is missing or of another kind altogether.
+    `RradError` for a column that is missing, of another kind altogether, or of ids that a float has rounded.
     """
     schema = tables.schema_of(kind)
     tables.check_schema(table.slice(0, 0), kind, uri)
-    columns = [_cast_values(table.column(field.name), field) for field in schema]
+    columns = []
+    for field in schema:
+        with tables.in_column(field.name, uri):
+            columns.append(_cast_values(table.column(field.name), field))
     for values in zip(*columns, strict=True):
         yield dict(zip(schema.names, values, strict=True))
 

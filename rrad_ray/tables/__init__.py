@@ -45,7 +45,7 @@ from rrad_ray.tables.reading import (
     read_part,
     read_split,
 )
-from rrad_ray.tables.schema import arrow_type, as_type, check_schema, column_as, schema_of
+from rrad_ray.tables.schema import arrow_type, as_type, check_schema, column_as, in_column, schema_of
 from rrad_ray.tables.text import read_text, text_lines
 
 __all__ = [
@@ -76,6 +76,7 @@ __all__ = [
     "fingerprint",
     "finished_parts",
     "finite",
+    "in_column",
     "io_errors",
     "join",
     "json_text",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rrad_ray.errors import RradError
+from rrad_ray.errors import InvalidInput, RradError
 
 _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 
@@ -16,6 +18,9 @@ _STRINGS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_vie
 _BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)  # Spark's old text
 
 _NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
+
+# From here on, a float stands for several whole numbers, by the bits of its type.
+_ROUNDED_FROM = {pa.float16(): 2.0**11, pa.float32(): 2.0**24, pa.float64(): 2.0**53}
 
 _LISTS = (
     pa.types.is_list,
@@ -55,7 +60,8 @@ def as_type(array: pa.Array, kind: pa.DataType) -> pa.Array:
     """Return an array in a type of the rows, whatever other program has written it: its lists of any kind, its texts
     as dictionaries or views, its numbers of any width.
 
-    Raises `pa.ArrowInvalid` where that would change what a value means: 2.5 is no whole number, a date no text.
+    Raises `pa.ArrowInvalid` where that would change what a value means: 2.5 is no whole number, a date no text; and
+    `InvalidInput` for ids that the other program has rounded, of which several may be one now.
     """
     if isinstance(array, pa.ExtensionArray):
         array = array.storage
@@ -76,20 +82,44 @@ def as_type(array: pa.Array, kind: pa.DataType) -> pa.Array:
     if not any(check(array.type) for check in _MEANS[kind]):
         raise pa.ArrowInvalid(f"{array.type} does not mean {kind}")
     if pa.types.is_string(kind) and (pa.types.is_floating(array.type) or pa.types.is_decimal(array.type)):
+        _check_rounded(array)
         array = array.cast(pa.int64())  # ids that pandas has made floats of, since one was missing
     array = array.cast(kind)
     array.validate(full=True)  # Parquet may hold texts that are no UTF-8
     return array
 
 
+def _check_rounded(ids: pa.Array) -> None:
+    """Raise `InvalidInput` for floats that are too large to be told from the next whole number."""
+    limit = _ROUNDED_FROM.get(ids.type)
+    if limit is None:
+        return  # decimals
+    values = ids.cast(pa.float64())
+    rounded = values.filter(pc.and_(pc.greater_equal(pc.abs(values), limit), pc.is_finite(values)))
+    if len(rounded):
+        problem = f"holds ids as {ids.type}, such as {rounded[0].as_py():.0f}, which rounds numbers above {limit:.0f}"
+        remedy = "write the ids as text or 64-bit integers from where they come: pandas keeps them so by dtype=str"
+        raise InvalidInput(problem, remedy)
+
+
+@contextmanager
+def in_column(name: str, uri: str) -> Iterator[None]:
+    """Raise an `InvalidInput` of this block as the `RradError` that names the column and its file."""
+    try:
+        yield
+    except InvalidInput as error:
+        raise RradError(uri, f"column '{name}' {error.problem}", error.remedy) from error
+
+
 def column_as(table: pa.Table, field: pa.Field, uri: str) -> pa.ChunkedArray:
-    """Return a column of a table in a field's type; raise `RradError` that names a column of another meaning, or one
-    that stands there twice."""
+    """Return a column of a table in a field's type; raise `RradError` that names a column of another meaning, of
+    rounded ids, or one that stands there twice."""
     if table.column_names.count(field.name) > 1:
         raise RradError(uri, f"has two columns '{field.name}'", "rename or drop one")
     column = table.column(field.name)
     try:
-        return pa.chunked_array([as_type(chunk, field.type) for chunk in column.chunks], field.type)
+        with in_column(field.name, uri):
+            return pa.chunked_array([as_type(chunk, field.type) for chunk in column.chunks], field.type)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
         problem = f"column '{field.name}' is {column.type}, not {field.type} ({error})"
         raise RradError(uri, problem, "convert the column") from error

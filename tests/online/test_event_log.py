@@ -62,6 +62,12 @@ def test_a_log_that_pandas_wrote_with_gaps_is_read(tmp_path: Path) -> None:
     assert math.isnan(kept[1]["dwell_s"]), "a dwell that is not known"
 
 
+def test_ids_that_an_earlier_gap_has_rounded_are_an_error_that_names_the_column(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"request_id": [2**60 + 1, None, 2**60 + 3]})  # one number as floats
+    with pytest.raises(RradError, match=r"x\.parquet: column 'request_id' holds ids as double, .*; write the ids as"):
+        written(tmp_path, request_id=pa.array(frame["request_id"]))
+
+
 def test_text_that_is_not_utf8_costs_its_row(tmp_path: Path) -> None:
     broken = pa.array([b"a", b"\xff", b"c"])
     raw = pa.Array.from_buffers(pa.string(), 3, broken.buffers())

@@ -93,6 +93,26 @@ def test_whole_numbers_are_ids_and_fractions_are_none() -> None:
         as_type(pa.array([7.5]), pa.string())
 
 
+@pytest.mark.parametrize(
+    ("kind", "exact"),
+    [(pa.float64(), 2**53 - 1), (pa.float32(), 2**24 - 1), (pa.float16(), 2**11 - 1)],
+)
+def test_ids_that_a_float_has_rounded_are_refused_with_their_column(kind: pa.DataType, exact: int) -> None:
+    assert as_type(pa.array([exact, None], pa.int64()).cast(kind), pa.string()).to_pylist() == [str(exact), None]
+    rounded = pa.array([1, -exact - 1]).cast(kind)
+    table = pa.table(
+        {"ids": [["a"]] * 2, "grid": [[[1.0]]] * 2, "name": rounded, "count": [1] * 2, "score": [1.0] * 2}
+    )
+    says = (
+        rf"x: column 'name' holds ids as {kind}, such as -{exact + 1}, .*; write the ids as text or 64-bit integers"
+    )
+    with pytest.raises(RradError, match=says):
+        check_schema(table, Kept, "x")
+    lists = pa.ListArray.from_arrays([0, 1, 2], rounded)
+    with pytest.raises(RradError, match="column 'ids' holds ids as"):
+        check_schema(table.set_column(0, "ids", lists), Kept, "x")
+
+
 BROKEN = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xff")])
 
 
