@@ -171,11 +171,17 @@ PER_DOCUMENT_OR_NONE = ("judge_scores", "reasons")  # the same, or empty
 
 def misfit(row: Row) -> str:
     """Return why a row of candidates, of the judge's output or of labels cannot be used, as `category: problem`: a
-    value is null, lists do not have the same length, or an output holds a document twice; empty if it can."""
+    value is null, the query or an id is empty, lists do not have the same length, or an output holds a document
+    twice; empty if it can."""
     for name, value in row.items():
         lists = [value, *value] if name == "source_scores" and value else [value]
         if any(each is None or (isinstance(each, list) and None in each) for each in lists):
             return f"missing value: {name} is null, or holds nulls"
+    for name in ("query_id", "query"):
+        if not row[name].strip():
+            return f"missing value: {name} is empty"
+    if not all(map(str.strip, row["doc_ids"])):
+        return "missing value: doc_ids holds an empty id"
     count = len(row["doc_ids"])
     for name in (*PER_DOCUMENT, *PER_DOCUMENT_OR_NONE):
         length = len(row[name]) if name in row else count

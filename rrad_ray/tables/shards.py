@@ -5,7 +5,7 @@ A shard is the unit of work of a long stage and one part of its output, whatever
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +36,7 @@ class Shard:
     """A range of rows: `start` to `stop` of `file`, which become the output part `part`; `dev`: some are dev queries.
 
     `documents`: how many its queries have together, each counted once a query. `repeated`: how many more the file
-    lists, of which the first one counts.
+    lists, of which the first one counts. `known`: the ids of its queries that earlier shards hold too.
     """
 
     part: str
@@ -46,6 +46,7 @@ class Shard:
     dev: bool
     documents: int
     repeated: int = 0
+    known: tuple[str, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -55,8 +56,9 @@ class Shard:
 
 @dataclass(frozen=True)
 class _Look:
-    """The facts that planning needs of a file: split, documents and repeated documents of each row."""
+    """The facts that planning needs of a file: query id, split, documents and repeated documents of each row."""
 
+    query_ids: pa.ChunkedArray
     splits: list[str]
     documents: np.ndarray
     repeated: np.ndarray
@@ -73,14 +75,26 @@ def plan_shards(uri: str, size: int, row: type) -> list[Shard]:
     needed = NEEDED if foreign else tuple(schema_of(row).names)
     with ThreadPoolExecutor(SHARD_READERS) as pool:
         looks = list(pool.map(lambda file: _look(file, needed), files))
+    first_rows, offset = _first_rows(looks), 0
     shards: list[Shard] = []
     for file, look in zip(files, looks, strict=True):
         for start in range(0, len(look.documents), size):
             stop = min(start + size, len(look.documents))
             part, dev = part_name(len(shards)), "dev" in look.splits[start:stop]
             documents, repeated = int(look.documents[start:stop].sum()), int(look.repeated[start:stop].sum())
-            shards.append(Shard(part, file.name, start, stop, dev, documents, repeated))
+            above = np.flatnonzero(first_rows[offset + start : offset + stop] < offset + start)
+            known = tuple(filter(None, look.query_ids.take(start + above).to_pylist()))
+            shards.append(Shard(part, file.name, start, stop, dev, documents, repeated, known))
+        offset += len(look.documents)
     return shards
+
+
+def _first_rows(looks: Sequence[_Look]) -> np.ndarray:
+    """Return for every row of an input, counted over its files, the first row of the same query id."""
+    query_ids = pa.chunked_array([chunk for look in looks for chunk in look.query_ids.chunks], pa.string())
+    chunks = query_ids.dictionary_encode(null_encoding="encode").chunks
+    codes = np.concatenate([np.zeros(0, np.int32), *(chunk.indices.to_numpy() for chunk in chunks)])
+    return np.unique(codes, return_index=True)[1][codes]
 
 
 def repeats(planned: Sequence[Shard]) -> dict[str, int]:
@@ -98,8 +112,8 @@ def _ignore(query_id: str, reason: str, content: str) -> None:
 def read_shard(uri: str, shard: Shard, row: type, reject: RejectRow = _ignore) -> list[dict[str, Any]]:
     """Return the rows of a shard that can be used; columns that a foreign folder need not have are filled in.
 
-    Of a document that a row lists twice, the first one counts. Rows with nulls, or whose lists do not belong
-    together, go to `reject`.
+    Of a document that a row lists twice, the first one counts. Rows with nulls, whose lists do not belong together,
+    or of a query that an earlier row of the input has, go to `reject`.
     """
     file = DataFile(uri, shard.file)
     fs, path = filesystem(file.uri)
@@ -107,17 +121,22 @@ def read_shard(uri: str, shard: Shard, row: type, reject: RejectRow = _ignore) -
         table = _rows(pq.ParquetFile(opened), shard.start, shard.stop)
     # Nothing is filled into a finished table: `plan_shards` has seen that it has every column.
     table = _filled(with_partitions(table, file, schema_of(row)), file.uri)
-    return list(usable_rows(check_schema(table, row, file.uri, nulls=True).to_pylist(), reject))
+    return list(usable_rows(check_schema(table, row, file.uri, nulls=True).to_pylist(), reject, shard.known))
 
 
-def usable_rows(rows: Iterable[dict[str, Any]], reject: RejectRow = _ignore) -> Iterator[dict[str, Any]]:
-    """Yield the rows of candidates, of the judge's output or of labels whose lists belong together, each document
-    once; the others go to `reject` with the reason."""
+def usable_rows(
+    rows: Iterable[dict[str, Any]], reject: RejectRow = _ignore, known: Collection[str] = ()
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of candidates, of the judge's output or of labels whose lists belong together, each query and
+    each of its documents once; the others go to `reject` with the reason. `known`: queries that came before."""
+    seen = set(known)
     for row in rows:
-        if reason := misfit(row):
+        again = "duplicate id: an earlier row has this query id" if row["query_id"] in seen else ""
+        if reason := misfit(row) or again:
             reject(str(row["query_id"]), reason, str(row))
-        else:
-            yield dict(without_repeats(row))
+            continue
+        seen.add(row["query_id"])
+        yield dict(without_repeats(row))
 
 
 def _files(uri: str) -> list[DataFile]:
@@ -133,7 +152,7 @@ def _files(uri: str) -> list[DataFile]:
 
 
 def _look(source: DataFile, needed: Sequence[str]) -> _Look:
-    """Return split (none without the column) and number of documents of every row of a file."""
+    """Return query id, split (none without the column) and number of documents of every row of a file."""
     uri = source.uri
     fs, path = filesystem(uri)
     with io_errors(uri), fs.open(path, "rb") as opened:
@@ -145,13 +164,15 @@ def _look(source: DataFile, needed: Sequence[str]) -> _Look:
                 problem = f"has no column '{name}' (columns: {', '.join(have)})"
                 stage = "run the stage that writes it again"
                 raise RradError(uri, problem, f"candidates need {', '.join(NEEDED)}" if needed is NEEDED else stage)
-        table = file.read(columns=[name for name in ("split", "doc_ids") if name in file.schema_arrow.names])
+        columns = [name for name in ("query_id", "split", "doc_ids") if name in file.schema_arrow.names]
+        table = file.read(columns=columns)
         if not table.num_columns:  # of the partitions' columns alone, it would have no rows
             table = pa.table({"doc_ids": pa.nulls(file.metadata.num_rows)})
     table = with_partitions(table, source, schema_of(Candidates))
     splits = _splits(table, uri) if "split" in table.column_names else []
+    query_ids = column_as(table, schema_of(Candidates).field("query_id"), uri)
     doc_ids = column_as(table, schema_of(Candidates).field("doc_ids"), uri).combine_chunks()
-    return _Look(splits, *_documents(doc_ids))
+    return _Look(query_ids, splits, *_documents(doc_ids))
 
 
 def _splits(table: pa.Table, uri: str) -> list[str]:

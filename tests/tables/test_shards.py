@@ -75,9 +75,11 @@ def test_a_table_that_its_stage_has_not_finished_is_no_input(tmp_path: Path) -> 
         shards.plan_shards(f"{tmp_path}/in", 10, Candidates)
 
 
-def rejects(folder: Path) -> tuple[list[dict[str, Any]], list[tuple[str, str, str]], list[shards.Shard]]:
+def rejects(
+    folder: Path, size: int = 100
+) -> tuple[list[dict[str, Any]], list[tuple[str, str, str]], list[shards.Shard]]:
     rejected: list[tuple[str, str, str]] = []
-    planned = shards.plan_shards(str(folder), 100, Candidates)
+    planned = shards.plan_shards(str(folder), size, Candidates)
     rows = [
         row
         for shard in planned
@@ -115,6 +117,40 @@ def test_rows_whose_lists_do_not_belong_together_are_handed_over_with_the_reason
     ]
     assert rejected[0][1] == "ragged row: 1 texts for 2 doc_ids"
     assert [shard.rows for shard in planned] == [9]
+
+
+@settings(max_examples=60)
+@given(st.lists(st.lists(st.sampled_from("abcd"), max_size=5), min_size=1, max_size=4), st.integers(1, 6))
+def test_a_query_that_comes_again_in_any_file_is_handed_over_whatever_the_shards_are(
+    tmp_path_factory: pytest.TempPathFactory, ids: list[list[str]], size: int
+) -> None:
+    folder = tmp_path_factory.mktemp("in")
+    for number, query_ids in enumerate(ids):
+        write(folder, f"{number}.parquet", len(query_ids), query_id=pa.array(query_ids, pa.string()))
+    rows, rejected, _ = rejects(folder, size)
+    every = [query_id for query_ids in ids for query_id in query_ids]
+    assert [row["query_id"] for row in rows] == list(dict.fromkeys(every))
+    assert len(rejected) == len(every) - len(rows)
+    assert {reason for _, reason, _ in rejected} <= {"duplicate id: an earlier row has this query id"}
+
+
+def test_rows_with_an_empty_query_or_id_are_handed_over(tmp_path: Path) -> None:
+    query_ids = ["a", "", " ", "d", "e", "f"]
+    queries, doc_ids = ["q", "q", "q", " ", "", "q"], [["x"]] * 5 + [["x", ""]]
+    write(tmp_path / "in", "a.parquet", 6, query_id=query_ids, query=queries, doc_ids=doc_ids, texts=doc_ids)
+    rows, rejected, _ = rejects(tmp_path / "in")
+    assert [row["query_id"] for row in rows] == ["a"]
+    assert [reason for _, reason, _ in rejected] == [
+        *["missing value: query_id is empty"] * 2,
+        *["missing value: query is empty"] * 2,
+        "missing value: doc_ids holds an empty id",
+    ]
+
+
+def test_query_ids_of_another_type_are_an_error_when_shards_are_planned(tmp_path: Path) -> None:
+    write(tmp_path / "in", "a.parquet", 2, query_id=[1.5, 2.0])
+    with pytest.raises(RradError, match=r"a\.parquet: column 'query_id' is double, not string"):
+        shards.plan_shards(f"{tmp_path}/in", 10, Candidates)
 
 
 @settings(max_examples=50)
