@@ -11,6 +11,7 @@ from typing import Any, Literal, TypedDict, get_args
 
 # What mends the error of `check_sources`.
 SAME_SOURCES = "give a table whose rows all have the same sources"
+BM25, DENSE, PRERANK = "bm25", "dense", "prerank"  # the sources that `retrieve` and `prerank` make
 
 
 class Candidates(TypedDict):

@@ -11,5 +11,6 @@ from typing import Any
 def write(folder: Path, system: str, checkpoint: str | Path, smoke: Mapping[str, Any]) -> None:
     """Write a winner whole or not at all: an endpoint may look at any time."""
     folder.mkdir(exist_ok=True)
-    (folder / "new").write_text(json.dumps({"system": system, "checkpoint": str(checkpoint), "smoke": smoke}))
+    fields = {"system": system, "student": system, "checkpoint": str(checkpoint), "weights": {}, "smoke": smoke}
+    (folder / "new").write_text(json.dumps(fields))
     (folder / "new").rename(folder / "winner.json")

@@ -16,7 +16,7 @@ STAGES: dict[str, tuple[type, str]] = {
     "finetune": (config.FinetuneConfig, "fine-tune a causal LM: DisRanker's pre-training, or a listwise labeller"),
     "train": (config.TrainConfig, "distil a student under Ray Train"),
     "evaluate": (config.EvaluateConfig, "measure every ranker on the same queries, side by side; report.html"),
-    "select": (config.SelectConfig, "choose the best student inside the latency budget"),
+    "select": (config.SelectConfig, "choose the best student inside the latency budget, or the first stage above it"),
     "serve": (config.ServeConfig, "serve the winner behind Ray Serve: POST /rerank"),
     "experiment": (config.ExperimentConfig, "read an online test from its exposures and clicks; report.html"),
 }

@@ -69,11 +69,14 @@ class EvaluateConfig(StagePaths):
 
 @dataclass(frozen=True, config=CHECKED)
 class SelectConfig(StagePaths):
-    """The best quality inside the latency budget. `input`: the output of `evaluate`."""
+    """The best quality inside the latency budget, and never a student below the first stage. `input`: the output of
+    `evaluate`."""
 
     metric: Literal["nDCG@10", "MRR@10", "PNR"] = "nDCG@10"
     """The measure that decides."""
     max_p99_ms: Positive = 1000.0
     """The p99 latency in milliseconds, for `latency_docs` documents, above which a student cannot win."""
+    allow_worse: bool = False
+    """Let the best student win although the best first stage is above it; `winner.json` and the report say so."""
     publish: Uri = ""
     """A folder that gets report.json and report.html too, where a person looks first; empty: none."""

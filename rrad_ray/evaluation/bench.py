@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rrad_ray import tables
@@ -10,22 +12,22 @@ from rrad_ray.config import EvaluateConfig
 from rrad_ray.data import trec
 from rrad_ray.errors import RradError, at_place
 from rrad_ray.evaluation import fusion
-from rrad_ray.evaluation.latency import SEARCH, fusion_cost, rerank_latency
+from rrad_ray.evaluation.latency import FUSED, SEARCH, fusion_cost, rerank_latency
 from rrad_ray.evaluation.measures import Ranked, Scores
 from rrad_ray.evaluation.systems import Kind, MeasuredSystem, candidate_scores, measured
 from rrad_ray.progress import Progress, say
 from rrad_ray.rankers import loading
 from rrad_ray.rankers.likelihood import LikelihoodRanker
 from rrad_ray.rankers.ranker import Ranker
-from rrad_ray.rows import SAME_SOURCES, Labels, Row, by_source, check_sources
+from rrad_ray.rows import BM25, DENSE, SAME_SOURCES, Labels, Row, by_source, check_sources
 from rrad_ray.tables import checkpoints
 
 SMOKE_DOCS = 5  # documents of the query that the endpoint scores again before a winner goes live
 
 # The sources of `retrieve` by name, with title and kind; any other source is a first stage under its own name.
 KNOWN_SOURCES: dict[str, tuple[str, Kind]] = {
-    "bm25": ("BM25", "first_stage"),
-    "dense": ("bi-encoder (pre-ranker)", "pre_ranker"),
+    BM25: ("BM25", "first_stage"),
+    DENSE: ("bi-encoder (pre-ranker)", "pre_ranker"),
 }
 
 
@@ -106,7 +108,7 @@ class Evaluation:
             self.add(source, title, kind, scores, **cost, latency_of=SEARCH)
         if len(self.sources) > 1 and self.dev:
             cost = fusion_cost([self.first.sources.get(source) for source in self.sources])
-            self._add_fusion("fusion", "free fusion of these", "fusion", **cost)
+            self._add_fusion("fusion", "free fusion of these", "fusion", lambda weights: cost)
 
     def runs(self) -> None:
         """Add the TREC runs of the config; a document that is no candidate counts as any other does."""
@@ -158,10 +160,23 @@ class Evaluation:
             cost = {"parameters": ranker.parameters_count, **latency}
             title = student_title(name)
             note = self._ties_note(title, test_scores)
-            self.add(name, title, "student", test_scores, **cost, smoke=self._smoke(test_scores), note=note)
+            facts: Any = {"smoke": _smoke(self.test[0], test_scores[0]), "note": note, "constant": bool(note)}
+            self.add(name, title, "student", test_scores, **cost, **facts)
             if self.dev:
                 scores = {name: (test_scores, dev_scores)}
-                self._add_fusion(fused_name(name), f"{title} + first stage", "student_fused", scores)
+                fused_cost = functools.partial(self._fused_cost, name, ranker)
+                self._add_fusion(fused_name(name), f"{title} + first stage", "student_fused", fused_cost, scores)
+
+    def _fused_cost(self, name: str, ranker: Ranker, weights: dict[str, float]) -> dict[str, Any]:
+        """Measure a student's fusion as it is served: it scores the texts, and the sources' scores come with them."""
+
+        def rank(query: str, texts: Sequence[str]) -> list[float]:
+            given = {source: range(len(texts)) for source in self.sources}
+            return fusion.fuse({**given, name: ranker.score(query, texts)}, weights)
+
+        latency = rerank_latency(rank, self.test, self.cfg.latency_docs, self.cfg.latency_repeats)
+        what = FUSED.format(latency["latency_of"])
+        return {"student": name, "parameters": ranker.parameters_count, **latency, "latency_of": what}
 
     def _load_student(self, uri: str) -> Ranker:
         """Load a student with the config's precision and backend; raises `RradError` where it cannot be so loaded."""
@@ -180,23 +195,17 @@ class Evaluation:
         say(f"WARNING: {title} {note}")
         return note
 
-    def _smoke(self, scores: Scores) -> dict[str, Any]:
-        """Return a query with the student's scores of its first documents, which the endpoint checks at its start."""
-        row = self.test[0]
-        texts = list(row["texts"][:SMOKE_DOCS])
-        return {"query": row["query"], "documents": texts, "scores": scores[0][:SMOKE_DOCS]}
-
     def _add_fusion(
         self,
         name: str,
         title: str,
         kind: Kind,
+        cost: Callable[[dict[str, float]], dict[str, Any]],
         more: dict[str, tuple[Scores, Scores]] | None = None,
-        **cost: Any,
     ) -> None:
         """Add the weighted sum of z-scores of the sources and of `more`, systems' scores on test and on dev.
 
-        The weights are those with the best nDCG@10 on dev.
+        The weights are those with the best nDCG@10 on dev. `cost` says what a fusion with these weights costs.
         """
         more = more or {}
         test, dev = (
@@ -209,7 +218,13 @@ class Evaluation:
         weights, _ = fusion.fit_weights(self.dev, dev, [*self.sources, *more])
         shown = " + ".join(f"{weight:g} x {system}" for system, weight in weights.items() if weight)
         note = f"{shown}, weights from {self.cfg.dev}"
-        self.add(name, title, kind, [fusion.fuse(scores, weights) for scores in test], note=note, **cost)
+        fused = [fusion.fuse(scores, weights) for scores in test]
+        self.add(name, title, kind, fused, note=note, weights=weights, **cost(weights))
+
+
+def _smoke(row: Row, scores: Sequence[float]) -> dict[str, Any]:
+    """Return a query with the student's scores of its first documents, which the endpoint checks at its start."""
+    return {"query": row["query"], "documents": list(row["texts"][:SMOKE_DOCS]), "scores": scores[:SMOKE_DOCS]}
 
 
 def fused_name(name: str) -> str:

@@ -14,6 +14,7 @@ from rrad_ray.tables import SourceCost
 # The operations that a latency is of, as the report names them.
 SEARCH = "one search over the whole collection"
 RERANK = "re-ranking {docs} documents given as text"
+FUSED = "{} and first-stage scores"
 
 
 def rerank_latency(

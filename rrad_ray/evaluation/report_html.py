@@ -21,6 +21,7 @@ from rrad_ray.evaluation.summary import (
     ReportContent,
     System,
     best_of,
+    best_student,
     best_system,
     duration,
     headline,
@@ -83,8 +84,13 @@ def _span(report: ReportContent) -> tuple[float, float]:
 
 
 def _pairs(report: ReportContent) -> tuple[System, System, np.ndarray, np.ndarray] | None:
-    """Return the best system, the best first stage, and the nDCG@10 of each per query; None where one is missing."""
+    """Return the best system, the best first stage, and the nDCG@10 of each per query; None where one is missing.
+
+    Where a first stage has won, the best student takes the place of the best system.
+    """
     best, base = best_system(report), best_of(report["systems"], BASELINES)
+    if best is not None and best.get("kind") in BASELINES:
+        best, base = best_student(report), best
     scores = report.get("per_query") or {}
     if best is None or base is None or best is base or not scores.get(best["system"]):
         return None

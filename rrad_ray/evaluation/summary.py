@@ -19,7 +19,7 @@ ReportContent = dict[str, Any]
 
 System = dict[str, Any]
 
-METRIC = "nDCG@10"  # the metric that headline, plots and tests compare
+METRIC = "nDCG@10"  # the metric that plots and tests compare, and the headline where `select` had no other
 
 # Kinds of systems. The kinds of a report are these, "run" and "teacher".
 BASELINES = ("first_stage", "pre_ranker", "fusion")
@@ -54,27 +54,62 @@ def markdown_table(report: ReportContent) -> str:
 
 def headline(report: ReportContent) -> str:
     """Return the finding in one sentence, whichever way the comparison went."""
-    best, base = best_system(report), best_of(report["systems"], BASELINES)
+    winner = report.get("winner") or {}
+    metric = winner.get("metric") or METRIC
+    best, base = best_system(report), best_of(report["systems"], BASELINES, metric)
     if best is None:
         lead = f"{title_of(base)} leads with {METRIC} {number(mean_of(base))}; " if base else ""
         return f"{lead}no student was evaluated." if lead else "No student was evaluated."
-    if base is None or base is best:
-        return f"{title_of(best)} has {METRIC} {number(mean_of(best))}{_speed(report, best)}."
-    delta, p = difference(report, best, base)
-    chance = NOT_TESTED if p is None else f"p {'' if p < 0.001 else '= '}{p_value(p)}"
-    if p is None and report.get("queries") == 1:
-        chance = TOO_FEW
+    if best.get("kind") in BASELINES:
+        return _first_stage_won(report, best, metric)
+    if base is None:
+        return f"{title_of(best)} has {metric} {number(mean_of(best, metric))}{_speed(report, best)}."
+    delta, p = difference(report, best, base, metric)
     unclear = p is None or p >= MAX_P
     verdict = "does not beat" if delta <= 0 else "is not clearly better than" if unclear else "beats"
-    scores = f"{METRIC} {number(mean_of(best))} against {number(mean_of(base))} ({signed(delta)}, {chance})"
-    return f"{title_of(best)} {verdict} the best first stage, {title_of(base)}: {scores}{_speed(report, best)}."
+    scores = f"{metric} {number(mean_of(best, metric))} against {number(mean_of(base, metric))}"
+    scores += f" ({signed(delta)}, {_chance(report, p)}){_speed(report, best)}."
+    notes = " It was selected because allow_worse is true." if delta < 0 and winner.get("allow_worse") else ""
+    alone = next((s for s in report["systems"] if s["system"] == winner.get("student")), best)
+    if (mean_of(alone, metric) or 0.0) < (mean_of(base, metric) or 0.0) and alone is not best:
+        value = number(mean_of(alone, metric))
+        notes += f" Requests without first-stage scores get {title_of(alone)} alone, which is below it at {value}."
+    return f"{title_of(best)} {verdict} the best first stage, {title_of(base)}: {scores}{notes}"
+
+
+def _first_stage_won(report: ReportContent, best: System, metric: str) -> str:
+    """Return the finding where a first stage has won: how the best student compares with it."""
+    scores = f"{title_of(best)} has {metric} {number(mean_of(best, metric))}"
+    student = best_student(report, metric)
+    if student is None:
+        return f"The first stage wins, as no student was evaluated: {scores}."
+    delta, p = difference(report, student, best, metric)
+    why = "" if delta < 0 else ", as no student that is as good keeps the latency budget"
+    if student.get("constant"):
+        why = ", as the best student gives all documents of a query the same score"
+    clear = "" if p is None else ", a clear difference" if p < MAX_P else ", no clear difference"
+    compared = f"the best student, {title_of(student)}, {number(mean_of(student, metric))}"
+    return f"The first stage wins{why}: {scores}, and {compared} ({signed(delta)}, {_chance(report, p)}{clear})."
+
+
+def _chance(report: ReportContent, p: float | None) -> str:
+    """Return a p-value in words, and why there is none."""
+    if p is None:
+        return TOO_FEW if report.get("queries") == 1 else NOT_TESTED
+    return f"p {'' if p < 0.001 else '= '}{p_value(p)}"
 
 
 def best_system(report: ReportContent) -> System | None:
     """Return the system that the page is about: the winner if one was selected, else the best student, else None."""
     winner = (report.get("winner") or {}).get("system")
     chosen = [system for system in report["systems"] if winner and system["system"] == winner]
-    return chosen[0] if chosen else best_of(report["systems"], STUDENTS)
+    return chosen[0] if chosen else best_student(report)
+
+
+def best_student(report: ReportContent, metric: str = METRIC) -> System | None:
+    """Return the best student, alone or fused; a fusion whose fitted weight of the student is 0 is none."""
+    asked = [s for s in report["systems"] if (s.get("weights") or {}).get(s.get("student"), 1.0)]
+    return best_of(asked, STUDENTS, metric)
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -161,18 +196,20 @@ def latency_of(system: System, which: str = "p50") -> float | None:
     return None if value is None else value / 1000
 
 
-def best_of(systems: Iterable[System], kinds: tuple[str, ...]) -> System | None:
-    """Return the system of these kinds with the highest mean; None without one that was measured."""
-    scored = [(mean_of(s), s) for s in systems if s.get("kind") in kinds and mean_of(s) is not None]
+def best_of(systems: Iterable[System], kinds: tuple[str, ...], metric: str = METRIC) -> System | None:
+    """Return the system of these kinds with the highest mean of a metric; None without one that was measured."""
+    scored = [(mean_of(s, metric), s) for s in systems if s.get("kind") in kinds and mean_of(s, metric) is not None]
     return max(scored, key=lambda pair: pair[0] or 0.0)[1] if scored else None
 
 
-def difference(report: ReportContent, system: System, base: System) -> tuple[float, float | None]:
+def difference(
+    report: ReportContent, system: System, base: System, metric: str = METRIC
+) -> tuple[float, float | None]:
     """Return the difference to the baseline, and its p-value corrected for all tests; None where none tested them."""
-    for test in report.get("tests") or []:
+    for test in (report.get("tests") or []) if metric == METRIC else []:
         if (test["system"], test["against"]) == (system["system"], base["system"]):
             return test["delta"], test.get("p_holm", test.get("p"))
-    return (mean_of(system) or 0.0) - (mean_of(base) or 0.0), None
+    return (mean_of(system, metric) or 0.0) - (mean_of(base, metric) or 0.0), None
 
 
 def _speed(report: ReportContent, system: System) -> str:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from rrad_ray import tables
 from rrad_ray.config import SelectConfig
 from rrad_ray.errors import RradError
-from rrad_ray.evaluation.summary import ReportContent, System, number
+from rrad_ray.evaluation.summary import BASELINES, STUDENTS, ReportContent, System, mean_of, number
 
 WINNER_FILE = "winner.json"
+
+MAY_WIN = (*BASELINES, *STUDENTS)  # kinds; a teacher and a run from elsewhere cannot be served
 
 
 class SmokeTest(TypedDict):
@@ -24,22 +27,30 @@ class SmokeTest(TypedDict):
     scores: list[float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Winner:
-    """A student that `select` has chosen.
+    """A system that `select` has chosen; `winner.json` has the fields in this order.
 
-    `system`: its name in the report. `checkpoint`: the output of `train`, or a checkpoint folder. `rule`, `reason`,
-    `metric` and `value` say why it won, `finding` how it compares with the best first stage. `smoke`: what its scores
-    are checked against before it is served; None for a winner that was written by hand.
+    `finding`: how it compares with the best first stage, or with the best student where a first stage has won.
+    `system`: its name in the report. `student`: the student in it, and `checkpoint` the output of `train` or a
+    checkpoint folder; both empty for a first stage. `weights`: of the z-scores that it sums, by source and student;
+    empty for a student alone, whose scores stand as they are. `encoders`: the bi-encoders behind its sources.
+    `rule`, `reason`, `metric` and `value` say why it won; `allow_worse`: whether it was allowed to be below the first
+    stage. `smoke`: what the student's scores are checked against before it is served; None for a winner that was
+    written by hand.
     """
 
+    finding: str = ""
     system: str
+    student: str
     checkpoint: str
+    weights: dict[str, float]
+    encoders: dict[str, tables.EncoderFacts] = field(default_factory=dict)
     reason: str = ""
     rule: str = ""
     metric: str = ""
     value: float | None = None
-    finding: str = ""
+    allow_worse: bool = False
     smoke: SmokeTest | None = None
 
     def report_entry(self) -> dict[str, Any]:
@@ -60,42 +71,108 @@ def parse_winner(text: str, uri: str) -> Winner:
         raise RradError(uri, f"its {WINNER_FILE} holds no winner: {error}", "run select again") from error
 
 
-def choose_winner(content: ReportContent, checkpoints: dict[str, str], cfg: SelectConfig) -> Winner:
-    """Return the winner among the students of a report, with rule and reason. `checkpoints`: the students', by name.
+def choose_winner(
+    content: ReportContent,
+    checkpoints: Mapping[str, str],
+    cfg: SelectConfig,
+    encoders: Mapping[str, tables.EncoderFacts] | None = None,
+) -> Winner:
+    """Return the winner of a report, with rule and reason: a student, alone or fused, or the best first stage.
 
-    Raises `RradError` if none keeps the latency budget.
+    `checkpoints`: the students', by name. `encoders`: the first stage's bi-encoders, by source. The budget bounds
+    re-ranking, so a first stage always keeps it: it has scored the documents that it found. Raises `RradError` for a
+    report without fusion weights, and if nothing is left to choose from.
     """
-    students = [system for system in content["systems"] if system["kind"] == "student"]
+    systems = [_with_weights(system, cfg.input) for system in content["systems"] if system["kind"] in MAY_WIN]
+    students = [s for s in systems if s["kind"] in STUDENTS and _student(s, checkpoints)]
     inside = [s for s in students if s["latency_ms"] and s["latency_ms"]["p99"] <= cfg.max_p99_ms]
-    if not inside:
-        latencies = ", ".join(f"{s['system']} {s['latency_ms']['p99']:.0f} ms" for s in students if s["latency_ms"])
-        problem = f"no student keeps p99 <= {cfg.max_p99_ms:g} ms ({latencies or 'no student was evaluated'})"
+    first = [s for s in systems if s["kind"] in BASELINES]
+    candidates = inside
+    if first and not cfg.allow_worse:
+        # A student that gives all documents the same score keeps their order, which is the first stage's merit.
+        constant = {s["system"] for s in students if s.get("constant")}
+        candidates = [s for s in inside if _student(s, checkpoints) not in constant]
+        candidates.append(max(first, key=lambda s: _quality(s, cfg.metric)))
+    if not candidates:
+        none = _latencies(students) or "no student was evaluated"
+        problem = f"no student keeps p99 <= {cfg.max_p99_ms:g} ms ({none})"
         raise RradError(cfg.input, problem, "raise max_p99_ms, or train a smaller student")
+    best, *others = sorted(candidates, key=lambda s: _quality(s, cfg.metric), reverse=True)
+    slow = [s for s in students if s not in inside]
+    winner = _winner(best, _student(best, checkpoints), students, cfg)
+    return dataclasses.replace(
+        winner,
+        checkpoint=checkpoints[winner.student] if winner.student else "",
+        encoders={source: facts for source, facts in (encoders or {}).items() if source in best["weights"]},
+        reason=_reason(best, others, students, slow, cfg.metric),
+    )
 
-    def quality(system: System) -> tuple[float, float]:
-        """Sort by the metric, ties by latency."""
-        return system["metrics"][cfg.metric]["mean"] or 0.0, -system["latency_ms"]["p99"]
 
-    best, *others = sorted(inside, key=quality, reverse=True)
-    smoke = best.get("smoke")
+def _winner(best: System, student: str, students: Sequence[System], cfg: SelectConfig) -> Winner:
+    """Return a system as the winner, but for what others say of it.
+
+    Raises `RradError` if its student's stored scores are no numbers.
+    """
+    smoke = next((s.get("smoke") for s in students if s["system"] == student), None)
     if smoke and not all(score is not None and math.isfinite(score) for score in smoke["scores"]):
-        problem = f"the best student, {best['system']}, gave a score that is not a number"
+        problem = f"the best student, {student}, gave a score that is not a number"
         raise RradError(cfg.input, problem, "train it again, or leave it out, and run evaluate again")
     return Winner(
         system=best["system"],
-        checkpoint=checkpoints[best["system"]],
-        reason=_reason(best, others, [s for s in students if s not in inside], cfg.metric),
-        rule=f"the highest {cfg.metric} among students with p99 <= {cfg.max_p99_ms:g} ms; ties to the faster one",
+        student=student,
+        checkpoint="",
+        weights={} if best["kind"] == "student" else best["weights"],
+        rule=_rule(cfg),
         metric=cfg.metric,
-        value=best["metrics"][cfg.metric]["mean"],
+        value=mean_of(best, cfg.metric),
+        allow_worse=cfg.allow_worse,
         smoke=smoke,
     )
 
 
-def _reason(best: System, others: list[System], out_of_budget: list[System], metric: str) -> str:
-    """Return why the best student won, with the figures of the others inside the budget and what the report notes."""
-    reason = f"{metric} {number(best['metrics'][metric]['mean'])} at p99 {best['latency_ms']['p99']:.0f} ms"
-    against = [f"{s['system']} {number(s['metrics'][metric]['mean'])}" for s in others]
+def _with_weights(system: System, uri: str) -> System:
+    """Return a system with the weights of what it sums that are not 0: of a fusion those that were fitted, else 1."""
+    fused = system["kind"] in ("fusion", "student_fused")
+    if fused and "weights" not in system:
+        raise RradError(uri, f"its report has no weights of '{system['system']}'", "run evaluate again")
+    weights = system["weights"] if fused else {system["system"]: 1.0}
+    return {**system, "weights": {name: weight for name, weight in weights.items() if weight}}
+
+
+def _student(system: System, checkpoints: Mapping[str, str]) -> str:
+    """Return the student that a system asks; empty where it asks none, as with a fitted weight of 0."""
+    asked = system["weights"] if system["kind"] in STUDENTS else ()
+    return next((name for name in asked if name in checkpoints), "")
+
+
+def _quality(system: System, metric: str) -> tuple[float, bool, int, float]:
+    """Sort by the metric; ties to a student, then to what needs fewer scores, then to the faster one."""
+    latency = (system["latency_ms"] or {}).get("p99", 0.0)
+    return mean_of(system, metric) or 0.0, system["kind"] in STUDENTS, -len(system["weights"]), -latency
+
+
+def _rule(cfg: SelectConfig) -> str:
+    """Return the rule of the choice."""
+    students = f"students, alone or fused with the first stage, with p99 <= {cfg.max_p99_ms:g} ms"
+    ties = "ties to fewer scores, then to the faster one"
+    if cfg.allow_worse:
+        return f"the highest {cfg.metric} among {students}, also below the first stage (allow_worse); {ties}"
+    return f"the highest {cfg.metric} among {students}, unless the best first stage is above it; {ties}"
+
+
+def _latencies(systems: Sequence[System]) -> str:
+    """Return the p99 latencies of the systems that were timed."""
+    return ", ".join(f"{s['system']} {s['latency_ms']['p99']:.0f} ms" for s in systems if s["latency_ms"])
+
+
+def _reason(
+    best: System, others: Sequence[System], students: Sequence[System], slow: Sequence[System], metric: str
+) -> str:
+    """Return why a system won: the figures of the others, the names of students over budget, notes on students."""
+    latency = f" at p99 {best['latency_ms']['p99']:.0f} ms" if best["kind"] in STUDENTS else ""
+    reason = f"{metric} {number(mean_of(best, metric))}{latency}"
+    against = [f"{s['system']} {number(mean_of(s, metric))}" for s in others]
     reason += f", above {', '.join(against)}" if against else ""
-    reason += f"; over the budget: {', '.join(s['system'] for s in out_of_budget)}" if out_of_budget else ""
-    return reason + (f"; {best['system']} {best['note']}" if best.get("note") else "")
+    notes = [f"over the budget: {', '.join(s['system'] for s in slow)}"] if slow else []
+    notes += [f"{s['system']} {s['note']}" for s in students if s["kind"] == "student" and s.get("note")]
+    return "; ".join([reason, *notes])

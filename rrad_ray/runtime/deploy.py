@@ -9,11 +9,13 @@ import contextlib
 import dataclasses
 import json
 import logging
+import math
 import os
 import signal
 import socket
 import time
 import urllib.request
+from collections.abc import Sequence
 from typing import Any
 
 from ray import serve
@@ -28,10 +30,12 @@ from rrad_ray.errors import RradError, at_place
 from rrad_ray.patches import ray_serve_delete
 from rrad_ray.progress import say
 from rrad_ray.rankers import loading
-from rrad_ray.rows import Candidates
+from rrad_ray.rankers.bi_encoder import check_bi_encoder
+from rrad_ray.rows import Candidates, by_source
 from rrad_ray.runtime import cluster
 from rrad_ray.runtime.endpoint import Endpoint
 from rrad_ray.serving import errors, winners
+from rrad_ray.tables import checkpoints
 
 NAME = "rerank"
 
@@ -50,7 +54,7 @@ def application(cfg: ServeConfig) -> Application:
     """Return the Serve application of a config. Raises `RradError` if one of its models is no ranker."""
     model_uris = {WINNER: cfg.input, **cfg.models}
     for uri in model_uris.values():
-        _check_model(uri)
+        _check_model(uri, searched=bool(cfg.search.corpus))
     paths = {name: tables.absolute(uri) for name, uri in model_uris.items()}
     model_uris = {name: paths[name] if os.path.isdir(paths[name]) else uri for name, uri in model_uris.items()}
     low, high = cfg.replica_range
@@ -74,11 +78,21 @@ def application(cfg: ServeConfig) -> Application:
     return deployment.bind(cfg, model_uris, os.getcwd())
 
 
-def _check_model(uri: str) -> None:
-    """Raise `RradError` for an input that holds no ranker with all its weights: no replica would start."""
+def _check_model(uri: str, searched: bool) -> None:
+    """Say which scores requests must bring to a model.
+
+    Raises `RradError` for an input that holds no ranker with all its weights: no replica would start; and for a first
+    stage that the search page cannot serve.
+    """
     served = winners.find_winner(uri)
-    with at_place(served.checkpoint, "give another checkpoint"):
-        loading.check_ranker(winners.local_folder(served))
+    if served.student:
+        with at_place(served.checkpoint, "give another checkpoint"):
+            loading.check_ranker(winners.local_folder(served))
+    for facts in served.encoders.values():
+        with at_place(facts["model"], "run retrieve and the stages after it with another model"):
+            check_bi_encoder(checkpoints.resolve(facts["model"]), facts["max_length"])
+    if needs := winners.check_needs(served, searched):
+        say(needs)
 
 
 def _with_absolute_paths(online: OnlineConfig) -> OnlineConfig:
@@ -178,12 +192,17 @@ def free_url(host: str, port: int) -> str:
     return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
 
 
-def wait_for_signal(url: str) -> None:
-    """Print a request to try, then wait for Ctrl-C or for SIGTERM, which is how containers are stopped."""
+def wait_for_signal(url: str, needed: Sequence[str] = ()) -> None:
+    """Print a request to try, with scores of the sources that it needs.
+
+    Then wait for Ctrl-C or for SIGTERM, which is how containers are stopped.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    body = json.dumps({"query": "how to open a file", "documents": ["open(path) opens a file", "len(x) is a length"]})
-    say(f"try: curl -s {url}/v2/rerank -d '{body}'")
+    body: dict[str, Any] = {"query": "how to open a file", "documents": ["open(path) opens a file", "len(x)"]}
+    if needed:
+        body["first_stage"] = {source: [2.0, 1.0] for source in needed}
+    say(f"try: curl -s {url}/v2/rerank -d '{json.dumps(body)}'")
     say("Ctrl-C ends it")
     with contextlib.suppress(KeyboardInterrupt):
         while True:
@@ -200,9 +219,11 @@ def read_probe(uri: str) -> dict[str, Any]:
 
 
 def send_probe(url: str, row: dict[str, Any]) -> tuple[dict[str, Any], float]:
-    """Return the endpoint's answer to a row of candidates, and the milliseconds that it took."""
+    """Return the endpoint's answer to a row of candidates with their scores, and the milliseconds that it took."""
+    scores = {name: [v if math.isfinite(v) else None for v in values] for name, values in by_source(row).items()}
+    body = {"query": row["query"], "documents": row["texts"], "first_stage": scores}
     began = time.perf_counter()
-    answer = fetch_json(f"{url}/v2/rerank", {"query": row["query"], "documents": row["texts"]}, 600)
+    answer = fetch_json(f"{url}/v2/rerank", body, 600)
     return answer, 1000 * (time.perf_counter() - began)
 
 

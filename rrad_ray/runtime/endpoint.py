@@ -19,7 +19,7 @@ from rrad_ray.serving.api_keys import ApiKeys
 from rrad_ray.serving.asgi import Manners, call_of
 from rrad_ray.serving.chores import Chores, WinnerWatch, flush_journal, refresh_keys
 from rrad_ray.serving.event_requests import EventsRequest
-from rrad_ray.serving.loaded_model import LoadedModel
+from rrad_ray.serving.loaded_model import load_model
 from rrad_ray.serving.requests import RerankRequest, ScoreRequest, SearchRequest, TeiRequest, openapi
 from rrad_ray.serving.scorer import Model
 from rrad_ray.serving.service import Call, HTTPAnswer, RerankService
@@ -76,7 +76,7 @@ class Endpoint:
 
     def _start(self, cfg: ServeConfig, model_uris: dict[str, str], root: str) -> None:
         """Load all that answers need, and begin the chores."""
-        load, metrics = functools.partial(LoadedModel, cfg=cfg), RayMetrics()
+        load, metrics = functools.partial(load_model, cfg=cfg), RayMetrics()
         keys = ApiKeys(cfg.api_keys) if cfg.api_keys else None
         searcher = search.Searcher(cfg.search) if cfg.search.corpus else None
         models: dict[str, Model] = {name: load(winners.find_winner(uri, root)) for name, uri in model_uris.items()}

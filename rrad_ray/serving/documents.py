@@ -3,22 +3,55 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, FailFast, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    FailFast,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
 
 from rrad_ray.online.event_rows import MAX_ID_CHARS, copy_id
+from rrad_ray.serving.errors import HTTPError
 
 
 @dataclass(frozen=True)
 class Document:
-    """A text, and the client's id for it, or a digest of the text."""
+    """A text, the client's id for it, or a digest of the text, and the scores of first-stage sources for it."""
 
     text: str
     doc_id: str
+    first_stage: Mapping[str, float | None] = field(default_factory=dict)
+
+
+def first_stage_columns(
+    lists: Mapping[str, Sequence[float | None]] | None, documents: Sequence[Document] | Sequence[str]
+) -> dict[str, list[float]]:
+    """Return each source's scores of a request's documents, NaN for null and for an object without one.
+
+    `lists`: the parallel lists of a request, beside the scores that its document objects have. Raises `HTTPError` for
+    a list of another length than the documents, and for a source that comes in both ways.
+    """
+    by_object = [document.first_stage if isinstance(document, Document) else {} for document in documents]
+    columns = dict(lists or {})
+    for name, values in columns.items():
+        if len(values) != len(documents):
+            problem = f"{len(values)} scores of '{name}' for {len(documents)} documents; give one for each, or null"
+            raise HTTPError(422, "first_stage", problem)
+    for name in dict.fromkeys(name for scores in by_object for name in scores):
+        if name in columns:
+            raise HTTPError(422, "first_stage", f"'{name}' is in the request and in its documents; give it once")
+        columns[name] = [scores.get(name) for scores in by_object]
+    return {name: [math.nan if v is None else float(v) for v in values] for name, values in columns.items()}
 
 
 def text_digest(text: str) -> str:
@@ -59,7 +92,18 @@ def _document(value: Any) -> Document:
         raise PydanticCustomError("document", problem, {"chars": len(identity), "most": MAX_ID_CHARS})
     text = _text(value)
     # A blank id is none: no click could name it.
-    return Document(text, identity if identity and identity.strip() else text_digest(text))
+    doc_id = identity if identity and identity.strip() else text_digest(text)
+    return Document(text, doc_id, _first_stage(value.get("first_stage")) if isinstance(value, dict) else {})
+
+
+def _first_stage(value: Any) -> Mapping[str, float | None]:
+    if value is None:
+        return {}
+    try:
+        return _SCORES_OF_ONE.validate_python(value)
+    except ValidationError as error:
+        problem = "has a 'first_stage' that is no object of numbers below 1e100 by source"
+        raise PydanticCustomError("document", problem) from error
 
 
 def _not_blank(value: str) -> str:
@@ -72,9 +116,20 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+# Null: the source did not score this document. Squares of larger ones would not be finite.
+_FirstStageScore = Annotated[float, Field(ge=-1e100, le=1e100, allow_inf_nan=False)] | None
+
+_SCORES_OF_ONE = TypeAdapter[dict[str, float | None]](dict[str, _FirstStageScore], config=ConfigDict(strict=True))
+
+FirstStageScores = dict[str, list[_FirstStageScore]]  # by source
+
 _DOCUMENT_OBJECT = {
     "type": "object",
-    "properties": {"text": {"type": "string"}, "id": {"type": "string", "maxLength": MAX_ID_CHARS}},
+    "properties": {
+        "text": {"type": "string"},
+        "id": {"type": "string", "maxLength": MAX_ID_CHARS},
+        "first_stage": {"type": "object", "additionalProperties": {"type": ["number", "null"]}},
+    },
     "required": ["text"],
 }
 

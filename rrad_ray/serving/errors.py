@@ -46,7 +46,7 @@ class HTTPError(Exception):
         field, *index = first["loc"] or ("body",)
         if first["type"] == "missing":
             return cls(422, str(field), f"missing; the request has {', '.join(first['input']) or 'no fields'}"[:200])
-        where = f"number {index[0]} " if index else ""
+        where = (f"number {index[0]} " if isinstance(index[0], int) else f"'{index[0]}' ") if index else ""
         message = first["msg"][0].lower() + first["msg"][1:]
         empty = dialect is TEI and first["type"] in ("blank", "too_short")
         return cls(400 if empty else 422, str(field), f"{where}{message}, found {_shown(first['input'])}")

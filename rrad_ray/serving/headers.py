@@ -11,7 +11,7 @@ MAX_DIGITS = 15  # of a header's number: `int` refuses thousands of them
 
 # What a page of another origin may send and read, beside what every page may.
 SENT = "Authorization, Content-Type, Content-Encoding, X-Deadline-Ms, X-Unit"
-READ = "X-Exposure, X-Variant, Retry-After, X-Request-ID"
+READ = "X-Exposure, X-Variant, X-First-Stage, Retry-After, X-Request-ID"
 PREFLIGHT_S = 600  # for which a browser need not ask again
 
 

@@ -1,4 +1,4 @@
-"""A model in a replica's process: a student that scores and, if it has learnt to, writes reasons."""
+"""A model in a replica's process: a student that scores and, if it has learnt to, writes reasons; bi-encoders."""
 
 from __future__ import annotations
 
@@ -8,17 +8,24 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
+from rrad_ray import tables
 from rrad_ray.config import ServeConfig
 from rrad_ray.errors import RradError, at_place
 from rrad_ray.serving import winners
 from rrad_ray.serving.requests import ScoringRequest
-from rrad_ray.serving.scorer import ScoreNotFinite
+from rrad_ray.serving.scorer import Model, PairScorer, ScoreNotFinite
+from rrad_ray.tables import checkpoints
 
 WARM_UP = ("is the model ready", ["yes", "It has been loaded, and now it scores."])
 
 
+def load_model(served: winners.ServedModel, cfg: ServeConfig) -> Model:
+    """Return what is served, loaded and warm; raises as `LoadedModel` and `LoadedEncoder` do."""
+    return LoadedModel(served, cfg) if served.student else LoadedFirstStage(served)
+
+
 class LoadedModel:
-    """A served model, loaded and warm.
+    """A served student, loaded and warm, with the bi-encoders that it is fused with.
 
     Raises `RradError` if the backend does not serve it or its scores are no numbers, `winners.ScoreMismatch` if it no
     longer scores as it did when it won.
@@ -32,7 +39,7 @@ class LoadedModel:
         folder, device = winners.local_folder(served), "cuda" if cfg.resources.get("GPU") else "cpu"
         with at_place(served.checkpoint, "set backend=torch"):
             self.ranker = Ranker.load(folder, device=device, dtype=cfg.precision, backend=cfg.backend)
-        self.served, self.tokens = served, score_tokens(device)
+        self.served, self.name, self.tokens = served, served.student, score_tokens(device)
         # Threads that one batch leaves idle take parts of the next one.
         several = isinstance(self.ranker.backend, PackedEncoder) and self.ranker.backend.lanes > 1
         self.concurrency = 2 if several else 1
@@ -40,6 +47,7 @@ class LoadedModel:
         self.explainer = None
         with contextlib.suppress(ValueError):  # most models cannot write, and nobody may ever ask
             self.explainer = Explainer.of(self.ranker, folder)
+        self.scorers: dict[str, PairScorer] = {self.name: self, **_encoders(served)}
         query, texts = WARM_UP
         if not all(map(math.isfinite, self.ranker.score(query, texts))):
             problem, remedy = "it gives scores that are not numbers", "train it again, or set precision=float32"
@@ -63,3 +71,52 @@ class LoadedModel:
         if not all(map(math.isfinite, scores)):
             raise ScoreNotFinite("the model gave a score that is not a number")
         return scores
+
+
+class LoadedFirstStage:
+    """A first stage that is served because it has won: bi-encoders among its sources, no student."""
+
+    explainer = None
+
+    def __init__(self, served: winners.ServedModel) -> None:
+        self.served, self.scorers = served, _encoders(served)
+
+
+class LoadedEncoder:
+    """The bi-encoder behind a source, loaded and warm: it gives texts the cosines that the first stage gave them.
+
+    Raises `RradError` for one that cannot be loaded.
+    """
+
+    concurrency = 1
+
+    def __init__(self, name: str, facts: tables.EncoderFacts) -> None:
+        from rrad_ray.rankers.bi_encoder import BiEncoder
+
+        with at_place(facts["model"], "run retrieve and the stages after it with another model"):
+            self.encoder = BiEncoder(checkpoints.resolve(facts["model"]), max_length=facts["max_length"])
+        self.name, self.version = name, uuid.uuid4().hex
+        query, texts = WARM_UP
+        self.score(self.encode(ScoringRequest([query] * len(texts), texts), range(len(texts))))
+
+    def encode(self, request: ScoringRequest, indices: Sequence[int]) -> list[Any]:
+        """Return the pairs of a request at these indices, with the texts' tokens as far as they are read."""
+        texts = [request.texts[index] for index in indices]
+        tokens = self.encoder.model.tokenizer(texts, truncation=True, max_length=self.encoder.model.max_seq_length)
+        queries = [request.queries[index] for index in indices]
+        return [
+            {"query": query, "text": text, "input_ids": ids}
+            for query, text, ids in zip(queries, texts, tokens["input_ids"], strict=True)
+        ]
+
+    def score(self, pairs: list[Any]) -> list[float]:
+        """Return the cosine of query and text of each pair."""
+        queries = list(dict.fromkeys(pair["query"] for pair in pairs))
+        row_of = dict(zip(queries, self.encoder.queries(queries), strict=True))
+        documents = self.encoder.documents([pair["text"] for pair in pairs])
+        return [float(document @ row_of[pair["query"]]) for document, pair in zip(documents, pairs, strict=True)]
+
+
+def _encoders(served: winners.ServedModel) -> dict[str, PairScorer]:
+    """Load the bi-encoders of a served model, by source."""
+    return {source: LoadedEncoder(source, facts) for source, facts in served.encoders.items()}

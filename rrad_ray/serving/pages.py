@@ -10,6 +10,7 @@ from rrad_ray.config import IDENTITY
 from rrad_ray.online import assignment
 from rrad_ray.rows import Exposure
 from rrad_ray.serving.documents import distinct_ids
+from rrad_ray.serving.fusing import FirstStageUse, ModelScores
 from rrad_ray.serving.requests import ScoringRequest
 
 
@@ -20,7 +21,7 @@ class RankedPage:
     `scores` are those that are shown, one for each document of the request; `order` has the indices of the documents
     on the page, best first. `variant` is that of an online test, empty outside of one and for an interleaved page,
     where `teams` has the variant that added each document of `order`. `tokens` were read for the scores, now or when
-    they went into the cache. `reasons` are by index.
+    they went into the cache. `reasons` are by index. `first_stage` is as of `ModelScores`.
     """
 
     model: str
@@ -30,14 +31,14 @@ class RankedPage:
     tokens: int = 0
     teams: Sequence[str] = ()
     reasons: Mapping[int, str] = field(default_factory=dict)
+    first_stage: FirstStageUse = ""
 
 
-def scored_page(
-    request: ScoringRequest, model: str, variant: str, scores: Sequence[float], tokens: int
-) -> RankedPage:
+def scored_page(request: ScoringRequest, variant: str, scored: ModelScores) -> RankedPage:
     """Return the page of a model: its raw scores order it; the sigmoid is shown, or what `raw` asks for."""
-    shown = list(scores) if request.raw else [sigmoid(score) for score in scores]
-    return RankedPage(model, variant, shown, best_first(scores, request.top_n), tokens)
+    shown = list(scored.scores) if request.raw else [sigmoid(score) for score in scored.scores]
+    order, use = best_first(scored.scores, request.top_n), scored.first_stage
+    return RankedPage(scored.model, variant, shown, order, scored.tokens, first_stage=use)
 
 
 def identity_page(request: ScoringRequest, variant: str) -> RankedPage:
@@ -58,7 +59,9 @@ def interleaved_page(
     for rank, index in enumerate(order):
         shown[index] = 1 - rank / len(order)
     tokens = sum(page.tokens for page in pages)
-    return RankedPage(" + ".join(variants), "", shown, order, tokens, [variants[team] for team in teams])
+    use = max((page.first_stage for page in pages), key=("", "used", "missing").index)
+    by = [variants[team] for team in teams]
+    return RankedPage(" + ".join(variants), "", shown, order, tokens, by, first_stage=use)
 
 
 def exposure_row(

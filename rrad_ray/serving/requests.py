@@ -23,12 +23,23 @@ deadline has passed.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
-from rrad_ray.serving.documents import CountField, DocumentList, IdField, NotBlank, OneOrMore, Texts, text_digest
+from rrad_ray.serving.documents import (
+    CountField,
+    DocumentList,
+    FirstStageScores,
+    IdField,
+    NotBlank,
+    OneOrMore,
+    Texts,
+    first_stage_columns,
+    text_digest,
+)
 from rrad_ray.serving.errors import COHERE, TEI, VLLM, Dialect, HTTPError
 
 
@@ -38,7 +49,8 @@ class ScoringRequest:
 
     `top_n` is the number of best results to return, 0 for all. `raw` asks for the model's scores without the sigmoid.
     `doc_tokens` is the length that a text is cut to, 0 for the model's own limit alone. `unit` names who will see the
-    results, for an online test; `doc_ids` are what clicks name the documents by.
+    results, for an online test; `doc_ids` are what clicks name the documents by. `first_stage` has the scores of
+    first-stage sources for the texts, by source, NaN where a source did not score one.
     """
 
     queries: list[str]
@@ -51,6 +63,7 @@ class ScoringRequest:
     doc_tokens: int = 0
     unit: str = ""
     doc_ids: list[str] | None = None
+    first_stage: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 # ---- one class for each format ------------------------------------------------------------------------------
@@ -71,6 +84,7 @@ class RerankRequest(BaseModel):
     instruction: str | None = None  # vLLM's: for models that follow one
     explain: bool | None = None  # ours: a reason with each result, written by a decoder student that has learnt it
     user: IdField | None = None  # vLLM's and ours: the unit of an online test
+    first_stage: FirstStageScores | None = None  # ours: scores of first-stage sources, a list for each
 
     def to_scoring(self, wire: WireFormat) -> ScoringRequest:
         """Return the request for the model. Raises `HTTPError` for a value that is not served."""
@@ -91,6 +105,7 @@ class RerankRequest(BaseModel):
             doc_tokens=self.max_tokens_per_doc or 0,
             unit=self.user or "",
             doc_ids=[document.doc_id for document in self.documents],
+            first_stage=first_stage_columns(self.first_stage, self.documents),
         )
 
 
@@ -105,6 +120,7 @@ class TeiRequest(BaseModel):
     return_text: bool = False
     truncate: bool | None = None
     truncation_direction: str = "right"
+    first_stage: FirstStageScores | None = None  # ours, as of `RerankRequest`
 
     def to_scoring(self, wire: WireFormat) -> ScoringRequest:
         """Return the request for the model. Raises `HTTPError` for a value that is not served."""
@@ -112,7 +128,9 @@ class TeiRequest(BaseModel):
             raise HTTPError(422, "truncation_direction", "only 'right' can be had")
         queries = [self.query] * len(self.texts)
         ids = list(map(text_digest, self.texts))
-        return ScoringRequest(queries, self.texts, give_back=self.return_text, raw=self.raw_scores, doc_ids=ids)
+        columns = first_stage_columns(self.first_stage, self.texts)
+        options: dict[str, Any] = {"give_back": self.return_text, "raw": self.raw_scores}
+        return ScoringRequest(queries, self.texts, doc_ids=ids, first_stage=columns, **options)
 
 
 class ScoreRequest(BaseModel):
@@ -124,6 +142,7 @@ class ScoreRequest(BaseModel):
     documents: Annotated[OneOrMore, Field(validation_alias=AliasChoices("documents", "items", "text_2", "data_2"))]
     model: str | None = None
     use_activation: bool | None = None
+    first_stage: FirstStageScores | None = None  # ours, as of `RerankRequest`
 
     def to_scoring(self, wire: WireFormat) -> ScoringRequest:
         """Return the request for the model. Raises `HTTPError` for numbers of queries and documents that differ."""
@@ -131,7 +150,9 @@ class ScoreRequest(BaseModel):
         if len(queries) != len(self.documents):
             problem = f"{len(queries)} for {len(self.documents)} documents; give one, or as many as documents"
             raise HTTPError(422, "queries", problem)
-        return ScoringRequest(queries, self.documents, model=self.model or "", raw=self.use_activation is False)
+        columns = first_stage_columns(self.first_stage, self.documents)
+        options: dict[str, Any] = {"model": self.model or "", "raw": self.use_activation is False}
+        return ScoringRequest(queries, self.documents, first_stage=columns, **options)
 
 
 class SearchRequest(BaseModel):

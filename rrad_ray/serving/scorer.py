@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from rrad_ray.serving.batcher import Batcher, DeadlineExceeded
@@ -17,17 +17,15 @@ from rrad_ray.serving.winners import ServedModel
 logger = logging.getLogger("ray.serve")
 
 
-class Model(Protocol):
-    """A model that scores requests, as `LoadedModel` does.
+class PairScorer(Protocol):
+    """A student or a bi-encoder that scores pairs of query and text.
 
-    `version` names the weights, `concurrency` says how many batches may run at a time; `explainer` is None for a
-    model that cannot write reasons.
+    `name` is of the scores, `version` names the weights, `concurrency` says how many batches may run at a time.
     """
 
-    served: ServedModel
+    name: str
     version: str
     concurrency: int
-    explainer: Any
 
     def encode(self, request: ScoringRequest, indices: Sequence[int]) -> list[Any]:
         """Tokenize the pairs of a request at these indices: a list of `input_ids` each."""
@@ -36,6 +34,20 @@ class Model(Protocol):
         """Return the raw score of each tokenized pair."""
 
     def __hash__(self) -> int: ...
+
+
+class Model(Protocol):
+    """A model that ranks requests, as `loaded_model.load_model` gives it.
+
+    `explainer` is None for a model that cannot write reasons.
+    """
+
+    served: ServedModel
+    explainer: Any
+
+    @property
+    def scorers(self) -> Mapping[str, PairScorer]:
+        """The student and the bi-encoders that it can ask, by the names of `served.weights`."""
 
 
 class ScoreNotFinite(ValueError):
@@ -55,7 +67,7 @@ class RequestScorer:
         self.batcher = Batcher(_score, batch_tokens, metrics.batch, _concurrency, clock)
         self.cache = ScoreCache(cache_entries, metrics.lookup)
 
-    async def scores(self, model: Model, request: ScoringRequest, deadline: float) -> tuple[list[float], int]:
+    async def scores(self, model: PairScorer, request: ScoringRequest, deadline: float) -> tuple[list[float], int]:
         """Return a request's raw scores and the tokens read for them, now or when they went into the cache.
 
         Raises `HTTPError`: 504 once the deadline, by the clock, has passed, 500 if the model fails.
@@ -67,28 +79,28 @@ class RequestScorer:
         return [score for score, _ in scored], sum(tokens for _, tokens in scored)
 
     async def _by_model(
-        self, model: Model, request: ScoringRequest, indices: Sequence[int], deadline: float
+        self, model: PairScorer, request: ScoringRequest, indices: Sequence[int], deadline: float
     ) -> Sequence[Scored]:
         """Score the pairs of a request at these indices. Raises as `scores` does."""
         began = self.clock()
         pairs = await asyncio.to_thread(model.encode, request, indices)
         sizes = [len(pair["input_ids"]) for pair in pairs]
-        self.metrics.stage("tokenize", model.served.name, self.clock() - began)
+        self.metrics.stage("tokenize", model.name, self.clock() - began)
         try:
             return list(zip(await self.batcher(model, pairs, sizes, deadline), sizes, strict=True))
         except DeadlineExceeded as error:
             raise HTTPError(504, "deadline", f"it has passed; {error}") from error
         except ScoreNotFinite as error:
-            logger.error("%s: %s", model.served.name, error)
+            logger.error("%s: %s", model.name, error)
             raise HTTPError(500, "model", str(error)) from error
         except Exception as error:
             logger.error("a request could not be scored", exc_info=error)
             raise HTTPError(500, "model", f"could not score this request ({type(error).__name__})") from error
 
 
-def _score(model: Model, pairs: list[Any]) -> list[float]:
+def _score(model: PairScorer, pairs: list[Any]) -> list[float]:
     return model.score(pairs)
 
 
-def _concurrency(model: Model) -> int:
+def _concurrency(model: PairScorer) -> int:
     return model.concurrency

@@ -22,6 +22,7 @@ from rrad_ray.config import IDENTITY, SearchConfig
 from rrad_ray.data.bm25 import BM25Index, top_k
 from rrad_ray.data.reader import read_collection
 from rrad_ray.evaluation.theme import render_page
+from rrad_ray.rows import BM25
 from rrad_ray.serving import requests
 
 EXAMPLE_QUERIES = 4  # queries of the collection that the page offers
@@ -77,7 +78,9 @@ def rerank_request(request: requests.ScoringRequest, hits: Sequence[Hit]) -> req
     if not hits:
         return dataclasses.replace(request, model=IDENTITY, explain=False)
     texts, ids = [hit.text for hit in hits], [hit.doc_id for hit in hits]
-    return dataclasses.replace(request, queries=request.queries * len(hits), texts=texts, doc_ids=ids)
+    known = {BM25: [hit.score for hit in hits]}
+    queries = request.queries * len(hits)
+    return dataclasses.replace(request, queries=queries, texts=texts, doc_ids=ids, first_stage=known)
 
 
 def search_answer(content: dict[str, Any], hits: Sequence[Hit]) -> dict[str, Any]:

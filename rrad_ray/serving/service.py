@@ -26,6 +26,7 @@ from rrad_ray.online.event_rows import CLICKS, EXPOSURES
 from rrad_ray.serving import bodies, errors, event_requests, headers, pages, requests, search
 from rrad_ray.serving.api_keys import ApiKeys
 from rrad_ray.serving.errors import Dialect, HTTPError
+from rrad_ray.serving.fusing import model_scores
 from rrad_ray.serving.pages import RankedPage
 from rrad_ray.serving.requests import ScoringRequest, WireFormat
 from rrad_ray.serving.responses import render_answer
@@ -187,6 +188,8 @@ class RerankService:
     async def _reranked(self, request: ScoringRequest, wire: WireFormat, exchange: Exchange) -> Rendered:
         request_id = uuid.uuid4().hex
         page, more_headers = await self._page(request, wire, exchange, request_id)
+        if page.first_stage:
+            more_headers = {**more_headers, "X-First-Stage": page.first_stage}
         return page, render_answer(wire, request, page, request_id), more_headers
 
     async def _searched(self, request: ScoringRequest, wire: WireFormat, exchange: Exchange) -> Rendered:
@@ -242,8 +245,7 @@ class RerankService:
     ) -> RankedPage:
         if model is None:
             return pages.identity_page(request, variant)
-        scores, tokens = await self.scorer.scores(model, request, deadline)
-        return pages.scored_page(request, model.served.name, variant, scores, tokens)
+        return pages.scored_page(request, variant, await model_scores(model, request, self.scorer, deadline))
 
     async def _explained(self, request: ScoringRequest, model: Model | None, page: RankedPage) -> RankedPage:
         """Return a page with reasons for its first `max_explained` results, if asked for and the model can write."""

@@ -6,6 +6,7 @@ driver, finished parts survive a kill, and every query comes out exactly once.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import random
 from typing import Any
@@ -17,7 +18,7 @@ from rrad_ray.config import PrerankConfig
 from rrad_ray.errors import RradError, at_place
 from rrad_ray.progress import Progress
 from rrad_ray.rankers.bi_encoder import BiEncoder, check_bi_encoder
-from rrad_ray.rows import Candidates
+from rrad_ray.rows import PRERANK, Candidates
 from rrad_ray.runtime import cluster
 from rrad_ray.tables import checkpoints, shards
 from rrad_ray.tables.shards import Shard
@@ -39,7 +40,19 @@ def run(cfg: PrerankConfig, out: tables.Output) -> None:
             raise RradError(cfg.input, done["error"], "mend the config or the input; then run again")
         progress.add()
     counts = _count(cfg, out, every) | shards.repeats(every)
-    out.commit(max_quarantined=cfg.max_quarantined, lineage=tables.lineage_of(cfg.input), **counts)
+    out.commit(max_quarantined=cfg.max_quarantined, lineage=_lineage(cfg), **counts)
+
+
+def _lineage(cfg: PrerankConfig) -> tables.Lineage:
+    """Return the input's lineage, with the pre-ranker where this stage has run one."""
+    lineage = tables.lineage_of(cfg.input)
+    if cfg.source:
+        return lineage
+    first = lineage.first_stage or tables.FirstStageFacts(cfg.input)
+    own: tables.EncoderFacts = {"model": cfg.model, "max_length": cfg.max_length}
+    return dataclasses.replace(
+        lineage, first_stage=dataclasses.replace(first, encoders={**first.encoders, PRERANK: own})
+    )
 
 
 def _source(cfg: PrerankConfig) -> str:
@@ -94,7 +107,7 @@ class PrerankPart:
         scores = []
         for row, query in zip(rows, queries, strict=True):
             values = (documents[[index[text] for text in row["texts"]]] @ query).tolist()
-            row["sources"], row["source_scores"] = [*row["sources"], "prerank"], [*row["source_scores"], values]
+            row["sources"], row["source_scores"] = [*row["sources"], PRERANK], [*row["source_scores"], values]
             scores.append(values)
         return scores
 

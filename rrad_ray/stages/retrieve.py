@@ -21,10 +21,10 @@ from rrad_ray.data.trec import RUN_LINE, read_trec_run
 from rrad_ray.errors import RradError
 from rrad_ray.evaluation import fusion
 from rrad_ray.progress import Progress, say
-from rrad_ray.rows import Candidates
+from rrad_ray.rows import BM25, DENSE, Candidates
 from rrad_ray.runtime import embed
 
-SOURCES = ("bm25", "dense")
+SOURCES = (BM25, DENSE)
 
 
 def _inputs(cfg: RetrieveConfig) -> dict[str, str]:
@@ -55,6 +55,7 @@ def run(cfg: RetrieveConfig, out: tables.Output) -> None:
     first_stage = FirstStage(collection.corpus, queries, cfg)
     rows = candidates(first_stage, queries, listed, out, cfg)
     count = out.write_all(rows, cfg.rows_per_part)
+    encoders: dict[str, tables.EncoderFacts] = {DENSE: {"model": cfg.model, "max_length": cfg.max_length}}
     splits = {split: sum(query.split == split for query in queries) for split in sorted({q.split for q in queries})}
     out.commit(
         seen=len(collection.corpus) + len(collection.queries) + len(collection.rejected),
@@ -62,7 +63,7 @@ def run(cfg: RetrieveConfig, out: tables.Output) -> None:
         rows=count,
         documents=len(collection.corpus),
         queries=splits,
-        lineage=tables.Lineage(tables.FirstStageFacts(cfg.data, first_stage.figures(queries))),
+        lineage=tables.Lineage(tables.FirstStageFacts(cfg.data, first_stage.figures(queries), encoders)),
     )
 
 
@@ -143,8 +144,8 @@ class FirstStage:
         per_s = len(self.ids) / (lexical["p50"] / 1000) if sample else 0.0
         weights = sum(weight.numel() for weight in self.encoder.model.parameters())
         return {
-            "bm25": {"latency_ms": lexical, "documents_per_s": per_s, "parameters": 0},
-            "dense": {"latency_ms": semantic, "documents_per_s": self.docs_per_s, "parameters": weights},
+            BM25: {"latency_ms": lexical, "documents_per_s": per_s, "parameters": 0},
+            DENSE: {"latency_ms": semantic, "documents_per_s": self.docs_per_s, "parameters": weights},
         }
 
 
@@ -171,9 +172,9 @@ def candidates(
     progress = Progress(len(queries), "queries")
     for number, query in enumerate(queries):
         progress.add()
-        scores = {"bm25": first.bm25.scores(query.text), "dense": first.semantic(number)}
+        scores = {BM25: first.bm25.scores(query.text), DENSE: first.semantic(number)}
         if listed is None:
-            depths = {"bm25": cfg.bm25_depth, "dense": cfg.dense_depth}
+            depths = {BM25: cfg.bm25_depth, DENSE: cfg.dense_depth}
             indices = list(
                 dict.fromkeys(index for source in SOURCES for index in top_k(scores[source], depths[source]))
             )

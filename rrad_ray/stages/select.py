@@ -1,4 +1,4 @@
-"""select: choose the student with the best quality inside the latency budget, and say why."""
+"""select: choose the best student inside the latency budget, or the first stage above all students, and say why."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from rrad_ray.progress import say
 
 @tables.stage("select", None)
 def run(cfg: SelectConfig, out: tables.Output) -> None:
-    """Write `winner.json`, with a comparison to the best first stage, and the report with winner and reason.
+    """Write `winner.json`, with a comparison of student and first stage, and the report with winner and reason.
 
-    The report goes to `publish` too. Raises `RradError` if no student keeps the budget.
+    The report goes to `publish` too. Raises `RradError` if there is nothing to choose.
     """
     lineage = tables.read_manifest(cfg.input).lineage
     if lineage.evaluation is None:
         raise RradError(cfg.input, "no output of evaluate", "name the output of evaluate")
     content = json.loads(tables.read_text(tables.join(cfg.input, "report.json")))
-    winner = choose_winner(content, lineage.evaluation.students, cfg)
+    encoders = lineage.first_stage.encoders if lineage.first_stage else {}
+    winner = choose_winner(content, lineage.evaluation.students, cfg, encoders)
     content["winner"] = winner.report_entry()
-    # The best student may still be worse than the first stage, which costs nothing more.
     winner = dataclasses.replace(winner, finding=summary.headline(content))
+    say(winner.finding)
+    say(f"winner: {winner.system}. {winner.reason}")
     write_winner(out.uri, winner)
     files = {"report.json": tables.json_text(content, indent=1), "report.html": report_html.report_page(content)}
     for folder in filter(None, (out.uri, cfg.publish)):
         for name, text in files.items():
             tables.write_text(tables.join(folder, name), text)
         say(f"report: {tables.join(folder, 'report.html')}")
-    say(f"winner: {winner.system}. {winner.reason}")
-    say(winner.finding)
     out.commit(lineage=lineage, winner=dataclasses.asdict(winner))

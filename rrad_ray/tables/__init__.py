@@ -19,6 +19,7 @@ from rrad_ray.tables.files import (
 from rrad_ray.tables.json_files import finite, json_text, write_json
 from rrad_ray.tables.manifest import (
     MANIFEST,
+    EncoderFacts,
     EvaluationFacts,
     FirstStageFacts,
     JudgeFacts,
@@ -55,6 +56,7 @@ __all__ = [
     "STARTED",
     "Claim",
     "DataFile",
+    "EncoderFacts",
     "EvaluationFacts",
     "FirstStageFacts",
     "JudgeFacts",

@@ -33,12 +33,21 @@ class SourceCost(TypedDict):
     parameters: int
 
 
+class EncoderFacts(TypedDict):
+    """The bi-encoder behind a source, which scores a text by itself: its model, and the tokens that it reads."""
+
+    model: str
+    max_length: int
+
+
 @dataclass(frozen=True)
 class FirstStageFacts:
-    """The record of `retrieve`: the collection, and the cost of each source that searched it."""
+    """The record of `retrieve`: the collection, the cost of each source that searched it, and the bi-encoders among
+    the sources, by source (`prerank` adds its own)."""
 
     data: str
     sources: dict[str, SourceCost] = field(default_factory=dict)
+    encoders: dict[str, EncoderFacts] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -124,8 +124,9 @@ function showAnswer(content, headers, tookMs) {
   if (!documents.length) return setStatus("No document shares a word with this query. Try other words.");
   const moved = results.filter((result) => result.moved).length;
   const test = headers.get("X-Variant") ? ` Online test ${main.dataset.test}: this is ${headers.get("X-Variant")}.` : "";
+  const alone = headers.get("X-First-Stage") === "missing" ? " The winner's first-stage scores are not at hand: its student ranks alone." : "";
   const uncounted = headers.get("X-Variant") && !page.request ? " What you open here cannot be counted." : "";
-  setStatus(`${documents.length} documents in ${Math.round(tookMs)} ms; ${moved} moved.${test}${uncounted}`);
+  setStatus(`${documents.length} documents in ${Math.round(tookMs)} ms; ${moved} moved.${alone}${test}${uncounted}`);
   drawMoves();
 }
 

@@ -188,6 +188,23 @@ def test_headline_is_about_the_winner_or_else_the_best_student(report: dict[str,
     assert summary.headline(report) == "BM25 leads with nDCG@10 0.449; no student was evaluated."
 
 
+def test_a_first_stage_that_won_is_the_title_and_the_figures_compare_the_best_student(report: dict[str, Any]) -> None:
+    report["tests"][0].update(delta=-0.136, p=0.2)
+    report["systems"][0]["metrics"]["nDCG@10"]["mean"] = 0.721
+    report["winner"]["system"] = "bm25"
+    page = Page(report_page(report))
+    headline = (
+        "The first stage wins: BM25 has nDCG@10 0.721, and the best student, ENCODER, 0.585 "
+        "(−0.136, p = 0.200, no clear difference)."
+    )
+    assert headline in page.text
+    assert page.tags.count("svg") == 5
+    assert "BM25 selected" in page.text
+    assert "ENCODER minus BM25, query by query" in page.text
+    row = next(line for line in summary.markdown_table(report).splitlines() if "**" in line)
+    assert row.startswith("| **BM25**")
+
+
 def test_labels_of_close_points_do_not_overlap(report: dict[str, Any]) -> None:
     close = [system(f"s{i}", "student", 0.5 + i / 1000, 10 + i / 10, f"a long title {i}") for i in range(8)]
     report["systems"] = close

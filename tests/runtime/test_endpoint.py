@@ -26,7 +26,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 from ray.serve.schema import ServeDeploySchema
 
-from rrad_ray.config import PrerankConfig, ServeConfig
+from rrad_ray.config import PrerankConfig, SearchConfig, ServeConfig
 from rrad_ray.errors import RradError
 from rrad_ray.rankers.generation import Explainer
 from rrad_ray.rankers.ranker import Ranker
@@ -35,7 +35,7 @@ from rrad_ray.runtime import deploy
 from rrad_ray.serving.pages import sigmoid
 from rrad_ray.stages import serve
 from rrad_ray.tables import Output
-from tests import endpoints, toys
+from tests import endpoints, toys, winners
 from tests.commands import PATIENCE_S, ROOT, RRAD
 from tests.heads import free_port
 
@@ -64,7 +64,7 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> str:
 def winner(student: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Write the output of select, as far as serve reads it."""
     folder = tmp_path_factory.mktemp("winner")
-    (folder / "winner.json").write_text(json.dumps({"system": "tiny student", "checkpoint": student}))
+    winners.write(folder, "tiny student", student, {})
     return str(folder)
 
 
@@ -451,6 +451,14 @@ def test_missing_input(tmp_path: Path) -> None:
     for folder, problem in ((tmp_path / "nothing", "no such model folder"), (tmp_path, "no winner.json")):
         with pytest.raises(RradError, match=problem):
             serve.run(ServeConfig(input=str(folder)))
+
+
+def test_a_first_stage_that_the_search_page_cannot_serve_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    fields = {"system": "fusion", "student": "", "checkpoint": "", "weights": {"bm25": 1.0, "ours": 0.5}}
+    (tmp_path / "winner.json").write_text(json.dumps(fields))
+    cfg = ServeConfig(input=str(tmp_path), search=SearchConfig("pydoc:"))
+    with pytest.raises(RradError, match=r"serve: search.corpus: fusion: .* no scores of ours; leave search out"):
+        serve.run(cfg)
 
 
 def test_port_taken(winner: str) -> None:

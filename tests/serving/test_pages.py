@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from rrad_ray.config import IDENTITY
 from rrad_ray.serving import pages
+from rrad_ray.serving.fusing import ModelScores
 from rrad_ray.serving.pages import RankedPage
 from rrad_ray.serving.requests import ScoringRequest
 
@@ -22,9 +24,10 @@ def request(count: int, top_n: int = 0) -> ScoringRequest:
 
 
 def test_a_models_page_is_ordered_by_raw_scores_and_shows_their_sigmoid_unless_raw_ones_are_wanted() -> None:
-    page = pages.scored_page(REQUEST, "student", "small", [0.0, 60.0, 900.0], 7)
-    assert page == RankedPage("student", "small", [0.5, 1.0, 1.0], [2, 1, 0], 7)
-    raw = pages.scored_page(ScoringRequest(["q"] * 2, ["a", "b"], raw=True, top_n=1), "student", "", [-3.0, 2.0], 7)
+    page = pages.scored_page(REQUEST, "small", ModelScores("student", [0.0, 60.0, 900.0], 7, "used"))
+    assert page == RankedPage("student", "small", [0.5, 1.0, 1.0], [2, 1, 0], 7, first_stage="used")
+    wanted = ScoringRequest(["q"] * 2, ["a", "b"], raw=True, top_n=1)
+    raw = pages.scored_page(wanted, "", ModelScores("student", [-3.0, 2.0], 7))
     assert (raw.scores, raw.order) == ([-3.0, 2.0], [1])
 
 
@@ -47,6 +50,9 @@ def test_an_interleaved_page_mixes_both_and_says_whose_each_document_is(count: i
     assert shown == pytest.approx([1 - rank / len(shown) for rank in range(len(shown))])
     assert all(page.scores[index] == 0.0 for index in set(range(count)) - set(page.order))
     assert page == pages.interleaved_page(request(count, top_n), ["old", "new"], both, str(seed))
+    without = dataclasses.replace(both[1], first_stage="missing")
+    mixed = pages.interleaved_page(request(count, top_n), ["old", "new"], [both[0], without], str(seed))
+    assert (page.first_stage, mixed.first_stage) == ("", "missing")
 
 
 def test_an_exposure_has_what_the_unit_sees_with_distinct_ids() -> None:

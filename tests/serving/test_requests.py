@@ -353,3 +353,59 @@ def test_any_json_is_clicks_or_refused(body: Any) -> None:
     content = json.dumps(body).encode()
     rows = unless_refused(lambda: event_requests.parse_clicks(content, now=5.0))
     assert all(row["position"] >= 1 for row in rows or [])
+
+
+# ---- scores of the first stage ------------------------------------------------------------------------------
+
+
+def test_scores_of_the_first_stage_come_as_lists_or_in_the_documents_of_every_format() -> None:
+    lists = {"bm25": [2, None], "ours": [0.5, -1.5]}
+    objects = [{"text": "a", "first_stage": {"bm25": 2, "ours": 0.5}}, {"text": "b", "first_stage": {"ours": -1.5}}]
+    bodies = {
+        "/v2/rerank": {"query": "q", "documents": objects},
+        "/v1/rerank": {"query": "q", "documents": ["a", {"text": "b"}], "first_stage": lists},
+        "/rerank": {"query": "q", "texts": ["a", "b"], "first_stage": lists},
+        "/score": {"queries": "q", "documents": ["a", "b"], "first_stage": lists},
+    }
+    for path, body in bodies.items():
+        columns = parse(path, body).first_stage
+        assert {name: list(map(str, values)) for name, values in columns.items()} == {
+            "bm25": ["2.0", "nan"],
+            "ours": ["0.5", "-1.5"],
+        }, path
+    assert parse("/v2/rerank", {"query": "q", "documents": ["a"]}).first_stage == {}
+    both = {"query": "q", "documents": [objects[0], "b"], "first_stage": {"dense": [1, 2]}}
+    assert set(parse("/v2/rerank", both).first_stage) == {"bm25", "ours", "dense"}
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ({"documents": ["a", "b"], "first_stage": {"bm25": [1]}}, "first_stage: 1 scores of 'bm25' for 2 documents"),
+        ({"documents": ["a"], "first_stage": {"bm25": 1}}, "'bm25' input should be a valid array"),
+        ({"documents": ["a"], "first_stage": [1]}, "input should be an object"),
+        ({"documents": ["a"], "first_stage": {"bm25": ["1"]}}, "valid number"),
+        ({"documents": ["a"], "first_stage": {"bm25": [True]}}, "valid number"),
+        ({"documents": ["a"], "first_stage": {"bm25": [1e300]}}, "less than or equal"),
+        ({"documents": [{"text": "a", "first_stage": {"bm25": "1"}}]}, "has a 'first_stage' that is no object"),
+        ({"documents": [{"text": "a", "first_stage": 7}]}, "has a 'first_stage' that is no object"),
+        (
+            {"documents": [{"text": "a", "first_stage": {"bm25": 1}}], "first_stage": {"bm25": [1]}},
+            "'bm25' is in the request and in its documents",
+        ),
+    ],
+)
+def test_wrong_scores_of_the_first_stage_are_refused_with_their_field(body: dict[str, Any], says: str) -> None:
+    error = refusal("/v2/rerank", {"query": "q", **body})
+    assert error.status == 422
+    assert says in error.detail
+    assert error.field in ("first_stage", "documents")
+
+
+@pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"])
+def test_a_score_that_json_does_not_know_is_refused(word: str) -> None:
+    for body in (
+        f'{{"query": "q", "documents": ["a"], "first_stage": {{"bm25": [{word}]}}}}',
+        f'{{"query": "q", "documents": [{{"text": "a", "first_stage": {{"bm25": {word}}}}}]}}',
+    ):
+        assert refusal("/v2/rerank", body.encode()).status in (400, 422)

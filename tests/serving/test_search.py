@@ -72,6 +72,7 @@ def test_a_search_becomes_a_request_to_re_rank_its_hits() -> None:
         ["a", "b"],
     )
     assert (reranked.model, reranked.top_n, reranked.explain, reranked.unit) == ("small", 1, True, "u")
+    assert reranked.first_stage == {"bm25": [1.0, 1.0]}
     empty = rerank_request(request, [])
     assert (empty.model, empty.explain, empty.texts) == (IDENTITY, False, []), "no model is asked"
 

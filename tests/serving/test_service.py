@@ -43,7 +43,8 @@ class LengthModel:
     """A model that scores a text by its length, negated on demand, and reads as many tokens as it has characters."""
 
     def __init__(self, name: str, sign: int = 1, writes: bool = False) -> None:
-        self.served = ServedModel("folder", name, name)
+        self.served = ServedModel("folder", name, name, student=name)
+        self.name, self.scorers = name, {name: self}
         self.version, self.concurrency, self.sign = name, 1, sign
         self.explainer = SimpleNamespace(explain=self.explain) if writes else None
         self.scored: list[int] = []

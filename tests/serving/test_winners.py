@@ -11,7 +11,15 @@ from typing import Any
 import pytest
 
 from rrad_ray.errors import RradError
-from rrad_ray.serving.winners import TOLERANCE, ScoreMismatch, ServedModel, check_scores, find_winner, local_folder
+from rrad_ray.serving.winners import (
+    TOLERANCE,
+    ScoreMismatch,
+    ServedModel,
+    check_needs,
+    check_scores,
+    find_winner,
+    local_folder,
+)
 from tests.winners import write as write_winner
 
 SMOKE = {"query": "q", "documents": ["a", "b", "c"], "scores": [4.0, -2.0, 0.5]}
@@ -41,6 +49,50 @@ def test_a_winner_is_served_under_its_own_name_and_brings_its_scores(checkpoint:
     write_winner(tmp_path / "winner", "student", checkpoint, SMOKE)
     model = find_winner(str(tmp_path / "winner"))
     assert (model.checkpoint, model.name, model.smoke) == (str(checkpoint), "student", SMOKE)
+
+
+def winner_of(folder: Path, student: str, checkpoint: Path | str, *sources: str, encoders: Any = None) -> ServedModel:
+    """Return a served winner that sums these sources, and the student if there is one."""
+    weights = dict.fromkeys([*sources, student] if student else sources, 1.0)
+    fields = {"system": "best", "student": student, "checkpoint": str(checkpoint), "weights": weights}
+    (folder / "winner.json").write_text(json.dumps({**fields, "encoders": encoders or {}}))
+    return find_winner(str(folder))
+
+
+def test_a_first_stage_needs_no_checkpoint_and_its_bi_encoder_is_looked_up_from_the_root(tmp_path: Path) -> None:
+    (tmp_path / "encoder").mkdir()
+    winner_of(tmp_path, "", "", "dense", encoders={"dense": {"model": "encoder", "max_length": 64}})
+    model = find_winner(str(tmp_path), str(tmp_path))
+    assert (model.checkpoint, model.name, model.student, model.weights) == ("", "best", "", {"dense": 1.0})
+    assert model.encoders == {"dense": {"model": f"{tmp_path}/encoder", "max_length": 64}}
+
+
+def test_serve_says_which_scores_requests_must_bring_or_refuses_what_it_cannot_serve(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    encoders = {"dense": {"model": "bundled:all-minilm-l6-v2", "max_length": 64}}
+    fused = winner_of(tmp_path, "tiny", checkpoint, "bm25", "dense", encoders=encoders)
+    said = check_needs(fused, searched=False)
+    assert "requests bring scores of bm25 in `first_stage`; others are ranked by its student 'tiny' alone" in said
+    first = winner_of(tmp_path, "", "", "bm25", "dense", encoders=encoders)
+    said = check_needs(first, searched=True)
+    assert "requests bring scores of bm25 in `first_stage`; others are refused; for a student run select with" in said
+    assert "bm25, dense" in check_needs(winner_of(tmp_path, "", "", "bm25", "dense"), searched=False)
+    for nothing in (winner_of(tmp_path, "", "", "dense", encoders=encoders), find_winner(str(checkpoint))):
+        assert check_needs(nothing, searched=True) == ""
+    own = winner_of(tmp_path, "", "", "bm25", "ours")
+    with pytest.raises(RradError, match=r"a search has no scores of ours; leave search out .* allow_worse=true"):
+        check_needs(own, searched=True)
+    assert "bm25, ours" in check_needs(own, searched=False)
+    check_needs(winner_of(tmp_path, "tiny", checkpoint, "ours"), searched=True)
+
+
+def test_a_winner_from_before_the_first_stage_could_win_is_refused_with_a_remedy(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "winner.json").write_text(json.dumps({"system": "tiny", "checkpoint": str(checkpoint)}))
+    with pytest.raises(RradError, match=r"holds no winner: .*; run select again"):
+        find_winner(str(tmp_path))
 
 
 def test_another_winner_has_another_fingerprint_and_the_same_one_has_the_same(

@@ -182,6 +182,28 @@ def test_select_wants_the_output_of_evaluate(candidates: str, tmp_path: Path) ->
         select.run(SelectConfig(input=candidates, output=f"{tmp_path}/winner"))
 
 
+def test_a_first_stage_that_wins_is_the_first_line_on_the_terminal_in_winner_json_and_in_the_report(
+    candidates: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = list(tables.read(candidates, Candidates))
+    scores = {"sources": ["dense"], "source_scores": [[5.0, 4.0, 3.0, 2.0, 1.0]]}
+    short = tables.Output("prerank", SelectConfig(input="in", output=f"{tmp_path}/short"), Candidates, {})
+    short.write_all([row | scores for row in rows], 100)
+    encoders: dict[str, tables.EncoderFacts] = {"dense": {"model": "a model", "max_length": 64}}
+    short.commit(lineage=tables.Lineage(tables.FirstStageFacts("a collection", encoders=encoders)))
+    run(tmp_path, short.uri)
+    capsys.readouterr()
+    select.run(SelectConfig(f"{tmp_path}/report", f"{tmp_path}/winner"))
+    finding = "The first stage wins, as no student was evaluated: bi-encoder (pre-ranker) has nDCG@10"
+    lines = [line for line in capsys.readouterr().out.splitlines() if "running" not in line]
+    assert finding in lines[0]
+    text = (tmp_path / "winner" / "winner.json").read_text()
+    assert finding in text.splitlines()[1]
+    winner = json.loads(text)
+    assert (winner["system"], winner["student"], winner["encoders"]) == ("dense", "", encoders)
+    assert f"<h1>{finding}" in (tmp_path / "winner" / "report.html").read_text()
+
+
 def test_a_ragged_row_is_set_aside_and_a_document_that_stands_twice_counts_once(tmp_path: Path) -> None:
     qrels = {"split": "test", "qrel_ids": ["a"], "qrel_grades": [1]}
     rows = [

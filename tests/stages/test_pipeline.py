@@ -94,7 +94,7 @@ def test_the_report_has_every_system_with_quality_and_cost(job: tuple[Path, str]
     report = json.loads((out / "winner" / "report.json").read_text())
     systems = {system["system"]: system for system in report["systems"]}
     assert {"bm25", "dense", "fusion", "teacher", "encoder", "decoder", "encoder+first"} <= set(systems)
-    for name in ("bm25", "dense", "fusion", "teacher", "encoder", "decoder"):
+    for name in ("bm25", "dense", "fusion", "teacher", "encoder", "decoder", "encoder+first"):
         system = systems[name]
         for metric in ("nDCG@10", "MRR@10"):
             value = system["metrics"][metric]
@@ -102,8 +102,12 @@ def test_the_report_has_every_system_with_quality_and_cost(job: tuple[Path, str]
         assert system["latency_ms"]["p50"] <= system["latency_ms"]["p99"]
         assert system["documents_per_s"] > 0
         assert system["parameters"] is not None
-    assert report["winner"]["system"] in ("encoder", "decoder")
+    winner = json.loads((out / "winner" / "winner.json").read_text())
+    assert report["winner"]["system"] == winner["system"] in systems
     assert report["winner"]["reason"]
+    best = max(systems[name]["metrics"]["nDCG@10"]["mean"] for name in ("bm25", "dense", "fusion"))
+    assert winner["value"] >= best, "the first stage wins where no student is as good"
+    assert winner["finding"].startswith("The first stage wins") == (not winner["student"])
     assert json.loads((out / "report.json").read_text()) == report, "the folder of the run has it too"
     page = (out / "report.html").read_text()
     assert "<svg" in page
@@ -245,6 +249,10 @@ def test_prerank_by_a_model_orders_as_retrieve_did_with_the_same_model(short: st
     for before, after in zip(tables.read(short, Candidates), tables.read(output, Candidates), strict=True):
         dense = dict(zip(before["doc_ids"], before["source_scores"][before["sources"].index("dense")], strict=True))
         assert after["scores"] == pytest.approx([dense[doc_id] for doc_id in after["doc_ids"]], abs=0.02)
+    first = tables.lineage_of(output).first_stage
+    assert first is not None
+    assert list(first.encoders) == ["dense", "prerank"], "the endpoint can compute both"
+    assert first.encoders["prerank"] == first.encoders["dense"]
 
 
 def test_prerank_keeps_top_and_bottom_but_judged_splits_whole(short: str) -> None:

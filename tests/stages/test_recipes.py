@@ -26,7 +26,8 @@ ENGINE = ["max_num_batched_tokens=2048", "max_num_seqs=64"]  # of which less mem
 def ran(recipe: str, beir: Path, out: Path, overrides: list[str]) -> Path:
     """One `rrad run` of a recipe's laptop config to its end; the folder of its output."""
     common = ["num_workers=1", "trainers=1", "queries={train: 16, dev: 8, test: 8, unlabelled: 8}", "depth=3"]
-    common += ["steps.evaluate.latency_repeats=3", "steps.select.max_p99_ms=60000"]
+    # So little training may end below the first stage, and these tests are about the students.
+    common += ["steps.evaluate.latency_repeats=3", "steps.select.max_p99_ms=60000", "steps.select.allow_worse=true"]
     places = [f"data={beir}", f"out={out}"]
     done = rrad("run", f"configs/{recipe}/laptop.yaml", *places, *common, *overrides)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
@@ -64,9 +65,9 @@ def rradistill(beir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_rradistill_ends_with_a_winner_and_says_what_was_simulated(rradistill: Path) -> None:
     winner = json.loads((rradistill / "winner" / "winner.json").read_text())
-    assert winner["system"] in ("encoder", "decoder")
+    assert winner["student"] in ("encoder", "decoder")
     verdict = r"(beats|does not beat|is not clearly better than) the best first stage, \w+"
-    assert re.match(f"{winner['system']} student {verdict}", winner["finding"])
+    assert re.match(rf"{winner['student']} student( \+ first stage)? {verdict}", winner["finding"])
     assert not manifest(rradistill, "short").lineage.simulated
     for step in ("orders", "reasons", "labels"):
         assert "come from the judgments themselves" in manifest(rradistill, step).lineage.simulated
@@ -163,7 +164,7 @@ def test_disrankers_student_learns_the_teachers_scores_over_judged_and_unlabelle
     assert losses == manifest(disranker, "student").config["losses"] == {"point_mse": 1.0, "margin_mse": 1.0}
     assert manifest(disranker, "teacher").config["losses"] == {"margin": {"weight": 1.0, "tau": 0.5}}
     assert is_plain(disranker / "student" / "model")
-    assert json.loads((disranker / "winner" / "winner.json").read_text())["system"] == "student"
+    assert json.loads((disranker / "winner" / "winner.json").read_text())["student"] == "student"
 
 
 def _lines(file: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,68 @@
+"""The scores that order a request's documents: a student's or a source's own, or the sum that won in `evaluate`.
+
+A winner may sum z-scores of first-stage sources and of a student (evaluation/fusion.py). The student and bi-encoders
+score texts by themselves. Other sources, such as BM25, know the whole collection: their scores come with the request,
+or from the search on the served collection.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rrad_ray.evaluation import fusion
+from rrad_ray.serving.errors import HTTPError
+from rrad_ray.serving.requests import ScoringRequest
+from rrad_ray.serving.scorer import Model, RequestScorer
+
+FirstStageUse = Literal["", "used", "missing"]  # empty: the model uses none
+
+
+@dataclass(frozen=True)
+class ModelScores:
+    """A request's scores by a model.
+
+    `model` is the name of what gave them, `tokens` were read for them. `first_stage` says whether the first stage's
+    scores are in them.
+    """
+
+    model: str
+    scores: Sequence[float]
+    tokens: int
+    first_stage: FirstStageUse = ""
+
+
+async def model_scores(model: Model, request: ScoringRequest, scorer: RequestScorer, deadline: float) -> ModelScores:
+    """Return a request's scores by a model; by its student alone where scores that it sums are missing.
+
+    Z-scores compare documents of one query, so pairs of several queries cannot be fused. Raises `HTTPError`: 422
+    where a first stage has won and its scores are missing, and as `RequestScorer.scores` does.
+    """
+    served = model.served
+    one_source = set(served.weights) == {served.name}
+    one_query = one_source or len(set(request.queries)) == 1
+    missing = served.needed(request.first_stage) if one_query else list(served.weights)
+    if not served.weights or (missing and served.student):
+        scores, tokens = await scorer.scores(model.scorers[served.student], request, deadline)
+        return ModelScores(served.student if missing else served.name, scores, tokens, "missing" if missing else "")
+    if missing:
+        wanted = f"send its scores of {', '.join(missing)}" if one_query else "send documents of one query"
+        raise HTTPError(422, "first_stage", f"'{served.name}' is a first stage, and no student: {wanted}")
+    columns: dict[str, Sequence[float]] = {}
+    read = 0
+    for name in served.weights:
+        if name != served.student and name in request.first_stage:
+            columns[name] = request.first_stage[name]
+        else:
+            columns[name], tokens = await scorer.scores(model.scorers[name], request, deadline)
+            read += tokens
+    scores = _unscored_last(columns[served.name]) if one_source else fusion.fuse(columns, served.weights)
+    return ModelScores(served.name, scores, read, "used")
+
+
+def _unscored_last(scores: Sequence[float]) -> list[float]:
+    """Return one source's scores as they are; a document without one gets 1 less than the lowest."""
+    lowest = min((score for score in scores if not math.isnan(score)), default=0.0) - 1.0
+    return [lowest if math.isnan(score) else score for score in scores]
