@@ -1,14 +1,16 @@
 """A checkpoint's model and tokenizer, whole or not at all, and the tokens that it takes.
 
-transformers draws weights at random that a checkpoint lacks or has in another shape, and says so in its log only. It
-makes up a tokenizer of a few tokens where the files of one are missing. And a tokenizer's limit says nothing of the
-model's positions. So every model and every tokenizer is loaded here.
+transformers draws weights at random that a checkpoint lacks or has in another shape, and leaves layers out that its
+config does not count; it says so in its log only. It makes up a tokenizer of a few tokens where the files of one are
+missing. And a tokenizer's limit says nothing of the model's positions. So every model and every tokenizer is loaded
+here.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,8 @@ UNKNOWN_LENGTH = 512  # of a model for which neither tokenizer nor config names 
 
 SHOWN_NAMES = 4  # of the weights in an error
 
+NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")  # of a layer or an expert, in a weight's name
+
 # A tokenizer with fewer tokens than this share of the model's rows is another model's, or none. Rows without a token
 # fill a table up to a round number: they are a few in a hundred.
 LEAST_KNOWN = 0.5
@@ -38,8 +42,9 @@ MayLack = Callable[[str, Any], bool]  # whether a weight of this name may be mis
 def load_whole(auto_class: Any, folder: str, *, may_lack: MayLack = lambda name, model: False, **options: Any) -> Any:
     """Return the model that `auto_class` loads from a checkpoint, all weights of which are the checkpoint's.
 
-    `may_lack`: which weights may be drawn at random all the same. `options`: of `from_pretrained`. Raises
-    `ValueError` for a folder that holds no such model, and for weights that it lacks or has in another shape.
+    `may_lack`: which weights may be drawn at random all the same. `options`: of `from_pretrained`; with
+    `num_hidden_layers` the first layers are wanted only. Raises `ValueError` for a folder that holds no such model,
+    for weights that it lacks or has in another shape, and for layers that its config does not count.
     """
     try:
         model, report = auto_class.from_pretrained(
@@ -53,11 +58,25 @@ def load_whole(auto_class: Any, folder: str, *, may_lack: MayLack = lambda name,
     if wrong:
         problem = f"weights of {folder} have another shape than its config says: {_shortened(wrong)}"
         raise InvalidInput(problem, "give a checkpoint whose config.json belongs to its weights")
+    more = [] if "num_hidden_layers" in options else _uncounted(report["unexpected_keys"], model)
+    if more:
+        problem = f"{folder} holds weights of more layers than its config says: {_shortened(more)}"
+        raise InvalidInput(problem, "give a checkpoint whose config.json belongs to its weights")
     lacking = [name for name in sorted(report["missing_keys"]) if not may_lack(name, model)]
     if lacking:
         problem = f"{folder} ({have}) lacks weights that {type(model).__name__} needs: {_shortened(lacking)}"
         raise InvalidInput(problem, "give a checkpoint that was trained as such, whole: they would be random")
     return model
+
+
+def _uncounted(unexpected: Iterable[str], model: Any) -> list[str]:
+    """Return the weights of a checkpoint, sorted, that differ from one of the model's by a layer's number alone."""
+
+    def kind(name: str) -> str:
+        return NUMBER.sub("N", name.removeprefix(f"{model.base_model_prefix}."))
+
+    known = {kind(name) for name in model.state_dict()}
+    return sorted(name for name in unexpected if kind(name) in known)
 
 
 def pooler(name: str, model: Any) -> bool:

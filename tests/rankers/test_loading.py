@@ -23,7 +23,7 @@ LAYERS = {"max_position_embeddings": 40}
 DISTIL = LAYERS | {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 24}
 RELATIVE = LAYERS | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False}
 HEADS = LAYERS | {"num_key_value_heads": 1, "head_dim": 8}
-GPT2 = {"n_positions": 40, "n_embd": 16, "n_layer": 1, "n_head": 2}
+GPT2 = {"n_positions": 40, "n_embd": 16, "n_layer": 2, "n_head": 2}
 # Architecture, its options, the positions that it has for tokens; 0: no limit.
 ARCHITECTURES = {
     "Bert": (LAYERS, 40),
@@ -232,3 +232,41 @@ def test_a_config_that_is_no_json_object_is_refused(content: str, tmp_path: Path
     for load in (Ranker.load, loading.check_ranker, Explainer.load):
         with pytest.raises(ValueError, match=r"config\.json of .* holds no JSON object; give"):
             load(str(tmp_path))
+
+
+# ---- a config that counts fewer layers than the weights have ---------------------------------------------------
+
+
+def cut(folder: Path, key: str = "num_hidden_layers") -> None:
+    """Make the config count one layer less than the weights have."""
+    content = json.loads((folder / "config.json").read_text())
+    content[key] -= 1
+    if "layer_types" in content:
+        content["layer_types"] = content["layer_types"][: content[key]]
+    (folder / "config.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_ranker_whose_config_counts_fewer_layers_than_it_has_is_refused(name: str, tmp_path: Path) -> None:
+    folder = tiny.save(tmp_path, name, **ARCHITECTURES[name][0])
+    cut(tmp_path, {"DistilBert": "n_layers", "GPT2": "n_layer"}.get(name, "num_hidden_layers"))
+    for load in (Ranker.load, loading.check_ranker):
+        with pytest.raises(ValueError, match="holds weights of more layers than its config says: ") as error:
+            load(folder)
+        assert folder in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "loader", [name for name in LOADERS if name != "bi-encoder before"]
+)  # which reads no weights
+def test_fewer_layers_in_the_config_are_seen_whatever_loads_the_model(loader: str, tmp_path: Path) -> None:
+    head, load = LOADERS[loader]
+    folder = tiny.save(tmp_path, "Llama", head, tie_word_embeddings=True, **{WRITES: True}, **HEADS)
+    cut(tmp_path)
+    with pytest.raises(ValueError, match=r"more layers than its config says: .*layers\.1\."):
+        load(folder)
+
+
+def test_the_first_layers_of_a_model_may_be_asked_for(tmp_path: Path) -> None:
+    folder = tiny.save(tmp_path, "Llama", "Model", **HEADS)
+    assert Ranker.decoder(folder, max_length=16, layers=1).model.config.num_hidden_layers == 1
