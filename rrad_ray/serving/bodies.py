@@ -13,6 +13,7 @@ from rrad_ray.serving.headers import whole_number
 GZIP = ("gzip", "x-gzip")  # names of one coding, RFC 9110, 8.4.1
 GZIP_MAGIC = b"\x1f\x8b"  # with which no JSON begins
 GZIP_WINDOW = 31  # zlib's number for a gzip stream of any window
+GZIP_MEMBERS = 1000  # as in bgzip's files, of 64 KiB each; tiny ones would keep the processor busy
 ACCEPTED = {"Accept-Encoding": GZIP[0]}
 
 
@@ -60,19 +61,27 @@ async def _within(chunks: AsyncIterator[bytes], limit: int, state: str) -> Async
 
 
 async def _inflated(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
-    """Yield what a gzip stream holds, up to one byte more than `limit`: a small body cannot fill the memory.
+    """Yield what the members of a gzip stream (RFC 1952, 2.2) hold, up to one byte more than `limit`: a small body
+    cannot fill the memory.
 
-    Raises `HTTPError` (400) for what is no gzip stream, ends too early or goes on behind its end.
+    Raises `HTTPError` (400) for what is no gzip stream, ends too early, goes on behind its end or has more than
+    `GZIP_MEMBERS`.
     """
-    inflater, left = zlib.decompressobj(GZIP_WINDOW), limit + 1
+    inflater, left, members = zlib.decompressobj(GZIP_WINDOW), limit + 1, 1
     async for chunk in chunks:
-        try:
-            piece = inflater.decompress(chunk, left)
-        except zlib.error as error:
-            raise HTTPError(400, "body", f"no gzip, as its Content-Encoding says ({error})") from error
-        left -= len(piece)
-        yield piece
-        if inflater.unused_data:
-            raise HTTPError(400, "body", "goes on behind the end of its gzip stream")
+        while chunk:
+            if inflater.eof:
+                inflater, members = zlib.decompressobj(GZIP_WINDOW), members + 1
+            if members > GZIP_MEMBERS:
+                raise HTTPError(400, "body", f"a gzip stream of more than {GZIP_MEMBERS} members")
+            try:
+                piece = inflater.decompress(chunk, left)
+            except zlib.error as error:
+                after = "goes on behind the end of its gzip stream" if members > 1 else ""
+                problem = after or f"no gzip, as its Content-Encoding says ({error})"
+                raise HTTPError(400, "body", problem) from error
+            left -= len(piece)
+            yield piece
+            chunk = inflater.unused_data
     if not inflater.eof:
         raise HTTPError(400, "body", "ends before its gzip stream does")

@@ -137,7 +137,8 @@ _DOCUMENT_SCHEMA = WithJsonSchema({"anyOf": [{"type": "string"}, _DOCUMENT_OBJEC
 
 NotBlank = Annotated[str, AfterValidator(_not_blank)]
 
-IdField = Annotated[str, Field(max_length=MAX_ID_CHARS)]  # of a user, a page, an event or a document
+# Of a user, a page, an event or a document. A blank one is none: all that are blank would be one.
+IdField = Annotated[str, Field(max_length=MAX_ID_CHARS), AfterValidator(lambda name: name if name.strip() else "")]
 
 DocumentList = Annotated[
     list[Annotated[Document, BeforeValidator(_document), _DOCUMENT_SCHEMA]], Field(min_length=1), FailFast()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,9 +44,10 @@ class HTTPError(Exception):
         if first["type"] == "json_invalid":
             return cls(400, "body", first["msg"])
         field, *index = first["loc"] or ("body",)
+        where = _within(index)
         if first["type"] == "missing":
-            return cls(422, str(field), f"missing; the request has {', '.join(first['input']) or 'no fields'}"[:200])
-        where = (f"number {index[0]} " if isinstance(index[0], int) else f"'{index[0]}' ") if index else ""
+            have = f"{'it' if where else 'the request'} has {', '.join(first['input']) or 'no fields'}"
+            return cls(422, str(field), f"{where}missing; {have}"[:200])
         message = first["msg"][0].lower() + first["msg"][1:]
         empty = dialect is TEI and first["type"] in ("blank", "too_short")
         return cls(400 if empty else 422, str(field), f"{where}{message}, found {_shown(first['input'])}")
@@ -73,6 +74,16 @@ class HTTPError(Exception):
 def unexpected(error: Exception) -> HTTPError:
     """Return the refusal for a fault of ours; the log has the traceback, and the answer no more than its kind."""
     return HTTPError(500, "request", f"could not be answered ({type(error).__name__})")
+
+
+def _within(index: Sequence[int | str]) -> str:
+    """Return where in a field's value something is wrong: of a list's item its number and its own field, of an object
+    its key."""
+    if not index:
+        return ""
+    if isinstance(index[0], str):
+        return f"'{index[0]}' "
+    return f"number {index[0]} " + "".join(f"{name}: " for name in index[1:] if isinstance(name, str))
 
 
 def _shown(value: Any) -> str:

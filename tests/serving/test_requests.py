@@ -330,6 +330,35 @@ def test_a_number_as_it_may_stand_in_a_body_is_refused_where_the_log_cannot_hold
     assert caught.value.status == 422
 
 
+@pytest.mark.parametrize(
+    ("event", "detail"),
+    [
+        ({"request_id": "r", "doc_id": "d", "position": "1"}, "position: input should be a valid integer, found"),
+        ({"request_id": " ", "doc_id": "d", "position": 1}, 'request_id: must not be blank, found " "'),
+        (
+            {"request_id": "r", "doc_id": "d", "position": 1, "dwell_s": -1},
+            "dwell_s: input should be greater than or",
+        ),
+        ({"request_id": "r", "position": 1}, "doc_id: missing; it has request_id, position"),
+        ({}, "request_id: missing; it has no fields"),
+        (3, "input should be an object, found 3"),
+    ],
+)
+def test_a_refused_event_is_named_with_its_number_and_its_own_field(event: Any, detail: str) -> None:
+    with pytest.raises(HTTPError) as caught:
+        clicks({"request_id": "r", "doc_id": "d", "position": 1}, event)
+    assert (caught.value.status, caught.value.field) == (422, "events")
+    assert caught.value.detail.startswith(f"events: number 1 {detail}")
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\t\n", "\u00a0"])
+def test_a_blank_user_is_no_unit_and_a_blank_event_id_none_that_events_share(blank: str) -> None:
+    for path, body in (("/v2/rerank", {"documents": ["a"]}), ("/v1/search", {})):
+        assert parse(path, {"query": "q", "user": blank, **body}).unit == ""
+    sent = [{"request_id": "r", "doc_id": name, "position": 1, "event_id": blank} for name in ("a", "b")]
+    assert [click["event_id"] for click in clicks(*sent)] == ["r:a:1", "r:b:1"]
+
+
 def test_an_id_of_at_most_256_characters_is_taken_and_a_longer_one_refused() -> None:
     longest = "é" * 256
     full = {"request_id": longest, "doc_id": longest, "position": 1, "event_id": longest}
