@@ -54,7 +54,16 @@ def _uri(value: str) -> str:
     return check_uri(value) if value else value
 
 
+def _given(value: str) -> str:
+    """Refuse an empty name, such as `students.new=` without its folder."""
+    if not value.strip():
+        raise ValueError("is empty: name a place, or leave the key out")
+    return value
+
+
 Uri = Annotated[str, AfterValidator(_uri)]  # a local path or `s3://`
+Given = Annotated[str, AfterValidator(_given)]
+GivenUri = Annotated[Uri, AfterValidator(_given)]
 
 
 class KeyProblem(ValueError):

@@ -5,7 +5,19 @@ from __future__ import annotations
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from rrad_ray.config.base import CHECKED, MINILM, Count, CountOrNone, Integer, Seed, Share, StagePaths, Uri, require
+from rrad_ray.config.base import (
+    CHECKED,
+    MINILM,
+    Count,
+    CountOrNone,
+    GivenUri,
+    Integer,
+    Seed,
+    Share,
+    StagePaths,
+    Uri,
+    require,
+)
 from rrad_ray.rows import SPLITS, Split
 
 
@@ -20,11 +32,11 @@ class RetrieveConfig:
 
     data: Uri
     """The collection: a BEIR folder; `pydoc:`, the documentation of this Python environment; or a file of candidates
-    with their texts, taken as they are: RankLLM requests or RankGPT hits (`.json`, `.jsonl`), MS MARCO's top1000
-    (`.tsv`)."""
+    with their texts, taken as they are: RankLLM requests or RankGPT hits (`.json`, `.jsonl` or `.ndjson`), MS MARCO's
+    top1000 (`.tsv`)."""
     output: Uri
     """The folder of the candidates, local or `s3://`."""
-    qrels: dict[str, Uri] = Field(default_factory=dict)
+    qrels: dict[str, GivenUri] = Field(default_factory=dict)
     """For a file of candidates: the TREC qrels file of each split, as in {dev: dev.qrels}."""
     run: Uri = ""
     """A TREC run of your own first stage; BM25 and the bi-encoder then only score its documents. Empty: none."""

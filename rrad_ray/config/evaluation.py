@@ -11,6 +11,8 @@ from rrad_ray.config.base import (
     CHECKED,
     Backend,
     Count,
+    Given,
+    GivenUri,
     Positive,
     Precision,
     Seed,
@@ -28,7 +30,7 @@ from rrad_ray.rows import Split
 class EvaluateConfig(StagePaths):
     """Every ranker on the same queries, side by side. `input`: candidates."""
 
-    students: dict[str, str] = Field(default_factory=dict)
+    students: dict[str, Given] = Field(default_factory=dict)
     """Students by name: the output of `train`, or a checkpoint folder."""
     labels: Uri = ""
     """The output of `label`, for the teacher's row; empty: none."""
@@ -38,7 +40,7 @@ class EvaluateConfig(StagePaths):
     """The likelihood prompt of that measurement, as of `judge`."""
     doc_tokens: Count = 96
     """Tokens that a document is cut to in that measurement."""
-    runs: dict[str, Uri] = Field(default_factory=dict)
+    runs: dict[str, GivenUri] = Field(default_factory=dict)
     """TREC run files of these queries by name, measured beside."""
     metrics: tuple[str, ...] = ()
     """More measures by the names of ir-measures, as in [AP, R@100, "nDCG(gains={1:1,2:3})@5"]."""

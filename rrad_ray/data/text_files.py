@@ -8,7 +8,10 @@ from typing import Any
 
 from rrad_ray import tables
 
-LAYOUT = "name a BEIR folder (corpus.jsonl, queries.jsonl, qrels/{train,dev,test}.tsv), or 'pydoc:'"
+LAYOUT = (
+    "name a BEIR folder (corpus.jsonl, queries.jsonl, qrels/{train,dev,test}.tsv), a file of candidates (.json, "
+    ".jsonl, .ndjson, .tsv), or 'pydoc:'"
+)
 
 
 class BadRow(Exception):

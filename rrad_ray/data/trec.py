@@ -19,7 +19,7 @@ def read_trec_run(uri: str) -> dict[str, list[tuple[str, float]]]:
     Raises `RradError` naming the first line that is malformed or repeats a document.
     """
     rankings: dict[str, dict[str, tuple[float, int]]] = {}
-    for number, line in lines(uri):
+    for number, line in lines(uri, "name a TREC run: lines of 'query_id Q0 doc_id rank score tag'"):
         try:
             check_line(line)
             query_id, _, doc_id, rank, score, _ = line.split()

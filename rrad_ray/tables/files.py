@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import os
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -11,10 +13,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import fsspec
+import pyarrow as pa
 from fsspec import AbstractFileSystem
 
 from rrad_ray.errors import RradError, at_place
 from rrad_ray.uris import S3, URI_REMEDY, check_uri, is_s3
+
+# What unpacking and Parquet raise for the content of a file.
+DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error, pa.ArrowInvalid)
 
 REMOVERS = 16  # requests side by side that delete files of an object store
 
@@ -58,9 +64,11 @@ def io_errors(uri: str, missing: str = "") -> Iterator[None]:
     except RradError:
         raise
     except Exception as error:
+        usual = "check that the place exists, and on S3 the bucket"
         if isinstance(error, FileNotFoundError):
-            usual = "check that the place exists, and on S3 the bucket"
             raise RradError(uri, "no such file", missing or usual) from error
+        if isinstance(error, NotADirectoryError):
+            raise RradError(uri, "a part of its path is a file, not a folder", missing or usual) from error
         raise _io_error(uri, error) from error
 
 
@@ -70,10 +78,16 @@ def _io_error(uri: str, error: Exception) -> RradError:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         remedy = "free some space and run the same command again: finished parts are kept"
         return RradError(uri, "no space left on the device", remedy)
+    if isinstance(error, IsADirectoryError):
+        return RradError(uri, "is a folder, not a file", "name a file, or move the folder away")
+    untold = type(error) is OSError and error.errno is None and not is_s3(uri)  # Arrow's, for a broken footer
+    if isinstance(error, DAMAGED) or untold:
+        remedy = "the file is cut short, damaged, or of another kind than its name says: bring it again, or rename it"
+        return RradError(uri, f"cannot be read ({text})", remedy)
     if is_s3(uri):
         remedy = "check the network, AWS_ENDPOINT_URL and the credentials in the environment; then run again"
         return RradError(uri, f"the object store did not answer ({text})", remedy)
-    return RradError(uri, text, "check that the place exists and may be written; then run again")
+    return RradError(uri, text, "check that the place exists and may be read and written; then run again")
 
 
 def write_text(uri: str, text: str) -> None:

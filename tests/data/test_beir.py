@@ -155,8 +155,20 @@ def test_a_folder_in_place_of_a_file_is_an_error_with_a_remedy(tmp_path: Path) -
     uri = write_beir(tmp_path, DOCS, QUERIES)
     (tmp_path / "corpus.jsonl").unlink()
     (tmp_path / "corpus.jsonl").mkdir()
-    with pytest.raises(RradError, match=r"retrieve: .*check that the place exists"), in_stage("retrieve"):
+    says = r"retrieve: .*corpus\.jsonl: is a folder, not a file; name a file"
+    with pytest.raises(RradError, match=says), in_stage("retrieve"):
         read_beir(uri)
+
+
+def test_a_file_of_another_kind_in_place_of_the_collection_is_an_error_that_names_the_kinds(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("a,b\n")
+    with pytest.raises(RradError, match=r"a part of its path is a file.*; name a BEIR folder .*candidates \(\.json"):
+        read_beir(f"{tmp_path}/x.csv")
+
+
+def test_a_run_that_is_not_there_is_an_error_that_names_runs(tmp_path: Path) -> None:
+    with pytest.raises(RradError, match=r"nope\.run: no such file; name a TREC run"):
+        read_trec_run(f"{tmp_path}/nope.run")
 
 
 # ---- runs ---------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 from pathlib import Path
@@ -106,3 +107,22 @@ def test_a_folder_is_not_mixed_with_one_whose_name_begins_alike(uri: str) -> Non
     for name in ("clicks/a.parquet", "clicks2/b.parquet", "clicks.parquet"):
         tables.write_text(tables.join(uri, name), "x")
     assert list(listed(tables.join(uri, "clicks"))) == ["a.parquet"]
+
+
+def test_a_file_that_cannot_be_read_is_an_error_whose_remedy_is_about_reading(tmp_path: Path) -> None:
+    (tmp_path / "folder.txt").mkdir()
+    (tmp_path / "cut.gz").write_bytes(gzip.compress(b"a line" * 100)[:20])
+    (tmp_path / "plain.gz").write_bytes(b"no gzip")
+    for name, says in {
+        "folder.txt": "is a folder, not a file; name a file",
+        "cut.gz": "cannot be read .EOFError: .*; the file is cut short",
+        "plain.gz": "cannot be read .BadGzipFile: .*; the file is cut short, damaged, or of another kind",
+        "cut.gz/x": "a part of its path is a file, not a folder; look",
+    }.items():
+        with pytest.raises(RradError, match=says) as caught:
+            list(tables.text_lines(f"{tmp_path}/{name}", "look"))
+        assert caught.value.place.endswith(name)
+    for content in (b"PAR1", b"PAR1" + b"\xff" * 40 + b"\x20\0\0\0PAR1"):
+        (tmp_path / "x.parquet").write_bytes(content)
+        with pytest.raises(RradError, match="the file is cut short"):
+            tables.read_columns(str(tmp_path), "x.parquet", None)
