@@ -118,6 +118,9 @@ def write(rows: Iterator[Row], output: str, kind: str) -> list[str]:
     with tables.writing(tables.join(output, name)) as file:
         for text in texts:
             file.write(text.encode())
+        if not file.tell():
+            problem = "there is nothing to write: no document of these labels has a target above 0"
+            raise RradError(f"format={kind}", problem, "export labels with targets above 0, or in another format")
     return [name]
 
 

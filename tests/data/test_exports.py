@@ -58,6 +58,25 @@ def test_a_ragged_row_is_set_aside_whatever_the_format(tmp_path: Path, kind: str
     assert (manifest.facts["queries"], manifest.quarantined) == (1, {"ragged row": 1})
 
 
+def test_a_query_that_comes_again_is_set_aside_so_that_the_run_reads_back(tmp_path: Path) -> None:
+    source = labels(tmp_path, query_id="q0")
+    output = export.run(ExportConfig(input=source, output=f"{tmp_path}/out", format="trec"))
+    assert list(read_trec_run(f"{output}/labels.run")) == ["q0"]
+    assert tables.read_manifest(output).quarantined == {"duplicate id": 1}
+
+
+def test_an_export_without_a_row_is_an_error_and_writes_nothing(tmp_path: Path) -> None:
+    cfg = ExportConfig(input=labels(tmp_path), output=f"{tmp_path}/out", splits=("dev", "test"))
+    with pytest.raises(RradError, match=r"export: .*/labels: holds no query of split dev or test; name a split"):
+        export.run(cfg)
+    source = labels(tmp_path / "low", targets=[0.0, -1.0, 0.0], split="train")
+    cfg = ExportConfig(input=source, output=f"{tmp_path}/out2", format="clicks", splits=("train",))
+    with pytest.raises(RradError, match="no document of these labels has a target above 0"):
+        export.run(cfg)
+    assert not (tmp_path / "out" / "requests.jsonl").exists()
+    assert not (tmp_path / "out2" / "clicks.jsonl").exists()
+
+
 def test_a_trec_run_of_labels_is_read_back_in_the_teachers_order(tmp_path: Path) -> None:
     found = read_trec_run(f"{exported(tmp_path, 'trec')}/labels.run")
     assert found == {f"q{n}": [("c", 2.0), ("a", 1.0), ("b", 0.0)] for n in range(2)}
