@@ -25,7 +25,7 @@ TOP1000_COLUMNS = {
     "passage": ({"passagetext", "doctext", "doc", "document", "p", "d", *TEXT_KEYS},),
 }
 
-CANDIDATE_ENDINGS = (".json", ".jsonl", ".tsv")
+CANDIDATE_ENDINGS = (".json", ".jsonl", ".ndjson", ".tsv")
 
 CANDIDATE_LAYOUT = (
     "write RankLLM requests or RankGPT hits as .json or .jsonl, or MS MARCO's qid<TAB>pid<TAB>query<TAB>passage"
@@ -34,7 +34,12 @@ CANDIDATE_LAYOUT = (
 
 def is_candidates(data: str) -> bool:
     """Return true where `data` names a file of candidates rather than a collection."""
-    return data.rstrip("/").removesuffix(".gz").endswith(CANDIDATE_ENDINGS)
+    return _unpacked(data.rstrip("/")).endswith(CANDIDATE_ENDINGS)
+
+
+def _unpacked(uri: str) -> str:
+    """Return a file's name as its ending is compared: in small letters, without `.gz`."""
+    return uri.lower().removesuffix(".gz")
 
 
 def read_candidates(uri: str, qrels_files: Mapping[str, str], reject: Reject) -> Iterator[dict[str, Any]]:
@@ -50,8 +55,33 @@ def read_candidates(uri: str, qrels_files: Mapping[str, str], reject: Reject) ->
     given = {split: qrels.read_qrels(file, reject) for split, file in qrels_files.items()}
     judged = qrels.by_query(given.items())
     files = _files(uri)
-    requests = (_top1000 if files[0].uri.removesuffix(".gz").endswith(".tsv") else _requests)(files, reject)
     seen: set[str] = set()
+    used, reasons = 0, list[str]()
+
+    def reject_row(row_id: str, reason: str, content: str) -> None:
+        if not reasons:
+            reasons.append(reason)
+        reject(row_id, reason, content)
+
+    for row in _rows(files, judged, seen, reject_row):
+        used += 1
+        yield row
+    if not used:
+        problem = "holds no query that can be read" + (f"; its first bad row: {reasons[0]}" if reasons else "")
+        raise RradError(uri, problem, CANDIDATE_LAYOUT)
+    for each in given.values():
+        if seen.isdisjoint(each.named):
+            raise qrels.no_match(each.uri, "query", each.named, seen)
+
+
+def _rows(
+    files: Sequence[tables.DataFile],
+    judged: Mapping[str, tuple[str, dict[str, int]]],
+    seen: set[str],
+    reject: Reject,
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of files of candidates; the ids of all their queries are put into `seen`."""
+    requests = (_top1000 if _unpacked(files[0].uri).endswith(".tsv") else _requests)(files, reject)
     for line, query_id, query, documents in requests:
         if query_id in seen:
             reject(query_id, f"duplicate id: {line} stands above already, and that row stays", query)
@@ -65,11 +95,6 @@ def read_candidates(uri: str, qrels_files: Mapping[str, str], reject: Reject) ->
             continue
         split, grades = judged.get(query_id, ("unlabelled", {}))
         yield _row(query_id, query, split, documents, grades)
-    if not seen:
-        raise RradError(uri, "holds no query that can be read", CANDIDATE_LAYOUT)
-    for each in given.values():
-        if seen.isdisjoint(each.named):
-            raise qrels.no_match(each.uri, "query", each.named, seen)
 
 
 Documents = list[tuple[str, str, float]]  # id, text, score
@@ -136,13 +161,13 @@ def _requests(files: Sequence[tables.DataFile], reject: Reject) -> Iterator[Give
 
 def _objects(uri: str, reject: Reject) -> Iterator[tuple[int, Any]]:
     """Yield the objects of a JSON Lines file, or of a JSON list, with their numbers from 1."""
-    if uri.removesuffix(".gz").endswith(".jsonl"):
+    if _unpacked(uri).endswith((".jsonl", ".ndjson")):
         name = uri.rpartition("/")[2]
         for number, line in text_files.lines(uri, CANDIDATE_LAYOUT):
             try:
                 yield number, json.loads(line)
             except (ValueError, RecursionError) as error:
-                reject(f"{name}:{number}", f"malformed JSON: cannot be read ({error})", line)
+                reject(f"{name}:{number}", f"malformed JSON: {name}:{number} cannot be read ({error})", line)
         return
     try:
         items = json.loads("\n".join(line for _, line in text_files.lines(uri, CANDIDATE_LAYOUT)))

@@ -19,7 +19,7 @@ from rrad_ray.rows import Click, Row
 
 CLICK_COLUMNS = ("query", "title", "summary", "clicks")
 
-CLICK_LOG_ENDINGS = (".parquet", ".jsonl", ".jsonl.gz", ".tsv", ".tsv.gz")
+CLICK_LOG_ENDINGS = (".parquet", ".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz", ".tsv", ".tsv.gz")
 
 HEADER_WORDS = {
     "query": ({"query", "querytext", "searchquery"}, {"search", "searchterm", "term", "keyword", "keywords"}),
@@ -68,7 +68,7 @@ def _files(uri: str) -> list[tables.DataFile]:
     files = tables.data_files(uri, CLICK_LOG_ENDINGS)
     if files:
         return files
-    if uri.endswith(CLICK_LOG_ENDINGS) and not tables.exists(uri):
+    if uri.lower().endswith(CLICK_LOG_ENDINGS) and not tables.exists(uri):
         raise RradError(uri, "no such file", CLICK_LOG_LAYOUT)
     others = len(tables.data_files(uri))
     raise RradError(uri, f"no file of a click log ({others} other files)", CLICK_LOG_LAYOUT)
@@ -122,8 +122,9 @@ def _parsed(raw: Any, file: tables.DataFile, columns: Sequence[str]) -> Row:
     row = _tsv(raw, columns) if ".tsv" in _ending(file) else text_files.json_row(raw)
     for name, value in file.partitions.items():
         if name in CLICK_COLUMNS:
-            typed = int(value) if name == "clicks" and value and WHOLE.fullmatch(value) else value
-            if row.setdefault(name, typed) != typed:
+            typed = _whole(value) if name == "clicks" else value
+            written = row.setdefault(name, typed)
+            if (_whole(written) if name == "clicks" else written) != typed:
                 raise tables.disagreement(file, name, str(value), row[name])
     return row
 
@@ -151,12 +152,14 @@ def _tsv(line: str, columns: Sequence[str]) -> dict[str, Any]:
     text_files.check_line(line)
     cells = line.split("\t")
     row: dict[str, Any] = {name: cell for name, cell in zip(columns, cells) if name}
-    clicks = row.get("clicks")
-    whole = clicks is None or WHOLE.fullmatch(clicks.strip())
-    if len(cells) > len(columns) or not {"query", "title"} <= row.keys() or not whole:
-        problem = f"is not {', '.join(filter(None, columns))}, with tabs between them and a whole number of clicks"
-        raise BadRow("malformed line", problem)
-    return row if clicks is None else row | {"clicks": int(clicks)}
+    if len(cells) > len(columns) or not {"query", "title"} <= row.keys():
+        raise BadRow("malformed line", f"is not {', '.join(filter(None, columns))}, with tabs between them")
+    return row
+
+
+def _whole(value: Any) -> Any:
+    """Return a whole number that stands there as text as a number, anything else as it is."""
+    return int(value) if isinstance(value, str) and WHOLE.fullmatch(value.strip()) else value
 
 
 def _click(row: Row) -> Click:
@@ -175,7 +178,8 @@ def _click(row: Row) -> Click:
     clicks = row.get("clicks")
     if isinstance(clicks, float) and (math.isnan(clicks) or clicks.is_integer()):  # pandas', where one row has none
         clicks = None if math.isnan(clicks) else int(clicks)
+    clicks = _whole(clicks)
     clicks = 1 if clicks is None else clicks
     if not isinstance(clicks, int) or isinstance(clicks, bool) or not 1 <= clicks < MOST_CLICKS:
-        raise BadRow("malformed line", f"has {str(clicks)[:40]} clicks; a click log counts from 1")
+        raise BadRow("malformed line", f"has {repr(clicks)[:40]} as clicks, which is no whole number from 1")
     return Click(query=texts["query"], title=texts["title"], summary=texts["summary"], clicks=clicks)

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from rrad_ray.errors import RradError
 from rrad_ray.tables.files import join, listed
-from rrad_ray.tables.schema import as_type, column_as
+from rrad_ray.tables.schema import as_type, check_single, column_as
 from rrad_ray.tables.text import text_lines
 
 DELTA_LOG = "_delta_log/"
@@ -101,9 +101,11 @@ def with_partitions(table: pa.Table, file: DataFile, schema: pa.Schema) -> pa.Ta
     """Return a file's rows with those of its partitions as columns that `schema` has.
 
     Raises `RradError` where a partition and the file's own column disagree, or a partition cannot be a value of its
-    column, or a column would be read but for its capital letters.
+    column, or a column stands there twice, or would be read but for its capital letters.
     """
     names = set(schema.names)
+    for name in schema.names:
+        check_single(table, name, file.uri)
     unread = [name for name in table.column_names if name.lower() not in table.column_names]
     for name in [*file.partitions, *unread]:
         if name not in names and name.lower() in names:

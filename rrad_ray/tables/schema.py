@@ -111,11 +111,16 @@ def in_column(name: str, uri: str) -> Iterator[None]:
         raise RradError(uri, f"column '{name}' {error.problem}", error.remedy) from error
 
 
+def check_single(table: pa.Table, name: str, uri: str) -> None:
+    """Raise `RradError` for a column that stands in the table twice."""
+    if table.column_names.count(name) > 1:
+        raise RradError(uri, f"has two columns '{name}'", "rename or drop one")
+
+
 def column_as(table: pa.Table, field: pa.Field, uri: str) -> pa.ChunkedArray:
     """Return a column of a table in a field's type; raise `RradError` that names a column of another meaning, of
     rounded ids, or one that stands there twice."""
-    if table.column_names.count(field.name) > 1:
-        raise RradError(uri, f"has two columns '{field.name}'", "rename or drop one")
+    check_single(table, field.name, uri)
     column = table.column(field.name)
     try:
         with in_column(field.name, uri):

@@ -174,6 +174,32 @@ def test_latin_1_in_ms_marcos_file_is_an_error_that_names_line_and_byte(tmp_path
         read(f"{tmp_path}/top.tsv")
 
 
+@pytest.mark.parametrize("name", ["X.JSONL", "x.ndjson", "x.NDJSON.GZ", "x.Json", "x.TSV"])
+def test_an_ending_in_capitals_or_ndjson_is_what_it_says(tmp_path: Path, name: str) -> None:
+    line = TOP if "tsv" in name.lower() else json.dumps([RANKLLM] if name == "x.Json" else RANKLLM)
+    (tmp_path / name).write_bytes(gzip.compress(line.encode()) if name.endswith("GZ") else line.encode())
+    assert candidate_files.is_candidates(f"{tmp_path}/{name}")
+    assert len(read(f"{tmp_path}/{name}")[0]) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('{"query": "q", "hits": [{"docid": 1, "content": "x"}]}', "missing field: x.jsonl:1 has no query id"),
+        (
+            '{"query": "q", "hits": [{"qid": 1.5, "docid": 1, "content": "x"}]}',
+            "missing field: x.jsonl:1 has no query",
+        ),
+        ('{"query": "", "hits": [{"qid": 1, "docid": 1, "content": "x"}]}', "empty text: the query is empty"),
+        ("{", "malformed JSON: x.jsonl:1 cannot be read"),
+    ],
+)
+def test_where_no_query_can_be_read_the_first_reason_is_told(tmp_path: Path, line: str, says: str) -> None:
+    (tmp_path / "x.jsonl").write_text(f"{line}\n[]\n")
+    with pytest.raises(RradError, match=f"holds no query that can be read; its first bad row: {says}"):
+        read(f"{tmp_path}/x.jsonl")
+
+
 HUGE = "9" * 400
 
 

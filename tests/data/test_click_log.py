@@ -100,6 +100,34 @@ def test_what_is_no_click_is_handed_over_with_file_row_and_reason(tmp_path: Path
     assert rejected[0][1:] == ("missing field: x.jsonl:2 has no query (fields: title)", '{"title": "t"}')
 
 
+@pytest.mark.parametrize("name", ["X.JSONL", "x.ndjson", "x.NdJson"])
+def test_a_log_of_json_lines_may_end_in_ndjson_or_capitals_and_its_clicks_be_text(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(
+        '{"query": "q", "title": "t", "clicks": "3"}\n{"query": "q", "title": "t", "clicks": "x"}'
+    )
+    [click], [(_, reason, _)] = read(tmp_path / name)
+    assert click["clicks"] == 3
+    assert reason == f"malformed line: {name}:2 has 'x' as clicks, which is no whole number from 1"
+
+
+def test_clicks_of_a_path_and_of_its_lines_are_compared_as_numbers(tmp_path: Path) -> None:
+    folder = tmp_path / "clicks=3"
+    folder.mkdir()
+    (folder / "a.tsv").write_text("q\tt\ts\t3\nq\tt\n")
+    (folder / "b.jsonl").write_text('{"query": "q", "title": "t", "clicks": " 3"}\n')
+    found, rejected = read(tmp_path)
+    assert ([click["clicks"] for click in found], rejected) == ([3, 3, 3], [])
+    (folder / "c.tsv").write_text("q\tt\ts\t4\n")
+    with pytest.raises(RradError, match="partition clicks=3, and a row of the file says '4'"):
+        read(tmp_path)
+
+
+def test_a_parquet_log_with_two_columns_of_a_name_is_an_error(tmp_path: Path) -> None:
+    pq.write_table(pa.table([["q"], ["t"], ["u"]], ["query", "title", "title"]), tmp_path / "x.parquet")
+    with pytest.raises(RradError, match=r"x\.parquet: has two columns 'title'; rename or drop one"):
+        read(tmp_path / "x.parquet")
+
+
 @pytest.mark.parametrize("line", ["only a query", "q\tt\ts\tmany", "q\tt\ts\t1\tmore", "q\tt\ts\t1.5"])
 def test_a_line_of_other_columns_is_handed_over(tmp_path: Path, line: str) -> None:
     (tmp_path / "x.tsv").write_text(f"q\tt\n{line}\n")
