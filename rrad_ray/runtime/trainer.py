@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.fs as pafs
+import ray
 import ray.train
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
@@ -18,7 +19,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from rrad_ray import tables
 from rrad_ray.config import FitConfig
 from rrad_ray.errors import RradError, at_place, in_stage, stage_name
-from rrad_ray.patches import ray_train_failures
+from rrad_ray.patches import ray_train_address, ray_train_failures
 from rrad_ray.progress import say
 from rrad_ray.runtime import cluster
 from rrad_ray.training import trackers
@@ -48,7 +49,8 @@ def run_training(cfg: FitConfig, loop: Loop, source: str, task: type[TrainTask])
     remote_cfg = dataclasses.replace(cfg, input=tables.absolute(cfg.input), output=tables.absolute(cfg.output))
     _take_failure(cfg)  # of an earlier run, which has reported it
     try:
-        result = _trainer(remote_cfg, loop, source, task).fit()
+        with ray_train_address.known(ray.get_runtime_context().gcs_address):
+            result = _trainer(remote_cfg, loop, source, task).fit()
     except ray.train.TrainingFailedError as error:
         remedy = "mend the cause; run again to go on"
         raise _take_failure(cfg) or RradError(cfg.output, _cause(error), remedy) from error
