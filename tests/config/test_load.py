@@ -127,7 +127,7 @@ def test_an_override_that_is_no_key_and_value_is_named(tmp_path: Path, override:
 
 def test_a_missing_file_a_folder_and_a_binary_file_are_named(tmp_path: Path) -> None:
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
-    for name, found in (("gone.yaml", "no such file"), ("", "directory"), ("binary.yaml", "UTF-8")):
+    for name, found in (("gone.yaml", "no such file"), ("", "is a folder"), ("binary.yaml", "UTF-8")):
         with pytest.raises(RradError) as caught:
             load.load_config(TrainConfig, str(tmp_path / name))
         assert caught.value.place.removesuffix(":1") == str(tmp_path / name)
