@@ -66,7 +66,10 @@ def write_winner(uri: str, winner: Winner) -> None:
 def parse_winner(text: str, uri: str) -> Winner:
     """Return the winner that the text of a `winner.json` at `uri` holds; raises `RradError` if it holds none."""
     try:
-        return Winner(**json.loads(text))
+        winner = Winner(**json.loads(text))
+        if bool(winner.student) != bool(winner.checkpoint) or not (winner.student or winner.weights):
+            raise ValueError("it names neither a student with its checkpoint nor weights of a first stage")
+        return winner
     except (ValueError, TypeError) as error:
         raise RradError(uri, f"its {WINNER_FILE} holds no winner: {error}", "run select again") from error
 

@@ -199,7 +199,9 @@ def test_a_winner_is_read_back_as_it_was_written_and_a_file_that_holds_none_says
     by_hand = '{"system": "x", "student": "x", "checkpoint": "y", "weights": {}}'
     assert parse_winner(by_hand, "") == Winner(system="x", student="x", checkpoint="y", weights={})
     before_weights = '{"system": "x", "checkpoint": "y", "reason": "", "smoke": null}'
-    for bad in ("{", "[]", before_weights, by_hand.replace("{}", '{}, "of": "another version"')):
+    nobody = '{"system": "x", "student": "", "checkpoint": "", "weights": {}}'
+    unknown = by_hand.replace("{}", '{}, "of": "another version"')
+    for bad in ("{", "[]", before_weights, unknown, nobody, by_hand.replace('"y"', '""')):
         with pytest.raises(RradError, match="holds no winner") as caught:
             parse_winner(bad, "out/winner")
         assert (caught.value.place, caught.value.remedy) == ("out/winner", "run select again")
