@@ -101,6 +101,31 @@ def write_bytes(uri: str, content: bytes) -> None:
         file.write(content)
 
 
+def create_text(uri: str, text: str) -> bool:
+    """Write a small file where there is none yet; return whether it was written.
+
+    Of several processes that try at once, one succeeds; with a store that has no such request, all do, and the last
+    one's text stands.
+    """
+    fs, path = filesystem(uri)
+    with io_errors(uri):
+        if "file" in fs.protocol:
+            fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+        try:
+            if "file" in fs.protocol:
+                Path(path).open("xb").close()  # fsspec would look first and write then
+                Path(path).write_bytes(text.encode())
+            else:
+                fs.pipe_file(path, text.encode(), mode="create")
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if "file" in fs.protocol or error.errno != errno.ENOSYS:
+                raise
+            fs.pipe_file(path, text.encode())
+    return True
+
+
 @contextmanager
 def writing(uri: str, *, durable: bool = False) -> Iterator[BinaryIO]:
     """Open a file to write to, which is there when the block ends well: an S3 upload is atomic, a local file is

@@ -4,6 +4,7 @@
     OUTPUT/quarantine/...           bad input rows with the reason
     OUTPUT/started.json             config and inputs of the run that owns the folder, so that a killed run resumes
     OUTPUT/progress.json            how far a long run is, written every few seconds: what `rrad status` reads
+    OUTPUT/.lease/...               which process writes the folder, until it ends: see `leases`
     OUTPUT/manifest.json            last: a table without one does not exist to readers
 
 Credentials and the endpoint of S3 come from the environment (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, ...).
@@ -18,6 +19,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -31,6 +33,7 @@ from rrad_ray.rows import Quarantined
 from rrad_ray.tables.data_files import is_hidden
 from rrad_ray.tables.files import filesystem, io_errors, join, listed, write_bytes, write_text
 from rrad_ray.tables.json_files import json_text, write_json
+from rrad_ray.tables.leases import LEASES, Lease
 from rrad_ray.tables.manifest import MANIFEST, Lineage, Manifest, find_manifest, parse_manifest
 from rrad_ray.tables.reading import (
     PROGRESS,
@@ -91,9 +94,15 @@ class Stage(Generic[C]):
         self.__doc__ = body.__doc__
 
     def __call__(self, cfg: C) -> str:
-        """Open the output, have the body fill and commit it unless it is finished, and return its URI."""
-        with in_stage(self.name):
-            out = Output(self.name, cfg, self.row, self.inputs(cfg))
+        """Open the output, have the body fill and commit it unless it is finished, and return its URI.
+
+        Raises `RradError` where another run writes it.
+        """
+        with in_stage(self.name), ExitStack() as stack:
+            lease: Lease | None = None
+            if self.claim(cfg).state in ("new", "resume"):
+                lease = stack.enter_context(Lease(cfg.output, self.name))  # type: ignore[attr-defined]
+            out = Output(self.name, cfg, self.row, self.inputs(cfg), lease)  # looks again: a run may just have ended
             if not out.finished:
                 self.body(cfg, out)
             return out.uri
@@ -165,7 +174,7 @@ def _anything_done(uri: str) -> bool:
     fs, path = filesystem(uri)
     with io_errors(uri):
         names = [entry.rpartition("/")[2] for entry in fs.ls(path, detail=False)]
-    return any(name not in (STARTED, PROGRESS) and not name.endswith(".tmp") for name in names)
+    return any(name not in (STARTED, PROGRESS, LEASES) and not name.endswith(".tmp") for name in names)
 
 
 class Output:
@@ -173,11 +182,13 @@ class Output:
 
     `inputs` names the tables or files that the rows come from; the same config over the same inputs is the same
     output. Opening it raises `RradError` if the folder belongs to another config, and sets `finished` if there
-    is nothing to do.
+    is nothing to do. `lease`: what keeps other runs out, where others may come.
     """
 
-    def __init__(self, stage: str, cfg: Any, row: type | None, inputs: Mapping[str, str]) -> None:
-        self.stage, self.uri, self.row = stage, cfg.output, row
+    def __init__(
+        self, stage: str, cfg: Any, row: type | None, inputs: Mapping[str, str], lease: Lease | None = None
+    ) -> None:
+        self.stage, self.uri, self.row, self.lease = stage, cfg.output, row, lease
         self.config, self.inputs = _settings(cfg), _fingerprints(inputs)
         self.began = time.time()
         self.quarantined: list[Quarantined] = []
@@ -203,6 +214,8 @@ class Output:
         self, name: str, rows: Sequence[Mapping[str, Any]], row: type | None = None, folder: str = ""
     ) -> None:
         """Write one part, whole or not at all. `name` as in `part_name(3)`."""
+        if self.lease and self.lease.lost:
+            self.lease.check()
         uri = join(self.uri, folder, name) if folder else join(self.uri, name)
         kind = row or self.row
         assert kind is not None
@@ -308,6 +321,8 @@ class Output:
             lineage=lineage or Lineage(),
             parts=None if self.row is None else measured_parts(self.uri),
         )
+        if self.lease:
+            self.lease.check()
         write_text(join(self.uri, MANIFEST), manifest.to_json())
         say(f"done in {manifest.seconds:.0f} s -> {self.uri}")
         return self.uri

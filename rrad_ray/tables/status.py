@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from typing import Any
 
 from rrad_ray.errors import RradError, in_stage
 from rrad_ray.tables.files import exists, filesystem, io_errors, join
+from rrad_ray.tables.leases import process_mark
 from rrad_ray.tables.manifest import MANIFEST, find_manifest
 from rrad_ray.tables.reading import PROGRESS, STARTED
 from rrad_ray.tables.text import read_json
@@ -60,13 +60,7 @@ def _alive(progress: dict[str, Any]) -> bool:
     lately."""
     if progress["host"] != socket.gethostname():
         return time.time() - progress["updated"] < SILENT_S
-    try:
-        os.kill(int(progress["pid"]), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    return process_mark(int(progress["pid"])) is not None
 
 
 def status_lines(states: list[dict[str, Any]]) -> list[str]:
