@@ -62,8 +62,9 @@ def read_text(uri: str) -> str:
     Raises `RradError` if it cannot be read, or is no UTF-8.
     """
     fs, path = filesystem(uri)
-    with io_errors(uri, "check the path"), fs.open(path, "rb") as file:
-        return decoded(file.read(), uri).lstrip(BYTE_ORDER_MARK)
+    with io_errors(uri, "check the path"):
+        content = fs.cat_file(path)  # one request: an object may be written anew between two
+    return decoded(content, uri).lstrip(BYTE_ORDER_MARK)
 
 
 def read_json(uri: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import threading
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,21 @@ def test_a_torn_json_file_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text('{"a": ')
     with pytest.raises(RradError, match=r"x\.json: is no JSON"):
         read_json(f"{tmp_path}/x.json")
+
+
+def test_a_text_that_is_written_anew_all_the_time_is_read_whole(s3_uri: str) -> None:
+    texts, over = ["a" * 9, "b" * 5000], threading.Event()
+    tables.write_text(f"{s3_uri}/x.json", texts[0])
+
+    def write() -> None:
+        while not over.is_set():
+            for text in texts:
+                tables.write_text(f"{s3_uri}/x.json", text)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        assert {tables.read_text(f"{s3_uri}/x.json") for _ in range(60)} <= {*texts}
+    finally:
+        over.set()
+        writer.join()
