@@ -166,8 +166,9 @@ def test_a_text_key_takes_exactly_what_was_typed(tmp_path: Path, typed: str) -> 
     path = write(tmp_path, "input: a\noutput: b\n")
     cfg = load.load_config(EvaluateConfig, path, [f"title={typed}", f"output={typed}"])
     assert (cfg.title, cfg.output) == (typed, typed)
-    cfg = load.load_config(EvaluateConfig, path, [f"students.mine={typed}", f"runs.012={typed}"])
-    assert (cfg.students, cfg.runs) == ({"mine": typed}, {"012": typed})
+    if typed.strip():  # a place may not be empty
+        cfg = load.load_config(EvaluateConfig, path, [f"students.mine={typed}", f"runs.012={typed}"])
+        assert (cfg.students, cfg.runs) == ({"mine": typed}, {"012": typed})
     serve = load.load_config(ServeConfig, write(tmp_path, "input: a\n"), [f"search.title={typed}"])
     assert serve.search.title == typed
 
