@@ -36,6 +36,8 @@ NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")  # of a layer or an expert, in a weight
 # fill a table up to a round number: they are a few in a hundred.
 LEAST_KNOWN = 0.5
 
+WRITTEN = ("bos", "eos", "unk", "sep", "pad", "cls")  # the special tokens that a tokenizer puts around texts
+
 MayLack = Callable[[str, Any], bool]  # whether a weight of this name may be missing for this model
 
 
@@ -160,7 +162,9 @@ def check_vocabulary(tokenizer: Any, model: Any, folder: str) -> None:
     if len(tokenizer) < LEAST_KNOWN * rows:
         problem = f"its tokenizer knows {len(tokenizer):,} tokens, and its model has {rows:,}"
         raise InvalidInput(f"{have}: {problem}", remedy)
-    highest = max(tokenizer.get_vocab().values())
+    added = tokenizer.get_added_vocab()  # may hold tokens that no text has, as Gemma 3 1B's of images
+    written = [number for token, number in tokenizer.get_vocab().items() if token not in added]
+    highest = max([*written, *(getattr(tokenizer, f"{name}_token_id") or 0 for name in WRITTEN)])
     if highest >= rows:
         problem = f"its tokenizer writes ids up to {highest:,}, and its model has {rows:,} tokens"
         raise InvalidInput(f"{have}: {problem}", remedy)

@@ -226,6 +226,18 @@ def test_a_tokenizer_that_is_missing_or_another_models_is_refused_with_its_folde
     assert "copy all tokenizer files" in str(error.value)
 
 
+def test_a_token_beyond_the_models_that_no_text_has_is_no_fault_and_one_around_each_text_is(tmp_path: Path) -> None:
+    folder = tiny.save(tmp_path, "Bert")
+    tokenizer = tiny.tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    tokenizer.save_pretrained(folder)
+    assert len(Ranker.load(folder).score("w1", ["w2", "w3"])) == 2
+    tokenizer.sep_token = "<image>"
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(ValueError, match="its tokenizer writes ids up to 64, and its model has 64 tokens"):
+        Ranker.load(folder)
+
+
 @pytest.mark.parametrize("content", ["[]", "3", "null", '"bert"'])
 def test_a_config_that_is_no_json_object_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(content)
