@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperCommand
 
 from rrad_ray import tables
-from rrad_ray.config import ExperimentConfig, TrafficConfig, load
+from rrad_ray.config import ExperimentConfig, JudgeConfig, TrafficConfig, load
 from rrad_ray.config.catalog import STAGES
 from rrad_ray.config.reference import help_text, keys_of
 from rrad_ray.errors import RradError, in_stage
@@ -134,11 +134,22 @@ class StageCommand(TyperCommand):
         super().format_epilog(ctx, formatter)
 
 
-def _add(stage: str, schema: type, purpose: str) -> None:
-    @app.command(stage, cls=StageCommand, help=f"{purpose[0].upper()}{purpose[1:]}.")
+def help_of(stage: str) -> str:
+    """Return a stage's purpose as a sentence."""
+    purpose = STAGES[stage][1]
+    return f"{purpose[0].upper()}{purpose[1:]}."
+
+
+def run_or_show(stage: str, schema: type, yaml: str, overrides: list[str] | None, show: bool) -> None:
+    """Run a stage on a config, or print the config."""
+    cfg: Any = load.load_config(schema, yaml, overrides or ())
+    print(config_yaml(cfg) if show else run_stage(stage, cfg))
+
+
+def _add(stage: str, schema: type) -> None:
+    @app.command(stage, cls=StageCommand, help=help_of(stage))
     def command(yaml: Yaml, overrides: Overrides = None, show: Show = False) -> None:
-        cfg: Any = load.load_config(schema, yaml, overrides or ())
-        print(config_yaml(cfg) if show else run_stage(stage, cfg))
+        run_or_show(stage, schema, yaml, overrides, show)
 
 
 def config_yaml(cfg: Any) -> str:
@@ -205,8 +216,31 @@ def design_of(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in read_only}
 
 
-for _stage, (_schema, _purpose) in STAGES.items():
-    _add(_stage, _schema, _purpose)
+@app.command("judge", cls=StageCommand, help=help_of("judge"))
+def judge_command(
+    yaml: Yaml,
+    overrides: Overrides = None,
+    show: Show = False,
+    show_prompts: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="print all prompts of N queries as they would be sent, and run nothing"
+        ),
+    ] = None,
+) -> None:
+    """Run `judge`, or print its config or prompts."""
+    if show_prompts is None:
+        run_or_show("judge", JudgeConfig, yaml, overrides, show)
+        return
+    from rrad_ray.labelling.preview import preview  # takes long to import
+
+    for text in preview(load.load_config(JudgeConfig, yaml, overrides or ()), show_prompts):
+        print(text, end="\n\n", flush=True)
+
+
+for _stage, (_schema, _) in STAGES.items():
+    if _stage != "judge":
+        _add(_stage, _schema)
 
 
 def main(*command: str) -> None:

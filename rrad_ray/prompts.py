@@ -1,20 +1,19 @@
-"""Prompts for the judge (listwise, likelihood, reasons), and the orders and windows in which they show documents."""
+"""The making of prompts for the judge: placeholders filled in, tokens counted, the orders and windows of documents.
+
+The words are in `templates/prompts`, a file for each template (`config.templates`).
+"""
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# Templates of likelihood prompts: the text before and after the document. The query's tokens follow and are scored.
-LIKELIHOOD = {
-    # Query likelihood as in Sachan et al., "Improving Passage Retrieval with Zero-Shot Question Generation" (UPR).
-    "question": ("Passage: ", "\nPlease write a question based on this passage.\nQuestion:"),
-    "summary": ("Documentation:\n", "\n\nIn one sentence, this does the following:"),
-    "search": ("Document: ", "\nA search query that this document answers:"),
-}
+# {name} in a template; {{name}} writes the braces themselves. Other braces, such as those of JSON, are text.
+PLACEHOLDER = re.compile(r"\{\{\s*(?P<braces>[^\W\d]\w*)\s*\}\}|\{\s*(?P<name>[^\W\d]\w*)\s*\}")
 
 # The labels before a query and before its document in a decoder's input; a space and the text follow each.
 PAIR = ("Query:", "\nDocument:")
@@ -53,24 +52,29 @@ def likelihood(
 class LikelihoodPlan:
     """A maker of tokenized likelihood prompts: one for each document of a query.
 
+    `pieces`: the text before the document, that between document and query, and the white space before the query.
     Documents are truncated to `doc_tokens`, queries to `query_tokens`. `limit`: the most tokens that the model takes;
     a document is cut below `doc_tokens` where its prompt would be longer.
     """
 
     def __init__(
-        self, tokenizer: Any, template: str, doc_tokens: int, query_tokens: int, limit: int | None = None
+        self,
+        tokenizer: Any,
+        pieces: tuple[str, str, str],
+        doc_tokens: int,
+        query_tokens: int,
+        limit: int | None = None,
     ) -> None:
-        if template not in LIKELIHOOD:
-            raise ValueError(f"template={template!r}: choose one of {', '.join(LIKELIHOOD)}")
         self.tokenizer, self.doc_tokens, self.query_tokens, self.limit = tokenizer, doc_tokens, query_tokens, limit
-        self.before, self.between = (self._ids(text) for text in LIKELIHOOD[template])
+        before, between, self.lead = pieces
+        self.before, self.between = self._ids(before), self._ids(between)
 
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def __call__(self, query: str, texts: Sequence[str]) -> list[Span]:
         """Return one span for each text. Raises `TooLong` if not one token of a document fits the model."""
-        query_ids = self._ids(f" {query}")[: self.query_tokens]
+        query_ids = self._ids(f"{self.lead}{query}")[: self.query_tokens]
         around = len(self.before) + len(self.between) + len(query_ids)
         room = self.doc_tokens if self.limit is None else min(self.doc_tokens, self.limit - around)
         if room < 1:
@@ -134,31 +138,49 @@ def written(order: Sequence[int]) -> str:
     return " > ".join(f"[{index + 1}]" for index in order)
 
 
-def permutation_regex(n: int) -> str:
+def placeholders(text: str) -> list[str]:
+    """Return the names of a template's placeholders, in their order."""
+    return [match["name"] for match in PLACEHOLDER.finditer(text) if match["name"]]
+
+
+def fill(text: str, values: Mapping[str, str]) -> str:
+    """Return a template with values in place of its placeholders; braces in the values stay as they are."""
+    return PLACEHOLDER.sub(lambda match: values[match["name"]] if match["name"] else f"{{{match['braces']}}}", text)
+
+
+def identifier(form: str, number: int) -> str:
+    """Write a document's number, from 1, in a form with {number} or {letter}: A to Z, then AA, AB and so on."""
+    letters, rest = "", number
+    while rest > 0:
+        rest, letter = divmod(rest - 1, 26)
+        letters = chr(ord("A") + letter) + letters
+    return fill(form, {"number": str(number), "letter": letters})
+
+
+def permutation_regex(n: int, form: str = "[{number}]", joiner: str = " > ", answer: str = "{order}") -> str:
     """Return the grammar of an answer over `n` documents, as a regular expression for vLLM's structured output.
 
     It allows 1 to `n` identifiers, each in range. A regular expression that forbade repeated identifiers would be too
-    large; `answers.parse_answer` drops them.
+    large; `answers.parse_answer` drops them. `form`, `joiner` and `answer`: how an answer is written
+    (`OrderTemplate`).
     """
-    identifier = f"\\[({'|'.join(str(number) for number in range(1, n + 1))})\\]"
-    return f"{identifier}( > {identifier}){{0,{n - 1}}}"
+    [name] = placeholders(form)
+    symbols = [identifier(f"{{{name}}}", number) for number in range(1, n + 1)]
+    before, after = (_literal(part) for part in _around(form))
+    one = f"{before}({'|'.join(symbols)}){after}"
+    head, tail = (_literal(part) for part in _around(answer))
+    return f"{head}{one}({_literal(joiner)}{one}){{0,{n - 1}}}{tail}"
 
 
-def reason_prompt(query: str, text: str, rank: int, n: int) -> list[dict[str, str]]:
-    """Return chat messages that ask a smaller LLM why a document has its rank (from 1; 0: it was left out).
+def _around(text: str) -> tuple[str, str]:
+    """Return what stands before and after a template's only placeholder."""
+    [match] = [each for each in PLACEHOLDER.finditer(text) if each["name"]]
+    return fill(text[: match.start()], {}), fill(text[match.end() :], {})
 
-    RRADistill, label generation, step 5; the wording is ours.
-    """
-    verdict = f"ranked {rank} of {n} documents" if rank else "left out as not relevant"
-    return [
-        {"role": "system", "content": "You explain the decisions of a search engine, briefly and to the point."},
-        {
-            "role": "user",
-            "content": f"Search query: {query}\n\nDocument: {' '.join(text.split())}\n\n"
-            f"An expert has judged this document for the query: it was {verdict}. "
-            "Say in one sentence why, naming what the document has or lacks.",
-        },
-    ]
+
+def _literal(text: str) -> str:
+    """Return the regular expression of a text, in the few escapes that all grammars know."""
+    return re.sub(r"[\\.^$*+?{}\[\]|()]", r"\\\g<0>", text).replace("\n", "\\n")
 
 
 def fit_tokens(lengths: Sequence[int], limit: int) -> int:
@@ -174,22 +196,3 @@ def fit_tokens(lengths: Sequence[int], limit: int) -> int:
         else:
             high = middle - 1
     return low
-
-
-def listwise_prompt(query: str, texts: Sequence[str]) -> list[dict[str, str]]:
-    """Return chat messages that ask for an order: RankGPT's instruction (Sun et al., 2023), in one user turn.
-
-    As in RRADistill, one call shows one short list. Identifiers count from 1, in the order shown.
-    """
-    passages = "\n".join(f"[{number}] {' '.join(text.split())}" for number, text in enumerate(texts, 1))
-    example = written([index for index in (1, 0, 2) if index < len(texts)])
-    return [
-        {"role": "system", "content": "You rank passages by their relevance to a search query."},
-        {
-            "role": "user",
-            "content": f"Search query: {query}\n\n{passages}\n\n"
-            f"Search query: {query}\nRank the {len(texts)} passages above by relevance to the search query, "
-            "the most relevant first. Leave out passages that are not relevant. "
-            f"Answer with identifiers only, like {example}.",
-        },
-    ]

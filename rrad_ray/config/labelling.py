@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
@@ -24,6 +25,7 @@ from rrad_ray.config.base import (
     most_of,
     require,
 )
+from rrad_ray.config.template_files import TEMPLATES, load_template
 from rrad_ray.rows import Split
 
 JudgeTask = Literal["likelihood", "order", "score", "explain"]
@@ -96,8 +98,10 @@ class PromptConfig:
     """What answers. `echo` and `simulated` answer without a model: for dry runs and research only."""
     likelihood_by: Literal["pooler", "prompt_logprobs"] = "pooler"
     """How vLLM gives likelihoods: by a pooler that projects the query's tokens only, or by its `prompt_logprobs`."""
-    template: str = "question"
-    """How the passage and the query stand in a likelihood prompt: a name in `prompts.LIKELIHOOD`."""
+    template: str = ""
+    """The words of the prompt: a shipped template by name (`order`, `order-ko`, `rankgpt`, `explain`, `question`,
+    `search`, ...), or a YAML file of your own, local or `s3://`; empty: `order`, `explain` or `question`, by the
+    task. `--show-prompts 3` prints what would be sent."""
     doc_tokens: Count = 96
     """Tokens that a document is cut to, and below that where a prompt would not fit the model."""
     query_tokens: Count = 64
@@ -114,7 +118,7 @@ class PromptConfig:
     window_step: Count = 10
     """`order` with `window`: documents that a window moves by."""
     structured: bool = False
-    """`order`: vLLM may write identifiers only (`prompts.permutation_regex`)."""
+    """`order`: vLLM may write an answer of the template's form only."""
     engine_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Arguments of `vllm.AsyncEngineArgs`, as in {max_model_len: 4096}."""
     simulated: SimulatedConfig = Field(default_factory=SimulatedConfig)
@@ -137,6 +141,26 @@ class PromptConfig:
             want = "engine=openai takes order or explain"
             require(self.task in ("order", "explain"), "task", self.task, want)
             require(not self.structured, "structured", self.structured, "engine=openai has no grammar for it")
+        asks = self.task != "score" or not self.template
+        require(asks, "template", self.template, "task=score asks no words: leave it out")
+        _ = self.prompt  # read and checked here, on the user's machine; other processes get it with the config
+
+    @cached_property
+    def prompt(self) -> Any:
+        """The template: one of `template_files.TEMPLATES`, by the task; None for `score`. Raises `RradError`."""
+        schema = TEMPLATES.get(self.task)
+        return load_template(schema, self.template) if schema else None
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The digests that a manifest keeps beside the config: another text of the template is another output."""
+        return {"template_digest": self.prompt.digest} if self.prompt else {}
+
+    @property
+    def answer_regex(self) -> str:
+        """The regular expression by which the answers in the output are read; empty: the built-in parser, which also
+        reads the orders that a sliding window ends with."""
+        return self.prompt.regex if self.task == "order" and not self.window else ""
 
 
 @dataclass(frozen=True, config=CHECKED)

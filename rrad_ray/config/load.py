@@ -13,24 +13,16 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails
 from yaml import YAMLError
 
 from rrad_ray import tables
 from rrad_ray.config import texts
-from rrad_ray.config.base import KeyProblem
 from rrad_ray.config.catalog import STAGES
+from rrad_ray.config.problems import problem_of
 from rrad_ray.errors import RradError, in_stage
 
 Schema = TypeVar("Schema")
 MISSING = "???"  # OmegaConf's mark of a value that the user must give
-# What a bound of pydantic's wants of a number, by the type of its error.
-BOUNDS = {
-    "greater_than": "must be above {gt:.12g}",
-    "greater_than_equal": "must be at least {ge:.12g}",
-    "less_than": "must be below {lt:.12g}",
-    "less_than_equal": "must be at most {le:.12g}",
-}
 
 
 @in_stage("config")
@@ -75,34 +67,6 @@ def _without_missing(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _fields(schema: Any, path: Sequence[int | str]) -> list[str]:
-    """Return the keys of a config class, or of the nested one at a path of keys."""
-    for key in path:
-        field = getattr(schema, "__pydantic_fields__", {}).get(key)
-        schema = field.annotation if field else None
-    return list(getattr(schema, "__pydantic_fields__", {}))
-
-
-def _problem(schema: type, error: ErrorDetails) -> str:
-    """Return key, value and what is wanted of one error of pydantic's, in one line."""
-    *above, last = error["loc"] or ("",)
-    key = ".".join(map(str, error["loc"]))
-    if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        known = _fields(schema, above)
-        near = difflib.get_close_matches(str(last), known, n=1)
-        hint = f"did you mean: '{'.'.join([*map(str, above), near[0]])}'" if near else f"known: {', '.join(known)}"
-        return f"unknown key '{key}' ({hint})"
-    if error["type"] == "value_error":
-        refused = error["ctx"]["error"]
-        return str(refused) if isinstance(refused, KeyProblem) else f"{key}={error['input']!r}: {refused}"
-    if error["type"] == "literal_error":
-        choices = error["ctx"]["expected"].replace(" or ", ", ").replace("'", "")
-        return f"{key}={error['input']!r}: choose one of {choices}"
-    wanted = BOUNDS.get(error["type"], "")
-    text = wanted.format(**error["ctx"]) if wanted else error["msg"][:1].lower() + error["msg"][1:]
-    return f"{key}={error['input']!r}: {text}"
-
-
 @in_stage("config")
 def build_config(schema: type[Schema], values: Mapping[str, Any], place: str) -> Schema:
     """Return a config class from plain values.
@@ -114,7 +78,7 @@ def build_config(schema: type[Schema], values: Mapping[str, Any], place: str) ->
     except ValidationError as error:
         errors = error.errors()
         missing = sorted(".".join(map(str, each["loc"])) for each in errors if each["type"] == "missing")
-        others = [_problem(schema, each) for each in errors if each["type"] != "missing"]
+        others = [problem_of(schema, each) for each in errors if each["type"] != "missing"]
         if others:  # an unknown key is often the missing one, misspelt
             raise RradError(place, "; ".join(dict.fromkeys(others)), "mend the YAML or the override") from error
         keys = ", ".join(missing)

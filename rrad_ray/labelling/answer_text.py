@@ -44,12 +44,18 @@ _TURN_ENDS = re.compile(
 
 def final_text(answer: str) -> tuple[str, bool]:
     """Return the answer's text after its thinking in plain characters, and whether any thinking was taken away."""
-    text, thought = _without_thinking(answer)
-    text = html.unescape(_TURN_ENDS.split(text.lstrip(), maxsplit=1)[0]).translate(_PLAIN)
+    text, thought = spoken_text(answer)
+    text = html.unescape(text).translate(_PLAIN)
     text = _ITEM_TAG.sub("\n", text)
     if "\\" in text:
         text = _ESCAPED.sub(r"\1", _COMMAND.sub(lambda match: _LATEX[match[1]], text))
     return text, thought
+
+
+def spoken_text(answer: str) -> tuple[str, bool]:
+    """Return the answer's text after its thinking, otherwise as it was written, and whether any was taken away."""
+    text, thought = _without_thinking(answer)
+    return _TURN_ENDS.split(text.lstrip(), maxsplit=1)[0], thought
 
 
 def _without_thinking(answer: str) -> tuple[str, bool]:

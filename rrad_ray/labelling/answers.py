@@ -16,7 +16,7 @@ from rrad_ray.labelling.answer_words import PROSE
 
 _AS_ASKED = re.compile(r"\s*\[\d{1,6}\](?:\s*>\s*\[\d{1,6}\])*\s*")
 _NUMBER = re.compile(r"\d+")
-_CUT_OFF = re.compile(r"(?:[\[({<]\s*\w{0,12}\s*#?\d{0,6}|(?<!\d)>)\s*\Z")
+CUT_OFF = re.compile(r"(?:[\[({<]\s*\w{0,12}\s*#?\d{0,6}|(?<![\w/])>)\s*\Z")
 _NOTES = {"named": "named without brackets", "bare": "plain numbers"}
 
 
@@ -57,41 +57,42 @@ def parse_answer(answer: str, n: int) -> ParsedOrder:
     were shown, contradicts itself, or echoes the passages in the order shown (well formed, but no ranking).
     """
     if _AS_ASKED.fullmatch(answer):
-        return _order([int(number) for number in _NUMBER.findall(answer)], n, ())
+        return parsed_order([int(number) for number in _NUMBER.findall(answer)], n, ())
     text, thought = final_text(answer)
     repairs = ["thinking removed"] if thought else []
     records = read_records(text, n)
     if records is not None:
-        return _order(records.numbers, n, (*repairs, *records.repairs), records.problem)
+        return parsed_order(records.numbers, n, (*repairs, *records.repairs), records.problem)
     reading = best_reading(text, n)
     if reading is None:
-        return _rejected(n, "no identifiers")
+        return rejected_order(n, "no identifiers")
     repairs += reading.repairs
     if leaves_unread(text, reading, n):
         repairs.append("other identifiers set aside")
     if reading.notation in _NOTES:
         repairs.append(_NOTES[reading.notation])
-    if "cut off" not in repairs and _CUT_OFF.search(text):
+    if "cut off" not in repairs and CUT_OFF.search(text):
         repairs.append("cut off")
-    return _order(reading.numbers, n, tuple(repairs), reading.problem or _worthless(text, reading, n))
+    return parsed_order(reading.numbers, n, tuple(repairs), reading.problem or worthless(text, reading, n))
 
 
-def _order(numbers: Sequence[int], n: int, repairs: tuple[str, ...], problem: str = "") -> ParsedOrder:
+def parsed_order(numbers: Sequence[int], n: int, repairs: tuple[str, ...], problem: str = "") -> ParsedOrder:
     """Return the order of identifiers: each document once, by its first place."""
     ranked = list(dict.fromkeys(number - 1 for number in numbers if 1 <= number <= n))
     if problem or not ranked:
-        return _rejected(n, problem or "no identifiers")
+        return rejected_order(n, problem or "no identifiers")
     outside = sum(not 1 <= number <= n for number in numbers)
     counts = ((outside, "out of range"), (len(numbers) - outside - len(ranked), "repeated"))
     missing = tuple(sorted(set(range(n)) - set(ranked)))
     return ParsedOrder(tuple(ranked), missing, (*repairs, *(f"{count} {what}" for count, what in counts if count)))
 
 
-def _rejected(n: int, why: str) -> ParsedOrder:
+def rejected_order(n: int, why: str) -> ParsedOrder:
+    """Return what an answer over `n` documents says that is no order, and why."""
     return ParsedOrder((), tuple(range(n)), rejection=why)
 
 
-def _worthless(text: str, reading: Reading, n: int) -> str:
+def worthless(text: str, reading: Reading, n: int) -> str:
     """Return the reason why a reading ranks nothing; empty if it is a ranking."""
     if len(set(reading.numbers)) == 1 and n > 2 and reading.rank < Rank.MARKED and len(PROSE.findall(text)) > 3:
         return "one identifier in prose"

@@ -10,6 +10,7 @@ from rrad_ray.config import JudgeConfig
 from rrad_ray.errors import RradError
 from rrad_ray.evaluation import statistics
 from rrad_ray.labelling import teacher
+from rrad_ray.labelling.answer_patterns import answer_reader
 from rrad_ray.labelling.teacher import JUDGE
 from rrad_ray.progress import say
 from rrad_ray.rows import JudgeOutput, Row, with_qrels
@@ -58,7 +59,9 @@ class Gate:
             say(f"only {len(judged)} judged dev queries: the labeller is not checked")
             self.facts = {"queries": len(judged), "checked": False}
             return
-        self.facts = teacher.teacher_quality(judged, given=self.against == teacher.GIVEN)
+        self.facts = teacher.teacher_quality(
+            judged, given=self.against == teacher.GIVEN, read=answer_reader(self.cfg.answer_regex)
+        )
         passed, text = gate(self.facts, self.against, self.cfg.gate.max_p)
         say(f"check: {text}")
         self.facts |= {"checked": True, "passed": passed}

@@ -15,6 +15,7 @@ import numpy as np
 
 from rrad_ray.evaluation import metrics
 from rrad_ray.labelling import aggregation, answers
+from rrad_ray.labelling.answer_patterns import AnswerReader
 
 SAMPLE = 5000  # orders are compared for so many queries, the first ones: enough for two digits
 
@@ -25,7 +26,9 @@ class LabelQuality:
     `facts()` returns shares from 0 to 1 and rank correlations (Kendall's tau-b) from -1 to 1.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, read: AnswerReader = answers.parse_answer) -> None:
+        """`read`: as in `teacher.verdict`."""
+        self.read = read
         self.statuses: Counter[str] = Counter()
         self.shown = self.missing = self.queries = 0
         self.bias: list[float] = []
@@ -48,7 +51,7 @@ class LabelQuality:
         """Add the position bias of a row's answers, and how far they agree with each other."""
         rankings = []
         for text, shown in zip(row["responses"], row["shown"], strict=True):
-            order = answers.parse_answer(text, len(shown))
+            order = self.read(text, len(shown))
             if order.rejected:
                 continue
             self.shown += len(shown)

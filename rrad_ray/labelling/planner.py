@@ -10,6 +10,8 @@ from typing import Any, TypedDict, cast
 from rrad_ray import prompts
 from rrad_ray.config import PromptConfig
 from rrad_ray.labelling import teacher
+from rrad_ray.labelling.answer_patterns import AnswerReader
+from rrad_ray.labelling.answers import parse_answer
 from rrad_ray.rows import Row
 
 
@@ -50,13 +52,13 @@ def shown(row: Row, cfg: PromptConfig) -> list[list[int]]:
     return prompts.orders(count, cfg.repeats, random.Random(f"{cfg.seed}:{row['query_id']}").getrandbits(32))
 
 
-def slots(row: Row, cfg: PromptConfig) -> int:
-    """Return the number of prompts of a row."""
+def slots(row: Row, cfg: PromptConfig, read: AnswerReader = parse_answer) -> int:
+    """Return the number of prompts of a row. `read`: how answers that the row has are read, for `explain`."""
     if not row["doc_ids"]:
         return 0
     if cfg.task == "order":
         return cfg.repeats
-    if cfg.task == "explain" and (row["split"] in ("dev", "test") or teacher.verdict(row).rejected):
+    if cfg.task == "explain" and (row["split"] in ("dev", "test") or teacher.verdict(row, read=read).rejected):
         return 0  # a reason is a training target, and without a verdict there is nothing to give one for
     return len(row["doc_ids"])
 
@@ -69,8 +71,9 @@ class Planner:
     below `doc_tokens`. A prompt that cannot be asked carries the reason, which Ray's engine stage passes through.
     """
 
-    def __init__(self, cfg: PromptConfig, model: str) -> None:
-        self.cfg = cfg
+    def __init__(self, cfg: PromptConfig, model: str, read: AnswerReader = parse_answer) -> None:
+        """`read`: as in `slots`."""
+        self.cfg, self.read = cfg, read
         if cfg.engine != "vllm":
             return
         from transformers import AutoTokenizer
@@ -82,11 +85,11 @@ class Planner:
         self.limit = int(cfg.engine_kwargs.get("max_model_len") or self.longest)
         if cfg.task == "likelihood":
             generated = 0 if cfg.likelihood_by == "pooler" else 1
-            options = (cfg.template, cfg.doc_tokens, cfg.query_tokens, self.limit - generated)
+            options = (cfg.prompt.pieces, cfg.doc_tokens, cfg.query_tokens, self.limit - generated)
             self.likelihood = prompts.LikelihoodPlan(self.tokenizer, *options)
 
     def __call__(self, row: Row) -> list[Prompt]:
-        count = slots(row, self.cfg)
+        count = slots(row, self.cfg, self.read)
         if not count:
             return []
         documents = {"documents": len(row["doc_ids"])}
@@ -99,9 +102,9 @@ class Planner:
             return [_prompt(answer=answer(row, slot, cfg)) for slot in range(count)]
         if cfg.engine == "openai":
             if cfg.window:
-                texts = [_words(text, cfg.doc_tokens) for text in row["texts"]]
+                texts = [first_words(text, cfg.doc_tokens) for text in row["texts"]]
                 return [_prompt(**_windowed(row["query"], texts))]
-            return [_prompt(messages=json.dumps(messages)) for messages in self._conversations(row, _words)]
+            return [_prompt(messages=json.dumps(messages)) for messages in self.chats(row)]
         try:
             if cfg.task == "likelihood":
                 return [self._scored(span) for span in self.likelihood(row["query"], row["texts"])]
@@ -109,7 +112,7 @@ class Planner:
                 return [self._pair(row["query"], text) for text in row["texts"]]
             if cfg.window:
                 return [self._sliding(row)]
-            return self._chats(row)
+            return self._tokenized_chats(row)
         except prompts.TooLong as error:
             return [_prompt(too_long=error.detail)] * count
 
@@ -130,7 +133,7 @@ class Planner:
             ids = self.tokenizer(query, text, truncation=True, max_length=limit)["input_ids"]
         return _prompt(ids, truncated=cut, pooling_params={"use_activation": False})
 
-    def _chats(self, row: Row) -> list[Prompt]:
+    def _tokenized_chats(self, row: Row) -> list[Prompt]:
         """Return the chats of `order` and `explain`, whose answer is text."""
         docs = self._tokenized(row["texts"])
         chats, cut = self._fitted(row, docs)
@@ -149,7 +152,7 @@ class Planner:
 
     def window(self, query: str, texts: Sequence[str]) -> Prompt:
         """Return one window's prompt for vLLM; `texts` as `_sliding` has cut them."""
-        tokens = {"token_ids": self._tokens(prompts.listwise_prompt(query, texts))}
+        tokens = {"token_ids": self._tokens(self.cfg.prompt.chat(query, texts))}
         return cast(Prompt, tokens | self._sampling(len(texts)))
 
     def _tokenized(self, texts: Sequence[str]) -> list[list[int]]:
@@ -180,7 +183,7 @@ class Planner:
         """Return greedy sampling; with `structured`, of nothing but identifiers of `count` documents."""
         sampling: dict[str, Any] = {"max_tokens": self.cfg.max_tokens, "temperature": 0.0}
         if self.cfg.structured and self.cfg.task == "order" and count:
-            sampling["structured_outputs"] = {"regex": prompts.permutation_regex(count)}
+            sampling["structured_outputs"] = {"regex": self.cfg.prompt.grammar(count)}
         return {"sampling_params": sampling}
 
     def _tokens(self, chat: list[dict[str, str]]) -> list[int]:
@@ -191,16 +194,20 @@ class Planner:
         short = {text: str(self.tokenizer.decode(list(ids[:cut]))) for text, ids in zip(texts, docs, strict=True)}
         return lambda text, _: short[text]
 
+    def chats(self, row: Row) -> list[list[dict[str, str]]]:
+        """Return the chats of `order` and `explain`, with documents cut to words: no tokenizer is needed."""
+        return self._conversations(row, first_words)
+
     def _conversations(self, row: Row, cut: Callable[[str, int], str]) -> list[list[dict[str, str]]]:
         texts = [cut(text, self.cfg.doc_tokens) for text in row["texts"]]
         if self.cfg.task == "order":
             return [
-                prompts.listwise_prompt(row["query"], [texts[index] for index in order])
+                self.cfg.prompt.chat(row["query"], [texts[index] for index in order])
                 for order in shown(row, self.cfg)
             ]
-        ranks = teacher.ranks(teacher.verdict(row))
+        ranks = teacher.ranks(teacher.verdict(row, read=self.read))
         return [
-            prompts.reason_prompt(row["query"], text, rank, len(texts))
+            self.cfg.prompt.chat(row["query"], text, rank, len(texts))
             for text, rank in zip(texts, ranks, strict=True)
         ]
 
@@ -218,14 +225,14 @@ def _windowed(query: str, texts: Sequence[str]) -> dict[str, Any]:
     return {"sliding": json.dumps({"query": query, "texts": list(texts)})}
 
 
-def _words(text: str, count: int) -> str:
+def first_words(text: str, count: int) -> str:
     """Return the first words of a text, for engines whose tokenizer is not at hand."""
     return " ".join(text.split()[:count])
 
 
 def echoed_answer(row: Row, slot: int, cfg: PromptConfig) -> dict[str, Any]:
     """Return the documents in the order shown. For dry runs and scale tests only."""
-    text = prompts.written(range(len(row["doc_ids"]))) if cfg.task == "order" else "echo"
+    text = cfg.prompt.written(range(len(row["doc_ids"]))) if cfg.task == "order" else "echo"
     return {"text": text, "score": -float(slot)}
 
 
@@ -241,4 +248,4 @@ def simulated_answer(row: Row, slot: int, cfg: PromptConfig) -> dict[str, Any]:
     order_shown = shown(row, cfg)[slot]
     order = sorted(range(len(order_shown)), key=lambda position: -scores[order_shown[position]])
     kept = max(1, len(order) - sum(source.random() < cfg.simulated.missing for _ in order))
-    return {"text": prompts.written(order[:kept]), "score": 0.0}
+    return {"text": cfg.prompt.written(order[:kept]), "score": 0.0}

@@ -15,14 +15,21 @@ import numpy as np
 from rrad_ray.evaluation import metrics
 from rrad_ray.evaluation.fusion import fit_weights
 from rrad_ray.labelling import aggregation, answers
+from rrad_ray.labelling.answer_patterns import AnswerReader
 from rrad_ray.rows import Row, by_source
 
 JUDGE = "judge"
 GIVEN = "given"  # the order in which the input lists a query's documents
 
 
-def verdict(row: Row, method: str = "borda", missing: str = "negative") -> aggregation.Verdict:
-    """Return the judge's verdict on a `JudgeOutput` row's documents; `method` and `missing` as in `aggregate`.
+def verdict(
+    row: Row,
+    method: str = "borda",
+    missing: str = "negative",
+    read: AnswerReader = answers.parse_answer,
+) -> aggregation.Verdict:
+    """Return the judge's verdict on a `JudgeOutput` row's documents; `method` and `missing` as in `aggregate`, `read`
+    as its template wants answers to be read.
 
     For a `Candidates` row, which no judge has seen, the verdict has no statuses and all targets are 0.
     """
@@ -31,9 +38,7 @@ def verdict(row: Row, method: str = "borda", missing: str = "negative") -> aggre
         return aggregation.Verdict([0.0] * count, [False] * count, [1.0] * count, [])
     if row["task"] != "order":
         return aggregation.Verdict(list(row["judge_scores"]), [False] * count, [1.0] * count, ["ok"])
-    orders = [
-        answers.parse_answer(text, len(shown)) for text, shown in zip(row["responses"], row["shown"], strict=True)
-    ]
+    orders = [read(text, len(shown)) for text, shown in zip(row["responses"], row["shown"], strict=True)]
     return aggregation.aggregate(orders, row["shown"], method=method, missing=missing)
 
 
@@ -82,15 +87,17 @@ def common_sources(rows: Sequence[Row]) -> list[str]:
     return [name for name in first if all(name in row["sources"] for row in rows)]
 
 
-def teacher_quality(rows: Sequence[Row], *, given: bool = False) -> dict[str, Any]:
+def teacher_quality(
+    rows: Sequence[Row], *, given: bool = False, read: AnswerReader = answers.parse_answer
+) -> dict[str, Any]:
     """Return nDCG@10 over rows with qrels of shuffled input, each source, free fusion, the judge and the teacher.
 
     Free fusion fuses the sources alone, the teacher judge and sources; the weights of both are fitted on these rows
     and returned too. Rows without a source have neither. `given`: also of the order in which the rows list their
-    documents, under the name `GIVEN`.
+    documents, under the name `GIVEN`. `read`: as in `verdict`.
     """
     sources = common_sources(rows)
-    all_scores = [with_judge(row, verdict(row)) for row in rows]
+    all_scores = [with_judge(row, verdict(row, read=read)) for row in rows]
     per_query = {"shuffled": [metrics.row_ndcg(row, shuffled(row)) for row in rows]}
     if given:
         per_query[GIVEN] = [metrics.row_ndcg(row, [0.0] * len(row["doc_ids"])) for row in rows]

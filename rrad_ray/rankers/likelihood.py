@@ -9,6 +9,8 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from rrad_ray import prompts
+from rrad_ray.config.template_files import load_template
+from rrad_ray.config.templates import LikelihoodTemplate
 from rrad_ray.rankers import loading
 from rrad_ray.rankers.precision import dtype_of
 
@@ -27,7 +29,8 @@ class LikelihoodRanker(nn.Module):
         self.model = loading.load_whole(AutoModelForCausalLM, source, dtype=chosen).eval()
         self.tokenizer = loading.load_tokenizer(source, self.model)
         limit = loading.positions(self.model) or None
-        self.plan = prompts.LikelihoodPlan(self.tokenizer, template, doc_tokens, query_tokens, limit)
+        pieces = load_template(LikelihoodTemplate, template).pieces
+        self.plan = prompts.LikelihoodPlan(self.tokenizer, pieces, doc_tokens, query_tokens, limit)
 
     @torch.inference_mode()
     def score(self, query: str, texts: Sequence[str]) -> list[float]:

@@ -15,9 +15,11 @@ from ray.util.metrics import Gauge
 from rrad_ray import tables
 from rrad_ray.config import JudgeConfig
 from rrad_ray.errors import RradError
-from rrad_ray.labelling import answers, planner
+from rrad_ray.labelling import planner
+from rrad_ray.labelling.answer_patterns import answer_reader
+from rrad_ray.labelling.source import source_reader, source_row
 from rrad_ray.progress import Progress, say
-from rrad_ray.rows import Answer, Candidates, JudgeOutput
+from rrad_ray.rows import Answer
 from rrad_ray.tables import shards
 from rrad_ray.tables.shards import Shard
 
@@ -30,11 +32,6 @@ TICK_S = 10.0  # without an answer for so long, the run looks around
 FIT_S = 30.0  # what an autoscaler may take to begin starting a node
 
 PromptKey = tuple[int, int]  # row in the shard, slot
-
-
-def source_row(cfg: JudgeConfig) -> type:
-    """Return the row type that a task reads."""
-    return JudgeOutput if cfg.task == "explain" else Candidates
 
 
 class AnswerJournal:
@@ -91,7 +88,7 @@ class RunMetrics:
     """The figures of a run: for its progress lines, `progress.json` and Prometheus."""
 
     def __init__(self, cfg: JudgeConfig) -> None:
-        self.cfg = cfg
+        self.cfg, self.read = cfg, answer_reader(cfg.answer_regex)
         self.began: float | None = None
         self.queries = 0.0  # answered so far, also in part
         self.counts: Counter[str] = Counter()
@@ -105,7 +102,7 @@ class RunMetrics:
         for key in ("prompt_tokens", "generated_tokens", "truncated"):
             self.counts[key] += answer[key]
         if self.cfg.task == "order" and not answer["error"]:
-            order = answers.parse_answer(answer["text"], shown)
+            order = self.read(answer["text"], shown)
             self.counts["shown"] += shown
             self.counts[order.kind] += 1
             self.counts["missing"] += 0 if order.rejected else len(order.missing)
@@ -161,7 +158,7 @@ class ShardCollector:
     """A collector of answers by shard, which writes each shard's part as its last answer comes."""
 
     def __init__(self, cfg: JudgeConfig, out: tables.Output, todo: Sequence[Shard], done: Sequence[str]) -> None:
-        self.cfg, self.out = cfg, out
+        self.cfg, self.out, self.read = cfg, out, source_reader(cfg.input)
         self.todo = {shard.part: shard for shard in todo}
         self.journal, self.meter = AnswerJournal(cfg, out), RunMetrics(cfg)
         self.waiting = self.journal.load(set(self.todo))
@@ -230,7 +227,7 @@ class ShardCollector:
         collected, rows = self.waiting.pop(name), []
         given_rows = shards.read_shard(self.cfg.input, self.todo[name], source_row(self.cfg), self.out.quarantine)
         for number, row in enumerate(given_rows):
-            given = [collected.get((number, slot)) for slot in range(planner.slots(row, self.cfg))]
+            given = [collected.get((number, slot)) for slot in range(planner.slots(row, self.cfg, self.read))]
             errors = [answer["error"] if answer else "engine error: no answer came" for answer in given]
             if not row["doc_ids"] or any(errors):
                 reason = next(filter(None, errors), "no candidates: the query has no documents")

@@ -17,7 +17,8 @@ from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 from rrad_ray import prompts
 from rrad_ray.config import JudgeConfig, PromptConfig
 from rrad_ray.errors import RradError, at_place
-from rrad_ray.labelling import answers, planner
+from rrad_ray.labelling import planner
+from rrad_ray.labelling.answer_patterns import answer_reader
 from rrad_ray.labelling.crash_ledger import Ledger, groups
 from rrad_ray.patches import vllm_likelihood
 from rrad_ray.patches.ray_engine_stage import AnswerBatch, AnswerRow, guarded
@@ -40,14 +41,14 @@ async def slide(sliding: str, cfg: PromptConfig, ask: Ask) -> dict[str, Any]:
     `ask(query, texts)` answers with text, tokens and error. What a window's answer leaves out, or all of it if it
     says nothing, stays behind in the order it was in. The text that comes out is the whole order; tokens are sums.
     """
-    row = json.loads(sliding)
+    row, read = json.loads(sliding), answer_reader(cfg.prompt.regex)
     order, used = list(range(len(row["texts"]))), Counter[str]()
     for start, stop in prompts.windows(len(order), cfg.window, cfg.window_step):
         answer = await ask(row["query"], [row["texts"][index] for index in order[start:stop]])
         used.update({key: answer.get(key, 0) for key in ("prompt_tokens", "generated_tokens")})
         if answer.get("error"):
             return {**used, "error": answer["error"]}
-        parsed = answers.parse_answer(answer["text"], stop - start)
+        parsed = read(answer["text"], stop - start)
         order[start:stop] = [order[start + index] for index in (*parsed.ranked, *parsed.missing)]
     return {**used, "text": prompts.written(order)}
 
@@ -221,7 +222,7 @@ class Requests:
         if not self.cfg.window:
             return await self._answer(json.loads(row["messages"]))
         return await slide(
-            row["sliding"], self.cfg, lambda query, texts: self._answer(prompts.listwise_prompt(query, texts))
+            row["sliding"], self.cfg, lambda query, texts: self._answer(self.cfg.prompt.chat(query, texts))
         )
 
     async def _answer(self, messages: list[dict[str, str]]) -> dict[str, Any]:

@@ -12,8 +12,9 @@ import ray
 from rrad_ray import tables
 from rrad_ray.config import JudgeConfig
 from rrad_ray.labelling import planner
+from rrad_ray.labelling.source import source_reader, source_row
 from rrad_ray.runtime import cluster, engines
-from rrad_ray.runtime.collector import ShardCollector, source_row
+from rrad_ray.runtime.collector import ShardCollector
 from rrad_ray.runtime.engine_rows import settled, to_answer, to_engine
 from rrad_ray.tables import checkpoints, shards
 from rrad_ray.tables.shards import Shard
@@ -61,14 +62,15 @@ class PlanPrompts:
 
     def __init__(self, cfg: JudgeConfig, model: str, todo: Sequence[Shard]) -> None:
         self.cfg, self.todo = cfg, todo
-        self.planner = planner.Planner(cfg, model)
+        self.planner = planner.Planner(cfg, model, source_reader(cfg.input))
         self.number, self.rows, self.prompts = -1, list[dict[str, Any]](), 0
 
     def __call__(self, unit: dict[str, Any]) -> list[dict[str, Any]]:
         shard = self.todo[unit["number"]]
         if self.number != unit["number"]:  # the units of a shard come one after another
             self.rows = shards.read_shard(self.cfg.input, shard, source_row(self.cfg))
-            self.number, self.prompts = unit["number"], sum(planner.slots(row, self.cfg) for row in self.rows)
+            self.number = unit["number"]
+            self.prompts = sum(planner.slots(row, self.cfg, self.planner.read) for row in self.rows)
         answered = {tuple(key) for key in unit["answered"]}
         return [
             {"part": shard.part, "row": number, "slot": slot, "prompts": self.prompts, **to_engine(prompt)}

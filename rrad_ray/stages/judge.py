@@ -12,10 +12,12 @@ from functools import partial
 
 from rrad_ray import tables
 from rrad_ray.config import JudgeConfig
+from rrad_ray.labelling.answer_patterns import check_template
 from rrad_ray.labelling.gate import Gate
+from rrad_ray.labelling.source import source_regex, source_row
 from rrad_ray.progress import say
 from rrad_ray.rows import JudgeOutput
-from rrad_ray.runtime.collector import drop_journal, recount, source_row
+from rrad_ray.runtime.collector import drop_journal, recount
 from rrad_ray.runtime.judging import label_shards
 from rrad_ray.tables import shards
 
@@ -29,6 +31,7 @@ SIMULATED = {
 def run(cfg: JudgeConfig, out: tables.Output) -> None:
     """Write the judge's output for every query. Raises `RradError` if the labeller fails its gate, no answer comes
     for `stall_s`, a token budget is spent, or the cluster can never fit an engine."""
+    check_template(cfg)
     every = shards.plan_shards(cfg.input, cfg.shard_queries, source_row(cfg))
     standing = set(out.parts())
     done = [shard for shard in every if shard.part in standing]
@@ -51,7 +54,10 @@ def run(cfg: JudgeConfig, out: tables.Output) -> None:
     lineage = tables.lineage_of(cfg.input)
     # Reasons for simulated labels are simulated, whoever writes them.
     simulated = SIMULATED.get(cfg.engine, lineage.simulated if cfg.task == "explain" else "")
-    lineage = dataclasses.replace(lineage, judge=tables.JudgeFacts(cfg.model, gate_facts), simulated=simulated)
+    # What `explain` adds is no order: the answers in its output are still those of its input.
+    answer_regex = source_regex(cfg.input) if cfg.task == "explain" else cfg.answer_regex
+    facts = tables.JudgeFacts(cfg.model, gate_facts, answer_regex)
+    lineage = dataclasses.replace(lineage, judge=facts, simulated=simulated)
     counts |= shards.repeats(every)
     seen = sum(shard.rows for shard in every)
     out.commit(seen=seen, max_quarantined=cfg.max_quarantined, lineage=lineage, **counts)

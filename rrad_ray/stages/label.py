@@ -14,7 +14,9 @@ from rrad_ray.config import LabelConfig
 from rrad_ray.errors import RradError, at_place
 from rrad_ray.evaluation import fusion
 from rrad_ray.labelling import teacher
+from rrad_ray.labelling.answer_patterns import AnswerReader
 from rrad_ray.labelling.label_quality import LabelQuality
+from rrad_ray.labelling.source import source_reader
 from rrad_ray.progress import say
 from rrad_ray.rows import SAME_SOURCES, Candidates, JudgeOutput, Labels, Row, by_source, check_sources, with_qrels
 from rrad_ray.tables import shards
@@ -32,8 +34,8 @@ def run(cfg: LabelConfig, out: tables.Output) -> None:
     kind = JudgeOutput if source.stage == "judge" else Candidates
     model = source.lineage.judge.model if kind is JudgeOutput and source.lineage.judge else ""
     weights, quality = _weights(cfg, kind)
-    scale = _scale(cfg, kind)
-    answers = LabelQuality()
+    answers = LabelQuality(source_reader(cfg.input))
+    scale = _scale(cfg, kind, answers.read)
     rows = _write(cfg, out, lambda name: _labelled(cfg, name, kind, weights, scale, out, answers))
     shown = ", ".join(f"{key} x {value:g}" for key, value in weights.items()) or "the LLM's order"
     quality_facts = answers.facts()
@@ -129,14 +131,14 @@ def _check_sources(cfg: LabelConfig, row: Row, weighed: Iterable[str]) -> None:
         check_sources(row, [name for name in weighed if name != teacher.JUDGE])
 
 
-def _scale(cfg: LabelConfig, kind: type) -> dict[str, Any]:
+def _scale(cfg: LabelConfig, kind: type, read: AnswerReader) -> dict[str, Any]:
     """Return mean and deviation of the z-scores: a query's own, or those of all scores of the table."""
     if cfg.scale == "query":
         return {"over": "query"}
     [name] = cfg.weights
     moments = fusion.Moments()
     for row in shards.usable_rows(tables.read(cfg.input, kind)):
-        verdict = teacher.verdict(row, cfg.aggregate, cfg.missing)
+        verdict = teacher.verdict(row, cfg.aggregate, cfg.missing, read)
         _check_sources(cfg, row, cfg.weights)
         moments.add(teacher.with_judge(row, verdict)[name])
     mean, deviation = moments.mean, moments.deviation
@@ -159,7 +161,7 @@ def _labelled(
     shares = fusion.relative(weights)
     for row in shards.usable_rows(tables.read_part(cfg.input, name, kind), out.quarantine):
         _check_sources(cfg, row, weights)
-        verdict = teacher.verdict(row, cfg.aggregate, cfg.missing)
+        verdict = teacher.verdict(row, cfg.aggregate, cfg.missing, answers.read)
         if kind is JudgeOutput:
             answers.add(row, verdict)
         if verdict.rejected:

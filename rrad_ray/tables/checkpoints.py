@@ -11,6 +11,7 @@ import importlib.util
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,13 @@ SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
+WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.onnx", "*.h5", "*.msgpack")
+
 BUNDLED = ("bundled:all-minilm-l6-v2", "bundled:smollm2-135m-instruct")
 
 
-def resolve(model: str) -> str:
-    """Return a folder (or hub id) that `from_pretrained` takes.
+def resolve(model: str, *, weights: bool = True) -> str:
+    """Return a folder (or hub id) that `from_pretrained` takes. Without `weights`, a hub's model comes without them.
 
     Raises `RradError` for a path that does not exist, an unknown bundled name, or a file that was tampered with.
     """
@@ -48,7 +51,7 @@ def resolve(model: str) -> str:
     if model.startswith((".", "/", "~")) or model.count("/") != 1:
         remedy = "check the path, or name a hub id such as Qwen/Qwen3-0.6B"
         raise RradError(model, "no such model folder", remedy)
-    return _hub(model)
+    return _hub(model, () if weights else WEIGHT_FILES)
 
 
 def cache() -> Path:
@@ -57,11 +60,11 @@ def cache() -> Path:
     return Path(root) / "rrad-ray"
 
 
-def _hub(model: str) -> str:
+def _hub(model: str, without: Sequence[str]) -> str:
     from huggingface_hub import snapshot_download
 
     try:
-        return snapshot_download(model)
+        return snapshot_download(model, ignore_patterns=list(without) or None)
     except Exception as error:
         problem = f"neither a local folder nor to be had from the hub ({type(error).__name__})"
         raise RradError(model, problem, "check the path or the id, and HF_HUB_OFFLINE") from error

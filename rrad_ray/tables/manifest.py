@@ -52,10 +52,14 @@ class FirstStageFacts:
 
 @dataclass(frozen=True)
 class JudgeFacts:
-    """The record of `judge`: the labeller's model, and how it did on dev (`labelling.gate`)."""
+    """The record of `judge`: the labeller's model, and how it did on dev (`labelling.gate`).
+
+    `answer_regex`: the regular expression by which its answers are read; empty: the built-in parser.
+    """
 
     model: str
     gate: dict[str, Any] = field(default_factory=dict)
+    answer_regex: str = ""
 
 
 @dataclass(frozen=True)

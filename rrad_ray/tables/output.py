@@ -127,8 +127,10 @@ def stage(
 
 
 def _settings(cfg: Any) -> dict[str, Any]:
-    """Return what an output is made by: the config without its own place."""
-    return {key: value for key, value in plain(cfg).items() if key != "output"}
+    """Return what an output is made by: the config without its own place, and the digests of what stands behind its
+    keys (a config's `digests`)."""
+    values = {key: value for key, value in plain(cfg).items() if key != "output"}
+    return values | getattr(cfg, "digests", {})
 
 
 def _fingerprints(inputs: Mapping[str, str]) -> dict[str, str]:

@@ -1,0 +1,47 @@
+"""What pydantic found wrong with a value, in one line that names the key, the value and what is wanted."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic_core import ErrorDetails
+
+from rrad_ray.config.base import KeyProblem
+
+# What a bound of pydantic's wants of a number, by the type of its error.
+BOUNDS = {
+    "greater_than": "must be above {gt:.12g}",
+    "greater_than_equal": "must be at least {ge:.12g}",
+    "less_than": "must be below {lt:.12g}",
+    "less_than_equal": "must be at most {le:.12g}",
+}
+
+
+def _fields(schema: Any, path: Sequence[int | str]) -> list[str]:
+    """Return the keys of a config class, or of the nested one at a path of keys."""
+    for key in path:
+        field = getattr(schema, "__pydantic_fields__", {}).get(key)
+        schema = field.annotation if field else None
+    return list(getattr(schema, "__pydantic_fields__", {}))
+
+
+def problem_of(schema: type, error: ErrorDetails) -> str:
+    """Return key, value and what is wanted of one error of pydantic's, in one line."""
+    *above, last = error["loc"] or ("",)
+    key = ".".join(map(str, error["loc"]))
+    if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        known = _fields(schema, above)
+        near = difflib.get_close_matches(str(last), known, n=1)
+        hint = f"did you mean: '{'.'.join([*map(str, above), near[0]])}'" if near else f"known: {', '.join(known)}"
+        return f"unknown key '{key}' ({hint})"
+    if error["type"] == "value_error":
+        refused = error["ctx"]["error"]
+        return str(refused) if isinstance(refused, KeyProblem) else f"{key}={error['input']!r}: {refused}"
+    if error["type"] == "literal_error":
+        choices = error["ctx"]["expected"].replace(" or ", ", ").replace("'", "")
+        return f"{key}={error['input']!r}: choose one of {choices}"
+    wanted = BOUNDS.get(error["type"], "")
+    text = wanted.format(**error["ctx"]) if wanted else error["msg"][:1].lower() + error["msg"][1:]
+    return f"{key}={error['input']!r}: {text}"

@@ -1,0 +1,116 @@
+"""Read answers by a template's own regular expression, under the rules of the built-in parser.
+
+A match says less than the parser knows: what it repeats, leaves out or leaves unread is said and judged all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import regex as regular
+
+from rrad_ray.config import PromptConfig
+from rrad_ray.errors import RradError
+from rrad_ray.labelling.answer_chains import Rank, Reading, is_echo
+from rrad_ray.labelling.answer_text import spoken_text
+from rrad_ray.labelling.answer_tokens import BRACKETED, find_mentions
+from rrad_ray.labelling.answer_words import PROSE
+from rrad_ray.labelling.answers import (
+    CUT_OFF,
+    ParsedOrder,
+    parse_answer,
+    parsed_order,
+    rejected_order,
+    worthless,
+)
+
+AnswerReader = Callable[[str, int], ParsedOrder]  # an answer and the number of documents shown to an order
+READ_S = 1.0  # an answer over which the expression takes longer is rejected
+SET_ASIDE = "other identifiers set aside"
+
+
+def answer_reader(pattern: str) -> AnswerReader:
+    """Return the reader of answers by a regular expression; empty: the built-in parser.
+
+    Each match of its group `id` is one document, best first: a number, or a letter (A is 1). Or its group `order` is
+    the part of the answer, of the last match, that the built-in parser reads. Readers never raise.
+    """
+    return partial(_read, regular.compile(pattern)) if pattern else parse_answer
+
+
+def check_template(cfg: PromptConfig) -> None:
+    """Raise `RradError` unless answers of the form that the config's template asks for are read as what they say."""
+    if cfg.task != "order":
+        return
+    order, pattern = [1, 0, 2], cfg.prompt.regex
+    answer = cfg.prompt.written(order)
+    parsed = answer_reader(pattern)(answer, len(order))
+    if parsed.ranked == tuple(order):
+        return
+    how = f"the template's regex {pattern!r}" if pattern else "the built-in parser"
+    read = " > ".join(str(index + 1) for index in parsed.ranked) or f"nothing ({parsed.rejection})"
+    remedy = "write `identifier`, `joiner` and `answer` as the prompt asks for them, or a `regex` with (?P<id>...)"
+    raise RradError(f"template={cfg.template}", f"{how} reads {read} from an answer as asked for: {answer!r}", remedy)
+
+
+def _read(pattern: Any, answer: str, n: int) -> ParsedOrder:
+    text, thought = spoken_text(answer)
+    repairs: tuple[str, ...] = ("thinking removed",) if thought else ()
+    try:
+        matches = list(pattern.finditer(text, timeout=READ_S))
+    except TimeoutError:
+        return rejected_order(n, f"the template's regex takes more than {READ_S:g} s")
+    if "order" in pattern.groupindex:
+        return _part(text, [match.span("order") for match in matches if match["order"] is not None], n, repairs)
+    spans = [(match.span(), match["id"]) for match in matches if match["id"] is not None]
+    if not spans:
+        return rejected_order(n, "no match of the template's regex")
+    numbers = tuple(_number(name) for _, name in spans)
+    (start, _), (_, end) = spans[0][0], spans[-1][0]
+    reading = Reading(Rank.MENTIONS, "square", start, numbers)
+    talks = any(PROSE.search(text[one[1] : two[0]]) for (one, _), (two, _) in pairwise(spans))
+    problem = "echo of the input" if talks and is_echo(text, reading) else ""
+    if len(set(numbers)) == 1:
+        problem = worthless(text, reading, n)
+    between = "\n".join(_outside(text, [span for span, _ in spans]))
+    if any(find_mentions(between, kind, n) for kind in BRACKETED):
+        repairs += (SET_ASIDE,)
+    if CUT_OFF.search(text, end):
+        repairs += ("cut off",)
+    return parsed_order(numbers, n, repairs, problem)
+
+
+def _part(text: str, spans: list[tuple[int, int]], n: int, repairs: tuple[str, ...]) -> ParsedOrder:
+    """Return the order that the parser reads in the last of some parts of a text."""
+    if not spans:
+        return rejected_order(n, "no match of the template's regex")
+    start, end = spans[-1]
+    parsed = parse_answer(text[start:end], n)
+    if parsed.rejected:
+        return parsed
+    others = "\n".join((text[:start], text[end:]))
+    if SET_ASIDE not in parsed.repairs and any(find_mentions(others, kind, n) for kind in BRACKETED):
+        repairs += (SET_ASIDE,)
+    return ParsedOrder(parsed.ranked, parsed.missing, (*repairs, *parsed.repairs))
+
+
+def _outside(text: str, spans: list[tuple[int, int]]) -> list[str]:
+    """Return the pieces of a text around some spans, which come in order."""
+    starts, ends = (0, *(end for _, end in spans)), (*(start for start, _ in spans), len(text))
+    return [text[start:end] for start, end in zip(starts, ends, strict=True)]
+
+
+def _number(name: str) -> int:
+    """Return the number of a document that an answer names, by a number or a capital letter; 0: it names none."""
+    name = name.strip()
+    if name.isdecimal() and len(name) <= 18:
+        return int(name)
+    if not (name.isascii() and name.isupper() and name.isalpha() and len(name) <= 3):
+        return 0
+    number = 0
+    for letter in name:
+        number = 26 * number + ord(letter) - ord("A") + 1
+    return number

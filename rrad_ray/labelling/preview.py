@@ -1,0 +1,98 @@
+"""The prompts of a few queries as text, for `rrad judge CONFIG --show-prompts 3`.
+
+They are planned as a run plans them. No engine and no Ray is started, and nothing is written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+from rrad_ray.config import JudgeConfig
+from rrad_ray.errors import RradError, in_stage
+from rrad_ray.labelling import planner
+from rrad_ray.labelling.answer_patterns import check_template
+from rrad_ray.labelling.source import source_reader, source_row
+from rrad_ray.rows import Row
+from rrad_ray.tables import checkpoints, shards
+
+
+def preview(cfg: JudgeConfig, count: int) -> Iterator[str]:
+    """Yield all prompts of the first `count` queries that a run would ask about, dev queries first.
+
+    Of the model only tokenizer and config are needed. Raises `RradError` for what a run would refuse before it pays.
+    """
+    with in_stage("judge"):
+        check_template(cfg)
+        planned = sorted(
+            shards.plan_shards(cfg.input, cfg.shard_queries, source_row(cfg)), key=lambda each: not each.dev
+        )
+        rows = (row for shard in planned for row in shards.read_shard(cfg.input, shard, source_row(cfg)))
+        prompts_of = _Texts(cfg)
+        asked = ((row, texts) for row in rows if (texts := prompts_of(row)))
+        yield _heading(cfg)
+        chosen = list(islice(asked, count))
+        for row, texts in chosen:
+            yield f"===== query {row['query_id']}: {row['query']}"
+            for number, text in enumerate(texts, 1):
+                yield f"----- prompt {number} of {len(texts)}, {text}"
+        if not chosen:
+            raise RradError(cfg.input, f"no query that task={cfg.task} asks about", "check the input and the task")
+
+
+def _heading(cfg: JudgeConfig) -> str:
+    template = f"template {cfg.template or cfg.task} ({cfg.prompt.digest}), " if cfg.prompt else ""
+    asks = f"model {cfg.model}" if cfg.engine in ("vllm", "openai") else "which asks no model: prompts as of openai"
+    return f"{template}task {cfg.task}, engine {cfg.engine}, {asks}"
+
+
+class _Texts:
+    """A row to the texts of its prompts, with the number of tokens where they are known."""
+
+    def __init__(self, cfg: JudgeConfig) -> None:
+        self.cfg = cfg
+        model = checkpoints.resolve(cfg.model, weights=False) if cfg.engine == "vllm" else cfg.model
+        self.planner = planner.Planner(cfg, model, source_reader(cfg.input))
+
+    def __call__(self, row: Row) -> list[str]:
+        if not planner.slots(row, self.cfg, self.planner.read):
+            return []
+        if self.cfg.engine in ("echo", "simulated"):
+            return self._unasked(row)
+        return [self._text(prompt) for prompt in self.planner(row)]
+
+    def _text(self, prompt: planner.Prompt) -> str:
+        if prompt["too_long"]:
+            return f"not asked, too long: {prompt['too_long']}"
+        cut = f", {prompt['truncated']} documents cut" if prompt["truncated"] else ""
+        if "sliding" in prompt:
+            return (
+                f"the first window of {self.cfg.window} (later ones depend on answers){cut}\n{self._window(prompt)}"
+            )
+        if "messages" in prompt:
+            return f"messages{cut}\n{_chat(json.loads(prompt['messages']))}"
+        return f"{len(prompt['token_ids'])} tokens{cut}\n{self.planner.tokenizer.decode(prompt['token_ids'])}"
+
+    def _window(self, prompt: planner.Prompt) -> str:
+        row = json.loads(prompt["sliding"])
+        texts = row["texts"][-self.cfg.window :]
+        if self.cfg.engine == "vllm":
+            ids = self.planner.window(row["query"], texts)["token_ids"]
+            return str(self.planner.tokenizer.decode(ids))
+        return _chat(self.cfg.prompt.chat(row["query"], texts))
+
+    def _unasked(self, row: Row) -> list[str]:
+        """Return what an engine that asks would send: as `openai` does, since no tokenizer is at hand."""
+        if self.cfg.task in ("order", "explain"):
+            return [f"messages\n{_chat(chat)}" for chat in self.planner.chats(row)]
+        texts = [planner.first_words(text, self.cfg.doc_tokens) for text in row["texts"]]
+        if self.cfg.task == "score":
+            return [f"pair\n{row['query']}\n{text}" for text in texts]
+        before, between, lead = self.cfg.prompt.pieces
+        return [f"text\n{before}{text}{between}{lead}{row['query']}" for text in texts]
+
+
+def _chat(messages: list[dict[str, Any]]) -> str:
+    return "\n".join(f"<{message['role']}>\n{message['content']}" for message in messages)

@@ -1,0 +1,25 @@
+"""What `judge` reads, and `label` after it: the rows, and how the answers in them are to be read."""
+
+from __future__ import annotations
+
+from rrad_ray.config import JudgeConfig
+from rrad_ray.labelling.answer_patterns import AnswerReader, answer_reader
+from rrad_ray.rows import Candidates, JudgeOutput
+from rrad_ray.tables.manifest import lineage_of
+
+
+def source_row(cfg: JudgeConfig) -> type:
+    """Return the row type that a task reads."""
+    return JudgeOutput if cfg.task == "explain" else Candidates
+
+
+def source_regex(uri: str) -> str:
+    """Return the regular expression by which the answers in a table are read; empty: the built-in parser, as for
+    tables without answers."""
+    judge = lineage_of(uri).judge
+    return judge.answer_regex if judge else ""
+
+
+def source_reader(uri: str) -> AnswerReader:
+    """Return the reader of the answers in a table, which its `judge` has recorded."""
+    return answer_reader(source_regex(uri))
