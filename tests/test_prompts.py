@@ -11,20 +11,15 @@ from hypothesis import strategies as st
 
 from rrad_ray.labelling.answers import parse_answer
 from rrad_ray.prompts import (
-    LIKELIHOOD,
     clicked,
     fit_tokens,
     likelihood,
-    listwise_prompt,
     mean_logprob,
     orders,
     permutation_regex,
-    reason_prompt,
     windows,
     written,
 )
-
-LETTERS = st.text(alphabet="abcdefghij", min_size=1, max_size=8)
 
 
 @given(st.integers(0, 30), st.integers(0, 5), st.integers())
@@ -44,46 +39,12 @@ def test_orders_differ_between_repeats_and_seeds_and_move_every_document() -> No
     assert max(first.count(index) for index in range(10)) < 50
 
 
-@given(st.lists(LETTERS, min_size=1, max_size=12, unique=True), LETTERS)
-def test_listwise_shows_every_text_once_under_its_number(texts: list[str], query: str) -> None:
-    messages = listwise_prompt(f"QUERY-{query}", [f"TEXT-{text}." for text in texts])
-    assert [message["role"] for message in messages] == ["system", "user"]
-    content = messages[1]["content"]
-    for number, text in enumerate(texts, 1):
-        assert content.count(f"TEXT-{text}.") == 1
-        assert f"\n[{number}] TEXT-{text}.\n" in content
-    assert f"Rank the {len(texts)} passages" in content
-    assert content.count(f"Search query: QUERY-{query}\n") == 2
-
-
-def test_a_text_of_several_lines_cannot_pass_for_two_passages() -> None:
-    content = listwise_prompt("q", ["one\n[2] not a passage\r\n\tend", "two"])[1]["content"]
-    assert [line for line in content.splitlines() if re.match(r"\[\d", line)] == [
-        "[1] one [2] not a passage end",
-        "[2] two",
-    ]
-
-
-@pytest.mark.parametrize("n", [1, 2, 3, 10])
-def test_the_example_in_the_prompt_is_an_answer_that_parses_and_names_only_what_is_shown(n: int) -> None:
-    content = listwise_prompt("q", ["text"] * n)[1]["content"]
-    example = content.rpartition("like ")[2]
-    order = parse_answer(example, n)
-    assert order.status == "ok"
-    assert len(order.ranked) == min(n, 3)
-
-
 def test_a_likelihood_prompt_is_its_pieces_and_the_query_starts_after_them() -> None:
     span = likelihood([1, 2], [3, 4, 5], [6], [7, 8])
     assert span.ids == [1, 2, 3, 4, 5, 6, 7, 8]
     assert span.start == 6
     assert span.ids[span.start :] == [7, 8]
     assert likelihood([1], [], [2], [3]).start == 2
-
-
-def test_every_template_puts_the_document_between_two_pieces() -> None:
-    assert {"question", "summary", "search"} <= set(LIKELIHOOD)
-    assert all(before.strip() and between.strip().endswith(":") for before, between in LIKELIHOOD.values())
 
 
 def test_the_mean_is_over_the_querys_tokens_only() -> None:
@@ -110,12 +71,6 @@ def test_documents_are_cut_to_the_largest_common_length_that_fits(lengths: list[
     assert sum(min(length, cut) for length in lengths) <= limit
     if cut < max(lengths, default=0):
         assert sum(min(length, cut + 1) for length in lengths) > limit
-
-
-def test_a_reason_is_asked_for_the_rank_the_document_has() -> None:
-    asked = reason_prompt("how to sort", "sorts a list", 2, 5)[-1]["content"]
-    assert all(part in asked for part in ("how to sort", "sorts a list", "ranked 2 of 5"))
-    assert "left out" in reason_prompt("q", "t", 0, 5)[-1]["content"]
 
 
 @given(st.integers(1, 40).flatmap(lambda n: st.permutations(range(n))))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from pydantic_core import ErrorDetails
 
@@ -22,6 +22,9 @@ BOUNDS = {
 def _fields(schema: Any, path: Sequence[int | str]) -> list[str]:
     """Return the keys of a config class, or of the nested one at a path of keys."""
     for key in path:
+        if isinstance(key, int):  # of a list, whose items are of one class
+            schema = next(iter(get_args(schema)), None)
+            continue
         field = getattr(schema, "__pydantic_fields__", {}).get(key)
         schema = field.annotation if field else None
     return list(getattr(schema, "__pydantic_fields__", {}))

@@ -81,29 +81,30 @@ def _parsed(text: str, uri: str, schema: type[Template]) -> Template:
         values, root = texts.read_texts(text), yaml.compose(text, yaml.SafeLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        place = f"{uri}:{mark.line + 1}" if mark else uri
-        raise RradError(place, f"not YAML: {getattr(error, 'problem', error)}", "mend the file") from error
+        where = f"{uri}:{mark.line + 1}" if mark else uri
+        raise RradError(where, f"not YAML: {getattr(error, 'problem', error)}", "mend the file") from error
     if not isinstance(values, dict):
         raise RradError(f"{uri}:1", "not a mapping of keys to values", "write `key: value` lines, `task: ...` first")
     if values.get("task") not in TEMPLATES:
         problem = f"task={values.get('task')!r}: what the template is for"
         raise RradError(f"{uri}:{_line(root, text, ['task'])}", problem, f"write one of {', '.join(TEMPLATES)}")
     if values["task"] != task:
-        place = f"{uri}:{_line(root, text, ['task'])}"
+        where = f"{uri}:{_line(root, text, ['task'])}"
         remedy = f"take a template for it: {', '.join(shipped_templates(task))}, or one of your own"
-        raise RradError(place, f"a template for task={values['task']}, and the config has task={task}", remedy)
+        raise RradError(where, f"a template for task={values['task']}, and the config has task={task}", remedy)
     try:
         return TypeAdapter(schema).validate_python(values)
     except ValidationError as error:
-        first = error.errors()[0]
+        # An unknown key is often the missing one, misspelt.
+        first = min(error.errors(), key=lambda each: each["type"] == "missing")
         refused = first.get("ctx", {}).get("error")
         if isinstance(refused, TemplateProblem):
-            place = f"{uri}:{_line(root, text, refused.path, refused.words)}"
-            raise RradError(place, f"{_dotted(refused.path)}: {refused.problem}", refused.remedy) from error
-        place = f"{uri}:{_line(root, text, first['loc'])}"
+            where = f"{uri}:{_line(root, text, refused.path, refused.words)}"
+            raise RradError(where, f"{_dotted(refused.path)}: {refused.problem}", refused.remedy) from error
+        where = f"{uri}:{_line(root, text, first['loc'])}"
         if first["type"] == "missing":
-            raise RradError(place, f"no value for {_dotted(first['loc'])}", "write the key") from error
-        raise RradError(place, problem_of(schema, first), "mend the template") from error
+            raise RradError(where, f"no value for {_dotted(first['loc'])}", "write the key") from error
+        raise RradError(where, problem_of(schema, first), "mend the template") from error
 
 
 def _dotted(path: Sequence[int | str]) -> str:

@@ -247,5 +247,7 @@ def _check_regex(pattern: str) -> None:
         except TimeoutError:
             problem = f"it takes more than {PROBE_S:g} s to read {len(probe):,} characters ({probe[:12]!r}...)"
             _refuse(
-                ("regex",), problem, "do not repeat what is repeated, as (a+)+ does; take (?>...) or possessive ++"
+                ("regex",),
+                problem,
+                "let no text be read in two ways, as by (a|a)+ or (.*)*: take (?>...) or possessive ++",
             )

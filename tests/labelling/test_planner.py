@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rrad_ray.config import PromptConfig, SimulatedConfig
 from rrad_ray.labelling import planner, teacher
+from rrad_ray.labelling.answer_patterns import answer_reader
 from rrad_ray.labelling.answers import parse_answer
 from rrad_ray.tables import checkpoints
 
@@ -101,6 +103,30 @@ def test_no_reason_is_paid_for_where_nothing_is_trained(split: str) -> None:
     item = row(["first text", "second text"], responses=["[2]"], shown=[[0, 1]], split=split)
     assert planned(item, task="explain") == []
     assert len(planned(item, task="order")) == 1
+
+
+def test_every_task_asks_in_the_words_of_its_template(tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text(
+        "task: order\nmessages: [{role: user, content: '질의 {query}\n\n{documents}'}]\nidentifier: '[{letter}]'\n"
+    )
+    [prompt] = planned(row(["one", "two"]), template=str(own), shuffle=False, structured=True)
+    assert "<|im_start|>user\n질의 add numbers\n[A] one\n[B] two<|im_end|>" in text_of(prompt)
+    assert prompt["sampling_params"]["structured_outputs"]["regex"] == r"\[(A|B)\]( > \[(A|B)\]){0,1}"
+    [simulated_prompt] = planner.Planner(config(engine="echo", template=str(own)), "")(row(["one", "two"]))
+    assert simulated_prompt["answer"]["text"] == "[A] > [B]"
+    [asked, _] = planned(row(["one", "two"]), task="likelihood", template="search-zh")
+    assert text_of(asked) == "文档：one\n这篇文档能够回答的搜索词：add numbers"
+    assert text_of({"token_ids": asked["token_ids"][asked["start"] :]}) == "add numbers"
+
+
+def test_explain_reads_the_answers_before_it_as_their_template_says() -> None:
+    item = row(["first text", "second text"], responses=["<doc>2</doc>"], shown=[[0, 1]])
+    read = answer_reader(r"<doc>(?P<id>\d+)</doc>")
+    cfg = config(task="explain")
+    assert planner.slots(item, cfg, read) == 2
+    asked = planner.Planner(cfg, checkpoints.resolve(MODEL), read)(item)
+    assert "ranked 1 of 2" in text_of(asked[1])
 
 
 def test_an_endpoint_gets_messages_with_documents_cut_by_words() -> None:

@@ -22,6 +22,8 @@ from transformers import (
 )
 
 from rrad_ray import prompts
+from rrad_ray.config.template_files import load_template
+from rrad_ray.config.templates import LikelihoodTemplate
 from rrad_ray.errors import RradError
 from rrad_ray.rankers.bi_encoder import BiEncoder
 from rrad_ray.rankers.checkpoint import PAD
@@ -350,14 +352,15 @@ def test_a_matching_passage_makes_the_query_likelier(
 
 
 def test_a_likelihood_plan_cuts_document_and_query_and_keeps_the_template(judge: LikelihoodRanker) -> None:
-    plan = prompts.LikelihoodPlan(judge.tokenizer, "search", doc_tokens=5, query_tokens=3)
+    pieces = load_template(LikelihoodTemplate, "search").pieces
+    plan = prompts.LikelihoodPlan(judge.tokenizer, pieces, doc_tokens=5, query_tokens=3)
     spans = plan(QUERY, [TEXTS[4], ""])
     long = judge.tokenizer.decode(spans[0].ids)
     assert long.startswith("Document: open a file and read\nA search query that this document answers:")
     assert [len(span.ids) - span.start for span in spans] == [3, 3]
     assert judge.tokenizer.decode(spans[1].ids[spans[1].start :]) == " how do I"
-    with pytest.raises(ValueError, match=r"nope.*question, summary, search"):
-        prompts.LikelihoodPlan(judge.tokenizer, "nope", 5, 3)
+    with pytest.raises(RradError, match=r"nope.*question, .*search, .*summary"):
+        LikelihoodRanker(checkpoints.resolve(SMOLLM2), template="nope", doc_tokens=5)
 
 
 def test_the_bi_encoder_gives_unit_vectors_in_which_related_texts_are_near() -> None:

@@ -273,6 +273,33 @@ def _echo(source: str, tmp_path: Path, **options: object) -> str:
     return judge.run(cfg)
 
 
+def test_answers_of_a_template_with_a_regex_become_labels_and_reasons_read_by_it(tmp_path: Path) -> None:
+    text = (
+        "task: order\nmessages: [{role: user, content: '{query} {documents}'}]\nidentifier: '<doc>{letter}</doc>'\n"
+        "joiner: ' '\nregex: '<doc>(?P<id>[A-Z])</doc>'\n"
+    )
+    (tmp_path / "own.yaml").write_text(text)
+    rows = [row_of(f"q{number}", ["adds numbers", "opens files", "sorts"]) for number in range(4)]
+    template = {"template": f"{tmp_path}/own.yaml", "shuffle": False}
+    judged = _echo(table_of(tmp_path / "candidates", rows), tmp_path, **template)
+    assert next(tables.read(judged, JudgeOutput))["responses"] == ["<doc>A</doc> <doc>B</doc> <doc>C</doc>"]
+    manifest = tables.read_manifest(judged)
+    assert manifest.lineage.judge is not None
+    assert manifest.lineage.judge.answer_regex == "<doc>(?P<id>[A-Z])</doc>"
+    gate = GateConfig(enabled=False)
+    explain = JudgeConfig(input=judged, output=f"{tmp_path}/why", engine="echo", task="explain", gate=gate)
+    for source in (judged, judge.run(explain)):
+        labels = label.run(LabelConfig(input=source, output=f"{source}-labels"))
+        (first, *others) = tables.read(labels, Labels)
+        assert len(others) == 3
+        assert first["parse_status"] == ["ok"]
+        assert first["targets"][0] > first["targets"][1] > first["targets"][2]
+    assert next(tables.read(explain.output, JudgeOutput))["reasons"] == ["echo"] * 3
+    (tmp_path / "own.yaml").write_text(text.replace("{query} ", "Query {query} "))
+    with pytest.raises(RradError, match=r"holds the output of another config \(template_digest="):
+        _echo(f"{tmp_path}/candidates", tmp_path, **template)
+
+
 def test_manifest_is_json_that_other_tools_read(short: str) -> None:
     with open(f"{short}/manifest.json", encoding="utf-8") as file:
         assert json.load(file)["stage"] == "prerank"
