@@ -76,7 +76,7 @@ class FitConfig(StagePaths):
     weights."""
 
     # A killed run may go on with other values: they say how a run is made, not what it makes.
-    RESUMABLE: ClassVar[tuple[str, ...]] = ("max_failures", "track")
+    RESUMABLE: ClassVar[tuple[str, ...]] = ("max_failures", "max_seconds", "track")
 
     splits: tuple[Split, ...] = ("train", "unlabelled")
     """The splits that are learnt from."""
@@ -90,7 +90,8 @@ class FitConfig(StagePaths):
     max_steps: CountOrNone = 0
     """The most steps; 0: as many as the epochs give."""
     max_seconds: NotNegative = 0.0
-    """Seconds at which the schedule ends, whatever the machine's speed; 0: no limit."""
+    """A safety: seconds after which training is cut short, wherever its schedule is. Its student is another one on
+    every machine: the terminal, the manifest, the report and `select` say so. 0: no limit."""
     lr: Positive = 1e-4
     """Peak learning rate."""
     weight_decay: NotNegative = 0.01

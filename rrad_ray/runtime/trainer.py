@@ -224,7 +224,18 @@ def _keep(cfg: FitConfig, result: Any, task: type[TrainTask]) -> dict[str, Any]:
     tables.remove(tables.join(cfg.output, RAY_FOLDER))
     wanted = ("step", "loss", "pairs_per_s", "dtype", "seconds")
     figures = {key: value for key, value in metrics.items() if key in wanted or key.startswith("dev_")}
-    return {"best": figures, "ended": result.metrics["ended"], "model": "model"}
+    facts = {"best": figures, "ended": result.metrics["ended"], "model": "model"}
+    return facts | {"cut_short": _cut_short(cfg, result.metrics)}
+
+
+def _cut_short(cfg: FitConfig, last: Mapping[str, Any]) -> str:
+    """Return, and say, that a time limit cut the schedule short; empty for a run that it did not."""
+    if last["ended"] != "time":
+        return ""
+    steps = f"step {last['step']:,} of {last['planned_steps']:,}"
+    problem = f"max_seconds={cfg.max_seconds:g} cut the training short at {steps}"
+    say(f"warning: {problem}: a faster machine trains another student; raise max_seconds, or set max_steps or epochs")
+    return problem
 
 
 def _cause(error: BaseException) -> str:

@@ -86,19 +86,27 @@ class _Run:
 
     @property
     def progress(self) -> float:
-        """The share of the training that is done, by whichever limit is nearest: epochs, steps or time."""
-        by_time = self.seconds / self.cfg.max_seconds if self.cfg.max_seconds else 0.0
+        """The share of the schedule that is done, by whichever ends first, epochs or steps; no clock counts."""
         by_steps = self.step / self.cfg.max_steps if self.cfg.max_steps else 0.0
-        return max(self.position / self.last_position, by_steps, by_time)
+        return max(self.position / self.last_position, by_steps)
+
+    @property
+    def planned_steps(self) -> int:
+        """The number of steps at which the schedule ends, with the present number of workers."""
+        by_epochs = self.step + self.last_position - self.position
+        return min(by_epochs, self.cfg.max_steps) if self.cfg.max_steps else by_epochs
 
     @property
     def ended(self) -> str:
-        """The reason why training has ended: `patience`, `epochs`, `steps` or `time`; empty while it goes on."""
+        """The reason why training has ended: `patience`, `epochs`, `steps` or `time`; empty while it goes on.
+
+        `time` cuts it short: the schedule was not at its end.
+        """
         if self.cfg.max_steps and self.step >= self.cfg.max_steps:
             return "steps"
         if self.position >= self.last_position:
             return "epochs"
-        if self.progress >= 1.0:
+        if self.cfg.max_seconds and self.seconds >= self.cfg.max_seconds:
             return "time"
         return "patience" if self.cfg.patience and self.stale >= self.cfg.patience else ""
 
@@ -166,6 +174,8 @@ class _Run:
         """Return step, mean losses of the last 20 steps, pairs per second, and seconds so far and still to go."""
         rate = self.pairs * self.worker.world_size / max(self.seconds, 1e-9)  # every worker takes as many
         left = self.seconds * max(0.0, 1 - self.progress) / max(self.progress, 1e-9)
+        if self.cfg.max_seconds:
+            left = min(left, max(0.0, self.cfg.max_seconds - self.seconds))
         names = list(self.recent[-1]) if self.recent else []
         means = {f"loss_{name}": float(np.mean([values[name] for values in self.recent])) for name in names}
         figures = {"step": self.step, "loss": sum(means.values()) if means else math.nan}
@@ -195,8 +205,8 @@ class _Run:
         # Only rank 0 has measured, so the others take over its count.
         self.stale = int(max_over_workers(self.stale if first else 0, self.worker.device))
         save = self._checkpoint() if first or self.sharded else None
-        end = {"final": float(self.finished)} | ({"ended": self.ended} if self.finished else {})
-        self.worker.report(figures | end, save if first else None)
+        end = {"ended": self.ended, "planned_steps": self.planned_steps} if self.finished else {}
+        self.worker.report(figures | {"final": float(self.finished)} | end, save if first else None)
         if not self.finished:
             self.optimizer.copy_to_model(self.optimizer.masters)
 

@@ -13,7 +13,9 @@ from rrad_ray.errors import InvalidInput
 
 Rows = list[Any]  # one batch in the form that the task takes: label rows, or packed sequences
 
-Metrics = dict[str, Any]  # figures by name; the last report also has `ended`, the reason why training ended
+# Figures by name; the last report also has `ended`, the reason why training ended, and `planned_steps`, the number of
+# steps of the whole schedule.
+Metrics = dict[str, Any]
 
 
 class Diverged(InvalidInput, FloatingPointError):

@@ -55,14 +55,27 @@ def test_the_best_checkpoint_is_kept_without_the_optimizers_state_and_rays_stora
         kept.append((checkpoint(tmp_path / "checkpoints", str(index)), metrics))
     output = tmp_path / "out"
     (output / trainer.RAY_FOLDER / "run").mkdir(parents=True)
-    result = SimpleNamespace(best_checkpoints=kept, metrics={"ended": "steps"})
+    result = SimpleNamespace(best_checkpoints=kept, metrics={"ended": "steps", "step": 30, "planned_steps": 30})
     facts = trainer._keep(TrainConfig("in", str(output)), result, task)
     dev = {} if figures[best] is None else {"dev_given": figures[best]}
-    assert facts == {"best": {"step": 10 * (best + 1), "loss": 0.5, **dev}, "ended": "steps", "model": "model"}
+    expected = {"step": 10 * (best + 1), "loss": 0.5, **dev}
+    assert facts == {"best": expected, "ended": "steps", "model": "model", "cut_short": ""}
     files = {str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()}
     assert files == {"model/model.safetensors", "model/adapter/adapter.safetensors"}
     assert (output / "model/model.safetensors").read_text() == str(best)
     assert not (output / trainer.RAY_FOLDER).exists()
+
+
+def test_a_run_that_the_clock_cut_short_says_so_on_the_terminal_and_in_its_manifest(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cut = {"ended": "time", "step": 64, "planned_steps": 1420}
+    said = trainer._cut_short(TrainConfig("in", "out", max_seconds=90), cut)
+    assert said == "max_seconds=90 cut the training short at step 64 of 1,420"
+    assert said in capsys.readouterr().out
+    for ended in ("steps", "epochs", "patience"):
+        assert trainer._cut_short(TrainConfig("in", "out", max_seconds=90), {**cut, "ended": ended}) == ""
+    assert capsys.readouterr().out == ""
 
 
 def test_steps_that_a_resumed_run_repeats_replace_those_of_the_killed_one() -> None:

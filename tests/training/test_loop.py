@@ -199,11 +199,19 @@ def test_scores_are_flat_when_no_list_has_a_difference_above_rounding() -> None:
     assert not flat([[float("nan")] * 2], torch.float32), "that is another trouble"
 
 
-def test_training_stops_at_the_seconds_that_it_was_given() -> None:
-    heard = train(encoder(), changed(max_steps=0, max_seconds=0.5)).heard
-    assert heard[-1]["final"] == 1.0
-    assert heard[-1]["seconds"] >= 0.5
-    assert 0 < heard[-1]["step"] < 400
+def test_a_time_limit_cuts_training_short_and_leaves_the_schedule_as_it_is() -> None:
+    """Another limit gives the same steps, to the last bit, as far as both go: only the end is the clock's."""
+    heard = train(encoder(), changed(max_steps=400, eval_steps=2, max_seconds=0.5)).heard
+    longer = train(encoder(), changed(max_steps=400, eval_steps=2, max_seconds=1.0)).heard
+    last = heard[-1]
+    assert (last["final"], last["ended"], last["planned_steps"]) == (1.0, "time", 400)
+    assert last["seconds"] >= 0.5
+    assert 0 < last["step"] < 400
+    assert all(metrics["left_s"] <= 0.5 for metrics in heard)
+    losses = {metrics["step"]: metrics["loss"] for metrics in heard}
+    both = [metrics for metrics in longer[:-1] if metrics["step"] in losses]
+    assert both
+    assert all(losses[metrics["step"]] == metrics["loss"] for metrics in both)
 
 
 def test_epochs_give_the_number_of_steps_when_nothing_else_does() -> None:
