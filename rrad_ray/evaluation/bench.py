@@ -159,8 +159,9 @@ class Evaluation:
             latency = rerank_latency(ranker.score, self.test, self.cfg.latency_docs, self.cfg.latency_repeats)
             cost = {"parameters": ranker.parameters_count, **latency}
             title = student_title(name)
-            note = self._ties_note(title, test_scores)
-            facts: Any = {"smoke": _smoke(self.test[0], test_scores[0]), "note": note, "constant": bool(note)}
+            ties, cut = self._ties_note(title, test_scores), _cut_short(uri, title)
+            note = " and ".join(filter(None, (cut, ties)))
+            facts: Any = {"smoke": _smoke(self.test[0], test_scores[0]), "note": note, "constant": bool(ties)}
             self.add(name, title, "student", test_scores, **cost, **facts)
             if self.dev:
                 scores = {name: (test_scores, dev_scores)}
@@ -220,6 +221,15 @@ class Evaluation:
         note = f"{shown}, weights from {self.cfg.dev}"
         fused = [fusion.fuse(scores, weights) for scores in test]
         self.add(name, title, kind, fused, note=note, weights=weights, **cost(weights))
+
+
+def _cut_short(uri: str, title: str) -> str:
+    """Return, and say, that a time limit cut a student's training short; empty for one that it did not."""
+    training = tables.lineage_of(uri.rstrip("/").removesuffix("/model")).training
+    if training is None or not training.cut_short:
+        return ""
+    say(f"WARNING: {title} {training.cut_short}")
+    return training.cut_short
 
 
 def _smoke(row: Row, scores: Sequence[float]) -> dict[str, Any]:

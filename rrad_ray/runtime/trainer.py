@@ -35,7 +35,7 @@ Loop = Callable[[Any, str, TrainWorker], None]  # config, the model's folder, th
 
 
 def run_training(cfg: FitConfig, loop: Loop, source: str, task: type[TrainTask]) -> dict[str, Any]:
-    """Run `loop` in every training process and keep the best checkpoint in `model/`; return facts for the manifest.
+    """Run `loop` in every training process and keep the best checkpoint in `model/`; return facts and lineage for it.
 
     Raises `RradError` for workers that the cluster has no room for or that keep failing, and without a retry for
     failures that would only repeat: a loss that is not finite, or unusable data.
@@ -225,7 +225,7 @@ def _keep(cfg: FitConfig, result: Any, task: type[TrainTask]) -> dict[str, Any]:
     wanted = ("step", "loss", "pairs_per_s", "dtype", "seconds")
     figures = {key: value for key, value in metrics.items() if key in wanted or key.startswith("dev_")}
     facts = {"best": figures, "ended": result.metrics["ended"], "model": "model"}
-    return facts | {"cut_short": _cut_short(cfg, result.metrics)}
+    return facts | {"lineage": tables.Lineage(training=tables.TrainingFacts(_cut_short(cfg, result.metrics)))}
 
 
 def _cut_short(cfg: FitConfig, last: Mapping[str, Any]) -> str:
@@ -233,9 +233,11 @@ def _cut_short(cfg: FitConfig, last: Mapping[str, Any]) -> str:
     if last["ended"] != "time":
         return ""
     steps = f"step {last['step']:,} of {last['planned_steps']:,}"
-    problem = f"max_seconds={cfg.max_seconds:g} cut the training short at {steps}"
-    say(f"warning: {problem}: a faster machine trains another student; raise max_seconds, or set max_steps or epochs")
-    return problem
+    cut = f"was cut short by max_seconds={cfg.max_seconds:g} at {steps}"
+    say(
+        f"warning: the training {cut}: a faster machine trains another student; raise max_seconds, or take fewer steps"
+    )
+    return cut
 
 
 def _cause(error: BaseException) -> str:

@@ -77,6 +77,13 @@ class LabelFacts:
 
 
 @dataclass(frozen=True)
+class TrainingFacts:
+    """The record of `train` and `finetune`: what cut the schedule short; empty for one that came to its end."""
+
+    cut_short: str = ""
+
+
+@dataclass(frozen=True)
 class EvaluationFacts:
     """The record of `evaluate`: the checkpoint of each student in its report."""
 
@@ -94,6 +101,7 @@ class Lineage:
     first_stage: FirstStageFacts | None = None
     judge: JudgeFacts | None = None
     labels: LabelFacts | None = None
+    training: TrainingFacts | None = None
     evaluation: EvaluationFacts | None = None
     simulated: str = ""
 
@@ -158,7 +166,8 @@ def parse_manifest(content: dict[str, Any], uri: str) -> Manifest:
 
 def _lineage(content: dict[str, Any]) -> Lineage:
     """Return the lineage that `dataclasses.asdict` has made a dictionary of."""
-    kinds = {"first_stage": FirstStageFacts, "judge": JudgeFacts, "labels": LabelFacts, "evaluation": EvaluationFacts}
+    kinds = {"first_stage": FirstStageFacts, "judge": JudgeFacts, "labels": LabelFacts}
+    kinds |= {"training": TrainingFacts, "evaluation": EvaluationFacts}
     records = {name: kind(**content[name]) for name, kind in kinds.items() if content[name] is not None}
     return Lineage(**{**content, **records})
 

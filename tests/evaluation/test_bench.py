@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from rrad_ray import tables
 from rrad_ray.config import EvaluateConfig
 from rrad_ray.errors import RradError
 from rrad_ray.evaluation.bench import Evaluation
@@ -107,3 +108,28 @@ def test_a_student_that_tells_documents_apart_has_no_note(tmp_path: Path) -> Non
     )
     bench.measure_all()
     assert bench.systems[-1].entry["note"] == ""
+
+
+@pytest.mark.parametrize("named", ["trained", "trained/model"])
+def test_a_student_that_a_time_limit_cut_short_is_noted_in_the_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], named: str
+) -> None:
+    cut = "was cut short by max_seconds=90 at step 64 of 1,420"
+    tiny.save(tmp_path / "trained" / "model", "Bert")
+    manifest = tables.Manifest(
+        stage="train",
+        schema={},
+        config={},
+        inputs={},
+        quarantined={},
+        versions={},
+        seconds=90.0,
+        facts={},
+        lineage=tables.Lineage(training=tables.TrainingFacts(cut)),
+    )
+    (tmp_path / "trained" / tables.MANIFEST).write_text(manifest.to_json())
+    students = {"short": f"{tmp_path}/{named}"}
+    bench = evaluation(tmp_path, [of_sources("q0", "bm25")], students=students, latency_repeats=1)
+    bench.measure_all()
+    assert (bench.systems[-1].entry["note"], bench.systems[-1].entry["constant"]) == (cut, False)
+    assert f"WARNING: short student {cut}" in capsys.readouterr().out

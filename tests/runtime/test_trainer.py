@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from rrad_ray import tables
 from rrad_ray.config import TrainConfig
 from rrad_ray.errors import in_stage
 from rrad_ray.runtime import trainer
@@ -59,7 +60,8 @@ def test_the_best_checkpoint_is_kept_without_the_optimizers_state_and_rays_stora
     facts = trainer._keep(TrainConfig("in", str(output)), result, task)
     dev = {} if figures[best] is None else {"dev_given": figures[best]}
     expected = {"step": 10 * (best + 1), "loss": 0.5, **dev}
-    assert facts == {"best": expected, "ended": "steps", "model": "model", "cut_short": ""}
+    lineage = tables.Lineage(training=tables.TrainingFacts())
+    assert facts == {"best": expected, "ended": "steps", "model": "model", "lineage": lineage}
     files = {str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()}
     assert files == {"model/model.safetensors", "model/adapter/adapter.safetensors"}
     assert (output / "model/model.safetensors").read_text() == str(best)
@@ -71,7 +73,7 @@ def test_a_run_that_the_clock_cut_short_says_so_on_the_terminal_and_in_its_manif
 ) -> None:
     cut = {"ended": "time", "step": 64, "planned_steps": 1420}
     said = trainer._cut_short(TrainConfig("in", "out", max_seconds=90), cut)
-    assert said == "max_seconds=90 cut the training short at step 64 of 1,420"
+    assert said == "was cut short by max_seconds=90 at step 64 of 1,420"
     assert said in capsys.readouterr().out
     for ended in ("steps", "epochs", "patience"):
         assert trainer._cut_short(TrainConfig("in", "out", max_seconds=90), {**cut, "ended": ended}) == ""
