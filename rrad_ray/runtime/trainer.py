@@ -234,9 +234,7 @@ def _cut_short(cfg: FitConfig, last: Mapping[str, Any]) -> str:
         return ""
     steps = f"step {last['step']:,} of {last['planned_steps']:,}"
     cut = f"was cut short by max_seconds={cfg.max_seconds:g} at {steps}"
-    say(
-        f"warning: the training {cut}: a faster machine trains another student; raise max_seconds, or take fewer steps"
-    )
+    say(f"warning: the training {cut}: a faster machine trains another student; raise max_seconds")
     return cut
 
 
