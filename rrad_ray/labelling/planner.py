@@ -72,16 +72,15 @@ class Planner:
     """
 
     def __init__(self, cfg: PromptConfig, model: str, read: AnswerReader = parse_answer) -> None:
-        """`read`: as in `slots`."""
+        """`read`: as in `slots`. Raises `ValueError` as `loading.load_tokenizer` does."""
         self.cfg, self.read = cfg, read
         if cfg.engine != "vllm":
             return
-        from transformers import AutoTokenizer
-
         from rrad_ray.rankers import loading
 
-        self.tokenizer = AutoTokenizer.from_pretrained(model)
-        self.longest = loading.usable_length(self.tokenizer, loading.without_weights(model))
+        shapes = loading.without_weights(model)
+        self.tokenizer = loading.load_tokenizer(model, shapes)
+        self.longest = loading.usable_length(self.tokenizer, shapes)
         self.limit = int(cfg.engine_kwargs.get("max_model_len") or self.longest)
         if cfg.task == "likelihood":
             generated = 0 if cfg.likelihood_by == "pooler" else 1

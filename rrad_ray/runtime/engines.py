@@ -134,9 +134,12 @@ def engine_kwargs(cfg: JudgeConfig, model: str) -> dict[str, Any]:
 def vllm(cfg: JudgeConfig, model: str, units: int) -> Any:
     """Return `ray.data.llm`'s processor with only the engine stage: prompts come tokenized, texts leave detokenized.
 
-    No more engines are asked for than there are `units` of work.
+    No more engines are asked for than there are `units` of work. Raises `RradError` for a model whose tokenizer is
+    missing or another's, which would else be an actor's error, after an engine has started.
     """
     most = min(cfg.engines, units)
+    with at_place(model, "name a whole checkpoint"):
+        loading.load_tokenizer(model, loading.without_weights(model))
     if cfg.task == "score" and "hf_overrides" not in cfg.engine_kwargs:  # these make a ranker of another model
         _check_ranker(model)
     config = vLLMEngineProcessorConfig(

@@ -25,8 +25,10 @@ from rrad_ray.errors import RradError
 from rrad_ray.labelling.answers import parse_answer
 from rrad_ray.labelling.crash_ledger import AFTER_ONE_DEATH, Ledger, groups
 from rrad_ray.rows import JudgeOutput, Labels, Quarantined
+from rrad_ray.runtime import engines
 from rrad_ray.runtime.engines import slide
 from rrad_ray.stages import judge, label
+from tests import tiny
 
 pytestmark = pytest.mark.ray
 
@@ -62,6 +64,17 @@ def test_one_poison_prompt_ends_as_the_only_one_given_up(prompts: int, poison: i
             pass
     assert given_up == {poison % prompts}
     assert answered == set(range(prompts)) - given_up
+
+
+def test_a_model_without_its_tokenizer_is_refused_before_an_engine_starts(tmp_path: Path) -> None:
+    folder = tiny.save(tmp_path / "model", "Llama", head="ForCausalLM")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "model" / name).unlink()
+    cfg = JudgeConfig(input="in", output="out", model=folder, resources={"CPU": 1})
+    with pytest.raises(RradError, match="tokenizer") as caught:
+        engines.vllm(cfg, folder, 1)
+    assert caught.value.place == folder
+    assert "copy all tokenizer files of the model" in caught.value.remedy
 
 
 def _survives(ledger: Ledger, members: range, poison: int, most: int, answered: set[int], given_up: set[int]) -> bool:
