@@ -69,7 +69,20 @@ def build_steps(path: str, overrides: list[str]) -> Built:
             near = difflib.get_close_matches(step.stage, STAGES, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(STAGES)}"
             raise RradError(f"{path}: steps.{step.name}", f"no stage '{step.stage}'", hint)
-    return [(step, load.build_config(STAGES[step.stage][0], step.values, f"{path}: {step.name}")) for step in steps]
+    return [
+        (step, _checked(load.build_config(STAGES[step.stage][0], step.values, f"{path}: {step.name}")))
+        for step in steps
+    ]
+
+
+@in_stage("config")
+def _checked(cfg: Any) -> Any:
+    """Return a config. Raises `RradError` if answers of the form that its template asks for would be misread."""
+    if isinstance(cfg, JudgeConfig):
+        from rrad_ray.labelling.answer_patterns import check_template  # the parser, which `rrad --help` does not need
+
+        check_template(cfg)
+    return cfg
 
 
 def run_pipeline(path: str, overrides: list[str]) -> dict[str, str]:
@@ -142,7 +155,7 @@ def help_of(stage: str) -> str:
 
 def run_or_show(stage: str, schema: type, yaml: str, overrides: list[str] | None, show: bool) -> None:
     """Run a stage on a config, or print the config."""
-    cfg: Any = load.load_config(schema, yaml, overrides or ())
+    cfg: Any = _checked(load.load_config(schema, yaml, overrides or ()))
     print(config_yaml(cfg) if show else run_stage(stage, cfg))
 
 
@@ -234,7 +247,7 @@ def judge_command(
         return
     from rrad_ray.labelling.preview import preview  # takes long to import
 
-    for text in preview(load.load_config(JudgeConfig, yaml, overrides or ()), show_prompts):
+    for text in preview(_checked(load.load_config(JudgeConfig, yaml, overrides or ())), show_prompts):
         print(text, end="\n\n", flush=True)
 
 

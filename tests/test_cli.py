@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rrad_ray import cli, tables
+from rrad_ray.errors import RradError
 from rrad_ray.rows import Labels
 from tests.commands import PATIENCE_S, ROOT, RRAD
 from tests.fixtures import row_of, table_of
@@ -106,3 +107,14 @@ def test_json_of_status_holds_the_state_of_every_output(pipeline: tuple[str, Pat
 def test_plan_reads_an_experiments_config_without_its_paths(tmp_path: Path) -> None:
     (tmp_path / "e.yaml").write_text("name: t\nvariants: {old: 1, new: 1}\nmetric: page_ctr\nmin_units: 200\n")
     assert "in all, to find a lift of +5.0%" in rrad("plan", str(tmp_path / "e.yaml"))
+
+
+def test_a_template_whose_answers_would_be_misread_ends_a_pipeline_before_its_first_step(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(
+        "task: order\nmessages: [{role: user, content: '{query} {documents}'}]\njoiner: '~'\n"
+    )
+    judge = f"{{input: a, output: b, task: order, template: {tmp_path}/own.yaml}}"
+    (tmp_path / "pipeline.yaml").write_text(f"steps:\n  judge: {judge}\n")
+    with pytest.raises(RradError, match="reads 1 > 2 > 3 from an answer") as caught:
+        cli.build_steps(str(tmp_path / "pipeline.yaml"), [])
+    assert (caught.value.stage, caught.value.place) == ("config", f"{tmp_path}/own.yaml:3")

@@ -10,7 +10,7 @@ import difflib
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -42,12 +42,26 @@ def load_template(schema: type[Template], name: str) -> Template:
 
     Raises `RradError` that names file and line, what is wrong there, and what to do.
     """
-    if name.endswith((".yaml", ".yml")) or "/" in name:
+    if _is_file(name):
         from rrad_ray.tables.text import read_text
 
         with in_stage("config"):
             return _parsed(read_text(name), name, schema)
     return cast(Template, _shipped(name or DEFAULTS[_task(schema)], _task(schema)))
+
+
+def _is_file(name: str) -> bool:
+    return name.endswith((".yaml", ".yml")) or "/" in name
+
+
+def template_place(name: str, key: str) -> str:
+    """Return the file and line of a key of a template that can be read; of a shipped one its name."""
+    if not _is_file(name):
+        return f"template={name}"
+    from rrad_ray.tables.text import read_text
+
+    text = read_text(name)
+    return f"{name}:{_line(yaml.compose(text, yaml.SafeLoader), text, [key])}"
 
 
 def _task(schema: type[PromptTemplate]) -> str:
@@ -77,12 +91,7 @@ def shipped_templates(task: str) -> list[str]:
 def _parsed(text: str, uri: str, schema: type[Template]) -> Template:
     """Return the template that a text holds; `uri`: where the text is from."""
     task = _task(schema)
-    try:
-        values, root = texts.read_texts(text), yaml.compose(text, yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{uri}:{mark.line + 1}" if mark else uri
-        raise RradError(where, f"not YAML: {getattr(error, 'problem', error)}", "mend the file") from error
+    values, root = _content(text, uri)
     if not isinstance(values, dict):
         raise RradError(f"{uri}:1", "not a mapping of keys to values", "write `key: value` lines, `task: ...` first")
     if values.get("task") not in TEMPLATES:
@@ -105,6 +114,28 @@ def _parsed(text: str, uri: str, schema: type[Template]) -> Template:
         if first["type"] == "missing":
             raise RradError(where, f"no value for {_dotted(first['loc'])}", "write the key") from error
         raise RradError(where, problem_of(schema, first), "mend the template") from error
+
+
+def _content(text: str, uri: str) -> tuple[Any, yaml.Node | None]:
+    """Return the content of YAML, with its scalars as they are written, and its nodes, which know their lines."""
+    try:
+        values, root = texts.read_texts(text), yaml.compose(text, yaml.SafeLoader)
+        tokens = yaml.scan(text, yaml.SafeLoader)
+        scalars = [token for token in tokens if isinstance(token, yaml.ScalarToken)]
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{uri}:{mark.line + 1}" if mark else uri
+        raise RradError(where, f"not YAML: {getattr(error, 'problem', error)}", "mend the file") from error
+    except RecursionError as error:
+        raise RradError(uri, "its brackets are nested too deeply", "mend the file") from error
+    for scalar in scalars:
+        try:
+            scalar.value.encode()
+        except UnicodeEncodeError as error:
+            line = scalar.start_mark.line + 1
+            problem = f"half a character: {scalar.value[error.start : error.end]!r}"
+            raise RradError(f"{uri}:{line}", problem, "write the character itself, not its escapes") from error
+    return values, root
 
 
 def _dotted(path: Sequence[int | str]) -> str:

@@ -235,6 +235,8 @@ def _check_regex(pattern: str) -> None:
         compiled = regular.compile(pattern)
     except regular.error as error:
         _refuse(("regex",), f"no regular expression: {error}", "mend it; in YAML, put it in single quotes")
+    except RecursionError:
+        _refuse(("regex",), "its brackets are nested too deeply", "take out brackets that group nothing")
     if len({"id", "order"} & set(compiled.groupindex)) != 1:
         want = (
             "name a group (?P<id>...), which every match reads a document from, or (?P<order>...), the answer's part"

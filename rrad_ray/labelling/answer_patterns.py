@@ -5,7 +5,9 @@ A match says less than the parser knows: what it repeats, leaves out or leaves u
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from dataclasses import fields, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -13,6 +15,8 @@ from typing import Any
 import regex as regular
 
 from rrad_ray.config import PromptConfig
+from rrad_ray.config.template_files import template_place
+from rrad_ray.config.templates import OrderTemplate
 from rrad_ray.errors import RradError
 from rrad_ray.labelling.answer_chains import Rank, Reading, is_echo
 from rrad_ray.labelling.answer_text import spoken_text
@@ -29,6 +33,9 @@ from rrad_ray.labelling.answers import (
 
 AnswerReader = Callable[[str, int], ParsedOrder]  # an answer and the number of documents shown to an order
 READ_S = 1.0  # an answer over which the expression takes longer is rejected
+SHOWN = (3, 1, 2, 12, 30)  # documents, to try a template's form of answers with; identifiers change their length
+MOST_SHOWN = 1000  # no prompt has room for more
+_FIXED_NUMBER = re.compile(r"(?<!\d)\d{1,4}(?!\d)")
 SET_ASIDE = "other identifiers set aside"
 
 
@@ -42,18 +49,55 @@ def answer_reader(pattern: str) -> AnswerReader:
 
 
 def check_template(cfg: PromptConfig) -> None:
-    """Raise `RradError` unless answers of the form that the config's template asks for are read as what they say."""
-    if cfg.task != "order":
+    """Raise `RradError` unless answers of the form that the config's template asks for are read as what they say.
+
+    Orders of one, of some and of all documents are tried, where few and where many are shown: `[1] ~ [3]` is a range
+    to the parser, while `[2] ~ [1] ~ [3]` is an order, and the 12 of "12 passages" is a document where 12 are shown.
+    """
+    misread = _misread(cfg.prompt) if cfg.task == "order" else None
+    if misread is None:
         return
-    order, pattern = [1, 0, 2], cfg.prompt.regex
-    answer = cfg.prompt.written(order)
-    parsed = answer_reader(pattern)(answer, len(order))
-    if parsed.ranked == tuple(order):
-        return
+    answer, n, parsed = misread
+    pattern = cfg.prompt.regex
     how = f"the template's regex {pattern!r}" if pattern else "the built-in parser"
     read = " > ".join(str(index + 1) for index in parsed.ranked) or f"nothing ({parsed.rejection})"
+    documents = f"{n} document{'s' if n > 1 else ''}"
     remedy = "write `identifier`, `joiner` and `answer` as the prompt asks for them, or a `regex` with (?P<id>...)"
-    raise RradError(f"template={cfg.template}", f"{how} reads {read} from an answer as asked for: {answer!r}", remedy)
+    where = template_place(cfg.template, _blamed(cfg.prompt))
+    raise RradError(where, f"{how} reads {read} from an answer over {documents} as asked for: {answer!r}", remedy)
+
+
+def _misread(template: OrderTemplate) -> tuple[str, int, ParsedOrder] | None:
+    """Return the first answer in a template's own form that is not read as what it says, how many documents it is
+    about, and what is read; None if there is none."""
+    read = answer_reader(template.regex)
+    # A number in the form's own words can pass for a document's where that many are shown.
+    words = _FIXED_NUMBER.findall(" ".join((template.identifier, template.joiner, template.answer)))
+    for n in dict.fromkeys((*SHOWN, *(int(number) for number in words if 0 < int(number) <= MOST_SHOWN))):
+        for order in _orders(n):
+            answer = template.written(order)
+            parsed = read(answer, n)
+            if parsed.ranked != order:
+                return answer, n, parsed
+    return None
+
+
+def _orders(n: int) -> list[tuple[int, ...]]:
+    """Return orders of all, of some and of one of `n` documents."""
+    last, every = n - 1, tuple(range(n))
+    some = ((0, 2), (0, last), (last, 0), (last - 1, last), (0,), (1,), (last,))
+    orders = dict.fromkeys(((1, 0, 2), every, every[::-1], *some))
+    return [order for order in orders if set(order) <= set(every) and len(set(order)) == len(order)]
+
+
+def _blamed(template: OrderTemplate) -> str:
+    """Return the key of a template that keeps its answers from being read: the one whose default would mend it."""
+    if template.regex:
+        return "regex"
+    defaults: dict[str, Any] = {each.name: each.default for each in fields(template)}
+    keys = ("joiner", "answer", "identifier")
+    mended = (key for key in keys if _misread(replace(template, **{key: defaults[key]})) is None)
+    return next(mended, "identifier")
 
 
 def _read(pattern: Any, answer: str, n: int) -> ParsedOrder:

@@ -12,9 +12,15 @@ from dataclasses import dataclass
 from rrad_ray.labelling.answer_chains import Rank, Reading, best_reading, is_echo, leaves_unread
 from rrad_ray.labelling.answer_records import read_records
 from rrad_ray.labelling.answer_text import final_text
-from rrad_ray.labelling.answer_words import PROSE
+from rrad_ray.labelling.answer_words import ANY_NAME, COUNTER, EXAMPLE, INITIAL, MARKER, NEGATIVE, PROSE
 
 _AS_ASKED = re.compile(r"\s*\[\d{1,6}\](?:\s*>\s*\[\d{1,6}\])*\s*")
+# An answer that is nothing but one document's name, by itself or announced: `문서 3`, `Passage 3.`, `최종 순위: 3번`
+_ONE_NAME = re.compile(
+    rf"(?P<lead>[^\d\n]*[:=]|)[\W_]*(?:(?:{ANY_NAME}|第)\s?#?(?P<named>\d{{1,18}})\s?{COUNTER}?|"
+    rf"(?P<counted>\d{{1,18}})\s?{COUNTER})[\W_]*",
+    re.IGNORECASE,
+)
 _NUMBER = re.compile(r"\d+")
 CUT_OFF = re.compile(r"(?:[\[({<]\s*\w{0,12}\s*#?\d{0,6}|(?<![\w/])>)\s*\Z")
 _NOTES = {"named": "named without brackets", "bare": "plain numbers"}
@@ -63,7 +69,7 @@ def parse_answer(answer: str, n: int) -> ParsedOrder:
     records = read_records(text, n)
     if records is not None:
         return parsed_order(records.numbers, n, (*repairs, *records.repairs), records.problem)
-    reading = best_reading(text, n)
+    reading = best_reading(text, n) or _one_name(text)
     if reading is None:
         return rejected_order(n, "no identifiers")
     repairs += reading.repairs
@@ -74,6 +80,17 @@ def parse_answer(answer: str, n: int) -> ParsedOrder:
     if "cut off" not in repairs and CUT_OFF.search(text):
         repairs.append("cut off")
     return parsed_order(reading.numbers, n, tuple(repairs), reading.problem or worthless(text, reading, n))
+
+
+def _one_name(text: str) -> Reading | None:
+    """Return the reading of a text that is nothing but one document's name; None for another text."""
+    match = _ONE_NAME.fullmatch(text)
+    if match is None:
+        return None
+    lead = match["lead"]
+    if lead and (not MARKER.search(lead) or any(words.search(lead) for words in (NEGATIVE, EXAMPLE, INITIAL))):
+        return None
+    return Reading(Rank.LIST, "named", match.end("lead"), (int(match["named"] or match["counted"]),))
 
 
 def parsed_order(numbers: Sequence[int], n: int, repairs: tuple[str, ...], problem: str = "") -> ParsedOrder:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rrad_ray import tables
@@ -23,6 +25,15 @@ LETTERS = st.text(alphabet="abcdefghij", min_size=1, max_size=8)
 ORDER = load_template(OrderTemplate, "")
 EXPLAIN = load_template(ExplainTemplate, "")
 EVERY = [(task, name) for task in TEMPLATES for name in shipped_templates(task)]
+IDENTIFIERS = (
+    "[{number}]",
+    "{number}",
+    "문서 {number}",
+    "{number}번",
+    "第{number}篇",
+    "Passage {number}",
+    "doc_{number}",
+)
 OWN = """\
 task: order
 messages:
@@ -205,6 +216,9 @@ def test_the_example_of_the_documentation_is_a_template_whose_answers_are_read(t
         ("task: order", "task: order\ndocument: '{text}'", 2, "it holds {id} 0 times"),
         ("task: order", "task: order\nanswer: ranking", 2, "it holds {order} 0 times"),
         ("task: order", "task: order\nregex: '(?P<id>'", 2, "no regular expression"),
+        ("task: order", "task: order\nregex: '(?P<id>1)" + "(" * 3000 + ")" * 3000 + "'", 2, "nested too deeply"),
+        ("task: order", 'task: order\njoiner: " \\ud83d "', 2, r"half a character: '\\ud83d'"),
+        ("task: order", "task: order\nregex: " + "[" * 5000, 0, "nested too deeply"),
         ("task: order", "task: order\nregex: '(1)'", 2, "not one of the groups `id` and `order`"),
         ("task: order", "task: order\nregex: '(1+)+(?P<id>x)'", 2, "it takes more than 0.1 s to read"),
     ],
@@ -215,7 +229,7 @@ def test_a_wrong_template_is_named_with_its_line_before_anything_is_paid(
     monkeypatch.setattr("rrad_ray.config.templates.PROBE_S", 0.1)
     with pytest.raises(RradError, match=problem) as caught:
         own(tmp_path, OWN.replace(was, now))
-    assert caught.value.place == f"{tmp_path}/own.yaml:{line}"
+    assert caught.value.place == f"{tmp_path}/own.yaml" + (f":{line}" if line else "")
     assert caught.value.stage == "config"
     assert caught.value.remedy
 
@@ -265,6 +279,60 @@ def test_a_form_of_answer_that_would_not_be_read_is_refused(tmp_path: Path) -> N
         check_template(own(tmp_path, OWN + "identifier: '[{letter}]'\n"))
     with pytest.raises(RradError, match=r"the template's regex .* reads nothing"):
         check_template(own(tmp_path, OWN + "regex: '<(?P<id>\\d+)>'\n"))
+
+
+def orders(n: int) -> list[list[int]]:
+    """Orders of some, of one and of all of `n` documents."""
+    some = [[0], [n - 1], [0, n - 1], [n - 1, 0], [n - 2, n - 1], [1, 0, 2], [0, 2], [*range(n)][::-1], [*range(n)]]
+    return [order for order in some if {*order} <= {*range(n)} and len({*order}) == len(order)]
+
+
+@given(
+    identifier=st.sampled_from([*IDENTIFIERS, "D{number}", "{number}.", "[P{number}]"]),
+    joiner=st.sampled_from([" > ", ", ", "-", " ~ ", " … ", " .. ", " to ", "~", " < ", "\n", " 그리고 ", "."]),
+    answer=st.sampled_from(["{order}", "최종 순위: {order}", "Ranking of 12 passages: {order}", "Top 5: {order}"]),
+)
+@settings(max_examples=40, deadline=None)
+def test_a_form_of_answer_that_passes_is_read_back_as_what_it_says_whatever_it_says(
+    identifier: str, joiner: str, answer: str
+) -> None:
+    form = dataclasses.replace(ORDER, identifier=identifier, joiner=joiner, answer=answer)
+    try:
+        check_template(SimpleNamespace(task="order", prompt=form, template="own"))  # type: ignore[arg-type]
+    except RradError:
+        return
+    for n in (1, 2, 3, 4, 5, 12, 30):
+        for order in orders(n):
+            assert parse_answer(form.written(order), n).ranked == tuple(order), form.written(order)
+
+
+@pytest.mark.parametrize("identifier", IDENTIFIERS)
+def test_identifiers_as_people_name_documents_pass(tmp_path: Path, identifier: str) -> None:
+    cfg = own(tmp_path, OWN + f"identifier: '{identifier}'\n")
+    check_template(cfg)
+    assert parse_answer(cfg.prompt.written([1]), 3).ranked == (1,), "an answer that names a single document"
+
+
+@pytest.mark.parametrize(
+    ("lines", "line", "answer"),
+    [
+        ("joiner: ' ~ '", 10, "reads 1 > 2 > 3 from .* 3 documents as asked for: '\\[1\\] ~ \\[3\\]'"),
+        ("joiner: '-'", 10, "reads 1 > 2 > 3 "),
+        ("joiner: ' … '", 10, "reads 1 > 2 > 3 "),
+        ("joiner: ' .. '", 10, "reads 1 > 2 > 3 "),
+        ("joiner: ' < '", 10, "reads 3 > 1 > 2 "),
+        ("identifier: '{number}'\nanswer: 'Ranking of 12 passages: {order}'", 11, "reads 12 > 2 > 1 .* 12 documents"),
+        ("answer: 'Ranking of 40 passages: {order}'\njoiner: ', '\nidentifier: '{number}'", 10, "over 40 documents"),
+        ("document: '{id} {text}'\nidentifier: 'D{number}'", 11, "reads nothing .* as asked for: 'D2 > "),
+        ("joiner: ', '\nregex: '(?P<id>[0-9])'", 11, "reads 1 > 2 > .* over 12 documents"),
+    ],
+)  # fmt: skip
+def test_a_form_of_answer_that_says_something_else_to_the_reader_is_refused_at_its_line(
+    tmp_path: Path, lines: str, line: int, answer: str
+) -> None:
+    with pytest.raises(RradError, match=answer) as caught:
+        check_template(own(tmp_path, f"{OWN}{lines}\n"))
+    assert caught.value.place == f"{tmp_path}/own.yaml:{line}"
 
 
 # ---- what identifies a run ----------------------------------------------------------------------------------------
