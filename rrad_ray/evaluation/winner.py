@@ -6,11 +6,15 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypedDict
+from dataclasses import MISSING, dataclass, field
+from typing import Any, TypedDict, get_type_hints
+
+from pydantic import ConfigDict, ValidationError, create_model
 
 from rrad_ray import tables
 from rrad_ray.config import SelectConfig
+from rrad_ray.config.base import Count, Given
+from rrad_ray.config.problems import problem_of
 from rrad_ray.errors import RradError
 from rrad_ray.evaluation.summary import BASELINES, STUDENTS, ReportContent, System, mean_of, number
 
@@ -58,20 +62,77 @@ class Winner:
         return {key: value for key, value in dataclasses.asdict(self).items() if key not in ("finding", "smoke")}
 
 
+def _file_model(schema: type, **narrower: Any) -> Any:
+    """Return the strict pydantic model of a typed dict or a dataclass, with narrower types for some of its keys.
+
+    Pydantic itself takes the typed dicts of `typing` from Python 3.12 on only.
+    """
+    own = dataclasses.fields(schema) if dataclasses.is_dataclass(schema) else ()
+    optional = {each.name for each in own if (each.default, each.default_factory) != (MISSING, MISSING)}
+    types = get_type_hints(schema) | narrower
+    keys: dict[str, Any] = {key: (kind, None if key in optional else ...) for key, kind in types.items()}
+    strict = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    return create_model(f"{schema.__name__}File", __config__=strict, **keys)
+
+
+_EncoderFile = _file_model(tables.EncoderFacts, model=Given, max_length=Count)
+_WinnerFile = _file_model(
+    Winner,
+    system=Given,
+    encoders=dict[str, _EncoderFile],  # type: ignore[valid-type]
+    smoke=_file_model(SmokeTest) | None,
+)
+
+
 def write_winner(uri: str, winner: Winner) -> None:
     """Write `winner.json` into a folder."""
     tables.write_json(tables.join(uri, WINNER_FILE), dataclasses.asdict(winner), indent=2)
 
 
 def parse_winner(text: str, uri: str) -> Winner:
-    """Return the winner that the text of a `winner.json` at `uri` holds; raises `RradError` if it holds none."""
+    """Return the winner that the text of a `winner.json` at `uri` holds; raises `RradError` if it holds none.
+
+    The error names the key, what stands there and what is wanted: people edit the file.
+    """
     try:
-        winner = Winner(**json.loads(text))
-        if bool(winner.student) != bool(winner.checkpoint) or not (winner.student or winner.weights):
-            raise ValueError("it names neither a student with its checkpoint nor weights of a first stage")
+        values = json.loads(text)
+        if not isinstance(values, dict):
+            raise ValueError("it is no JSON object")
+        _WinnerFile.model_validate({**values, "smoke": values.get("smoke") or None})  # {} is none too
+        winner = Winner(**values)
+        _check_consistent(winner)
         return winner
-    except (ValueError, TypeError) as error:
-        raise RradError(uri, f"its {WINNER_FILE} holds no winner: {error}", "run select again") from error
+    except ValidationError as error:
+        problem = _problem(error)
+    except (ValueError, RecursionError) as error:
+        problem = str(error)
+    raise RradError(uri, f"its {WINNER_FILE} holds no winner: {problem}", "run select again")
+
+
+def _problem(error: ValidationError) -> str:
+    """Return what is wrong with the first key; an unknown key is often the missing one, misspelt."""
+    first = min(error.errors(), key=lambda each: each["type"] == "missing")
+    if first["type"] == "missing":
+        return f"no value for {'.'.join(map(str, first['loc']))}"
+    return problem_of(_WinnerFile, first)
+
+
+def _check_consistent(winner: Winner) -> None:
+    """Raise `ValueError` for a winner whose keys contradict each other."""
+    student, checkpoint, weights = winner.student, winner.checkpoint, winner.weights
+    if bool(student) != bool(checkpoint):
+        raise ValueError(f"student={student!r} and checkpoint={checkpoint!r}: both or none are empty")
+    if not (student or weights):
+        raise ValueError("it names neither a student with its checkpoint nor weights of a first stage")
+    if weights and not any(weights.values()):
+        raise ValueError(f"weights={weights!r}: all are 0")
+    if student and weights and student not in weights:
+        raise ValueError(f"weights={weights!r}: none is of the student {student!r}")
+    if winner.smoke and not student:
+        raise ValueError("smoke has scores of a student, and student='' names none")
+    if winner.smoke and len(winner.smoke["scores"]) != len(winner.smoke["documents"]):
+        counts = f"{len(winner.smoke['documents'])} documents and {len(winner.smoke['scores'])} scores"
+        raise ValueError(f"smoke has {counts}")
 
 
 def choose_winner(

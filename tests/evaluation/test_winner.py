@@ -207,6 +207,55 @@ def test_a_winner_is_read_back_as_it_was_written_and_a_file_that_holds_none_says
         assert (caught.value.place, caught.value.remedy) == ("out/winner", "run select again")
 
 
+FIRST = '{"system": "bm25", "student": "", "checkpoint": "", "weights": {"bm25": 1.0}}'
+FUSED = '{"system": "x", "student": "s", "checkpoint": "y", "weights": {"bm25": 1.0, "s": 2}, "smoke": null}'
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "says"),
+    [
+        ("1.0", "NaN", "weights.bm25=nan: "),
+        ("1.0", "Infinity", "weights.bm25=inf: "),
+        ("1.0", '"1"', "weights.bm25='1': "),
+        ("1.0", "null", "weights.bm25=None: "),
+        ("1.0", "true", "weights.bm25=True: "),
+        ("2", "[2]", r"weights.s=\[2\]: "),
+        ("1.0", "0", ""),
+        ('{"bm25": 1.0, "s": 2}', '["bm25", "s"]', r"weights=\['bm25', 's'\]: "),
+        ('{"bm25": 1.0, "s": 2}', "null", "weights=None: "),
+        ('{"bm25": 1.0, "s": 2}', '{"bm25": 0, "s": 0.0}', "all are 0"),
+        ('{"bm25": 1.0, "s": 2}', '{"bm25": 1.0, "t": 2}', "none is of the student 's'"),
+        ('"s", "check', '"", "check', "student='' and checkpoint='y'"),
+        ('"s", "check', 'null, "check', "student=None: "),
+        ('"y"', "5", "checkpoint=5: "),
+        ('"x"', '""', "system='': "),
+        ('"system": "x"', '"sytem": "x"', "unknown key 'sytem' .did you mean: 'system'"),
+        ('"system": "x", ', "", "no value for system"),
+        ('"smoke": null', '"smoke": {"query": "a"}', "no value for smoke.documents"),
+        ('"smoke": null', '"smoke": {"query": "a", "documents": ["b"], "scores": []}', "1 documents and 0 scores"),
+        ('"smoke": null', '"smoke": {"query": "a", "documents": ["b"], "scores": [NaN]}', "smoke.scores.0=nan: "),
+        ('"smoke": null', '"smoke": "a"', "smoke='a': "),
+        ('"smoke": null', '"encoders": null', "encoders=None: "),
+        ('"smoke": null', '"encoders": {"bm25": "model"}', "encoders.bm25='model': "),
+        ('"smoke": null', '"encoders": {"bm25": {"model": "m"}}', "no value for encoders.bm25.max_length"),
+        ('"smoke": null', '"encoders": {"bm25": {"model": "m", "max_length": 0}}', "encoders.bm25.max_length=0: "),
+        (FUSED, "[" * 100_000, "recursion"),
+    ],
+)
+def test_a_winner_that_was_edited_into_what_cannot_be_served_is_refused_by_its_key(
+    was: str, now: str, says: str
+) -> None:
+    parse_winner(FUSED, "out/winner")
+    parse_winner(FIRST, "out/winner")
+    assert was in FUSED
+    if not says:
+        parse_winner(FUSED.replace(was, now), "out/winner")
+        return
+    with pytest.raises(RradError, match=f"winner.json holds no winner: .*{says}") as caught:
+        parse_winner(FUSED.replace(was, now), "out/winner")
+    assert (caught.value.place, caught.value.remedy) == ("out/winner", "run select again")
+
+
 @pytest.mark.parametrize("score", [None, float("nan"), float("inf")])
 def test_a_student_whose_scores_are_no_numbers_does_not_win(score: float | None) -> None:
     smoke = {"query": "q", "documents": ["a", "b"], "scores": [0.5, score]}
