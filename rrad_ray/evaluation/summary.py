@@ -114,7 +114,9 @@ def best_student(report: ReportContent, metric: str = METRIC) -> System | None:
 
 def number(value: float | None, digits: int = 3) -> str:
     """Format a number with a fixed number of digits; a dash for what could not be measured."""
-    return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}".replace("-", "−")
+    if value is None or math.isnan(value):
+        return "–"
+    return (f"{value:.{digits}f}" if math.isfinite(value) else f"{value}".replace("inf", "∞")).replace("-", "−")
 
 
 def signed(value: float | None) -> str:
@@ -186,8 +188,14 @@ def titles_of(report: ReportContent) -> dict[str, str]:
 
 
 def mean_of(system: System, metric: str = METRIC, part: str = "mean") -> float | None:
-    """Return a system's mean of a metric, or another `part` of it: "low" or "high"; None if it was not measured."""
-    return ((system.get("metrics") or {}).get(metric) or {}).get(part)
+    """Return a system's mean of a metric, or another `part` of it: "low" or "high"; None if it was not measured.
+
+    The mean may be infinite: the PNR of a system that puts no two documents the wrong way round.
+    """
+    if part == "mean" and metric in system.get("infinite", ()):
+        return math.inf
+    value = ((system.get("metrics") or {}).get(metric) or {}).get(part)
+    return None if value is None or math.isnan(value) else value
 
 
 def latency_of(system: System, which: str = "p50") -> float | None:
@@ -209,7 +217,8 @@ def difference(
     for test in (report.get("tests") or []) if metric == METRIC else []:
         if (test["system"], test["against"]) == (system["system"], base["system"]):
             return test["delta"], test.get("p_holm", test.get("p"))
-    return (mean_of(system, metric) or 0.0) - (mean_of(base, metric) or 0.0), None
+    value, other = mean_of(system, metric) or 0.0, mean_of(base, metric) or 0.0
+    return 0.0 if value == other else value - other, None  # also of two infinite values
 
 
 def _speed(report: ReportContent, system: System) -> str:

@@ -57,15 +57,20 @@ def measured(
     """Measure a system's quality on rows with qrels.
 
     `rankings`: where these are not the candidates sorted by `scores`. `entry`: `system`, `title` and `kind`, and what
-    is known of the system's cost. `more`: measures beside nDCG@10, MRR@10 and PNR. `seed`: of the bootstrap.
+    is known of the system's cost; the names of measures with an infinite mean are added as `infinite`, if there are
+    any. `more`: measures beside nDCG@10, MRR@10 and PNR. `seed`: of the bootstrap.
     """
     rankings = rankings or [_ranking(row, values) for row, values in zip(rows, scores, strict=True)]
     quality = per_query(rows, rankings, more)
     means = {name: _interval_of(values, np.mean, seed) for name, values in quality.items()}
-    means["PNR"] = _interval_of(pair_counts_of(rows, scores), metrics.pnr, seed)
+    pairs = pair_counts_of(rows, scores)
+    means["PNR"] = _interval_of(pairs, metrics.pnr, seed)
+    # JSON has no infinity; without a discordant pair PNR is infinite, and without any pair it is nothing.
+    infinite = np.sum(pairs) > 0 and np.isinf(metrics.pnr(pairs))
     unknown = {"parameters": None, "documents_per_s": None, "latency_ms": None, "latency_of": "", "note": ""}
     head = {key: entry[key] for key in ("system", "title", "kind")}
-    return MeasuredSystem(scores, rankings, quality, {**head, "metrics": means, **unknown, **entry})
+    known = {"metrics": means, **({"infinite": ["PNR"]} if infinite else {})}
+    return MeasuredSystem(scores, rankings, quality, {**head, **known, **unknown, **entry})
 
 
 def _ranking(row: Row, scores: Sequence[float]) -> Ranked:

@@ -39,9 +39,9 @@ class Winner:
     `system`: its name in the report. `student`: the student in it, and `checkpoint` the output of `train` or a
     checkpoint folder; both empty for a first stage. `weights`: of the z-scores that it sums, by source and student;
     empty for a student alone, whose scores stand as they are. `encoders`: the bi-encoders behind its sources.
-    `rule`, `reason`, `metric` and `value` say why it won; `allow_worse`: whether it was allowed to be below the first
-    stage. `smoke`: what the student's scores are checked against before it is served; None for a winner that was
-    written by hand.
+    `rule`, `reason`, `metric` and `value` (None for an infinite one) say why it won; `allow_worse`: whether it was
+    allowed to be below the first stage. `smoke`: what the student's scores are checked against before it is served;
+    None for a winner that was written by hand.
     """
 
     finding: str = ""
@@ -145,12 +145,13 @@ def choose_winner(
 
     `checkpoints`: the students', by name. `encoders`: the first stage's bi-encoders, by source. The budget bounds
     re-ranking, so a first stage always keeps it: it has scored the documents that it found. Raises `RradError` for a
-    report without fusion weights, and if nothing is left to choose from.
+    report without fusion weights or without figures to choose by, and if nothing is left to choose from.
     """
     systems = [_with_weights(system, cfg.input) for system in content["systems"] if system["kind"] in MAY_WIN]
     students = [s for s in systems if s["kind"] in STUDENTS and _student(s, checkpoints)]
     inside = [s for s in students if s["latency_ms"] and s["latency_ms"]["p99"] <= cfg.max_p99_ms]
     first = [s for s in systems if s["kind"] in BASELINES]
+    _check_figures(inside if cfg.allow_worse else [*inside, *first], cfg)
     candidates = inside
     if first and not cfg.allow_worse:
         # A student that gives all documents the same score keeps their order, which is the first stage's merit.
@@ -172,6 +173,18 @@ def choose_winner(
     )
 
 
+def _check_figures(systems: Sequence[System], cfg: SelectConfig) -> None:
+    """Raise `RradError` for systems none of which has the metric that decides, or any of which has no PNR.
+
+    PNR lacks where no query has two documents of different grades, or where an older version wrote the report: it did
+    not tell that from an infinite one.
+    """
+    lacking = [system["system"] for system in systems if mean_of(system, cfg.metric) is None]
+    if lacking and (cfg.metric == "PNR" or len(lacking) == len(systems)):
+        problem = f"its report has no {cfg.metric} of {', '.join(lacking)}"
+        raise RradError(cfg.input, problem, "run evaluate again, or choose another metric")
+
+
 def _winner(best: System, student: str, students: Sequence[System], cfg: SelectConfig) -> Winner:
     """Return a system as the winner, but for what others say of it.
 
@@ -181,6 +194,7 @@ def _winner(best: System, student: str, students: Sequence[System], cfg: SelectC
     if smoke and not all(score is not None and math.isfinite(score) for score in smoke["scores"]):
         problem = f"the best student, {student}, gave a score that is not a number"
         raise RradError(cfg.input, problem, "train it again, or leave it out, and run evaluate again")
+    value = mean_of(best, cfg.metric)
     return Winner(
         system=best["system"],
         student=student,
@@ -188,7 +202,7 @@ def _winner(best: System, student: str, students: Sequence[System], cfg: SelectC
         weights={} if best["kind"] == "student" else best["weights"],
         rule=_rule(cfg),
         metric=cfg.metric,
-        value=mean_of(best, cfg.metric),
+        value=None if value is None or math.isinf(value) else value,
         allow_worse=cfg.allow_worse,
         smoke=smoke,
     )
@@ -212,7 +226,8 @@ def _student(system: System, checkpoints: Mapping[str, str]) -> str:
 def _quality(system: System, metric: str) -> tuple[float, bool, int, float]:
     """Sort by the metric; ties to a student, then to what needs fewer scores, then to the faster one."""
     latency = (system["latency_ms"] or {}).get("p99", 0.0)
-    return mean_of(system, metric) or 0.0, system["kind"] in STUDENTS, -len(system["weights"]), -latency
+    value = mean_of(system, metric)
+    return -math.inf if value is None else value, system["kind"] in STUDENTS, -len(system["weights"]), -latency
 
 
 def _rule(cfg: SelectConfig) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
 import pytest
 
+from rrad_ray.evaluation import summary
 from rrad_ray.evaluation.bench import student_title
 from rrad_ray.evaluation.comparison import changed_examples, length_segments, significance_tests
 from rrad_ray.evaluation.latency import fusion_cost, rerank_latency
@@ -57,6 +59,27 @@ def test_an_entry_has_every_measure_with_its_interval_and_dashes_for_an_unknown_
     assert peer.ndcg == pytest.approx([1, 1 / np.log2(3), 1 / 2, 1 / np.log2(5)])
     assert [row["mrr_10"] for row in ranking_rows(rows, peer)] == pytest.approx([1, 1 / 2, 1 / 3, 1 / 4])
     assert ranking_rows(rows, peer)[1]["doc_ids"] == ["q1-0", "q1-1", "q1-2", "q1-3"]
+
+
+def test_a_pnr_without_a_wrong_pair_is_infinite_and_one_without_any_pair_is_none(rows: list[Row]) -> None:
+    entry = {"system": "x", "title": "X", "kind": "run"}
+    ideal = [[float(grade) for grade in grades_of(row)] for row in rows]
+    perfect = measured(rows, ideal, entry=entry).entry
+    assert (perfect["metrics"]["PNR"]["mean"], perfect["infinite"]) == (None, ["PNR"])
+    assert summary.mean_of(perfect, "PNR") == np.inf
+    json.dumps(perfect, allow_nan=False)
+    flat = [{**row, "qrel_grades": [0] * len(row["qrel_grades"])} for row in rows]
+    nothing = measured(flat, ideal, entry=entry).entry
+    assert "infinite" not in nothing
+    assert summary.mean_of(nothing, "PNR") is None
+    wrong = measured(rows, [[-score for score in scores] for scores in ideal], entry=entry).entry
+    assert "infinite" not in wrong
+    assert summary.mean_of(wrong, "PNR") == 0.0
+
+
+def grades_of(row: Row) -> list[int]:
+    grades = dict(zip(row["qrel_ids"], row["qrel_grades"], strict=True))
+    return [grades.get(doc_id, 0) for doc_id in row["doc_ids"]]
 
 
 def test_teacher_and_students_are_tested_against_what_is_cheaper_and_students_against_the_teacher(

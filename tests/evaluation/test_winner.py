@@ -207,6 +207,44 @@ def test_a_winner_is_read_back_as_it_was_written_and_a_file_that_holds_none_says
         assert (caught.value.place, caught.value.remedy) == ("out/winner", "run select again")
 
 
+PAIRS = SelectConfig(input="evaluation", output="", metric="PNR")
+
+
+def paired(name: str, pnr: float | None, kind: str = "student", **more: Any) -> dict[str, Any]:
+    return {**system(name, 0.5, 10.0, kind, **more), "metrics": {"PNR": {"mean": pnr}}}
+
+
+def test_an_infinite_pnr_is_the_best_one_and_is_told_from_none() -> None:
+    perfect = paired("good", None, infinite=["PNR"])
+    content = report(paired("bm25", 2.0, "first_stage"), perfect, paired("small", 3.0))
+    winner = choose_winner(content, FOLDERS, PAIRS)
+    assert (winner.system, winner.value) == ("good", None)
+    assert winner.reason == "PNR ∞ at p99 10 ms, above small 3.000, bm25 2.000"
+    assert "PNR ∞ against 2.000 (+∞, no test of significance)" in finding(content, PAIRS)
+    both = report(paired("bm25", None, "first_stage", infinite=["PNR"]), perfect)
+    assert choose_winner(both, FOLDERS, PAIRS).system == "good"
+    assert "good does not beat the best first stage, bm25: PNR ∞ against ∞ (0.000" in finding(both, PAIRS)
+    below = report(paired("bm25", None, "first_stage", infinite=["PNR"]), paired("good", 3.0))
+    assert choose_winner(below, FOLDERS, PAIRS).system == "bm25"
+    assert "(−∞, no test of significance)" in finding(below, PAIRS)
+
+
+@pytest.mark.parametrize("none", [None, float("nan")])
+def test_a_system_without_a_figure_never_wins_and_none_is_chosen_by_a_pnr_that_is_not_known(
+    none: float | None,
+) -> None:
+    content = report(system("bm25", 0.1, 1.0, "first_stage"), system("good", none, 10.0))
+    assert choose_winner(content, FOLDERS, CFG).system == "bm25"
+    first = report(system("bm25", none, 1.0, "first_stage"), system("good", 0.0, 10.0))
+    assert choose_winner(first, FOLDERS, CFG).system == "good"
+    with pytest.raises(RradError, match="its report has no nDCG@10 of good; run evaluate again"):
+        choose_winner(report(system("good", none, 10.0)), FOLDERS, CFG)
+    with pytest.raises(
+        RradError, match="its report has no PNR of good; run evaluate again, or choose another metric"
+    ):
+        choose_winner(report(paired("bm25", 2.0, "first_stage"), paired("good", none)), FOLDERS, PAIRS)
+
+
 FIRST = '{"system": "bm25", "student": "", "checkpoint": "", "weights": {"bm25": 1.0}}'
 FUSED = '{"system": "x", "student": "s", "checkpoint": "y", "weights": {"bm25": 1.0, "s": 2}, "smoke": null}'
 
