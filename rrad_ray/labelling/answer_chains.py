@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from functools import lru_cache
 
 from rrad_ray.labelling.answer_tokens import BRACKETED, NOTATIONS, Mention, find_mentions, gap_between, joined_numbers
 from rrad_ray.labelling.answer_words import (
@@ -18,10 +19,13 @@ from rrad_ray.labelling.answer_words import (
     ANY_NAME,
     COMPARISON,
     EXAMPLE,
+    FINALLY,
     IN_FORMAT,
     INITIAL,
     MARKER,
     NEGATIVE,
+    NEXT,
+    ORDINALS,
     PROSE,
     WORST_FIRST,
 )
@@ -110,11 +114,20 @@ def _all_readings(text: str, n: int) -> list[Reading]:
                 mentions += _mentions(unlabelled, notation, mentioned)
         if any(reading.rank == Rank.MARKED or (reading.rank == Rank.CHAIN and not announced) for reading in readings):
             break
-    usable = [reading for reading in readings if not is_echo(text, reading)]
+    usable = [reading for reading in readings if not is_echo(text, reading) and not _is_last(text, reading)]
     if not any(reading.rank > Rank.EXAMPLE for reading in usable):
         readings += mentions
         usable += [reading for reading in mentions if not is_echo(text, reading)]
     return usable or readings
+
+
+def _is_last(text: str, reading: Reading) -> bool:
+    """Tell whether a single identifier is the last of several in prose: `[3] comes first, then [1]. Finally: [2]`."""
+    lead = _lead(text, reading.start, 0)
+    if len(reading.numbers) > 1 or not FINALLY.search(lead) or ANNOUNCEMENT.search(FINALLY.sub("", lead)):
+        return False
+    before = text[: reading.start]
+    return NEXT.search(before) is not None or ORDINALS[0].search(before) is not None
 
 
 def is_echo(text: str, reading: Reading) -> bool:
@@ -210,7 +223,7 @@ def _chain(text: str, notation: str, run: Sequence[Mention], floor: int, n: int)
     )
     if not alone and (len(numbers) < 2 or not compares or (notation == "bare" and len(numbers) < 3)):
         return None
-    if len(numbers) == 1 and rank != Rank.MARKED and PROSE.search(text) and not _INTRODUCES.search(lead):
+    if len(numbers) == 1 and rank != Rank.MARKED and not _INTRODUCES.search(lead) and _has_words(text):
         return None
     if "more" in kinds and "less" in kinds:
         return Reading(rank, notation, start, tuple(numbers), problem="both > and < in one order")
@@ -221,6 +234,11 @@ def _chain(text: str, notation: str, run: Sequence[Mention], floor: int, n: int)
         numbers = _reversed(numbers, kinds, "less" if "less" in kinds else "comma")
         repairs.append("worst first")
     return Reading(rank, notation, start, tuple(numbers), tuple(repairs))
+
+
+@lru_cache(maxsize=2)  # asked for every identifier of a text: once is enough
+def _has_words(text: str) -> bool:
+    return PROSE.search(text) is not None
 
 
 def _reversed(numbers: Sequence[int], kinds: Sequence[str], at: str) -> list[int]:

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from rrad_ray.labelling.answer_chains import Rank, best_reading
-from rrad_ray.labelling.answer_words import ANY_NAME, GRADES, NEGATIVE
+from rrad_ray.labelling.answer_tokens import find_mentions, gap_between
+from rrad_ray.labelling.answer_verdicts import Appraisal, by_merit, grade_of, verdict_of
+from rrad_ray.labelling.answer_words import ANNOUNCEMENT, ANY_NAME, INITIAL, LAST, NEXT, ORDINALS, PROSE, RANK, SCORE
 
-RANK = re.compile(r"rank(?:ing)?|position|place|#|no\.?|order|排名|名次|順位|순위", re.IGNORECASE)
-SCORE = re.compile(
-    r"(?:\w+[ _])?(?:score|rating|grade|probability|points?|confidence)|relevan(?:ce|cy)(?:[ _]\w+)?|"
-    "分数|得分|相关性|相關性|相关度|スコア|関連度|関連性|点数|점수|관련도|관련성",
-    re.IGNORECASE,
-)
-_VALUE = re.compile(r"(-?\d{1,9}(?:\.\d{1,9})?)\s*(?:/\s*\d{1,5}|%|points?|stars?|点|分|점)?")
 _SCORED = re.compile(
     rf"^[ \t*•\-–|]*+(?:\d{{1,3}}[.)][ \t]+)?[*_]*+(?:{ANY_NAME}\s?)?[\[(]?(?P<id>\d{{1,18}})[\])]?[*_]*"
     r"[ \t]*[:=,;|(\-–—→]+[ \t(*_]*"
@@ -33,11 +26,35 @@ _PLACE_LAST = re.compile(
     rf"(?:(?:rank|place|position)[ :#]{{0,2}}(?P<rank>\d{{1,3}})|{_PLACE})(?!\w)",
     re.IGNORECASE,
 )
-_GRADED = re.compile(
-    rf"^[ \t*•\-–]*+(?:\d{{1,3}}[.)][ \t]+)?(?:{ANY_NAME}\s?)?\[(?P<id>\d{{1,18}})\][*_]*[ \t]*[:=|(\-–—→]++[ \t*_]*"
-    r"(?:relevance[ :]*)?(?P<words>[^\n]{1,200})$",
+_IDENTIFIER = (
+    rf"(?:\[(?:{ANY_NAME}\s?)?#?(?P<square>\d{{1,18}})\]|\((?P<round>\d{{1,18}})\)|"
+    rf"{ANY_NAME}\s?[\[(]?(?P<named>\d{{1,18}})[\])]?(?!\w)|(?P<bare>\d{{1,18}})(?=[*_]*[ \t]?[:=|]))"
+)
+_LINE = re.compile(
+    rf"^[ \t*•\-–—|#+_`\"']*+(?:(?P<label>\d{{1,3}})[.)][ \t]+)?[*_`\"']*+{_IDENTIFIER}[*_`\"']*+"
+    r"(?P<joint>[ \t]*[:=,|(\-–—→]*+)(?P<words>[^\n]{0,300})$",
     re.IGNORECASE | re.MULTILINE,
 )
+# `[1]: No, [2]: Yes`: documents with verdicts beside each other in a line.
+_BESIDE = re.compile(r"\[#?(?P<id>\d{1,18})\][ \t]*[:=(\-–—]++(?P<words>[^\[\]\n<>]{1,60}+)(?=[\[\n]|\Z)")
+_TIER = re.compile(
+    r"^[ \t*•\-–—#_]*+(?P<name>[^\W\d][^\[\]\d:\n]{0,60}+):[ \t*_]*(?P<ids>[^\n]{1,300})$", re.MULTILINE
+)
+_STEP = (
+    "(?:"
+    + "|".join(f"(?P<p{rank}>{word.pattern})" for rank, word in enumerate(ORDINALS, 1))
+    + (f"|(?P<next>{NEXT.pattern})|(?P<last>{LAST.pattern}))")
+)
+_GLUE = (
+    r"(?:[ \t]{0,2}(?:place|one|comes|goes|is|was|are|ranks?|best|most relevant|the|in|at|as|"
+    r"[은는로是為为はがに:=,\-–→]|으로)){0,4}"
+)
+_ENDS = r"(?=[*_]*\s*(?:[.,;)]|\Z|\n|and\b|이고|です))"
+_PLACED = rf"\[(?:{ANY_NAME}\s?)?(?P<id>\d{{1,18}})\]"
+_STEP_FIRST = re.compile(rf"(?<![^\W_]){_STEP}{_GLUE}[ \t*_]{{0,3}}{_PLACED}{_ENDS}", re.IGNORECASE)
+_STEP_LAST = re.compile(rf"{_PLACED}{_GLUE}[ \t(]{{0,2}}{_STEP}(?![ \t*_]{{0,3}}\[)", re.IGNORECASE)
+NOT_UNDERSTOOD = "verdicts that are not understood"
+_MAY_BE_RANKS = "numbers that may be ranks or scores"
 
 
 @dataclass(frozen=True)
@@ -51,33 +68,17 @@ class Records:
 
 def read_lines(text: str, n: int) -> Records | None:
     """Return the order that the lines of an answer over `n` documents give by places, scores or grades, else None."""
-    return _by_place(text, n) or _by_score(text, n) or _by_grade(text, n)
+    for read in (_by_place, _by_step, _by_score, _by_tier, _by_verdict, _by_verdict_beside):
+        records = read(text, n)
+        if records is not None:
+            return records
+    return None
 
 
 def has_chain(text: str, n: int) -> bool:
     """Tell whether a text has an order of its own, in words: it comes before tables and scores beside it."""
     reading = best_reading(text, n)
     return reading is not None and reading.rank >= Rank.CHAIN
-
-
-def value_of(item: Any) -> float | None:
-    """Return the score or rank in a value (`9`, `"9/10"`, `"85 %"`); None if it has none."""
-    if isinstance(item, int | float) and not isinstance(item, bool):
-        return float(item) if abs(item) < 1e300 and not math.isnan(item) else None
-    if not isinstance(item, str):
-        return None
-    match = _VALUE.fullmatch(item.strip(" *_"))
-    return float(match[1]) if match else grade_of(item)
-
-
-def grade_of(words: str) -> float | None:
-    """Return the grade that words begin with ("Highly relevant", "Low", 不相关), the better the higher; else None."""
-    start = re.split(r"[,.;:(–—]| - |\b(?:because|since|as|but)\b", words.strip(" *_"), maxsplit=1)[0]
-    if len(start.split()) > 4:
-        return None
-    if NEGATIVE.search(start):
-        return 0.0
-    return next((float(4 - index) for index, grade in enumerate(GRADES) if grade.search(start)), None)
 
 
 def _by_score(text: str, n: int) -> Records | None:
@@ -98,7 +99,7 @@ def _by_score(text: str, n: int) -> Records | None:
     ):
         order = sorted(range(len(lines)), key=lambda index: -values[index])
     else:
-        return Records((), (), "numbers that may be ranks or scores")
+        return Records((), (), _MAY_BE_RANKS)
     return Records([numbers[index] for index in order], ("sorted by score or rank",))
 
 
@@ -112,9 +113,157 @@ def _by_place(text: str, n: int) -> Records | None:
     return None
 
 
-def _by_grade(text: str, n: int) -> Records | None:
-    """Return the order of lines that each give a document and a grade in words; None without such lines."""
-    lines = [(int(line["id"]), grade_of(line["words"])) for line in _GRADED.finditer(text)]
-    if len(lines) < 2 or any(grade is None for _, grade in lines) or has_chain(_GRADED.sub("", text), n):
+def _by_step(text: str, n: int) -> Records | None:
+    """Return the order of documents with places in words: `First: [3], then [1]; finally [2]`, 首先是[3].
+
+    None unless every identifier in brackets has such a place, only the first one may go without.
+    """
+    mentions = [mention for mention in find_mentions(text, "square", n) if len(mention.numbers) == 1]
+    if len(mentions) < 2 or len(mentions) != text.count("["):
         return None
-    return Records([number for number, _ in sorted(lines, key=lambda line: -(line[1] or 0.0))], ("graded in words",))
+    steps: list[tuple[int, dict[str, str | None]]] = []
+    for pattern in (_STEP_FIRST, _STEP_LAST):
+        known = {number for number, _ in steps}
+        steps += [
+            (match.end("id"), match.groupdict()) for match in pattern.finditer(text) if match.end("id") not in known
+        ]
+    if all(groups["next"] for _, groups in steps):
+        return None  # a text that goes on in one direction is read from its prose
+    placed = _places(sorted(steps, key=lambda step: step[0]))
+    without = [mention.numbers[0] for mention in mentions if mention.numbers[0] not in placed]
+    if without == [mentions[0].numbers[0]] and 1.0 not in placed.values():
+        placed[without[0]] = 1.0
+    elif without:
+        return None
+    values = list(placed.values())
+    if len(placed) != len(mentions) or len(set(values)) < len(values):
+        return None
+    return Records(sorted(placed, key=placed.__getitem__), ("sorted by score or rank",))
+
+
+def _places(steps: Sequence[tuple[int, dict[str, str | None]]]) -> dict[int, float]:
+    """Return each identifier's place; `then` goes on from the place before it."""
+    placed: dict[int, float] = {}
+    rank = 1.0
+    for _, groups in steps:
+        number = int(groups["id"] or 0)
+        if groups["last"]:
+            placed[number] = float("inf")
+            continue
+        named = next((index for index in range(1, len(ORDINALS) + 1) if groups[f"p{index}"]), None)
+        rank = float(named) if named else rank + 0.01
+        placed.setdefault(number, rank)
+    return placed
+
+
+def _by_tier(text: str, n: int) -> Records | None:
+    """Return the order of lines that each give a grade and its documents (`Partly relevant: [1], [4]`)."""
+    tiers = []
+    for line in _TIER.finditer(text):
+        reading = best_reading(line["ids"], n) if "[" in line["ids"] else None
+        if reading is not None:
+            whole = len(reading.numbers) == sum(len(one.numbers) for one in find_mentions(line["ids"], "square", n))
+            if reading.problem or not whole or (grade := grade_of(line["name"])) is None:
+                return None
+            tiers.append((grade, reading.numbers))
+    if len(tiers) < 2 or best_reading(_TIER.sub("", text), n) is not None:
+        return None
+    tiers.sort(key=lambda tier: -tier[0])
+    return Records([number for grade, numbers in tiers if grade for number in numbers], ("graded in words",))
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A line that begins with an identifier; `words` stand behind it, or in the line below; `label`: its number."""
+
+    start: int
+    end: int
+    number: int
+    label: str
+    joint: str
+    words: str
+
+
+def _by_verdict(text: str, n: int) -> Records | None:
+    """Return the order of lines that each give a document and a verdict on it; None without such lines.
+
+    Documents in the order shown with short verdicts, of which one is not understood, are no order.
+    """
+    lines = list(_verdict_lines(text))
+    if len(lines) < 2 or _has_order(text, lines, n):
+        return None
+    numbers, verdicts = [line.number for line in lines], [verdict_of(line.words) for line in lines]
+    shown = numbers == list(range(1, len(lines) + 1))
+    before = text[: lines[0].start].rstrip().rpartition("\n")[2]
+    chosen = any(line.label for line in lines) or (ANNOUNCEMENT.search(before) and not INITIAL.search(before))
+    records = _judged(numbers, verdicts)
+    if records is not None:
+        graded = "graded in words" in records.repairs and all(line.joint.strip() for line in lines)
+        return None if chosen and not graded and (records.problem or not shown) else records
+    differ = len({line.words for line in lines}) > 1
+    apart = all(line.joint.strip() or not PROSE.search(line.words) for line in lines)
+    short = sum(len(PROSE.findall(line.words)) for line in lines) <= 3 * len(lines)
+    if shown and differ and apart and short and not chosen and best_reading(_others(text, lines), n) is None:
+        return Records((), (), NOT_UNDERSTOOD)
+    return None
+
+
+def _judged(numbers: Sequence[int], verdicts: Sequence[Appraisal | None]) -> Records | None:
+    """Return the documents by their verdicts; None where these are not understood."""
+    order = by_merit(verdicts)
+    if order is None:
+        return None
+    known = [verdict for verdict in verdicts if verdict is not None]
+    values = {verdict.value for verdict in known}
+    if all(verdict.kind == "number" for verdict in known) and values == set(range(1, len(known) + 1)):
+        return Records((), (), _MAY_BE_RANKS)
+    if len(known) > 1 and len(values) == 1:
+        return Records((), (), "the same verdict on every document")
+    how = "graded in words" if known[0].kind == "grade" else "sorted by score or rank"
+    return Records([numbers[index] for index in order], (how,))
+
+
+def _verdict_lines(text: str) -> Iterator[_Line]:
+    """Give the lines with a document and words behind it, or below it where every document's words stand so."""
+    matches = list(_LINE.finditer(text))
+    below = []
+    for index, match in enumerate(matches):
+        number = int(next(match[name] for name in ("square", "round", "named", "bare") if match[name]))
+        words, end = match["words"].strip(" \t*_|"), match.end()
+        if words:
+            yield _Line(match.start(), end, number, match["label"] or "", match["joint"], words)
+            continue
+        rest = text[end : matches[index + 1].start() if index + 1 < len(matches) else end + 200].strip()
+        if rest and len(rest) < 200:
+            stop = text.index(rest, end) + len(rest)
+            below.append(_Line(match.start(), stop, number, match["label"] or "", ":", rest))
+    if len(below) == len(matches):
+        yield from below
+
+
+def _others(text: str, lines: Sequence[_Line]) -> str:
+    """Return a text without the lines."""
+    starts, ends = [line.start for line in lines], [line.end for line in lines]
+    return "\n".join(text[start:end] for start, end in zip([0, *ends], [*starts, len(text)], strict=True))
+
+
+def _has_order(text: str, lines: Sequence[_Line], n: int) -> bool:
+    """Tell whether the lines are parts of chains, or an order of its own stands beside them."""
+    for line in lines:
+        mention = next(iter(find_mentions(line.words, "square", n)), None)
+        gap = line.joint + (line.words[: mention.start] if mention else "")
+        if line.words[:1] in "<>" or (mention and gap_between(gap) is not None):
+            return True
+    reading = best_reading(_others(text, lines), n)
+    return reading is not None and (
+        reading.rank >= Rank.CHAIN or (reading.rank == Rank.LIST and len(reading.numbers) > 1)
+    )
+
+
+def _by_verdict_beside(text: str, n: int) -> Records | None:
+    """Return the order of documents with verdicts beside each other (`[1]: No, [2]: Yes`); None without such."""
+    pairs = list(_BESIDE.finditer(text))
+    if len(pairs) < 2 or len(pairs) != text.count("[") or has_chain(_BESIDE.sub("", text), n):
+        return None
+    words = [re.sub(r"(?:[,;/.)\s]|\band)+\Z", "", pair["words"]) for pair in pairs]
+    return _judged([int(pair["id"]) for pair in pairs], [verdict_of(word) for word in words])

@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rrad_ray.labelling.answer_chains import best_reading
-from rrad_ray.labelling.answer_lines import RANK, SCORE, Records, has_chain, read_lines, value_of
-from rrad_ray.labelling.answer_words import ANY_NAME, NEGATIVE
+from rrad_ray.labelling.answer_lines import NOT_UNDERSTOOD, Records, has_chain, read_lines
+from rrad_ray.labelling.answer_verdicts import by_merit, grade_of, value_of, verdict_of
+from rrad_ray.labelling.answer_words import ANY_NAME, NEGATIVE, RANK, SCORE
 
 _ID = re.compile(
     r"(?:(?:passage|document|doc|text|item|candidate|snippet|article|result)s?[ _-]?)?"
@@ -26,6 +27,10 @@ _ORDER = re.compile(
 )
 _SHOWN = re.compile(r"original|input|initial|before|example|shown|given")
 _REASONS = re.compile(r".*(?:reason|expla|analys|thought|comment|note|rationale|query|question|summary).*")
+_TEXTS = re.compile(
+    r".*(?:title|name|text|content|passage|snippet|url|source|topic|description|标题|제목|内容|내용).*"
+)
+_TIER = re.compile(r"(?:tier|level|group|bucket|rank)[ _-]?(\d{1,3})")
 _STARTS = re.compile(r"[{\[](?=\s*[\"{}\[\d-])")
 _OBJECT = re.compile(r"\[?\s*[{\"]")
 _FENCE = re.compile(r"```\w*\n?(.*?)(?:```|\Z)", re.DOTALL)
@@ -46,13 +51,17 @@ def read_records(text: str, n: int) -> Records | None:
     values = list(_json_values(text))
     for value in reversed(values):
         if (numbers := _meaning(value, n, 0)) is not None:
-            return Records(numbers, ("JSON",))
+            return _records(numbers, "JSON")
     if values and text.strip()[0] in "{[" and text.strip()[-1] in "}]" and not has_chain(text, n):
         return Records((), (), "JSON without an order")
     for rows, rest, repair in ((*_table(text), "table"), (*_tags(text), "XML"), (*_fields(text), "named fields")):
         if rows and not has_chain(rest, n) and (numbers := _sorted_records(rows)) is not None:
-            return Records(numbers, (repair,))
+            return _records(numbers, repair)
     return read_lines(text, n)
+
+
+def _records(numbers: Sequence[int], repair: str) -> Records:
+    return Records(numbers, (repair,), "" if numbers else NOT_UNDERSTOOD)
 
 
 def _json_values(text: str) -> Iterator[Any]:
@@ -139,6 +148,8 @@ def _list_meaning(value: list[Any], n: int, depth: int) -> list[int] | None:
 def _dict_meaning(value: dict[str, Any], n: int, depth: int) -> list[int] | None:
     """Return the order in an object: by its best named member, by scores of identifiers, or by scores in a list."""
     members = {key.lower(): item for key, item in value.items() if not NEGATIVE.search(key.replace("_", " "))}
+    if (tiers := _tiers(members, n, depth)) is not None:
+        return tiers
     by_order = sorted(members, key=lambda key: (_SHOWN.search(key) is not None, not _ORDER.fullmatch(key)))
     for key in by_order:
         item = members[key]
@@ -160,6 +171,19 @@ def _dict_meaning(value: dict[str, Any], n: int, depth: int) -> list[int] | None
     return None
 
 
+def _tiers(members: Mapping[str, Any], n: int, depth: int) -> list[int] | None:
+    """Return the documents of members that are named as grades or tiers, the best one's first; None without two."""
+    graded = []
+    for key, item in members.items():
+        tier = _TIER.fullmatch(key)
+        grade = -float(tier[1]) if tier else grade_of(re.sub(r"[_-]", " ", key))
+        if grade is not None and isinstance(item, list | str):
+            graded.append((grade, [] if grade == 0.0 else _meaning(item, n, depth + 1) or []))
+    if sum(bool(numbers) for _, numbers in graded) < 2:
+        return None
+    return [number for _, numbers in sorted(graded, key=lambda pair: -pair[0]) for number in numbers]
+
+
 def _by_key(members: Mapping[str, Any]) -> list[int] | None:
     """Return the order of an object whose keys are numbers: identifiers with scores, or ranks with identifiers.
 
@@ -178,26 +202,55 @@ def _by_key(members: Mapping[str, Any]) -> list[int] | None:
 
 
 def _sorted_records(records: Sequence[Mapping[str, Any]]) -> list[int] | None:
-    """Return the identifiers of records by rank, by score or as they stand; None if they have none."""
+    """Return the identifiers of records by rank, by score or as they stand; None if they have none.
+
+    Records in the order shown, with verdicts that are not understood, are no order: they give an empty list.
+    """
     kept = []
     for record in records:
-        lowered = {str(key).lower(): value for key, value in record.items()}
+        lowered = {re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(key)).lower(): value for key, value in record.items()}
         number = _identifier(lowered)
         relevant = next((value for key, value in lowered.items() if key in ("relevant", "is_relevant")), None)
-        if number is not None and relevant not in (False, "no", "false"):
+        if number is not None and value_of(relevant) != 0.0:
             kept.append((number, lowered))
     if not kept:
         return None
     if all("index" in record for _, record in kept) and any(number == 0 for number, _ in kept):
         kept = [(number + 1, record) for number, record in kept]  # counted from 0, as programs do
-    for name, sign in ((RANK, 1.0), (SCORE, -1.0)):
-        values = [
-            next((value_of(item) for key, item in record.items() if name.fullmatch(key)), None) for _, record in kept
-        ]
-        if None not in values:
-            order = sorted(range(len(kept)), key=lambda index: sign * (values[index] or 0.0))
-            return [kept[index][0] for index in order]
-    return [number for number, _ in kept]
+    order = _order_of_records([record for _, record in kept])
+    if order is None and len(kept) > 1 and [number for number, _ in kept] == list(range(1, len(kept) + 1)):
+        return (
+            []
+            if any(_judges([record for _, record in kept], name) for name in kept[0][1])
+            else list(range(1, len(kept) + 1))
+        )
+    return [kept[index][0] for index in order or range(len(kept))]
+
+
+def _order_of_records(records: Sequence[Mapping[str, Any]]) -> list[int] | None:
+    """Return the places of records, the best one's first, by their ranks, scores or other verdicts; None without."""
+    for kind in (RANK, SCORE):
+        values = [next((item for key, item in record.items() if kind.fullmatch(key)), None) for record in records]
+        order = by_merit([verdict_of(value) for value in values], ranks=kind is RANK)
+        if order is not None:
+            return order
+    for name in records[0]:
+        verdicts = [verdict_of(record.get(name)) for record in records]
+        numbers = all(verdict is not None and verdict.kind == "number" for verdict in verdicts)
+        if _judges(records, name) and not numbers and (order := by_merit(verdicts)) is not None:
+            return order
+    return None
+
+
+def _judges(records: Sequence[Mapping[str, Any]], name: str) -> bool:
+    """Tell whether a member says different things of records, in numbers or a few words, and is no text or reason."""
+    if _ID.fullmatch(name) or _REASONS.fullmatch(name) or _TEXTS.fullmatch(name):
+        return False
+    values = [record.get(name) for record in records]
+    short = all(
+        isinstance(value, int | float) or (isinstance(value, str) and 0 < len(value) < 25) for value in values
+    )
+    return short and len(set(values)) > 1
 
 
 def _identifier(record: Any) -> int | None:

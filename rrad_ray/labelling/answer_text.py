@@ -37,9 +37,23 @@ _CLOSES = (
 )
 _THINKING = re.compile(rf"(?P<closes>{_CLOSES})|(?P<opens>{_OPENS})", re.IGNORECASE)
 _ITEM_TAG = re.compile(r"</?(?:br|li|p|ol|ul|div|tr|td|passage|document|doc|item|id)\b[ \t]{0,9}/?>", re.IGNORECASE)
+# Where a turn ends, and where another begins: what a model goes on to write there is not its answer.
 _TURN_ENDS = re.compile(
-    r"<\|(?:im_end|eot_id|endoftext|return|eom_id|end_of_turn)\|>|<end_of_turn>|<｜end▁of▁sentence｜>|</s>"
+    r"<\|(?:im_end|eot_id|eot|endoftext|end_of_text|return|eom_id|end_of_turn|end)\|>|<end_of_turn>|</s>|"
+    r"<｜end▁of▁sentence｜>|<\|END_OF_TURN_TOKEN\|>",
+    re.IGNORECASE,
 )
+_TURN_BEGINS = re.compile(
+    r"<[|｜](?:im_)?(?:user|human|system|assistant|tool|observation|prompter)(?:_TOKEN)?[|｜]>|"
+    r"<\|(?:im_start|start_header_id|header_start|start|start_of_role|start_of_turn|"
+    r"START_OF_TURN_TOKEN|begin_of_text)\|>|"
+    r"<start_of_turn>|\[/?INST\]|<</?SYS>>|\[\|(?:user|human|system|assistant|endofturn)\|\]|<s>|"
+    r"\n[ \t]*(?:#{1,6}[ \t]*|\*\*|<)?(?:Human|User|System|Instructions?|Question|Prompt|Search query|"
+    r"用户|用戶|使用者|人类|사용자|질문|ユーザー|質問|Benutzer|Frage|Utilisateur|Usuario)>?(?:\*\*)?[ \t]{0,4}[:：]|"
+    r"\n[ \t]*#{1,6}[ \t]*(?:Human|User|System|Instructions?|Question|Prompt|Input)[ \t]{0,4}(?:\n|\Z)",
+    re.IGNORECASE,
+)
+_NUMBER = re.compile(r"\d(?!\d|[ \t]+[^\W\d_])")  # `[3]`, but not `the 3 passages`
 
 
 def final_text(answer: str) -> tuple[str, bool]:
@@ -55,7 +69,10 @@ def final_text(answer: str) -> tuple[str, bool]:
 def spoken_text(answer: str) -> tuple[str, bool]:
     """Return the answer's text after its thinking, otherwise as it was written, and whether any was taken away."""
     text, thought = _without_thinking(answer)
-    return _TURN_ENDS.split(text.lstrip(), maxsplit=1)[0], thought
+    text = _TURN_ENDS.split(text.lstrip(), maxsplit=1)[0]
+    number = _NUMBER.search(text)  # before the first identifier nothing is answered yet
+    begin = _TURN_BEGINS.search(text, number.end()) if number else None
+    return text[: begin.start()] if begin else text, thought
 
 
 def _without_thinking(answer: str) -> tuple[str, bool]:

@@ -65,18 +65,100 @@ EXAMPLE = _compiled(
 IN_FORMAT = re.compile(r"\b(?:in|using|with|following)\b[^.\n]{0,40}\bformat\b", re.IGNORECASE)
 WORST_FIRST = _compiled(
     *(r"\b(?:least|worst|lowest)\b[^.\n]{0,40}?\b(?:most|best|highest|first)\b", r"\bascending\b"),
-    *("从低到高", "由低到高", "从差到好", "升序", "昇順", "低い順", "오름차순", r"낮은\s?순"),
+    *(
+        "从低到高",
+        "由低到高",
+        "从差到好",
+        "升序",
+        "昇順",
+        "低い順",
+        "오름차순",
+        r"낮은\s?순",
+        "低い(?:もの|方)から",
+        "从最不",
+        "最不相关到",
+    ),
+    *(r"\bbottom to top\b", r"\bmenor a mayor\b", r"\bmenos\b[^.\n]{0,40}?\bmás\b", r"\baufsteigend"),
+    *(r"\bam wenigsten\b[^.\n]{0,40}?\bam meisten\b", r"\bmoins\b[^.\n]{0,40}?\bplus\b"),
+    r"наименее[^.\n]{0,40}?наиболее",
 )
 # Announces an order that is not the last word; it counts as one without an announcement.
 INITIAL = _compiled(r"\b(?:initial|original|input|given|preliminary|tentative|draft)", "初步", "最初", "처음", "초기")
-# Grades in words, the best first.
-GRADES = (
-    _compiled(r"\b(?:high|highly|very|perfect|perfectly|excellent|fully|directly|strong|best)\b", "高", "높", "매우"),
-    _compiled(r"\b(?:good|mostly|relevant)\b"),
-    _compiled(
-        r"\b(?:medium|moderate|moderately|partial|partially|partly|somewhat|fair)\b", "中", "중간", "보통", "部分"
+# Grades in words, as verdicts on one document begin with them.
+HIGH = _compiled(
+    r"\b(?:high|highly|very|perfect|perfectly|excellent|fully|direct|directly|strong|strongly|best|exact|exactly|top|most)\b",
+    r"\b(?:extremely|definitely|essential|ideal|critical|completely|sehr|hoch|très|élevée?|muy|alta|alto)\b",
+    *("高", "높", "매우", "아주", "가장", "완전", "非常", "极", "極", "完全", "直接", "最", "とても", "很相关", "强"),
+)
+GOOD = _compiled(
+    r"\b(?:good|mostly|relevant|useful|helpful|related|fairly|match|matches|pertinente?|relevante|gut)\b",
+    *("相关", "相關", "関連", "関係", "관련", "有用", "好"),
+)
+MEDIUM = _compiled(
+    r"\b(?:medium|moderate|moderately|partial|partially|partly|somewhat|fair|average|mixed|ok|okay|maybe|possibly)\b",
+    r"\b(?:perhaps|mittel|teilweise|moyen(?:ne)?|partiellement|media|medio|parcialmente)\b",
+    *(
+        r"中(?:等|度|程度|间|間)|中(?!\w)",
+        "중간",
+        r"중(?!\w)",
+        "보통",
+        "部分",
+        "부분",
+        "일부",
+        "어느 ?정도",
+        "一般",
+        "やや",
     ),
-    _compiled(r"\b(?:low|slight|slightly|weak|weakly|marginal|marginally|poor|barely)\b", "低", "낮"),
+    *("ある程度", "普通", "可能", "한정적"),
+)
+LOW = _compiled(
+    r"\b(?:low|lower|slight|slightly|weak|weakly|marginal|marginally|poor|poorly|barely|less|least|little|limited)\b",
+    r"\b(?:minimal|minimally|tangential|tangentially|loosely|niedrig|kaum|wenig|faible|peu|baja|bajo|poco)\b",
+    *("低", "낮", "약간", "조금", "거의", "略", "稍", "弱", "少し", "わずか", "薄い"),
+)
+YES = _compiled("yes|y|yep|true|t|ja|oui|s[ií]|是|是的|对|對|有|はい|あり|예|네|그렇다|있음|맞음")
+NO = _compiled(
+    "no|n|nope|false|f|none|nein|non|否|不是|不|没有|無|无|いいえ|なし|아니오|아니요|아니다|없음|아님",
+    "not|not at all|wrong|useless|bad|unhelpful|worthless|zero|no match|毫无关系",
+)
+# Places in words, the first one's first; what goes on with the next place; and the last place.
+ORDINALS = tuple(
+    re.compile(rf"(?:(?:the|in|at|die|der|das|le|la|el)\s)?(?:{words})(?![a-zà-ÿ])", re.IGNORECASE)
+    for words in (
+        r"first(?:ly)?|erste[rns]?|premi[eè]re?|primer[oa]?|第一(?:位|名|个)?|首位|首先|첫째|첫 ?번째(?:로)?|1番目|"
+        r"一番目|まず",
+        r"second(?:ly)?|zweite[rns]?|deuxième|segund[oa]|第二(?:位|名|个)?|둘째|두 ?번째(?:로)?|2番目|二番目",
+        r"third(?:ly)?|dritte[rns]?|troisième|tercer[oa]?|第三(?:位|名|个)?|셋째|세 ?번째(?:로)?|3番目|三番目",
+        r"fourth(?:ly)?|vierte[rns]?|quatrième|cuart[oa]|第四(?:位|名|个)?|넷째|네 ?번째(?:로)?|4番目",
+        r"fifth(?:ly)?|fünfte[rns]?|cinquième|quint[oa]|第五(?:位|名|个)?|다섯 ?번?째(?:로)?|5番目",
+        r"sixth|sechste[rns]?|sixième|sext[oa]|第六(?:位|名|个)?|여섯 ?번?째|6番目",
+        r"seventh|第七(?:位|名|个)?|일곱 ?번?째|7番目",
+        r"eighth|第八(?:位|名|个)?|여덟 ?번?째|8番目",
+        r"ninth|第九(?:位|名|个)?|아홉 ?번?째|9番目",
+        r"tenth|第十(?:位|名|个)?|열 ?번?째|10番目",
+    )
+)
+_LAST = (
+    r"final(?:ly)?|last(?:ly)?|worst|最后|最後|最终|最終|마지막(?:으로)?|끝으로|"
+    "zuletzt|schließlich|enfin|finalmente"
+)
+LAST = re.compile(rf"(?:(?:the|and|in|at)\s)?(?:{_LAST})(?![a-zà-ÿ])", re.IGNORECASE)
+NEXT = re.compile(
+    r"then|next|followed by|after (?:that|it)|其次|然后|接着|再次|次に|続いて|그다음|그 다음|다음으로|이어서|"
+    "dann|danach|ensuite|puis|luego|después",
+    re.IGNORECASE,
+)
+FINALLY = re.compile(_LAST, re.IGNORECASE)
+# Names of columns and members: a rank by what the name ends in, whatever stands before it.
+RANK = re.compile(
+    r".*(?:rank|ranking|position)|(?:\w+[ _-])?(?:place|order)|#|no\.?|.*(?:排名|名次|順位|순위)", re.IGNORECASE
+)
+SCORE = re.compile(
+    r"(?:.*[ _-])?(?:score|rating|grade|probability|points?|confidence|usefulness|helpfulness|similarity|importance|"
+    r"quality|utility|match|fit|verdict|stars?|logit|prob)|\w+score|relevan(?:ce|cy)(?:[ _-]\w+)?|"
+    r"(?:.*[ _-])?relevan(?:ce|cy)|.*(?:分数|得分|评分|評分|相关性|相關性|相关度|相关程度|関連度|関連性|"
+    "スコア|点数|점수|관련도|관련성|적합도)",
+    re.IGNORECASE,
 )
 PROSE = re.compile(r"[^\W\d_]{2,}")  # a word
 COMPARISON = _compiled(r"\bthan\b", r"\bals\b", "比", "より", "보다")
