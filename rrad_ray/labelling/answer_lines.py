@@ -41,9 +41,9 @@ _TIER = re.compile(
     r"^[ \t*•\-–—#_]*+(?P<name>[^\W\d][^\[\]\d:\n]{0,60}+):[ \t*_]*(?P<ids>[^\n]{1,300})$", re.MULTILINE
 )
 _STEP = (
-    "(?:"
+    "(?:(?P<best>(?:the )?(?:best|most relevant)|最好的?|最佳的?|最相关的?)|"
     + "|".join(f"(?P<p{rank}>{word.pattern})" for rank, word in enumerate(ORDINALS, 1))
-    + (f"|(?P<next>{NEXT.pattern})|(?P<last>{LAST.pattern}))")
+    + (f"|(?P<next>{NEXT.pattern})|(?P<last>{LAST.pattern}|(?:the )?(?:worst|least relevant)|最差的?))")
 )
 _GLUE = (
     r"(?:[ \t]{0,2}(?:place|one|comes|goes|is|was|are|ranks?|best|most relevant|the|in|at|as|"
@@ -52,7 +52,7 @@ _GLUE = (
 _ENDS = r"(?=[*_]*\s*(?:[.,;)]|\Z|\n|and\b|이고|です))"
 _PLACED = rf"\[(?:{ANY_NAME}\s?)?(?P<id>\d{{1,18}})\]"
 _STEP_FIRST = re.compile(rf"(?<![^\W_]){_STEP}{_GLUE}[ \t*_]{{0,3}}{_PLACED}{_ENDS}", re.IGNORECASE)
-_STEP_LAST = re.compile(rf"{_PLACED}{_GLUE}[ \t(]{{0,2}}{_STEP}(?![ \t*_]{{0,3}}\[)", re.IGNORECASE)
+_STEP_LAST = re.compile(rf"{_PLACED}{_GLUE}[ \t(]{{0,2}}{_STEP}{_ENDS}", re.IGNORECASE)
 NOT_UNDERSTOOD = "verdicts that are not understood"
 _MAY_BE_RANKS = "numbers that may be ranks or scores"
 
@@ -151,7 +151,7 @@ def _places(steps: Sequence[tuple[int, dict[str, str | None]]]) -> dict[int, flo
             placed[number] = float("inf")
             continue
         named = next((index for index in range(1, len(ORDINALS) + 1) if groups[f"p{index}"]), None)
-        rank = float(named) if named else rank + 0.01
+        rank = 1.0 if groups["best"] else float(named) if named else rank + 0.01
         placed.setdefault(number, rank)
     return placed
 

@@ -48,7 +48,7 @@ _TURN_BEGINS = re.compile(
     r"<\|(?:im_start|start_header_id|header_start|start|start_of_role|start_of_turn|"
     r"START_OF_TURN_TOKEN|begin_of_text)\|>|"
     r"<start_of_turn>|\[/?INST\]|<</?SYS>>|\[\|(?:user|human|system|assistant|endofturn)\|\]|<s>|"
-    r"\n[ \t]*(?:#{1,6}[ \t]*|\*\*|<)?(?:Human|User|System|Instructions?|Question|Prompt|Search query|"
+    r"\n[ \t]*(?:#{1,6}[ \t]*|\*\*|<)?(?:Human|User|System|Instructions?|Question|Prompt|Search query|Q|"
     r"用户|用戶|使用者|人类|사용자|질문|ユーザー|質問|Benutzer|Frage|Utilisateur|Usuario)>?(?:\*\*)?[ \t]{0,4}[:：]|"
     r"\n[ \t]*#{1,6}[ \t]*(?:Human|User|System|Instructions?|Question|Prompt|Input)[ \t]{0,4}(?:\n|\Z)",
     re.IGNORECASE,

@@ -96,7 +96,7 @@ GOOD = _compiled(
 )
 MEDIUM = _compiled(
     r"\b(?:medium|moderate|moderately|partial|partially|partly|somewhat|fair|average|mixed|ok|okay|maybe|possibly)\b",
-    r"\b(?:perhaps|mittel|teilweise|moyen(?:ne)?|partiellement|media|medio|parcialmente)\b",
+    r"\b(?:perhaps|middle|mittel|teilweise|moyen(?:ne)?|partiellement|media|medio|parcialmente)\b",
     *(
         r"中(?:等|度|程度|间|間)|中(?!\w)",
         "중간",
@@ -113,7 +113,7 @@ MEDIUM = _compiled(
 )
 LOW = _compiled(
     r"\b(?:low|lower|slight|slightly|weak|weakly|marginal|marginally|poor|poorly|barely|less|least|little|limited)\b",
-    r"\b(?:minimal|minimally|tangential|tangentially|loosely|niedrig|kaum|wenig|faible|peu|baja|bajo|poco)\b",
+    r"\b(?:minimal|minimally|worst|tangential|tangentially|loosely|niedrig|kaum|wenig|faible|peu|baja|bajo|poco)\b",
     *("低", "낮", "약간", "조금", "거의", "略", "稍", "弱", "少し", "わずか", "薄い"),
 )
 YES = _compiled("yes|y|yep|true|t|ja|oui|s[ií]|是|是的|对|對|有|はい|あり|예|네|그렇다|있음|맞음")
@@ -139,7 +139,7 @@ ORDINALS = tuple(
     )
 )
 _LAST = (
-    r"final(?:ly)?|last(?:ly)?|worst|最后|最後|最终|最終|마지막(?:으로)?|끝으로|"
+    r"final(?:ly)?|last(?:ly)?|最后|最後|最终|最終|마지막(?:으로)?|끝으로|"
     "zuletzt|schließlich|enfin|finalmente"
 )
 LAST = re.compile(rf"(?:(?:the|and|in|at)\s)?(?:{_LAST})(?![a-zà-ÿ])", re.IGNORECASE)

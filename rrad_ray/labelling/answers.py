@@ -17,7 +17,7 @@ from rrad_ray.labelling.answer_words import ANY_NAME, COUNTER, EXAMPLE, INITIAL,
 _AS_ASKED = re.compile(r"\s*\[\d{1,6}\](?:\s*>\s*\[\d{1,6}\])*\s*")
 # An answer that is nothing but one document's name, by itself or announced: `문서 3`, `Passage 3.`, `최종 순위: 3번`
 _ONE_NAME = re.compile(
-    rf"(?P<lead>[^\d\n]*[:=]|)[\W_]*(?:(?:{ANY_NAME}|第)\s?#?(?P<named>\d{{1,18}})\s?{COUNTER}?|"
+    rf"(?P<lead>[^\d\n]{{0,120}}[:=]|)[\W_]{{0,20}}(?:(?:{ANY_NAME}|第)\s?#?(?P<named>\d{{1,18}})\s?{COUNTER}?|"
     rf"(?P<counted>\d{{1,18}})\s?{COUNTER})[\W_]*",
     re.IGNORECASE,
 )

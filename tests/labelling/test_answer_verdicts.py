@@ -97,6 +97,8 @@ def test_verdicts_sort_the_documents_and_those_that_are_not_understood_are_no_or
         ("Starting with [3] as it answers the query, I then put [1] which helps. Finally: [2]", 3, [3, 1, 2]),
         ("De menor a mayor relevancia: [2], [1], [3]", 3, [3, 1, 2]),
         ("First, [1] is about cats. Then [2] is about dogs. The final ranking is [3].", 3, [3]),
+        ("最好的是[3]，其次是[1]，最差的是[2]。", 3, [3, 1, 2]),
+        ("Best: [3]\nWorst: [2]\nMiddle: [1]", 3, [3, 1, 2]),
     ],
 )
 def test_places_in_words_are_the_order_and_the_last_place_is_not_the_whole_of_it(
@@ -145,7 +147,7 @@ def test_a_rejected_list_of_verdicts_says_why() -> None:
 
 
 @pytest.mark.parametrize(
-    "unit", ["[1]\n", "[1]: x\n", "[1]\nx\n", "first [1] ", "[1] ★\n", "High: [1]\n", "\n#", "[1]: No, "]
+    "unit", ["[1]\n", "[1]: x\n", "[1]\nx\n", "first [1] ", "[1] ★\n", "High: [1]\n", "\n#", "::", "[1]: No, "]
 )
 def test_verdicts_without_end_do_not_stall_the_parser(unit: str) -> None:
     began = time.process_time()
