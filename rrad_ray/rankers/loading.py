@@ -143,6 +143,10 @@ def load_tokenizer(folder: str, model: Any) -> Any:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         remedy = "copy all tokenizer files of the model into it"
         raise InvalidInput(f"the tokenizer of {folder} cannot be loaded: {reason}", remedy) from error
+    limit: Any = tokenizer.model_max_length
+    if isinstance(limit, bool) or not isinstance(limit, int | float):
+        problem = f"tokenizer_config.json of {folder} has model_max_length={limit!r}"
+        raise InvalidInput(problem, "write a number of tokens, or leave it out")
     check_vocabulary(tokenizer, model, folder)
     return tokenizer
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from rrad_ray.errors import InvalidInput
 from rrad_ray.rankers import loading
 from rrad_ray.rankers.bi_encoder import BiEncoder, check_bi_encoder
 from rrad_ray.rankers.generation import WRITES, Explainer
@@ -203,6 +204,15 @@ LOADERS = {
     "bi-encoder before": ("Model", lambda folder: check_bi_encoder(folder, 16)),
     "likelihood": ("ForCausalLM", lambda folder: LikelihoodRanker(folder, template="question", doc_tokens=8)),
 }
+
+
+@pytest.mark.parametrize("limit", ["512", [512], True, {}])
+def test_a_tokenizers_limit_that_is_no_number_is_refused_with_its_folder(limit: Any, tmp_path: Path) -> None:
+    folder = tiny.save(tmp_path / "tiny", "Bert")
+    path = Path(folder) / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_max_length": limit}))
+    with pytest.raises(InvalidInput, match=rf"tokenizer_config.json of {folder} has model_max_length="):
+        loading.check_ranker(folder)
 
 
 @pytest.mark.parametrize("damage", ["no files", "config only", "torn", "fewer", "more"])
