@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from rrad_ray.config import IDENTITY
 from rrad_ray.online import assignment
@@ -36,7 +37,7 @@ class RankedPage:
 
 def scored_page(request: ScoringRequest, variant: str, scored: ModelScores) -> RankedPage:
     """Return the page of a model: its raw scores order it; the sigmoid is shown, or what `raw` asks for."""
-    shown = list(scored.scores) if request.raw else [sigmoid(score) for score in scored.scores]
+    shown = list(scored.scores) if request.raw else sigmoids(scored.scores)
     order, use = best_first(scored.scores, request.top_n), scored.first_stage
     return RankedPage(scored.model, variant, shown, order, scored.tokens, first_stage=use)
 
@@ -89,6 +90,22 @@ def best_first(scores: Sequence[float], top_n: int = 0) -> list[int]:
     """
     order = sorted(range(len(scores)), key=lambda index: (-scores[index], index))
     return order[:top_n] if top_n else order
+
+
+def sigmoids(scores: Sequence[float]) -> list[float]:
+    """Return the logistic function of raw scores, in whose order clients may sort: different scores stay different.
+
+    Above 37, as BM25's may be, and below -745 it is 1 and 0 to a float: there they are one float apart.
+    """
+    shown = [sigmoid(score) for score in scores]
+    order = best_first(scores)
+    for above, index in pairwise(order):
+        tied = scores[index] == scores[above]
+        shown[index] = min(shown[index], shown[above] if tied else math.nextafter(shown[above], 0.0))
+    for below, index in pairwise(reversed(order)):
+        tied = scores[index] == scores[below]
+        shown[index] = max(shown[index], shown[below] if tied else math.nextafter(shown[below], 1.0))
+    return shown
 
 
 def sigmoid(score: float) -> float:

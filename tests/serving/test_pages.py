@@ -25,7 +25,9 @@ def request(count: int, top_n: int = 0) -> ScoringRequest:
 
 def test_a_models_page_is_ordered_by_raw_scores_and_shows_their_sigmoid_unless_raw_ones_are_wanted() -> None:
     page = pages.scored_page(REQUEST, "small", ModelScores("student", [0.0, 60.0, 900.0], 7, "used"))
-    assert page == RankedPage("student", "small", [0.5, 1.0, 1.0], [2, 1, 0], 7, first_stage="used")
+    assert page == RankedPage(
+        "student", "small", [0.5, math.nextafter(1.0, 0.0), 1.0], [2, 1, 0], 7, first_stage="used"
+    )
     wanted = ScoringRequest(["q"] * 2, ["a", "b"], raw=True, top_n=1)
     raw = pages.scored_page(wanted, "", ModelScores("student", [-3.0, 2.0], 7))
     assert (raw.scores, raw.order) == ([-3.0, 2.0], [1])
@@ -88,3 +90,18 @@ def test_order_holds_where_the_sigmoid_saturates() -> None:
     order = pages.best_first(scores)
     assert order == [1, 0, 3, 2]
     assert [pages.sigmoid(scores[index]) for index in order] == [1, 1, 1, 0]
+
+
+@given(
+    st.lists(st.one_of(st.floats(-1e9, 1e9), st.sampled_from([0.0, 1e-20, 40.0, 45.0, -800.0, -900.0])), max_size=9)
+)
+def test_different_scores_are_shown_as_different_ones_in_the_same_order_also_where_the_sigmoid_saturates(
+    scores: list[float],
+) -> None:
+    shown = pages.sigmoids(scores)
+    assert all(0 <= value <= 1 for value in shown)
+    assert shown == pytest.approx([pages.sigmoid(score) for score in scores], abs=1e-12)
+    for one, first in zip(scores, shown):
+        assert [(one > other) - (one < other) for other in scores] == [
+            (first > other) - (first < other) for other in shown
+        ]
