@@ -221,11 +221,12 @@ def _keep(cfg: FitConfig, result: Any, task: type[TrainTask]) -> dict[str, Any]:
             if file.is_file() and file.name != STATE:
                 name = file.relative_to(folder).as_posix()
                 tables.write_bytes(tables.join(cfg.output, "model", name), file.read_bytes())
-    tables.remove(tables.join(cfg.output, RAY_FOLDER))
     wanted = ("step", "loss", "pairs_per_s", "dtype", "seconds")
     figures = {key: value for key, value in metrics.items() if key in wanted or key.startswith("dev_")}
     facts = {"best": figures, "ended": result.metrics["ended"], "model": "model"}
-    return facts | {"lineage": tables.Lineage(training=tables.TrainingFacts(_cut_short(cfg, result.metrics)))}
+    facts |= {"lineage": tables.Lineage(training=tables.TrainingFacts(_cut_short(cfg, result.metrics)))}
+    tables.remove(tables.join(cfg.output, RAY_FOLDER))  # last: until then the run can go on from its checkpoints
+    return facts
 
 
 def _cut_short(cfg: FitConfig, last: Mapping[str, Any]) -> str:

@@ -233,6 +233,7 @@ class _Run:
             "recent": self.recent,
             "best": self.best,
             "stale": self.stale,
+            "final": self.finished,
             "random": torch.get_rng_state(),
         }
         gathered = fsdp.gather(state)
@@ -248,11 +249,12 @@ class _Run:
         state = torch.load(folder / STATE, weights_only=True)
         self.optimizer.load(state["optimizer"], state["masters"], state["mean"])
         self.optimizer.mean_count = state["mean_count"]
-        self.step, self.seconds = state["step"], state["seconds"]
+        self.step = self.synchronized_step = state["step"]
         self.position = round(state["epochs"] * self.steps_per_epoch)
         self.pairs, self.recent = state["pairs"] / self.worker.world_size, list(state["recent"])
-        self.best, self.stale = state["best"], state["stale"]
-        self.reported_step = self.synchronized_step = self.step
+        self.seconds, self.best, self.stale = state["seconds"], state["best"], state["stale"]
+        # A run that is at its end by a lower limit than it was saved under has yet to say so.
+        self.reported_step = self.step if state.get("final") or not self.finished else -1
         if self.worker.rank == 0:  # the state is rank 0's; the others must not draw the same dropout masks
             torch.set_rng_state(state["random"])
         else:

@@ -109,6 +109,22 @@ def test_a_run_that_goes_on_from_a_checkpoint_ends_with_the_weights_of_an_undist
     assert again.heard[-1]["loss"] == pytest.approx(listener.heard[-1]["loss"], abs=1e-4)
 
 
+def test_a_run_that_a_lower_limit_has_ended_before_it_goes_on_says_so_once_with_a_checkpoint(
+    tmp_path: Path, trained: Trained
+) -> None:
+    before = trained[1].folder
+    for name, cfg, step, ended in (
+        ("time", changed(max_seconds=1e-6), 6, ["time"]),
+        ("steps", changed(max_steps=6), 6, ["steps"]),
+        ("finished", CFG, 12, []),
+    ):
+        (tmp_path / name).mkdir()
+        again = train(encoder(), cfg, tmp_path / name, resume=before / f"step-{step}")
+        assert [metrics["ended"] for metrics in again.heard] == ended, name
+        assert [metrics["final"] for metrics in again.heard] == [1.0] * len(ended)
+        assert (tmp_path / name / "step-6").is_dir() == bool(ended)
+
+
 def test_with_weight_averaging_the_student_is_the_mean_of_its_weights_from_then_on(tmp_path: Path) -> None:
     averaged = changed(average_from=0.5, eval_steps=3, dropout=0.0)  # of 12 steps: 6 to 12
     seen: list[list[Tensor]] = []
