@@ -151,6 +151,10 @@ def claim_of(uri: str, config: Mapping[str, Any], inputs: Mapping[str, str], res
             parse_manifest(finished, uri)  # raises if another version has written it
         return Claim("refused", reason) if reason else Claim("finished")
     started = read_json(join(uri, STARTED))
+    if started is None and (strays := [*part_names(uri), *part_names(join(uri, QUARANTINE))]):
+        # They would become part of the new table, or be written over.
+        reason = f"holds {len(strays)} parts that no run marks as its own ({strays[0]}, ...), and neither {MANIFEST}"
+        return Claim("refused", f"{reason} nor {STARTED}")
     if started is None or not _anything_done(uri):
         return Claim("new")  # a run that failed before it had anything to show binds nobody
     # The remedy of `commit` may be taken: what is done stays good when more bad rows are allowed.

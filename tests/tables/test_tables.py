@@ -22,8 +22,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from rrad_ray import tables
+from rrad_ray.config import LabelConfig
 from rrad_ray.errors import RradError, in_stage
-from rrad_ray.rows import Candidates, JudgeOutput, Quarantined
+from rrad_ray.rows import Candidates, JudgeOutput, Labels, Quarantined
 from rrad_ray.tables import Lineage, Manifest, Output, join, part_name, shards
 
 pytestmark = pytest.mark.usefixtures("in_judge")
@@ -519,3 +520,20 @@ def test_a_lone_surrogate_is_quarantined_as_it_can_be_written(uri: str) -> None:
     out.commit(seen=100)
     [row] = tables.read_part(join(uri, "quarantine"), part_name(0), Quarantined)
     assert (row["id"], row["content"]) == ("q\\ud800", "text \\ud800")
+
+
+@pytest.mark.parametrize("left", ["part-00000.parquet", "part-00007.parquet", "quarantine/part-00000.parquet"])
+def test_parts_that_no_run_marks_as_its_own_are_neither_written_over_nor_taken_into_the_table(
+    tmp_path: Path, left: str
+) -> None:
+    path = tmp_path / "out" / left
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"somebody's")
+    make = tables.stage("make", Labels, lambda cfg: {})(lambda cfg, out: out.commit(rows=out.write_all([], 10)))
+    cfg = LabelConfig(input="in", output=f"{tmp_path}/out", weights={"bm25": 1.0})
+    with pytest.raises(RradError, match=r"holds 1 parts that no run marks as its own .*; choose a new output"):
+        make(cfg)
+    assert path.read_bytes() == b"somebody's"
+    assert [str(each.relative_to(tmp_path / "out")) for each in (tmp_path / "out").rglob("*.*")] == [left]
+    path.unlink()
+    make(cfg)
