@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from rrad_ray.data.words import word_count
 from rrad_ray.evaluation.metrics import by_length
 from rrad_ray.evaluation.statistics import holm, paired_p
 from rrad_ray.evaluation.summary import BASELINES
@@ -50,7 +51,7 @@ def _paired_test(system: MeasuredSystem, rival: MeasuredSystem) -> dict[str, Any
 
 def length_segments(rows: Sequence[Row], systems: Sequence[MeasuredSystem]) -> list[dict[str, Any]]:
     """Return the mean nDCG@10 of every system on short, medium and long queries; empty segments are left out."""
-    words_Q = np.array([len(row["query"].split()) for row in rows])
+    words_Q = np.array([word_count(row["query"]) for row in rows])
     return [
         {
             "segment": title,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rrad_ray.config import ExperimentConfig, ExperimentDesign
+from rrad_ray.data.words import query_words, word_count
 from rrad_ray.online.event_rows import is_called
 from rrad_ray.rows import ClickEvent, Exposure
 
@@ -45,7 +45,7 @@ def join_traffic(
     pages = sorted((page for page in shown.values() if page), key=lambda page: (page["unit"], page["time"]))
     units = {unit: number for number, unit in enumerate(dict.fromkeys(page["unit"] for page in pages))}
     variants = {variant: number for number, variant in enumerate(cfg.variants)}
-    queries = [tuple(re.findall(r"\w+", page["query"].lower())) for page in pages]
+    queries = [query_words(page["query"]) for page in pages]
     frequency = Counter(queries)
     on_page = [by_request.get(page["request_id"], []) for page in pages]
     dwells = [[click["dwell_s"] for click in each if not math.isnan(click["dwell_s"])] for each in on_page]
@@ -63,7 +63,7 @@ def join_traffic(
         dwell_P=np.array([sum(seconds) for seconds in dwells], dtype=float),
         dwelt_P=np.array([len(seconds) for seconds in dwells], dtype=np.int64),
         reformulated_P=reformulated(pages, queries, clicked, cfg.reformulation_s),
-        words_P=np.array([len(words) for words in queries], dtype=np.int64),
+        words_P=np.array([word_count(page["query"]) for page in pages], dtype=np.int64),
         frequency_P=np.array([frequency[words] for words in queries], dtype=np.int64),
         won_P=np.array([_credit(page, each, cfg.against) for page, each in zip(pages, on_page)], dtype=np.int64),
     )
