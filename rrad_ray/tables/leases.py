@@ -12,6 +12,7 @@ for `LEASE_S` of this machine's clock: no two clocks are compared.
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
 import time
@@ -30,6 +31,8 @@ from rrad_ray.tables.text import read_json
 LEASES = ".lease"
 
 RENEW_S, LEASE_S = 10.0, 60.0  # how often a lease is written anew, and how long a silent one is waited for
+
+_NAME = re.compile(r"([0-9]{5,18})\.json")
 
 LOOK_S = 1.0  # between two looks at the lease of another machine
 
@@ -71,11 +74,16 @@ class Lease:
         self.facts = facts | {"since": time.strftime("%Y-%m-%d %H:%M:%S %Z"), "renewed": 0}
 
     def __enter__(self) -> Lease:
+        refused = 0
         while not self.number:
             free = self._free_number()
-            create_text(self._place(free), self._text())
-            if self._last() == (free, self.facts):  # else another run was faster
+            created = create_text(self._place(free), self._text())
+            number, holder = self._last()
+            if (number, holder) == (free, self.facts):  # else another run was faster
                 self.number = free
+            elif not created and number < free == refused:  # it is there and is no lease, as a folder
+                raise RradError(self._place(free), "cannot be created, and is no file", "delete it")
+            refused = 0 if created else free
         threading.Thread(target=self._keep, name=f"lease of {self.uri}", daemon=True).start()
         return self
 
@@ -134,14 +142,22 @@ class Lease:
 
     def _last(self) -> tuple[int, dict[str, Any]]:
         """Return the highest number and who has it: 0 without any lease; no facts of one that cannot be read yet."""
-        names = [name for name in listed(join(self.uri, LEASES)) if name.endswith(".json")]
-        number = max((int(Path(name).stem) for name in names), default=0)
+        # Copies that sync programs make of them are called otherwise, as `00001 (conflicted copy).json`.
+        matches = filter(None, map(_NAME.fullmatch, listed(join(self.uri, LEASES))))
+        number = max((int(match[1]) for match in matches), default=0)
         try:
-            return number, (read_json(self._place(number)) or {}) if number else {}
+            return number, _facts(read_json(self._place(number))) if number else {}
         except RradError as error:
             if isinstance(error.__cause__, ValueError | FileNotFoundError):  # half written, or just deleted
                 return number, {}
             raise
+
+
+def _facts(content: Any) -> dict[str, Any]:
+    """Return the facts of a lease; none of a file that lacks any of them, which cannot be read as one."""
+    whole = isinstance(content, dict) and {"stage", "host", "machine", "since", "process", "id"} <= content.keys()
+    pid = content.get("pid") if whole else None
+    return content if isinstance(pid, int) and 0 < pid < 2**31 else {}
 
 
 def _is_over(holder: Mapping[str, Any]) -> bool:

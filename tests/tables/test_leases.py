@@ -272,3 +272,33 @@ def test_a_finished_output_is_not_touched(uri: str) -> None:
         stage_of(one_row)(Config(uri, kind="copeland"))
     assert files.listed(uri).keys() == before.keys()
     assert not any(leases.LEASES in name for name in before)
+
+
+@pytest.mark.parametrize("name", ["00001 (conflicted copy).json", "._00001.json", "1.json.json", "x.json"])
+def test_a_file_beside_the_leases_that_is_called_otherwise_is_none(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "table"
+    tables.write_text(f"{folder}/.lease/{name}", "{}")
+    with leases.Lease(str(folder), "label") as lease:
+        assert lease.number == 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    ['"x"', "[1]", "{}", '{"pid": "7"}', *({"pid": pid} for pid in ("7", 2**40, None, -1)), {"process": ...}],
+)
+def test_a_lease_without_the_facts_of_one_is_waited_for_as_one_that_cannot_be_read(
+    tmp_path: Path, quick: None, content: Any
+) -> None:
+    folder = tmp_path / "table"
+    if isinstance(content, dict):
+        whole = leases.Lease(str(folder), "label").facts | content
+        content = json.dumps({key: value for key, value in whole.items() if value is not ...})
+    tables.write_text(f"{folder}/{LEASE}", content)
+    with leases.Lease(str(folder), "label") as lease:
+        assert lease.number == 2
+
+
+def test_a_folder_that_stands_where_a_lease_is_to_be_written_is_an_error_and_no_endless_loop(tmp_path: Path) -> None:
+    (tmp_path / LEASE).mkdir(parents=True)
+    with pytest.raises(RradError, match=r"00001\.json: cannot be created, and is no file; delete it"):
+        leases.Lease(str(tmp_path), "label").__enter__()
