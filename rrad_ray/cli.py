@@ -195,7 +195,7 @@ def plan_lines(plan: list[dict[str, str]]) -> list[str]:
         "waits": "would run",
         "blocked": "would not run",
     }
-    width = max(len(step["step"]) for step in plan)
+    width = max((len(step["step"]) for step in plan), default=0)
     return [
         f"{step['step']:{width}}  {words[step['state']]}" + (f": {step['reason']}" if step["reason"] else "")
         for step in plan

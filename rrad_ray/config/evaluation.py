@@ -22,6 +22,8 @@ from rrad_ray.config.base import (
     require,
 )
 from rrad_ray.config.metric_names import check_metrics
+from rrad_ray.config.template_files import load_template
+from rrad_ray.config.templates import LikelihoodTemplate
 from rrad_ray.errors import in_stage
 from rrad_ray.rows import Split
 
@@ -65,6 +67,8 @@ class EvaluateConfig(StagePaths):
         with in_stage("evaluate"):  # ir-measures' own words follow: the stage says whose metrics they are
             check_metrics(self.metrics)
         check_backend(self.backend, self.precision)
+        if self.teacher:
+            load_template(LikelihoodTemplate, self.template)  # a wrong one is refused before anything is measured
         want = "weights must not be fitted on the split that is reported"
         require(self.split != self.dev, "dev", self.dev, want)
 

@@ -171,7 +171,11 @@ def load_pipeline(path: str, overrides: Sequence[str] = ()) -> tuple[dict[str, A
     for name, step in values.pop("steps").items():
         if not isinstance(step, dict):
             raise RradError(path, f"steps.{name} is {step!r}, not a mapping", "write its keys under it")
-        stage, given = step.pop("stage", str(name)), written["steps"][str(name)]
+        if not isinstance(name, str):
+            raise RradError(path, f"steps.{name!r}: the name of a step is no text to YAML", "put it in quotes")
+        stage, given = step.pop("stage", name), written["steps"][name]
+        if not isinstance(stage, str):
+            raise RradError(path, f"steps.{name}.stage={stage!r} is no text", f"name one of {', '.join(STAGES)}")
         given.pop("stage", None)
         schema = STAGES[stage][0] if stage in STAGES else None
         steps.append(Step(str(name), stage, texts.with_texts(schema, step, given)))
@@ -201,4 +205,4 @@ def _is_step_text(steps: Mapping[Any, Any], path: list[str], value: str) -> bool
         return False
     step = steps.get(path[1])
     stage = step.get("stage", path[1]) if isinstance(step, Mapping) else path[1]
-    return stage in STAGES and texts.is_text(STAGES[stage][0], path[2:])
+    return isinstance(stage, str) and stage in STAGES and texts.is_text(STAGES[stage][0], path[2:])

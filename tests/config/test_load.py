@@ -349,3 +349,26 @@ def test_odd_paths_are_read_as_they_stand(tmp_path: Path) -> None:
 def test_qrels_of_unlabelled_queries_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RradError, match="queries with qrels are train, dev or test"):
         load.build_config(RetrieveConfig, {"data": "x.tsv", "output": "out", "qrels": {"unlabelled": "y"}}, "x")
+
+
+@pytest.mark.parametrize(
+    ("step", "says"),
+    [
+        ("label: {stage: 1}", "steps.label.stage=1 is no text; name one of "),
+        ("label: {stage: null}", "steps.label.stage=None is no text"),
+        ("label: {stage: [label]}", r"steps.label.stage=\['label'\] is no text"),
+        ("label: {stage: {a: 1}}", "steps.label.stage={'a': 1} is no text"),
+        ("yes: {stage: label}", "steps.True: the name of a step is no text to YAML; put it in quotes"),
+        ("1.0: {stage: label}", "steps.1.0: the name of a step is no text"),
+    ],
+)
+def test_a_stage_or_a_steps_name_that_is_no_text_is_named(tmp_path: Path, step: str, says: str) -> None:
+    path = write(tmp_path, f"steps:\n  {step}\n", "pipeline.yaml")
+    with pytest.raises(RradError, match=says):
+        load.load_pipeline(path, ["steps.label.input=a"] if step.startswith("label") else [])
+
+
+def test_the_template_of_evaluates_teacher_is_read_with_the_config() -> None:
+    with pytest.raises(RradError, match="no shipped template 'zzz'"):
+        EvaluateConfig(input="a", output="b", teacher="model", template="zzz")
+    EvaluateConfig(input="a", output="b", template="zzz")
