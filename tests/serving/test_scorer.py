@@ -18,7 +18,7 @@ from tests.serving.test_service import Recorder
 class Broken:
     """A model that raises when it scores."""
 
-    served, version, concurrency, explainer = SimpleNamespace(name="broken"), "1", 1, None
+    name, served, version, concurrency, explainer = "broken", SimpleNamespace(name="broken"), "1", 1, None
 
     def __init__(self, error: Exception) -> None:
         self.error = error

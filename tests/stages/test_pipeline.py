@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from omegaconf import OmegaConf
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from rrad_ray import cli, tables
@@ -53,14 +54,42 @@ SMALL = [
 ]
 
 
+DECODER = {
+    "stage": "train",
+    "input": "${out}/labels",
+    "output": "${out}/decoder",
+    "kind": "decoder",
+    "model": "bundled:smollm2-135m-instruct",
+    "docs_per_query": 6,
+    "top_docs": 3,
+    "queries_per_step": 3,
+    "num_workers": "${num_workers}",
+    "resources": {"CPU": 1},
+}
+
+
+def pipeline_of_both(folder: Path) -> str:
+    """Write the BEIR pipeline with a decoder student too; return its path."""
+    demo, beir = (OmegaConf.load(ROOT / "configs" / name / "pipeline.yaml") for name in ("demo", "beir"))
+    del beir["base"]
+    both: Any = OmegaConf.to_container(OmegaConf.merge(demo, beir))
+    steps = list(both["steps"].items())
+    at = [name for name, _ in steps].index("evaluate")
+    both["steps"] = dict([*steps[:at], ("decoder", DECODER), *steps[at:]])
+    both["steps"]["evaluate"]["students"]["decoder"] = "${out}/decoder"
+    OmegaConf.save(OmegaConf.create(both), folder / "pipeline.yaml")
+    return str(folder / "pipeline.yaml")
+
+
 @pytest.fixture(scope="module")
-def job(beir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """One `rrad run` of the BEIR pipeline; its folder and what it printed."""
-    out = tmp_path_factory.mktemp("job") / "run"
+def job(beir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """One `rrad run` of the BEIR pipeline with both students; its folder, what it printed, and the pipeline."""
+    folder = tmp_path_factory.mktemp("job")
+    out, pipeline = folder / "run", pipeline_of_both(folder)
     port = f"steps.serve.port={free_port()}"
-    done = rrad("run", "configs/beir/pipeline.yaml", f"data={beir}", f"out={out}", port, *SMALL)
+    done = rrad("run", pipeline, f"data={beir}", f"out={out}", port, *SMALL)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    return out, done.stdout
+    return out, done.stdout, pipeline
 
 
 def test_a_pre_ranker_with_too_few_positions_is_an_error_before_a_cluster_starts(short: str, tmp_path: Path) -> None:
@@ -68,8 +97,8 @@ def test_a_pre_ranker_with_too_few_positions_is_an_error_before_a_cluster_starts
         prerank.run(PrerankConfig(input=short, output=f"{tmp_path}/none", max_length=600))
 
 
-def test_the_job_leaves_every_table_with_a_manifest_and_says_where(job: tuple[Path, str]) -> None:
-    out, said = job
+def test_the_job_leaves_every_table_with_a_manifest_and_says_where(job: tuple[Path, str, str]) -> None:
+    out, said, _ = job
     for name in (
         "candidates",
         "short",
@@ -89,8 +118,8 @@ def test_the_job_leaves_every_table_with_a_manifest_and_says_where(job: tuple[Pa
         assert len(row["targets"]) == len(row["texts"])
 
 
-def test_the_report_has_every_system_with_quality_and_cost(job: tuple[Path, str]) -> None:
-    out, _ = job
+def test_the_report_has_every_system_with_quality_and_cost(job: tuple[Path, str, str]) -> None:
+    out, _, _ = job
     report = json.loads((out / "winner" / "report.json").read_text())
     systems = {system["system"]: system for system in report["systems"]}
     assert {"bm25", "dense", "fusion", "teacher", "encoder", "decoder", "encoder+first"} <= set(systems)
@@ -114,8 +143,8 @@ def test_the_report_has_every_system_with_quality_and_cost(job: tuple[Path, str]
     assert not re.search(r"""(src|href)=["']?https?:""", page)
 
 
-def test_the_rankings_table_agrees_with_the_report(job: tuple[Path, str]) -> None:
-    out, _ = job
+def test_the_rankings_table_agrees_with_the_report(job: tuple[Path, str, str]) -> None:
+    out, _, _ = job
     report = json.loads((out / "report" / "report.json").read_text())
     rows = [row for row in tables.read(f"{out}/report", Ranking) if row["system"] == "encoder"]
     mean = sum(row["ndcg_10"] for row in rows) / len(rows)
@@ -123,11 +152,11 @@ def test_the_rankings_table_agrees_with_the_report(job: tuple[Path, str]) -> Non
     assert mean == pytest.approx(encoder["metrics"]["nDCG@10"]["mean"])
 
 
-def test_the_endpoint_answered_a_real_query(job: tuple[Path, str]) -> None:
+def test_the_endpoint_answered_a_real_query(job: tuple[Path, str, str]) -> None:
     assert re.search(r"\[serve\].*127\.0\.0\.1", job[1])
 
 
-def test_both_students_load_in_plain_transformers(job: tuple[Path, str]) -> None:
+def test_both_students_load_in_plain_transformers(job: tuple[Path, str, str]) -> None:
     for name in ("encoder", "decoder"):
         folder = job[0] / name / "model"
         model = AutoModelForSequenceClassification.from_pretrained(folder)
@@ -140,10 +169,10 @@ def test_both_students_load_in_plain_transformers(job: tuple[Path, str]) -> None
 
 
 def test_the_same_command_again_has_nothing_to_do_and_a_changed_one_is_refused(
-    job: tuple[Path, str], beir: Path
+    job: tuple[Path, str, str], beir: Path
 ) -> None:
-    out, _ = job
-    arguments = ["run", "configs/beir/pipeline.yaml", f"data={beir}", f"out={out}", *SMALL]
+    out, _, pipeline = job
+    arguments = ["run", pipeline, f"data={beir}", f"out={out}", *SMALL]
     again = rrad(*arguments, f"steps.serve.port={free_port()}")
     assert again.returncode == 0, again.stderr[-2000:]
     assert again.stdout.count("already done") == 10
@@ -363,18 +392,21 @@ def test_duplicate_ids_and_empty_texts_are_counted_and_nothing_else_is_lost(beir
     assert manifest.facts["documents"] == len(corpus.splitlines())
 
 
-def test_evaluate_without_judgments_and_select_without_budget_say_what_is_wrong(
-    job: tuple[Path, str], tmp_path: Path
+def test_evaluate_without_judgments_and_select_without_a_student_in_budget_say_what_is_wrong(
+    job: tuple[Path, str, str], tmp_path: Path
 ) -> None:
-    out, _ = job
+    out, _, _ = job
     with pytest.raises(RradError, match="no query of split 'unlabelled' has a relevant document"):
         evaluate.run(EvaluateConfig(input=f"{out}/short", output=f"{tmp_path}/none", split="unlabelled"))
     with pytest.raises(RradError, match=r"no student keeps p99 <= 0\.001 ms"):
-        select.run(SelectConfig(input=f"{out}/report", output=f"{tmp_path}/winner", max_p99_ms=0.001))
+        select.run(SelectConfig(f"{out}/report", f"{tmp_path}/none", max_p99_ms=0.001, allow_worse=True))
+    won = select.run(SelectConfig(f"{out}/report", f"{tmp_path}/winner", max_p99_ms=0.001))
+    winner = json.loads(Path(won, "winner.json").read_text())
+    assert (winner["student"], winner["finding"].startswith("The first stage wins")) == ("", True)
 
 
-def test_label_fits_weights_on_dev_and_says_so(job: tuple[Path, str], tmp_path: Path) -> None:
-    out, _ = job
+def test_label_fits_weights_on_dev_and_says_so(job: tuple[Path, str, str], tmp_path: Path) -> None:
+    out, _, _ = job
     cfg = LabelConfig(input=f"{out}/judged", output=f"{tmp_path}/labels")
     labels = tables.read_manifest(label.run(cfg)).lineage.labels
     assert labels is not None
