@@ -25,7 +25,7 @@ $(CLIENTS)/ready: locks/clients.txt
 
 setup: $(READY) ## install from the lock file into .venv
 
-demo: $(READY) ## the whole job on this environment's API documentation, 10 minutes on 2 cores with AMX, 36 without
+demo: $(READY) ## the whole job on this environment's API documentation, some 10 minutes on 2 cores with AMX, more without
 	$(BIN)/rrad run configs/demo/pipeline.yaml
 
 demo-full: $(READY) ## the same with more labels and steps, at most an hour on 2 cores
