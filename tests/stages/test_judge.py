@@ -276,7 +276,7 @@ def _echo(source: str, tmp_path: Path, **options: object) -> str:
 def test_answers_of_a_template_with_a_regex_become_labels_and_reasons_read_by_it(tmp_path: Path) -> None:
     text = (
         "task: order\nmessages: [{role: user, content: '{query} {documents}'}]\nidentifier: '<doc>{letter}</doc>'\n"
-        "joiner: ' '\nregex: '<doc>(?P<id>[A-Z])</doc>'\n"
+        "joiner: ' '\nregex: '<doc>(?P<id>[A-Z]+)</doc>'\n"
     )
     (tmp_path / "own.yaml").write_text(text)
     rows = [row_of(f"q{number}", ["adds numbers", "opens files", "sorts"]) for number in range(4)]
@@ -285,7 +285,7 @@ def test_answers_of_a_template_with_a_regex_become_labels_and_reasons_read_by_it
     assert next(tables.read(judged, JudgeOutput))["responses"] == ["<doc>A</doc> <doc>B</doc> <doc>C</doc>"]
     manifest = tables.read_manifest(judged)
     assert manifest.lineage.judge is not None
-    assert manifest.lineage.judge.answer_regex == "<doc>(?P<id>[A-Z])</doc>"
+    assert manifest.lineage.judge.answer_regex == "<doc>(?P<id>[A-Z]+)</doc>"
     gate = GateConfig(enabled=False)
     explain = JudgeConfig(input=judged, output=f"{tmp_path}/why", engine="echo", task="explain", gate=gate)
     for source in (judged, judge.run(explain)):
