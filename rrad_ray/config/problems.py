@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Sequence
 from typing import Any, get_args
 
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from rrad_ray.config.base import KeyProblem
@@ -30,10 +31,17 @@ def _fields(schema: Any, path: Sequence[int | str]) -> list[str]:
     return list(getattr(schema, "__pydantic_fields__", {}))
 
 
+def first_error(error: ValidationError) -> ErrorDetails:
+    """Return the error to tell of several: a missing key last, as an unknown one is often it, misspelt."""
+    return min(error.errors(), key=lambda each: each["type"] == "missing")
+
+
 def problem_of(schema: type, error: ErrorDetails) -> str:
     """Return key, value and what is wanted of one error of pydantic's, in one line."""
     *above, last = error["loc"] or ("",)
     key = ".".join(map(str, error["loc"]))
+    if error["type"] == "missing":
+        return f"no value for {key}"
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         known = _fields(schema, above)
         near = difflib.get_close_matches(str(last), known, n=1)

@@ -16,7 +16,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from rrad_ray.config import texts
-from rrad_ray.config.problems import problem_of
+from rrad_ray.config.problems import first_error, problem_of
 from rrad_ray.config.templates import (
     ExplainTemplate,
     LikelihoodTemplate,
@@ -104,16 +104,14 @@ def _parsed(text: str, uri: str, schema: type[Template]) -> Template:
     try:
         return TypeAdapter(schema).validate_python(values)
     except ValidationError as error:
-        # An unknown key is often the missing one, misspelt.
-        first = min(error.errors(), key=lambda each: each["type"] == "missing")
+        first = first_error(error)
         refused = first.get("ctx", {}).get("error")
         if isinstance(refused, TemplateProblem):
             where = f"{uri}:{_line(root, text, refused.path, refused.words)}"
             raise RradError(where, f"{_dotted(refused.path)}: {refused.problem}", refused.remedy) from error
         where = f"{uri}:{_line(root, text, first['loc'])}"
-        if first["type"] == "missing":
-            raise RradError(where, f"no value for {_dotted(first['loc'])}", "write the key") from error
-        raise RradError(where, problem_of(schema, first), "mend the template") from error
+        remedy = "write the key" if first["type"] == "missing" else "mend the template"
+        raise RradError(where, problem_of(schema, first), remedy) from error
 
 
 def _content(text: str, uri: str) -> tuple[Any, yaml.Node | None]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from rrad_ray import tables
 from rrad_ray.data import qrels, text_files
-from rrad_ray.data.headers import DOC_ID_WORDS, ID_WORDS, QUERY_ID_WORDS, count_known, named_columns
+from rrad_ray.data.headers import DOC_ID_WORDS, ID_WORDS, QUERY_ID_WORDS, count_known, named_columns, unclear_header
 from rrad_ray.data.text_files import BadRow, Reject, plain_number
 from rrad_ray.errors import RradError
 from rrad_ray.rows import Candidates, Row
@@ -275,8 +275,8 @@ def _top1000_header(line: str, line_place: str) -> list[int] | None:
         [rest] = set(range(len(cells))) - set(columns.values())
         columns[lacking.pop()] = rest
     if lacking:
-        problem = f"its header {cells} does not say which column is the {' and '.join(lacking)}"
-        raise RradError(line_place, problem, "name the columns qid, pid, query and passage, or leave the header out")
+        remedy = "name the columns qid, pid, query and passage, or leave the header out"
+        raise unclear_header(line_place, cells, f"the {' and '.join(lacking)}", remedy)
     return [columns[role] for role in TOP1000_COLUMNS] + [n for n in range(len(cells)) if n not in columns.values()]
 
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from rrad_ray import tables
 from rrad_ray.data import text_files
-from rrad_ray.data.headers import count_known, named_columns
+from rrad_ray.data.headers import count_known, named_columns, unclear_header
 from rrad_ray.data.text_files import BadRow, Reject
 from rrad_ray.errors import RradError
 from rrad_ray.rows import Click, Row
@@ -102,8 +102,7 @@ def _header(line: str, line_place: str) -> list[str] | None:
     if count_known(cells, HEADER_WORDS) < 2 or has_number:  # a query may be called `query`
         return None
     if not {"query", "title"} <= columns.keys():
-        problem = f"its header {cells} does not say which column is query and title"
-        raise RradError(line_place, problem, CLICK_LOG_HEADER)
+        raise unclear_header(line_place, cells, "query and title", CLICK_LOG_HEADER)
     names = {number: name for name, number in columns.items()}
     return [names.get(number, "") for number in range(len(cells))]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from rrad_ray.errors import RradError
+
 QUERY_ID_WORDS = {"qid", "queryid", "topicid", "topicno", "questionid"}
 
 DOC_ID_WORDS = {"pid", "did", "docid", "docno", "documentid", "passageid", "corpusid"}
@@ -43,3 +45,8 @@ def count_known(cells: Sequence[str], roles: Mapping[str, Sequence[set[str]]]) -
     """Return how many of the cells are names of roles, if two of them may be names of the same."""
     known = set().union(*(names for ranks in roles.values() for names in ranks))
     return sum(word in known for word in column_words(cells))
+
+
+def unclear_header(line_place: str, cells: Sequence[str], roles: str, remedy: str) -> RradError:
+    """Return the error for a header at `file:line` whose names leave open which column has these roles."""
+    return RradError(line_place, f"its header {cells} does not say which column is {roles}", remedy)

@@ -10,7 +10,15 @@ import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
-from rrad_ray.data.headers import DOC_ID_WORDS, ID_WORDS, QUERY_ID_WORDS, column_words, count_known, named_columns
+from rrad_ray.data.headers import (
+    DOC_ID_WORDS,
+    ID_WORDS,
+    QUERY_ID_WORDS,
+    column_words,
+    count_known,
+    named_columns,
+    unclear_header,
+)
 from rrad_ray.data.text_files import BadRow, Reject, check_line, lines
 from rrad_ray.errors import RradError
 
@@ -225,5 +233,5 @@ def _header(line: str, line_place: str) -> Layout | None:
         columns.setdefault("grade", rest[0])
     if columns.keys() != QRELS_COLUMNS.keys():
         lacking = " and ".join(role for role in QRELS_COLUMNS if role not in columns)
-        raise RradError(line_place, f"its header {cells} does not say which column is the {lacking}", QRELS_HEADER)
+        raise unclear_header(line_place, cells, f"the {lacking}", QRELS_HEADER)
     return Layout(len(cells), **columns)

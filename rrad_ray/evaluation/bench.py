@@ -159,7 +159,7 @@ class Evaluation:
             latency = rerank_latency(ranker.score, self.test, self.cfg.latency_docs, self.cfg.latency_repeats)
             cost = {"parameters": ranker.parameters_count, **latency}
             title = student_title(name)
-            ties, cut = self._ties_note(title, test_scores), _cut_short(uri, title)
+            ties, cut = _ties_note(test_scores, title), _cut_short(uri, title)
             note = " and ".join(filter(None, (cut, ties)))
             facts: Any = {"smoke": _smoke(self.test[0], test_scores[0]), "note": note, "constant": bool(ties)}
             self.add(name, title, "student", test_scores, **cost, **facts)
@@ -184,17 +184,6 @@ class Evaluation:
         folder = checkpoints.resolve(uri)
         with at_place(uri, "set backend=torch"):
             return Ranker.load(folder, dtype=self.cfg.precision, backend=self.cfg.backend)
-
-    def _ties_note(self, title: str, scores: Scores) -> str:
-        """Return, and say, that a student tells no two documents apart; empty for one that does.
-
-        Ties keep the candidates' order, so such a student has the first stage's quality without any of its own.
-        """
-        if any(len(set(values)) > 1 for values in scores) or all(len(values) < 2 for values in scores):
-            return ""
-        note = "gives all documents of a query the same score: its figures are those of the candidates' order"
-        say(f"WARNING: {title} {note}")
-        return note
 
     def _add_fusion(
         self,
@@ -230,6 +219,18 @@ def _cut_short(uri: str, title: str) -> str:
         return ""
     say(f"WARNING: {title} {training.cut_short}")
     return training.cut_short
+
+
+def _ties_note(scores: Scores, title: str) -> str:
+    """Return, and say, that a student tells no two documents apart; empty for one that does.
+
+    Ties keep the candidates' order, so such a student has the first stage's quality without any of its own.
+    """
+    if any(len(set(values)) > 1 for values in scores) or all(len(values) < 2 for values in scores):
+        return ""
+    note = "gives all documents of a query the same score: its figures are those of the candidates' order"
+    say(f"WARNING: {title} {note}")
+    return note
 
 
 def _smoke(row: Row, scores: Sequence[float]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, ValidationError, create_model
 from rrad_ray import tables
 from rrad_ray.config import SelectConfig
 from rrad_ray.config.base import Count, Given
-from rrad_ray.config.problems import problem_of
+from rrad_ray.config.problems import first_error, problem_of
 from rrad_ray.errors import RradError
 from rrad_ray.evaluation.summary import BASELINES, STUDENTS, ReportContent, System, mean_of, number
 
@@ -103,18 +103,10 @@ def parse_winner(text: str, uri: str) -> Winner:
         _check_consistent(winner)
         return winner
     except ValidationError as error:
-        problem = _problem(error)
+        problem = problem_of(_WinnerFile, first_error(error))
     except (ValueError, RecursionError) as error:
         problem = str(error)
     raise RradError(uri, f"its {WINNER_FILE} holds no winner: {problem}", "run select again")
-
-
-def _problem(error: ValidationError) -> str:
-    """Return what is wrong with the first key; an unknown key is often the missing one, misspelt."""
-    first = min(error.errors(), key=lambda each: each["type"] == "missing")
-    if first["type"] == "missing":
-        return f"no value for {'.'.join(map(str, first['loc']))}"
-    return problem_of(_WinnerFile, first)
 
 
 def _check_consistent(winner: Winner) -> None:

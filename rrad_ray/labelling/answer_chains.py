@@ -27,6 +27,7 @@ from rrad_ray.labelling.answer_words import (
     NEXT,
     ORDINALS,
     PROSE,
+    RANK_WORD,
     WORST_FIRST,
 )
 
@@ -34,7 +35,7 @@ _MARKUP = r"[ \t>*_#|•●\-–+\"'`(\[{]*"
 _BLANK = re.compile(rf"{_MARKUP}\Z")
 _ITEM = re.compile(rf"[ \t>*_#|•●\-–+\"'`]*+(?:{ANY_NAME}[ \t]*)?+[*_]*+\Z", re.IGNORECASE)
 _LABEL = re.compile(
-    rf"^{_MARKUP}(?:(?P<word>rank|place|position|top|no\.?|第|順位|排名|순위)[ ]?)?#?(?P<number>\d{{1,3}})"
+    rf"^{_MARKUP}(?:(?P<word>{RANK_WORD})[ ]?)?#?(?P<number>\d{{1,3}})"
     r"(?P<suffix>st|nd|rd|th|位|위|等|名|순위)?[ *_]{0,4}(?P<mark>[.):|=→\-–—])[ \t*_]*",
     re.IGNORECASE | re.MULTILINE,
 )

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rrad_ray.labelling.answer_chains import Rank, best_reading
-from rrad_ray.labelling.answer_tokens import find_mentions, gap_between
+from rrad_ray.labelling.answer_tokens import find_mentions, gap_between, outside
 from rrad_ray.labelling.answer_verdicts import Appraisal, by_merit, grade_of, verdict_of
 from rrad_ray.labelling.answer_words import ANNOUNCEMENT, ANY_NAME, INITIAL, LAST, NEXT, ORDINALS, PROSE, RANK, SCORE
 
@@ -243,8 +243,7 @@ def _verdict_lines(text: str) -> Iterator[_Line]:
 
 def _others(text: str, lines: Sequence[_Line]) -> str:
     """Return a text without the lines."""
-    starts, ends = [line.start for line in lines], [line.end for line in lines]
-    return "\n".join(text[start:end] for start, end in zip([0, *ends], [*starts, len(text)], strict=True))
+    return outside(text, [(line.start, line.end) for line in lines])
 
 
 def _has_order(text: str, lines: Sequence[_Line], n: int) -> bool:

@@ -20,10 +20,11 @@ from rrad_ray.config.templates import OrderTemplate
 from rrad_ray.errors import RradError
 from rrad_ray.labelling.answer_chains import Rank, Reading, is_echo
 from rrad_ray.labelling.answer_text import spoken_text
-from rrad_ray.labelling.answer_tokens import BRACKETED, find_mentions
+from rrad_ray.labelling.answer_tokens import BRACKETED, find_mentions, outside
 from rrad_ray.labelling.answer_words import PROSE
 from rrad_ray.labelling.answers import (
     CUT_OFF,
+    SET_ASIDE,
     ParsedOrder,
     parse_answer,
     parsed_order,
@@ -36,7 +37,6 @@ READ_S = 1.0  # an answer over which the expression takes longer is rejected
 SHOWN = (3, 1, 2, 12, 30)  # documents, to try a template's form of answers with; identifiers change their length
 MOST_SHOWN = 1000  # no prompt has room for more
 _FIXED_NUMBER = re.compile(r"(?<!\d)\d{1,4}(?!\d)")
-SET_ASIDE = "other identifiers set aside"
 
 
 def answer_reader(pattern: str) -> AnswerReader:
@@ -119,9 +119,7 @@ def _read(pattern: Any, answer: str, n: int) -> ParsedOrder:
     problem = "echo of the input" if talks and is_echo(text, reading) else ""
     if len(set(numbers)) == 1:
         problem = worthless(text, reading, n)
-    between = "\n".join(_outside(text, [span for span, _ in spans]))
-    if any(find_mentions(between, kind, n) for kind in BRACKETED):
-        repairs += (SET_ASIDE,)
+    repairs += _set_aside(text, [span for span, _ in spans], n)
     if CUT_OFF.search(text, end):
         repairs += ("cut off",)
     return parsed_order(numbers, n, repairs, problem)
@@ -135,16 +133,15 @@ def _part(text: str, spans: list[tuple[int, int]], n: int, repairs: tuple[str, .
     parsed = parse_answer(text[start:end], n)
     if parsed.rejected:
         return parsed
-    others = "\n".join((text[:start], text[end:]))
-    if SET_ASIDE not in parsed.repairs and any(find_mentions(others, kind, n) for kind in BRACKETED):
-        repairs += (SET_ASIDE,)
+    if SET_ASIDE not in parsed.repairs:
+        repairs += _set_aside(text, spans[-1:], n)
     return ParsedOrder(parsed.ranked, parsed.missing, (*repairs, *parsed.repairs))
 
 
-def _outside(text: str, spans: list[tuple[int, int]]) -> list[str]:
-    """Return the pieces of a text around some spans, which come in order."""
-    starts, ends = (0, *(end for _, end in spans)), (*(start for start, _ in spans), len(text))
-    return [text[start:end] for start, end in zip(starts, ends, strict=True)]
+def _set_aside(text: str, spans: list[tuple[int, int]], n: int) -> tuple[str, ...]:
+    """Return `SET_ASIDE` where a text has identifiers in brackets outside the spans that are read."""
+    rest = outside(text, spans)
+    return (SET_ASIDE,) if any(find_mentions(rest, kind, n) for kind in BRACKETED) else ()
 
 
 def _number(name: str) -> int:

@@ -217,14 +217,12 @@ def _sorted_records(records: Sequence[Mapping[str, Any]]) -> list[int] | None:
         return None
     if all("index" in record for _, record in kept) and any(number == 0 for number, _ in kept):
         kept = [(number + 1, record) for number, record in kept]  # counted from 0, as programs do
-    order = _order_of_records([record for _, record in kept])
-    if order is None and len(kept) > 1 and [number for number, _ in kept] == list(range(1, len(kept) + 1)):
-        return (
-            []
-            if any(_judges([record for _, record in kept], name) for name in kept[0][1])
-            else list(range(1, len(kept) + 1))
-        )
-    return [kept[index][0] for index in order or range(len(kept))]
+    numbers, judged = [number for number, _ in kept], [record for _, record in kept]
+    order = _order_of_records(judged)
+    if order is not None:
+        return [numbers[index] for index in order] or numbers
+    as_shown = len(kept) > 1 and numbers == list(range(1, len(kept) + 1))
+    return [] if as_shown and any(_judges(judged, name) for name in judged[0]) else numbers
 
 
 def _order_of_records(records: Sequence[Mapping[str, Any]]) -> list[int] | None:

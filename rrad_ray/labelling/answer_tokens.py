@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rrad_ray.labelling.answer_words import ANY_NAME, COUNTER
@@ -115,3 +116,9 @@ def gap_between(text: str) -> str | None:
     if kind is None and _RANGE.fullmatch(text):
         return "comma"
     return kind
+
+
+def outside(text: str, spans: Sequence[tuple[int, int]]) -> str:
+    """Return what stands around spans of a text, which come in order, a line for each piece."""
+    starts, ends = (0, *(end for _, end in spans)), (*(start for start, _ in spans), len(text))
+    return "\n".join(text[start:end] for start, end in zip(starts, ends, strict=True))

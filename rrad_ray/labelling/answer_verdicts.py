@@ -18,6 +18,7 @@ from rrad_ray.labelling.answer_words import (
     NO,
     ORDINALS,
     RANK,
+    RANK_WORD,
     SCORE,
     YES,
 )
@@ -29,7 +30,7 @@ _REMARK = r"(?=[ \t*_]*(?:\Z|[-–—,;:(|)]|\.(?!\d)))"
 _UNIT = r"[ \t]*(?:(?:/|out of|of)[ \t]*\d{1,5}(?![\d.])|%|(?:points?|pts?|stars?)\b|点|分|점|星|별|つ星)"
 _NUMBER = re.compile(rf"(?P<value>-?\d{{1,9}}(?:\.\d{{1,9}})?)(?:(?P<unit>{_UNIT})|{_REMARK})", re.IGNORECASE)
 _DIGIT_PLACE = re.compile(
-    r"(?:(?:rank|place|position|top|no\.?|第|順位|排名|순위)[ ]?#?|#)(?P<named>\d{1,3})(?!\d|[ ]?(?:/|%|分|点|점))|"
+    rf"(?:{RANK_WORD}[ ]?#?|#)(?P<named>\d{{1,3}})(?!\d|[ ]?(?:/|%|分|点|점))|"
     r"(?P<place>\d{1,3})(?:st|nd|rd|th|位|위|등|名|순위)(?![^\W_])",
     re.IGNORECASE,
 )

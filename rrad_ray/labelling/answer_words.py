@@ -149,6 +149,7 @@ NEXT = re.compile(
     re.IGNORECASE,
 )
 FINALLY = re.compile(_LAST, re.IGNORECASE)
+RANK_WORD = r"(?:rank|place|position|top|no\.?|第|順位|排名|순위)"  # before a place in numbers
 # Names of columns and members: a rank by what the name ends in, whatever stands before it.
 RANK = re.compile(
     r".*(?:rank|ranking|position)|(?:\w+[ _-])?(?:place|order)|#|no\.?|.*(?:排名|名次|順位|순위)", re.IGNORECASE

@@ -23,6 +23,7 @@ _ONE_NAME = re.compile(
 )
 _NUMBER = re.compile(r"\d+")
 CUT_OFF = re.compile(r"(?:[\[({<]\s*\w{0,12}\s*#?\d{0,6}|(?<![\w/])>)\s*\Z")
+SET_ASIDE = "other identifiers set aside"
 _NOTES = {"named": "named without brackets", "bare": "plain numbers"}
 
 
@@ -74,7 +75,7 @@ def parse_answer(answer: str, n: int) -> ParsedOrder:
         return rejected_order(n, "no identifiers")
     repairs += reading.repairs
     if leaves_unread(text, reading, n):
-        repairs.append("other identifiers set aside")
+        repairs.append(SET_ASIDE)
     if reading.notation in _NOTES:
         repairs.append(_NOTES[reading.notation])
     if "cut off" not in repairs and CUT_OFF.search(text):

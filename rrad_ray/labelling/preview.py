@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any
 
 from rrad_ray.config import JudgeConfig
+from rrad_ray.config.template_files import DEFAULTS
 from rrad_ray.errors import RradError, in_stage
 from rrad_ray.labelling import planner
 from rrad_ray.labelling.answer_patterns import check_template
@@ -43,7 +44,7 @@ def preview(cfg: JudgeConfig, count: int) -> Iterator[str]:
 
 
 def _heading(cfg: JudgeConfig) -> str:
-    template = f"template {cfg.template or cfg.task} ({cfg.prompt.digest}), " if cfg.prompt else ""
+    template = f"template {cfg.template or DEFAULTS[cfg.task]} ({cfg.prompt.digest}), " if cfg.prompt else ""
     asks = f"model {cfg.model}" if cfg.engine in ("vllm", "openai") else "which asks no model: prompts as of openai"
     return f"{template}task {cfg.task}, engine {cfg.engine}, {asks}"
 

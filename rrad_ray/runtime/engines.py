@@ -138,10 +138,11 @@ def vllm(cfg: JudgeConfig, model: str, units: int) -> Any:
     missing or another's, which would else be an actor's error, after an engine has started.
     """
     most = min(cfg.engines, units)
-    with at_place(model, "name a whole checkpoint"):
-        loading.load_tokenizer(model, loading.without_weights(model))
     if cfg.task == "score" and "hf_overrides" not in cfg.engine_kwargs:  # these make a ranker of another model
         _check_ranker(model)
+    else:
+        with at_place(model, "name a whole checkpoint"):
+            loading.load_tokenizer(model, loading.without_weights(model))
     config = vLLMEngineProcessorConfig(
         model_source=model,
         task_type=kind(cfg),

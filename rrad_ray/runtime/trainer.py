@@ -223,8 +223,8 @@ def _keep(cfg: FitConfig, result: Any, task: type[TrainTask]) -> dict[str, Any]:
                 tables.write_bytes(tables.join(cfg.output, "model", name), file.read_bytes())
     wanted = ("step", "loss", "pairs_per_s", "dtype", "seconds")
     figures = {key: value for key, value in metrics.items() if key in wanted or key.startswith("dev_")}
-    facts = {"best": figures, "ended": result.metrics["ended"], "model": "model"}
-    facts |= {"lineage": tables.Lineage(training=tables.TrainingFacts(_cut_short(cfg, result.metrics)))}
+    lineage = tables.Lineage(training=tables.TrainingFacts(_cut_short(cfg, result.metrics)))
+    facts = {"best": figures, "ended": result.metrics["ended"], "model": "model", "lineage": lineage}
     tables.remove(tables.join(cfg.output, RAY_FOLDER))  # last: until then the run can go on from its checkpoints
     return facts
 

@@ -108,19 +108,20 @@ def create_text(uri: str, text: str) -> bool:
     one's text stands.
     """
     fs, path = filesystem(uri)
+    local = "file" in fs.protocol
     with io_errors(uri):
-        if "file" in fs.protocol:
+        if local:
             fs.makedirs(path.rpartition("/")[0], exist_ok=True)
         try:
-            if "file" in fs.protocol:
-                Path(path).open("xb").close()  # fsspec would look first and write then
-                Path(path).write_bytes(text.encode())
+            if local:
+                with Path(path).open("xb") as file:  # fsspec would look first and write then
+                    file.write(text.encode())
             else:
                 fs.pipe_file(path, text.encode(), mode="create")
         except FileExistsError:
             return False
         except OSError as error:
-            if "file" in fs.protocol or error.errno != errno.ENOSYS:
+            if local or error.errno != errno.ENOSYS:
                 raise
             fs.pipe_file(path, text.encode())
     return True
