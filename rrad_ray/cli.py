@@ -240,8 +240,17 @@ def judge_command(
             min=1, metavar="N", help="print all prompts of N queries as they would be sent, and run nothing"
         ),
     ] = None,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="print calls, tokens, hours and price of the run, and run nothing")
+    ] = False,
 ) -> None:
-    """Run `judge`, or print its config or prompts."""
+    """Run `judge`, or print its config, prompts or cost."""
+    if estimate:
+        from rrad_ray.labelling.estimate import estimate_lines, estimated
+
+        cfg = _checked(load.load_config(JudgeConfig, yaml, overrides or ()))
+        print("\n".join(estimate_lines(cfg, estimated(cfg))))
+        return
     if show_prompts is None:
         run_or_show("judge", JudgeConfig, yaml, overrides, show)
         return

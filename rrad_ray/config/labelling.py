@@ -72,6 +72,12 @@ class OpenAIConfig:
     """Seconds that one request may take."""
     token_budget: CountOrNone = 0
     """Prompt and generated tokens together, over all runs of this output; 0: no limit."""
+    prompt_price: NotNegative = 0.0
+    """Price of a million prompt tokens, to show what labels cost; 0: none is shown."""
+    answer_price: NotNegative = 0.0
+    """Price of a million generated tokens."""
+    tokenizer: str = SMOLLM2
+    """The model whose tokenizer and chat template count tokens for `--estimate`; best the endpoint's own."""
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -173,7 +179,7 @@ class JudgeConfig(PromptConfig, StagePaths):
     # A killed run may go on with other values: they say how labels are made, not which.
     RESUMABLE: ClassVar[tuple[str, ...]] = (
         *("num_workers", "resources", "batch_size", "concurrent_batches", "durable_s", "openai"),
-        *("engine_deaths", "gpu_hour_price", "stall_s"),
+        *("engine_deaths", "gpu_hour_price", "engine_tokens_per_s", "stall_s"),
     )
 
     model: str = SMOLLM2
@@ -200,6 +206,8 @@ class JudgeConfig(PromptConfig, StagePaths):
     """A prompt that was being answered when so many engines died is quarantined."""
     gpu_hour_price: NotNegative = 0.0
     """Price of one GPU hour, to show what labels cost; 0: no cost is shown."""
+    engine_tokens_per_s: NotNegative = 0.0
+    """Tokens, in and out, that one engine does in a second, for `--estimate`; 0: as the last run of this output."""
     stall_s: Positive = 600.0
     """Seconds without an answer after which the run stops and says why."""
     max_quarantined: Share = 0.05
@@ -214,6 +222,12 @@ class JudgeConfig(PromptConfig, StagePaths):
         answer ends them all.
         """
         return most_of(self.num_workers)
+
+    def price(self, prompt_tokens: float, answer_tokens: float, seconds: float) -> float:
+        """Return the price of an endpoint's tokens, or of as many seconds of all engines; 0 without prices."""
+        if self.engine == "openai":
+            return (prompt_tokens * self.openai.prompt_price + answer_tokens * self.openai.answer_price) / 1e6
+        return self.engines * self.resources.get("GPU", 0.0) * seconds / 3600 * self.gpu_hour_price
 
 
 @dataclass(frozen=True, config=CHECKED)

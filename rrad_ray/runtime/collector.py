@@ -124,10 +124,9 @@ class RunMetrics:
             replies = max(counts["ok"] + counts["repaired"] + counts["rejected"], 1)
             facts |= {f"{name}_share": counts[name] / replies for name in ("repaired", "rejected")}
             facts["missing_share"] = counts["missing"] / max(counts["shown"], 1)
-        if self.cfg.gpu_hour_price:
-            # Where the cluster gives fewer engines than are asked for, this is the most it can be.
-            hours = self.cfg.engines * self.cfg.resources.get("GPU", 0.0) * seconds / 3600
-            facts["cost"] = hours * self.cfg.gpu_hour_price
+        # Where the cluster gives fewer engines than are asked for, this is the most it can be.
+        if cost := self.cfg.price(counts["prompt_tokens"], counts["generated_tokens"], seconds):
+            facts["cost"] = cost
         return facts
 
     def note(self) -> str:

@@ -1,0 +1,149 @@
+"""`rrad judge CONFIG --estimate`: calls, tokens, hours and price, with nothing started and nothing written."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rrad_ray import prompts, tables
+from rrad_ray.config import JudgeConfig, OpenAIConfig, SelectConfig
+from rrad_ray.errors import RradError
+from rrad_ray.labelling import gate, teacher
+from rrad_ray.labelling.estimate import SAMPLE_QUERIES, estimate_lines, estimated
+from rrad_ray.labelling.planner import Planner
+from rrad_ray.rows import Candidates
+from rrad_ray.tables import checkpoints, shards
+from tests.commands import PATIENCE_S, ROOT
+from tests.fixtures import row_of, table_of
+
+
+@pytest.fixture
+def candidates(tmp_path: Path) -> str:
+    rows = [row_of(f"q{number}", ["adds numbers " * (number + 1), f"opens file {number}"]) for number in range(5)]
+    return table_of(tmp_path / "candidates", [*rows, row_of("empty", [])])
+
+
+def config(source: str, **options: Any) -> JudgeConfig:
+    return JudgeConfig(**{"input": source, "output": f"{source}-judged", "task": "order", **options})
+
+
+def planned_tokens(cfg: JudgeConfig) -> list[int]:
+    plan = Planner(cfg, checkpoints.resolve(cfg.model))
+    return [len(prompt["token_ids"]) for row in tables.read(cfg.input, Candidates) for prompt in plan(row)]
+
+
+def test_where_all_queries_are_planned_calls_and_tokens_are_exact(candidates: str) -> None:
+    cfg = config(candidates, repeats=2, max_tokens=7)
+    cost = estimated(cfg)
+    assert (cost.queries, cost.documents, cost.sampled, cost.margin) == (6, 10, 6, 0.0)
+    assert (cost.calls, cost.prompt_tokens) == (10, sum(planned_tokens(cfg)))
+    assert (cost.answer_tokens, cost.most_tokens) == (70, 70), "[1] > [2] and its end would be 8 tokens"
+    for by, most in (("pooler", 0), ("prompt_logprobs", 10)):
+        cfg = config(candidates, task="likelihood", likelihood_by=by)
+        cost = estimated(cfg)
+        assert (cost.calls, cost.prompt_tokens, cost.most_tokens) == (10, sum(planned_tokens(cfg)), most)
+
+
+def test_a_sliding_window_is_every_call_of_it(candidates: str) -> None:
+    for engine in ("vllm", "openai"):
+        cost = estimated(config(candidates, window=2, window_step=1, engine=engine))
+        assert cost.calls == 5 * len(prompts.windows(2, 2, 1))
+
+
+def test_a_sample_of_many_queries_is_as_near_as_its_margin_says(tmp_path: Path) -> None:
+    source = random.Random(1)
+    rows = [row_of(f"q{n}", ["adds numbers " * source.randint(1, 20)] * source.randint(2, 6)) for n in range(600)]
+    folder = table_of(tmp_path / "candidates", rows)
+    for size in (16, 300):  # parts of 100 rows: 32 of 42 shards, or all of 6
+        cfg = config(folder, shard_queries=size, doc_tokens=40)
+        cost, truth = estimated(cfg), sum(planned_tokens(cfg))
+        assert cost.calls == 600
+        assert 0.8 * SAMPLE_QUERIES < cost.sampled < 1.2 * SAMPLE_QUERIES
+        assert 0.003 < cost.margin / truth < 0.1
+        assert abs(cost.prompt_tokens - truth) < 1.5 * cost.margin
+
+
+def test_price_is_of_tokens_or_of_the_hours_that_the_speed_makes(candidates: str) -> None:
+    prices = OpenAIConfig(prompt_price=2.0, answer_price=10.0, tokenizer="bundled:smollm2-135m-instruct")
+    cfg = config(candidates, engine="openai", openai=prices, max_tokens=7)
+    cost = estimated(cfg)
+    price = (2 * cost.prompt_tokens + 10 * 35) / 1e6
+    assert estimate_lines(cfg, cost)[-1] == f"price           {price:,.2f} expected, at most {price:,.2f}"
+    cfg = config(candidates, max_tokens=7, num_workers=4, engine_tokens_per_s=2.0, gpu_hour_price=3.0)
+    cost = estimated(cfg)
+    hours = (cost.prompt_tokens + 35) / 2.0 / 3600
+    *_, hour_line, price_line = estimate_lines(cfg, cost)
+    assert f"{hours:,.3g} at 2 tokens/s (engine_tokens_per_s); {hours / 4:,.3g} hours on 4 engines" in hour_line
+    assert price_line == f"price           {3 * hours:,.2f}"
+    cfg = config(candidates, num_workers=2)
+    assert "set engine_tokens_per_s" in estimate_lines(cfg, estimated(cfg))[-1]
+    rates = {"prompt_tokens_per_s": 900.0, "generated_tokens_per_s": 100.0}
+    tables.write_json(tables.join(cfg.output, tables.PROGRESS), rates)
+    assert estimated(cfg).engine_tokens_per_s == 500.0
+
+
+def test_an_engine_that_asks_nothing_and_an_input_without_documents_are_refused(tmp_path: Path) -> None:
+    source = table_of(tmp_path / "none", [row_of("q0", [])])
+    with pytest.raises(RradError, match="engine: echo asks no model"):
+        estimated(config(source, engine="echo"))
+    with pytest.raises(RradError, match="no query that task=order asks about"):
+        estimated(config(source, engine="openai"))
+
+
+def test_the_command_starts_and_writes_nothing(candidates: str) -> None:
+    program = (
+        "import os, sys; from rrad_ray.cli import app; app(sys.argv[1:], standalone_mode=False); "
+        "print({'ray', 'vllm', 'openai'} & set(sys.modules), flush=True); os._exit(0)"  # pyarrow may abort at the end
+    )
+    command = ["judge", "configs/judge-openai.yaml", f"input={candidates}", f"output={candidates}-out", "--estimate"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *command],
+        cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=True,
+    )  # fmt: skip
+    assert "calls           5\n" in done.stdout
+    assert done.stdout.strip().endswith("set()")
+    assert not Path(f"{candidates}-out").exists()
+
+
+def test_the_gate_checks_a_folder_of_ones_own_by_its_graded_qrels(tmp_path: Path) -> None:
+    columns: dict[str, list[Any]] = {name: [] for name in ("query_id", "query", "split", "doc_ids", "texts")}
+    columns |= {"qrel_ids": [], "qrel_grades": []}
+    for number in range(40):
+        ids = [f"d{number}-{index}" for index in range(6)]
+        values = (
+            f"q{number}",
+            "how",
+            "dev",
+            ids,
+            ["text"] * 6,
+            ids,
+            [*random.Random(number).sample(range(4), 4), 0, 0],
+        )
+        for name, value in zip(columns, values, strict=True):
+            columns[name].append(value)
+    (tmp_path / "own").mkdir()
+    pq.write_table(pa.table(columns), tmp_path / "own" / "rows.parquet")
+    cfg = config(str(tmp_path / "own"))
+    rows = [
+        row
+        for each in shards.plan_shards(cfg.input, 16, Candidates)
+        for row in shards.read_shard(cfg.input, each, Candidates)
+    ]
+    check = gate.Gate(cfg, tables.Output("judge", SelectConfig(input="", output=cfg.output), None, {}), ["part"])
+    check.look_ahead(rows)
+    assert check.against == teacher.GIVEN
+    judged = [row | {"task": "score", "judge_scores": row["qrel_grades"]} for row in rows]
+    passed, text = gate.gate(teacher.teacher_quality(judged, given=True), check.against, cfg.gate.max_p)
+    assert passed
+    assert "the labeller reaches nDCG@10 1.000" in text
+    swapped = [row | {"judge_scores": [min(grade, 1) for grade in row["qrel_grades"]]} for row in judged]
+    assert teacher.teacher_quality(swapped, given=True)["ndcg_10"]["judge"] < 0.99, (
+        "grades count, not relevance alone"
+    )
