@@ -19,7 +19,7 @@ VOCABULARY = {"errors", "rows", "uris", "prompts", "progress", "versions"}
 BARE = ("rankers", "evaluation.metrics", "evaluation.fusion", "evaluation.statistics", "labelling.answer")
 BARE += ("labelling.aggregation", "labelling.planner", "labelling.teacher", "training")
 BARE_PACKAGES = {"torch", "transformers", "tokenizers", "sentence_transformers", "peft", "numpy", "scipy"}
-BARE_PACKAGES |= {"statsmodels", "rrad_ray", "regex"}  # transformers brings regex
+BARE_PACKAGES |= {"statsmodels", "rrad_ray", "regex", "safetensors"}  # transformers brings regex and safetensors
 # Within a function, where a config says so.
 CHOSEN = {"rankers.backends": {"openvino", "onnxruntime"}}
 BLOCKED = {"ray", "vllm", "pyarrow", "fsspec", "s3fs", "omegaconf", "typer"}

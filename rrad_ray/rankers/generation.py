@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
@@ -25,7 +26,9 @@ RELEVANT = ("highly relevant", "relevant", "partly relevant")  # for the first, 
 
 IRRELEVANT = "irrelevant"  # for a document that the LLM left out
 
-LM_HEAD = "lm_head.pt"  # file beside a checkpoint whose output layer is not its embeddings; only `Explainer` reads it
+# The output layer of a checkpoint where it is not the embeddings; only `Explainer` reads it. In a folder of its own,
+# for vLLM loads all safetensors files beside the config. The other name is that of earlier versions.
+LM_HEAD, OLD_LM_HEAD = "lm_head/model.safetensors", "lm_head.pt"
 
 WRITES = "writes_reasons"  # key in the config of a checkpoint that has learnt to write
 
@@ -118,9 +121,9 @@ class Explainer:
         """
         if not getattr(ranker.model.config, WRITES, False):
             raise InvalidInput(f"{folder} was not trained to write", "train a decoder with generation.weight above 0")
-        path = Path(folder) / LM_HEAD
-        if path.is_file():
-            weights = torch.load(path, weights_only=True)
+        path, old = Path(folder, LM_HEAD), Path(folder, OLD_LM_HEAD)
+        if path.is_file() or old.is_file():
+            weights = load_file(path) if path.is_file() else torch.load(old, weights_only=True)
             size, width = weights["weight"].shape
             head = nn.Linear(width, size, bias="bias" in weights)
             head.load_state_dict(weights)

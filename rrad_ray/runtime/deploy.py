@@ -90,7 +90,7 @@ def _check_model(uri: str, searched: bool) -> None:
             loading.check_ranker(winners.local_folder(served))
     for facts in served.encoders.values():
         with at_place(facts["model"], "run retrieve and the stages after it with another model"):
-            check_bi_encoder(checkpoints.resolve(facts["model"]), facts["max_length"])
+            check_bi_encoder(checkpoints.resolve_served(facts["model"]), facts["max_length"])
     if needs := winners.check_needs(served, searched):
         say(needs)
 

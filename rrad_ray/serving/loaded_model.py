@@ -94,7 +94,7 @@ class LoadedEncoder:
         from rrad_ray.rankers.bi_encoder import BiEncoder
 
         with at_place(facts["model"], "run retrieve and the stages after it with another model"):
-            self.encoder = BiEncoder(checkpoints.resolve(facts["model"]), max_length=facts["max_length"])
+            self.encoder = BiEncoder(checkpoints.resolve_served(facts["model"]), max_length=facts["max_length"])
         self.name, self.version = name, uuid.uuid4().hex
         query, texts = WARM_UP
         self.score(self.encode(ScoringRequest([query] * len(texts), texts), range(len(texts))))

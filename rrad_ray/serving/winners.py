@@ -103,7 +103,7 @@ def _check_checkpoint(checkpoint: str) -> None:
     """Raise `RradError` for a checkpoint that is not there or whose config has no head with one output."""
     from rrad_ray.rankers import loading  # torch, which only a replica's process needs
 
-    folder = checkpoints.resolve(checkpoint)
+    folder = checkpoints.resolve_served(checkpoint)
     if not os.path.isfile(os.path.join(folder, "config.json")):
         problem = f"no {WINNER_FILE} and no checkpoint there (no config.json)"
         raise RradError(checkpoint, problem, "give the output of select or train, or a checkpoint folder")
@@ -113,7 +113,7 @@ def _check_checkpoint(checkpoint: str) -> None:
 
 def local_folder(model: ServedModel) -> str:
     """Return the checkpoint's folder on this machine."""
-    return checkpoints.resolve(model.checkpoint)
+    return checkpoints.resolve_served(model.checkpoint)
 
 
 def check_scores(model: ServedModel, score: Callable[[str, Sequence[str]], list[float]]) -> None:

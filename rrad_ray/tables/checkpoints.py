@@ -9,15 +9,14 @@ import functools
 import hashlib
 import importlib.util
 import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rrad_ray.errors import RradError
 from rrad_ray.progress import say
-from rrad_ray.tables.files import absolute, exists, filesystem, io_errors, join
+from rrad_ray.tables import checkpoint_cache
+from rrad_ray.tables.files import absolute
 from rrad_ray.uris import is_s3
 
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -27,6 +26,8 @@ SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.onnx", "*.h5", "*.msgpack")
+
+PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 
 BUNDLED = ("bundled:all-minilm-l6-v2", "bundled:smollm2-135m-instruct")
 
@@ -43,7 +44,7 @@ def resolve(model: str, *, weights: bool = True) -> str:
     if model.startswith("bundled:"):
         raise RradError(model, "no such bundled model", f"choose one of {', '.join(BUNDLED)}")
     if is_s3(model):
-        return _download(model)
+        return checkpoint_cache.download(model)
     if os.path.isdir(absolute(model)):
         model = absolute(model)  # workers may stand elsewhere
         # The output of train keeps its checkpoint in `model/`.
@@ -54,10 +55,18 @@ def resolve(model: str, *, weights: bool = True) -> str:
     return _hub(model, () if weights else WEIGHT_FILES)
 
 
-def cache() -> Path:
-    """Return the folder of converted and downloaded models."""
-    root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(root) / "rrad-ray"
+def resolve_served(model: str) -> str:
+    """Return a folder as `resolve` does, for an endpoint, which takes new winners by itself.
+
+    Raises `RradError` also for one from S3 that holds pickles: who writes to a bucket is not to choose what a reader
+    of pickles is given.
+    """
+    folder = resolve(model)
+    pickled = sorted(path.name for ending in PICKLED for path in Path(folder).rglob(ending)) if is_s3(model) else []
+    if pickled:
+        problem = f"it comes from a store and holds pickles ({', '.join(pickled)})"
+        raise RradError(model, problem, "save its weights as safetensors (`save_pretrained`) and nothing as a pickle")
+    return folder
 
 
 def _hub(model: str, without: Sequence[str]) -> str:
@@ -94,7 +103,7 @@ def _minilm() -> str:
 def _smollm2() -> str:
     """Return SmolLM2 as a normal checkpoint: converted once from the GGUF file that its package carries, then
     cached."""
-    target = cache() / f"smollm2-135m-instruct-{SMOLLM2_SHA256[:12]}"
+    target = checkpoint_cache.cache() / f"smollm2-135m-instruct-{SMOLLM2_SHA256[:12]}"
     if target.is_dir():
         return str(target)
     import torch
@@ -110,46 +119,7 @@ def _smollm2() -> str:
     model = model.to(torch.bfloat16)
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = tempfile.mkdtemp(dir=target.parent)
+    temporary = checkpoint_cache.scratch()
     model.save_pretrained(temporary)
     AutoTokenizer.from_pretrained(folder, gguf_file=name).save_pretrained(temporary)
-    return _into_place(temporary, target)
-
-
-def _into_place(temporary: str, target: Path) -> str:
-    """Rename a finished folder; if another process was faster, its folder is as good."""
-    try:
-        os.rename(temporary, target)
-    except OSError:
-        if not target.is_dir():
-            raise
-        shutil.rmtree(temporary, ignore_errors=True)
-    return str(target)
-
-
-def _download(uri: str) -> str:
-    """Return a checkpoint folder from S3, downloaded once per content."""
-    if exists(join(uri, "model", "config.json")):
-        uri = join(uri, "model")
-    fs, path = filesystem(uri)
-    with io_errors(uri):
-        files = fs.find(path, detail=True)
-    if f"{path}/config.json" not in files:
-        raise RradError(uri, "no model there (no config.json)", "check the path")
-    state = sorted((name, info["size"], str(info.get("ETag"))) for name, info in files.items())
-    target = cache() / f"s3-{hashlib.sha256(repr(state).encode()).hexdigest()[:16]}"
-    if target.is_dir():
-        return str(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = tempfile.mkdtemp(dir=target.parent)
-    try:
-        with io_errors(uri):
-            for name in files:
-                local = Path(temporary) / name.removeprefix(f"{path}/")
-                local.parent.mkdir(parents=True, exist_ok=True)
-                fs.get_file(name, str(local))
-    except RradError:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    return _into_place(temporary, target)
+    return checkpoint_cache.into_place(temporary, target)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
@@ -302,5 +303,6 @@ class RankTask(TrainTask):
         """
         self.ranker.save(folder, {name.removeprefix("ranker."): weight for name, weight in float32_state.items()})
         if self.head is not None:
-            weights = {name: float32_state[f"head.{name}"].cpu() for name, _ in self.head.named_parameters()}
-            torch.save(weights, folder / generation.LM_HEAD)
+            state = {name: float32_state[f"head.{name}"] for name, _ in self.head.named_parameters()}
+            (folder / generation.LM_HEAD).parent.mkdir()
+            save_file({name: each.cpu().contiguous() for name, each in state.items()}, folder / generation.LM_HEAD)

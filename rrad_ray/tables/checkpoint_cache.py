@@ -1,0 +1,120 @@
+"""The folder of converted and downloaded models on this machine, private to its user; and downloads from S3.
+
+Who may write to a bucket is not thereby a user of this machine: a download stays below its folder, is whole and one
+state of the store's, and old ones are deleted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rrad_ray.errors import RradError
+from rrad_ray.tables.files import exists, filesystem, io_errors, join
+from rrad_ray.tables.private_folders import private_folder
+
+DOWNLOAD, SCRATCH = "s3-", "tmp-"  # what names of downloads and of unfinished folders begin with
+
+KEPT_DOWNLOADS = 3  # besides those that a process has asked for lately
+
+LATELY_S, DEAD_S = 3600.0, 86_400.0  # an endpoint asks every few seconds; no download takes a day
+
+
+def cache() -> Path:
+    """Return the folder of converted and downloaded models. Raises `RradError` where other users may write to it."""
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return private_folder(Path(root) / "rrad-ray")
+
+
+def scratch() -> str:
+    """Return a new folder in the cache, for `into_place`."""
+    return tempfile.mkdtemp(prefix=SCRATCH, dir=cache())
+
+
+def into_place(temporary: str, target: Path) -> str:
+    """Rename a finished folder; if another process was faster, its folder is as good."""
+    try:
+        os.rename(temporary, target)
+    except OSError:
+        if not target.is_dir():
+            raise
+        shutil.rmtree(temporary, ignore_errors=True)
+    return str(target)
+
+
+def download(uri: str) -> str:
+    """Return a checkpoint folder from S3, downloaded once per content.
+
+    Raises `RradError` for a folder without a model, for one that changes meanwhile, and for names that would be
+    written elsewhere.
+    """
+    if exists(join(uri, "model", "config.json")):
+        uri = join(uri, "model")
+    files = _objects(uri)
+    if "config.json" not in files:
+        raise RradError(uri, "no model there (no config.json)", "check the path")
+    target = cache() / f"{DOWNLOAD}{hashlib.sha256(repr(files).encode()).hexdigest()[:16]}"
+    if target.is_dir():
+        os.utime(target)  # asked for lately
+        return str(target)
+    temporary = scratch()
+    try:
+        _fetch(uri, files, Path(temporary))
+        if _objects(uri) != files:
+            raise RradError(uri, "has changed while it was downloaded", "run again when it is whole")
+    except RradError:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    folder = into_place(temporary, target)
+    _prune()
+    return folder
+
+
+def _objects(uri: str) -> dict[str, tuple[int, str]]:
+    """Return size and ETag of the objects below a folder on S3, by relative name, sorted.
+
+    Raises `RradError` for a name that would be no file below a folder of this machine.
+    """
+    fs, path = filesystem(uri)
+    with io_errors(uri):
+        listing: Mapping[str, Any] = fs.find(path, detail=True)
+    files = {}
+    for key, facts in sorted(listing.items()):
+        name = key.removeprefix(f"{path}/")
+        if key.endswith("/") or key == path:  # S3's mark of a folder, and an object of the folder's own name
+            continue
+        if {"", ".", ".."} & set(name.split("/")) or "\0" in name:
+            remedy = "delete it there, and find out who wrote it: it would be written elsewhere on this machine"
+            raise RradError(f"s3://{key}", "no name of a model's file", remedy)
+        files[name] = (int(facts["size"]), str(facts.get("ETag")))
+    return files
+
+
+def _fetch(uri: str, files: Mapping[str, tuple[int, str]], folder: Path) -> None:
+    """Download the objects below a folder on S3. Raises `RradError` for one that comes with another size."""
+    fs, path = filesystem(uri)
+    for name, (size, _) in files.items():
+        local = folder / name
+        with io_errors(uri):
+            local.parent.mkdir(parents=True, exist_ok=True)
+            fs.get_file(f"{path}/{name}", str(local))
+        if (came := local.stat().st_size) != size:
+            problem = f"{came:,} bytes came of the {size:,} that the store lists"
+            raise RradError(join(uri, name), problem, "run again when the store and the network are well")
+
+
+def _prune() -> None:
+    """Delete downloads that nobody has asked for lately, but for the newest, and what killed processes have left."""
+    now, folder = time.time(), cache()
+    used = {path: path.stat().st_mtime for path in folder.iterdir() if path.is_dir()}
+    downloads = sorted((path for path in used if path.name.startswith(DOWNLOAD)), key=lambda path: -used[path])
+    old = [path for path in downloads[KEPT_DOWNLOADS:] if now - used[path] > LATELY_S]
+    old += [path for path in used if path.name.startswith(SCRATCH) and now - used[path] > DEAD_S]
+    for path in old:
+        shutil.rmtree(path, ignore_errors=True)  # another process may be at it
