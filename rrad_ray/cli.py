@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand
@@ -211,6 +211,27 @@ def show_status(
     """Print how far a run is."""
     states = status.of_run(run)
     print(json.dumps(states, indent=2) if as_json else "\n".join(status.status_lines(states)))
+
+
+@app.command(
+    "inspect", help="Write a page over a sample of the judge's output or of labels, to look at in a browser."
+)
+def inspect_command(
+    output: Annotated[str, typer.Argument(help="an output of judge or label, finished or not, local or s3://")],
+    queries: Annotated[int, typer.Option(min=1, max=1000, help="the number of queries on the page")] = 100,
+    by: Annotated[
+        Literal["random", "status", "disagreement", "qrels"],
+        typer.Option(help="at random, or the worst of a sample: by status, agreement of repeats, or nDCG@10"),
+    ] = "random",
+    split: Annotated[str, typer.Option(help="queries of this split only")] = "",
+    query: Annotated[list[str] | None, typer.Option(help="the id of a query; may be repeated")] = None,
+    page: Annotated[str, typer.Option(help="the file to write, local or s3://")] = "inspect.html",
+) -> None:
+    """Write the page and print where it stands."""
+    from rrad_ray.labelling.inspection import inspection_page  # takes long to import
+
+    tables.write_text(page, inspection_page(output, queries, by, split, query or ()))
+    print(tables.absolute(page))
 
 
 @app.command("plan", help="Show how many pages an online test needs; the config is that of `experiment`.")

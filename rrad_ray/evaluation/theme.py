@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from typing import Any
 
 import jinja2
@@ -22,3 +24,8 @@ def render_page(template: str, **values: Any) -> str:
     env = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     env.filters.update(number=number, signed=signed, p_value=p_value, count=count, duration=duration)
     return env.get_template(template).render(colours=COLOURS, **values)
+
+
+def source_hash(text: str) -> str:
+    """Return how a content security policy names an inline script or style that may run."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

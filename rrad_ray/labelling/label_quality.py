@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,16 +56,12 @@ class LabelQuality:
                 continue
             self.shown += len(shown)
             self.missing += len(order.missing)
-            ranks = np.full(len(shown), len(order.ranked))  # left-out documents are tied behind the last ranked one
-            ranks[list(order.ranked)] = np.arange(len(order.ranked))
-            if (bias := _correlation(np.arange(len(shown)), ranks)) is not None:
+            ranks = candidate_ranks(order, shown, len(row["doc_ids"]))
+            if (bias := _correlation(np.arange(len(shown)), ranks[list(shown)])) is not None:
                 self.bias.append(bias)
-            by_candidate = np.empty(len(shown))
-            by_candidate[list(shown)] = ranks
-            rankings.append(by_candidate)
-        pairs = [_correlation(a, b) for a, b in itertools.combinations(rankings, 2)]
-        if known := [value for value in pairs if value is not None]:
-            self.agreement.append(float(np.mean(known)))
+            rankings.append(ranks)
+        if (agreement := repeat_agreement(rankings)) is not None:
+            self.agreement.append(agreement)
 
     def facts(self) -> dict[str, Any]:
         """Return the figures for the manifest; a figure without data is left out."""
@@ -87,6 +83,28 @@ class LabelQuality:
             if values:
                 facts[name] = float(np.mean(values))
         return facts | ({"judged_queries": len(self.ndcg)} if self.ndcg else {})
+
+
+def candidate_ranks(order: answers.ParsedOrder, shown: Sequence[int], n: int) -> np.ndarray:
+    """Return the rank that an answer gave to each of a query's `n` documents, (n,), from 0.
+
+    Documents left out are tied behind the last ranked one; one that was not shown has NaN.
+    """
+    ranks = np.full(n, np.nan)
+    ranks[list(shown)] = len(order.ranked)
+    ranks[[shown[index] for index in order.ranked]] = np.arange(len(order.ranked))
+    return ranks
+
+
+def repeat_agreement(rankings: Sequence[np.ndarray]) -> float | None:
+    """Return the mean Kendall's tau-b between any two rankings (`candidate_ranks`) of documents that both have; None
+    where no two can be compared."""
+    taus = []
+    for a, b in itertools.combinations(rankings, 2):
+        both = ~(np.isnan(a) | np.isnan(b))
+        taus.append(_correlation(a[both], b[both]))
+    known = [tau for tau in taus if tau is not None]
+    return float(np.mean(known)) if known else None
 
 
 def _correlation(a: Any, b: Any) -> float | None:

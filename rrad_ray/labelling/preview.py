@@ -31,7 +31,7 @@ def preview(cfg: JudgeConfig, count: int) -> Iterator[str]:
             shards.plan_shards(cfg.input, cfg.shard_queries, source_row(cfg)), key=lambda each: not each.dev
         )
         rows = (row for shard in planned for row in shards.read_shard(cfg.input, shard, source_row(cfg)))
-        prompts_of = _Texts(cfg)
+        prompts_of = PromptTexts(cfg)
         asked = ((row, texts) for row in rows if (texts := prompts_of(row)))
         yield _heading(cfg)
         chosen = list(islice(asked, count))
@@ -49,7 +49,7 @@ def _heading(cfg: JudgeConfig) -> str:
     return f"{template}task {cfg.task}, engine {cfg.engine}, {asks}"
 
 
-class _Texts:
+class PromptTexts:
     """A row to the texts of its prompts, with the number of tokens where they are known."""
 
     def __init__(self, cfg: JudgeConfig) -> None:

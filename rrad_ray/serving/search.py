@@ -7,10 +7,8 @@ and which words matched.
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import functools
-import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +19,7 @@ from markupsafe import Markup
 from rrad_ray.config import IDENTITY, SearchConfig
 from rrad_ray.data.bm25 import BM25Index, top_k
 from rrad_ray.data.reader import read_collection
-from rrad_ray.evaluation.theme import render_page
+from rrad_ray.evaluation.theme import render_page, source_hash
 from rrad_ray.rows import BM25
 from rrad_ray.serving import requests
 
@@ -107,11 +105,7 @@ def page_html(searcher: Searcher | None, test: str, explained: int, max_chars: i
     script = Markup(render_page("search.js")) if searcher else Markup("")
     facts = {"test": test, "explained": explained, "max_chars": max_chars}
     html = render_page("search.html.j2", searcher=searcher, style=style, script=script, **facts)
-    policy = f"default-src 'none'; connect-src 'self'; img-src data:; style-src {_hash(style)}; "
-    policy += f"script-src {_hash(script)}; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    policy = f"default-src 'none'; connect-src 'self'; img-src data:; style-src {source_hash(style)}; "
+    policy += f"script-src {source_hash(script)}; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     headers = {"Content-Security-Policy": policy, "Referrer-Policy": "no-referrer"}
     return html, {**headers, "X-Content-Type-Options": "nosniff"}
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

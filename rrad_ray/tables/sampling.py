@@ -1,0 +1,60 @@
+"""Rows drawn at random from tables of any size: some row groups are read, never the whole."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from rrad_ray.tables.files import filesystem, io_errors, join
+from rrad_ray.tables.schema import check_schema
+
+Draw = tuple[str, dict[str, Any]]  # the name of a part, and a row of it
+
+
+def drawn_rows(
+    uri: str, names: Sequence[str], row: type, count: int, source: random.Random, split: str = ""
+) -> Iterator[Draw]:
+    """Yield about `count` rows of random parts, of one row group of each, in no order; of `split`, if it is given.
+
+    Parts of one row group, which stages write, are drawn from evenly.
+    """
+    share = math.ceil(count / max(len(names), 1))
+    for name in source.sample(names, len(names)):
+        if count <= 0:
+            return
+        rows = _rows_of(uri, name, row, min(share, count), source, split)
+        count -= len(rows)
+        yield from ((name, each) for each in rows)
+
+
+def _rows_of(uri: str, name: str, row: type, count: int, source: random.Random, split: str) -> list[dict[str, Any]]:
+    part_uri = join(uri, name)
+    fs, path = filesystem(part_uri)
+    with io_errors(part_uri), fs.open(path, "rb") as opened:
+        file = pq.ParquetFile(opened)
+        if not file.num_row_groups:
+            return []
+        table = file.read_row_group(source.randrange(file.num_row_groups))
+    if split:
+        table = table.filter(pc.equal(table["split"], split))
+    chosen = sorted(source.sample(range(table.num_rows), min(count, table.num_rows)))
+    return check_schema(table.take(pa.array(chosen, pa.int64())), row, part_uri).to_pylist()
+
+
+def named_rows(uri: str, names: Sequence[str], row: type, query_ids: Collection[str]) -> Iterator[Draw]:
+    """Yield the rows of these queries; of parts that have none, the ids alone are read."""
+    for name in names:
+        part_uri = join(uri, name)
+        fs, path = filesystem(part_uri)
+        with io_errors(part_uri), fs.open(path, "rb") as opened:
+            file = pq.ParquetFile(opened)
+            wanted = pc.is_in(file.read(["query_id"])["query_id"], pa.array(query_ids, pa.string()))
+            if pc.any(wanted).as_py():
+                table = file.read().filter(wanted)
+                yield from ((name, each) for each in check_schema(table, row, part_uri).to_pylist())
