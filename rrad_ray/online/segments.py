@@ -126,12 +126,12 @@ def _store_lines(path: Path, lines: list[bytes], uri: str) -> StoredSegment:
         uri, lines = named, lines[1:]
     by_kind, unfit = decode_events(lines)
     for kind, table in by_kind.items():
-        with tables.writing(tables.join(uri, kind, f"{path.stem}.parquet"), durable=True) as file:
+        with tables.writing(tables.join(uri, kind, f"{path.stem}.parquet")) as file:
             pq.write_table(table, file)
     if unfit:
         # Of another name than the segment's: when its rows come back, they do not replace those stored now.
         aside = path.with_name(f"{path.stem}-rows{SET_ASIDE}")
-        with tables.writing(str(aside), durable=True) as file:
+        with tables.writing(str(aside)) as file:
             file.write(_log_line(uri) + b"".join(lines[index] + b"\n" for index in unfit))
         aside.chmod(0o600)
         _say_set_aside(aside, len(unfit), next(iter(unfit.values())))

@@ -90,14 +90,14 @@ def _io_error(uri: str, error: Exception) -> RradError:
     return RradError(uri, text, "check that the place exists and may be read and written; then run again")
 
 
-def write_text(uri: str, text: str) -> None:
-    """Write a file whole or not at all."""
-    write_bytes(uri, text.encode())
+def write_text(uri: str, text: str, *, durable: bool = True) -> None:
+    """Write a file as `writing` does."""
+    write_bytes(uri, text.encode(), durable=durable)
 
 
-def write_bytes(uri: str, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    with writing(uri) as file:
+def write_bytes(uri: str, content: bytes, *, durable: bool = True) -> None:
+    """Write a file as `writing` does."""
+    with writing(uri, durable=durable) as file:
         file.write(content)
 
 
@@ -128,9 +128,10 @@ def create_text(uri: str, text: str) -> bool:
 
 
 @contextmanager
-def writing(uri: str, *, durable: bool = False) -> Iterator[BinaryIO]:
-    """Open a file to write to, which is there when the block ends well: an S3 upload is atomic, a local file is
-    renamed. One that is `durable` outlives a power cut from then on."""
+def writing(uri: str, *, durable: bool = True) -> Iterator[BinaryIO]:
+    """Open a file to write to, which is there, whole, when the block ends well: an S3 upload is atomic, a local file
+    is renamed. It outlives a power cut from then on, unless it is not `durable`: one that is written every few
+    seconds and that nobody needs after a power cut."""
     fs, path = filesystem(uri)
     local = "file" in fs.protocol
     temporary = f"{path}.tmp" if local else path
@@ -155,7 +156,7 @@ def writing(uri: str, *, durable: bool = False) -> Iterator[BinaryIO]:
         if local:
             os.replace(temporary, path)  # `fs.mv` would move it into a folder of that name
             if durable:
-                _sync_path(path)
+                sync_names(path)
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:
@@ -167,8 +168,8 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
         os.close(handle)
 
 
-def _sync_path(path: str) -> None:
-    """Make the names that lead to a local file durable: its own, and those of its folders, which may be new."""
+def sync_names(path: str) -> None:
+    """Make the names that lead to a local file or folder durable, for its folders may be new too."""
     folder, *above = Path(path).absolute().parents
     sync_folder(folder)
     for each in above:

@@ -95,7 +95,7 @@ class Lease:
                 remove(join(self.uri, LEASES))
             else:
                 self.facts["ended"] = True
-                write_text(self._place(self.number), self._text())
+                write_text(self._place(self.number), self._text(), durable=False)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what an actor's copy needs, which can check the lease and does not write it."""
@@ -116,7 +116,7 @@ class Lease:
                 self.check()
                 if not self.over.is_set():
                     self.facts["renewed"] += 1
-                    write_text(self._place(self.number), self._text())
+                    write_text(self._place(self.number), self._text(), durable=False)
 
     def _free_number(self) -> int:
         """Return the number to take. Raises `RradError` where the run with the highest one still runs."""

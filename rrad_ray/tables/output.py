@@ -283,7 +283,7 @@ class Output:
             "updated": time.time(),
             **state,
         }
-        write_json(join(self.uri, PROGRESS), facts, indent=2)
+        write_text(join(self.uri, PROGRESS), json_text(facts, indent=2), durable=False)
 
     def check_quarantine(self, seen: int | None = None, max_quarantined: float = 1.0) -> dict[str, int]:
         """Write the quarantine; how many rows it holds for each reason. `seen`: how many rows were looked at.

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from rrad_ray.errors import RradError
+from rrad_ray.tables.files import sync_names
 
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
@@ -24,6 +25,7 @@ def private_folder(path: str | os.PathLike[str]) -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileExistsError):
             folder.mkdir(mode=0o700)
+            sync_names(str(folder))  # a power cut would take all that is in it
         is_folder, mode = folder.is_dir(), folder.stat().st_mode
         owners = {folder.stat().st_uid, folder.lstat().st_uid}  # of the folder, and of a link to it
     except OSError as error:
