@@ -28,6 +28,7 @@ def label_shards(cfg: JudgeConfig, out: tables.Output, todo: Sequence[Shard], do
     model = cfg.model
     if cfg.engine == "vllm":
         model = checkpoints.resolve(cfg.model)
+        out.note_versions(checkpoints.revision(model))
         cluster.require_resources(cfg.resources, 1)
         cluster.end_orphans(engines.MARK, cfg.output)
     collected = ShardCollector(cfg, out, todo, done)

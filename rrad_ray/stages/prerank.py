@@ -34,6 +34,7 @@ def run(cfg: PrerankConfig, out: tables.Output) -> None:
     todo = [shard.part for shard in every if shard.part not in standing]
     progress = Progress(len(every), "parts", done=len(every) - len(todo))
     source = "" if cfg.source else _source(cfg)
+    out.note_versions(checkpoints.revision(source))
     options = {"cfg": cfg, "model": source, "out": out, "planned": every}
     for done in cluster.map_parts(PrerankPart, options, todo, workers=cfg.num_workers):
         if done["error"]:

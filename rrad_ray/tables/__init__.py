@@ -16,6 +16,7 @@ from rrad_ray.tables.files import (
     write_text,
     writing,
 )
+from rrad_ray.tables.fingerprints import fingerprint
 from rrad_ray.tables.json_files import finite, json_text, write_json
 from rrad_ray.tables.manifest import (
     MANIFEST,
@@ -33,7 +34,7 @@ from rrad_ray.tables.manifest import (
     read_manifest,
     write_history,
 )
-from rrad_ray.tables.output import Claim, Output, Stage, fingerprint, plain, stage
+from rrad_ray.tables.output import Claim, Output, Stage, plain, stage
 from rrad_ray.tables.reading import (
     PROGRESS,
     QUARANTINE,

@@ -69,6 +69,14 @@ def resolve_served(model: str) -> str:
     return folder
 
 
+def revision(folder: str) -> dict[str, str]:
+    """Return the state of a model that may change behind its name, of a folder that `resolve` gave: the hub's commit,
+    or the digest of a download, by `model`. Nothing for a folder of this machine."""
+    path = Path(folder)
+    moves = path.parent.name == "snapshots" or path.name.startswith(checkpoint_cache.DOWNLOAD)
+    return {"model": path.name} if moves else {}
+
+
 def _hub(model: str, without: Sequence[str]) -> str:
     from huggingface_hub import snapshot_download
 

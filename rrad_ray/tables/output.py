@@ -2,7 +2,7 @@
 
     OUTPUT/part-00000.parquet ...   the rows; a part is written whole or not at all
     OUTPUT/quarantine/...           bad input rows with the reason
-    OUTPUT/started.json             config and inputs of the run that owns the folder, so that a killed run resumes
+    OUTPUT/started.json             config, inputs and versions of the run that owns the folder: a killed run resumes
     OUTPUT/progress.json            how far a long run is, written every few seconds: what `rrad status` reads
     OUTPUT/.lease/...               which process writes the folder, until it ends: see `leases`
     OUTPUT/manifest.json            last: a table without one does not exist to readers
@@ -13,8 +13,8 @@ Credentials and the endpoint of S3 come from the environment (`AWS_ACCESS_KEY_ID
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
+import operator
 import os
 import socket
 import time
@@ -30,11 +30,11 @@ from rrad_ray import versions
 from rrad_ray.errors import RradError, in_stage
 from rrad_ray.progress import say
 from rrad_ray.rows import Quarantined
-from rrad_ray.tables.data_files import is_hidden
-from rrad_ray.tables.files import filesystem, io_errors, join, listed, write_bytes, write_text
+from rrad_ray.tables.files import filesystem, io_errors, join, write_bytes, write_text
+from rrad_ray.tables.fingerprints import fingerprint, same_input
 from rrad_ray.tables.json_files import json_text, write_json
 from rrad_ray.tables.leases import LEASES, Lease
-from rrad_ray.tables.manifest import MANIFEST, Lineage, Manifest, find_manifest, parse_manifest
+from rrad_ray.tables.manifest import MANIFEST, Lineage, Manifest, parse_manifest
 from rrad_ray.tables.reading import (
     PROGRESS,
     QUARANTINE,
@@ -45,27 +45,15 @@ from rrad_ray.tables.reading import (
     read_columns,
 )
 from rrad_ray.tables.schema import check_schema, schema_of
+from rrad_ray.tables.secrets import redacted
 from rrad_ray.tables.text import read_json
 
 C = TypeVar("C")  # a stage's config
 
 
 def plain(cfg: Any) -> dict[str, Any]:
-    """Return a config as JSON-ready values."""
-    return json.loads(json_text(dataclasses.asdict(cfg)))
-
-
-def fingerprint(uri: str) -> str:
-    """Return a short digest of an input URI: of a table's config and inputs, else of names and sizes."""
-    manifest = find_manifest(uri)
-    if manifest is not None:
-        content: Any = [manifest.stage, manifest.config, manifest.inputs]
-    else:
-        files = {name: facts for name, facts in listed(uri).items() if not is_hidden(name)}
-        content = [(name or uri.rpartition("/")[2], facts["size"]) for name, facts in files.items()]
-        if not content:
-            raise RradError(uri, "nothing there", "check the path")
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    """Return a config as JSON-ready values, without its secrets: it is written, logged and printed."""
+    return redacted(json.loads(json_text(dataclasses.asdict(cfg))))
 
 
 def _input(cfg: Any) -> dict[str, str]:
@@ -166,9 +154,9 @@ def _another_run(
     owner: Mapping[str, Any], config: Mapping[str, Any], inputs: Mapping[str, str], resumable: Sequence[str]
 ) -> str:
     """Return how the run that owns a folder differs from this one; empty where `resumable` keys alone differ."""
-    for what, now in (("config", config), ("inputs", inputs)):
-        was = owner[what]
-        changed = sorted(key for key in {*was, *now} if was.get(key) != now.get(key) and key not in resumable)
+    for what, now, same in (("config", config, operator.eq), ("inputs", inputs, same_input)):
+        was = redacted(owner[what])  # earlier versions wrote secrets too
+        changed = sorted(key for key in {*was, *now} - {*resumable} if not same(was.get(key), now.get(key)))
         if changed:
             listing = ", ".join(f"{key}={was.get(key)!r} -> {now.get(key)!r}" for key in changed)
             return f"holds the output of another {what} ({listing})"
@@ -198,6 +186,7 @@ class Output:
         self.config, self.inputs = _settings(cfg), _fingerprints(inputs)
         self.began = time.time()
         self.quarantined: list[Quarantined] = []
+        self.versions: dict[str, str] = {}
         self.finished = self._claim(_resumable(cfg))
         say(f"{'already done, nothing to do' if self.finished else 'running'} -> {self.uri}")
 
@@ -208,9 +197,25 @@ class Output:
             raise RradError(self.uri, claim.reason, "choose a new output, or delete this one")
         if claim.state == "finished":
             return True
-        state = {"stage": self.stage, "config": self.config, "inputs": self.inputs}
-        write_json(join(self.uri, STARTED), state, indent=2)
+        if claim.state == "resume":
+            self.versions = read_json(join(self.uri, STARTED)).get("versions", {})
+        self.note_versions(versions.installed())
         return False
+
+    def note_versions(self, now: Mapping[str, str]) -> None:
+        """Take down by which versions of packages, or of models that may change, this run makes its rows.
+
+        They go behind those of earlier runs of the same output. A warning says which ones differ.
+        """
+        earlier = {name: self.versions[name] for name in now if name in self.versions}
+        changed = {name: was for name, was in earlier.items() if was.rpartition(", ")[2] != now[name]}
+        if changed:
+            listing = ", ".join(f"{name} {now[name]} (before: {was})" for name, was in changed.items())
+            remedy = "install the earlier versions again, or choose a new output, if all rows are to be made alike"
+            say(f"warning: goes on with {listing}; {remedy}")
+        self.versions = {**now, **self.versions, **{name: f"{was}, {now[name]}" for name, was in changed.items()}}
+        state = {"stage": self.stage, "config": self.config, "inputs": self.inputs, "versions": self.versions}
+        write_json(join(self.uri, STARTED), state, indent=2)
 
     def parts(self) -> list[str]:
         """Return the parts that an earlier, killed run of the same config has finished."""
@@ -321,7 +326,7 @@ class Output:
             config=self.config,
             inputs=self.inputs,
             quarantined=reasons,
-            versions=versions.installed(),
+            versions=self.versions,
             seconds=round(time.time() - self.began, 2),
             facts=facts,
             lineage=lineage or Lineage(),

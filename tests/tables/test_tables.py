@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from rrad_ray import tables
+from rrad_ray import tables, versions
 from rrad_ray.config import LabelConfig
 from rrad_ray.errors import RradError, in_stage
 from rrad_ray.rows import Candidates, JudgeOutput, Labels, Quarantined
@@ -537,3 +537,70 @@ def test_parts_that_no_run_marks_as_its_own_are_neither_written_over_nor_taken_i
     assert [str(each.relative_to(tmp_path / "out")) for each in (tmp_path / "out").rglob("*.*")] == [left]
     path.unlink()
     make(cfg)
+
+
+def test_an_input_whose_content_changes_under_its_name_size_and_time_is_another_one(uri: str) -> None:
+    qrels, folder, place = join(uri, "qrels.tsv"), join(uri, "folder"), join(uri, "out")
+    tables.write_text(qrels, "q1\td1\t1\n")
+    tables.write_text(join(folder, "a.jsonl"), "one")
+    inputs = {"qrels": qrels, "data": folder}
+    out = Output("test", Config(place, uri), Candidates, inputs)
+    out.write_all([candidates()], 10)
+    out.commit()
+    assert Output("test", Config(place, uri), Candidates, inputs).finished
+    for changed, before, after in ((qrels, "q1\td1\t1\n", "q1\td1\t0\n"), (join(folder, "a.jsonl"), "one", "two")):
+        times = os.stat(changed) if not changed.startswith("s3") else None
+        tables.write_text(changed, after)
+        if times:
+            os.utime(changed, ns=(times.st_atime_ns, times.st_mtime_ns))
+        with pytest.raises(RradError, match="holds the output of another inputs"):
+            Output("test", Config(place, uri), Candidates, inputs)
+        tables.write_text(changed, before)
+    assert Output("test", Config(place, uri), Candidates, inputs).finished
+
+
+def test_a_table_of_an_earlier_version_is_read_and_finished_and_its_killed_run_goes_on(uri: str) -> None:
+    """Manifests named no parts, and fingerprints were of names and sizes alone."""
+    source, place = join(uri, "in.jsonl"), join(uri, "out")
+    tables.write_text(source, "one")
+    out = Output("test", Config(place, source), Candidates, {"input": source})
+    out.write_all([candidates()], 10)
+    out.commit()
+    for name in ("manifest.json", "started.json"):
+        content = json.loads(tables.read_text(join(place, name)))
+        content |= {"inputs": {"input": content["inputs"]["input"].partition("-")[0]}}
+        for key in ("parts", "versions") if name == "started.json" else ("parts",):
+            content.pop(key, None)
+        tables.write_json(join(place, name), content)
+    assert len(list(tables.read(place, Candidates))) == 1
+    assert Output("test", Config(place, source), Candidates, {"input": source}).finished
+    tables.remove(join(place, "manifest.json"))
+    assert Output("test", Config(place, source), Candidates, {"input": source}).parts() == ["part-00000.parquet"]
+    tables.write_text(source, "three")
+    with pytest.raises(RradError, match="holds the output of another inputs"):
+        Output("test", Config(place, source), Candidates, {"input": source})
+
+
+def test_a_killed_run_that_goes_on_with_other_versions_says_so_and_its_manifest_has_both(
+    uri: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(vllm: str, commit: str) -> Output:
+        monkeypatch.setattr(versions, "installed", lambda: {"ray": "2.60.0", "vllm": vllm})
+        capsys.readouterr()
+        out = Output("test", Config(uri), Candidates, {})
+        out.note_versions({"model": commit})
+        out.write_part(part_name(len(out.parts())), [candidates()])
+        return out
+
+    run("0.28.0", "abc")
+    assert "warning" not in capsys.readouterr().out
+    run("0.28.0", "abc")
+    assert "warning" not in capsys.readouterr().out
+    run("0.29.0", "abc")
+    assert "warning: goes on with vllm 0.29.0 (before: 0.28.0); install the earlier" in capsys.readouterr().out
+    out = run("0.29.0", "def")
+    printed = capsys.readouterr().out
+    assert "warning: goes on with model def (before: abc); " in printed
+    assert "vllm" not in printed
+    out.commit()
+    assert tables.read_manifest(uri).versions == {"ray": "2.60.0", "vllm": "0.28.0, 0.29.0", "model": "abc, def"}

@@ -1,0 +1,76 @@
+"""Fingerprints of inputs: a changed one makes another output, whatever names, sizes and times its files keep."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from rrad_ray.errors import RradError
+from rrad_ray.tables.checkpoint_cache import cache
+from rrad_ray.tables.data_files import is_hidden
+from rrad_ray.tables.files import absolute, io_errors, join, listed, write_text
+from rrad_ray.tables.manifest import find_manifest
+from rrad_ray.uris import is_s3
+
+KEPT_FROM = 64 * 2**20  # bytes from which on a file's digest is kept for the next process
+
+SETTLED_S = 2.0  # a file that was written later may be written again in the same tick of its file system's clock
+
+
+def fingerprint(uri: str) -> str:
+    """Return `NAMES-CONTENT`, two short digests of an input URI.
+
+    Of a table: its config and inputs, and the rows and bytes of its parts. Else: names and sizes of its files, and
+    their contents (on S3 their ETags). Raises `RradError` where nothing is.
+    """
+    manifest = find_manifest(uri)
+    if manifest is not None:
+        return f"{_short([manifest.stage, manifest.config, manifest.inputs])}-{_short(manifest.parts)}"
+    files = {name: facts for name, facts in listed(uri).items() if not is_hidden(name)}
+    if not files:
+        raise RradError(uri, "nothing there", "check the path")
+    sizes = [(name or uri.rpartition("/")[2], facts["size"]) for name, facts in files.items()]
+    if is_s3(uri):
+        contents = [facts.get("ETag") for facts in files.values()]
+    else:
+        with io_errors(uri):
+            contents = [_digest(join(absolute(uri), name) if name else absolute(uri)) for name in files]
+    return f"{_short(sizes)}-{_short(contents)}"
+
+
+def same_input(was: str | None, now: str | None) -> bool:
+    """Return true for equal fingerprints. Of an output of an earlier version `was` is `NAMES` alone."""
+    return was == now or (was is not None and now is not None and now.startswith(f"{was}-"))
+
+
+def _short(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _digest(path: str) -> str:
+    """Return the SHA-256 of a local file, which is read once for as long as its size and times stay."""
+    facts = os.stat(path)
+    return _digest_of(path, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino)
+
+
+@functools.lru_cache(10_000)
+def _digest_of(path: str, size: int, *marks: int) -> str:
+    if size < KEPT_FROM:
+        return _sha256(path)
+    kept = cache() / "digests" / _short([path, size, *marks])
+    if kept.is_file():
+        return kept.read_text()
+    digest = _sha256(path)
+    if time.time() - max(marks[:2]) / 1e9 > SETTLED_S:
+        write_text(str(kept), digest, durable=False)
+    return digest
+
+
+def _sha256(path: str) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
