@@ -234,6 +234,28 @@ def inspect_command(
     print(tables.absolute(page))
 
 
+@app.command("doctor", help="Check what runs need: this machine, stores, and each node of RAY_ADDRESS's cluster.")
+def show_doctor(
+    uris: Annotated[list[str] | None, typer.Argument(help="where tables shall be, as in s3://bucket/runs")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="a model that shall be there; may be repeated")] = None,
+    engine: Annotated[str, typer.Option(metavar="MODEL", help="have vLLM start with a model and write a token")] = "",
+    port: Annotated[int, typer.Option(help="the port of `rrad serve`")] = 8000,
+    as_json: AsJson = False,
+) -> None:
+    """Print each check as a line that says what to do; exit code 1 if one has failed."""
+    from rrad_ray.doctor.check import line_of  # Ray and torch take seconds to import
+    from rrad_ray.doctor.report import Questions, examine
+
+    checks = []
+    for check in examine(Questions(uris or (), model or (), engine, port)):
+        checks.append(check)
+        print(line_of(check), file=sys.stderr if as_json else sys.stdout, flush=True)
+    failed = sum(check.state == "failed" for check in checks)
+    print(json.dumps([vars(check) for check in checks], indent=2) if as_json else f"{failed} of {len(checks)} failed")
+    if failed:
+        raise typer.Exit(1)
+
+
 @app.command("plan", help="Show how many pages an online test needs; the config is that of `experiment`.")
 def show_plan(yaml: Yaml, overrides: Overrides = None) -> None:
     """Print how many pages an online test needs."""

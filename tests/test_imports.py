@@ -13,7 +13,7 @@ from tests.commands import PATIENCE_S, ROOT
 
 # Each folder may import itself and those before it. `vocabulary`: the modules at the top, which everyone may import.
 ORDER = ("vocabulary", "tables", "config", "data", "rankers", "evaluation", "labelling", "training", "online")
-ORDER += ("serving", "runtime", "stages", "cli", "api")
+ORDER += ("serving", "runtime", "doctor", "stages", "cli", "api")
 VOCABULARY = {"errors", "rows", "uris", "prompts", "progress", "versions"}
 # What needs torch and transformers only, neither Ray, vLLM, pyarrow nor a web server; by the beginnings of names.
 BARE = ("rankers", "evaluation.metrics", "evaluation.fusion", "evaluation.statistics", "labelling.answer")

