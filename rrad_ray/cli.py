@@ -42,7 +42,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, e.g. num_workers=8 gate.enabled=false")]
-Yaml = Annotated[str, typer.Argument(help="the config file, local or s3://")]
+Yaml = Annotated[str, typer.Argument(help="the config file, local or s3://, or a config of ours by its name")]
 Show = Annotated[bool, typer.Option("--show", help="print the resolved config as YAML, and run nothing")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="print which steps would run, and why; run nothing")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON on stdout; other lines go to stderr")]

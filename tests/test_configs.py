@@ -12,7 +12,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from rrad_ray.cli import STAGES
 from rrad_ray.config import MINILM, SMOLLM2, load
-from rrad_ray.patches import ray_haproxy
 from rrad_ray.tables.checkpoints import BUNDLED
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -101,34 +100,3 @@ def test_the_lock_holds_everything_that_the_project_asks_for() -> None:
         for line in (ROOT / "locks" / "cpu.txt").read_text(encoding="utf-8").splitlines()
     }
     assert wanted <= locked
-
-
-@pytest.mark.parametrize(
-    ("name", "definition"),
-    [
-        ("raycluster.yaml", "ray.io_rayclusters.yaml"),
-        ("rayjob-judge.yaml", "ray.io_rayjobs.yaml"),
-        ("rayservice.yaml", "ray.io_rayservices.yaml"),
-    ],
-)
-def test_kuberay_takes_the_cluster_files(name: str, definition: str) -> None:
-    import jsonschema
-
-    place = ROOT.parent / "shared" / "data" / "kuberay" / definition
-    if not place.is_file():
-        pytest.skip(f"KubeRay's {definition} is not on this machine")
-    document = yaml.safe_load((ROOT / "cluster" / name).read_text(encoding="utf-8"))
-    versions = yaml.safe_load(place.read_text(encoding="utf-8"))["spec"]["versions"]
-    [schema] = [v["schema"]["openAPIV3Schema"] for v in versions if f"ray.io/{v['name']}" == document["apiVersion"]]
-    jsonschema.validate(document, schema)
-    known = schema["properties"]["spec"]["properties"]
-    assert set(document["spec"]) <= set(known), "a field that KubeRay does not know"
-
-
-def test_haproxy_of_a_kuberay_cluster_sends_again_what_that_of_a_local_one_does() -> None:
-    document = yaml.safe_load((ROOT / "cluster" / "rayservice.yaml").read_text(encoding="utf-8"))
-    cluster = document["spec"]["rayClusterConfig"]
-    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
-        [container] = group["template"]["spec"]["containers"]
-        found = {each["name"]: each["value"] for each in container["env"]}
-        assert ray_haproxy.RETRIES.items() <= found.items()

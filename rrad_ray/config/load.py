@@ -4,10 +4,12 @@ neighbour, and a text key takes what was written (`texts`)."""
 from __future__ import annotations
 
 import difflib
+import os
 import posixpath
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
@@ -20,18 +22,29 @@ from rrad_ray.config import texts
 from rrad_ray.config.catalog import STAGES
 from rrad_ray.config.problems import problem_of
 from rrad_ray.errors import RradError, in_stage
+from rrad_ray.uris import is_s3
 
 Schema = TypeVar("Schema")
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 MISSING = "???"  # OmegaConf's mark of a value that the user must give
+
+
+def config_file(path: str) -> str:
+    """Return the path of a config that comes with rrad-ray where its name is given, as `judge-order` or
+    `demo/pipeline`; any other path as it is."""
+    shipped = CONFIGS / f"{path}.yaml"
+    return str(shipped) if not is_s3(path) and not os.path.exists(path) and shipped.is_file() else path
 
 
 @in_stage("config")
 def read_yaml(path: str, above: tuple[str, ...] = (), *, as_texts: bool = False) -> DictConfig:
-    """Return the content of a YAML file, merged over that of the file that its `base:` names, relative to it.
+    """Return the content of a YAML file, or of a config of ours by its name (`config_file`), merged over that of the
+    file that its `base:` names, relative to it.
 
     `above`: the files whose `base` led here. `as_texts`: scalars as they are written. Raises `RradError` for a file
     that cannot be read, is no YAML mapping, or is its own base.
     """
+    path = config_file(path)
     if path in above:
         raise RradError(path, f"is its own base ({' -> '.join((*above, path))})", "mend the `base:` keys")
     text = tables.read_text(path)

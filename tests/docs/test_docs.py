@@ -143,7 +143,7 @@ def check_rrad(words: list[str], where: str) -> None:
     options = {"--help", *(option for each in commands[stage].params for option in each.opts)}
     assert {word for word in rest if word.startswith("--")} <= options, where
     rest = [word for word in rest if not word.startswith("--")]
-    if not rest or stage in ("status", "inspect") or PLACEHOLDER.search(rest[0]):
+    if not rest or stage in ("status", "inspect", "doctor") or PLACEHOLDER.search(rest[0]):
         return
     config, *overrides = rest
     overrides = [word for word in overrides if "=" in word]

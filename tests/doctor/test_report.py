@@ -48,7 +48,8 @@ def test_a_cluster_that_is_not_there_fails_within_seconds_and_the_exit_code_says
 
 @pytest.mark.ray
 def test_every_node_of_a_cluster_is_looked_at(head: Head, tmp_path: Path) -> None:
-    code, checks = ask_doctor(str(tmp_path), env=head.env)
+    (tmp_path / "vllm.py").write_text("__version__ = '0'")  # here, but not on the node
+    code, checks = ask_doctor(str(tmp_path), env={**head.env, "PYTHONPATH": f"{tmp_path}:{ROOT}"})
     assert code == 0, [check for check in checks if check["state"] == "failed"]
     [ray] = [check for check in checks if check["subject"] == "Ray"]
     assert ray["finding"].endswith(f"at {head.address}: 1 node(s), 4 CPUs, 0 GPUs")

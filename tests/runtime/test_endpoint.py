@@ -499,7 +499,7 @@ def test_second_endpoint_on_the_same_cluster(client: httpx.Client, winner: str) 
     assert client.get("/healthz").status_code == 200
 
 
-@pytest.mark.parametrize("name", ["serve.yaml", "rayservice.yaml"])
+@pytest.mark.parametrize("name", ["serve.yaml", "kubernetes/base/rayservice.yaml", "kubernetes/gpu/serve.yaml"])
 def test_builder_and_its_yaml(student: str, tmp_path: Path, name: str) -> None:
     content = yaml.safe_load((ROOT / "cluster" / name).read_text())
     if "spec" in content:

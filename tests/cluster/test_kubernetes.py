@@ -1,0 +1,207 @@
+"""The Kubernetes files as kustomize renders them: KubeRay takes them, and no pod has more rights than it needs."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import shutil
+import subprocess
+import tempfile
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from ray.serve.schema import ServeDeploySchema
+
+from rrad_ray import cli
+from rrad_ray.config import JudgeConfig, load
+from rrad_ray.patches import ray_haproxy, ray_serve_headers
+from tests.cluster.kuberay import refusals, schema_of
+from tests.commands import ROOT
+
+FILES = ROOT / "cluster" / "kubernetes"
+OVERLAYS = ("cpu", "gpu", "spot")
+EVERY = pytest.mark.parametrize("overlay", OVERLAYS)
+RAY_KINDS = ("RayCluster", "RayJob", "RayCronJob", "RayService")
+
+
+@functools.cache
+def rendered(overlay: str, everything: bool = False) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return the documents of an overlay, by kind and name; with `everything`, its commented components too."""
+    if not shutil.which("kubectl"):
+        pytest.skip("kubectl, which brings kustomize, is not on this machine")
+    with tempfile.TemporaryDirectory() as folder:
+        files = Path(shutil.copytree(FILES, f"{folder}/kubernetes"))
+        path = files / "overlays" / overlay / "kustomization.yaml"
+        if everything:
+            path.write_text(path.read_text().replace("  # - ../../", "  - ../../"))
+        command = ["kubectl", "kustomize", str(path.parent)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    documents = [document for document in yaml.safe_load_all(done.stdout) if document]
+    return {(document["kind"], document["metadata"]["name"]): document for document in documents}
+
+
+def clusters(overlay: str) -> dict[str, dict[str, Any]]:
+    """Return the spec of each kind's Ray cluster."""
+    return {
+        "RayCluster": rendered(overlay)["RayCluster", "rrad"]["spec"],
+        "RayJob": rendered(overlay)["RayJob", "rrad-judge"]["spec"]["rayClusterSpec"],
+        "RayCronJob": rendered(overlay)["RayCronJob", "rrad-nightly"]["spec"]["jobTemplate"]["rayClusterSpec"],
+        "RayService": rendered(overlay)["RayService", "rrad-rerank"]["spec"]["rayClusterConfig"],
+    }
+
+
+def pods(cluster: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        yield group["template"]["spec"]
+
+
+@EVERY
+@pytest.mark.parametrize("everything", [False, True])
+def test_kuberay_takes_every_document(overlay: str, everything: bool) -> None:
+    documents = rendered(overlay, everything)
+    assert {kind for kind, _ in documents} >= {*RAY_KINDS, "NetworkPolicy", "ServiceAccount"}
+    for (kind, _), document in documents.items():
+        assert document["metadata"]["namespace"] == "rrad"
+        if kind in RAY_KINDS:
+            assert refusals(document) == []
+
+
+def test_redis_and_the_network_policies_are_taken_by_the_schemas_of_what_kuberay_embeds() -> None:
+    documents = rendered("gpu", True)
+    pod = schema_of("RayCluster", "spec", "headGroupSpec", "template", "spec")
+    jsonschema.validate(documents["StatefulSet", "rrad-redis"]["spec"]["template"]["spec"], pod)
+    rules = schema_of("RayCluster", "spec", "networkPolicy", "head", "ingressRules")
+    policies = [document for (kind, _), document in documents.items() if kind == "NetworkPolicy"]
+    assert len(policies) == 2
+    for policy in policies:
+        jsonschema.validate(policy["spec"]["ingress"], rules)
+    service = documents["RayService", "rrad-rerank"]["spec"]
+    assert service["rayClusterConfig"]["gcsFaultToleranceOptions"]["redisAddress"] == "rrad-redis:6379"
+    assert service["upgradeStrategy"]["type"] == "NewClusterWithIncrementalUpgrade"
+
+
+@EVERY
+def test_all_kinds_have_one_cluster(overlay: str) -> None:
+    first, *others = clusters(overlay).values()
+    assert others == [first] * 3
+
+
+def test_overlays_differ_in_their_workers() -> None:
+    groups = {overlay: clusters(overlay)["RayJob"]["workerGroupSpecs"] for overlay in OVERLAYS}
+    names = {overlay: [group["groupName"] for group in each] for overlay, each in groups.items()}
+    assert names == {"cpu": ["workers"], "gpu": ["gpu"], "spot": ["gpu", "spot"]}
+    limits = {
+        overlay: [group["template"]["spec"]["containers"][0]["resources"]["limits"] for group in each]
+        for overlay, each in groups.items()
+    }
+    assert ["nvidia.com/gpu" in limit for each in limits.values() for limit in each] == [False, True, True, True]
+    assert all(group["minReplicas"] == 0 for each in groups.values() for group in each), "nothing runs for nothing"
+    on_demand, spot = groups["spot"]
+    assert spot["template"]["spec"]["nodeSelector"] == {"karpenter.sh/capacity-type": "spot"}
+    assert len(spot["template"]["spec"]["tolerations"]) == 1 + len(on_demand["template"]["spec"]["tolerations"])
+
+
+@EVERY
+def test_no_pod_is_roots_or_writes_its_image_or_has_keys_in_its_environment(overlay: str) -> None:
+    cluster = clusters(overlay)["RayService"]
+    autoscaler = cluster["autoscalerOptions"]
+    for pod in pods(cluster):
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        volumes = {volume["name"] for volume in pod["volumes"]}
+        for container in (*pod["containers"], autoscaler):
+            security = container["securityContext"]
+            assert (security["readOnlyRootFilesystem"], security["allowPrivilegeEscalation"]) == (True, False)
+            assert security["capabilities"] == {"drop": ["ALL"]}
+            mounted = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+            assert {"/tmp", "/scratch"} <= mounted.keys(), "what may be written"
+            assert {*mounted.values()} <= volumes
+            assert {"name": "HOME", "value": "/scratch"} in container["env"]
+            assert not any("secretRef" in each for each in container.get("envFrom", []))
+            assert not any("valueFrom" in each for each in container["env"])
+            assert container["resources"]["requests"].keys() == {"cpu", "memory"}
+            assert "memory" in container["resources"]["limits"]
+    assert cluster["authOptions"] == {"mode": "token"}
+    assert [pod.get("automountServiceAccountToken", True) for pod in pods(cluster)][1:] == [False] * (
+        len(cluster["workerGroupSpecs"])
+    )
+
+
+def test_only_the_endpoints_port_is_open_to_everyone() -> None:
+    policy = rendered("gpu")["NetworkPolicy", "rrad-ray"]["spec"]
+    assert policy["podSelector"] == {"matchLabels": {"ray.io/is-ray-node": "yes"}}
+    anyone = [rule for rule in policy["ingress"] if {"namespaceSelector": {}} in rule["from"]]
+    assert [rule["ports"] for rule in anyone] == [[{"port": 8000}]]
+    assert all("from" in rule for rule in policy["ingress"])
+
+
+@EVERY
+def test_haproxy_sends_again_what_that_of_a_local_cluster_does(overlay: str) -> None:
+    for pod in pods(clusters(overlay)["RayService"]):
+        variables = {each["name"]: each["value"] for each in pod["containers"][0]["env"]}
+        assert {**ray_haproxy.RETRIES, **ray_serve_headers.VARIABLES}.items() <= variables.items()
+        assert variables["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
+
+
+@EVERY
+def test_serve_takes_the_application_and_finds_its_keys_where_they_are_mounted(overlay: str) -> None:
+    service = rendered(overlay)["RayService", "rrad-rerank"]["spec"]
+    [app] = ServeDeploySchema.model_validate(yaml.safe_load(service["serveConfigV2"])).applications
+    assert app.args["resources"] == ({"CPU": 2} if overlay == "cpu" else {"GPU": 1})
+    mounts = next(pods(service["rayClusterConfig"]))["containers"][0]["volumeMounts"]
+    assert app.args["api_keys"].rpartition("/")[0] in {mount["mountPath"] for mount in mounts}
+
+
+def test_jobs_run_commands_with_configs_that_the_wheel_holds() -> None:
+    _, judge, config, *overrides = rendered("gpu")["RayJob", "rrad-judge"]["spec"]["entrypoint"].split()
+    assert judge == "judge"
+    assert isinstance(load.load_config(JudgeConfig, config, overrides), JudgeConfig)
+    _, doctor, *_ = rendered("gpu")["RayCronJob", "rrad-nightly"]["spec"]["jobTemplate"]["entrypoint"].split()
+    assert doctor in {command.name for command in cli.app.registered_commands}
+
+
+def test_the_files_name_the_ray_that_is_pinned() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert f"ray[data,train,serve,default]=={clusters('gpu')['RayCluster']['rayVersion']}" in project["dependencies"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"clusterSelector": {"ray.io/cluster": "rrad"}}, "backoffLimit with clusterSelector"),
+        ({"shutdownAfterJobFinishes": True}, "deletionRules with shutdownAfterJobFinishes"),
+        ({"deletionStrategy": {}}, "deletionStrategy without deletionRules"),
+        ({"activeDeadlineSeconds": 0}, "activeDeadlineSeconds is not positive"),
+        ({"backoffLimits": 3}, "backoffLimits"),
+        ({"backoffLimit": "3"}, "'3' is not of type 'integer'"),
+        ({"rayClusterSpec": None, "clusterSelector": {}}, "None is not of type 'object'"),
+    ],
+)
+def test_what_kuberay_would_refuse_is_seen(change: dict[str, Any], words: str) -> None:
+    document = copy.deepcopy(rendered("gpu")["RayJob", "rrad-judge"])
+    document["spec"].update(change)
+    assert words in "; ".join(refusals(document))
+
+
+def test_what_kuberay_would_refuse_of_a_cluster_and_a_service_is_seen() -> None:
+    document = copy.deepcopy(rendered("spot", True)["RayService", "rrad-rerank"])
+    assert refusals(document) == []
+    cluster = document["spec"]["rayClusterConfig"]
+    cluster["rayVersion"] = "2.51.0"
+    cluster["autoscalerOptions"]["version"] = "v1"
+    cluster["headGroupSpec"]["template"]["spec"]["containers"][0]["env"].append({"name": "REDIS_PASSWORD"})
+    cluster["workerGroupSpecs"][0]["minReplicas"] = 9
+    document["spec"]["upgradeStrategy"]["clusterUpgradeOptions"]["stepSizePercent"] = 20
+    assert [problem.partition(":")[0] for problem in refusals(document)] == [
+        "clusterUpgradeOptions",
+        "head",
+        "gpu",
+        "spot",
+        "authOptions",
+    ]
