@@ -147,7 +147,7 @@ def check_rrad(words: list[str], where: str) -> None:
         return
     config, *overrides = rest
     overrides = [word for word in overrides if "=" in word]
-    path = ROOT / config
+    path = ROOT / load.config_file(config)  # a file, or the name of one of ours
     assert path.is_file(), where
     if stage == "run":
         given = {word.partition("=")[0] for word in overrides}
