@@ -17,7 +17,7 @@ from rrad_ray import tables, versions
 from rrad_ray.doctor.check import Check, failure
 from rrad_ray.errors import RradError
 from rrad_ray.patches import ray_haproxy, torch_cpu
-from rrad_ray.tables import checkpoints
+from rrad_ray.tables import checkpoint_cache, checkpoints
 from rrad_ray.uris import is_s3
 
 PATIENCE_S = 600.0  # for vLLM: a cold import from a network disk takes minutes
@@ -104,7 +104,7 @@ def check_haproxy() -> Check:
 
 def check_disk() -> list[Check]:
     """Return whether there is room where Ray's sessions and models go, and in shared memory."""
-    folders = {"disk (Ray, temporary files)": tempfile.gettempdir(), "disk (models)": str(checkpoints.cache())}
+    folders = {"disk (Ray, temporary files)": tempfile.gettempdir(), "disk (models)": str(checkpoint_cache.cache())}
     checks = []
     for subject, folder in folders.items():
         there = next(path for path in (Path(folder), *Path(folder).parents) if path.exists())
