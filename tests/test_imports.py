@@ -12,16 +12,18 @@ import pytest
 from tests.commands import PATIENCE_S, ROOT
 
 # Each folder may import itself and those before it. `vocabulary`: the modules at the top, which everyone may import.
-ORDER = ("vocabulary", "tables", "config", "data", "rankers", "evaluation", "labelling", "training", "online")
-ORDER += ("serving", "runtime", "doctor", "stages", "cli", "api")
+ORDER = ("vocabulary", "languages", "tables", "config", "data", "rankers", "evaluation", "labelling", "training")
+ORDER += ("online", "serving", "runtime", "doctor", "stages", "cli", "api")
 VOCABULARY = {"errors", "rows", "uris", "prompts", "progress", "versions"}
 # What needs torch and transformers only, neither Ray, vLLM, pyarrow nor a web server; by the beginnings of names.
-BARE = ("rankers", "evaluation.metrics", "evaluation.fusion", "evaluation.statistics", "labelling.answer")
-BARE += ("labelling.aggregation", "labelling.planner", "labelling.teacher", "training")
+BARE = ("languages", "rankers", "evaluation.metrics", "evaluation.fusion", "evaluation.statistics")
+BARE += ("labelling.answer", "labelling.aggregation", "labelling.planner", "labelling.teacher", "training")
 BARE_PACKAGES = {"torch", "transformers", "tokenizers", "sentence_transformers", "peft", "numpy", "scipy"}
-BARE_PACKAGES |= {"statsmodels", "rrad_ray", "regex", "safetensors"}  # transformers brings regex and safetensors
+# transformers brings regex and safetensors
+BARE_PACKAGES |= {"statsmodels", "rrad_ray", "regex", "safetensors", "bm25s", "Stemmer"}
 # Within a function, where a config says so.
 CHOSEN = {"rankers.backends": {"openvino", "onnxruntime"}}
+CHOSEN["languages.morphology"] = {"rjieba", "sudachipy", "mecab"}
 BLOCKED = {"ray", "vllm", "pyarrow", "fsspec", "s3fs", "omegaconf", "typer"}
 
 

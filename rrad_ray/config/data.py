@@ -18,6 +18,7 @@ from rrad_ray.config.base import (
     Uri,
     require,
 )
+from rrad_ray.languages import Language
 from rrad_ray.rows import SPLITS, Split
 
 
@@ -40,6 +41,9 @@ class RetrieveConfig:
     """For a file of candidates: the TREC qrels file of each split, as in {dev: dev.qrels}."""
     run: Uri = ""
     """A TREC run of your own first stage; BM25 and the bi-encoder then only score its documents. Empty: none."""
+    language: Language = "auto"
+    """How BM25 cuts texts into terms. `auto`: each word by its script, which needs nothing more. `zh`, `ja` and `ko`
+    add the words of a dictionary, of the extra of that name; the others stem words of their script (`de`)."""
     model: str = MINILM
     """The bi-encoder: a local folder, an `s3://` folder, a hub id, or a `bundled:` model."""
     bm25_depth: CountOrNone = 10

@@ -26,6 +26,7 @@ from rrad_ray.config.base import (
     require,
 )
 from rrad_ray.config.online import ExperimentDesign, check_design
+from rrad_ray.languages import Language
 
 WINNER = "winner"  # the model of `input`
 ORIGIN = re.compile(r"\*|https?://[a-z0-9.:\[\]-]+")  # as browsers send it: lower case, punycode
@@ -72,6 +73,8 @@ class SearchConfig:
     """A collection as `retrieve` reads it: `pydoc:` or a BEIR folder; empty: no search, and the page says so."""
     title: str = ""
     """What the page calls the collection; empty: its folder's name."""
+    language: Language = "auto"
+    """How BM25 cuts texts into terms, as of `retrieve`."""
     depth: Count = 20
     """Documents that BM25 finds and the model re-ranks."""
 

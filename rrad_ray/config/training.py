@@ -26,6 +26,7 @@ from rrad_ray.config.base import (
     range_of,
     require,
 )
+from rrad_ray.languages import Language
 from rrad_ray.rows import Split
 
 Tracker = Literal["tensorboard", "mlflow", "wandb"]
@@ -54,6 +55,8 @@ class TermsConfig:
     """Weight of its rank loss beside that of the plain score; 0: no Term Control Layer."""
     match: Literal["word", "token"] = "word"
     """Document tokens that are selected: those of words that the query has too, or those of equal token ids."""
+    language: Language = "auto"
+    """`word`: how query and document are cut into words, as of `retrieve`."""
     pooling: Literal["mean", "max", "attention"] = "mean"
     """How the states of the selected tokens become one."""
     gate: bool = True

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import bm25s
 import numpy as np
-import Stemmer
-from bm25s.stopwords import STOPWORDS_EN
+from bm25s.tokenization import Tokenized
 
-WORD_PATTERN = r"(?u)\b\w\w+\b"
+from rrad_ray.languages import Language
+from rrad_ray.languages.analyser import analyser
 
 
 class BM25Index:
-    """A BM25 index with English stop words and stems. A query's score is the sum of the scores of its terms (stems),
-    each counted as often as the query has it. Texts without one word that counts, or no texts, are found by no
-    query."""
+    """A BM25 index of the terms that `analyser` cuts texts into. A query's score is the sum of the scores of its
+    terms, each counted as often as the query has it. Texts without a term, or no texts, are found by no query."""
 
-    def __init__(self, texts: Sequence[str]) -> None:
+    def __init__(self, texts: Sequence[str], language: Language = "auto") -> None:
         self.size = len(texts)
-        self.stemmer = Stemmer.Stemmer("english")
+        self.analyser = analyser(language)
         self.bm25 = bm25s.BM25()
-        words = bm25s.tokenize(
-            list(texts), token_pattern=WORD_PATTERN, stopwords="en", stemmer=self.stemmer, show_progress=False
-        )
+        words = tokenized(texts, language)
         if words.vocab:
             self.bm25.index(words, show_progress=False)
         else:
@@ -32,15 +28,7 @@ class BM25Index:
 
     def terms(self, query: str) -> list[str]:
         """Return the query's terms that some text has; bm25s cannot score others."""
-        tokens = bm25s.tokenize(
-            [query],
-            token_pattern=WORD_PATTERN,
-            stopwords="en",
-            stemmer=self.stemmer,
-            show_progress=False,
-            return_ids=False,
-        )
-        return [term for term in tokens[0] if term in self.bm25.vocab_dict]
+        return [term for term in self.analyser.terms(query) if term in self.bm25.vocab_dict]
 
     def scores(self, query: str) -> np.ndarray:
         """Return the query's score of every text, (D,)."""
@@ -52,11 +40,13 @@ class BM25Index:
         terms = self.terms(query)
         return {term: terms.count(term) * self.bm25.get_scores([term]) for term in dict.fromkeys(terms)}
 
-    def words(self, text: str) -> list[tuple[str, int, int]]:
-        """Return the stem and the span of every word of a text that counts."""
-        matches = [match for match in re.finditer(WORD_PATTERN, text) if match.group().lower() not in STOPWORDS_EN]
-        stems = self.stemmer.stemWords([match.group().lower() for match in matches])
-        return [(stem, *match.span()) for stem, match in zip(stems, matches, strict=True)]
+
+def tokenized(texts: Iterable[str], language: Language = "auto") -> Tokenized:
+    """Return the terms of texts: `ids`, for each text the numbers of its terms in their order, and `vocab`, each
+    term's number."""
+    cut, vocab = analyser(language).terms, dict[str, int]()
+    ids = [[vocab.setdefault(term, len(vocab)) for term in cut(text)] for text in texts]
+    return Tokenized(ids, vocab)
 
 
 def top_k(scores: np.ndarray, depth: int) -> list[int]:

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from rrad_ray.data.words import word_count
 from rrad_ray.evaluation.metrics import by_length
 from rrad_ray.evaluation.statistics import holm, paired_p
 from rrad_ray.evaluation.summary import BASELINES
 from rrad_ray.evaluation.systems import MeasuredSystem, ranked_order
+from rrad_ray.languages.scripts import word_count
 from rrad_ray.rows import Row
 
 CHEAPER = (*BASELINES, "run")  # kinds that teacher and students are tested against

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rrad_ray.config import ExperimentConfig, ExperimentDesign
-from rrad_ray.data.words import query_words, word_count
+from rrad_ray.languages.scripts import query_words, word_count
 from rrad_ray.online.event_rows import is_called
 from rrad_ray.rows import ClickEvent, Exposure
 

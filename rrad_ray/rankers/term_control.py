@@ -13,16 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rrad_ray.rankers.query_terms import matched, pattern
+from rrad_ray.languages import Language
+from rrad_ray.languages.analyser import analyser
+from rrad_ray.languages.scripts import RUN
 
 BEYOND = 40  # characters read behind the last token, so that a word that truncation cuts is compared whole
 
 
-def select(query: str, text: str, encoding: Any, match: str = "word") -> list[bool]:
+def select(query: str, text: str, encoding: Any, match: str = "word", language: Language = "auto") -> list[bool]:
     """Return Token Selection's mask over a pair's tokens: true where a document's token carries a term of the query.
 
-    `encoding`: the pair as a fast tokenizer encodes it (`tokenizers.Encoding`). `match`: `word` compares the
-    characters of the text (`matched`), whatever the tokenizer makes of them; `token` compares token ids. Special
+    `encoding`: the pair as a fast tokenizer encodes it (`tokenizers.Encoding`). `match`: `word` marks the
+    terms in the text (`Analyser.marks`), whatever the tokenizer makes of them; `token` compares token ids. Special
     tokens, the query's own tokens, punctuation and white space are never selected.
     """
     spans = [
@@ -32,11 +34,14 @@ def select(query: str, text: str, encoding: Any, match: str = "word") -> list[bo
         )
     ]
     if match == "word":
-        hit = matched(query, text[: max(end for _, end in spans) + BEYOND])
+        read = text[: max(end for _, end in spans) + BEYOND]
+        hit = bytearray(len(read))
+        for start, end in analyser(language).marks(query, read):
+            hit[start:end] = b"\1" * (end - start)
         return [hit.find(1, start, end) >= 0 for start, end in spans]
     query_ids = {token for token, part in zip(encoding.ids, encoding.sequence_ids, strict=True) if part == 0}
     return [
-        token in query_ids and pattern().search(text, start, end) is not None
+        token in query_ids and RUN.search(text, start, end) is not None
         for token, (start, end) in zip(encoding.ids, spans, strict=True)
     ]
 

@@ -19,7 +19,9 @@ from markupsafe import Markup
 from rrad_ray.config import IDENTITY, SearchConfig
 from rrad_ray.data.bm25 import BM25Index, top_k
 from rrad_ray.data.reader import read_collection
+from rrad_ray.errors import at_place
 from rrad_ray.evaluation.theme import render_page, source_hash
+from rrad_ray.languages.analyser import Term, united
 from rrad_ray.rows import BM25
 from rrad_ray.serving import requests
 
@@ -50,7 +52,8 @@ class Searcher:
         collection = read_collection(cfg.corpus)
         self.title, self.depth = cfg.title or collection.name, cfg.depth
         self.ids, self.texts = list(collection.corpus), list(collection.corpus.values())
-        self.bm25 = BM25Index(self.texts)
+        with at_place("search.language", "write auto"):
+            self.bm25 = BM25Index(self.texts, cfg.language)
         tests = [query.text for query in collection.queries if query.split == "test"]
         self.examples = (tests or [query.text for query in collection.queries])[:EXAMPLE_QUERIES]
         if collection.rejected:
@@ -59,16 +62,28 @@ class Searcher:
 
     def retrieve(self, query: str) -> list[Hit]:
         """Return the `depth` best documents that share a word with the query, best first."""
-        parts = self.bm25.parts(query)
-        words: dict[str, str] = {}
-        for stem, start, end in self.bm25.words(query):
-            words.setdefault(stem, query[start:end].lower())
+        parts, terms = self.bm25.parts(query), self.bm25.analyser.words(query)
         hits = []
         for index in top_k(self.bm25.scores(query), self.depth):
-            matched = {words.get(term, term): float(part[index]) for term, part in parts.items() if part[index] > 0}
-            marks = [(start, end) for stem, start, end in self.bm25.words(self.texts[index]) if stem in parts]
+            scores = {term: float(part[index]) for term, part in parts.items() if part[index] > 0}
+            matched = by_words(query, terms, scores)
+            marks = self.bm25.analyser.marks(query, self.texts[index])
             hits.append(Hit(self.ids[index], self.texts[index], sum(matched.values()), matched, marks))
         return hits
+
+
+def by_words(query: str, terms: Sequence[Term], scores: dict[str, float]) -> dict[str, float]:
+    """Return scores of terms as scores of the query's words: terms that overlap there count as one.
+
+    A term that the query has several times counts at its first place.
+    """
+    first = {term.term: term for term in reversed(terms) if term.term in scores}
+    words = dict[str, float]()
+    for start, end in united((term.start, term.end) for term in first.values()):
+        inside = sum(scores[name] for name, term in first.items() if start <= term.start < end)
+        word = query[start:end].lower()
+        words[word] = words.get(word, 0.0) + inside
+    return words
 
 
 def rerank_request(request: requests.ScoringRequest, hits: Sequence[Hit]) -> requests.ScoringRequest:

@@ -18,8 +18,9 @@ from rrad_ray.data.bm25 import BM25Index, top_k
 from rrad_ray.data.collection import Query
 from rrad_ray.data.reader import read_collection
 from rrad_ray.data.trec import RUN_LINE, read_trec_run
-from rrad_ray.errors import RradError
+from rrad_ray.errors import RradError, at_place
 from rrad_ray.evaluation import fusion
+from rrad_ray.languages.analyser import analyser, chosen
 from rrad_ray.progress import Progress, say
 from rrad_ray.rows import BM25, DENSE, Candidates
 from rrad_ray.runtime import embed
@@ -50,7 +51,10 @@ def run(cfg: RetrieveConfig, out: tables.Output) -> None:
     queries = choose_queries(collection.queries, cfg)
     if not queries:
         raise RradError(cfg.data, f"none of its {len(collection.queries):,} queries is chosen", "raise `queries`")
-    say(f"{len(collection.corpus):,} documents, {len(queries):,} queries from {cfg.data}")
+    with at_place("language", "write language=auto"):
+        analyser(cfg.language)
+    language = chosen(cfg.language, collection.corpus.values())
+    say(f"{len(collection.corpus):,} documents, {len(queries):,} queries from {cfg.data}; language={language}")
     listed = _listed(cfg.run)
     first_stage = FirstStage(collection.corpus, queries, cfg)
     rows = candidates(first_stage, queries, listed, out, cfg)
@@ -63,6 +67,7 @@ def run(cfg: RetrieveConfig, out: tables.Output) -> None:
         rows=count,
         documents=len(collection.corpus),
         queries=splits,
+        language=language,
         lineage=tables.Lineage(tables.FirstStageFacts(cfg.data, first_stage.figures(queries), encoders)),
     )
 
@@ -126,7 +131,7 @@ class FirstStage:
         self.corpus, self.ids = corpus, list(corpus)
         self.index_of = {identity: index for index, identity in enumerate(self.ids)}
         texts = list(corpus.values())
-        self.bm25 = BM25Index(texts)
+        self.bm25 = BM25Index(texts, cfg.language)
         self.encoder = embed.local(cfg)  # first: it is refused before it embeds
         embedded = embed.embed(texts, [query.text for query in queries], cfg)
         self.doc_vectors, self.query_vectors, self.docs_per_s = embedded

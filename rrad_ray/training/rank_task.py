@@ -17,6 +17,7 @@ from torch.nn.functional import pad
 from rrad_ray.config import TrainConfig
 from rrad_ray.errors import InvalidInput
 from rrad_ray.evaluation import metrics
+from rrad_ray.languages.scripts import pieces
 from rrad_ray.patches import transformers_cls_only
 from rrad_ray.rankers import generation, lora
 from rrad_ray.rankers.ranker import Ranker, in_order, one_by_one, spread, train_tokens
@@ -93,11 +94,12 @@ class RankBatches:
 def drop_words(text: str, share: float, source: random.Random) -> str:
     """Return the text with each word dropped with probability `share`; unchanged if none would be left.
 
-    Word dropout, Iyyer et al., 2015.
+    Word dropout, Iyyer et al., 2015. Of a script without spaces, two characters count as a word.
     """
     if not share:
         return text
-    return " ".join(word for word in text.split() if source.random() >= share) or text
+    kept = ("".join(piece for piece in word if source.random() >= share) for word in pieces(text))
+    return " ".join(filter(None, kept)) or text
 
 
 def collate(rows: Rows) -> tuple[list[str], list[str], Tensor, Tensor]:
@@ -264,7 +266,7 @@ class RankTask(TrainTask):
         """Return each pair's plain score and its Term Control score, from one forward pass."""
         encoded = self.ranker.tokenize(queries, texts)
         selections = [
-            torch.tensor(select(query, text, encoding, self.cfg.terms.match))
+            torch.tensor(select(query, text, encoding, self.cfg.terms.match, self.cfg.terms.language))
             for query, text, encoding in zip(queries, texts, encoded.encodings or (), strict=True)
         ]
         plain, controlled = [], []

@@ -87,7 +87,7 @@ def test_a_search_gets_the_words_and_scores_of_its_own_query() -> None:
     queries = [" ".join(random.Random(number).choices(WORDS, k=9)) for number in range(300)]
 
     def ask(query: str) -> Any:
-        return index.words(query), index.scores(query).tolist()
+        return index.analyser.words(query), index.scores(query).tolist()
 
     assert by_threads(ask, queries) == list(map(ask, queries))
 

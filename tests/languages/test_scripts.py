@@ -1,0 +1,62 @@
+"""Words of queries with and without spaces between words, and texts in one form."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rrad_ray.languages.scripts import normalized, pieces, query_words, word_count
+
+
+@pytest.mark.parametrize(
+    ("query", "words", "count"),
+    [
+        ("Open File mode", ("open", "file", "mode"), 3),
+        ("北京天气", ("北京", "京天", "天气"), 2),
+        ("北京 天气预报", ("北京", "天气", "气预", "预报"), 3),
+        ("猫", ("猫",), 1),
+        ("Python入門", ("python", "入門"), 2),
+        ("신발 추천", ("신발", "추천"), 2),
+        ("cafe\u0301", ("caf\u00e9",), 1),
+        ("ＡＢＣ ｶﾞｽ", ("abc", "ガス"), 2),
+        ("हिन्दी भाषा", ("हिन्दी", "भाषा"), 2),
+        ("ไทย", ("ไท", "ทย"), 2),
+        ("…", (), 1),
+        ("", (), 0),
+    ],
+)
+def test_scripts_without_spaces_have_words_too(query: str, words: tuple[str, ...], count: int) -> None:
+    assert query_words(query) == words
+    assert word_count(query) == count
+
+
+def test_a_longer_query_shares_words_with_the_one_that_it_rewrites() -> None:
+    assert set(query_words("北京天气")) & set(query_words("北京天气预报"))
+    assert not set(query_words("北京天气")) & set(query_words("上海地铁"))
+
+
+@pytest.mark.parametrize(
+    ("text", "plain", "spans"),
+    [
+        ("Sort", "sort", []),
+        ("ＡＢ，カ", "ab,カ", []),
+        ("e\u0301t", "ét", [(0, 2), (2, 3)]),
+        ("가나", "가나", []),
+        (unicodedata.normalize("NFD", "각나"), "각나", [(0, 3), (3, 5)]),
+        ("a\u00adb", "ab", [(0, 1), (2, 3)]),
+        ("ﬁt", "fit", [(0, 1), (0, 1), (1, 2)]),
+    ],
+)
+def test_a_text_in_one_form_says_where_characters_were(text: str, plain: str, spans: list[tuple[int, int]]) -> None:
+    assert normalized(text) == (plain, spans)
+
+
+@given(st.text())
+def test_one_form_keeps_the_order_and_pieces_keep_all_characters(text: str) -> None:
+    plain, spans = normalized(text)
+    assert len(spans or text) == len(plain)
+    assert spans == sorted(spans)
+    assert ["".join(word) for word in pieces(text)] == text.split()
