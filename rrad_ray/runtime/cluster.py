@@ -19,6 +19,7 @@ from rrad_ray.patches import (
     ray_serve_headers,
 )
 from rrad_ray.progress import QUIET_LIBRARIES
+from rrad_ray.tables.private_folders import socket_folder
 
 # Small machines run several light actors beside a heavy one; they wait more than they work.
 LEAST_CPUS = 4
@@ -52,7 +53,8 @@ def start_ray() -> None:
         cores = os.cpu_count() or 1
         options = {"num_cpus": max(LEAST_CPUS, cores), "include_dashboard": False, "resources": {LOCAL: 1}}
         options["address"] = "local"  # not some cluster that `ray start` has left on this machine
-        for name, value in {**QUIET, **ray_haproxy.environment(), **ray_serve_headers.VARIABLES}.items():
+        haproxy = ray_haproxy.environment(socket_folder("haproxy"))
+        for name, value in {**QUIET, **haproxy, **ray_serve_headers.VARIABLES}.items():
             os.environ.setdefault(name, value)
     for name in QUIET_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -48,3 +48,13 @@ def state_folder() -> Path:
     if os.path.isabs(state):  # by the XDG specification, a relative one is to be ignored
         return private_folder(Path(state) / "rrad-ray")
     return private_folder(Path(tempfile.gettempdir()) / f"rrad-ray-{os.geteuid()}")
+
+
+def socket_folder(name: str) -> Path:
+    """Return a folder of this user's for sockets, which nobody else can look into: below XDG_RUNTIME_DIR where that
+    can be used, else below the temporary folder. A socket's path has 107 bytes at most."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    usable = os.path.isabs(runtime) and os.access(runtime, os.W_OK | os.X_OK)
+    folder = private_folder(Path(runtime if usable else tempfile.gettempdir()) / f"rrad-{name}-{os.geteuid()}")
+    folder.chmod(0o700)  # earlier versions left it open to be looked into
+    return folder

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
+import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -302,3 +305,40 @@ def test_a_folder_that_stands_where_a_lease_is_to_be_written_is_an_error_and_no_
     (tmp_path / LEASE).mkdir(parents=True)
     with pytest.raises(RradError, match=r"00001\.json: cannot be created, and is no file; delete it"):
         leases.Lease(str(tmp_path), "label").__enter__()
+
+
+def test_a_run_that_is_killed_at_any_step_keeps_nobody_out_and_loses_no_part_that_it_had(tmp_path: Path) -> None:
+    """`kill -9` before each time that the run opens, makes, renames or deletes a file or a folder of its output."""
+    steps, parts_had = 0, set[int]()
+    uri = str(tmp_path / "table")
+
+    def run_until(step: int) -> None:
+        """Run the stage in this process, which ends before the step of this number."""
+        count = 0
+
+        def audit(event: str, arguments: tuple[Any, ...]) -> None:
+            nonlocal count
+            if event in ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir") and uri in str(arguments[0]):
+                count += 1
+                if count == step:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(audit)
+        stage_of(one_row)(Config(uri))
+
+    while True:
+        steps += 1
+        process = multiprocessing.get_context("fork").Process(target=run_until, args=(steps,))
+        process.start()
+        process.join(PATIENCE_S)
+        before = tables.part_names(uri)
+        stage_of(one_row)(Config(uri))
+        assert written_by(uri) == ["borda"]
+        assert set(before) <= set(tables.part_names(uri))
+        parts_had.add(len(before))
+        tables.remove(uri)
+        if process.exitcode == 0:
+            break
+        assert process.exitcode == -signal.SIGKILL
+    assert steps > 15
+    assert parts_had == {0, 1}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rrad_ray.errors import RradError
-from rrad_ray.tables.private_folders import private_folder, state_folder
+from rrad_ray.tables.private_folders import private_folder, socket_folder, state_folder
 
 
 def mode(path: Path) -> int:
@@ -65,3 +65,20 @@ def test_state_is_below_xdg_state_home_or_in_a_folder_of_the_users_own(
     own.chmod(0o777)
     with pytest.raises(RradError, match="other users may write to it"):
         state_folder()
+
+
+def test_a_folder_of_sockets_is_looked_into_by_nobody_else_and_below_xdg_runtime_dir_where_that_can_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, temporary = tmp_path / "run", tmp_path / "tmp"
+    run.mkdir()
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(temporary))
+    for runtime, parent in ((run, run), (tmp_path / "gone", temporary), ("", temporary)):
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+        folder = parent / f"rrad-haproxy-{os.geteuid()}"
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)  # as Ray makes it
+        assert socket_folder("haproxy") == folder
+        assert mode(folder) == 0o700
+    folder.chmod(0o777)
+    with pytest.raises(RradError, match="other users may write to it"):
+        socket_folder("haproxy")
