@@ -25,7 +25,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import ray
 
 from rrad_ray import tables
@@ -33,6 +32,7 @@ from rrad_ray.patches import ray_data_context
 from rrad_ray.rows import Labels, TrainingRow, with_qrels
 from rrad_ray.runtime import cluster
 from rrad_ray.tables import shards
+from rrad_ray.tables.reading import open_parquet
 from rrad_ray.training.stream import RowRefs
 from rrad_ray.training.targets import Prepare, SkipReason
 
@@ -183,7 +183,7 @@ def _small_columns(uri: str, name: str) -> pa.Table:
     part = tables.join(uri, name)
     fs, path = tables.filesystem(part)
     with tables.io_errors(part), fs.open(path, "rb") as opened:
-        file = pq.ParquetFile(opened)
+        file = open_parquet(opened)
         schema = file.schema_arrow
         table = file.read(columns=["query_id", "split", "qrel_grades", "targets"])
     tables.check_schema(schema.empty_table(), Labels, part)

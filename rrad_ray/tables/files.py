@@ -80,8 +80,8 @@ def _io_error(uri: str, error: Exception) -> RradError:
         return RradError(uri, "no space left on the device", remedy)
     if isinstance(error, IsADirectoryError):
         return RradError(uri, "is a folder, not a file", "name a file, or move the folder away")
-    untold = type(error) is OSError and error.errno is None and not is_s3(uri)  # Arrow's, for a broken footer
-    if isinstance(error, DAMAGED) or untold:
+    untold = type(error) is OSError and error.errno is None  # Arrow's, for a broken footer or a page
+    if isinstance(error, DAMAGED) or (untold and (not is_s3(uri) or "CRC checksum" in text)):
         remedy = "the file is cut short, damaged, or of another kind than its name says: bring it again, or rename it"
         return RradError(uri, f"cannot be read ({text})", remedy)
     if is_s3(uri):

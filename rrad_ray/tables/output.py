@@ -238,7 +238,7 @@ class Output:
             raise RradError(uri, problem, "report this as a bug") from error
         check_schema(table, kind, uri)
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
+        pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
         write_bytes(uri, sink.getvalue().to_pybytes())
 
     def write_all(self, rows: Iterable[Mapping[str, Any]], rows_per_part: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -74,12 +74,18 @@ def measured_parts(uri: str) -> dict[str, PartFacts]:
     return {name: {"rows": count, "bytes": sizes[name]} for name, count in rows.items() if count is not None}
 
 
+def open_parquet(file: BinaryIO) -> pq.ParquetFile:
+    """Open a Parquet file whose pages are compared with their checksums, where they have some, as ours do: reading it
+    raises `OSError` for a page that is not what was written."""
+    return pq.ParquetFile(file, page_checksum_verification=True)
+
+
 def read_columns(uri: str, name: str, columns: Sequence[str] | None) -> pa.Table:
     """Return some columns of one part (None: all), as they are."""
     part_uri = join(uri, name)
     fs, path = filesystem(part_uri)
     with io_errors(part_uri), fs.open(path, "rb") as file:
-        return pq.read_table(file, columns=columns)
+        return pq.read_table(file, columns=columns, page_checksum_verification=True)
 
 
 def read_part(uri: str, name: str, row: type) -> list[dict[str, Any]]:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from rrad_ray.tables.files import filesystem, io_errors, join
+from rrad_ray.tables.reading import open_parquet
 from rrad_ray.tables.schema import check_schema
 
 Draw = tuple[str, dict[str, Any]]  # the name of a part, and a row of it
@@ -37,7 +37,7 @@ def _rows_of(uri: str, name: str, row: type, count: int, source: random.Random, 
     part_uri = join(uri, name)
     fs, path = filesystem(part_uri)
     with io_errors(part_uri), fs.open(path, "rb") as opened:
-        file = pq.ParquetFile(opened)
+        file = open_parquet(opened)
         if not file.num_row_groups:
             return []
         table = file.read_row_group(source.randrange(file.num_row_groups))
@@ -53,7 +53,7 @@ def named_rows(uri: str, names: Sequence[str], row: type, query_ids: Collection[
         part_uri = join(uri, name)
         fs, path = filesystem(part_uri)
         with io_errors(part_uri), fs.open(path, "rb") as opened:
-            file = pq.ParquetFile(opened)
+            file = open_parquet(opened)
             wanted = pc.is_in(file.read(["query_id"])["query_id"], pa.array(query_ids, pa.string()))
             if pc.any(wanted).as_py():
                 table = file.read().filter(wanted)

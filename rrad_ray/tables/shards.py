@@ -21,7 +21,7 @@ from rrad_ray.rows import SPLITS, Candidates, misfit, without_repeats
 from rrad_ray.tables.data_files import DataFile, data_files, with_partitions
 from rrad_ray.tables.files import exists, filesystem, io_errors, join
 from rrad_ray.tables.manifest import MANIFEST, read_manifest
-from rrad_ray.tables.reading import STARTED, finished_parts, part_name
+from rrad_ray.tables.reading import STARTED, finished_parts, open_parquet, part_name
 from rrad_ray.tables.schema import check_schema, column_as, schema_of
 
 NEEDED = ("query_id", "query", "doc_ids", "texts")  # what a foreign folder must have
@@ -118,7 +118,7 @@ def read_shard(uri: str, shard: Shard, row: type, reject: RejectRow = _ignore) -
     file = DataFile(uri, shard.file)
     fs, path = filesystem(file.uri)
     with io_errors(file.uri), fs.open(path, "rb") as opened:
-        table = _rows(pq.ParquetFile(opened), shard.start, shard.stop)
+        table = _rows(open_parquet(opened), shard.start, shard.stop)
     # Nothing is filled into a finished table: `plan_shards` has seen that it has every column.
     table = _filled(with_partitions(table, file, schema_of(row)), file.uri)
     return list(usable_rows(check_schema(table, row, file.uri, nulls=True).to_pylist(), reject, shard.known))
@@ -156,7 +156,7 @@ def _look(source: DataFile, needed: Sequence[str]) -> _Look:
     uri = source.uri
     fs, path = filesystem(uri)
     with io_errors(uri), fs.open(path, "rb") as opened:
-        file = pq.ParquetFile(opened)
+        file = open_parquet(opened)
         empty = with_partitions(file.schema_arrow.empty_table(), source, schema_of(Candidates))
         have = empty.column_names
         for name in needed:

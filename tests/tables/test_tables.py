@@ -504,6 +504,28 @@ def test_a_lost_an_emptied_a_torn_and_an_added_part_are_named_by_every_reader(ur
         assert caught.value.place == part
 
 
+def test_a_part_that_has_changed_and_kept_its_size_is_named_by_every_reader_of_its_rows(uri: str) -> None:
+    table_of_three(uri)
+    part = join(uri, part_name(1))
+    fs, path = tables.filesystem(part)
+    whole = fs.cat_file(path)
+    [shard] = [each for each in shards.plan_shards(uri, 10, Candidates) if each.file == part_name(1)]
+    column = pq.ParquetFile(pa.BufferReader(whole)).metadata.row_group(0).column(1)
+    assert column.path_in_schema == "query"
+    start = column.dictionary_page_offset or column.data_page_offset
+    last = start + column.total_compressed_size - 1
+    tables.write_bytes(part, whole[:last] + bytes([whole[last] ^ 1]) + whole[last + 1 :])
+    readers = [
+        lambda: list(tables.read(uri, Candidates)),
+        lambda: list(tables.read_split(uri, Candidates, "train")),
+        lambda: shards.read_shard(uri, shard, Candidates),
+    ]
+    for read in readers:
+        with pytest.raises(RradError, match=r"cannot be read .*CRC checksum") as caught:
+            read()
+        assert (caught.value.place, "damaged" in caught.value.remedy) == (part, True)
+
+
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" + b"x" * 100])
 def test_a_part_that_a_power_cut_has_left_empty_or_torn_is_not_done(uri: str, content: bytes) -> None:
     killed = Output("test", Config(uri), Candidates, {})
