@@ -104,8 +104,11 @@ def check_haproxy() -> Check:
 
 def check_disk() -> list[Check]:
     """Return whether there is room where Ray's sessions and models go, and in shared memory."""
-    folders = {"disk (Ray, temporary files)": tempfile.gettempdir(), "disk (models)": str(checkpoint_cache.cache())}
-    checks = []
+    folders, checks = {"disk (Ray, temporary files)": tempfile.gettempdir()}, []
+    try:
+        folders["disk (models)"] = str(checkpoint_cache.cache())
+    except RradError as error:
+        checks.append(failure("disk (models)", error))
     for subject, folder in folders.items():
         there = next(path for path in (Path(folder), *Path(folder).parents) if path.exists())
         usage = shutil.disk_usage(there)

@@ -26,7 +26,7 @@ PAGES = pages()
 EVERY = pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 PLACEHOLDER = re.compile(r"\.\.\.|…|[A-Z]{3,}")  # `rrad STAGE ...`: no command, but the form of one
-PATH = re.compile(r"(?<![\w/.-])(?:rrad_ray|benchmarks|configs|cluster|jobs|tests|docs|locks)/[\w./*-]*")
+PATH = re.compile(r"(?<![\w/.-])(?:rrad_ray|benchmarks|configs|cluster|integrations|jobs|tests|docs|locks)/[\w./*-]*")
 DOTTED = re.compile(r"(?<![\w./])rrad_ray(?:\.\w+)+")
 
 
