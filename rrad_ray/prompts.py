@@ -12,11 +12,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rrad_ray.control_tokens import ControlTokens
+
 # {name} in a template; {{name}} writes the braces themselves. Other braces, such as those of JSON, are text.
 PLACEHOLDER = re.compile(r"\{\{\s*(?P<braces>[^\W\d]\w*)\s*\}\}|\{\s*(?P<name>[^\W\d]\w*)\s*\}")
 
 # The labels before a query and before its document in a decoder's input; a space and the text follow each.
 PAIR = ("Query:", "\nDocument:")
+
+_OTHER_BRACKETS = str.maketrans("[]<>{}【】()", "()()()()[]")
 
 TOO_LONG = "prompt too long"  # the category of prompts that were not asked
 
@@ -53,8 +57,8 @@ class LikelihoodPlan:
     """A maker of tokenized likelihood prompts: one for each document of a query.
 
     `pieces`: the text before the document, that between document and query, and the white space before the query.
-    Documents are truncated to `doc_tokens`, queries to `query_tokens`. `limit`: the most tokens that the model takes;
-    a document is cut below `doc_tokens` where its prompt would be longer.
+    Documents are truncated to `doc_tokens`, queries to `query_tokens`; control tokens in either are text. `limit`:
+    the most tokens that the model takes; a document is cut below `doc_tokens` where its prompt would be longer.
     """
 
     def __init__(
@@ -65,21 +69,21 @@ class LikelihoodPlan:
         query_tokens: int,
         limit: int | None = None,
     ) -> None:
-        self.tokenizer, self.doc_tokens, self.query_tokens, self.limit = tokenizer, doc_tokens, query_tokens, limit
+        self.doc_tokens, self.query_tokens, self.limit = doc_tokens, query_tokens, limit
         before, between, self.lead = pieces
-        self.before, self.between = self._ids(before), self._ids(between)
-
-    def _ids(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        self.control = ControlTokens(tokenizer)
+        self.before, self.between = self.control.ids([before, between])
 
     def __call__(self, query: str, texts: Sequence[str]) -> list[Span]:
         """Return one span for each text. Raises `TooLong` if not one token of a document fits the model."""
-        query_ids = self._ids(f"{self.lead}{query}")[: self.query_tokens]
+        query_ids, *docs = self.control.ids(
+            [f"{self.lead}{self.control.guarded(query)}", *map(self.control.guarded, texts)]
+        )
+        query_ids = query_ids[: self.query_tokens]
         around = len(self.before) + len(self.between) + len(query_ids)
         room = self.doc_tokens if self.limit is None else min(self.doc_tokens, self.limit - around)
         if room < 1:
             raise TooLong(f"{around} tokens without the document, the model takes {self.limit}")
-        docs = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
         return [
             likelihood(self.before, doc[:room], self.between, query_ids, len(doc[: self.doc_tokens]) > room)
             for doc in docs
@@ -155,6 +159,16 @@ def identifier(form: str, number: int) -> str:
         rest, letter = divmod(rest - 1, 26)
         letters = chr(ord("A") + letter) + letters
     return fill(form, {"number": str(number), "letter": letters})
+
+
+def unclaimed(text: str, form: str) -> str:
+    """Return a text in which nothing is written as an identifier of this form: it gets other brackets.
+
+    RankLLM likewise writes `[3]` in a document as `(3)`. A form without brackets, such as `{number}`, stays.
+    """
+    before, after = (re.escape(part) for part in _around(form))
+    symbol = "[A-Z]{1,3}" if placeholders(form) == ["letter"] else r"\d{1,9}"
+    return re.sub(rf"{before}\s*{symbol}\s*{after}", lambda match: match[0].translate(_OTHER_BRACKETS), text)
 
 
 def permutation_regex(n: int, form: str = "[{number}]", joiner: str = " > ", answer: str = "{order}") -> str:

@@ -39,9 +39,11 @@ class JudgeOutput(Candidates):
     """A query with what the judge was shown and what came back; `label` can be run again on it without the engine.
 
     task `likelihood`: `judge_scores[i]` is the mean log-probability of the query's tokens given document i
-    (nats per token); task `score`: what the teacher's ranking head gives query and document i. task `order`: one
+    (nats per token); task `score`: what the teacher's ranking head gives query and document i; task
+    `grade`: the grade that its labels' logits give, on the template's scale. task `order`: one
     entry of `shown` (the candidates' indices in the order shown) and of `responses` (the raw answer) for each of the
-    `repeats` calls. `reasons[i]`: why document i stands where it stands, once `explain` has run over the table.
+    `repeats` calls, and with `answer: first_token` in `judge_scores` the mean log-probability of each document's
+    identifier. `reasons[i]`: why document i stands where it stands, once `explain` has run over the table.
     `truncated`: how many documents were cut below `doc_tokens` to fit the model. Tokens are the last task's.
     """
 
@@ -100,6 +102,7 @@ class Answer(TypedDict):
     slot: int
     text: str
     score: float
+    scores: list[float]  # of each document shown, where an order's first token is the answer
     truncated: int
     prompt_tokens: int
     generated_tokens: int

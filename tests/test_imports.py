@@ -14,10 +14,11 @@ from tests.commands import PATIENCE_S, ROOT
 # Each folder may import itself and those before it. `vocabulary`: the modules at the top, which everyone may import.
 ORDER = ("vocabulary", "languages", "tables", "config", "data", "rankers", "evaluation", "labelling", "training")
 ORDER += ("online", "serving", "runtime", "doctor", "stages", "cli", "api")
-VOCABULARY = {"errors", "rows", "uris", "prompts", "progress", "versions"}
+VOCABULARY = {"control_tokens", "errors", "rows", "uris", "prompts", "progress", "versions"}
 # What needs torch and transformers only, neither Ray, vLLM, pyarrow nor a web server; by the beginnings of names.
 BARE = ("languages", "rankers", "evaluation.metrics", "evaluation.fusion", "evaluation.statistics")
-BARE += ("labelling.answer", "labelling.aggregation", "labelling.planner", "labelling.teacher", "training")
+BARE += ("labelling.answer", "labelling.aggregation", "labelling.chat_template", "labelling.label_tokens")
+BARE += ("labelling.planner", "labelling.teacher", "training")
 BARE_PACKAGES = {"torch", "transformers", "tokenizers", "sentence_transformers", "peft", "numpy", "scipy"}
 # transformers brings regex and safetensors
 BARE_PACKAGES |= {"statsmodels", "rrad_ray", "regex", "safetensors", "bm25s", "Stemmer"}

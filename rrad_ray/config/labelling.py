@@ -28,7 +28,7 @@ from rrad_ray.config.base import (
 from rrad_ray.config.template_files import TEMPLATES, load_template
 from rrad_ray.rows import Split
 
-JudgeTask = Literal["likelihood", "order", "score", "explain"]
+JudgeTask = Literal["likelihood", "order", "grade", "score", "explain"]
 Engine = Literal["vllm", "openai", "echo", "simulated"]
 ExportFormat = Literal["trec", "rankllm", "rankllm-train", "first", "rankgpt", "sentence-transformers", "clicks"]
 Aggregation = Literal["borda", "copeland"]
@@ -70,6 +70,11 @@ class OpenAIConfig:
     """Retries of one request after 429, 5xx or a broken connection, with exponential backoff."""
     timeout_s: Positive = 120.0
     """Seconds that one request may take."""
+    request: dict[str, Any] = Field(default_factory=dict)
+    """Fields of each request, over `max_tokens` and `temperature: 0`; null drops one, as in {max_tokens: null,
+    temperature: null, max_completion_tokens: 2000, reasoning_effort: low}. `extra_body` may hold more of them."""
+    system_role: Literal["system", "developer", "user"] = "system"
+    """The role of a template's system message; `user`: it heads the user's message, for models without the role."""
     token_budget: CountOrNone = 0
     """Prompt and generated tokens together, over all runs of this output; 0: no limit."""
     prompt_price: NotNegative = 0.0
@@ -97,7 +102,8 @@ class PromptConfig:
     """The keys that a prompt is made from, whoever asks it: `judge`, or a listwise labeller in training."""
 
     task: JudgeTask = "likelihood"
-    """`likelihood`: log p(query | document). `order`: a listwise answer, `repeats` of them. `score`: the scores of a
+    """`likelihood`: log p(query | document). `order`: a listwise answer, `repeats` of them. `grade`: a document's
+    relevance by the logits of labels such as yes and no, or 0 to 3, after one forward pass. `score`: the scores of a
     fine-tuned sequence-classification teacher. `explain`: reads the judge's output and adds the reason for each
     document's rank, except for dev and test queries, on which nothing is trained."""
     engine: Engine = "vllm"
@@ -105,15 +111,23 @@ class PromptConfig:
     likelihood_by: Literal["pooler", "prompt_logprobs"] = "pooler"
     """How vLLM gives likelihoods: by a pooler that projects the query's tokens only, or by its `prompt_logprobs`."""
     template: str = ""
-    """The words of the prompt: a shipped template by name (`order`, `order-ko`, `rankgpt`, `explain`, `question`,
-    `search`, ...), or a YAML file of your own, local or `s3://`; empty: `order`, `explain` or `question`, by the
-    task. `--show-prompts 3` prints what would be sent."""
+    """The words of the prompt: a shipped template by name (`order`, `order-ko`, `rankgpt`, `grade`, `qwen3-reranker`,
+    `explain`, `question`, ...), or a YAML file of your own, local or `s3://`; empty: `order`, `grade`, `explain` or
+    `question`, by the task. `--show-prompts 3` prints what would be sent."""
     doc_tokens: Count = 96
     """Tokens that a document is cut to, and below that where a prompt would not fit the model."""
     query_tokens: Count = 64
     """Tokens that a query is cut to in a likelihood prompt."""
     max_tokens: Count = 128
     """Tokens of an answer, for `order` and `explain`."""
+    thinking_tokens: CountOrNone = 0
+    """vLLM: tokens that a model may think for before `max_tokens` of answer, where `<think>` and `</think>` (or
+    `engine_kwargs.reasoning_config`) stand around it; 0: thinking counts as answer."""
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Variables of the model's chat template, as in {enable_thinking: false}; `openai` sends them along."""
+    answer: Literal["text", "first_token"] = "text"
+    """`order`, vLLM: `first_token` reads the order, and scores, off the logits of the first identifier (FIRST): one
+    forward pass, for labellers that `finetune` has trained with `rank_weight`."""
     repeats: Count = 1
     """`order`: calls for each query, each with the documents in an order of its own."""
     shuffle: bool = True
@@ -144,11 +158,21 @@ class PromptConfig:
             asks = self.engine in ("vllm", "openai")
             require(asks, "engine", self.engine, "a window asks a model: vllm or openai")
         if self.engine == "openai":
-            want = "engine=openai takes order or explain"
-            require(self.task in ("order", "explain"), "task", self.task, want)
+            want = "engine=openai takes order, grade or explain"
+            require(self.task in ("order", "grade", "explain"), "task", self.task, want)
             require(not self.structured, "structured", self.structured, "engine=openai has no grammar for it")
+            want = "an endpoint takes its own field for it, as in openai.request={reasoning_effort: low}"
+            require(not self.thinking_tokens, "thinking_tokens", self.thinking_tokens, want)
+        if self.answer == "first_token":
+            ok = self.task == "order" and self.engine == "vllm" and not self.window and not self.structured
+            require(ok, "answer", self.answer, "needs task=order, engine=vllm, window=0 and structured=false")
         asks = self.task != "score" or not self.template
         require(asks, "template", self.template, "task=score asks no words: leave it out")
+        if self.engine == "openai" and self.task == "grade":
+            ok = self.prompt.messages and self.prompt.score != "logit"
+            require(
+                ok, "template", self.template, "an endpoint takes `messages`, and gives probabilities, no `logit`"
+            )
         _ = self.prompt  # read and checked here, on the user's machine; other processes get it with the config
 
     @cached_property
@@ -156,6 +180,11 @@ class PromptConfig:
         """The template: one of `template_files.TEMPLATES`, by the task; None for `score`. Raises `RradError`."""
         schema = TEMPLATES.get(self.task)
         return load_template(schema, self.template) if schema else None
+
+    @property
+    def reads_logits(self) -> bool:
+        """True where tokens' logits are the answer, and none is written."""
+        return self.task == "grade" or self.answer == "first_token"
 
     @property
     def digests(self) -> dict[str, str]:
@@ -244,9 +273,10 @@ class LabelConfig(StagePaths):
     """`grades`: candidates without a grade are dropped, or take grade 0 (`negative`); dev and test stay whole."""
     weights: dict[str, Number] = Field(default_factory=dict)
     """Weights of `judge` and of sources by name, as in {judge: 1, bm25: 0.5}; empty: fitted on dev."""
-    scale: Literal["query", "table"] = "query"
+    scale: Literal["query", "table", "absolute"] = "query"
     """What scores are z-scored over: each query's documents or, of a single source, the whole table, which keeps how
-    relevant a query's documents are at all: DisRanker's Point-MSE learns it."""
+    relevant a query's documents are at all: DisRanker's Point-MSE learns it. `absolute`: a single source's scores as
+    they are, such as the grades of `task: grade`, so that a threshold means the same for every query."""
     aggregate: Aggregation = "borda"
     """How several orders of a query become one: `borda`, or `copeland`, the more robust."""
     missing: MissingDocuments = "negative"

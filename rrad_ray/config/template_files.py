@@ -19,6 +19,7 @@ from rrad_ray.config import texts
 from rrad_ray.config.problems import first_error, problem_of
 from rrad_ray.config.templates import (
     ExplainTemplate,
+    GradeTemplate,
     LikelihoodTemplate,
     OrderTemplate,
     PromptTemplate,
@@ -33,8 +34,14 @@ TEMPLATES: dict[str, type[PromptTemplate]] = {
     "order": OrderTemplate,
     "explain": ExplainTemplate,
     "likelihood": LikelihoodTemplate,
+    "grade": GradeTemplate,
 }
-DEFAULTS = {"order": "order", "explain": "explain", "likelihood": "question"}  # a task's template where none is named
+DEFAULTS = {
+    "order": "order",
+    "explain": "explain",
+    "likelihood": "question",
+    "grade": "grade",
+}  # a task's template where none is named
 
 
 def load_template(schema: type[Template], name: str) -> Template:

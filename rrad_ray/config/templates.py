@@ -10,6 +10,8 @@ import difflib
 import functools
 import hashlib
 import json
+import math
+import operator
 import re
 from collections.abc import Sequence
 from typing import Literal, NoReturn
@@ -62,7 +64,7 @@ class OrderTemplate(PromptTemplate):
     """A listwise prompt: its messages, how documents and identifiers are written, and how the answer is.
 
     Messages may hold {query}, {count}, {example} and {documents}; those for each document {document} and {id} instead
-    of the last. Documents stand on one line each, so that none can pass for two.
+    of the last. Documents and query stand on one line each, without identifiers of their own: none can pass for two.
     """
 
     task: Literal["order"]
@@ -100,11 +102,11 @@ class OrderTemplate(PromptTemplate):
         """Return the messages that ask for an order of these texts. Identifiers count from 1, in the order shown."""
         names = [prompts.identifier(self.identifier, number) for number in range(1, len(shown) + 1)]
         lines = [
-            prompts.fill(self.document, {"id": name, "text": " ".join(text.split())})
+            prompts.fill(self.document, {"id": name, "text": self._line(text)})
             for name, text in zip(names, shown, strict=True)
         ]
         example = self.written([index for index in (1, 0, 2) if index < len(shown)])
-        whole = {"query": query, "count": str(len(shown)), "example": example}
+        whole = {"query": self._line(query), "count": str(len(shown)), "example": example}
         together = whole | {"documents": self.separator.join(lines)}
         alone = [whole | {"id": name, "document": line} for name, line in zip(names, lines, strict=True)]
         each, chat = [message for message in self.messages if message.each], list[dict[str, str]]()
@@ -118,6 +120,10 @@ class OrderTemplate(PromptTemplate):
                     for one in each
                 ]
         return chat
+
+    def _line(self, text: str) -> str:
+        """Return a text on one line, in which nothing passes for an identifier."""
+        return prompts.unclaimed(" ".join(text.split()), self.identifier)
 
     def written(self, order: Sequence[int]) -> str:
         """Write 0-based indices as an answer."""
@@ -142,15 +148,10 @@ class ExplainTemplate(PromptTemplate):
     left_out: str
 
     def __post_init__(self) -> None:
-        for number, message in enumerate(self.messages):
-            _check_names(("messages", number, "content"), message.content, ("query", "document", "verdict"))
-            if message.each:
-                _refuse(("messages", number), "one document is shown", "leave `each` out")
-        _check_chat(self.messages)
+        _check_single(self.messages, ("query", "document", "verdict"))
         names = [name for message in self.messages for name in prompts.placeholders(message.content)]
-        for name, count in (("document", names.count("document")), ("verdict", min(names.count("verdict"), 1))):
-            if count != 1:
-                _refuse(("messages",), f"they hold {{{name}}} {count} times", f"write {{{name}}} once")
+        if "verdict" not in names:
+            _refuse(("messages",), "they hold {verdict} 0 times", "write {verdict} once")
         _check_names(("ranked",), self.ranked, ("rank", "count"))
         if "rank" not in prompts.placeholders(self.ranked):
             _refuse(("ranked",), "it says no {rank}", "write {rank} where the document's rank is to stand")
@@ -159,7 +160,7 @@ class ExplainTemplate(PromptTemplate):
     def chat(self, query: str, text: str, rank: int, n: int) -> list[dict[str, str]]:
         """Return the messages that ask why a document has its rank of `n` (from 1; 0: it was left out)."""
         verdict = prompts.fill(self.ranked if rank else self.left_out, {"rank": str(rank), "count": str(n)})
-        values = {"query": query, "document": " ".join(text.split()), "verdict": verdict}
+        values = {"query": " ".join(query.split()), "document": " ".join(text.split()), "verdict": verdict}
         return [{"role": each.role, "content": prompts.fill(each.content, values)} for each in self.messages]
 
 
@@ -191,6 +192,56 @@ class LikelihoodTemplate(PromptTemplate):
         return prompts.fill(self.prompt[: document.start()], {}), prompts.fill(kept, {}), between[len(kept) :]
 
 
+@dataclass(frozen=True, config=CHECKED)
+class GradeTemplate(PromptTemplate):
+    """A prompt about one document that one token answers: a label, and the grade that it stands for.
+
+    `messages` of a chat, or `prompt`, a text with the model's own control tokens; both hold {query} and {document}.
+    """
+
+    task: Literal["grade"]
+    labels: dict[str, float]
+    messages: tuple[ChatMessage, ...] = ()
+    prompt: str = ""
+    score: Literal["expected", "log_odds", "logit"] = "expected"
+
+    def __post_init__(self) -> None:
+        if bool(self.messages) == bool(self.prompt):
+            _refuse(("messages",), "it wants `messages` or `prompt`, one of them", "write a chat, or a text as it is")
+        if self.messages:
+            _check_single(self.messages, ("query", "document"))
+        else:
+            _check_once(("prompt",), self.prompt, ("document", "query"))
+        if len(set(self.labels.values())) < 2 and self.score != "logit":
+            _refuse(("labels",), "they tell no grade from another", 'write at least two, as in {"yes": 1, "no": 0}')
+        want = {"expected": len(self.labels), "log_odds": 2, "logit": 1}[self.score]
+        if len(self.labels) != want or not self.labels:
+            _refuse(("labels",), f"{len(self.labels)} labels for score={self.score}", f"write {want}")
+
+    def chat(self, query: str, text: str) -> list[dict[str, str]] | str:
+        """Return the messages that ask for a document's grade, or the whole text of the prompt."""
+        query = " ".join(query.split())
+        if self.prompt:
+            return prompts.fill(self.prompt, {"query": query, "document": text})
+        values = {"query": query, "document": " ".join(text.split())}
+        return [{"role": each.role, "content": prompts.fill(each.content, values)} for each in self.messages]
+
+    def value(self, logits: Sequence[float]) -> float:
+        """Return a document's score from the logits, or log-probabilities, of the labels' tokens.
+
+        `expected`: the mean of the grades, weighed by the probabilities of the labels among themselves (Zhuang et
+        al., 2024). `log_odds`: the higher grade's logit less the lower one's. `logit`: the logit itself.
+        """
+        grades = list(self.labels.values())
+        if self.score == "logit":
+            return logits[0]
+        if self.score == "log_odds":
+            low, high = sorted(range(2), key=grades.__getitem__)
+            return logits[high] - logits[low]
+        weights = [math.exp(logit - max(logits)) for logit in logits]
+        return math.fsum(map(operator.mul, weights, grades)) / math.fsum(weights)
+
+
 def _refuse(path: Sequence[int | str], problem: str, remedy: str, words: str = "") -> NoReturn:
     raise TemplateProblem(path, words, problem, remedy)
 
@@ -213,6 +264,18 @@ def _check_once(path: Sequence[int | str], text: str, names: Sequence[str]) -> N
         count = prompts.placeholders(text).count(name)
         if count != 1:
             _refuse(path, f"it holds {{{name}}} {count} times", f"write {{{name}}} once")
+
+
+def _check_single(messages: Sequence[ChatMessage], known: Sequence[str]) -> None:
+    """Refuse messages that do not show one document, once."""
+    for number, message in enumerate(messages):
+        _check_names(("messages", number, "content"), message.content, known)
+        if message.each:
+            _refuse(("messages", number), "one document is shown", "leave `each` out")
+    _check_chat(messages)
+    count = [name for message in messages for name in prompts.placeholders(message.content)].count("document")
+    if count != 1:
+        _refuse(("messages",), f"they hold {{document}} {count} times", "write {document} once")
 
 
 def _check_chat(messages: Sequence[ChatMessage]) -> None:

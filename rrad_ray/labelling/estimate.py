@@ -237,6 +237,8 @@ class _Counter:
 
     def _most(self, prompt: planner.Prompt) -> int:
         """Return the most tokens that an answer may have; one that is read off the prompt's pass has none."""
+        if self.cfg.task == "grade":
+            return 1
         if "messages" in prompt or "sliding" in prompt:
             return self.cfg.max_tokens
         return int(prompt.get("sampling_params", {}).get("max_tokens", 0))

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict, cast
 
 from rrad_ray import prompts
 from rrad_ray.config import PromptConfig
+from rrad_ray.control_tokens import ControlTokens, spaced
+from rrad_ray.errors import InvalidInput
 from rrad_ray.labelling import teacher
 from rrad_ray.labelling.answer_patterns import AnswerReader
 from rrad_ray.labelling.answers import parse_answer
+from rrad_ray.labelling.chat_template import ChatTemplate
+from rrad_ray.labelling.label_tokens import identifiers, label_tokens
 from rrad_ray.rows import Row
 
 
@@ -33,6 +37,15 @@ class Prompt(TypedDict, total=False):
     sliding: str
     answer: dict[str, Any]
 
+
+IDENTIFIER_ROOM = 8  # the room for an answer's first token and for the pieces of an identifier before it
+
+Chat = list[dict[str, str]] | str  # messages, or the whole text of a prompt
+
+PROBE: Row = {  # a row that every chat template is tried with before anything is asked
+    **{"query_id": "", "query": "query", "split": "train"},
+    **{"doc_ids": ["1", "2"], "texts": ["one", "two"]},
+}
 
 GARBAGE = (  # what `simulated` writes where an answer is to say nothing
     "",
@@ -72,20 +85,30 @@ class Planner:
     """
 
     def __init__(self, cfg: PromptConfig, model: str, read: AnswerReader = parse_answer) -> None:
-        """`read`: as in `slots`. Raises `ValueError` as `loading.load_tokenizer` does."""
+        """`read`: as in `slots`. Raises `ValueError` as `loading.load_tokenizer` and `ChatTemplate` do."""
         self.cfg, self.read = cfg, read
+        self.guarded: Callable[[str], str] = spaced  # makes text of the control tokens in a query or a document
         if cfg.engine != "vllm":
             return
         from rrad_ray.rankers import loading
 
         shapes = loading.without_weights(model)
         self.tokenizer = loading.load_tokenizer(model, shapes)
+        self.control = ControlTokens(self.tokenizer)
+        self.guarded = self.control.guarded
         self.longest = loading.usable_length(self.tokenizer, shapes)
         self.limit = int(cfg.engine_kwargs.get("max_model_len") or self.longest)
         if cfg.task == "likelihood":
             generated = 0 if cfg.likelihood_by == "pooler" else 1
             options = (cfg.prompt.pieces, cfg.doc_tokens, cfg.query_tokens, self.limit - generated)
             self.likelihood = prompts.LikelihoodPlan(self.tokenizer, *options)
+        elif cfg.task != "score":
+            if cfg.task != "grade" or cfg.prompt.messages:
+                self.chat_template = ChatTemplate(self.tokenizer, cfg.chat_template_kwargs)
+            for chat in self._conversations(PROBE, first_words):
+                self._ids(chat)
+        if cfg.task == "grade":
+            self.label_ids = label_tokens(self.tokenizer, cfg.prompt.labels)
 
     def __call__(self, row: Row) -> list[Prompt]:
         count = slots(row, self.cfg, self.read)
@@ -101,8 +124,8 @@ class Planner:
             return [_prompt(answer=answer(row, slot, cfg)) for slot in range(count)]
         if cfg.engine == "openai":
             if cfg.window:
-                texts = [first_words(text, cfg.doc_tokens) for text in row["texts"]]
-                return [_prompt(**_windowed(row["query"], texts))]
+                texts = [self.guarded(first_words(text, cfg.doc_tokens)) for text in row["texts"]]
+                return [_prompt(**_windowed(self.guarded(row["query"]), texts))]
             return [_prompt(messages=json.dumps(messages)) for messages in self.chats(row)]
         try:
             if cfg.task == "likelihood":
@@ -111,7 +134,7 @@ class Planner:
                 return [self._pair(row["query"], text) for text in row["texts"]]
             if cfg.window:
                 return [self._sliding(row)]
-            return self._tokenized_chats(row)
+            return self._graded(row) if cfg.task == "grade" else self._tokenized_chats(row)
         except prompts.TooLong as error:
             return [_prompt(too_long=error.detail)] * count
 
@@ -126,18 +149,56 @@ class Planner:
     def _pair(self, query: str, text: str) -> Prompt:
         """Return a pair as the teacher's own tokenizer joins it, cut as in its training."""
         limit = min(self.limit, self.longest)
-        ids = self.tokenizer(query, text)["input_ids"]
+        ids = self.tokenizer(query, text, split_special_tokens=True)["input_ids"]
         cut = len(ids) > limit
         if cut:
-            ids = self.tokenizer(query, text, truncation=True, max_length=limit)["input_ids"]
+            options = {"truncation": True, "max_length": limit, "split_special_tokens": True}
+            ids = self.tokenizer(query, text, **options)["input_ids"]
         return _prompt(ids, truncated=cut, pooling_params={"use_activation": False})
 
     def _tokenized_chats(self, row: Row) -> list[Prompt]:
         """Return the chats of `order` and `explain`, whose answer is text."""
         docs = self._tokenized(row["texts"])
         chats, cut = self._fitted(row, docs)
-        sampling = self._sampling(len(docs))
+        if self.cfg.answer == "first_token":
+            before, names = self._identifiers(len(docs))
+            sampling = _looking_at(names)
+            chats = [[*ids, *before] for ids in chats]
+        else:
+            sampling = self._sampling(len(docs))
         return [_prompt(ids, start=len(ids), truncated=self._lost(docs, cut), **sampling) for ids in chats]
+
+    def _graded(self, row: Row) -> list[Prompt]:
+        """Return the chats of `grade`, each about one document: the labels' tokens are looked at, none is chosen."""
+        docs = self._tokenized(row["texts"])
+        chats, cut = self._fitted(row, docs)
+        return [
+            _prompt(ids, start=len(ids), truncated=self._lost([doc], cut), **_looking_at(self.label_ids))
+            for ids, doc in zip(chats, docs, strict=True)
+        ]
+
+    def _identifiers(self, count: int) -> tuple[list[int], tuple[int, ...]]:
+        """Return the tokens before the first identifier's number, and that of each number; or raise `TooLong`."""
+        form = self.cfg.prompt.identifier
+        try:
+            at, names = identifiers(self.tokenizer, count, form)
+        except InvalidInput as error:
+            raise prompts.TooLong(f"{count} documents: {error.problem}") from error
+        first = self.tokenizer(prompts.identifier(form, 1), add_special_tokens=False)["input_ids"]
+        return first[:at], names[:count]
+
+    def read_logprobs(self, logprobs: Mapping[int, float], count: int) -> dict[str, Any]:
+        """Return the answer that the log-probabilities of tokens are: a grade's `score`, or the `text` of an order of
+        `count` documents and their `scores`, as shown."""
+        if self.cfg.task == "grade":
+            return {"score": self.cfg.prompt.value([logprobs[token] for token in self.label_ids])}
+        scores = [logprobs[token] for token in self._identifiers(count)[1]]
+        best_first = sorted(range(count), key=lambda index: -scores[index])
+        return {"text": self.cfg.prompt.written(best_first), "scores": scores}
+
+    def _ids(self, chat: Chat) -> list[int]:
+        """Return the token ids of a chat's messages, or of a whole text."""
+        return self.control.ids([chat])[0] if isinstance(chat, str) else self.chat_template.ids(chat)
 
     def _sliding(self, row: Row) -> Prompt:
         """Return all of a row's documents, cut so that any window of them fits; `window` asks about one."""
@@ -151,11 +212,12 @@ class Planner:
 
     def window(self, query: str, texts: Sequence[str]) -> Prompt:
         """Return one window's prompt for vLLM; `texts` as `_sliding` has cut them."""
-        tokens = {"token_ids": self._tokens(self.cfg.prompt.chat(query, texts))}
+        chat = self.cfg.prompt.chat(self.guarded(query), [self.guarded(text) for text in texts])
+        tokens = {"token_ids": self._ids(chat)}
         return cast(Prompt, tokens | self._sampling(len(texts)))
 
     def _tokenized(self, texts: Sequence[str]) -> list[list[int]]:
-        return list(self.tokenizer(list(texts), add_special_tokens=False)["input_ids"])
+        return self.control.ids([self.guarded(text) for text in texts])
 
     def _lost(self, docs: Sequence[Sequence[int]], cut: int) -> int:
         """Return how many documents are cut below `doc_tokens`."""
@@ -164,51 +226,53 @@ class Planner:
     def _fitted(self, row: Row, docs: Sequence[Sequence[int]]) -> tuple[list[list[int]], int]:
         """Return a row's chats, tokenized, and the tokens that every document had to be cut to for that; or raise
         `TooLong`."""
-        cut, room = self.cfg.doc_tokens, self.limit - self.cfg.max_tokens
+        cut, answer = self.cfg.doc_tokens, self.cfg.thinking_tokens + self.cfg.max_tokens
+        if self.cfg.reads_logits:
+            answer = 1 if self.cfg.task == "grade" else IDENTIFIER_ROOM
+        room = self.limit - answer
         while True:
-            chats = [self._tokens(chat) for chat in self._conversations(row, self._cutter(row["texts"], docs, cut))]
+            chats = [self._ids(chat) for chat in self._conversations(row, self._cutter(row["texts"], docs, cut))]
             over = max(map(len, chats)) - room
             if over <= 0:
                 return chats, cut
             lengths = [min(len(doc), cut) for doc in docs]
-            # A chat of `explain` shows one document, one of `order` all of them.
+            # A chat of `order` shows all documents, one of `explain` or `grade` a single one.
             cut = prompts.fit_tokens(lengths, sum(lengths) - over) if self.cfg.task == "order" else cut - over
             if cut < 1:
                 alone = max(map(len, chats)) - sum(lengths)
                 found_text = f"about {alone} tokens without the documents, the model takes {self.limit}"
-                raise prompts.TooLong(f"{found_text} with {self.cfg.max_tokens} for the answer")
+                raise prompts.TooLong(f"{found_text} with {answer} for the answer")
 
     def _sampling(self, count: int) -> dict[str, Any]:
         """Return greedy sampling; with `structured`, of nothing but identifiers of `count` documents."""
-        sampling: dict[str, Any] = {"max_tokens": self.cfg.max_tokens, "temperature": 0.0}
+        most = self.cfg.thinking_tokens + self.cfg.max_tokens
+        sampling: dict[str, Any] = {"max_tokens": most, "temperature": 0.0}
+        if self.cfg.thinking_tokens:
+            sampling["thinking_token_budget"] = self.cfg.thinking_tokens
         if self.cfg.structured and self.cfg.task == "order" and count:
             sampling["structured_outputs"] = {"regex": self.cfg.prompt.grammar(count)}
         return {"sampling_params": sampling}
 
-    def _tokens(self, chat: list[dict[str, str]]) -> list[int]:
-        text = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-
     def _cutter(self, texts: Sequence[str], docs: Sequence[Sequence[int]], cut: int) -> Callable[[str, int], str]:
-        short = {text: str(self.tokenizer.decode(list(ids[:cut]))) for text, ids in zip(texts, docs, strict=True)}
+        short = {
+            text: str(self.tokenizer.decode(list(ids[:cut]))) if len(ids) > cut else text
+            for text, ids in zip(texts, docs, strict=True)
+        }
         return lambda text, _: short[text]
 
-    def chats(self, row: Row) -> list[list[dict[str, str]]]:
-        """Return the chats of `order` and `explain`, with documents cut to words: no tokenizer is needed."""
+    def chats(self, row: Row) -> list[Chat]:
+        """Return the chats of `order`, `grade` and `explain`, with documents cut to words: no tokenizer is needed."""
         return self._conversations(row, first_words)
 
-    def _conversations(self, row: Row, cut: Callable[[str, int], str]) -> list[list[dict[str, str]]]:
-        texts = [cut(text, self.cfg.doc_tokens) for text in row["texts"]]
+    def _conversations(self, row: Row, cut: Callable[[str, int], str]) -> list[Chat]:
+        query = self.guarded(row["query"])
+        texts = [self.guarded(cut(text, self.cfg.doc_tokens)) for text in row["texts"]]
         if self.cfg.task == "order":
-            return [
-                self.cfg.prompt.chat(row["query"], [texts[index] for index in order])
-                for order in shown(row, self.cfg)
-            ]
+            return [self.cfg.prompt.chat(query, [texts[index] for index in order]) for order in shown(row, self.cfg)]
+        if self.cfg.task == "grade":
+            return [self.cfg.prompt.chat(query, text) for text in texts]
         ranks = teacher.ranks(teacher.verdict(row, read=self.read))
-        return [
-            self.cfg.prompt.chat(row["query"], text, rank, len(texts))
-            for text, rank in zip(texts, ranks, strict=True)
-        ]
+        return [self.cfg.prompt.chat(query, text, rank, len(texts)) for text, rank in zip(texts, ranks, strict=True)]
 
 
 def _prompt(
@@ -217,6 +281,12 @@ def _prompt(
     tokens = {"token_ids": list(ids)} if ids else {}
     fields = {"start": start, "truncated": int(truncated), "too_long": too_long, **tokens, **more}
     return cast(Prompt, fields)
+
+
+def _looking_at(tokens: Sequence[int]) -> dict[str, Any]:
+    """Return the sampling of a single forward pass that gives the log-probabilities of these tokens."""
+    looked = {"logprob_token_ids": list(tokens), "detokenize": False}
+    return {"sampling_params": {"max_tokens": 1, "temperature": 0.0, **looked}}
 
 
 def _windowed(query: str, texts: Sequence[str]) -> dict[str, Any]:

@@ -8,12 +8,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
 
 from rrad_ray.config import JudgeConfig
 from rrad_ray.config.template_files import DEFAULTS
-from rrad_ray.errors import RradError, in_stage
-from rrad_ray.labelling import planner
+from rrad_ray.errors import RradError, at_place, in_stage
+from rrad_ray.labelling import chat_template, planner
 from rrad_ray.labelling.answer_patterns import check_template
 from rrad_ray.labelling.source import source_reader, source_row
 from rrad_ray.rows import Row
@@ -55,7 +54,8 @@ class PromptTexts:
     def __init__(self, cfg: JudgeConfig) -> None:
         self.cfg = cfg
         model = checkpoints.resolve(cfg.model, weights=False) if cfg.engine == "vllm" else cfg.model
-        self.planner = planner.Planner(cfg, model, source_reader(cfg.input))
+        with at_place(model, "name a whole checkpoint"):
+            self.planner = planner.Planner(cfg, model, source_reader(cfg.input))
 
     def __call__(self, row: Row) -> list[str]:
         if not planner.slots(row, self.cfg, self.planner.read):
@@ -73,7 +73,7 @@ class PromptTexts:
                 f"the first window of {self.cfg.window} (later ones depend on answers){cut}\n{self._window(prompt)}"
             )
         if "messages" in prompt:
-            return f"messages{cut}\n{_chat(json.loads(prompt['messages']))}"
+            return f"messages{cut}\n{self._messages(json.loads(prompt['messages']))}"
         return f"{len(prompt['token_ids'])} tokens{cut}\n{self.planner.tokenizer.decode(prompt['token_ids'])}"
 
     def _window(self, prompt: planner.Prompt) -> str:
@@ -82,11 +82,14 @@ class PromptTexts:
         if self.cfg.engine == "vllm":
             ids = self.planner.window(row["query"], texts)["token_ids"]
             return str(self.planner.tokenizer.decode(ids))
-        return _chat(self.cfg.prompt.chat(row["query"], texts))
+        return self._messages(self.cfg.prompt.chat(row["query"], texts))
+
+    def _messages(self, messages: chat_template.Messages) -> str:
+        return _chat(chat_template.with_system_as(self.cfg.openai.system_role, messages))
 
     def _unasked(self, row: Row) -> list[str]:
         """Return what an engine that asks would send: as `openai` does, since no tokenizer is at hand."""
-        if self.cfg.task in ("order", "explain"):
+        if self.cfg.task in ("order", "grade", "explain"):
             return [f"messages\n{_chat(chat)}" for chat in self.planner.chats(row)]
         texts = [planner.first_words(text, self.cfg.doc_tokens) for text in row["texts"]]
         if self.cfg.task == "score":
@@ -95,5 +98,7 @@ class PromptTexts:
         return [f"text\n{before}{text}{between}{lead}{row['query']}" for text in texts]
 
 
-def _chat(messages: list[dict[str, Any]]) -> str:
+def _chat(messages: planner.Chat) -> str:
+    if isinstance(messages, str):
+        return messages
     return "\n".join(f"<{message['role']}>\n{message['content']}" for message in messages)

@@ -36,8 +36,9 @@ def verdict(
     count = len(row["doc_ids"])
     if "task" not in row:
         return aggregation.Verdict([0.0] * count, [False] * count, [1.0] * count, [])
-    if row["task"] != "order":
-        return aggregation.Verdict(list(row["judge_scores"]), [False] * count, [1.0] * count, ["ok"])
+    if row["task"] != "order" or row.get("judge_scores"):
+        statuses = ["ok"] * max(len(row.get("responses", ())), 1)
+        return aggregation.Verdict(list(row["judge_scores"]), [False] * count, [1.0] * count, statuses)
     orders = [read(text, len(shown)) for text, shown in zip(row["responses"], row["shown"], strict=True)]
     return aggregation.aggregate(orders, row["shown"], method=method, missing=missing)
 

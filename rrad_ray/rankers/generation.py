@@ -57,7 +57,7 @@ def encode(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> list[list[i
 
     An answer that is cut has no end-of-sequence token.
     """
-    answers = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    answers = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)["input_ids"]
     return [[*ids, tokenizer.eos_token_id][:max_tokens] for ids in answers]
 
 
@@ -139,7 +139,8 @@ class Explainer:
         tokenizer, model = self.ranker.tokenizer, self.ranker.model
         context = loading.positions(model) or self.ranker.max_length + max_tokens
         max_tokens = min(max_tokens, context // 2)
-        pair = tokenizer(query, text, truncation=True, max_length=min(self.ranker.max_length, context - max_tokens))
+        most = min(self.ranker.max_length, context - max_tokens)
+        pair = tokenizer(query, text, truncation=True, max_length=most, split_special_tokens=True)
         unread, written, cache = pair["input_ids"], list[int](), None
         while len(written) < max_tokens:
             ids = torch.tensor([unread], device=model.device)

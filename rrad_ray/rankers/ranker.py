@@ -148,9 +148,10 @@ class Ranker(nn.Module):
         """Return the encoding of texts, or of pairs of them, cut to `max_length` tokens.
 
         A fast tokenizer keeps the truncation of the last call, for all threads that use it. So every call has the
-        same one, and none changes another's result.
+        same one, and none changes another's result. Special tokens in the texts, such as `[SEP]`, are text.
         """
-        return self.tokenizer(*map(list, texts), truncation=True, max_length=self.max_length, **options)
+        options |= {"truncation": True, "max_length": self.max_length, "split_special_tokens": True}
+        return self.tokenizer(*map(list, texts), **options)
 
     def tokenize(self, queries: Sequence[str], texts: Sequence[str]) -> BatchEncoding:
         """Return the encoding of pairs, cut to `max_length` tokens each (the longer of the two first)."""

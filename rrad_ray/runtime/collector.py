@@ -20,6 +20,7 @@ from rrad_ray.labelling.answer_patterns import answer_reader
 from rrad_ray.labelling.source import source_reader, source_row
 from rrad_ray.progress import Progress, say
 from rrad_ray.rows import Answer
+from rrad_ray.runtime.first_errors import FirstErrors
 from rrad_ray.tables import shards
 from rrad_ray.tables.shards import Shard
 
@@ -101,7 +102,7 @@ class RunMetrics:
         self.counts["errors"] += bool(answer["error"])
         for key in ("prompt_tokens", "generated_tokens", "truncated"):
             self.counts[key] += answer[key]
-        if self.cfg.task == "order" and not answer["error"]:
+        if self.cfg.task == "order" and not answer["error"] and not answer["scores"]:
             order = self.read(answer["text"], shown)
             self.counts["shown"] += shown
             self.counts[order.kind] += 1
@@ -159,7 +160,7 @@ class ShardCollector:
     def __init__(self, cfg: JudgeConfig, out: tables.Output, todo: Sequence[Shard], done: Sequence[str]) -> None:
         self.cfg, self.out, self.read = cfg, out, source_reader(cfg.input)
         self.todo = {shard.part: shard for shard in todo}
-        self.journal, self.meter = AnswerJournal(cfg, out), RunMetrics(cfg)
+        self.journal, self.meter, self.errors = AnswerJournal(cfg, out), RunMetrics(cfg), FirstErrors()
         self.waiting = self.journal.load(set(self.todo))
         if known := sum(map(len, self.waiting.values())):
             say(f"goes on: {known:,} answers of unfinished shards stand in the journal")
@@ -184,7 +185,7 @@ class ShardCollector:
                 progress.add(1, self.meter.note)
             elif not progress.began and time.monotonic() - began > FIT_S and (why := in_vain()):
                 raise RradError("resources", why, "lower resources in the config, or use a cluster that has it")
-            if self.journal.due():
+            if self.journal.due() and self.errors.answered:  # errors alone are worth another try
                 self.journal.flush()
             self._check_budget()
             if time.monotonic() - published > progress.every_s:
@@ -202,6 +203,7 @@ class ShardCollector:
         if part is None or prompt_key in part:
             return  # Ray may do a task again whose answers were on their way when its node died
         kept: Answer = {key: answer[key] for key in Answer.__annotations__}  # type: ignore[assignment]
+        self.errors.add(kept["error"])
         part[prompt_key] = kept
         self.tokens += _tokens(kept)
         self.meter.add(kept, answer["documents"])
@@ -244,17 +246,28 @@ class ShardCollector:
         if self.cfg.task == "explain":
             reasons = [answer["text"].strip() for answer in given] or [""] * len(row["doc_ids"])
             return {**row, **tokens, "reasons": reasons}
-        order = self.cfg.task == "order"
+        order, shown = self.cfg.task == "order", planner.shown(row, self.cfg)
+        first_tokens = order and self.cfg.answer == "first_token"
+        scores = _mean_scores(shown, given) if first_tokens else [answer["score"] for answer in given]
         return {
             **row,
             **tokens,
             "task": self.cfg.task,
             "model": self.cfg.model,
-            "shown": planner.shown(row, self.cfg),
+            "shown": shown,
             "responses": [answer["text"] for answer in given] if order else [],
-            "judge_scores": [] if order else [answer["score"] for answer in given],
+            "judge_scores": [] if order and not first_tokens else scores,
             "reasons": [],
         }
+
+
+def _mean_scores(shown: Sequence[Sequence[int]], given: Sequence[Answer]) -> list[float]:
+    """Return each candidate's mean score over calls, which have scored the documents in the order shown."""
+    scores = [0.0] * len(shown[0])
+    for order, answer in zip(shown, given, strict=True):
+        for index, score in zip(order, answer["scores"], strict=True):
+            scores[index] += score / len(given)
+    return scores
 
 
 def _watched(rows: Iterator[dict[str, Any]], stall_s: float, tick_s: float) -> Iterator[dict[str, Any] | None]:

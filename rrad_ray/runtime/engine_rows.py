@@ -14,7 +14,14 @@ from rrad_ray.patches.ray_engine_stage import ERROR_COLUMN
 # Which prompt an answer belongs to: shard, row, slot; of how many prompts of the shard; over how many documents;
 # where the scored tokens start; how many documents were cut.
 CARRIED = ("part", "row", "slot", "prompts", "documents", "start", "truncated")
-EMPTY = {"text": "", "score": 0.0, "prompt_tokens": 0, "generated_tokens": 0, "error": ""}
+EMPTY: dict[str, Any] = {
+    "text": "",
+    "score": 0.0,
+    "scores": [],
+    "prompt_tokens": 0,
+    "generated_tokens": 0,
+    "error": "",
+}
 # The name of an answer's field here -> in the rows of Ray's engine stage.
 ANSWER_COLUMNS = {
     "text": "generated_text",
@@ -38,15 +45,18 @@ def carried(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def from_vllm(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the answer in a vLLM output row; prompt log-probabilities become one number here."""
+    """Return the answer in a vLLM output row; prompt log-probabilities become one number here, those of labels have
+    become one in the engine's process."""
     logprobs, score = row.get("prompt_logprobs"), 0.0
-    if row.get("embeddings") is not None:
+    if row.get("score") is not None:
+        score = row["score"]
+    elif row.get("embeddings") is not None:
         score = float(row["embeddings"][0])
     elif logprobs is not None and len(logprobs):
         values = [None if token is None else next(iter(token.values()))["logprob"] for token in logprobs]
         score = prompts.mean_logprob(values, row["start"])
     fields = {name: row[column] for name, column in ANSWER_COLUMNS.items() if name != "error"}
-    return carried(row) | {"score": score, **fields, "error": ""}
+    return carried(row) | {"score": score, "scores": row.get("scores") or [], **fields, "error": ""}
 
 
 def settled(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,4 +75,4 @@ def to_answer(row: Mapping[str, Any]) -> dict[str, Any]:
     elif failure := row.get(ERROR_COLUMN) or row.get("error"):
         error = f"engine error: {failure}"
     fields = {key: empty if row.get(key) is None else row[key] for key, empty in EMPTY.items()}
-    return carried(row) | fields | {"error": error}
+    return carried(row) | fields | {"scores": list(fields["scores"]), "error": error}

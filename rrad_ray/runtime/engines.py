@@ -16,10 +16,12 @@ from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
 from rrad_ray import prompts
 from rrad_ray.config import JudgeConfig, PromptConfig
-from rrad_ray.errors import RradError, at_place
+from rrad_ray.errors import InvalidInput, RradError, at_place
 from rrad_ray.labelling import planner
 from rrad_ray.labelling.answer_patterns import answer_reader
+from rrad_ray.labelling.chat_template import with_system_as
 from rrad_ray.labelling.crash_ledger import Ledger, groups
+from rrad_ray.labelling.label_tokens import endpoint_logprobs
 from rrad_ray.patches import vllm_likelihood
 from rrad_ray.patches.ray_engine_stage import AnswerBatch, AnswerRow, guarded
 from rrad_ray.rankers import loading
@@ -63,7 +65,7 @@ class CrashGuard:
     def __init__(self, ledger: Any, cfg: JudgeConfig, model: str) -> None:
         self.ledger, self.cfg = ledger, cfg
         self.one_group = asyncio.Lock()  # of suspects at a time in an engine
-        self.planner = planner.Planner(cfg, model) if cfg.window else None
+        self.planner = planner.Planner(cfg, model) if cfg.window or cfg.reads_logits else None
 
     async def batch(
         self,
@@ -100,6 +102,13 @@ class CrashGuard:
         planner, last = self.planner, dict[str, Any]()
         if planner is None:
             return await generate(row)
+        if self.cfg.reads_logits:
+            answer = await generate(row)
+            if logprobs := answer.pop("logprobs", None):  # none of a row that failed
+                of_tokens = {token: each["logprob"] for token, each in logprobs[0].items()}
+                read = planner.read_logprobs(of_tokens, row["documents"])
+                answer |= {ANSWER_COLUMNS.get(name, name): value for name, value in read.items()}
+            return answer
 
         async def ask(query: str, texts: list[str]) -> dict[str, Any]:
             last.update(await generate({**row, **to_engine(planner.window(query, texts))}))
@@ -117,7 +126,7 @@ def light(cfg: JudgeConfig) -> dict[str, Any]:
 
 def kind(cfg: JudgeConfig) -> str:
     """Return vLLM's word for a task: generate, embed or classify."""
-    kinds = {"order": "generate", "explain": "generate", "score": "classify"}
+    kinds = {"order": "generate", "explain": "generate", "grade": "generate", "score": "classify"}
     kinds["likelihood"] = "embed" if cfg.likelihood_by == "pooler" else "generate"
     return kinds[cfg.task]
 
@@ -125,7 +134,11 @@ def kind(cfg: JudgeConfig) -> str:
 def engine_kwargs(cfg: JudgeConfig, model: str) -> dict[str, Any]:
     """Return the engine's arguments: the config's, over those that the task needs."""
     if kind(cfg) != "embed":
-        return dict(cfg.engine_kwargs)
+        thinks = cfg.thinking_tokens and "reasoning_parser" not in cfg.engine_kwargs
+        tags = {"reasoning_start_str": "<think>", "reasoning_end_str": "</think>"}
+        raw = cfg.task == "grade" and cfg.prompt.score == "logit"
+        needs = ({"reasoning_config": tags} if thinks else {}) | ({"logprobs_mode": "raw_logits"} if raw else {})
+        return needs | cfg.engine_kwargs
     # A pooling model's head is float32 by default; vLLM would cast the whole vocabulary's at every step.
     overrides = {"architectures": [_twin(model)], "head_dtype": "model"}
     return {"hf_overrides": overrides, "enable_prefix_caching": False, **cfg.engine_kwargs}
@@ -135,14 +148,14 @@ def vllm(cfg: JudgeConfig, model: str, units: int) -> Any:
     """Return `ray.data.llm`'s processor with only the engine stage: prompts come tokenized, texts leave detokenized.
 
     No more engines are asked for than there are `units` of work. Raises `RradError` for a model whose tokenizer is
-    missing or another's, which would else be an actor's error, after an engine has started.
+    missing or another's or has no chat template, which would else be an actor's error, after an engine has started.
     """
     most = min(cfg.engines, units)
     if cfg.task == "score" and "hf_overrides" not in cfg.engine_kwargs:  # these make a ranker of another model
         _check_ranker(model)
     else:
         with at_place(model, "name a whole checkpoint"):
-            loading.load_tokenizer(model, loading.without_weights(model))
+            planner.Planner(cfg, model)  # its tokenizer and chat template are checked
     config = vLLMEngineProcessorConfig(
         model_source=model,
         task_type=kind(cfg),
@@ -200,6 +213,18 @@ def openai(cfg: JudgeConfig, planned: Any) -> Any:
     )
 
 
+def request_fields(cfg: JudgeConfig) -> dict[str, Any]:
+    """Return the fields of a request beside model and messages: the config's, over those that the task needs."""
+    fields: dict[str, Any] = {"max_tokens": cfg.max_tokens, "temperature": 0.0}
+    if cfg.chat_template_kwargs:
+        fields["chat_template_kwargs"] = cfg.chat_template_kwargs
+    if cfg.task == "grade":
+        fields |= {"max_tokens": 1, "logprobs": True, "top_logprobs": 20}
+    fields |= cfg.openai.request
+    fields |= fields.pop("extra_body", None) or {}
+    return {name: value for name, value in fields.items() if value is not None}
+
+
 class Requests:
     """An actor: prompts to an OpenAI-compatible endpoint, `concurrency` at a time.
 
@@ -233,15 +258,27 @@ class Requests:
         try:
             reply = await self.client.chat.completions.create(
                 model=self.cfg.model,
-                messages=messages,  # type: ignore[arg-type]
-                max_tokens=self.cfg.max_tokens,
-                temperature=0.0,
+                messages=with_system_as(self.cfg.openai.system_role, messages),  # type: ignore[arg-type]
+                extra_body=request_fields(self.cfg),
             )
         except Exception as error:
             return {"error": f"{type(error).__name__}: {error}".splitlines()[0][:500]}
         usage = reply.usage
-        return {
-            "text": (reply.choices[0].message.content or "") if reply.choices else "",
+        tokens = {
             "prompt_tokens": usage.prompt_tokens if usage else 0,
             "generated_tokens": usage.completion_tokens if usage else 0,
         }
+        if self.cfg.task != "grade":
+            return {"text": (reply.choices[0].message.content or "") if reply.choices else "", **tokens}
+        try:
+            return {"score": self._grade(reply), **tokens}
+        except ValueError as error:
+            return {"error": str(error), **tokens}
+
+    def _grade(self, reply: Any) -> float:
+        """Return the score of a reply whose first token is a label. Raises `ValueError` for one that shows none."""
+        logprobs = reply.choices[0].logprobs if reply.choices else None
+        if not logprobs or not logprobs.content:
+            raise InvalidInput("the endpoint gives no logprobs", "take one that does, or task=order")
+        top = [(each.token, each.logprob) for each in logprobs.content[0].top_logprobs]
+        return float(self.cfg.prompt.value(endpoint_logprobs(top, self.cfg.prompt.labels)))

@@ -132,9 +132,11 @@ def _check_sources(cfg: LabelConfig, row: Row, weighed: Iterable[str]) -> None:
 
 
 def _scale(cfg: LabelConfig, kind: type, read: AnswerReader) -> dict[str, Any]:
-    """Return mean and deviation of the z-scores: a query's own, or those of all scores of the table."""
+    """Return mean and deviation of the z-scores: a query's own, those of all scores of the table, or none."""
     if cfg.scale == "query":
         return {"over": "query"}
+    if cfg.scale == "absolute":
+        return {"over": "nothing", "mean": 0.0, "deviation": 1.0}
     [name] = cfg.weights
     moments = fusion.Moments()
     for row in shards.usable_rows(tables.read(cfg.input, kind)):
@@ -168,7 +170,7 @@ def _labelled(
             out.quarantine(row["query_id"], verdict.statuses[0], "\n---\n".join(row["responses"]))
             continue
         targets = verdict.targets
-        if scale["over"] == "table":
+        if "mean" in scale:
             [source] = weights
             scores = teacher.with_judge(row, verdict)[source]
             targets = [(score - scale["mean"]) / scale["deviation"] for score in scores]

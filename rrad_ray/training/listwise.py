@@ -16,9 +16,9 @@ from torch import Tensor
 
 from rrad_ray import prompts
 from rrad_ray.config import FinetuneConfig, PromptConfig
-from rrad_ray.errors import InvalidInput
 from rrad_ray.evaluation import metrics
 from rrad_ray.labelling import answers, planner
+from rrad_ray.labelling.label_tokens import identifiers
 from rrad_ray.rankers.checkpoint import end_of
 from rrad_ray.rows import Row
 from rrad_ray.training import losses
@@ -40,24 +40,6 @@ def ranked_documents(targets: Sequence[float], gone: Sequence[bool], missing: st
         raise ExampleSkipped("all equal", f"every target is {targets[0]:g}")
     ranked = sorted((index for index in range(len(targets)) if not gone[index]), key=lambda index: -targets[index])
     return ranked + ([index for index in range(len(targets)) if gone[index]] if missing == "append" else [])
-
-
-def identifiers(tokenizer: Any, count: int) -> tuple[int, tuple[int, ...]]:
-    """Return the index of the number among the tokens of `[1]`, and the token of each number from 1 to `count`.
-
-    FIRST reads one token for each document. Its authors use letters; here documents keep the numbers that `judge`
-    shows, so there are as many as the tokenizer writes in one token: 9 where every digit is a token (SmolLM2, Qwen),
-    999 where three digits are one (Llama 3). Raises `ValueError` for more.
-    """
-    first, *others = [
-        tokenizer(f"[{number}]", add_special_tokens=False)["input_ids"] for number in range(1, count + 1)
-    ]
-    at = next((index for index, pair in enumerate(zip(first, others[0])) if pair[0] != pair[1]), 0)
-    for number, ids in enumerate(others, 2):
-        if [*ids[:at], *ids[at + 1 :]] != [*first[:at], *first[at + 1 :]]:
-            problem = f"the tokenizer writes [{number}] and [1] with more than one token's difference"
-            raise InvalidInput(f"{problem}, so the rank loss takes at most {number - 1}", "set docs_per_query")
-    return at, tuple(ids[at] for ids in (first, *others))
 
 
 def sample_documents(row: Row, count: int, seed: int) -> Row:

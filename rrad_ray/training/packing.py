@@ -83,7 +83,7 @@ def from_clicks(
     end = end_of(tokenizer)
 
     def ids(texts: Sequence[str]) -> list[list[int]]:
-        return list(tokenizer(texts, add_special_tokens=False)["input_ids"])
+        return list(tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
     before, between = ids(prompts.PAIR)
     remaining = iter(clicks)

@@ -19,7 +19,7 @@ def test_nested_keys_stand_with_dots_and_inherited_ones_keep_their_description()
     assert keys["input"].default == ""
     assert keys["doc_tokens"].meaning.startswith("Tokens that a document is cut to")
     assert keys["num_workers"].kind == "int or {min, max}"
-    assert keys["task"].kind == "likelihood | order | score | explain"
+    assert keys["task"].kind == "likelihood | order | grade | score | explain"
 
 
 def test_a_terminal_shows_every_key_of_every_stage() -> None:

@@ -43,7 +43,7 @@ PATHS = {"input": "a", "output": "b"}
         (RetrieveConfig, {"num_workers": 0}, "num_workers=0: must be at least 1"),
         (PrerankConfig, {"top_k": 1, "bottom_k": 0}, "top_k=1: keep at least two documents"),
         (PrerankConfig, {"keep_whole": ["Dev"]}, "keep_whole.0='Dev': choose one of train, dev, test, unlabelled"),
-        (JudgeConfig, {"task": "sort"}, "task='sort': choose one of likelihood, order, score, explain"),
+        (JudgeConfig, {"task": "sort"}, "task='sort': choose one of likelihood, order, grade, score, explain"),
         (JudgeConfig, {"gate": {"max_p": 0}}, "gate.max_p=0: must be above 0"),
         (JudgeConfig, {"shard_queries": 1001}, "shard_queries=1001: must be at most 1000"),
         (JudgeConfig, {"durable_s": 61}, "durable_s=61: must be at most 60"),
@@ -52,7 +52,7 @@ PATHS = {"input": "a", "output": "b"}
         (JudgeConfig, {"task": "order", "window": 1}, "window=1: must be at least 2"),
         (JudgeConfig, {"task": "order", "window": 4, "window_step": 5}, "window_step=5: must be in 1..window"),
         (JudgeConfig, {"task": "order", "window": 20, "engine": "echo"}, "engine='echo': a window asks a model"),
-        (JudgeConfig, {"engine": "openai"}, "task='likelihood': engine=openai takes order or explain"),
+        (JudgeConfig, {"engine": "openai"}, "task='likelihood': engine=openai takes order, grade or explain"),
         (
             JudgeConfig,
             {"openai": {"url": "localhost:8000"}},

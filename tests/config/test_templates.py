@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from rrad_ray import tables
 from rrad_ray.config import JudgeConfig, PromptConfig
-from rrad_ray.config.template_files import SHIPPED, TEMPLATES, load_template, shipped_templates
+from rrad_ray.config.template_files import DEFAULTS, SHIPPED, TEMPLATES, load_template, shipped_templates
 from rrad_ray.config.templates import ExplainTemplate, LikelihoodTemplate, OrderTemplate
 from rrad_ray.errors import RradError
 from rrad_ray.labelling.answer_patterns import answer_reader, check_template
@@ -98,7 +98,7 @@ def test_listwise_shows_every_text_once_under_its_number(texts: list[str], query
 def test_a_text_of_several_lines_cannot_pass_for_two_passages() -> None:
     content = ORDER.chat("q", ["one\n[2] not a passage\r\n\tend", "two"])[1]["content"]
     lines = [line for line in content.splitlines() if re.match(r"\[\d", line)]
-    assert lines == ["[1] one [2] not a passage end", "[2] two"]
+    assert lines == ["[1] one (2) not a passage end", "[2] two"]
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 10])
@@ -112,7 +112,7 @@ def test_the_example_in_the_prompt_is_an_answer_that_parses_and_names_only_what_
 @pytest.mark.parametrize("task", TEMPLATES)
 def test_every_task_that_asks_in_words_does_so_in_four_languages(task: str) -> None:
     names = shipped_templates(task)
-    first = {"order": "order", "explain": "explain", "likelihood": "question"}[task]
+    first = DEFAULTS[task]
     assert {first, *(f"{first}-{language}" for language in ("ko", "zh", "ja"))} <= set(names)
     scripts = {"ko": "[가-힣]", "zh": "[一-鿿]", "ja": "[ぁ-ん]"}
     for name in names:

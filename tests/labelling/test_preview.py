@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rrad_ray import tables
-from rrad_ray.config import JudgeConfig, SelectConfig
+from rrad_ray.config import JudgeConfig, OpenAIConfig, SelectConfig
 from rrad_ray.errors import RradError
 from rrad_ray.labelling.preview import preview
 from rrad_ray.rows import JudgeOutput
@@ -80,6 +80,14 @@ def test_every_task_shows_its_prompts(candidates: str, tmp_path: Path, engine: s
     assert "평가 결과: 문서 2개 중 1위" in two
     window = list(preview(config(candidates, engine="vllm", window=2, window_step=1), 1))
     assert "the first window of 2" in window[2]
+
+
+def test_an_endpoint_that_knows_no_system_role_is_shown_what_it_gets(candidates: str) -> None:
+    options = {"engine": "openai", "openai": OpenAIConfig(system_role="user")}
+    for more in ({}, {"window": 2, "window_step": 1}, {"task": "grade"}):
+        _, _, prompt, *_ = preview(config(candidates, **options, **more), 1)
+        assert "<system>" not in prompt
+        assert "<user>\nYou " in prompt
 
 
 def test_without_a_query_to_ask_about_it_says_so(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from rrad_ray.errors import RradError
 from rrad_ray.rankers.bi_encoder import BiEncoder
 from rrad_ray.rankers.checkpoint import PAD
 from rrad_ray.rankers.likelihood import LikelihoodRanker
-from rrad_ray.rankers.ranker import PAD_MULTIPLE, Ranker
+from rrad_ray.rankers.ranker import PAD_MULTIPLE, Ranker, one_by_one
 from rrad_ray.tables import checkpoints
 from tests.toys import causal_lm
 
@@ -116,6 +116,19 @@ def test_scores_keep_the_order_of_the_input(student: tuple[str, Ranker, str]) ->
         assert ranker.score(QUERY, [TEXTS[index] for index in order]) == pytest.approx(
             [alone[index] for index in order], **CLOSE
         )
+
+
+def test_special_tokens_in_a_query_or_a_document_are_text(student: tuple[str, Ranker, str]) -> None:
+    """So that no document passes for two, or for the end of the pair: in training, evaluation and serving alike."""
+    _, ranker, _ = student
+    special = set(ranker.tokenizer.all_special_ids)
+    forged = " ".join(ranker.tokenizer.all_special_tokens)
+    for encode in (ranker.encode, lambda *pair: one_by_one(ranker.tokenize(*pair))):
+        [plain], [other] = encode(["add"], ["numbers"]), encode([f"add {forged}"], [f"numbers {forged}"])
+        assert len(other["input_ids"]) > len(plain["input_ids"])
+        ids = [[token for token in pair["input_ids"] if token in special] for pair in (plain, other)]
+        assert ids[0] == ids[1]
+    assert ranker.cut([forged], 99) == [forged]
 
 
 def test_how_many_tokens_a_pass_may_hold_does_not_change_the_scores(student: tuple[str, Ranker, str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import math
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -26,7 +27,8 @@ from rrad_ray.labelling.answers import parse_answer
 from rrad_ray.labelling.crash_ledger import AFTER_ONE_DEATH, Ledger, groups
 from rrad_ray.rows import JudgeOutput, Labels, Quarantined
 from rrad_ray.runtime import engines
-from rrad_ray.runtime.engines import slide
+from rrad_ray.runtime.engines import request_fields, slide
+from rrad_ray.runtime.first_errors import ALIKE, FirstErrors
 from rrad_ray.stages import judge, label
 from tests import tiny
 
@@ -77,6 +79,25 @@ def test_a_model_without_its_tokenizer_is_refused_before_an_engine_starts(tmp_pa
     assert "copy all tokenizer files of the model" in caught.value.remedy
 
 
+def test_a_model_without_a_chat_template_is_refused_before_an_engine_starts_and_scores_by_likelihood(
+    tmp_path: Path,
+) -> None:
+    """Fault 12."""
+    folder = tiny.save(tmp_path / "model", "Llama", head="ForCausalLM")
+    with pytest.raises(RradError, match="the model has no chat template") as caught:
+        engines.vllm(JudgeConfig(input="in", output="out", task="order", model=folder), folder, 1)
+    assert caught.value.place == folder
+    engines.vllm(JudgeConfig(input="in", output="out", model=folder), folder, 1)
+
+
+def test_a_teacher_of_scores_without_a_head_is_refused_before_an_engine_would_draw_one_at_random(
+    tmp_path: Path,
+) -> None:
+    folder = tiny.save(tmp_path / "model", "Llama", head="ForCausalLM")
+    with pytest.raises(RradError, match="is no ranker with one score: LlamaForCausalLM"):
+        engines.vllm(JudgeConfig(input="in", output="out", task="score", model=folder), folder, 1)
+
+
 def _survives(ledger: Ledger, members: range, poison: int, most: int, answered: set[int], given_up: set[int]) -> bool:
     fresh, suspects, hopeless = groups(ledger.deaths_of([str(key) for key in members]), most)
     given_up |= {members[index] for index in hopeless}
@@ -98,12 +119,15 @@ class Endpoint:
 
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
+        self.bodies: list[dict[str, Any]] = []
+        self.logprobs: dict[str, list[tuple[str, float]]] = {}  # part of a prompt -> its first token's likeliest
         self.refuse: dict[str, list[int]] = {}  # part of a prompt -> statuses to answer first
         endpoint = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                endpoint.bodies.append(body)
                 status, content = endpoint.answer(body["messages"][-1]["content"])
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
@@ -126,7 +150,12 @@ class Endpoint:
         for part, statuses in self.refuse.items():
             if part in content and statuses:
                 return statuses.pop(0), {"error": {"message": "not now"}}
-        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "[2] > [1]"}}
+        choice: dict[str, Any] = {"index": 0, "finish_reason": "stop"}
+        choice["message"] = {"role": "assistant", "content": "[2] > [1]"}
+        for part, top in self.logprobs.items():
+            if part in content:
+                each = [{"token": token, "logprob": logprob, "bytes": None} for token, logprob in top]
+                choice["logprobs"] = {"content": [{**each[0], "top_logprobs": each}]}
         usage = {"prompt_tokens": 50, "completion_tokens": 10, "total_tokens": 60}
         head = {"id": "x", "object": "chat.completion", "created": 0, "model": "m"}
         return 200, {**head, "choices": [choice], "usage": usage}
@@ -195,6 +224,82 @@ def test_a_token_budget_stops_the_run_and_a_larger_one_goes_on_without_asking_ag
     assert len(list(tables.read(output, JudgeOutput))) == 40
     paid_twice = sum(endpoint.calls.values()) - 40
     assert paid_twice <= 30, "at most what was under way when the budget ended is paid for again"
+
+
+def test_an_endpoint_gets_the_fields_that_the_config_names_and_none_that_it_drops(
+    tmp_path: Path, endpoint: Endpoint
+) -> None:
+    folder(tmp_path, [row(0)])
+    request = {"max_tokens": None, "temperature": None, "max_completion_tokens": 2000, "reasoning_effort": "low"}
+    request |= {"extra_body": {"top_k": 1}}
+    options = OpenAIConfig(url=endpoint.url, request=request, system_role="user")
+    judge.run(config(tmp_path, engine="openai", model="m", openai=options, chat_template_kwargs={"thinks": False}))
+    [body] = endpoint.bodies
+    [message] = body.pop("messages")
+    assert message["role"] == "user"
+    assert message["content"].startswith("You rank passages by their relevance to a search query.\n\nSearch query:")
+    more = {"max_completion_tokens": 2000, "reasoning_effort": "low", "top_k": 1}
+    assert body == {"model": "m", **more, "chat_template_kwargs": {"thinks": False}}
+    fields = request_fields(config(tmp_path, engine="openai", max_tokens=9))
+    assert fields == {"max_tokens": 9, "temperature": 0.0}
+
+
+def test_a_run_of_which_all_requests_fail_alike_says_why_stops_early_and_can_be_mended(
+    tmp_path: Path, endpoint: Endpoint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Fault 13: 48 of 48 requests of a model that refuses `max_tokens`."""
+    endpoint.refuse = {"query number": [400] * 10_000}
+    folder(tmp_path, [row(number) for number in range(400)])
+    options = {"engine": "openai", "batch_size": 2, "concurrent_batches": 1}
+    with pytest.raises(RradError, match=r"no answer, and 16 times the same error.*BadRequest.*not now"):
+        judge.run(config(tmp_path, openai=OpenAIConfig(url=endpoint.url, concurrency=1), **options))
+    assert capsys.readouterr().out.count("the first error: engine error: BadRequestError") == 1
+    endpoint.refuse = {}
+    output = judge.run(config(tmp_path, openai=OpenAIConfig(url=endpoint.url), **options))
+    assert len(list(tables.read(output, JudgeOutput))) == 400, "what has failed is asked again"
+
+
+def test_only_errors_that_are_alike_and_come_before_any_answer_end_a_run() -> None:
+    def outcome(errors: list[str]) -> bool:
+        first = FirstErrors()
+        try:
+            for error in errors:
+                first.add(error)
+        except RradError:
+            return False
+        return True
+
+    alike = [f"engine error: 400, request 0x{number:x} of {number}" for number in range(ALIKE)]
+    assert not outcome(alike)
+    assert outcome(alike[1:])
+    assert outcome(["", *alike]), "it has answered"
+    assert not outcome(["engine error: another", *alike])
+    assert outcome([f"{prompts.TOO_LONG}: {number} tokens" for number in range(99)]), "each query's own"
+
+
+def test_an_endpoints_grade_is_the_expected_one_and_a_reply_without_labels_is_the_querys_error(
+    tmp_path: Path, endpoint: Endpoint
+) -> None:
+    folder(tmp_path, [row(0), row(1, texts=["no logprobs", "another"]), row(2, texts=["one text", "other words"])])
+    endpoint.logprobs = {
+        "one text": [("2", math.log(0.5)), (" 3", math.log(0.25)), ("The", math.log(0.2)), ("0", math.log(0.05))],
+        "another": [("0", -0.1), ("1", -3.0), ("2", -4.0), ("3", -5.0)],
+        "other words": [("The", -0.1), ("A", -3.0)],
+    }
+    options = OpenAIConfig(url=endpoint.url)
+    cfg = config(tmp_path, engine="openai", model="m", openai=options, task="grade", max_quarantined=0.9)
+    [judged] = tables.read(judge.run(cfg), JudgeOutput)
+    assert endpoint.bodies[0]["top_logprobs"] == 20
+    assert (endpoint.bodies[0]["logprobs"], endpoint.bodies[0]["max_tokens"]) == (True, 1)
+    weights = [math.exp(-0.1 - 3 * (digit > 0) - max(digit - 1, 0) + 0.1 * (digit > 0)) for digit in range(4)]
+    second = sum(digit * weight for digit, weight in enumerate(weights)) / sum(weights)
+    first = (2 * 0.5 + 3 * 0.25 + 0.05) / (0.5 + 0.25 + 0.05 + 0.05)  # 1 has at most what the least of them has
+    assert judged["judge_scores"] == pytest.approx([first, second])
+    bad = tables.read_part(f"{tmp_path}/judgments/quarantine", "part-00000.parquet", Quarantined)
+    assert {item["id"]: item["reason"].partition(";")[0] for item in bad} == {
+        "q1": "engine error: the endpoint gives no logprobs",
+        "q2": "engine error: none of the labels 0, 1, 2, 3 is among the 2 likeliest tokens ('The', 'A')",
+    }
 
 
 # ---- RankGPT's sliding window -------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rrad_ray.config import FinetuneConfig, PromptConfig
 from rrad_ray.labelling import aggregation, answers, planner
+from rrad_ray.labelling.label_tokens import identifiers
 from rrad_ray.rankers import checkpoint
 from rrad_ray.tables import checkpoints
 from rrad_ray.training import listwise
@@ -123,11 +124,11 @@ def test_of_many_documents_the_best_and_a_draw_of_the_others_stay() -> None:
 
 def test_smollm2_writes_nine_documents_with_one_token_each_and_ten_are_refused() -> None:
     tokenizer = AutoTokenizer.from_pretrained(checkpoints.resolve(SOURCE))
-    index, names = listwise.identifiers(tokenizer, 9)
+    index, names = identifiers(tokenizer, 9)
     assert index == 1, "a bracket stands before the number"
     assert tokenizer.decode(list(names)) == "123456789"
-    with pytest.raises(ValueError, match=r"writes \[10\] and \[1\].*takes at most 9; set docs_per_query"):
-        listwise.identifiers(tokenizer, 10)
+    with pytest.raises(ValueError, match=r"writes \[10\] and \[1\].*takes at most 9 documents; set docs_per_query"):
+        identifiers(tokenizer, 10)
 
 
 class Words:
@@ -141,11 +142,11 @@ class Words:
 
 
 def test_a_tokenizer_that_writes_brackets_and_number_as_one_token_will_do() -> None:
-    assert listwise.identifiers(Words(n1=[4], n2=[5], n3=[6]), 3) == (0, (4, 5, 6))  # type: ignore[arg-type]
+    assert identifiers(Words(n1=[4], n2=[5], n3=[6]), 3) == (0, (4, 5, 6))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="at most 2"):
-        listwise.identifiers(Words(n1=[4], n2=[5], n3=[6, 7]), 3)  # type: ignore[arg-type]
+        identifiers(Words(n1=[4], n2=[5], n3=[6, 7]), 3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="at most 1"):
-        listwise.identifiers(Words(n1=[4, 1], n2=[5, 2]), 2)  # type: ignore[arg-type]
+        identifiers(Words(n1=[4, 1], n2=[5, 2]), 2)  # type: ignore[arg-type]
 
 
 def test_an_example_knows_where_its_first_identifier_stands_and_what_each_document_is_called() -> None:
