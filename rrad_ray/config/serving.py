@@ -107,6 +107,8 @@ class ServeConfig:
     """Requests that wait in a replica; more get 503."""
     cache_entries: CountOrNone = 0
     """Pairs whose scores a replica remembers, those asked for last; 0: none."""
+    read_s: Positive = 10.0
+    """Seconds within which the body of a request has to come; a slower one gets 408."""
     timeout_s: Positive = 120.0
     """Seconds after which a request without scores gets 504; its header `X-Deadline-Ms` may say less."""
     models: dict[str, str] = Field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import bm25s
@@ -35,10 +36,10 @@ class BM25Index:
         terms = self.terms(query)
         return self.bm25.get_scores(terms) if terms else np.zeros(self.size, dtype=np.float32)
 
-    def parts(self, query: str) -> dict[str, np.ndarray]:
-        """Return what each term of a query adds to the scores of all texts, (D,) each."""
-        terms = self.terms(query)
-        return {term: terms.count(term) * self.bm25.get_scores([term]) for term in dict.fromkeys(terms)}
+    def parts(self, query: str, indices: Sequence[int]) -> dict[str, np.ndarray]:
+        """Return what each term of a query adds to the scores of the texts at these indices, (N,) each."""
+        counts = Counter(self.terms(query))
+        return {term: count * self.bm25.get_scores([term])[list(indices)] for term, count in counts.items()}
 
 
 def tokenized(texts: Iterable[str], language: Language = "auto") -> Tokenized:

@@ -33,10 +33,16 @@ PORTS = range(20_000, 30_000)
 # documents of 2 KB). Otherwise a dying process takes requests until the last of it is gone, those too that clients
 # ask again. Ray has no setting for `option`, and writes the first one's text as it stands.
 RETRIES = {
-    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response\n    option http-buffer-request",
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response\n    option http-buffer-request\n"
+    "    timeout http-request 10s",
     "RAY_SERVE_HAPROXY_RETRIES": "1",  # what kills one replica kills two at most
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "262144",
 }
+
+# A connection that sends nothing, a header that never ends and a body that comes drop by drop are closed: after
+# `timeout http-request` above (as `read_s` of the endpoint) while a request comes, and after this time without a byte
+# while a large body comes or an answer goes. Neither counts while a replica works on an answer.
+PATIENCE = {"RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "30"}
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -58,7 +64,7 @@ def environment(folder: Path) -> dict[str, str]:
         variables[f"RAY_SERVE_HAPROXY_{name}"] = str(next(free))
     # A replica that ends takes requests for so long: until HAProxy, its only load balancer, has heard of it.
     variables |= {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1"}
-    return variables | RETRIES
+    return variables | RETRIES | PATIENCE
 
 
 def _is_free(port: int) -> bool:

@@ -41,7 +41,8 @@ NAME = "rerank"
 
 MIN_PROBE_DOCS = 5
 
-SPARE = 64  # requests beyond max_queued that reach a replica: it refuses them itself and still answers /healthz
+# Requests beyond max_queued that reach a replica: it refuses them itself, waits for bodies, and answers /healthz.
+SPARE = 1000
 
 BURST = 1000  # requests that Serve holds for busy replicas; more get its own, plain 503
 

@@ -26,7 +26,7 @@ from rrad_ray.serving.errors import HTTPError
 
 @dataclass(frozen=True)
 class Document:
-    """A text, the client's id for it, or a digest of the text, and the scores of first-stage sources for it."""
+    """A text, the client's id for it, empty without one, and the scores of first-stage sources for it."""
 
     text: str
     doc_id: str
@@ -91,8 +91,7 @@ def _document(value: Any) -> Document:
         problem = "has an 'id' of {chars} characters, at most {most}"
         raise PydanticCustomError("document", problem, {"chars": len(identity), "most": MAX_ID_CHARS})
     text = _text(value)
-    # A blank id is none: no click could name it.
-    doc_id = identity if identity and identity.strip() else text_digest(text)
+    doc_id = identity if identity and identity.strip() else ""  # a blank id is none: no click could name it
     return Document(text, doc_id, _first_stage(value.get("first_stage")) if isinstance(value, dict) else {})
 
 
@@ -121,7 +120,7 @@ _FirstStageScore = Annotated[float, Field(ge=-1e100, le=1e100, allow_inf_nan=Fal
 
 _SCORES_OF_ONE = TypeAdapter[dict[str, float | None]](dict[str, _FirstStageScore], config=ConfigDict(strict=True))
 
-FirstStageScores = dict[str, list[_FirstStageScore]]  # by source
+FirstStageScores = dict[str, Annotated[list[_FirstStageScore], FailFast()]]  # by source
 
 _DOCUMENT_OBJECT = {
     "type": "object",
@@ -146,6 +145,6 @@ DocumentList = Annotated[
 
 Texts = Annotated[list[str], Field(min_length=1), FailFast()]
 
-OneOrMore = Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1)]  # a string is a list of one
+OneOrMore = Annotated[list[str], FailFast(), BeforeValidator(_as_list), Field(min_length=1)]  # a string is one
 
 CountField = Annotated[int, Field(ge=0)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
 from rrad_ray.online.event_rows import MAX_DWELL_S, MAX_ID_CHARS, MAX_POSITION, MAX_TIME_S
 from rrad_ray.serving.documents import IdField, NotBlank
@@ -13,6 +13,9 @@ from rrad_ray.serving.errors import COHERE, HTTPError
 
 IdToName = Annotated[NotBlank, Field(max_length=MAX_ID_CHARS)]
 DwellSeconds = Annotated[float, Field(ge=0, le=MAX_DWELL_S, allow_inf_nan=False)]
+MAX_EVENTS = 10_000  # of a request
+MAX_VALUES = 20 * MAX_EVENTS  # of its JSON
+
 EventTime = Annotated[float, Field(ge=0, le=MAX_TIME_S, allow_inf_nan=False)]
 
 
@@ -34,7 +37,7 @@ class EventsRequest(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
-    events: Annotated[list[ClickRequest], Field(min_length=1, max_length=10_000)]
+    events: Annotated[list[ClickRequest], Field(min_length=1, max_length=MAX_EVENTS), FailFast()]
 
 
 def parse_clicks(body: bytes, now: float) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import uuid
 from collections.abc import Sequence
@@ -95,6 +96,7 @@ class LoadedEncoder:
 
         with at_place(facts["model"], "run retrieve and the stages after it with another model"):
             self.encoder = BiEncoder(checkpoints.resolve_served(facts["model"]), max_length=facts["max_length"])
+        self.tokenizer = copy.deepcopy(self.encoder.model.tokenizer)  # `score` pads with its own, in another thread
         self.name, self.version = name, uuid.uuid4().hex
         query, texts = WARM_UP
         self.score(self.encode(ScoringRequest([query] * len(texts), texts), range(len(texts))))
@@ -102,7 +104,7 @@ class LoadedEncoder:
     def encode(self, request: ScoringRequest, indices: Sequence[int]) -> list[Any]:
         """Return the pairs of a request at these indices, with the texts' tokens as far as they are read."""
         texts = [request.texts[index] for index in indices]
-        tokens = self.encoder.model.tokenizer(texts, truncation=True, max_length=self.encoder.model.max_seq_length)
+        tokens = self.tokenizer(texts, truncation=True, max_length=self.encoder.model.max_seq_length)
         queries = [request.queries[index] for index in indices]
         return [
             {"query": query, "text": text, "input_ids": ids}

@@ -10,7 +10,7 @@ from itertools import pairwise
 from rrad_ray.config import IDENTITY
 from rrad_ray.online import assignment
 from rrad_ray.rows import Exposure
-from rrad_ray.serving.documents import distinct_ids
+from rrad_ray.serving.documents import distinct_ids, text_digest
 from rrad_ray.serving.fusing import FirstStageUse, ModelScores
 from rrad_ray.serving.requests import ScoringRequest
 
@@ -69,14 +69,15 @@ def exposure_row(
     request: ScoringRequest, page: RankedPage, *, experiment: str, unit: str, request_id: str, time: float
 ) -> Exposure:
     """Return what a unit of an online test sees, as the event log has it; `time` in seconds since 1970."""
-    doc_ids = request.doc_ids or []
+    doc_ids = request.doc_ids or [""] * len(request.texts)
+    names = [doc_ids[index] or text_digest(request.texts[index]) for index in page.order]
     return {
         "request_id": request_id,
         "experiment": experiment,
         "unit": unit,
         "variant": page.variant,
         "query": request.queries[0],
-        "doc_ids": distinct_ids([doc_ids[index] for index in page.order]),
+        "doc_ids": distinct_ids(names),
         "teams": list(page.teams),
         "time": time,
         "model": page.model,

@@ -38,7 +38,6 @@ from rrad_ray.serving.documents import (
     OneOrMore,
     Texts,
     first_stage_columns,
-    text_digest,
 )
 from rrad_ray.serving.errors import COHERE, TEI, VLLM, Dialect, HTTPError
 
@@ -49,8 +48,8 @@ class ScoringRequest:
 
     `top_n` is the number of best results to return, 0 for all. `raw` asks for the model's scores without the sigmoid.
     `doc_tokens` is the length that a text is cut to, 0 for the model's own limit alone. `unit` names who will see the
-    results, for an online test; `doc_ids` are what clicks name the documents by. `first_stage` has the scores of
-    first-stage sources for the texts, by source, NaN where a source did not score one.
+    results, for an online test; `doc_ids` are the client's ids of the texts, empty for one without. `first_stage`
+    has the scores of first-stage sources for the texts, by source, NaN where a source did not score one.
     """
 
     queries: list[str]
@@ -127,10 +126,9 @@ class TeiRequest(BaseModel):
         if self.truncation_direction.lower() != "right":
             raise HTTPError(422, "truncation_direction", "only 'right' can be had")
         queries = [self.query] * len(self.texts)
-        ids = list(map(text_digest, self.texts))
         columns = first_stage_columns(self.first_stage, self.texts)
         options: dict[str, Any] = {"give_back": self.return_text, "raw": self.raw_scores}
-        return ScoringRequest(queries, self.texts, doc_ids=ids, first_stage=columns, **options)
+        return ScoringRequest(queries, self.texts, first_stage=columns, **options)
 
 
 class ScoreRequest(BaseModel):
@@ -238,6 +236,11 @@ class Limits:
     max_documents: int
     max_query_chars: int
     max_document_chars: int
+
+    @property
+    def max_values(self) -> int:
+        """Values of a body's JSON: of objects with some ten fields each for the documents."""
+        return 1000 + 100 * self.max_documents
 
 
 def parse_request(body: bytes, wire: WireFormat, limits: Limits) -> ScoringRequest:

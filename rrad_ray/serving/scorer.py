@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from rrad_ray.serving.batcher import Batcher, DeadlineExceeded
@@ -15,6 +17,11 @@ from rrad_ray.serving.service_metrics import ServiceMetrics
 from rrad_ray.serving.winners import ServedModel
 
 logger = logging.getLogger("ray.serve")
+
+
+# A request with more of them is tokenized in a thread for such requests, one after the other: it takes seconds, and
+# those of the event loop are few.
+LONG_CHARS = 500_000
 
 
 class PairScorer(Protocol):
@@ -65,6 +72,7 @@ class RequestScorer:
     ) -> None:
         self.metrics, self.clock = metrics, clock
         self.batcher = Batcher(_score, batch_tokens, metrics.batch, _concurrency, clock)
+        self.long_texts = ThreadPoolExecutor(1)
         self.cache = ScoreCache(cache_entries, metrics.lookup)
 
     async def scores(self, model: PairScorer, request: ScoringRequest, deadline: float) -> tuple[list[float], int]:
@@ -83,7 +91,9 @@ class RequestScorer:
     ) -> Sequence[Scored]:
         """Score the pairs of a request at these indices. Raises as `scores` does."""
         began = self.clock()
-        pairs = await asyncio.to_thread(model.encode, request, indices)
+        long = sum(map(len, request.texts)) > LONG_CHARS
+        encode = functools.partial(model.encode, request, indices)
+        pairs = await asyncio.get_running_loop().run_in_executor(self.long_texts if long else None, encode)
         sizes = [len(pair["input_ids"]) for pair in pairs]
         self.metrics.stage("tokenize", model.name, self.clock() - began)
         try:

@@ -25,6 +25,7 @@ from rrad_ray.languages.analyser import Term, united
 from rrad_ray.rows import BM25
 from rrad_ray.serving import requests
 
+MAX_TERMS = 256  # of a query that BM25 reads: each costs a pass over the collection
 EXAMPLE_QUERIES = 4  # queries of the collection that the page offers
 
 logger = logging.getLogger("ray.serve")
@@ -61,11 +62,15 @@ class Searcher:
             logger.warning(f"search: {count} rows of {cfg.corpus} cannot be used; the first: {reason}")
 
     def retrieve(self, query: str) -> list[Hit]:
-        """Return the `depth` best documents that share a word with the query, best first."""
-        parts, terms = self.bm25.parts(query), self.bm25.analyser.words(query)
+        """Return the `depth` best documents that share one of the query's first `MAX_TERMS` terms, best first."""
+        terms = self.bm25.analyser.words(query)
+        if len(terms) > MAX_TERMS:
+            query, terms = query[: terms[MAX_TERMS].start], terms[:MAX_TERMS]
+        best = top_k(self.bm25.scores(query), self.depth)
+        parts = self.bm25.parts(query, best)
         hits = []
-        for index in top_k(self.bm25.scores(query), self.depth):
-            scores = {term: float(part[index]) for term, part in parts.items() if part[index] > 0}
+        for row, index in enumerate(best):
+            scores = {term: float(part[row]) for term, part in parts.items() if part[row] > 0}
             matched = by_words(query, terms, scores)
             marks = self.bm25.analyser.marks(query, self.texts[index])
             hits.append(Hit(self.ids[index], self.texts[index], sum(matched.values()), matched, marks))

@@ -8,15 +8,16 @@ ranked and, in a test, logged as an exposure; and the page is rendered in the re
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
+import functools
 import logging
 import math
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from rrad_ray.config import IDENTITY, WINNER, ServeConfig
 from rrad_ray.errors import InvalidInput
@@ -24,6 +25,7 @@ from rrad_ray.online import assignment
 from rrad_ray.online.event_journal import EventJournal, JournalFull
 from rrad_ray.online.event_rows import CLICKS, EXPOSURES
 from rrad_ray.serving import bodies, errors, event_requests, headers, pages, requests, search
+from rrad_ray.serving.admission import BODIES, Admission, within
 from rrad_ray.serving.api_keys import ApiKeys
 from rrad_ray.serving.errors import Dialect, HTTPError
 from rrad_ray.serving.fusing import model_scores
@@ -70,28 +72,11 @@ class Exchange:
     deadline: float = math.inf
 
 
-class Admission:
-    """The door of a replica: requests with a valid key, at most `limit` of them at a time."""
+Parsed = TypeVar("Parsed")
 
-    def __init__(self, keys: ApiKeys | None, limit: int, metrics: ServiceMetrics) -> None:
-        self.keys, self.limit, self.metrics = keys, limit, metrics
-        self.inside = 0
+LARGE_BODY = 2**16  # bytes from which a body is parsed beside the event loop; up to there it takes a millisecond
 
-    @contextlib.contextmanager
-    def admit(self, headers: Mapping[str, str]) -> Iterator[None]:
-        """Let a request in for this block. Raises `HTTPError`: 401 without a key, 503 if too many are inside."""
-        if self.keys and not self.keys.allow(headers.get("authorization", "")):
-            raise HTTPError(401, "authorization", "no valid key; send 'Authorization: Bearer KEY'")
-        if self.inside >= self.limit:
-            raise HTTPError(503, "requests", f"{self.inside} are waiting, at most {self.limit} (max_queued)")
-        self.inside += 1
-        self.metrics.inside(self.inside)
-        try:
-            yield
-        finally:
-            self.inside -= 1
-            self.metrics.inside(self.inside)
-
+Work = Callable[[Exchange, bytes], Awaitable[HTTPAnswer]]  # with the body
 
 Render = Callable[[ScoringRequest, WireFormat, Exchange], Awaitable[Rendered]]
 
@@ -120,39 +105,40 @@ class RerankService:
         self.clock, self.now = clock, now
         self.test = cfg.online.test
         self.limits = requests.Limits(cfg.max_documents, cfg.max_query_chars, cfg.max_document_chars)
-        self.admission = Admission(keys, cfg.max_queued, metrics)
+        self.admission = Admission(keys, cfg.max_queued, BODIES * cfg.max_body_bytes, metrics)
         self.scorer = RequestScorer(cfg.batch_tokens, cfg.cache_entries, metrics, clock)
-        self.writing = asyncio.Lock()  # one reason at a time, in a thread beside those that score
+        self.writer = ThreadPoolExecutor(1)  # one reason at a time, beside the threads that score
 
     # ---- requests -----------------------------------------------------------------------------------------------
 
     async def rerank(self, call: Call, wire: WireFormat) -> HTTPAnswer:
         """Answer a request whose documents come with it."""
-        return await self._answer(call, wire.dialect, lambda exchange: self._rendered(exchange, wire, self._reranked))
+        work: Work = lambda exchange, body: self._rendered(exchange, body, wire, self._reranked)  # noqa: E731
+        return await self._answer(call, wire.dialect, self.limits.max_values, work)
 
     async def search(self, call: Call) -> HTTPAnswer:
         """Answer a request whose documents the first stage retrieves."""
         wire = requests.RRAD_SEARCH
-        return await self._answer(call, wire.dialect, lambda exchange: self._rendered(exchange, wire, self._searched))
+        work: Work = lambda exchange, body: self._rendered(exchange, body, wire, self._searched)  # noqa: E731
+        return await self._answer(call, wire.dialect, self.limits.max_values, work)
 
     async def events(self, call: Call) -> HTTPAnswer:
         """Take clicks on pages of the online test; 200 means that they are on disk."""
-        return await self._answer(call, errors.COHERE, self._accepted)
+        return await self._answer(call, errors.COHERE, event_requests.MAX_VALUES, self._accepted)
 
-    async def _answer(
-        self, call: Call, dialect: Dialect, work: Callable[[Exchange], Awaitable[HTTPAnswer]]
-    ) -> HTTPAnswer:
+    async def _answer(self, call: Call, dialect: Dialect, most_values: int, work: Work) -> HTTPAnswer:
         """Admit a request, do its work and count how it ended.
 
         What the work raises becomes the answer, in the dialect of the request. It is cancelled (504) when the
-        request's time is over.
+        request's time is over. `most_values` is of its JSON.
         """
         exchange = Exchange(call, dialect, self.clock())
         try:
-            with self.admission.admit(call.headers):
+            with self.admission.enter(call.headers) as hold:
                 allowed_s = headers.timeout_s(call.headers, self.cfg.timeout_s)
                 exchange.deadline = exchange.began + allowed_s
-                answer = await _within(allowed_s, work(exchange))
+                late = HTTPError(504, "deadline", "it has passed")
+                answer = await within(allowed_s, self._worked(exchange, most_values, hold, work), late)
         except HTTPError as error:
             answer = HTTPAnswer(*error.render(exchange.dialect))
         except asyncio.CancelledError:
@@ -164,26 +150,34 @@ class RerankService:
         self.metrics.request(call.path, str(answer.status))
         return answer
 
-    async def _accepted(self, exchange: Exchange) -> HTTPAnswer:
+    async def _worked(
+        self, exchange: Exchange, most_values: int, hold: Callable[[int], None], work: Work
+    ) -> HTTPAnswer:
+        """Read the body, then give the request a place and do its work. Raises `HTTPError` (408) if it is slow."""
+        call, cfg = exchange.call, self.cfg
+        reading = bodies.read_body(call.body, call.headers, cfg.max_body_bytes, most_values, hold)
+        body = await within(
+            cfg.read_s, reading, HTTPError(408, "body", f"not there within {cfg.read_s:g} s (read_s)")
+        )
+        with self.admission.place():
+            return await work(exchange, body)
+
+    async def _accepted(self, exchange: Exchange, body: bytes) -> HTTPAnswer:
         if self.journal is None:
             raise HTTPError(404, "events", "no online test runs here (online.events)")
-        clicks = event_requests.parse_clicks(await self._body(exchange), self.now())
+        clicks = await parsed(body, event_requests.parse_clicks, self.now())
         await self._log(self.journal, CLICKS, clicks)
         return HTTPAnswer(200, {"accepted": len(clicks)})
 
-    async def _rendered(self, exchange: Exchange, wire: WireFormat, render: Render) -> HTTPAnswer:
-        """Read, parse and render a request."""
-        body = await self._body(exchange)
+    async def _rendered(self, exchange: Exchange, body: bytes, wire: WireFormat, render: Render) -> HTTPAnswer:
+        """Parse and render a request."""
         if wire is requests.VLLM_RERANK:
             wire = requests.vllm_or_tei(body)
             exchange.dialect = wire.dialect
-        request = requests.parse_request(body, wire, self.limits)
+        request = await parsed(body, requests.parse_request, wire, self.limits)
         page, content, more_headers = await render(request, wire, exchange)
         self.metrics.answered(page.model, page.variant, self.clock() - exchange.began)
         return HTTPAnswer(200, content, more_headers)
-
-    async def _body(self, exchange: Exchange) -> bytes:
-        return await bodies.read_body(exchange.call.body, exchange.call.headers, self.cfg.max_body_bytes)
 
     async def _reranked(self, request: ScoringRequest, wire: WireFormat, exchange: Exchange) -> Rendered:
         request_id = uuid.uuid4().hex
@@ -254,8 +248,8 @@ class RerankService:
         reasons: dict[int, str] = {}
         for index in page.order[: self.cfg.max_explained]:
             query, text = request.queries[0], request.texts[index]
-            async with self.writing:
-                reasons[index] = await asyncio.to_thread(model.explainer.explain, query, text, self.cfg.reason_tokens)
+            ask = functools.partial(model.explainer.explain, query, text, self.cfg.reason_tokens)
+            reasons[index] = await asyncio.get_running_loop().run_in_executor(self.writer, ask)
         return dataclasses.replace(page, reasons=reasons)
 
     # ---- the online test ----------------------------------------------------------------------------------------
@@ -294,16 +288,9 @@ class RerankService:
             raise RuntimeError(f"the model has been at one call for {stuck_s:.0f} s")
 
 
-async def _within(seconds: float, work: Awaitable[HTTPAnswer]) -> HTTPAnswer:
-    """Do work, but cancel it when it has taken so long. Raises `HTTPError` (504) then."""
-    timer = asyncio.timeout(seconds)
-    try:
-        async with timer:
-            return await work
-    except TimeoutError as error:
-        if timer.expired():
-            raise HTTPError(504, "deadline", "it has passed") from error
-        raise
+async def parsed(body: bytes, parse: Callable[..., Parsed], *more: Any) -> Parsed:
+    """Return what `parse(body, *more)` does, beside the event loop where that takes long."""
+    return await asyncio.to_thread(parse, body, *more) if len(body) > LARGE_BODY else parse(body, *more)
 
 
 def check_explain(request: ScoringRequest, model: Model | None, limit: int) -> None:

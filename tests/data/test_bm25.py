@@ -14,7 +14,7 @@ def test_texts_without_a_word_that_counts_are_found_by_no_query(texts: list[str]
     index = BM25Index(texts)
     assert index.scores(query).tolist() == [0.0] * len(texts)
     assert index.terms(query) == []
-    assert index.parts(query) == {}
+    assert index.parts(query, []) == {}
     assert top_k(index.scores(query), 10) == []
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import json
 import zlib
 from collections.abc import AsyncIterator
 from typing import Any
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from rrad_ray.serving import bodies
 from rrad_ray.serving.errors import HTTPError
 
-LIMIT = 1000
+LIMIT, VALUES = 1000, 100_000
 PACKED = gzip.compress(b'{"query": "q"}')
 
 
@@ -30,7 +31,7 @@ async def stream(chunks: list[bytes], taken: list[bytes]) -> AsyncIterator[bytes
 def read(chunks: list[bytes], limit: int = LIMIT, taken: list[bytes] | None = None, **headers: str) -> bytes:
     """Read a body; a header's name has `_` for `-`."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return asyncio.run(bodies.read_body(stream(chunks, [] if taken is None else taken), named, limit))
+    return asyncio.run(bodies.read_body(stream(chunks, [] if taken is None else taken), named, limit, VALUES))
 
 
 def refusal(chunks: list[bytes], limit: int = LIMIT, **headers: str) -> HTTPError:
@@ -69,15 +70,79 @@ def test_a_client_that_hangs_up_within_its_body_has_sent_none() -> None:
         return messages.pop(0)
 
     with pytest.raises(HTTPError, match="hung up") as caught:
-        asyncio.run(bodies.read_body(bodies.received(receive), {}, LIMIT))
+        asyncio.run(bodies.read_body(bodies.received(receive), {}, LIMIT, VALUES))
     assert caught.value.status == 499
     messages[:] = [{"type": "http.request", "body": b"a", "more_body": True}, {"type": "http.request"}]
-    assert asyncio.run(bodies.read_body(bodies.received(receive), {}, LIMIT)) == b"a"
+    assert asyncio.run(bodies.read_body(bodies.received(receive), {}, LIMIT, VALUES)) == b"a"
 
 
 def test_a_byte_order_mark_is_no_part_of_the_body() -> None:
     for chunks, coding in ([[b"\xef\xbb", b"\xbf{}"], ""], [[gzip.compress(b"\xef\xbb\xbf{}")], "gzip"]):
         assert read(chunks, content_encoding=coding) == b"{}"
+
+
+# ---- values -------------------------------------------------------------------------------------------------
+
+
+def values(pieces: list[bytes]) -> int:
+    outline = bodies.Outline()
+    for piece in pieces:
+        outline.add(piece)
+    return outline.values
+
+
+def commas_and_brackets(content: Any) -> int:
+    """Return how many commas and opening brackets the JSON of a value has outside of its strings."""
+    inside = content.values() if isinstance(content, dict) else content if isinstance(content, list) else None
+    return 0 if inside is None else 1 + max(len(content) - 1, 0) + sum(map(commas_and_brackets, inside))
+
+
+TEXT = st.text(st.sampled_from('",[{\\\u00e9a'), max_size=8)
+NESTED = st.recursive(
+    TEXT | st.integers(), lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4)
+)
+
+
+@given(NESTED, st.integers(1, 7), st.booleans())
+def test_values_are_counted_outside_of_strings_however_it_is_cut(content: Any, size: int, ascii_only: bool) -> None:
+    body = json.dumps(content, ensure_ascii=ascii_only).encode()
+    pieces = [body[start : start + size] for start in range(0, len(body), size)]
+    assert values(pieces) == values([body]) == commas_and_brackets(content)
+
+
+@pytest.mark.parametrize("unit", [b"1,", b"[", b'{"a":', b'"",', b'"\\"",'])
+@pytest.mark.parametrize("coding", ["", "gzip"])
+def test_a_body_of_more_values_than_a_request_has_is_refused_while_it_comes(unit: bytes, coding: str) -> None:
+    pieces = [b"[", *[unit * VALUES] * 10]
+    taken: list[bytes] = []
+    if coding:
+        pieces = [gzip.compress(b"".join(pieces))]
+    with pytest.raises(HTTPError) as caught:
+        read(pieces, 10**9, taken, content_encoding=coding)
+    assert (caught.value.status, caught.value.detail[:26]) == (413, "body: more than 100000 val")
+    assert len(taken) <= 3
+
+
+def test_a_body_that_inflates_lets_others_have_their_turn_and_holds_what_was_read() -> None:
+    held: list[int] = []
+
+    async def run() -> int:
+        turns = 0
+
+        async def other() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        beside = asyncio.create_task(other())
+        packed = gzip.compress(b"a" * 50 * bodies.GZIP_PIECE)
+        await bodies.read_body(stream([packed], []), {"content-encoding": "gzip"}, 10**9, VALUES, held.append)
+        beside.cancel()
+        return turns
+
+    assert asyncio.run(run()) >= 50
+    assert (sum(held), max(held)) == (50 * bodies.GZIP_PIECE, bodies.GZIP_PIECE)
 
 
 # ---- gzip ---------------------------------------------------------------------------------------------------

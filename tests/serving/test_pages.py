@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from rrad_ray.config import IDENTITY
 from rrad_ray.serving import pages
+from rrad_ray.serving.documents import text_digest
 from rrad_ray.serving.fusing import ModelScores
 from rrad_ray.serving.pages import RankedPage
 from rrad_ray.serving.requests import ScoringRequest
@@ -64,6 +65,14 @@ def test_an_exposure_has_what_the_unit_sees_with_distinct_ids() -> None:
         **{"request_id": "r", "experiment": "test", "unit": "u", "variant": "new", "query": "q"},
         **{"doc_ids": ["A", "B", "A#2"], "teams": ["new", "old", "new"], "time": 5.0, "model": "student"},
     }
+
+
+def test_a_document_without_an_id_is_logged_by_a_digest_of_its_text() -> None:
+    page = RankedPage("student", "new", [0.1, 0.2], [1, 0])
+    for doc_ids, expected in (["A", ""], [text_digest("b"), "A"]), (None, [text_digest("b"), text_digest("a")]):
+        request = ScoringRequest(["q"] * 2, ["a", "b"], doc_ids=doc_ids)
+        row = pages.exposure_row(request, page, experiment="test", unit="u", request_id="r", time=5.0)
+        assert row["doc_ids"] == expected
 
 
 @given(st.lists(st.floats(allow_nan=False), max_size=8), st.integers(0, 9))

@@ -6,13 +6,22 @@ import base64
 import hashlib
 import json
 import re
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from rrad_ray.config import IDENTITY, SearchConfig
 from rrad_ray.serving.requests import ScoringRequest
-from rrad_ray.serving.search import EXAMPLE_QUERIES, Hit, Searcher, page_html, rerank_request, search_answer
+from rrad_ray.serving.search import (
+    EXAMPLE_QUERIES,
+    MAX_TERMS,
+    Hit,
+    Searcher,
+    page_html,
+    rerank_request,
+    search_answer,
+)
 
 CORPUS = {
     "open": "open(path) opens a file",
@@ -47,6 +56,22 @@ def test_hits_are_best_first_and_share_a_word_with_the_query(searcher: Searcher)
         assert sum(hit.matched.values()) == pytest.approx(hit.score)
     assert [hits[1].text[start:end] for start, end in hits[1].marks] == ["file", "file"]
     assert searcher.retrieve("zebra") == searcher.retrieve("") == []
+
+
+def test_a_query_of_very_many_words_holds_no_score_of_each_for_every_document(tmp_path: Path) -> None:
+    words = [f"w{number}x" for number in range(1000)]
+    texts = [{"_id": str(number), "text": " ".join(words[number % 7 :: 7])} for number in range(5000)]
+    (tmp_path / "corpus.jsonl").write_text("\n".join(map(json.dumps, texts)))
+    (tmp_path / "queries.jsonl").write_text(json.dumps({"_id": "q", "text": "w1x"}))
+    searcher = Searcher(SearchConfig(str(tmp_path)))
+    tracemalloc.start()
+    hits = searcher.retrieve(" ".join(words))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(hits) == 20
+    assert {word for hit in hits for word in hit.matched} <= set(words[:MAX_TERMS])
+    assert searcher.retrieve(" ".join(words[:MAX_TERMS])) == hits, "what stands behind is not read"
+    assert peak < 4 * 5000 * 50, "1,000 terms x 5,000 documents x 4 bytes are 20 MB"
 
 
 def test_no_more_hits_than_the_depth(folder: Path) -> None:

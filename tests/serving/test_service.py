@@ -30,7 +30,7 @@ from rrad_ray.serving.api_keys import ApiKeys
 from rrad_ray.serving.pages import sigmoid
 from rrad_ray.serving.requests import ScoringRequest, WireFormat
 from rrad_ray.serving.search import Hit
-from rrad_ray.serving.service import Call, HTTPAnswer, RerankService
+from rrad_ray.serving.service import LARGE_BODY, Call, HTTPAnswer, RerankService, parsed
 from rrad_ray.serving.winners import ServedModel
 from tests.commands import PATIENCE_S, ROOT
 from tests.online.test_event_rows import stored
@@ -312,6 +312,85 @@ def test_no_more_requests_than_the_limit_are_inside_and_each_that_leaves_makes_r
     assert served.service.admission.inside == 0
 
 
+async def never() -> AsyncIterator[bytes]:
+    """A body of which nothing comes behind its first byte."""
+    yield b"{"
+    await asyncio.sleep(60)
+
+
+def test_slow_senders_hold_no_places_and_are_sent_away() -> None:
+    served = replica(max_queued=1, read_s=0.2)
+
+    async def run() -> tuple[list[int], list[HTTPAnswer]]:
+        slow = [served.service.rerank(Call("/v2/rerank", {}, never()), requests.COHERE_V2) for _ in range(40)]
+        slow += [served.service.events(Call("/v1/events", {}, never()))]
+        waiting = [asyncio.ensure_future(one) for one in slow]
+        await asyncio.sleep(0.05)
+        ordinary = [(await served.send(body())).status for _ in range(3)]
+        return ordinary, await asyncio.gather(*waiting)
+
+    ordinary, slow = asyncio.run(run())
+    assert ordinary == [200] * 3
+    told = {(one.status, one.content["detail"]) for one in slow}
+    assert told == {(408, "body: not there within 0.2 s (read_s)")}
+    assert served.service.admission.held_bytes == 0
+
+
+def test_all_bodies_together_have_a_bound_and_leave_no_trace() -> None:
+    served = replica(max_body_bytes=1000)
+    large = body(documents=["a" * 900])
+
+    async def run() -> list[HTTPAnswer]:
+        served.models["winner"].gate.clear()
+        calls = [asyncio.ensure_future(served.send(large)) for _ in range(40)]
+        await asyncio.sleep(0.2)
+        served.models["winner"].gate.set()
+        return await asyncio.gather(*calls)
+
+    statuses = Counter(answer.status for answer in asyncio.run(run()))
+    assert statuses == {200: 17, 503: 23}, "16,000 bytes, a body of 941 each"
+    assert served.service.admission.held_bytes == 0
+
+
+def test_a_large_body_is_parsed_beside_the_event_loop() -> None:
+    served = replica()
+    threads = set[int]()
+
+    async def threads_of(size: int) -> int:
+        threads.clear()
+        await parsed(b" " * size, lambda content: threads.add(threading.get_ident()))
+        [thread] = threads
+        return thread
+
+    assert asyncio.run(threads_of(LARGE_BODY)) == threading.get_ident()
+    assert asyncio.run(threads_of(LARGE_BODY + 1)) != threading.get_ident()
+    assert served.answer(body(documents=["a" * LARGE_BODY, "b"])).status == 200
+
+
+def test_one_reason_is_written_at_a_time_and_what_is_late_is_not_begun() -> None:
+    served = replica(max_explained=3)
+    writing, most, written = 0, 0, list[str]()
+
+    def explain(query: str, text: str, max_tokens: int) -> str:
+        nonlocal writing, most
+        writing, most = writing + 1, max(most, writing + 1)
+        time.sleep(0.1)
+        writing -= 1
+        written.append(text)
+        return text
+
+    served.models["winner"].explainer = SimpleNamespace(explain=explain)
+
+    async def run() -> list[HTTPAnswer]:
+        late = [served.send(body(explain=True), x_deadline_ms="150") for _ in range(4)]
+        return [*await asyncio.gather(*late), await served.send(body(explain=True))]
+
+    *late, last = asyncio.run(run())
+    assert [answer.status for answer in late] == [504] * 4
+    assert (last.status, most) == (200, 1), "a late one's thread goes on, and nothing begins beside it"
+    assert len(written) <= 3 + 3
+
+
 def test_a_request_whose_client_hangs_up_leaves_and_is_counted_so() -> None:
     served = replica()
     model = served.models["winner"]
@@ -356,12 +435,6 @@ def test_a_deadline_that_is_no_number_is_the_clients_own_error() -> None:
     assert replica().answer(body(), x_deadline_ms="999999999").status == 200
 
 
-async def never() -> AsyncIterator[bytes]:
-    """A body of which nothing comes."""
-    await asyncio.sleep(60)
-    yield b""
-
-
 def test_one_deadline_spans_reading_retrieving_scoring_and_explaining() -> None:
     served = replica(max_explained=3, searcher=TwoHits())
     model = served.models["winner"]
@@ -380,7 +453,7 @@ def test_one_deadline_spans_reading_retrieving_scoring_and_explaining() -> None:
         return [*late, await served.send(body(explain=True), x_deadline_ms="150"), await served.send(body())]
 
     *late, ordinary = asyncio.run(run())
-    assert [(one.status, one.content.get("field")) for one in late if one.status != 404] == [(504, "deadline")] * 4
+    assert [(one.status, one.content.get("field")) for one in late] == [(504, "deadline")] * 5
     assert (ordinary.status, served.service.admission.inside) == (200, 0)
 
 

@@ -14,7 +14,7 @@ import pytest
 from rrad_ray.config import ServeConfig
 from rrad_ray.data.bm25 import BM25Index
 from rrad_ray.serving import requests, winners
-from rrad_ray.serving.loaded_model import LoadedModel
+from rrad_ray.serving.loaded_model import LoadedEncoder, LoadedModel
 from rrad_ray.serving.requests import ScoringRequest
 from rrad_ray.serving.service import HTTPAnswer, RerankService
 from tests import endpoints
@@ -90,6 +90,19 @@ def test_a_search_gets_the_words_and_scores_of_its_own_query() -> None:
         return index.analyser.words(query), index.scores(query).tolist()
 
     assert by_threads(ask, queries) == list(map(ask, queries))
+
+
+def test_a_bi_encoder_counts_tokens_while_another_thread_embeds() -> None:
+    encoder = LoadedEncoder("dense", {"model": "bundled:all-minilm-l6-v2", "max_length": 32})
+
+    def ask(number: int) -> Any:
+        request = ScoringRequest(["how"] * DOCUMENTS, documents(number))
+        pairs = encoder.encode(request, range(DOCUMENTS))
+        if number % 8 == 0:
+            encoder.encoder.documents([pair["text"] for pair in pairs])  # as the one thread that scores does
+        return pairs
+
+    assert by_threads(ask, range(64)) == list(map(ask, range(64)))
 
 
 @pytest.mark.parametrize("cache_entries", [0, 10_000])
