@@ -30,7 +30,9 @@ async def ask(
     headers: Sequence[tuple[bytes, bytes]] = (),
     hang_up: bool = False,
 ) -> Answer:
-    """Send a request, whose body comes in chunks and, if the client hangs up, never ends."""
+    """Send a request, whose body comes in chunks and, if the client hangs up, never ends; a POST is of JSON."""
+    if method == "POST" and not any(name.lower() == b"content-type" for name, _ in headers):
+        headers = [*headers, (b"content-type", b"application/json")]
     coming: list[Any] = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
     coming.append({"type": "http.disconnect"} if hang_up else {"type": "http.request", "body": b""})
     sent: list[Any] = []

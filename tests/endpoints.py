@@ -40,4 +40,5 @@ def serving(cfg: ServeConfig) -> Iterator[str]:
 
 
 def client(url: str, **headers: str) -> httpx.Client:
-    return httpx.Client(base_url=url, timeout=PATIENCE_S, trust_env=False, headers=headers)
+    sent = {"Content-Type": "application/json", **headers}
+    return httpx.Client(base_url=url, timeout=PATIENCE_S, trust_env=False, headers=sent)

@@ -29,6 +29,7 @@ from rrad_ray.config.online import ExperimentDesign, check_design
 from rrad_ray.languages import Language
 
 WINNER = "winner"  # the model of `input`
+LOCAL = ("localhost", "::1")  # hosts that no other machine reaches, beside 127.*
 ORIGIN = re.compile(r"\*|https?://[a-z0-9.:\[\]-]+")  # as browsers send it: lower case, punycode
 IDENTITY = "identity"  # the model that leaves the documents in the order of the request
 
@@ -86,7 +87,12 @@ class ServeConfig:
     input: Uri
     """What is served: the output of `select` or `train`, a checkpoint folder, or a hub id."""
     host: str = "127.0.0.1"
-    """The address to listen on."""
+    """The address to listen on. One that other machines reach needs `api_keys`, or `open: true`."""
+    open: bool = False
+    """Everyone who reaches the endpoint may ask, without a key."""
+    hosts: tuple[str, ...] = ()
+    """Names that requests may call the endpoint by (`Host`), as in [rank.example, "*.internal"], beside addresses;
+    empty: any name with `api_keys` or `open`, otherwise localhost."""
     port: Annotated[int, Field(ge=1, le=65535), NO_BOOL] = 8000
     """The port to listen on."""
     replicas: Range = 1
@@ -151,6 +157,12 @@ class ServeConfig:
             require(variant in known, "online.variants", variant, f"choose one of {', '.join(known)}")
             header = variant.isascii() and variant.isprintable() and variant == variant.strip()
             require(header, "online.variants", variant, "goes into the header X-Variant: write it in plain ASCII")
+        local = self.host in LOCAL or self.host.startswith("127.")
+        want = "answers other machines: set api_keys, or open=true if everyone there may ask"
+        require(local or self.open or bool(self.api_keys), "host", self.host, want)
+        for name in self.hosts:
+            plain = name == name.lower() and not {*"/:"} & {*name}
+            require(plain, "hosts", name, "write a name in lower case without a port, as in rank.example")
         for origin in self.cors_origins:
             want = "write an origin without a path, as in https://shop.example, or *"
             require(ORIGIN.fullmatch(origin) is not None, "cors_origins", origin, want)

@@ -107,9 +107,14 @@ def _with_absolute_paths(online: OnlineConfig) -> OnlineConfig:
 def build(args: dict[str, Any]) -> Application:
     """Return the Serve application for `serve deploy`.
 
-    `args` has the keys of `ServeConfig`; host and port are Serve's own there and are not read.
+    `args` has the keys of `ServeConfig`; host and port are Serve's own there and are not read. Raises `RradError` for
+    one without keys that does not say `open: true`: a cluster listens where other machines reach it.
     """
-    return application(load.build_config(ServeConfig, args, "serve deploy: args"))
+    cfg = load.build_config(ServeConfig, args, "serve deploy: args")
+    if not cfg.api_keys and not cfg.open:
+        remedy = "set api_keys, or open: true if everyone who reaches the cluster may ask"
+        raise RradError("serve deploy: args", "no api_keys", remedy)
+    return application(cfg)
 
 
 def start_endpoint(cfg: ServeConfig) -> str:
@@ -203,7 +208,7 @@ def wait_for_signal(url: str, needed: Sequence[str] = ()) -> None:
     body: dict[str, Any] = {"query": "how to open a file", "documents": ["open(path) opens a file", "len(x)"]}
     if needed:
         body["first_stage"] = {source: [2.0, 1.0] for source in needed}
-    say(f"try: curl -s {url}/v2/rerank -d '{json.dumps(body)}'")
+    say(f"try: curl -s {url}/v2/rerank -H 'content-type: application/json' -d '{json.dumps(body)}'")
     say("Ctrl-C ends it")
     with contextlib.suppress(KeyboardInterrupt):
         while True:
@@ -244,5 +249,6 @@ def fetch_json(url: str, body: dict[str, Any] | None, timeout_s: float) -> dict[
     """
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     data = None if body is None else json.dumps(body).encode()
-    with opener.open(urllib.request.Request(url, data), timeout=timeout_s) as response:
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    with opener.open(request, timeout=timeout_s) as response:
         return json.load(response)

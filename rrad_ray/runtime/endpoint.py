@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -19,6 +20,7 @@ from rrad_ray.serving.api_keys import ApiKeys
 from rrad_ray.serving.asgi import Manners, call_of
 from rrad_ray.serving.chores import Chores, WinnerWatch, flush_journal, refresh_keys
 from rrad_ray.serving.event_requests import EventsRequest
+from rrad_ray.serving.headers import read_headers
 from rrad_ray.serving.loaded_model import load_model
 from rrad_ray.serving.requests import RerankRequest, ScoreRequest, SearchRequest, TeiRequest, openapi
 from rrad_ray.serving.scorer import Model
@@ -27,6 +29,8 @@ from rrad_ray.serving.service import Call, HTTPAnswer, RerankService
 api = FastAPI(
     title="rrad-ray",
     description="Re-ranks documents. `relevance_score` is the sigmoid of the raw score.",
+    docs_url=None,  # FastAPI's pages run scripts from elsewhere, and this origin holds a key
+    redoc_url=None,
     redirect_slashes=False,  # a redirect would name the host that the client or a proxy before us has named
 )
 
@@ -92,13 +96,15 @@ class Endpoint:
 
     @api.get("/healthz")
     @api.get("/health")
-    async def healthz(self) -> JSONResponse:
+    async def healthz(self, request: Request) -> JSONResponse:
         """Ready: every model is loaded and has scored something, and none hangs."""
         try:
             self.check_health()
         except RuntimeError as error:
             return JSONResponse({"status": str(error)}, 503)
-        return JSONResponse({"status": "ok", "model": self.service.models[WINNER].served.name})
+        may_ask = self.service.admission.has_key(read_headers(request.scope["headers"]))
+        name = {"model": self.service.models[WINNER].served.name} if may_ask else {}
+        return JSONResponse({"status": "ok", **name})
 
     @api.get("/livez")
     async def livez(self) -> dict[str, str]:
@@ -106,8 +112,9 @@ class Endpoint:
         return {"status": "ok"}
 
     @api.get("/v1/models")
-    async def list_models(self) -> dict[str, Any]:
+    async def list_models(self, request: Request) -> dict[str, Any]:
         """The models that a request may name; `identity` leaves the documents as they came."""
+        self.service.admission.check_key(read_headers(request.scope["headers"]))
         roots = {**{name: model.served.name for name, model in self.service.models.items()}, IDENTITY: IDENTITY}
         data = [{"id": name, "root": root, "object": "model", "owned_by": "rrad-ray"} for name, root in roots.items()]
         return {"object": "list", "data": data}
@@ -150,7 +157,14 @@ class Endpoint:
         cfg, test = self.service.cfg, self.service.test
         writes = self.service.models[WINNER].explainer is not None
         facts = (test.name if test else "", cfg.max_explained if writes else 0, cfg.max_query_chars)
-        html, headers = await asyncio.to_thread(search.page_html, self.service.searcher, *facts)
+        locked = bool(cfg.api_keys)
+        html, headers = await asyncio.to_thread(search.page_html, self.service.searcher, *facts, locked)
+        return HTMLResponse(html, headers=headers)
+
+    @api.get("/docs", response_class=HTMLResponse, include_in_schema=False)
+    async def docs(self) -> HTMLResponse:
+        """The paths of the endpoint."""
+        html, headers = search.docs_html(json.dumps(api.openapi()))
         return HTMLResponse(html, headers=headers)
 
     # ---- lifecycle ----------------------------------------------------------------------------------------------

@@ -27,6 +27,15 @@ class Admission:
         self.keys, self.limit, self.most_bytes, self.metrics = keys, limit, most_bytes, metrics
         self.inside = self.held_bytes = 0
 
+    def has_key(self, headers: Mapping[str, str]) -> bool:
+        """Return whether a request may ask."""
+        return not self.keys or self.keys.allow(headers.get("authorization", ""))
+
+    def check_key(self, headers: Mapping[str, str]) -> None:
+        """Raise `HTTPError` (401) for a request without a key."""
+        if not self.has_key(headers):
+            raise HTTPError(401, "authorization", "no valid key; send 'Authorization: Bearer KEY'")
+
     @contextlib.contextmanager
     def enter(self, headers: Mapping[str, str]) -> Iterator[Callable[[int], None]]:
         """Let a request in for this block, and give it a function that counts the bytes of its body.
@@ -34,8 +43,7 @@ class Admission:
         Raises `HTTPError`: 401 without a key, 503 if too many are inside. The function raises 503 for bytes beyond
         `most_bytes`.
         """
-        if self.keys and not self.keys.allow(headers.get("authorization", "")):
-            raise HTTPError(401, "authorization", "no valid key; send 'Authorization: Bearer KEY'")
+        self.check_key(headers)
         self._check_room()
         held = 0
 

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from rrad_ray.serving import bodies, errors, headers, requests
+from rrad_ray.serving import bodies, cross_site, errors, headers, requests
 from rrad_ray.serving.errors import HTTPError
 from rrad_ray.serving.service import Call, HTTPAnswer, RerankService
 
@@ -41,13 +41,14 @@ class Manners:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        service, origin = self.service(), headers.read_headers(scope["headers"]).get("origin", "")
-        cors = headers.cors_headers(origin, service.cfg.cors_origins)
+        service, fields = self.service(), headers.read_headers(scope["headers"])
+        cors = headers.cors_headers(fields.get("origin", ""), service.cfg.cors_origins)
         reply = _Reply(send, cors, head=scope["method"] == "HEAD")
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         routed = {**scope, "path": scope["path"].rstrip("/") or "/", "method": method}
         try:
             if _routes_take(routed):
+                cross_site.check_caller(method, fields, service.cfg)
                 await self.app(routed, receive, reply)
             else:
                 await reply.answer(_without_route(routed, cors))
@@ -69,7 +70,10 @@ class _Reply:
     async def __call__(self, message: Any) -> None:
         if message["type"] == "http.response.start":
             self.started = True
-            message = {**message, "headers": [*message.get("headers", ()), *self.extra]}
+            own = message.get("headers", ())
+            names = {name.lower() for name, _ in own}
+            defaults = [field for field in DEFAULTS if field[0] not in names]
+            message = {**message, "headers": [*own, *self.extra, *defaults]}
         elif self.head and message["type"] == "http.response.body":
             message = {**message, "body": b""}
         await self.send(message)
@@ -85,6 +89,9 @@ class _Reply:
 
 def _encoded(fields: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     return [(name.lower().encode(), value.encode()) for name, value in fields.items()]
+
+
+DEFAULTS = _encoded(cross_site.HARDENED)
 
 
 def _path(scope: Mapping[str, Any]) -> str:

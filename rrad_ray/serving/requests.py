@@ -15,9 +15,9 @@ clients read:
     vLLM           {"error": {"message", "type", "param", "code"}}: 400, 503
     TEI            {"error", "error_type"}: 422 (400 for what is empty), 429, 424 when the model fails
 
-and all of them 400 for a body that is not JSON, 401 without a key, 404 for a path and 405 for a method that is not
-served, 413 for too many bytes, 415 for an encoding other than gzip, 500 for a fault of ours, 504 for one whose
-deadline has passed.
+and all of them 400 for a body that is not JSON, 401 without a key, 403 for a page of another site, 404 for a path and
+405 for a method that is not served, 408 for a slow body, 413 for too many bytes, 415 for what is no JSON or of an
+encoding other than gzip, 500 for a fault of ours, 504 for one whose deadline has passed.
 """
 
 from __future__ import annotations

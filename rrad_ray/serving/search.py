@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -115,17 +116,31 @@ def search_answer(content: dict[str, Any], hits: Sequence[Hit]) -> dict[str, Any
 
 
 @functools.lru_cache(maxsize=8)
-def page_html(searcher: Searcher | None, test: str, explained: int, max_chars: int) -> tuple[str, dict[str, str]]:
+def page_html(
+    searcher: Searcher | None, test: str, explained: int, max_chars: int, locked: bool = False
+) -> tuple[str, dict[str, str]]:
     """Return the page and its headers: it may run its own script and style and talk to this endpoint, no more.
 
     `test` is the online test's name, empty if none runs. `explained` is the number of documents that a search gets
-    reasons for, 0 if the model cannot write. `max_chars` bounds a query, in characters.
+    reasons for, 0 if the model cannot write. `max_chars` bounds a query, in characters. Who loads the page of a
+    `locked` endpoint has shown no key: it says nothing of the collection.
     """
     style = Markup(render_page("style.css.j2") + render_page("search.css"))
     script = Markup(render_page("search.js")) if searcher else Markup("")
-    facts = {"test": test, "explained": explained, "max_chars": max_chars}
+    facts = {"test": test, "explained": explained, "max_chars": max_chars, "locked": locked}
     html = render_page("search.html.j2", searcher=searcher, style=style, script=script, **facts)
+    return html, _policy(style, script)
+
+
+@functools.cache
+def docs_html(schema: str) -> tuple[str, dict[str, str]]:
+    """Return the page that lists the paths of an OpenAPI schema (JSON), and its headers: it runs nothing."""
+    style = Markup(render_page("style.css.j2"))
+    return render_page("docs.html.j2", style=style, **json.loads(schema)), _policy(style)
+
+
+def _policy(style: str, script: str = "") -> dict[str, str]:
+    """Return the header by which a page may run its own script and style and talk to this endpoint, no more."""
     policy = f"default-src 'none'; connect-src 'self'; img-src data:; style-src {source_hash(style)}; "
     policy += f"script-src {source_hash(script)}; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-    headers = {"Content-Security-Policy": policy, "Referrer-Policy": "no-referrer"}
-    return html, {**headers, "X-Content-Type-Options": "nosniff"}
+    return {"Content-Security-Policy": policy}

@@ -511,5 +511,7 @@ def test_builder_and_its_yaml(student: str, tmp_path: Path, name: str) -> None:
     low, high = ServeConfig(student, replicas=app.args["replicas"]).replica_range
     scaling = built._bound_deployment._deployment_config.autoscaling_config
     assert (scaling.max_replicas if scaling else low) == high
+    with pytest.raises(RradError, match="no api_keys; set api_keys, or open: true"):
+        deploy.build({"input": student})
     with pytest.raises(RradError, match="replicass"):
         deploy.build({"input": student, "replicass": 2})

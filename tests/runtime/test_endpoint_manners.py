@@ -48,7 +48,8 @@ def wire(address: tuple[str, int]) -> Iterator[socket.socket]:
 
 def message(method: str, path: str, body: bytes = b"", version: str = "1.1", **headers: str) -> bytes:
     """Return a request; a header's name has `_` for `-`."""
-    fields = {"host": "test", **({"content-length": str(len(body))} if body else {})}
+    described = {"content-length": str(len(body)), "content-type": "application/json"} if body else {}
+    fields = {"host": "localhost", **described}
     fields |= {name.replace("_", "-"): value for name, value in headers.items()}
     lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     return f"{method} {path} HTTP/{version}\r\n{lines}\r\n".encode("latin-1") + body

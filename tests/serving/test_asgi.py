@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, StreamingResponse
+from starlette.responses import HTMLResponse, JSONResponse, StreamingResponse
 from starlette.routing import Route
 
-from rrad_ray.serving import requests
+from rrad_ray.serving import cross_site, requests
 from rrad_ray.serving.asgi import UNKNOWN_PATH, Manners, call_of
 from tests.asgi import Answer, ask
 from tests.serving.test_service import Replica, replica
@@ -29,6 +29,9 @@ def application(served: Replica) -> Starlette:
     async def echo(request: Request) -> JSONResponse:
         return JSONResponse({"path": request.url.path})
 
+    async def page(request: Request) -> HTMLResponse:
+        return HTMLResponse("", headers={"Content-Security-Policy": "script-src 'self'"})
+
     async def fail(request: Request) -> JSONResponse:
         raise KeyError("a fault of ours")
 
@@ -40,6 +43,7 @@ def application(served: Replica) -> Starlette:
         return StreamingResponse(parts())
 
     routes = [Route("/rerank", rerank, methods=["POST"]), Route("/", echo), Route("/echo", echo)]
+    routes += [Route("/page", page)]
     routes += [Route("/score", fail, methods=["POST"]), Route("/half", break_off)]
     app = Starlette(routes=routes)
     app.router.redirect_slashes = False
@@ -90,7 +94,7 @@ def test_options_say_what_a_path_takes_with_and_without_cors() -> None:
             assert options.headers.get("access-control-allow-methods") == (allow if sent else None)
             assert options.headers.get("vary") == known
         refused = answer(served, "POST", "/rerank", b"{}", origin=ORIGIN)
-        assert (refused.status, refused.headers.get("access-control-allow-origin")) == (400, sent)
+        assert (refused.status, refused.headers.get("access-control-allow-origin")) == (400 if sent else 403, sent)
         assert answer(served, "OPTIONS", "/nowhere").status == 404
 
 
@@ -116,3 +120,24 @@ def test_a_client_that_hangs_up_within_its_body_is_counted_and_holds_no_place() 
     served = replica()
     assert answer(served, "POST", "/rerank", b'{"query": ', hang_up=True).status == 499
     assert (served.metrics.requests, served.service.admission.inside) == ({("/rerank", "499"): 1}, 0)
+
+
+def test_an_answer_says_to_browsers_that_it_is_no_page_and_a_page_says_its_own() -> None:
+    for headers in (answer(replica(), "GET", "/echo").headers, answer(replica(), "GET", "/nowhere").headers):
+        assert cross_site.HARDENED.items() <= {name.title(): value for name, value in headers.items()}.items()
+    with_policy = answer(replica(), "GET", "/page")
+    assert with_policy.headers["content-security-policy"] == "script-src 'self'"
+
+
+def test_a_page_of_another_site_is_refused_before_its_request_is_read() -> None:
+    served = replica()
+    for headers, status in (
+        ([(b"host", b"evil.example")], 403),
+        ([(b"host", b"localhost:8000"), (b"origin", b"https://evil.example")], 403),
+        ([(b"host", b"localhost:8000"), (b"content-type", b"text/plain")], 415),
+        ([(b"host", b"localhost:8000"), (b"origin", b"http://localhost:8000")], 400),
+    ):
+        got = asyncio.run(ask(application(served), "POST", "/rerank", b"{}", headers=headers))
+        assert (got.status, "error" in got.content) == (status, True), headers
+    assert served.metrics.requests[("/rerank", "403")] == 2
+    assert asyncio.run(ask(application(served), "GET", "/echo", headers=[(b"host", b"evil.example")])).status == 403

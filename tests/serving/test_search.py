@@ -18,6 +18,7 @@ from rrad_ray.serving.search import (
     MAX_TERMS,
     Hit,
     Searcher,
+    docs_html,
     page_html,
     rerank_request,
     search_answer,
@@ -129,3 +130,21 @@ def test_the_page_may_run_its_own_script_and_style_alone(searcher: Searcher) -> 
         assert f"{tag}-src 'sha256-{digest}'" in policy
     assert "unsafe" not in policy
     assert "<script>" not in page_html(None, "", 0, 100)[0]
+
+
+def test_the_page_of_a_locked_endpoint_says_nothing_of_the_collection(searcher: Searcher) -> None:
+    html, _ = page_html(searcher, "a test", 3, 100, locked=True)
+    for fact in ("our files", "3 documents", "query 0", "a test"):
+        assert fact in page_html(searcher, "a test", 3, 100)[0]
+        assert fact not in html
+    assert 'data-test="running"' in html
+
+
+def test_the_page_of_paths_lists_all_of_them_and_runs_nothing() -> None:
+    operation = {"description": "Scores <b>documents</b>."}
+    schema = {"info": {"title": "rrad-ray", "description": "ours"}, "paths": {"/score": {"post": operation}}}
+    html, headers = docs_html(json.dumps(schema))
+    assert "POST /score</code></td><td>Scores &lt;b&gt;documents" in html
+    assert "<script" not in html
+    assert "://" not in html, "nothing comes from elsewhere"
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
