@@ -19,6 +19,8 @@ from rrad_ray.config.base import (
     require,
 )
 
+DAY_S = 86_400.0
+
 OnlineMetric = Literal["page_ctr", "user_ctr", "ctr_at_k", "dwell", "reformulation"]
 ONLINE_METRICS = get_args(OnlineMetric)
 
@@ -126,5 +128,11 @@ class ExperimentConfig(TrafficConfig, StagePaths):
     """Always-valid readings, evenly in time."""
     min_units: Annotated[int, Field(ge=2), NO_BOOL] = 100
     """Units of each variant before a reading, which the normal approximation needs."""
+    max_dwell_s: Positive = 1800.0
+    """Seconds that a longer dwell counts as: who is away for longer does not read."""
+    max_age_s: Positive = DAY_S
+    """Seconds between a page and a click on it; later ones are left out."""
+    max_clicks: Count = 100
+    """Clicks of a page that count, those that the log has first."""
     max_quarantined: Share = 0.05
     """The share of bad rows above which the stage stops."""

@@ -25,11 +25,11 @@ from rrad_ray.config.base import (
     range_of,
     require,
 )
-from rrad_ray.config.online import ExperimentDesign, check_design
+from rrad_ray.config.online import DAY_S, ExperimentDesign, check_design
 from rrad_ray.languages import Language
 
 WINNER = "winner"  # the model of `input`
-LOCAL = ("localhost", "::1")  # hosts that no other machine reaches, beside 127.*
+LOOPBACK = ("localhost", "::1")  # hosts that no other machine reaches, beside 127.*
 ORIGIN = re.compile(r"\*|https?://[a-z0-9.:\[\]-]+")  # as browsers send it: lower case, punycode
 IDENTITY = "identity"  # the model that leaves the documents in the order of the request
 
@@ -55,6 +55,13 @@ class OnlineConfig:
     """Events of a replica that wait in the journal while the store cannot be reached; above that, events get 503."""
     max_event_bytes: Count = 256_000_000
     """Bytes in the journal's folder, likewise."""
+    secret: Uri = ""
+    """A file with a secret of 32 characters or more: pages are signed with it, clicks on others are refused, and it
+    salts the assignment. Empty: whoever reaches the endpoint is trusted."""
+    max_age_s: Positive = DAY_S
+    """With `secret`: seconds between a page and a click on it; later ones are refused."""
+    max_clicks: Count = 100
+    """With `secret`: clicks of a page; more are refused."""
 
     def __post_init__(self) -> None:
         if self.events:
@@ -157,7 +164,7 @@ class ServeConfig:
             require(variant in known, "online.variants", variant, f"choose one of {', '.join(known)}")
             header = variant.isascii() and variant.isprintable() and variant == variant.strip()
             require(header, "online.variants", variant, "goes into the header X-Variant: write it in plain ASCII")
-        local = self.host in LOCAL or self.host.startswith("127.")
+        local = self.host in LOOPBACK or self.host.startswith("127.")
         want = "answers other machines: set api_keys, or open=true if everyone there may ask"
         require(local or self.open or bool(self.api_keys), "host", self.host, want)
         for name in self.hosts:

@@ -11,24 +11,25 @@ from collections.abc import Sequence
 from rrad_ray.config import ExperimentDesign
 
 
-def assign_variant(unit: str, cfg: ExperimentDesign) -> str:
+def assign_variant(unit: str, cfg: ExperimentDesign, salt: bytes = b"") -> str:
     """Return the variant of a unit (a user or session id): the same for every request, process and machine.
 
     Weighted rendezvous hashing (Thaler and Ravishankar, 1998; weights after Schindelhauer and Schomaker, 2005): each
     variant draws an exponential waiting time of rate `weight` from BLAKE2b (64 bits) of the experiment's name, its
     own name and the unit; the shortest wins. So a variant's share is its weight's share, a unit's variants in two
     experiments of different names are independent, and a weight that grows, or a new variant, moves units to that
-    variant only: no unit changes between two others.
+    variant only: no unit changes between two others. `salt`: a secret of at most 64 bytes, without which nobody can
+    find the units of a variant beforehand.
     """
-    return min(cfg.variants, key=lambda variant: _wait(cfg.name, variant, unit, cfg.variants[variant]))
+    return min(cfg.variants, key=lambda variant: _wait(cfg.name, variant, unit, cfg.variants[variant], salt))
 
 
-def _wait(name: str, variant: str, unit: str, weight: float) -> float:
+def _wait(name: str, variant: str, unit: str, weight: float, salt: bytes) -> float:
     """Return a variant's exponential waiting time of rate `weight` for a unit; infinite for weight 0."""
     if not weight:
         return math.inf
     text = json.dumps([name, variant, unit]).encode()  # JSON keeps the parts apart
-    digest = hashlib.blake2b(text, digest_size=8).digest()
+    digest = hashlib.blake2b(text, digest_size=8, key=salt).digest()
     # 52 bits: the middle of each step is exact as a float, so that neither 0 nor 1 comes up.
     return -math.log(((int.from_bytes(digest) >> 12) + 0.5) / 2**52) / weight
 

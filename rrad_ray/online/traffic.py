@@ -41,14 +41,17 @@ def join_traffic(
     """Return the experiment's traffic, and the number of events left out by reason."""
     left_out = Counter[str]()
     shown = _pages(exposures, cfg, left_out)
-    by_request = _clicks(clicks, shown, left_out)
+    by_request = _clicks(clicks, shown, cfg, left_out)
     pages = sorted((page for page in shown.values() if page), key=lambda page: (page["unit"], page["time"]))
     units = {unit: number for number, unit in enumerate(dict.fromkeys(page["unit"] for page in pages))}
     variants = {variant: number for number, variant in enumerate(cfg.variants)}
     queries = [query_words(page["query"]) for page in pages]
     frequency = Counter(queries)
     on_page = [by_request.get(page["request_id"], []) for page in pages]
-    dwells = [[click["dwell_s"] for click in each if not math.isnan(click["dwell_s"])] for each in on_page]
+    dwells = [
+        [min(click["dwell_s"], cfg.max_dwell_s) for click in each if not math.isnan(click["dwell_s"])]
+        for each in on_page
+    ]
     clicked = np.array([bool(each) for each in on_page], dtype=bool)
     traffic = Traffic(
         variants=list(cfg.variants),
@@ -105,29 +108,37 @@ def _skip_reason(page: Exposure, cfg: ExperimentDesign) -> str:
 
 
 def _clicks(
-    clicks: Iterable[ClickEvent], shown: dict[str, Exposure | None], left_out: Counter[str]
+    clicks: Iterable[ClickEvent], shown: dict[str, Exposure | None], cfg: ExperimentConfig, left_out: Counter[str]
 ) -> dict[str, list[ClickEvent]]:
     """Return the clicks on each page that counts, by request."""
-    events: set[str] = set()
+    events: set[tuple[str, str]] = set()
     by_request: dict[str, list[ClickEvent]] = {}
     for click in clicks:
-        request = click["request_id"]
-        page = shown.get(request)
-        docs = page["doc_ids"] if page else []
-        if click["event_id"] in events:
+        request, event = click["request_id"], (click["request_id"], click["event_id"])
+        kept = by_request.get(request, [])
+        if event in events:
             left_out["click that came twice"] += 1
-        elif request not in shown:
-            left_out["click without an exposure"] += 1
-        elif page is None:
-            left_out["click on a page that is left out"] += 1
-        elif click["doc_id"] not in docs:
-            left_out["click on a document that was not shown"] += 1
-        elif not _stood_at(docs, click):
-            left_out["click on a document that stood at another position"] += 1
+        elif reason := _skip_click(click, request in shown, shown.get(request), len(kept), cfg):
+            left_out[reason] += 1
         else:
-            by_request.setdefault(request, []).append(click)
-        events.add(click["event_id"])
+            by_request[request] = [*kept, click]
+            events.add(event)  # only what counts: a wrong click does not use up the id of a right one
     return by_request
+
+
+def _skip_click(click: ClickEvent, known: bool, page: Exposure | None, kept: int, cfg: ExperimentConfig) -> str:
+    """Return why a click does not count on its page, which has so many that do; empty if it does."""
+    if not known:
+        return "click without an exposure"
+    if page is None:
+        return "click on a page that is left out"
+    if click["doc_id"] not in page["doc_ids"]:
+        return "click on a document that was not shown"
+    if not _stood_at(page["doc_ids"], click):
+        return "click on a document that stood at another position"
+    if click["time"] > page["time"] + cfg.max_age_s:
+        return "click long after its page (max_age_s)"
+    return "click beyond those of a page (max_clicks)" if kept >= cfg.max_clicks else ""
 
 
 def _stood_at(doc_ids: Sequence[str], click: ClickEvent) -> bool:

@@ -101,7 +101,8 @@ def _with_absolute_paths(online: OnlineConfig) -> OnlineConfig:
     if not online.events:
         return online
     journal = tables.absolute(online.journal) if online.journal else ""
-    return dataclasses.replace(online, events=tables.absolute(online.events), journal=journal)
+    secret = tables.absolute(online.secret) if online.secret else ""
+    return dataclasses.replace(online, events=tables.absolute(online.events), journal=journal, secret=secret)
 
 
 def build(args: dict[str, Any]) -> Application:

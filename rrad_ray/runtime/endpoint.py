@@ -14,6 +14,7 @@ from ray import serve
 from rrad_ray.config import IDENTITY, WINNER, OnlineConfig, ServeConfig
 from rrad_ray.errors import in_stage
 from rrad_ray.online import event_journal
+from rrad_ray.online.signatures import ExposureSigner
 from rrad_ray.runtime.endpoint_metrics import RayMetrics
 from rrad_ray.serving import requests, search, winners
 from rrad_ray.serving.api_keys import ApiKeys
@@ -85,7 +86,10 @@ class Endpoint:
         searcher = search.Searcher(cfg.search) if cfg.search.corpus else None
         models: dict[str, Model] = {name: load(winners.find_winner(uri, root)) for name, uri in model_uris.items()}
         self.journal = _open_journal(cfg.online)
-        self.service = RerankService(cfg, models, metrics, keys=keys, searcher=searcher, journal=self.journal)
+        online = cfg.online
+        signer = ExposureSigner.read(online.secret, online.name) if online.secret else None
+        parts: dict[str, Any] = {"keys": keys, "searcher": searcher, "journal": self.journal, "signer": signer}
+        self.service = RerankService(cfg, models, metrics, **parts)
         self.chores.repeat(cfg.watch_s, WinnerWatch(models, model_uris, root, load, metrics).look)
         if keys:
             self.chores.repeat(cfg.watch_s, functools.partial(refresh_keys, keys))

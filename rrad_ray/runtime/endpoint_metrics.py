@@ -29,6 +29,10 @@ class RayMetrics:
         self.held = Gauge("rrad_serve_events_held", "Events on this disk and not yet in the store")
         self.set_aside = Counter("rrad_serve_events_set_aside", "Events on this disk that no table can hold")
         self.exposures_lost = Counter("rrad_serve_exposures_not_logged", "Pages answered without an exposure")
+        by_reason: Any = ("reason",)
+        self.refused_clicks = Counter(
+            "rrad_serve_clicks_refused", "Clicks on no page of the test", tag_keys=by_reason
+        )
         self.winners = Counter("rrad_serve_winners", "New winners", tag_keys=by_result)
 
     def request(self, path: str, status: str) -> None:
@@ -59,6 +63,9 @@ class RayMetrics:
 
     def events_set_aside(self, count: int) -> None:
         self.set_aside.inc(count)
+
+    def clicks_refused(self, reason: str, count: int) -> None:
+        self.refused_clicks.inc(count, tags={"reason": reason})
 
     def exposure_lost(self) -> None:
         self.exposures_lost.inc()

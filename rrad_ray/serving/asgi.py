@@ -72,7 +72,7 @@ class _Reply:
             self.started = True
             own = message.get("headers", ())
             names = {name.lower() for name, _ in own}
-            defaults = [field for field in DEFAULTS if field[0] not in names]
+            defaults = [field for field in HARDENED_FIELDS if field[0] not in names]
             message = {**message, "headers": [*own, *self.extra, *defaults]}
         elif self.head and message["type"] == "http.response.body":
             message = {**message, "body": b""}
@@ -91,7 +91,7 @@ def _encoded(fields: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     return [(name.lower().encode(), value.encode()) for name, value in fields.items()]
 
 
-DEFAULTS = _encoded(cross_site.HARDENED)
+HARDENED_FIELDS = _encoded(cross_site.HARDENED)
 
 
 def _path(scope: Mapping[str, Any]) -> str:

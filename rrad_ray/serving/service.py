@@ -14,21 +14,22 @@ import logging
 import math
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from rrad_ray.config import IDENTITY, WINNER, ServeConfig
-from rrad_ray.errors import InvalidInput
 from rrad_ray.online import assignment
-from rrad_ray.online.event_journal import EventJournal, JournalFull
-from rrad_ray.online.event_rows import CLICKS, EXPOSURES
+from rrad_ray.online.event_journal import EventJournal
+from rrad_ray.online.signatures import ExposureSigner
 from rrad_ray.serving import bodies, errors, event_requests, headers, pages, requests, search
 from rrad_ray.serving.admission import BODIES, Admission, within
 from rrad_ray.serving.api_keys import ApiKeys
+from rrad_ray.serving.click_gate import ClickGate
 from rrad_ray.serving.errors import Dialect, HTTPError
 from rrad_ray.serving.fusing import model_scores
+from rrad_ray.serving.online_events import OnlineEvents
 from rrad_ray.serving.pages import RankedPage
 from rrad_ray.serving.requests import ScoringRequest, WireFormat
 from rrad_ray.serving.responses import render_answer
@@ -98,12 +99,16 @@ class RerankService:
         keys: ApiKeys | None = None,
         searcher: search.Searcher | None = None,
         journal: EventJournal | None = None,
+        signer: ExposureSigner | None = None,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self.cfg, self.models, self.metrics, self.searcher, self.journal = cfg, models, metrics, searcher, journal
+        self.cfg, self.models, self.metrics, self.searcher = cfg, models, metrics, searcher
         self.clock, self.now = clock, now
         self.test = cfg.online.test
+        gate = ClickGate(signer, cfg.online.max_age_s, cfg.online.max_clicks) if signer else None
+        self.online_events = OnlineEvents(journal, signer, gate, metrics, now) if journal is not None else None
+        self.salt = signer.salt if signer else b""
         self.limits = requests.Limits(cfg.max_documents, cfg.max_query_chars, cfg.max_document_chars)
         self.admission = Admission(keys, cfg.max_queued, BODIES * cfg.max_body_bytes, metrics)
         self.scorer = RequestScorer(cfg.batch_tokens, cfg.cache_entries, metrics, clock)
@@ -163,16 +168,16 @@ class RerankService:
             return await work(exchange, body)
 
     async def _accepted(self, exchange: Exchange, body: bytes) -> HTTPAnswer:
-        if self.journal is None:
+        if self.online_events is None:
             raise HTTPError(404, "events", "no online test runs here (online.events)")
         clicks = await parsed(body, event_requests.parse_clicks, self.now())
-        await self._log(self.journal, CLICKS, clicks)
-        return HTTPAnswer(200, {"accepted": len(clicks)})
+        unit = headers.unit_named(exchange.call.headers)
+        return HTTPAnswer(200, await self.online_events.accept(clicks, unit))
 
     async def _rendered(self, exchange: Exchange, body: bytes, wire: WireFormat, render: Render) -> HTTPAnswer:
         """Parse and render a request."""
         if wire is requests.VLLM_RERANK:
-            wire = requests.vllm_or_tei(body)
+            wire = await parsed(body, requests.vllm_or_tei)
             exchange.dialect = wire.dialect
         request = await parsed(body, requests.parse_request, wire, self.limits)
         page, content, more_headers = await render(request, wire, exchange)
@@ -218,11 +223,14 @@ class RerankService:
             both = [await self._model_page(request, self._model(name), name, deadline) for name in variants]
             page = pages.interleaved_page(request, variants, both, request_id)
         else:  # a variant that cannot explain answers without reasons: its units did not choose it
-            variant = assignment.assign_variant(unit, self.test)
+            variant = assignment.assign_variant(unit, self.test, self.salt)
             model = self._model(variant)
             page = await self._model_page(request, model, variant, deadline)
         page = await self._explained(request, model, page)  # first: what takes too long is not seen
-        exposure = {"X-Exposure": request_id} if await self._expose(request, page, unit, request_id) else {}
+        assert self.online_events is not None
+        facts: dict[str, Any] = {"experiment": self.test.name, "unit": unit, "time": self.now()}
+        shown_as = await self.online_events.expose(pages.exposure_row(request, page, request_id=request_id, **facts))
+        exposure = {"X-Exposure": shown_as} if shown_as else {}
         return page, {"X-Variant": page.variant or "interleaved", **exposure}
 
     def _named(self, name: str) -> Model | None:
@@ -251,36 +259,6 @@ class RerankService:
             ask = functools.partial(model.explainer.explain, query, text, self.cfg.reason_tokens)
             reasons[index] = await asyncio.get_running_loop().run_in_executor(self.writer, ask)
         return dataclasses.replace(page, reasons=reasons)
-
-    # ---- the online test ----------------------------------------------------------------------------------------
-
-    async def _expose(self, request: ScoringRequest, page: RankedPage, unit: str, request_id: str) -> bool:
-        """Log what the unit sees; return whether that is on disk. If it is not, the answer goes out all the same."""
-        assert self.test is not None
-        assert self.journal is not None
-        row = pages.exposure_row(
-            request, page, experiment=self.test.name, unit=unit, request_id=request_id, time=self.now()
-        )
-        try:
-            await self._log(self.journal, EXPOSURES, [row])
-            return True
-        except HTTPError as error:
-            self.metrics.exposure_lost()
-            logger.error(f"a page was answered without an exposure: {error}")
-            return False
-
-    async def _log(self, journal: EventJournal, kind: str, rows: Sequence[Any]) -> None:
-        """Write events to the journal.
-
-        Raises `HTTPError`: 422 for one that cannot be stored, 503 if the journal is full or the disk fails.
-        """
-        try:
-            await journal.add(kind, list(rows))
-        except InvalidInput as error:
-            raise HTTPError(422, "events", error.problem) from error
-        except (JournalFull, OSError) as error:
-            raise HTTPError(503, "events", str(error)) from error
-        self.metrics.events_held(journal.held)
 
     def check_health(self) -> None:
         """Raise `RuntimeError` if a model hangs: one batch takes longer than any request may."""

@@ -33,6 +33,9 @@ class ServiceMetrics(Protocol):
     def events_set_aside(self, count: int) -> None:
         """Count events on this disk that no table can hold."""
 
+    def clicks_refused(self, reason: str, count: int) -> None:
+        """Count clicks that were no clicks on pages of the test: `forged`, `late`, `replayed` or `too many`."""
+
     def exposure_lost(self) -> None:
         """Count a page that was answered without an exposure."""
 

@@ -165,6 +165,36 @@ def test_segments_are_by_words_and_by_the_share_of_pages_that_queries_as_frequen
         assert np.sum(list(masks.values()), axis=0).tolist() == [1] * 9
 
 
+def test_one_page_cannot_decide_a_test_by_its_clicks() -> None:
+    pages = [page("1", "u"), page("2", "v", "new")]
+    clicks = [
+        click("1", "a", dwell=80_000.0),
+        click("2", "a", event_id="1"),
+        *(click("2", "b", event_id=str(number)) for number in range(2, 200)),
+        click("1", "b", time=100.0 + 86_401),
+    ]
+    joined, left_out = traffic.join_traffic(pages, clicks, CFG)
+    assert joined.dwell_P.tolist() == [1800.0, 1000.0]
+    assert joined.dwelt_P.tolist() == [1, 100]
+    assert left_out == {"click long after its page (max_age_s)": 1, "click beyond those of a page (max_clicks)": 99}
+    joined, left_out = traffic.join_traffic(
+        pages, clicks, dataclasses.replace(CFG, max_age_s=1e6, max_clicks=1000, max_dwell_s=1e6)
+    )
+    assert (joined.dwell_P.tolist(), left_out) == ([80_010.0, 1990.0], {})
+
+
+def test_a_wrong_click_does_not_use_up_the_id_of_a_right_one_on_its_page_or_another() -> None:
+    pages = [page("1", "u"), page("2", "v", "new")]
+    wrong = [click("1", "z", event_id="e"), click("1", "a", event_id="e", position=3), click("9", "a", event_id="e")]
+    right = [click("1", "a", event_id="e"), click("2", "a", event_id="e"), click("2", "b", event_id="e")]
+    joined, left_out = traffic.join_traffic(pages, wrong + right, CFG)
+    assert joined.clicked_P.tolist() == [True, True]
+    assert left_out == {
+        **{"click on a document that was not shown": 1, "click on a document that stood at another position": 1},
+        **{"click without an exposure": 1, "click that came twice": 1},
+    }
+
+
 def test_an_interleaved_click_counts_for_the_team_that_added_the_document() -> None:
     teams = ["old", "new", "old"]
     pages = [page(str(n), unit, "", teams=teams) for n, unit in enumerate(["u", "u", "u", "v", "w", "x"])]

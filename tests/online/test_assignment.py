@@ -153,3 +153,12 @@ def test_when_one_list_ends_the_other_goes_on() -> None:
     assert docs[1:] == ["b", "c", "d"]
     assert teams[1:] == [1, 1, 1]
     assert interleave([], [], 0) == ([], [])
+
+
+def test_a_salt_draws_anew_and_no_salt_draws_as_ever() -> None:
+    plain, one, two = ([assign_variant(unit, CFG, salt) for unit in UNITS] for salt in (b"", b"one", b"two"))
+    assert plain == [assign_variant(unit, CFG) for unit in UNITS]
+    for drawn, other in ((plain, one), (one, two)):
+        table = Counter(zip(drawn, other, strict=True))
+        names = list(CFG.variants)
+        assert chi2_contingency([[table[a, b] for b in names] for a in names]).pvalue > 0.01

@@ -286,10 +286,8 @@ def test_matched_words_are_marked_where_they_stand(page: Page) -> None:
 
 def test_markup_in_documents_queries_and_titles_is_text(page: Page) -> None:
     page.goto("/")
-    expect(page.get_by_role("heading", level=1)).to_have_text(f"Search {TITLE}")
-    expect(page.locator("#start a")).to_have_text(f"{EVIL} a file")
-    page.locator("#start a").click()
-    expect(page.get_by_role("searchbox")).to_have_value(f"{EVIL} a file")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Search")  # the page of an endpoint with keys
+    ask(page, f"{EVIL} a file")
     evil = page.locator("#ranked li").filter(has_text="say <img src=x")
     expect(evil.locator(".title")).to_have_text(EVIL)
     evil.locator(".title").click()

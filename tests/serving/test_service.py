@@ -25,6 +25,7 @@ from rrad_ray.online import assignment, traffic
 from rrad_ray.online.event_journal import EventJournal, JournalFull
 from rrad_ray.online.event_log import read_exposures
 from rrad_ray.online.event_rows import CLICKS, EXPOSURES
+from rrad_ray.online.signatures import ExposureSigner
 from rrad_ray.serving import requests
 from rrad_ray.serving.api_keys import ApiKeys
 from rrad_ray.serving.pages import sigmoid
@@ -76,6 +77,7 @@ class Recorder:
         self.lookups: list[tuple[int, int]] = []
         self.insides: list[int] = []
         self.held = self.lost = 0
+        self.refused: Counter[str] = Counter()
 
     def request(self, path: str, status: str) -> None:
         self.requests[path, status] += 1
@@ -100,6 +102,9 @@ class Recorder:
 
     def events_set_aside(self, count: int) -> None:
         raise AssertionError("a service reads no segments")
+
+    def clicks_refused(self, reason: str, count: int) -> None:
+        self.refused[reason] += count
 
     def exposure_lost(self) -> None:
         self.lost += 1
@@ -166,7 +171,12 @@ def call(path: str, body: Any, **headers: str) -> Call:
 
 
 def replica(
-    design: str = "", keys: ApiKeys | None = None, searcher: Any = None, full: bool = False, **options: Any
+    design: str = "",
+    keys: ApiKeys | None = None,
+    searcher: Any = None,
+    full: bool = False,
+    signer: ExposureSigner | None = None,
+    **options: Any,
 ) -> Replica:
     """Return a service of three models; `design` is that of an online test, empty for none."""
     models = {
@@ -177,9 +187,17 @@ def replica(
     online = OnlineConfig("events", "test", VARIANTS, design) if design else OnlineConfig()
     cfg = ServeConfig("winner", models={name: name for name in models if name != "winner"}, online=online, **options)
     metrics, journal, clock = Recorder(), MemoryJournal(full), ManualClock()
-    parts: dict[str, Any] = {"keys": keys, "searcher": searcher, "journal": journal if design else None}
+    parts: dict[str, Any] = {
+        "keys": keys,
+        "searcher": searcher,
+        "journal": journal if design else None,
+        "signer": signer,
+    }
     service = RerankService(cfg, models, metrics, **parts, clock=clock, now=lambda: 5.0)
     return Replica(service, metrics, journal, clock, models)
+
+
+SECRET = "a secret of thirty-two characters"
 
 
 def body(**more: Any) -> dict[str, Any]:
@@ -635,7 +653,8 @@ def test_pages_are_answered_while_the_store_is_away_and_the_journal_fills(tmp_pa
     served, clicked = replica("ab"), call("/v1/events", {"events": [CLICK]})
     (tmp_path / "log").write_text("a file where the folder should be")
     journal = EventJournal(str(tmp_path / "log"), str(tmp_path / "journal"), most=3)
-    served.service.journal = journal
+    assert served.service.online_events is not None
+    served.service.online_events.journal = journal
 
     async def run() -> tuple[list[bool], HTTPAnswer]:
         logged = []
@@ -687,7 +706,8 @@ def test_any_page_that_is_answered_with_an_exposure_is_read_back_and_so_is_a_cli
 
 def test_a_page_that_the_log_cannot_hold_is_answered_without_its_header(tmp_path: Path) -> None:
     served = replica("ab")
-    served.service.journal = EventJournal(str(tmp_path / "log"), str(tmp_path / "journal"), most=3)
+    assert served.service.online_events is not None
+    served.service.online_events.journal = EventJournal(str(tmp_path / "log"), str(tmp_path / "journal"), most=3)
     served.service.now = lambda: "no time"  # type: ignore[assignment, return-value]
     answer = served.answer(body(user="u"))
     assert (answer.status, "X-Exposure" in answer.headers, served.metrics.lost) == (200, False, 1)
@@ -730,3 +750,38 @@ def test_a_search_without_a_collection_is_refused() -> None:
     answer = search(replica())
     assert (answer.status, answer.content["field"]) == (404, "search")
     assert "search.corpus" in answer.content["detail"]
+
+
+def test_clicks_on_signed_pages_alone_are_logged_and_the_others_counted() -> None:
+    signer = ExposureSigner(SECRET, "test")
+    served = replica("ab", signer=signer)
+
+    def send(*clicks: dict[str, Any], **headers: str) -> dict[str, Any]:
+        sent = [{"doc_id": "d", "position": 1, "event_id": "1", **click} for click in clicks]
+        answer = asyncio.run(served.service.events(call("/v1/events", {"events": sent}, **headers)))
+        assert answer.status == 200
+        return answer.content
+
+    page = served.answer(body(user="ann"))
+    token = page.headers["X-Exposure"]
+    [(kind, shown)] = served.journal.rows
+    assert (kind, shown["request_id"]) == (EXPOSURES, token.partition(".")[0])
+    variant = assignment.assign_variant("ann", served.service.test, signer.salt)  # type: ignore[arg-type]
+    assert page.headers["X-Variant"] == variant
+    forged = [{"request_id": name} for name in (shown["request_id"], token[:-1] + ("0" if token[-1] != "0" else "1"))]
+    assert send(*forged, {"request_id": token}) == {"accepted": 1, "refused": {"forged": 2}}
+    assert served.journal.rows[1:] == [(CLICKS, {**served.journal.rows[1][1], "request_id": shown["request_id"]})]
+    assert send({"request_id": token}, x_unit="ann") == {"accepted": 0, "refused": {"replayed": 1}}
+    assert send({"request_id": token, "event_id": "2"}, x_unit="bob") == {"accepted": 0, "refused": {"forged": 1}}
+    assert send({"request_id": token, "event_id": "2", "time": 99.0}) == {"accepted": 0, "refused": {"late": 1}}
+    assert served.metrics.refused == {"forged": 3, "replayed": 1, "late": 1}
+
+
+def test_a_click_that_could_not_be_logged_may_come_again() -> None:
+    served = replica("ab", signer=ExposureSigner(SECRET, "test"))
+    token = served.answer(body(user="ann")).headers["X-Exposure"]
+    sent = {"events": [{"request_id": token, "doc_id": "d", "position": 1}]}
+    served.journal.full = True
+    assert asyncio.run(served.service.events(call("/v1/events", sent))).status == 503
+    served.journal.full = False
+    assert asyncio.run(served.service.events(call("/v1/events", sent))).content == {"accepted": 1, "refused": {}}
