@@ -69,15 +69,33 @@ def build_steps(path: str, overrides: list[str]) -> Built:
             near = difflib.get_close_matches(step.stage, STAGES, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(STAGES)}"
             raise RradError(f"{path}: steps.{step.name}", f"no stage '{step.stage}'", hint)
-    return [
+    built = [
         (step, _checked(load.build_config(STAGES[step.stage][0], step.values, f"{path}: {step.name}")))
         for step in steps
     ]
+    _check_outputs(path, built)
+    return built
+
+
+def _check_outputs(path: str, built: Built) -> None:
+    """Raise `RradError` if two steps write one folder: the second would be refused when the first has run."""
+    writer: dict[str, str] = {}
+    for step, cfg in built:
+        output = getattr(cfg, "output", "")
+        if not output:
+            continue
+        for other, name in writer.items():
+            if tables.lies_within(output, other) and tables.lies_within(other, output):
+                problem = f"writes {output}, as {name} does"
+                raise RradError(f"{path}: {step.name}", problem, "give every step an output of its own")
+        writer[output] = step.name
 
 
 @in_stage("config")
 def _checked(cfg: Any) -> Any:
-    """Return a config. Raises `RradError` if answers of the form that its template asks for would be misread."""
+    """Return a config. Raises `RradError` if its output does not stand apart from what it reads, or answers of the
+    form that its template asks for would be misread."""
+    tables.check_apart(cfg)
     if isinstance(cfg, JudgeConfig):
         from rrad_ray.labelling.answer_patterns import check_template  # the parser, which `rrad --help` does not need
 
@@ -106,7 +124,7 @@ def plan_pipeline(path: str, overrides: list[str]) -> list[dict[str, str]]:
     for step, cfg in build_steps(path, overrides):
         stage = stage_of(step.stage)
         inputs = stage.inputs(cfg).values() if isinstance(stage, tables.Stage) else [cfg.input]
-        waits = [name for uri, name in unfinished.items() if any(_within(given, uri) for given in inputs)]
+        waits = [name for uri, name in unfinished.items() if any(tables.lies_within(given, uri) for given in inputs)]
         stopped = [step["step"] for step in plan if step["state"] in ("refused", "blocked")]
         if stopped:  # the run ends there
             claim = tables.Claim("blocked", f"{stopped[0]} is refused")
@@ -123,11 +141,6 @@ def plan_pipeline(path: str, overrides: list[str]) -> list[dict[str, str]]:
             {"step": step.name, "stage": step.stage, "state": claim.state, "reason": claim.reason, "output": output}
         )
     return plan
-
-
-def _within(uri: str, folder: str) -> bool:
-    """Return true for the folder itself and for what is below it."""
-    return uri == folder or uri.startswith(folder.rstrip("/") + "/")
 
 
 def _claim(stage: tables.Stage[Any], cfg: Any) -> tables.Claim:

@@ -22,7 +22,7 @@ from rrad_ray.config import texts
 from rrad_ray.config.catalog import STAGES
 from rrad_ray.config.problems import problem_of
 from rrad_ray.errors import RradError, in_stage
-from rrad_ray.uris import is_s3
+from rrad_ray.uris import SCHEME, is_s3
 
 Schema = TypeVar("Schema")
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -59,10 +59,17 @@ def read_yaml(path: str, above: tuple[str, ...] = (), *, as_texts: bool = False)
         return node
     if not isinstance(base, str):
         raise RradError(path, f"base={base!r} is no path", "write `base: OTHER.yaml`")
-    below = posixpath.normpath(tables.join(path.rpartition("/")[0] or ".", base)).replace("s3:/", "s3://", 1)
-    merged = OmegaConf.merge(read_yaml(below, (*above, path), as_texts=as_texts), node)
+    merged = OmegaConf.merge(read_yaml(_base_uri(path, base), (*above, path), as_texts=as_texts), node)
     assert isinstance(merged, DictConfig)
     return merged
+
+
+def _base_uri(path: str, base: str) -> str:
+    """Return the file that `base:` names in the file at `path`: an absolute path, one below `~` and a URI are
+    themselves, another path is relative to that file's folder."""
+    if base.startswith("~") or SCHEME.match(base):
+        return base
+    return posixpath.normpath(posixpath.join(path.rpartition("/")[0] or ".", base)).replace("s3:/", "s3://", 1)
 
 
 def _first_line(error: Exception) -> str:

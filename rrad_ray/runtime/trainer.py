@@ -22,6 +22,7 @@ from rrad_ray.errors import RradError, at_place, in_stage, stage_name
 from rrad_ray.patches import ray_train_address, ray_train_failures
 from rrad_ray.progress import say
 from rrad_ray.runtime import cluster
+from rrad_ray.tables.private_folders import scratch_folder
 from rrad_ray.training import trackers
 from rrad_ray.training.loop import STATE
 from rrad_ray.training.task import Metrics, ReportFunction, TrainTask, TrainWorker
@@ -116,13 +117,13 @@ def _train(config: dict[str, Any]) -> None:
     failed = tables.join(cfg.output, FAILED)
     if tables.exists(failed):
         return
-    with tempfile.TemporaryDirectory() as scratch:
+    with scratch_folder() as scratch:
         worker = TrainWorker(
             rank=context.get_world_rank(),
             world_size=context.get_world_size(),
             device=str(ray.train.torch.get_device()),
-            report=_reporter(cfg),
-            resume=_resume(Path(scratch)),
+            report=_reporter(cfg, scratch),
+            resume=_resume(scratch / "resumed"),
         )
         try:
             config["loop"](cfg, config["source"], worker)
@@ -132,17 +133,17 @@ def _train(config: dict[str, Any]) -> None:
             raise
 
 
-def _resume(scratch: Path) -> Path | None:
-    """Return a local copy of this run's newest checkpoint; None for a fresh run."""
+def _resume(folder: Path) -> Path | None:
+    """Return `folder` with a copy of this run's newest checkpoint; None for a fresh run."""
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
         return None
     say("goes on from the last checkpoint")
-    return Path(checkpoint.to_directory(str(scratch)))
+    return Path(checkpoint.to_directory(str(folder)))
 
 
-def _reporter(cfg: FitConfig) -> ReportFunction:
-    """Return the report function of this worker.
+def _reporter(cfg: FitConfig, scratch: Path) -> ReportFunction:
+    """Return the report function of this worker, which writes checkpoints into `scratch` first.
 
     Rank 0 writes metrics to the terminal, the history file and the trackers. Every worker reports the metrics of a
     checkpoint to Ray Train, which waits for all of them.
@@ -162,7 +163,7 @@ def _reporter(cfg: FitConfig) -> ReportFunction:
             ray.train.report(metrics)
             return
         tables.write_history(cfg.output, history)
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(dir=scratch) as folder:
             save(Path(folder))
             ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
 
@@ -208,7 +209,7 @@ def _line(metrics: Mapping[str, Any]) -> str:
 
 
 def _keep(cfg: FitConfig, result: Any, task: type[TrainTask]) -> dict[str, Any]:
-    """Copy the best checkpoint on dev to `model/`, without the optimizer's state, and delete Ray's storage.
+    """Copy the best checkpoint on dev to `model/`, without the optimizer's state.
 
     Without dev rows the last checkpoint is the best. Returns facts for the manifest.
     """
@@ -216,17 +217,16 @@ def _keep(cfg: FitConfig, result: Any, task: type[TrainTask]) -> dict[str, Any]:
     measured = all(task.dev_metric in metrics for _, metrics in kept)
     best = max if task.higher_is_better or not measured else min
     checkpoint, metrics = best(kept, key=lambda pair: pair[1][task.dev_metric if measured else "step"])
-    with checkpoint.as_directory() as folder:
-        for file in sorted(Path(folder).rglob("*")):
-            if file.is_file() and file.name != STATE:
-                name = file.relative_to(folder).as_posix()
-                tables.write_bytes(tables.join(cfg.output, "model", name), file.read_bytes())
+    with tables.io_errors(cfg.output):
+        for file in checkpoint.filesystem.get_file_info(pafs.FileSelector(checkpoint.path, recursive=True)):
+            if file.is_file and file.base_name != STATE:
+                name = file.path.removeprefix(checkpoint.path).lstrip("/")
+                with checkpoint.filesystem.open_input_stream(file.path) as content:
+                    tables.write_bytes(tables.join(cfg.output, "model", name), content.read())
     wanted = ("step", "loss", "pairs_per_s", "dtype", "seconds")
     figures = {key: value for key, value in metrics.items() if key in wanted or key.startswith("dev_")}
     lineage = tables.Lineage(training=tables.TrainingFacts(_cut_short(cfg, result.metrics)))
-    facts = {"best": figures, "ended": result.metrics["ended"], "model": "model", "lineage": lineage}
-    tables.remove(tables.join(cfg.output, RAY_FOLDER))  # last: until then the run can go on from its checkpoints
-    return facts
+    return {"best": figures, "ended": result.metrics["ended"], "model": "model", "lineage": lineage}
 
 
 def _cut_short(cfg: FitConfig, last: Mapping[str, Any]) -> str:

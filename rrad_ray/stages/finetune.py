@@ -27,7 +27,7 @@ from rrad_ray.training.task import TrainTask, TrainWorker
 EXAMPLES_FOLDER = "examples"  # in the output folder: a file of each worker with the counts of its examples
 
 
-@tables.stage("finetune", None)
+@tables.stage("finetune", None, until_done=trainer.RAY_FOLDER)
 def run(cfg: FinetuneConfig, out: tables.Output) -> None:
     """Write a causal LM's checkpoint folder `model/`, the best one on dev, for `judge` and `train` as their model.
 

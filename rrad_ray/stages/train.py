@@ -21,7 +21,7 @@ from rrad_ray.training.stream import ShuffledRows
 from rrad_ray.training.task import TrainWorker
 
 
-@tables.stage("train", None)
+@tables.stage("train", None, until_done=trainer.RAY_FOLDER)
 def run(cfg: TrainConfig, out: tables.Output) -> None:
     """Write a checkpoint folder `model/`, the best one on dev.
 

@@ -3,6 +3,7 @@
 Imports the vocabulary only (errors, rows, progress, versions).
 """
 
+from rrad_ray.tables.apart import check_apart, lies_within
 from rrad_ray.tables.data_files import DataFile, data_files, disagreement, with_partitions
 from rrad_ray.tables.files import (
     absolute,
@@ -72,6 +73,7 @@ __all__ = [
     "absolute",
     "arrow_type",
     "as_type",
+    "check_apart",
     "check_schema",
     "column_as",
     "data_files",
@@ -85,6 +87,7 @@ __all__ = [
     "io_errors",
     "join",
     "json_text",
+    "lies_within",
     "lineage_of",
     "part_name",
     "part_names",

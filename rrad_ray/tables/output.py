@@ -30,7 +30,8 @@ from rrad_ray import versions
 from rrad_ray.errors import RradError, in_stage
 from rrad_ray.progress import say
 from rrad_ray.rows import Quarantined
-from rrad_ray.tables.files import filesystem, io_errors, join, write_bytes, write_text
+from rrad_ray.tables.apart import check_apart
+from rrad_ray.tables.files import filesystem, io_errors, join, remove, write_bytes, write_text
 from rrad_ray.tables.fingerprints import fingerprint, same_input
 from rrad_ray.tables.json_files import json_text, write_json
 from rrad_ray.tables.leases import LEASES, Lease
@@ -76,9 +77,14 @@ class Stage(Generic[C]):
     """A stage as a callable, made by `stage`: `run(cfg) -> uri`."""
 
     def __init__(
-        self, name: str, row: type | None, inputs: Callable[[C], Mapping[str, str]], body: Callable[[C, Output], None]
+        self,
+        name: str,
+        row: type | None,
+        inputs: Callable[[C], Mapping[str, str]],
+        until_done: str,
+        body: Callable[[C, Output], None],
     ) -> None:
-        self.name, self.row, self.inputs, self.body = name, row, inputs, body
+        self.name, self.row, self.inputs, self.until_done, self.body = name, row, inputs, until_done, body
         self.__doc__ = body.__doc__
 
     def __call__(self, cfg: C) -> str:
@@ -93,25 +99,32 @@ class Stage(Generic[C]):
             out = Output(self.name, cfg, self.row, self.inputs(cfg), lease)  # looks again: a run may just have ended
             if not out.finished:
                 self.body(cfg, out)
+            if self.until_done:  # not by the body, for a kill in between must not leave it for good
+                remove(join(out.uri, self.until_done))
             return out.uri
 
     def claim(self, cfg: C) -> Claim:
-        """Return what a run would do, without running or writing anything. Raises `RradError` for a missing input."""
+        """Return what a run would do, without running or writing anything.
+
+        Raises `RradError` for a missing input, and for an output that does not stand apart from the inputs.
+        """
         with in_stage(self.name):
+            check_apart(cfg)
             config, inputs = _settings(cfg), _fingerprints(self.inputs(cfg))
             return claim_of(cfg.output, config, inputs, _resumable(cfg))  # type: ignore[attr-defined]
 
 
 def stage(
-    name: str, row: type | None, inputs: Callable[[Any], Mapping[str, str]] = _input
+    name: str, row: type | None, inputs: Callable[[Any], Mapping[str, str]] = _input, *, until_done: str = ""
 ) -> Callable[[Callable[[C, Output], None]], Stage[C]]:
     """Make `body(cfg, out)` a stage: its errors and progress lines begin with its name, and its output is opened for
     it.
 
     A finished output is left as it is. `row`: the type of the rows that the stage writes; None: it writes other
-    files. `inputs`: the tables and files that it reads, by name.
+    files. `inputs`: the tables and files that it reads, by name. `until_done`: the folder below the output that a
+    killed run goes on from, which goes once the manifest stands.
     """
-    return lambda body: Stage(name, row, inputs, body)
+    return lambda body: Stage(name, row, inputs, until_done, body)
 
 
 def _settings(cfg: Any) -> dict[str, Any]:

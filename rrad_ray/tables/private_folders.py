@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import stat
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from rrad_ray.errors import RradError
 from rrad_ray.tables.files import sync_names
+
+LOCK = "lock"
 
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
@@ -47,6 +52,10 @@ def state_folder() -> Path:
     state = os.environ.get("XDG_STATE_HOME", "")
     if os.path.isabs(state):  # by the XDG specification, a relative one is to be ignored
         return private_folder(Path(state) / "rrad-ray")
+    return _temporary_folder()
+
+
+def _temporary_folder() -> Path:
     return private_folder(Path(tempfile.gettempdir()) / f"rrad-ray-{os.geteuid()}")
 
 
@@ -58,3 +67,30 @@ def socket_folder(name: str) -> Path:
     folder = private_folder(Path(runtime if usable else tempfile.gettempdir()) / f"rrad-{name}-{os.geteuid()}")
     folder.chmod(0o700)  # earlier versions left it open to be looked into
     return folder
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Give an empty folder for large files on this machine, which goes when the block ends. Those of processes that
+    were killed go as another process asks for its own: a lock, which ends with its process, says that one is in
+    use."""
+    above = private_folder(_temporary_folder() / "scratch")
+    with ExitStack() as in_use:
+        with _locked(above / LOCK):
+            for lock in above.glob(f"*/{LOCK}"):
+                with suppress(BlockingIOError), _locked(lock, fcntl.LOCK_NB):
+                    shutil.rmtree(lock.parent)
+            own = Path(tempfile.mkdtemp(dir=above))
+            in_use.enter_context(_locked(own / LOCK))
+        in_use.callback(shutil.rmtree, own)
+        (own / "files").mkdir()
+        yield own / "files"
+
+
+@contextmanager
+def _locked(path: Path, flag: int = 0) -> Iterator[None]:
+    """Hold the lock of a file, which is made where there is none. With `LOCK_NB`, raises `BlockingIOError` where
+    another process holds it."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | flag)
+        yield

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rrad_ray import cli
+from rrad_ray import cli, tables
 from rrad_ray.config import EvaluateConfig, JudgeConfig, RetrieveConfig, ServeConfig, TrainConfig, load, texts
 from rrad_ray.config.load import Step
 from rrad_ray.errors import RradError
@@ -123,6 +123,22 @@ def test_an_override_that_is_no_key_and_value_is_named(tmp_path: Path, override:
     with pytest.raises(RradError) as caught:
         load.load_config(TrainConfig, write(tmp_path, PLACES), ["seed=1", override])
     assert caught.value.place == override
+
+
+def test_a_base_on_an_absolute_path_or_on_s3_is_itself(
+    tmp_path: Path, s3_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write(tmp_path, PLACES + "lr: 2.0\n", "elsewhere/root.yaml")
+    tables.write_text(f"{s3_uri}/root.yaml", PLACES + "lr: 2.0\n")
+    tables.write_text(f"{s3_uri}/leaf.yaml", f"base: {root}\nseed: 3\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for base in (root, f"{s3_uri}/root.yaml", "~/elsewhere/root.yaml"):
+        path = write(tmp_path, f"base: {base}\nseed: 3\n", "leaf.yaml")
+        cfg = load.load_config(TrainConfig, path)
+        assert (cfg.lr, cfg.seed) == (2.0, 3)
+    assert load.load_config(TrainConfig, f"{s3_uri}/leaf.yaml").lr == 2.0
+    with pytest.raises(RradError, match=r"https://.* is no place that rrad-ray reads"):
+        load.load_config(TrainConfig, write(tmp_path, "base: https://x.org/a.yaml\n", "leaf.yaml"))
 
 
 def test_a_missing_file_a_folder_and_a_binary_file_are_named(tmp_path: Path) -> None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow.fs as pafs
 import pytest
+from ray.train import Checkpoint
 
 from rrad_ray import tables
 from rrad_ray.config import TrainConfig
 from rrad_ray.errors import in_stage
 from rrad_ray.runtime import trainer
+from rrad_ray.stages import finetune, train
 from rrad_ray.training.loop import STATE
 from tests.toys import Line
 
@@ -27,18 +28,17 @@ class Perplexity(Line):
     higher_is_better = False
 
 
-def checkpoint(folder: Path, name: str) -> Any:
-    """Return a checkpoint of Ray's kind, whose weights are its name."""
-    path = folder / name
-    (path / "adapter").mkdir(parents=True)
+@pytest.fixture(params=["local", "s3"])
+def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return str(tmp_path) if request.param == "local" else request.getfixturevalue("s3_uri")
+
+
+def checkpoint(folder: str, name: str) -> Checkpoint:
+    """Return a checkpoint as Ray Train keeps it in its storage, whose weights are its name."""
     for file in ("model.safetensors", "adapter/adapter.safetensors", STATE):
-        (path / file).write_text(name)
-
-    @contextmanager
-    def as_directory() -> Iterator[str]:
-        yield str(path)
-
-    return SimpleNamespace(as_directory=as_directory)
+        tables.write_text(f"{folder}/{name}/{file}", name)
+    fs, path = tables.filesystem(f"{folder}/{name}")
+    return Checkpoint(path, None if "file" in fs.protocol else pafs.PyFileSystem(pafs.FSSpecHandler(fs)))
 
 
 @pytest.mark.parametrize(
@@ -46,26 +46,25 @@ def checkpoint(folder: Path, name: str) -> Any:
     [(Line, [0.5, 0.7, 0.6], 1), (Perplexity, [9.0, 7.0, 8.0], 1), (Perplexity, [None, None, None], 2)],
     ids=["highest", "lowest", "last without dev rows"],
 )
-def test_the_best_checkpoint_is_kept_without_the_optimizers_state_and_rays_storage_goes(
-    tmp_path: Path, task: type[Line], figures: list[float | None], best: int
+def test_the_best_checkpoint_is_kept_without_the_optimizers_state_and_rays_storage_stays_until_the_manifest(
+    uri: str, task: type[Line], figures: list[float | None], best: int
 ) -> None:
     kept = []
     for index, figure in enumerate(figures):
         dev = {} if figure is None else {"dev_given": figure}
         metrics = {"step": 10 * (index + 1), "loss": 0.5, "recent": 1.0, **dev}
-        kept.append((checkpoint(tmp_path / "checkpoints", str(index)), metrics))
-    output = tmp_path / "out"
-    (output / trainer.RAY_FOLDER / "run").mkdir(parents=True)
+        kept.append((checkpoint(f"{uri}/out/{trainer.RAY_FOLDER}/run", str(index)), metrics))
     result = SimpleNamespace(best_checkpoints=kept, metrics={"ended": "steps", "step": 30, "planned_steps": 30})
-    facts = trainer._keep(TrainConfig("in", str(output)), result, task)
+    facts = trainer._keep(TrainConfig("in", f"{uri}/out"), result, task)
     dev = {} if figures[best] is None else {"dev_given": figures[best]}
     expected = {"step": 10 * (best + 1), "loss": 0.5, **dev}
     lineage = tables.Lineage(training=tables.TrainingFacts())
     assert facts == {"best": expected, "ended": "steps", "model": "model", "lineage": lineage}
-    files = {str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()}
-    assert files == {"model/model.safetensors", "model/adapter/adapter.safetensors"}
-    assert (output / "model/model.safetensors").read_text() == str(best)
-    assert not (output / trainer.RAY_FOLDER).exists()
+    files = {file.name for file in tables.data_files(f"{uri}/out/model")}
+    assert files == {"model.safetensors", "adapter/adapter.safetensors"}
+    assert tables.read_text(f"{uri}/out/model/model.safetensors") == str(best)
+    assert tables.exists(f"{uri}/out/{trainer.RAY_FOLDER}/run/{best}/{STATE}")
+    assert {train.run.until_done, finetune.run.until_done} == {trainer.RAY_FOLDER}
 
 
 def test_a_run_that_the_clock_cut_short_says_so_on_the_terminal_and_in_its_manifest(

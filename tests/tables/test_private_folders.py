@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
 from rrad_ray.errors import RradError
-from rrad_ray.tables.private_folders import private_folder, socket_folder, state_folder
+from rrad_ray.tables.private_folders import private_folder, scratch_folder, socket_folder, state_folder
 
 
 def mode(path: Path) -> int:
@@ -82,3 +85,33 @@ def test_a_folder_of_sockets_is_looked_into_by_nobody_else_and_below_xdg_runtime
     folder.chmod(0o777)
     with pytest.raises(RradError, match="other users may write to it"):
         socket_folder("haproxy")
+
+
+HOLDER = """
+import sys, time
+from rrad_ray.tables.private_folders import scratch_folder
+with scratch_folder() as folder:
+    (folder / "checkpoint").write_bytes(bytes(1000))
+    print(folder, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_scratch_goes_with_its_block_and_that_of_a_killed_process_as_another_one_asks_for_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    holders = [subprocess.Popen([sys.executable, "-c", HOLDER], **pipes) for _ in range(2)]
+    killed, alive = (Path(holder.stdout.readline().strip()) for holder in holders)
+    holders[0].send_signal(signal.SIGKILL)
+    holders[0].wait()
+    assert (killed / "checkpoint").exists(), "a kill leaves it behind"
+    with scratch_folder() as own:
+        assert list(own.iterdir()) == []
+        assert not killed.exists()
+        assert (alive / "checkpoint").exists()
+    holders[1].communicate()
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {f"rrad-ray-{os.geteuid()}/scratch/lock"}

@@ -626,3 +626,26 @@ def test_a_killed_run_that_goes_on_with_other_versions_says_so_and_its_manifest_
     assert "vllm" not in printed
     out.commit()
     assert tables.read_manifest(uri).versions == {"ray": "2.60.0", "vllm": "0.28.0, 0.29.0", "model": "abc, def"}
+
+
+def test_what_a_killed_run_goes_on_from_stays_until_the_manifest_stands_and_no_longer(uri: str) -> None:
+    fails = True
+
+    @tables.stage("judge", Candidates, lambda cfg: {}, until_done="journal")
+    def run(cfg: Config, out: Output) -> None:
+        tables.write_text(f"{out.uri}/journal/0", "answers")
+        if fails:
+            raise KeyboardInterrupt
+        out.write_all([candidates()], 1)
+        out.commit()
+
+    with pytest.raises(KeyboardInterrupt):
+        run(Config(uri))
+    assert tables.exists(f"{uri}/journal/0")
+    fails = False
+    run(Config(uri))
+    assert not tables.exists(f"{uri}/journal/0")
+    tables.write_text(f"{uri}/journal/0", "a kill right behind the manifest leaves it")
+    run(Config(uri))
+    assert not tables.exists(f"{uri}/journal/0")
+    assert len(list(tables.read(uri, Candidates))) == 1

@@ -1,0 +1,54 @@
+"""The output of a stage stands apart from all that the stage reads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rrad_ray.errors import RradError
+from rrad_ray.tables.files import absolute
+from rrad_ray.uris import is_s3
+
+MODELS = ("model", "teacher")  # keys that may name a hub's model too, which is no place
+
+READ = ("input", "data", "run", "runs", "qrels", "labels", "students", *MODELS)  # the keys of all that stages read
+
+NO_PLACE = ("bundled:", "pydoc:")
+
+
+def check_apart(cfg: Any) -> None:
+    """Raise `RradError` for a config whose output is one of the places that it reads, or lies within or above one.
+
+    Such a run would write its marks and parts among those of its input, and read them as rows of it the next time.
+    """
+    output = getattr(cfg, "output", "")
+    for key, uri in _read(cfg) if output else ():
+        if lies_within(output, uri):
+            how = "lies within" if not lies_within(uri, output) else "is"
+        elif lies_within(uri, output):
+            how = "holds"
+        else:
+            continue
+        raise RradError(output, f"the output {how} {key}={uri}", "choose an output beside what is read")
+
+
+def lies_within(uri: str, folder: str) -> bool:
+    """Return true for the folder itself and for what is below it, wherever links lead."""
+    return f"{_real(uri)}/".startswith(f"{_real(folder)}/")
+
+
+def _real(uri: str) -> str:
+    """Return a place as it is to be compared, without a slash at its end."""
+    return (uri if is_s3(uri) else os.path.realpath(absolute(uri))).rstrip("/")
+
+
+def _read(cfg: Any) -> Iterator[tuple[str, str]]:
+    """Give the places that a config reads, with their keys."""
+    for key in READ:
+        value = getattr(cfg, key, "")
+        named = {f"{key}.{name}": uri for name, uri in value.items()} if isinstance(value, Mapping) else {key: value}
+        for name, uri in named.items():
+            from_hub = key in MODELS and not is_s3(uri) and not os.path.isdir(absolute(uri))
+            if uri and not uri.startswith(NO_PLACE) and not from_hub:
+                yield name, uri

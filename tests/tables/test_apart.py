@@ -1,0 +1,114 @@
+"""Outputs stand apart from what stages read, on a local folder and on S3."""
+
+from __future__ import annotations
+
+import typing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rrad_ray import cli, tables
+from rrad_ray.config import EvaluateConfig, LabelConfig, RetrieveConfig, TrainConfig
+from rrad_ray.config.catalog import STAGES
+from rrad_ray.errors import RradError
+from rrad_ray.stages import label
+from rrad_ray.tables.apart import READ
+from tests.fixtures import row_of, table_of
+
+WRITTEN = {"output", "publish"}  # places that a stage does not read
+
+
+@pytest.mark.parametrize(
+    ("given", "output", "how"),
+    [
+        ("F", "F", "is"),
+        ("F", "F/", "is"),
+        ("F/", "F", "is"),
+        ("F", "F/out", "lies within"),
+        ("F/in", "F", "holds"),
+        ("F/in/part.run", "F/in", "holds"),
+        ("F", "F2", ""),
+        ("F/in", "F/out", ""),
+        ("F-1", "F", ""),
+    ],
+)
+@pytest.mark.parametrize("root", ["s3://b", "runs", "/runs", "./runs/../runs", "~/runs"])
+def test_an_output_that_is_an_input_or_lies_within_or_above_one_is_refused(
+    root: str, given: str, output: str, how: str
+) -> None:
+    cfg = LabelConfig(input=f"{root}/{given}", output=f"{root}/{output}")
+    if not how:
+        tables.check_apart(cfg)
+        return
+    with pytest.raises(RradError, match=f"the output {how} input={root}/{given}; choose an output beside") as caught:
+        tables.check_apart(cfg)
+    assert caught.value.place == f"{root}/{output}"
+
+
+def test_links_and_dots_lead_to_the_place_that_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    for output in ("link", "link/out", f"{tmp_path}/data", "x/../data", "./data/", "data/a/../../link"):
+        with pytest.raises(RradError, match="the output"):
+            tables.check_apart(LabelConfig(input="data", output=output))
+
+
+def test_every_place_of_a_config_counts_and_models_of_a_hub_and_bundled_ones_are_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused: list[tuple[Any, str]] = [
+        (RetrieveConfig(data="d", output="o", qrels={"dev": "o/dev.qrels"}), "holds qrels.dev=o/dev.qrels"),
+        (RetrieveConfig(data="d", output="o", run="o"), "is run=o"),
+        (EvaluateConfig(input="i", output="o", students={"a": "o/a"}), "holds students.a=o/a"),
+        (EvaluateConfig(input="i", output="o", runs={"a": "o/a.run"}), "holds runs.a=o/a.run"),
+        (TrainConfig(input="i", output="s3://b/m", model="s3://b/m"), "is model=s3://b/m"),
+    ]
+    for cfg, how in refused:
+        with pytest.raises(RradError, match=how):
+            tables.check_apart(cfg)
+    tables.check_apart(TrainConfig(input="/i", output=".", model="Qwen/Qwen3-0.6B"))
+    tables.check_apart(RetrieveConfig(data="pydoc:", output="."))
+    (tmp_path / "Qwen/Qwen3-0.6B").mkdir(parents=True)
+    with pytest.raises(RradError, match=r"holds model=Qwen/Qwen3-0\.6B"):
+        tables.check_apart(TrainConfig(input="/i", output=".", model="Qwen/Qwen3-0.6B"))
+
+
+def test_every_key_of_a_stage_that_takes_a_uri_is_compared() -> None:
+    for name, (schema, _) in STAGES.items():
+        if name == "serve":
+            continue
+        hints = typing.get_type_hints(schema, include_extras=True)
+        uris = {key for key, hint in hints.items() if "check_uri" in str(hint) or "_uri" in str(hint)}
+        assert {"output"} < uris <= {*READ, *WRITTEN}, name
+
+
+@pytest.mark.parametrize("kind", ["local", "s3"])
+def test_nothing_is_written_into_an_input_that_is_the_output_too(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    uri = str(tmp_path / "table") if kind == "local" else f"{request.getfixturevalue('s3_uri')}/table"
+    table_of(uri, [row_of("q1", ["adds numbers", "opens files"])])
+    before = sorted(tables.data_files(uri), key=str)
+    for output in (uri, f"{uri}/", f"{uri}/out"):
+        with pytest.raises(RradError, match="the output"):
+            label.run(LabelConfig(input=uri, output=output, weights={"bm25": 1.0}))
+    assert sorted(tables.data_files(uri), key=str) == before
+    assert not tables.exists(f"{uri}/out")
+
+
+def test_a_pipeline_with_such_a_step_or_two_steps_of_one_output_ends_before_its_first(tmp_path: Path) -> None:
+    path = tmp_path / "pipeline.yaml"
+    step = "{{input: {0}, output: {1}, weights: {{bm25: 1}}}}"
+    path.write_text(f"steps:\n  label: {step.format('a', 'b')}\n  export: {{input: b, output: b/c}}\n")
+    with pytest.raises(RradError, match="the output lies within input=b"):
+        cli.build_steps(str(path), [])
+    path.write_text(
+        f"steps:\n  label: {step.format('a', 'b')}\n"
+        f"  again: {{stage: label, input: a, output: ./b/, weights: {{bm25: 2}}}}\n"
+    )
+    with pytest.raises(RradError, match=r"again: writes \./b/, as label does; give every step an output") as caught:
+        cli.build_steps(str(path), [])
+    assert caught.value.stage == "config"
