@@ -56,9 +56,12 @@ GARBAGE = (  # what `simulated` writes where an answer is to say nothing
 
 
 def shown(row: Row, cfg: PromptConfig) -> list[list[int]]:
-    """Return the orders in which `order` shows a query's documents, one for each call; planned by seed and query."""
+    """Return the orders in which `order` shows a query's documents, one for each call; planned by seed and query.
+
+    A single document is not shown: there is nothing to order.
+    """
     count = len(row["doc_ids"])
-    if cfg.task != "order":
+    if cfg.task != "order" or count < 2:
         return []
     if cfg.window or not cfg.shuffle:
         return [list(range(count))]
@@ -70,7 +73,7 @@ def slots(row: Row, cfg: PromptConfig, read: AnswerReader = parse_answer) -> int
     if not row["doc_ids"]:
         return 0
     if cfg.task == "order":
-        return cfg.repeats
+        return cfg.repeats if len(row["doc_ids"]) > 1 else 0
     if cfg.task == "explain" and (row["split"] in ("dev", "test") or teacher.verdict(row, read=read).rejected):
         return 0  # a reason is a training target, and without a verdict there is nothing to give one for
     return len(row["doc_ids"])

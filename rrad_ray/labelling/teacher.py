@@ -39,6 +39,8 @@ def verdict(
     if row["task"] != "order" or row.get("judge_scores"):
         statuses = ["ok"] * max(len(row.get("responses", ())), 1)
         return aggregation.Verdict(list(row["judge_scores"]), [False] * count, [1.0] * count, statuses)
+    if not row["shown"]:  # a single document, which nobody was asked to order
+        return aggregation.Verdict([1.0] * count, [False] * count, [1.0] * count, [])
     orders = [read(text, len(shown)) for text, shown in zip(row["responses"], row["shown"], strict=True)]
     return aggregation.aggregate(orders, row["shown"], method=method, missing=missing)
 

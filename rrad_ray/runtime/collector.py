@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import pyarrow.compute as pc
 from ray.util.metrics import Gauge
 
 from rrad_ray import tables
@@ -25,6 +26,8 @@ from rrad_ray.tables import shards
 from rrad_ray.tables.shards import Shard
 
 JOURNAL = "journal"
+
+TOTALS = ("prompt_tokens", "generated_tokens", "truncated")  # of an answer, summed for its query and its run
 
 MOST_PENDING = 1000  # queries whose answers may be in memory only
 
@@ -80,11 +83,6 @@ class AnswerJournal:
         self.pending, self.queries, self.last = {}, set(), time.monotonic()
 
 
-def drop_journal(uri: str) -> None:
-    """Remove the journal of a finished table, which is not read again."""
-    tables.remove(tables.join(uri, JOURNAL))
-
-
 class RunMetrics:
     """The figures of a run: for its progress lines, `progress.json` and Prometheus."""
 
@@ -100,7 +98,7 @@ class RunMetrics:
         self.began = self.began or time.monotonic()
         self.queries += 1 / (self.cfg.repeats if self.cfg.task == "order" else shown)
         self.counts["errors"] += bool(answer["error"])
-        for key in ("prompt_tokens", "generated_tokens", "truncated"):
+        for key in TOTALS:
             self.counts[key] += answer[key]
         if self.cfg.task == "order" and not answer["error"] and not answer["scores"]:
             order = self.read(answer["text"], shown)
@@ -240,9 +238,7 @@ class ShardCollector:
         self.journal.forget(name)
 
     def _row(self, row: dict[str, Any], given: Sequence[Answer]) -> dict[str, Any]:
-        tokens = {
-            key: sum(answer[key] for answer in given) for key in ("prompt_tokens", "generated_tokens", "truncated")
-        }
+        tokens = {key: sum(answer[key] for answer in given) for key in TOTALS}
         if self.cfg.task == "explain":
             reasons = [answer["text"].strip() for answer in given] or [""] * len(row["doc_ids"])
             return {**row, **tokens, "reasons": reasons}
@@ -307,12 +303,14 @@ def _watched(rows: Iterator[dict[str, Any]], stall_s: float, tick_s: float) -> I
 
 def recount(out: tables.Output, names: Sequence[str]) -> dict[str, int]:
     """Return figures of the whole output, also of what earlier, killed runs have written."""
-    counts = {"rows": 0, "labels": 0, "prompt_tokens": 0, "generated_tokens": 0, "truncated": 0}
+    counts = dict.fromkeys(("rows", "labels", "single_documents", *TOTALS), 0)
     for name in names:
-        table = tables.read_columns(out.uri, name, ["doc_ids", "prompt_tokens", "generated_tokens", "truncated"])
-        counts["rows"] += table.num_rows
-        counts["labels"] += len(table["doc_ids"].combine_chunks().flatten())
-        for key in ("prompt_tokens", "generated_tokens", "truncated"):
+        table = tables.read_columns(out.uri, name, ["doc_ids", *TOTALS])
+        documents = pc.list_value_length(table["doc_ids"]).to_pylist()
+        counts["rows"] += len(documents)
+        counts["labels"] += sum(documents)
+        counts["single_documents"] += documents.count(1)
+        for key in TOTALS:
             counts[key] += sum(table[key].to_pylist())
     return counts
 

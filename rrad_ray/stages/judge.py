@@ -17,7 +17,7 @@ from rrad_ray.labelling.gate import Gate
 from rrad_ray.labelling.source import source_regex, source_row
 from rrad_ray.progress import say
 from rrad_ray.rows import JudgeOutput
-from rrad_ray.runtime.collector import drop_journal, recount
+from rrad_ray.runtime.collector import JOURNAL, recount
 from rrad_ray.runtime.judging import label_shards
 from rrad_ray.tables import shards
 
@@ -27,7 +27,7 @@ SIMULATED = {
 }
 
 
-@tables.stage("judge", JudgeOutput)
+@tables.stage("judge", JudgeOutput, until_done=JOURNAL)
 def run(cfg: JudgeConfig, out: tables.Output) -> None:
     """Write the judge's output for every query. Raises `RradError` if the labeller fails its gate, no answer comes
     for `stall_s`, a token budget is spent, or the cluster can never fit an engine."""
@@ -50,6 +50,8 @@ def run(cfg: JudgeConfig, out: tables.Output) -> None:
         for part in label_shards(cfg, out, todo, [shard.part for shard in done]):
             check.look([part])
     counts = recount(out, [shard.part for shard in every])
+    if cfg.task == "order" and counts["single_documents"]:
+        say(f"{counts['single_documents']:,} queries have one document: nothing to order, so the LLM was not asked")
     gate_facts = {key: value for key, value in check.facts.items() if key != "per_query"}
     lineage = tables.lineage_of(cfg.input)
     # Reasons for simulated labels are simulated, whoever writes them.
@@ -61,4 +63,3 @@ def run(cfg: JudgeConfig, out: tables.Output) -> None:
     counts |= shards.repeats(every)
     seen = sum(shard.rows for shard in every)
     out.commit(seen=seen, max_quarantined=cfg.max_quarantined, lineage=lineage, **counts)
-    drop_journal(out.uri)

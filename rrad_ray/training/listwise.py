@@ -133,6 +133,9 @@ def greedy_ndcg(model: Any, lists: ListwiseExamples, rows: Sequence[Row]) -> flo
     """
     values = []
     for row in rows:
+        if len(row["doc_ids"]) < 2:  # nothing to order
+            values.append(metrics.row_ndcg(row, [0.0] * len(row["doc_ids"])))
+            continue
         prompt, order = lists.planner(row)[0], planner.shown(row, lists.prompt_cfg)[0]
         text = "" if prompt["too_long"] else _answer(model, lists, prompt["token_ids"])
         parsed = answers.parse_answer(text, len(order))

@@ -57,6 +57,15 @@ def test_repeats_show_the_same_documents_in_orders_of_their_own() -> None:
     assert planner.shown(item, config(shuffle=False)) == [list(range(6))]
 
 
+@pytest.mark.parametrize("options", [{"repeats": 3}, {"shuffle": False}, {"engine": "openai", "window": 2}])
+def test_a_single_document_is_not_asked_about_where_an_order_is_wanted(options: dict[str, Any]) -> None:
+    item, cfg = row(["text"]), config(**{"engine": "openai", "window_step": 1} | options)
+    assert (planner.shown(item, cfg), planner.slots(item, cfg), planner.Planner(cfg, "")(item)) == ([], 0, [])
+    two = row(["text", "other"])
+    assert len(planner.Planner(cfg, "")(two)) == planner.slots(two, cfg) == cfg.repeats
+    assert planner.slots(item, config(task="likelihood")) == 1
+
+
 def test_documents_are_cut_the_longest_first_until_the_prompt_fits_and_are_counted() -> None:
     item = row([LONG, "short one", LONG])
     [whole] = planned(item, doc_tokens=200, engine_kwargs={"max_model_len": 2048})

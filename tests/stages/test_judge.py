@@ -112,6 +112,20 @@ def test_a_query_without_candidates_is_set_aside_and_the_rest_goes_on(tmp_path: 
     assert sum(tables.read_manifest(output).quarantined.values()) == 1
 
 
+def test_a_single_document_has_its_order_without_an_answer_and_is_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = table_of(tmp_path / "input", [row_of("one", ["alone"]), row_of("two", ["here", "there"])])
+    output = _echo(source, tmp_path, repeats=3)
+    asked = {row["query_id"]: len(row["responses"]) for row in tables.read(output, JudgeOutput)}
+    assert asked == {"one": 0, "two": 3}
+    assert tables.read_manifest(output).facts["single_documents"] == 1
+    assert "1 queries have one document: nothing to order, so the LLM was not asked" in capsys.readouterr().out
+    labels = label.run(LabelConfig(input=output, output=f"{tmp_path}/labels"))
+    [row] = (row for row in tables.read(labels, Labels) if row["query_id"] == "one")
+    assert (row["targets"], row["missing"], row["confidence"], row["parse_status"]) == ([1.0], [False], [1.0], [])
+
+
 def test_too_many_bad_rows_stop_the_run_and_stay_readable(tmp_path: Path) -> None:
     source = table_of(tmp_path / "input", [row_of("empty", []), row_of("good", ["one", "two"])])
     with pytest.raises(RradError, match="1 of 2 rows are bad"):

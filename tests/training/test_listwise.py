@@ -188,6 +188,8 @@ def test_the_orders_that_a_model_writes_are_measured_and_silence_inherits_nothin
     monkeypatch.setattr(listwise, "_answer", lambda *rest: answer)
     as_shown = 1 / math.log2(best + 2)
     assert listwise.greedy_ndcg(None, builder, [item]) == pytest.approx(as_shown if ndcg is None else ndcg)
+    alone = row([1.0], qrel_ids=["d0"])
+    assert listwise.greedy_ndcg(None, builder, [alone]) == 1.0
 
 
 def test_a_real_models_answer_is_what_transformers_generates() -> None:
