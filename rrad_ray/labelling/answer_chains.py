@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import lru_cache
 
+from rrad_ray.labelling.answer_refusals import refuses
 from rrad_ray.labelling.answer_tokens import BRACKETED, NOTATIONS, Mention, find_mentions, gap_between, joined_numbers
 from rrad_ray.labelling.answer_words import (
     ANNOUNCEMENT,
@@ -25,9 +26,11 @@ from rrad_ray.labelling.answer_words import (
     MARKER,
     NEGATIVE,
     NEXT,
+    OR,
     ORDINALS,
     PROSE,
     RANK_WORD,
+    RETRACTION,
     WORST_FIRST,
 )
 
@@ -46,7 +49,6 @@ _INTRODUCES = re.compile(r"(?:[:=]|\b(?:is|are|be)|[은는为是は])[ \t*_\"'`{
 _SENTENCE_END = re.compile(r"[.!?;](?=[)\]\"'*_]{0,3}(?:\s|\Z))|\n")
 _LETTER = re.compile(r"[^\W\d_]")
 _LOOK_AROUND = 160  # characters around identifiers in which words about them may stand
-
 
 _Label = tuple[int, bool]  # the number of a line, and whether it is called a rank
 
@@ -215,10 +217,14 @@ def _chain(text: str, notation: str, run: Sequence[Mention], floor: int, n: int)
     numbers, kinds = joined_numbers([mention.numbers for mention in run], [mention.gaps for mention in run], gaps, n)
     start, end = run[0].start, run[-1].end
     lead = _lead(text, start, floor)
-    if NEGATIVE.search(lead):
+    if NEGATIVE.search(lead) or _is_refused(text, start, end):
         return None
     compares = "more" in kinds or "less" in kinds
+    if compares and (OR.match(text, end) or (floor and OR.fullmatch(text, floor, start))):
+        return Reading(Rank.CHAIN, notation, start, tuple(numbers), problem="several orders, and none is chosen")
     rank = _ranked(Rank.CHAIN if compares else Rank.LIST, lead)
+    if rank == Rank.CHAIN and floor and RETRACTION.search(text[max(floor, start - _LOOK_AROUND) : start]):
+        rank = Rank.MARKED
     alone = _LINE_END.match(text, end) and (
         rank == Rank.MARKED or _INTRODUCES.search(lead) or _BLANK.match(text, text.rfind("\n", 0, start) + 1, start)
     )
@@ -235,6 +241,12 @@ def _chain(text: str, notation: str, run: Sequence[Mention], floor: int, n: int)
         numbers = _reversed(numbers, kinds, "less" if "less" in kinds else "comma")
         repairs.append("worst first")
     return Reading(rank, notation, start, tuple(numbers), tuple(repairs))
+
+
+def _is_refused(text: str, start: int, end: int) -> bool:
+    """Tell whether the sentence around identifiers says that no order can be given, or that none is relevant."""
+    sentence = _SENTENCE_END.split(text[max(0, start - 600) : start])[-1]  # with another order in it, perhaps
+    return refuses(sentence, text, end)
 
 
 @lru_cache(maxsize=2)  # asked for every identifier of a text: once is enough
@@ -330,7 +342,7 @@ def _mentions(text: str, notation: str, mentions: Sequence[Mention]) -> Iterator
         clause = (
             _lead(text, mention.start, 0) + text[mention.end : stop.start() if stop else mention.end + _LOOK_AROUND]
         )
-        if not NEGATIVE.search(clause):
+        if not NEGATIVE.search(clause) and not _is_refused(text, mention.start, mention.end):
             numbers += mention.numbers
     if numbers:
         problem = "comparisons in prose" if len(numbers) > 2 and COMPARISON.search(text) else ""

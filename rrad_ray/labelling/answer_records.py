@@ -1,4 +1,4 @@
-"""Read answers that are data: JSON, XML, Markdown tables, and lines (`answer_lines`).
+"""Read answers that are data: JSON, XML, tables (`answer_markup`), and lines (`answer_lines`).
 
 They are read by meaning: a list named ranking or order is the order; scores sort the best first, ranks the lowest
 first; what is named irrelevant is left out.
@@ -13,15 +13,21 @@ from typing import Any
 
 from rrad_ray.labelling.answer_chains import best_reading
 from rrad_ray.labelling.answer_lines import NOT_UNDERSTOOD, Records, has_chain, read_lines
-from rrad_ray.labelling.answer_verdicts import by_merit, grade_of, value_of, verdict_of
-from rrad_ray.labelling.answer_words import ANY_NAME, NEGATIVE, RANK, SCORE
-
-_ID = re.compile(
-    r"(?:(?:passage|document|doc|text|item|candidate|snippet|article|result)s?[ _-]?)?"
-    r"(?:id|identifier|index|number|no\.?)?|"
-    "文档|文檔|文書|段落|文章|文書番号|문서|단락|ドキュメント|パッセージ",
-    re.IGNORECASE,
+from rrad_ray.labelling.answer_markup import (
+    BRACKETED_ID,
+    ID,
+    csv_rows,
+    field_rows,
+    identifier_of,
+    number_in,
+    table_rows,
+    tag_rows,
+    with_markdown_tables,
 )
+from rrad_ray.labelling.answer_text import without_item_tags
+from rrad_ray.labelling.answer_verdicts import by_merit, grade_of, value_of, verdict_of
+from rrad_ray.labelling.answer_words import NEGATIVE, RANK, SCORE, WORST_FIRST
+
 _ORDER = re.compile(
     r".*(?:rank|order|sort|answer|result|permutation|output|top|排|순위|順位).*|relevant\w*|passages?|documents?|docs?|items?|list|ids?"
 )
@@ -31,33 +37,40 @@ _TEXTS = re.compile(
     r".*(?:title|name|text|content|passage|snippet|url|source|topic|description|标题|제목|内容|내용).*"
 )
 _TIER = re.compile(r"(?:tier|level|group|bucket|rank)[ _-]?(\d{1,3})")
+_DIRECTION = re.compile(r"(?:sort|order|direction|ranking)(?:ed|ing)?(?:_(?:order|by|direction))?")
 _STARTS = re.compile(r"[{\[](?=\s*[\"{}\[\d-])")
 _OBJECT = re.compile(r"\[?\s*[{\"]")
+_PYTHON_TEXT = re.compile(r"(?<=[\[{(,:\s])'((?:[^'\\\n]|\\.)*)'(?=\s*[\]}),:])")
+_PYTHON_NAME = re.compile(r"(?<=[\[,:\s])(?:True|False|None)(?=\s*[,\]}])")
+_PYTHON_PAIR = re.compile(r"(?<=[\[,\s])\((\s*\S{1,20}\s*,\s*\S{1,20}\s*)\)(?=\s*[,\]])")
+_PYTHON_KEY = re.compile(r"(?<=[{,\s])(\d{1,18})(?=\s*:)")
 _FENCE = re.compile(r"```\w*\n?(.*?)(?:```|\Z)", re.DOTALL)
-_ONE_ID = re.compile(rf"\W{{0,4}}(?:{ANY_NAME}\s?)?\W{{0,4}}(\d{{1,18}})(?:\.0)?\W{{0,4}}", re.IGNORECASE)
-_BRACKETED_ID = re.compile(r"\W{0,4}\[\s?(\d{1,18})\s?\]")
-_ROW = re.compile(r"^[ \t]*\|?(.*\|.*?)\|?[ \t]*$", re.MULTILINE)
-_ELEMENT = re.compile(r"<\w{1,20}((?:\s+[\w-]{1,20}\s?=\s?\"[^\"<>\n]{0,200}\"){1,8})\s*/?>")
-_ATTRIBUTE = re.compile(r"([\w-]{1,20})\s?=\s?\"([^\"]*)\"")
-_FIELD = re.compile(r"^[ \t*•\-–]*([^\W\d][\w ]{0,30}?)[*_]*[ \t]?[:=][ \t]*([^\n]{1,60})$", re.MULTILINE)
-_HEADER_NOTE = re.compile(r"\(.*?\)|\[.*?\]|\bout of \d+|/ ?\d+", re.IGNORECASE)
-_RULE = re.compile(r"[\s|:\-–—+]+")
 _MOST_STARTS, _DEEPEST = 50, 8
 _ENDS = ("]", "}", "]}", "}]", "}]}", '"}]', '"}', '"]', '"]}', '"}]}')
 
 
-def read_records(text: str, n: int) -> Records | None:
+def read_records(tagged: str, n: int) -> Records | None:
     """Return the order that an answer over `n` documents gives as data; None if it gives none so."""
-    values = list(_json_values(text))
+    tagged = with_markdown_tables(tagged)
+    text = without_item_tags(tagged)
+    values = list(_json_values(text)) or list(_json_values(_as_json(text)))
     for value in reversed(values):
         if (numbers := _meaning(value, n, 0)) is not None:
             return _records(numbers, "JSON")
     if values and text.strip()[0] in "{[" and text.strip()[-1] in "}]" and not has_chain(text, n):
         return Records((), (), "JSON without an order")
-    for rows, rest, repair in ((*_table(text), "table"), (*_tags(text), "XML"), (*_fields(text), "named fields")):
-        if rows and not has_chain(rest, n) and (numbers := _sorted_records(rows)) is not None:
+    written = ((*table_rows(text), "table"), (*csv_rows(text), "table"), (*tag_rows(tagged), "XML"))
+    for rows, rest, repair in (*written, (*field_rows(text), "named fields")):
+        if rows and not has_chain(without_item_tags(rest), n) and (numbers := _sorted_records(rows)) is not None:
             return _records(numbers, repair)
     return read_lines(text, n)
+
+
+def _as_json(text: str) -> str:
+    """Return a text whose Python literals are JSON: quotes, `None`, tuples, keys that are numbers."""
+    text = _PYTHON_TEXT.sub(lambda match: json.dumps(match[1].replace("\\'", "'"), ensure_ascii=False), text)
+    text = _PYTHON_NAME.sub(lambda match: match[0].lower().replace("none", "null"), text)
+    return _PYTHON_KEY.sub(r'"\1"', _PYTHON_PAIR.sub(r"[\1]", text))
 
 
 def _records(numbers: Sequence[int], repair: str) -> Records:
@@ -115,7 +128,7 @@ def _embedded(text: str) -> Iterator[Any]:
             objects.append(value)
         elif isinstance(value, list) and _is_record(value):
             yield value
-    if len(objects) > 1 and all(_identifier(item) is not None for item in objects):
+    if len(objects) > 1 and all(identifier_of(item) is not None for item in objects):
         yield objects
     else:
         yield from objects
@@ -136,20 +149,45 @@ def _meaning(value: Any, n: int, depth: int) -> list[int] | None:
 def _list_meaning(value: list[Any], n: int, depth: int) -> list[int] | None:
     if any(isinstance(item, dict) for item in value):
         return _sorted_records([item for item in value if isinstance(item, dict)])
+    if (pairs := _pairs(value, n)) is not None:
+        return pairs
     numbers: list[int] = []
     for item in value:
-        if isinstance(item, list) or (isinstance(item, str) and _number(item) is None):
+        if isinstance(item, list) or (isinstance(item, str) and number_in(item) is None):
             numbers += _meaning(item, n, depth + 1) or []
-        elif (number := _number(item)) is not None:
+        elif (number := number_in(item)) is not None:
             numbers.append(number)
     return numbers or None
 
 
+def _pairs(value: Sequence[Any], n: int) -> list[int] | None:
+    """Return the order of pairs of an identifier and its score (`[[1, 0.2], [2, 0.9]]`), also the other way round;
+    None for another list. Where the scores may be ranks, the order is empty: not understood."""
+    if len(value) < 2 or not all(isinstance(item, list) and len(item) == 2 for item in value):
+        return None
+    for at in (0, 1):
+        numbers = [number_in(item[at]) for item in value]
+        scores = [item[1 - at] for item in value]
+        known = [number for number in numbers if number is not None and 1 <= number <= n]
+        if len(set(known)) < len(value) or not all(isinstance(score, int | float) for score in scores):
+            continue
+        if set(scores) == set(range(1, len(value) + 1)):
+            return []
+        if set(scores) <= set(range(1, n + 1)) and {*known}.isdisjoint(scores):
+            return None  # groups of two
+        order = sorted(range(len(value)), key=lambda index: -scores[index])
+        return [known[index] for index in order]
+    return None
+
+
 def _dict_meaning(value: dict[str, Any], n: int, depth: int) -> list[int] | None:
     """Return the order in an object: by its best named member, by scores of identifiers, or by scores in a list."""
-    members = {key.lower(): item for key, item in value.items() if not NEGATIVE.search(key.replace("_", " "))}
+    names = {key: re.sub(r"(?<=[a-z])(?=[A-Z])", "_", key).lower() for key in value}
+    members = {name: value[key] for key, name in names.items() if not NEGATIVE.search(name.replace("_", " "))}
     if (tiers := _tiers(members, n, depth)) is not None:
         return tiers
+    if members and all(number_in(key) is not None and isinstance(item, dict) for key, item in members.items()):
+        return _sorted_records([{"id": key, **item} for key, item in members.items()])
     by_order = sorted(members, key=lambda key: (_SHOWN.search(key) is not None, not _ORDER.fullmatch(key)))
     for key in by_order:
         item = members[key]
@@ -157,18 +195,31 @@ def _dict_meaning(value: dict[str, Any], n: int, depth: int) -> list[int] | None
         if not usable or _REASONS.fullmatch(key) or SCORE.fullmatch(key.removesuffix("s")):
             continue
         if (numbers := _meaning(item, n, depth + 1)) is not None:
-            return numbers
-    if (number := _identifier(value)) is not None:
+            return _as_named(numbers, key, item, members)
+    if (number := identifier_of(value)) is not None:
         return [number]
-    if members and all(_number(key) is not None for key in members):
+    if members and all(number_in(key) is not None for key in members):
         return _by_key(members)
     for key, item in members.items():
         if SCORE.fullmatch(key.removesuffix("s")):
             if isinstance(item, dict):
                 return _by_key(item)
+            if isinstance(item, list) and (pairs := _pairs(item, n)) is not None:
+                return pairs
             if isinstance(item, list) and len(item) == n and all(value_of(score) is not None for score in item):
                 return sorted(range(1, n + 1), key=lambda number: -(value_of(item[number - 1]) or 0.0))
     return None
+
+
+def _as_named(numbers: list[int], key: str, item: Any, members: Mapping[str, Any]) -> list[int]:
+    """Return the order in member `key`, best first. One that its name says to be worst first is turned round where it
+    is a plain list, and else not understood, as is one whose direction another member gives."""
+    if any(_DIRECTION.fullmatch(other) and WORST_FIRST.search(str(members[other])) for other in members):
+        return []
+    if not WORST_FIRST.search(key.replace("_", " ")):
+        return numbers
+    plain = isinstance(item, list) and all(number_in(each) is not None for each in item)
+    return numbers[::-1] if plain else []
 
 
 def _tiers(members: Mapping[str, Any], n: int, depth: int) -> list[int] | None:
@@ -189,12 +240,12 @@ def _by_key(members: Mapping[str, Any]) -> list[int] | None:
 
     `{"1": 3, "2": 1, "3": 2}` may be either, and is no order.
     """
-    keys = [_number(key) for key in members]
+    keys = [number_in(key) for key in members]
     if None in keys:
         return None
-    if all(isinstance(item, str) and _BRACKETED_ID.match(item) for item in members.values()):
+    if all(isinstance(item, str) and BRACKETED_ID.match(item) for item in members.values()):
         ranks = sorted(zip(keys, members.values(), strict=True), key=lambda pair: pair[0] or 0)
-        return [number for _, item in ranks if (number := _number(item)) is not None]
+        return [number for _, item in ranks if (number := number_in(item)) is not None]
     scores = [value_of(item) for item in members.values()]
     if None in scores or (set(scores) == set(keys) and not any("[" in key for key in members)):
         return None
@@ -209,7 +260,7 @@ def _sorted_records(records: Sequence[Mapping[str, Any]]) -> list[int] | None:
     kept = []
     for record in records:
         lowered = {re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(key)).lower(): value for key, value in record.items()}
-        number = _identifier(lowered)
+        number = identifier_of(lowered)
         relevant = next((value for key, value in lowered.items() if key in ("relevant", "is_relevant")), None)
         if number is not None and value_of(relevant) != 0.0:
             kept.append((number, lowered))
@@ -242,67 +293,10 @@ def _order_of_records(records: Sequence[Mapping[str, Any]]) -> list[int] | None:
 
 def _judges(records: Sequence[Mapping[str, Any]], name: str) -> bool:
     """Tell whether a member says different things of records, in numbers or a few words, and is no text or reason."""
-    if _ID.fullmatch(name) or _REASONS.fullmatch(name) or _TEXTS.fullmatch(name):
+    if ID.fullmatch(name) or _REASONS.fullmatch(name) or _TEXTS.fullmatch(name):
         return False
     values = [record.get(name) for record in records]
     short = all(
         isinstance(value, int | float) or (isinstance(value, str) and 0 < len(value) < 25) for value in values
     )
     return short and len(set(values)) > 1
-
-
-def _identifier(record: Any) -> int | None:
-    """Return the identifier of a record: of the member whose name says so; None if it has none."""
-    if not isinstance(record, dict):
-        return None
-    for key, value in record.items():
-        if str(key) and _ID.fullmatch(str(key)) and (number := _number(value)) is not None:
-            return number
-    return None
-
-
-def _number(item: Any) -> int | None:
-    """Return the identifier in a value (`3`, `3.0`, `"[3]"`, `"Passage 3"`); None if it has none."""
-    if isinstance(item, list) and len(item) == 1:
-        item = item[0]
-    if isinstance(item, float) and item.is_integer() and abs(item) < 1e15:
-        return int(item)
-    if isinstance(item, int) and not isinstance(item, bool):
-        return item
-    match = _ONE_ID.fullmatch(item) or _BRACKETED_ID.match(item) if isinstance(item, str) else None
-    return int(match[1]) if match else None
-
-
-def _tags(text: str) -> tuple[list[dict[str, str]], str]:
-    """Return the attributes of XML elements with an identifier (`<result rank="1" id="2"/>`), and the other text."""
-    elements = [dict(_ATTRIBUTE.findall(match[1])) for match in _ELEMENT.finditer(text)]
-    rows = [element for element in elements if _identifier(element) is not None]
-    return (rows, _ELEMENT.sub("", text)) if len(rows) > 1 else ([], text)
-
-
-def _fields(text: str) -> tuple[list[dict[str, str]], str]:
-    """Return the records of lines such as `document: 2` and `relevance: 9` below each other, and the other text."""
-    rows: list[dict[str, str]] = []
-    for match in _FIELD.finditer(text):
-        key, value = match[1].strip().lower(), match[2].strip(" \t*_`\"',;")
-        if _ID.fullmatch(key):
-            rows.append({})
-        if rows:
-            rows[-1].setdefault(key, value)
-    whole = len(rows) > 1 and all(any(SCORE.fullmatch(key) or RANK.fullmatch(key) for key in row) for row in rows)
-    return (rows, _FIELD.sub("", text)) if whole else ([], text)
-
-
-def _table(text: str) -> tuple[list[dict[str, str]], str]:
-    """Return the rows of the last Markdown table with a column of identifiers, and the text without tables."""
-    if "|" not in text:
-        return [], text
-    rows = [[cell.strip(" \t*_`") for cell in match[1].split("|")] for match in _ROW.finditer(text)]
-    rules = [index for index, row in enumerate(rows) if _RULE.fullmatch("|".join(row)) and index > 0]
-    if not rules:
-        return [], text
-    header = [_HEADER_NOTE.sub("", cell).strip().lower() for cell in rows[rules[-1] - 1]]
-    body = [row for row in rows[rules[-1] + 1 :] if len(row) == len(header)]
-    if not any(cell and _ID.fullmatch(cell) for cell in header):
-        return [], text
-    return [dict(zip(header, row, strict=True)) for row in body], _ROW.sub("", text)

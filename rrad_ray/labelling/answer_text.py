@@ -60,10 +60,14 @@ def final_text(answer: str) -> tuple[str, bool]:
     """Return the answer's text after its thinking in plain characters, and whether any thinking was taken away."""
     text, thought = spoken_text(answer)
     text = html.unescape(text).translate(_PLAIN)
-    text = _ITEM_TAG.sub("\n", text)
     if "\\" in text:
         text = _ESCAPED.sub(r"\1", _COMMAND.sub(lambda match: _LATEX[match[1]], text))
     return text, thought
+
+
+def without_item_tags(text: str) -> str:
+    """Return a text with a line's end for every tag of a list's item or a document: what is in them is a line."""
+    return _ITEM_TAG.sub("\n", text)
 
 
 def spoken_text(answer: str) -> tuple[str, bool]:

@@ -82,6 +82,15 @@ WORST_FIRST = _compiled(
     *(r"\bam wenigsten\b[^.\n]{0,40}?\bam meisten\b", r"\bmoins\b[^.\n]{0,40}?\bplus\b"),
     r"наименее[^.\n]{0,40}?наиболее",
 )
+# Between two orders of which none is chosen.
+OR = re.compile(r"[ ,]*(?:\b(?:or|oder|ou)\b|还是|還是|或者?|또는|아니면|それとも|または)[ ]*", re.IGNORECASE)
+# What takes back the order before it.
+RETRACTION = re.compile(
+    r"\b(?:correction|corrected|wait|actually|oops|sorry|scratch that|(?:made|was) an? (?:mistake|error)|i was wrong|"
+    r"on second thought|let me (?:correct|revise|redo)|revised|amended|korrektur|correcci[oó]n)\b|"
+    "更正|纠正|訂正|정정|수정",
+    re.IGNORECASE,
+)
 # Announces an order that is not the last word; it counts as one without an announcement.
 INITIAL = _compiled(r"\b(?:initial|original|input|given|preliminary|tentative|draft)", "初步", "最初", "처음", "초기")
 # Grades in words, as verdicts on one document begin with them.

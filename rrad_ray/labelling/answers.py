@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from rrad_ray.labelling.answer_chains import Rank, Reading, best_reading, is_echo, leaves_unread
 from rrad_ray.labelling.answer_records import read_records
-from rrad_ray.labelling.answer_text import final_text
+from rrad_ray.labelling.answer_text import final_text, without_item_tags
 from rrad_ray.labelling.answer_words import ANY_NAME, COUNTER, EXAMPLE, INITIAL, MARKER, NEGATIVE, PROSE
 
 _AS_ASKED = re.compile(r"\s*\[\d{1,6}\](?:\s*>\s*\[\d{1,6}\])*\s*")
@@ -68,6 +68,7 @@ def parse_answer(answer: str, n: int) -> ParsedOrder:
     text, thought = final_text(answer)
     repairs = ["thinking removed"] if thought else []
     records = read_records(text, n)
+    text = without_item_tags(text)
     if records is not None:
         return parsed_order(records.numbers, n, (*repairs, *records.repairs), records.problem)
     reading = best_reading(text, n) or _one_name(text)

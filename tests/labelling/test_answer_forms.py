@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rrad_ray.labelling.answers import parse_answer
 
@@ -172,3 +174,65 @@ def test_an_order_with_both_comparators_and_scores_that_may_be_ranks_are_rejecte
     assert parse_answer("[1]: 3\n[2]: 1\n[3]: 2", 3).rejection == "numbers that may be ranks or scores"
     assert parse_answer('{"1": 3, "2": 1, "3": 2}', 3).rejected
     assert parse_answer("[1] beats [2] more often than [3]", 3).rejection == "comparisons in prose"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "I cannot say whether {0} is better than {1}",
+        "I'm unable to determine whether {0} or {1} is correct.",
+        "Sorry, I cannot rank these passages: neither {0} nor {1} fits the query.",
+        "It is not clear if {0} or {1}.",
+        "I refuse to output {0} because the query is harmful.",
+        "As an AI model I can't provide a ranking such as {0}.",
+        "无法判断 {0} 还是 {1}",
+        "{0} 인지 {1} 인지 판단할 수 없습니다.",
+        "{0}か{1}か判断できません。",
+        "{0} or {1}?",
+    ],
+)
+@settings(max_examples=40)
+@given(order=st.integers(2, 12).flatmap(lambda n: st.permutations(range(1, n + 1))))
+def test_a_refusal_that_names_orders_is_none(answer: str, order: list[int]) -> None:
+    one, other = (" > ".join(f"[{number}]" for number in numbers) for numbers in (order, order[::-1]))
+    assert parse_answer(answer.format(one, other), len(order)).rejected
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "None of [1],[2],[3] are relevant",
+        "None of the passages [1], [2] or [3] answers it.",
+        "Neither [1] nor [2] is",
+    ],
+)
+def test_documents_of_which_none_is_relevant_are_no_order(answer: str) -> None:
+    assert parse_answer(answer, 3).status == "rejected: no identifiers"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "I cannot find any relevant passage, but the order would be [2] > [1] > [3]",
+        "I can't be completely certain, but my ranking is [2] > [1] > [3]",
+        "None of the passages answers it, so I rank [2] > [1] > [3]",
+        "I am not sure whether they are relevant. [2] > [1] > [3]",
+        "I cannot say more than this: [2] > [1] > [3]",
+        "Neither is good; [2] > [1] > [3]",
+    ],
+)
+def test_a_doubt_before_an_order_does_not_take_it_back(answer: str) -> None:
+    assert parse_answer(answer, 3).ranked == (1, 0, 2)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Final ranking: [1] > [2] > [3]\nCorrection: [3] > [2] > [1]",
+        "Final: 1 > 2 > 3. Correction: 3 > 2 > 1",
+        "Final ranking: [1] > [2] > [3]\n\nWait, I made a mistake.\n\n[3] > [2] > [1]",
+        "最终排名：[1] > [2] > [3]\n更正：[3] > [2] > [1]",
+    ],
+)
+def test_an_order_that_corrects_the_one_before_it_counts(answer: str) -> None:
+    assert parse_answer(answer, 3).ranked == (2, 1, 0)

@@ -1,0 +1,40 @@
+"""Tell where an answer names documents or orders only to say that it gives none: "I cannot say whether [1] > [2] is
+better than [2] > [1]", "None of [1], [2] is relevant"."""
+
+from __future__ import annotations
+
+import re
+
+# What gives an order all the same: "None is a good answer, but [2] > [1]".
+_BUT = re.compile(
+    r"\b(?:but|however|still|yet|though|although|nevertheless|so|my|instead|aber|mais|pero)\b|[:;]|"
+    "但|不过|しかし|하지만|그러나",
+    re.IGNORECASE,
+)
+_COMMA = re.compile(r"(?<![\])\d]),")  # not of a list of identifiers
+_UNABLE = re.compile(
+    r"\b(?:(?:can ?no|could no|won['’]|can['’]|couldn['’])t|unable to|not able to|will not|refuse to|decline to|"
+    r"(?:impossible|hard|difficult) to)\s(?:\w+\s){0,2}?(?:say|tell|determine|decide|rank|order|provide|give|output|"
+    r"produce|judge|choose|answer|return|write|state)\b|无法|無法|不能",
+    re.IGNORECASE,
+)
+_UNDECIDED = re.compile(
+    r"\b(?:whether|neither|none|weder|keines?|ob|ni|aucune?s?|ninguno|"
+    r"(?:unclear|unsure|uncertain|not (?:clear|sure|certain)|(?:don['’]t|do not) know)\s(?:if|which))\b",
+    re.IGNORECASE,
+)
+_BEHIND = re.compile(
+    r"[^.\n]{0,200}?(?:(?:판단|결정|말|평가|선택)(?:할)?\s?수(?:가|는)?\s?없|"
+    "(?:判断|決定|決め)[^。\n]{0,6}(?:できま?せん|できない|られ)|わかりません|分かりません|"
+    "(?:无法|無法|不能)(?:判断|确定|確定|决定))"
+)
+
+
+def refuses(before: str, text: str, end: int) -> bool:
+    """Tell whether a sentence gives no order of the identifiers in it, or calls none of them relevant.
+
+    `before`: what stands in it before them. They end at `end` of `text`: in Korean and Japanese, the verb is behind.
+    """
+    last = _BUT.split(before)[-1]
+    doubts = _UNDECIDED.search(last) or _UNABLE.search(_COMMA.split(last)[-1])
+    return doubts is not None or _BEHIND.match(text, end) is not None
