@@ -281,6 +281,9 @@ class LabelConfig(StagePaths):
     """How several orders of a query become one: `borda`, or `copeland`, the more robust."""
     missing: MissingDocuments = "negative"
     """Documents that an answer leaves out: hard negatives, or `append`ed behind the ranked ones as RankGPT does."""
+    keep_overlap: bool = False
+    """Label queries of `train` and `unlabelled` whose text is that of a dev or test query too, but for case and white
+    space. A student that learns from them has seen what it is tested on; left out, they are counted."""
     max_quarantined: Share = 0.05
     """The share of unusable answers above which the stage stops."""
 

@@ -83,6 +83,15 @@ def query_words(text: str) -> tuple[str, ...]:
     return tuple(words)
 
 
+def folded(text: str) -> str:
+    """Return what two writings of one query have in common: neither case, white space nor the mark at its end count.
+
+    >>> folded("How to  ADD?")
+    'how to add'
+    """
+    return " ".join(normalized(text)[0].split()).rstrip(" ?!.")
+
+
 @functools.lru_cache(maxsize=1 << 16)
 def script(word: str) -> str:
     """Return the script of a word's first letter, as Unicode names it (LATIN, CYRILLIC); LATIN for none."""

@@ -9,6 +9,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from rrad_ray import tables
 from rrad_ray.config import LabelConfig
 from rrad_ray.errors import RradError, at_place
@@ -17,9 +20,12 @@ from rrad_ray.labelling import teacher
 from rrad_ray.labelling.answer_patterns import AnswerReader
 from rrad_ray.labelling.label_quality import LabelQuality
 from rrad_ray.labelling.source import source_reader
+from rrad_ray.languages.scripts import folded
 from rrad_ray.progress import say
 from rrad_ray.rows import SAME_SOURCES, Candidates, JudgeOutput, Labels, Row, by_source, check_sources, with_qrels
 from rrad_ray.tables import shards
+
+MEASURED = ("dev", "test")  # the splits that a student is chosen and reported by
 
 
 @tables.stage("label", Labels)
@@ -28,28 +34,55 @@ def run(cfg: LabelConfig, out: tables.Output) -> None:
     are unusable, if fusion weights name a source that is not there or cannot be fitted for want of judged dev
     queries, or if no query has two documents that the targets tell apart."""
     source = tables.read_manifest(cfg.input)
+    overlap = Overlap(cfg)
     if cfg.targets == "grades":
-        _grades(cfg, source.lineage, out)
+        _grades(cfg, source.lineage, out, overlap)
         return
     kind = JudgeOutput if source.stage == "judge" else Candidates
     model = source.lineage.judge.model if kind is JudgeOutput and source.lineage.judge else ""
     weights, quality = _weights(cfg, kind)
     answers = LabelQuality(source_reader(cfg.input))
     scale = _scale(cfg, kind, answers.read)
-    rows = _write(cfg, out, lambda name: _labelled(cfg, name, kind, weights, scale, out, answers))
+    rows = _write(cfg, out, lambda name: _labelled(cfg, name, kind, weights, scale, out, answers, overlap))
     shown = ", ".join(f"{key} x {value:g}" for key, value in weights.items()) or "the LLM's order"
     quality_facts = answers.facts()
     figures = ", ".join(f"{key} {value:.3f}" for key, value in quality_facts.items() if isinstance(value, float))
     summary = f"answers: {quality_facts['answers']}; {figures}" if kind is JudgeOutput else "no LLM was asked"
-    say(f"teacher = {shown}; {summary}")
+    say(f"teacher = {shown}; {summary}{overlap.note()}")
     out.commit(
-        seen=rows + len(out.quarantined),
+        seen=rows + overlap.count + len(out.quarantined),
         max_quarantined=cfg.max_quarantined,
         rows=rows,
         answers=quality_facts["answers"],
         scale=scale,
+        overlap=overlap.count,
         lineage=dataclasses.replace(source.lineage, labels=tables.LabelFacts(model, weights, quality, quality_facts)),
     )
+
+
+class Overlap:
+    """The queries of `train` and `unlabelled` whose text is that of a dev or test query too, as `folded` compares
+    them: a student that learns from them has seen what it is tested on. `count`: how many were passed over."""
+
+    def __init__(self, cfg: LabelConfig) -> None:
+        self.held, self.count = set[str](), 0
+        for name in () if cfg.keep_overlap else tables.finished_parts(cfg.input):
+            table = tables.read_columns(cfg.input, name, ["split", "query"])
+            measured = table.filter(pc.is_in(table["split"], pa.array(MEASURED)))
+            self.held.update(map(folded, measured["query"].to_pylist()))
+
+    def passed(self, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Yield the rows that are none of them, and count the others."""
+        for row in rows:
+            if row["split"] not in MEASURED and folded(row["query"]) in self.held:
+                self.count += 1
+            else:
+                yield row
+
+    def note(self) -> str:
+        """Return what is said of them; empty if there are none."""
+        why = "whose text is that of a dev or test query are left out (keep_overlap keeps them)"
+        return f"; {self.count:,} queries {why}" if self.count else ""
 
 
 def _write(cfg: LabelConfig, out: tables.Output, labelled: Callable[[str], Iterator[dict[str, Any]]]) -> int:
@@ -67,14 +100,14 @@ def _write(cfg: LabelConfig, out: tables.Output, labelled: Callable[[str], Itera
     return rows
 
 
-def _grades(cfg: LabelConfig, source: tables.Lineage, out: tables.Output) -> None:
+def _grades(cfg: LabelConfig, source: tables.Lineage, out: tables.Output, overlap: Overlap) -> None:
     """Write labels by the collection's qrels (DisRanker's rank fine-tuning). Dev and test queries stay, whole; others
     without two grades to compare are passed over and counted, not quarantined: nothing is wrong with them."""
     counts: Counter[str] = Counter()
     for name in tables.finished_parts(cfg.input):
         labelled = []
-        for row in shards.usable_rows(tables.read_part(cfg.input, name, Candidates), out.quarantine):
-            measured = row["split"] in ("dev", "test")
+        for row in overlap.passed(shards.usable_rows(tables.read_part(cfg.input, name, Candidates), out.quarantine)):
+            measured = row["split"] in MEASURED
             graded = teacher.graded(row, measured or cfg.unjudged == "negative")
             if measured or len(set(graded["targets"])) > 1:
                 labelled.append(graded)
@@ -85,15 +118,15 @@ def _grades(cfg: LabelConfig, source: tables.Lineage, out: tables.Output) -> Non
         counts["rows"] += len(labelled)
     over = {reason: counts[reason] for reason in ("no judgment", "no preference")}
     summary = ", ".join(f"{count:,} with {reason}" for reason, count in over.items())
-    say(f"targets = judged grades of {counts['rows']:,} queries; passed over: {summary}")
+    say(f"targets = judged grades of {counts['rows']:,} queries; passed over: {summary}{overlap.note()}")
     if not counts["learnt from"]:
         remedy = (
             "give retrieve qrels of two grades, or set unjudged=negative where only relevant documents are judged"
         )
         raise RradError(cfg.input, f"no query to learn from; passed over: {summary}", remedy)
     lineage = dataclasses.replace(source, labels=tables.LabelFacts(model="", weights={}), simulated="")
-    seen = counts["rows"] + sum(over.values()) + len(out.quarantined)
-    facts = {"rows": counts["rows"], "passed_over": over}
+    seen = counts["rows"] + sum(over.values()) + overlap.count + len(out.quarantined)
+    facts = {"rows": counts["rows"], "passed_over": over, "overlap": overlap.count}
     out.commit(seen=seen, max_quarantined=cfg.max_quarantined, lineage=lineage, **facts)
 
 
@@ -158,10 +191,11 @@ def _labelled(
     scale: dict[str, Any],
     out: tables.Output,
     answers: LabelQuality,
+    overlap: Overlap,
 ) -> Iterator[dict[str, Any]]:
     """Yield the label rows of one part; an answer that says nothing is quarantined with its text."""
     shares = fusion.relative(weights)
-    for row in shards.usable_rows(tables.read_part(cfg.input, name, kind), out.quarantine):
+    for row in overlap.passed(shards.usable_rows(tables.read_part(cfg.input, name, kind), out.quarantine)):
         _check_sources(cfg, row, weights)
         verdict = teacher.verdict(row, cfg.aggregate, cfg.missing, answers.read)
         if kind is JudgeOutput:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rrad_ray.languages.scripts import normalized, pieces, query_words, word_count
+from rrad_ray.languages.scripts import folded, normalized, pieces, query_words, word_count
 
 
 @pytest.mark.parametrize(
@@ -60,3 +60,9 @@ def test_one_form_keeps_the_order_and_pieces_keep_all_characters(text: str) -> N
     assert len(spans or text) == len(plain)
     assert spans == sorted(spans)
     assert ["".join(word) for word in pieces(text)] == text.split()
+
+
+def test_one_query_is_the_same_in_other_letters_and_another_one_is_not() -> None:
+    same = ["Café in C++?", "  cafe\u0301  in c++", "ＣＡＦÉ in C++ .", "CAFÉ\tin c++！"]
+    assert len({folded(text) for text in same}) == 1
+    assert len({folded(text) for text in ("c++", "c#", "c", "open-file", "open file", "北京天气", "北京")}) == 7

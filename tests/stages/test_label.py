@@ -54,3 +54,30 @@ def test_targets_hang_on_the_ratios_of_weights_however_large_or_small_they_are(w
         targets.append(row["targets"])
     assert targets[0] == targets[1]
     assert all(map(math.isfinite, targets[1]))
+
+
+def _split(identity: str, query: str, split: str) -> dict[str, Any]:
+    return of_sources(identity, bm25=[3, 2, 1]) | {"query": query, "split": split, "qrel_grades": [2]}
+
+
+@pytest.mark.parametrize("targets", ["teacher", "grades"])
+def test_queries_whose_text_is_that_of_a_test_query_are_left_out_and_counted(
+    tmp_path: Path, targets: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        _split("same", "how to add  numbers?", "unlabelled"),
+        _split("wide", "ＯＰＥＮ a file", "train"),
+        _split("other", "how to add", "train"),
+        _split("again", "how to add", "unlabelled"),
+        _split("test", "How to add numbers", "test"),
+        _split("dev", "open a file", "dev"),
+        _split("dev2", "open a file", "dev"),
+    ]
+    table = table_of(tmp_path / "table", rows)
+    options: Any = {"targets": targets, "unjudged": "negative", "weights": {"bm25": 1.0}}
+    output = label.run(LabelConfig(table, f"{tmp_path}/labels", **options))
+    assert {row["query_id"] for row in tables.read(output, Labels)} == {"other", "again", "test", "dev", "dev2"}
+    assert tables.read_manifest(output).facts["overlap"] == 2
+    assert "2 queries whose text is that of a dev or test query are left out" in capsys.readouterr().out
+    everything = label.run(LabelConfig(table, f"{tmp_path}/all", keep_overlap=True, **options))
+    assert len(list(tables.read(everything, Labels))) == 7
