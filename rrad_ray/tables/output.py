@@ -294,14 +294,8 @@ class Output:
 
     def write_progress(self, state: Mapping[str, Any]) -> None:
         """Write how far the run is, for `rrad status`."""
-        facts = {
-            "stage": self.stage,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "updated": time.time(),
-            **state,
-        }
-        write_text(join(self.uri, PROGRESS), json_text(facts, indent=2), durable=False)
+        facts = {"stage": self.stage, "host": socket.gethostname(), "pid": os.getpid(), "updated": time.time()}
+        write_text(join(self.uri, PROGRESS), json_text({**facts, **state}, indent=2), durable=False)
 
     def check_quarantine(self, seen: int | None = None, max_quarantined: float = 1.0) -> dict[str, int]:
         """Write the quarantine; how many rows it holds for each reason. `seen`: how many rows were looked at.
