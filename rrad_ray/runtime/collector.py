@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow.compute as pc
 from ray.util.metrics import Gauge
@@ -27,7 +27,12 @@ from rrad_ray.tables.shards import Shard
 
 JOURNAL = "journal"
 
-TOTALS = ("prompt_tokens", "generated_tokens", "truncated")  # of an answer, summed for its query and its run
+# Figures of an answer that are summed for its query and its run.
+TOTALS: tuple[Literal["prompt_tokens", "generated_tokens", "truncated"], ...] = (
+    "prompt_tokens",
+    "generated_tokens",
+    "truncated",
+)
 
 MOST_PENDING = 1000  # queries whose answers may be in memory only
 
