@@ -243,7 +243,7 @@ class ShardCollector:
         self.journal.forget(name)
 
     def _row(self, row: dict[str, Any], given: Sequence[Answer]) -> dict[str, Any]:
-        tokens = {key: sum(answer[key] for answer in given) for key in TOTALS}
+        tokens: dict[str, int] = {key: sum(answer[key] for answer in given) for key in TOTALS}
         if self.cfg.task == "explain":
             reasons = [answer["text"].strip() for answer in given] or [""] * len(row["doc_ids"])
             return {**row, **tokens, "reasons": reasons}
