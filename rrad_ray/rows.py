@@ -175,8 +175,8 @@ PER_DOCUMENT_OR_NONE = ("judge_scores", "reasons")  # the same, or empty
 
 def misfit(row: Row) -> str:
     """Return why a row of candidates, of the judge's output or of labels cannot be used, as `category: problem`: a
-    value is null, the query or an id is empty, lists do not have the same length, or an output holds a document
-    twice; empty if it can."""
+    value is null, the query or an id is empty, lists do not have the same length, an output holds a document
+    twice, or answers are not about the documents; empty if it can."""
     for name, value in row.items():
         lists = [value, *value] if name == "source_scores" and value else [value]
         if any(each is None or (isinstance(each, list) and None in each) for each in lists):
@@ -199,6 +199,18 @@ def misfit(row: Row) -> str:
             return f"ragged row: {len(row[values])} {values} for {len(row[names])} {names}"
     if ("shown" in row or "targets" in row) and len(set(row["doc_ids"])) < count:
         return "duplicate id: a document stands there twice"
+    return _misfit_of_answers(row, count) if "task" in row else ""
+
+
+def _misfit_of_answers(row: Row, count: int) -> str:
+    """Return why the answers of a `JudgeOutput` row do not belong to its `count` documents; empty if they do."""
+    if row["task"] != "order":
+        length = len(row["judge_scores"])
+        return "" if length == count else f"ragged row: {length} judge_scores for {count} doc_ids"
+    if len(row["responses"]) != len(row["shown"]):
+        return f"ragged row: {len(row['responses'])} responses for {len(row['shown'])} orders shown"
+    if any(sorted(order) != list(range(count)) for order in row["shown"]) or (count > 1 and not row["shown"]):
+        return f"ragged row: what was shown are not orders of the {count} doc_ids"
     return ""
 
 

@@ -14,7 +14,16 @@ from enum import IntEnum
 from functools import lru_cache
 
 from rrad_ray.labelling.answer_refusals import refuses
-from rrad_ray.labelling.answer_tokens import BRACKETED, NOTATIONS, Mention, find_mentions, gap_between, joined_numbers
+from rrad_ray.labelling.answer_tokens import (
+    BRACKETED,
+    NOTATIONS,
+    Mention,
+    find_mentions,
+    gap_between,
+    is_part,
+    joined_numbers,
+    one_order,
+)
 from rrad_ray.labelling.answer_words import (
     ANNOUNCEMENT,
     ANY_NAME,
@@ -85,19 +94,17 @@ def best_reading(text: str, n: int) -> Reading | None:
     best = max(readings, key=lambda reading: reading.preference)
     equals = [reading for reading in readings if (reading.rank, reading.notation) == (best.rank, best.notation)]
     # `[3] > [1] > [2]. Clearly [3] > [2]`: what repeats a part of an order is a remark on it.
-    whole = [reading for reading in equals if _is_part(best.numbers, reading.numbers)]
+    whole = [reading for reading in equals if is_part(best.numbers, reading.numbers)]
     best = max(whole, key=lambda reading: len(reading.numbers))
+    others = [reading.numbers for reading in equals if not {*reading.numbers} <= {*best.numbers}]
+    if best.rank == Rank.CHAIN and others and not _are_disjoint(equals):  # `[3] > [1]`, `[1] > [2]`
+        numbers = one_order([reading.numbers for reading in equals])
+        best = replace(best, numbers=numbers or best.numbers, problem="" if numbers else "orders that are not one")
     if best.rank in (Rank.LIST, Rank.CHAIN) and _are_disjoint(equals):  # levels, such as "Partly relevant: [1], [4]"
         equals.sort(key=lambda reading: reading.start)
         numbers = [number for reading in equals for number in reading.numbers]
         best = replace(best, start=equals[0].start, numbers=tuple(numbers))
     return best
-
-
-def leaves_unread(text: str, reading: Reading, n: int) -> bool:
-    """Tell whether a text has more identifiers in brackets than a reading of such has taken."""
-    bracketed = sum(len(mention.numbers) for kind in BRACKETED for mention in find_mentions(text, kind, n))
-    return reading.notation in BRACKETED and bracketed > len(reading.numbers)
 
 
 def _all_readings(text: str, n: int) -> list[Reading]:
@@ -138,12 +145,6 @@ def is_echo(text: str, reading: Reading) -> bool:
     listed = reading.is_list or reading.rank in (Rank.MENTIONS, Rank.LIST)
     in_order = len(reading.numbers) > 1 and list(reading.numbers) == list(range(1, len(reading.numbers) + 1))
     return listed and in_order and len(PROSE.findall(text[reading.start :])) > 3 * len(reading.numbers)
-
-
-def _is_part(numbers: Sequence[int], of: Sequence[int]) -> bool:
-    """Tell whether numbers stand in this order among others."""
-    others = iter(of)
-    return all(number in others for number in numbers)
 
 
 def _are_disjoint(readings: Sequence[Reading]) -> bool:
@@ -223,11 +224,10 @@ def _chain(text: str, notation: str, run: Sequence[Mention], floor: int, n: int)
     if compares and (OR.match(text, end) or (floor and OR.fullmatch(text, floor, start))):
         return Reading(Rank.CHAIN, notation, start, tuple(numbers), problem="several orders, and none is chosen")
     rank = _ranked(Rank.CHAIN if compares else Rank.LIST, lead)
-    if rank == Rank.CHAIN and floor and RETRACTION.search(text[max(floor, start - _LOOK_AROUND) : start]):
+    begins = _INTRODUCES.search(lead) or _BLANK.match(text, text.rfind("\n", 0, start) + 1, start)
+    alone = _LINE_END.match(text, end) and (rank == Rank.MARKED or begins)
+    if rank == Rank.CHAIN and alone and floor and RETRACTION.search(text[max(floor, start - _LOOK_AROUND) : start]):
         rank = Rank.MARKED
-    alone = _LINE_END.match(text, end) and (
-        rank == Rank.MARKED or _INTRODUCES.search(lead) or _BLANK.match(text, text.rfind("\n", 0, start) + 1, start)
-    )
     if not alone and (len(numbers) < 2 or not compares or (notation == "bare" and len(numbers) < 3)):
         return None
     if len(numbers) == 1 and rank != Rank.MARKED and not _INTRODUCES.search(lead) and _has_words(text):

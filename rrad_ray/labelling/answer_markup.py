@@ -22,10 +22,11 @@ _ONE_ID = re.compile(rf"\W{{0,4}}(?:{ANY_NAME}\s?)?\W{{0,4}}(\d{{1,18}})(?:\.0)?
 BRACKETED_ID = re.compile(r"\W{0,4}\[\s?(\d{1,18})\s?\]")
 _ROW = re.compile(r"^[ \t]*\|?(.*\|.*?)\|?[ \t]*$", re.MULTILINE)
 _TAG = re.compile(
-    r"<(?P<closes>/?)(?P<name>\w[\w-]{0,30})(?P<attributes>(?:\s+[\w-]{1,20}\s?=\s?\"[^\"<>\n]{0,200}\"){0,8})\s*"
-    r"(?P<empty>/?)>"
+    r"<(?P<closes>/?)(?:\w{1,20}:)?(?P<name>\w[\w-]{0,30})"
+    r"(?P<attributes>(?:\s+[\w-]{1,20}\s?=\s?(?:\"[^\"<>\n]{0,200}\"|'[^'<>\n]{0,200}')){0,8})\s*(?P<empty>/?)>"
 )
-_ATTRIBUTE = re.compile(r"([\w-]{1,20})\s?=\s?\"([^\"]*)\"")
+_ATTRIBUTE = re.compile(r"([\w-]{1,20})\s?=\s?[\"']([^\"']*)[\"']")
+_CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
 _FIELD = re.compile(r"^[ \t*•\-–]*([^\W\d][\w ]{0,30}?)[*_]*[ \t]?[:=][ \t]*([^\n]{1,60})$", re.MULTILINE)
 _HTML_ROW = re.compile(r"<tr\b[^>]{0,200}>((?:(?!<tr\b|</tr>).)*)(?:</tr>)?", re.IGNORECASE | re.DOTALL)
 _HTML_CELL = re.compile(r"<t[hd]\b[^>]{0,200}>((?:(?!<t[hd]\b).)*)", re.IGNORECASE | re.DOTALL)
@@ -63,6 +64,7 @@ def tag_rows(text: str) -> Rows:
     An element's members are its attributes (`<result rank="1" id="2"/>`) and what stands in the elements within it
     (`<result><id>2</id><relevance><score>9</score></relevance></result>`), by their names.
     """
+    text = _CDATA.sub(r"\1", text)
     elements: list[tuple[int, int, dict[str, str]]] = []
     pending: list[tuple[re.Match[str], dict[str, str]]] = []  # begun and not closed
     open_names: Counter[str] = Counter()

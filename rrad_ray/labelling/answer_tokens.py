@@ -9,6 +9,7 @@ import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 
 from rrad_ray.labelling.answer_words import ANY_NAME, COUNTER
 
@@ -101,6 +102,32 @@ def joined_numbers(
         all_numbers += more
         all_kinds += inner
     return all_numbers, all_kinds
+
+
+def is_part(numbers: Sequence[int], of: Sequence[int]) -> bool:
+    """Tell whether numbers stand in this order among others."""
+    others = iter(of)
+    return all(number in others for number in numbers)
+
+
+def one_order(orders: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """Return the only order of all numbers that agrees with every one of `orders`; empty if there is no such."""
+    above = TopologicalSorter[int]()
+    for order in orders:
+        for better, worse in itertools.pairwise(order):
+            above.add(worse, better)
+    joined: list[int] = []
+    try:
+        above.prepare()
+    except CycleError:
+        return ()
+    while above.is_active():
+        ready = above.get_ready()
+        if len(ready) > 1:
+            return ()
+        joined += ready
+        above.done(*ready)
+    return tuple(joined)
 
 
 def gap_between(text: str) -> str | None:

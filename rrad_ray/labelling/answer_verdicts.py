@@ -28,7 +28,7 @@ _NAME = re.compile(r"(?P<name>[^\W\d][^\W\d_]*(?:[ _][^\W\d_]+){0,2})[ \t*_]*[:=
 _VERDICT_NAME = re.compile(r"(?:is )?relevant|verdict|answer|label|match|判定|判断|판단|판정", re.IGNORECASE)
 _REMARK = r"(?=[ \t*_]*(?:\Z|[-–—,;:(|)]|\.(?!\d)))"
 _UNIT = r"[ \t]*(?:(?:/|out of|of)[ \t]*\d{1,5}(?![\d.])|%|(?:points?|pts?|stars?)\b|点|分|점|星|별|つ星)"
-_NUMBER = re.compile(rf"(?P<value>-?\d{{1,9}}(?:\.\d{{1,9}})?)(?:(?P<unit>{_UNIT})|{_REMARK})", re.IGNORECASE)
+_NUMBER = re.compile(rf"(?P<value>-?\d{{1,9}}(?:[.,]\d{{1,9}})?)(?:(?P<unit>{_UNIT})|{_REMARK})", re.IGNORECASE)
 _DIGIT_PLACE = re.compile(
     rf"(?:{RANK_WORD}[ ]?#?|#)(?P<named>\d{{1,3}})(?!\d|[ ]?(?:/|%|分|点|점))|"
     r"(?P<place>\d{1,3})(?:st|nd|rd|th|位|위|등|名|순위)(?![^\W_])",
@@ -129,7 +129,7 @@ def _verdict(words: str) -> Appraisal | None:
         return Appraisal("grade", sign)
     number = _NUMBER.match(words)
     if number is not None:
-        value = float(number["value"])
+        value = float(number["value"].replace(",", "."))
         if number["unit"]:
             return Appraisal("score", value)
         return Appraisal("number", value) if abs(value) <= _MOST_BARE else None

@@ -9,9 +9,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rrad_ray.labelling.answer_chains import Rank, Reading, best_reading, is_echo, leaves_unread
+from rrad_ray.labelling.answer_chains import Rank, Reading, best_reading, is_echo
 from rrad_ray.labelling.answer_records import read_records
 from rrad_ray.labelling.answer_text import final_text, without_item_tags
+from rrad_ray.labelling.answer_tokens import BRACKETED, find_mentions
 from rrad_ray.labelling.answer_words import ANY_NAME, COUNTER, EXAMPLE, INITIAL, MARKER, NEGATIVE, PROSE
 
 _AS_ASKED = re.compile(r"\s*\[\d{1,6}\](?:\s*>\s*\[\d{1,6}\])*\s*")
@@ -75,13 +76,19 @@ def parse_answer(answer: str, n: int) -> ParsedOrder:
     if reading is None:
         return rejected_order(n, "no identifiers")
     repairs += reading.repairs
-    if leaves_unread(text, reading, n):
+    if _leaves_unread(text, reading, n):
         repairs.append(SET_ASIDE)
     if reading.notation in _NOTES:
         repairs.append(_NOTES[reading.notation])
     if "cut off" not in repairs and CUT_OFF.search(text):
         repairs.append("cut off")
     return parsed_order(reading.numbers, n, tuple(repairs), reading.problem or worthless(text, reading, n))
+
+
+def _leaves_unread(text: str, reading: Reading, n: int) -> bool:
+    """Tell whether a text has more identifiers in brackets than a reading of such has taken."""
+    bracketed = sum(len(mention.numbers) for kind in BRACKETED for mention in find_mentions(text, kind, n))
+    return reading.notation in BRACKETED and bracketed > len(reading.numbers)
 
 
 def _one_name(text: str) -> Reading | None:

@@ -33,7 +33,7 @@ class Gate:
         Raises `RradError` for a source that the judged queries do not all have, where the check may stop the run. An
         input without sources has the order that it is given in.
         """
-        judged = with_qrels(list(rows))
+        judged = _judged(list(rows))
         have = teacher.common_sources(judged)
         if self._too_few(judged) or self.against in (*have, teacher.GIVEN):
             return
@@ -54,7 +54,7 @@ class Gate:
         if self.waiting or self.facts or not self.dev:
             return
         rows = [row for name in self.dev for row in tables.read_part(self.out.uri, name, JudgeOutput)]
-        judged = with_qrels(rows)
+        judged = _judged(rows)
         if self._too_few(judged):
             say(f"only {len(judged)} judged dev queries: the labeller is not checked")
             self.facts = {"queries": len(judged), "checked": False}
@@ -68,6 +68,11 @@ class Gate:
         if not passed and self.cfg.gate.enabled:
             remedy = "use a better model, template or task; or set gate.enabled=false to label all the same"
             raise RradError(self.cfg.model, text, remedy)
+
+
+def _judged(rows: Sequence[Row]) -> list[Row]:
+    """Return the judged dev queries whose documents can be ordered in several ways."""
+    return [row for row in with_qrels(rows) if len(row["doc_ids"]) > 1]
 
 
 def gate(facts: Mapping[str, Any], against: str, max_p: float) -> tuple[bool, str]:

@@ -84,12 +84,13 @@ def query_words(text: str) -> tuple[str, ...]:
 
 
 def folded(text: str) -> str:
-    """Return what two writings of one query have in common: neither case, white space nor the mark at its end count.
+    """Return what two writings of one query have in common: neither case, white space nor the mark behind it count.
 
     >>> folded("How to  ADD?")
     'how to add'
     """
-    return " ".join(normalized(text)[0].split()).rstrip(" ?!.")
+    plain = " ".join(normalized(text)[0].split())
+    return plain.rstrip(" ?!.") or plain
 
 
 @functools.lru_cache(maxsize=1 << 16)

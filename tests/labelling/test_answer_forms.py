@@ -236,3 +236,25 @@ def test_a_doubt_before_an_order_does_not_take_it_back(answer: str) -> None:
 )
 def test_an_order_that_corrects_the_one_before_it_counts(answer: str) -> None:
     assert parse_answer(answer, 3).ranked == (2, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "ranked"),
+    [
+        ("[3] > [1]\n[1] > [2]\n[3] > [2]", (2, 0, 1)),
+        ("[1] > [2]. [3] > [1].", (2, 0, 1)),
+        ("[\u200b3\u200b] > [1\u2060] > [2]", (2, 0, 1)),
+        ("[1]: 0,2\n[2]: 0,9\n[3]: 0,5", (1, 2, 0)),
+        ("[3] > [1] > [2]\n\nNote: no need to wait. [1] > [2] is arguable.", (2, 0, 1)),
+        ("Final ranking: [3] > [1] > [2]. Actually [1] > [3] in some cases.", (2, 0, 1)),
+    ],
+)
+def test_pairs_join_to_one_order_and_remarks_and_invisible_letters_change_none(
+    answer: str, ranked: tuple[int, ...]
+) -> None:
+    assert parse_answer(answer, 3).ranked == ranked
+
+
+@pytest.mark.parametrize("answer", ["[3] > [1]\n[1] > [2]\n[2] > [3]", "[3] > [1]\n[3] > [2]"])
+def test_pairs_that_leave_the_order_open_are_none(answer: str) -> None:
+    assert parse_answer(answer, 3).status == "rejected: orders that are not one"

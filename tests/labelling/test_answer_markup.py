@@ -55,6 +55,10 @@ NOT_UNDERSTOOD = "rejected: verdicts that are not understood"
         (XML_DEEP, "XML"),
         ('<r id="1"><score>2</score>\n<r id="2"><score>9</score>\n<r id="3"><score>5</score>', "XML"),
         (HTML, "table"),
+        (XML_LEAVES.replace("<score>2</score>", "<score><![CDATA[2]]></score>"), "XML"),
+        (XML_LEAVES.replace("<", "<r:").replace("<r:/", "</r:"), "XML"),
+        ("<d id='1' score='2'/><d id='2' score='9'/><d id='3' score='5'/>", "XML"),
+        ('[{"id": 1, "score": "0,2"}, {"id": 2, "score": "0,9"}, {"id": 3, "score": "0,5"}]', "JSON"),
     ],
 )
 def test_what_is_said_of_identifiers_orders_them(answer: str, repair: str) -> None:

@@ -269,6 +269,13 @@ def test_a_source_that_not_all_judged_queries_have_is_an_error_before_anything_i
     }
 
 
+def test_queries_of_one_document_do_not_stop_a_labeller_that_has_nothing_to_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    single = [judge_output(number, 0, [1.0], [1.0]) for number in range(30)]
+    assert looked(ahead(single), single, monkeypatch) == {"queries": 0, "checked": False}
+
+
 def test_one_judged_query_is_too_few_for_a_check(monkeypatch: pytest.MonkeyPatch) -> None:
     [row] = rows(1, judge_knows=5.0, bm25_knows=0.0)
     cfg = JudgeConfig("in", "out", model="a model", gate=GateConfig(min_queries=0))

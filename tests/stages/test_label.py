@@ -11,7 +11,7 @@ import pytest
 from rrad_ray import tables
 from rrad_ray.config import LabelConfig
 from rrad_ray.errors import RradError
-from rrad_ray.rows import Labels
+from rrad_ray.rows import JudgeOutput, Labels, Quarantined
 from rrad_ray.stages import label
 from tests.fixtures import row_of, table_of
 
@@ -81,3 +81,26 @@ def test_queries_whose_text_is_that_of_a_test_query_are_left_out_and_counted(
     assert "2 queries whose text is that of a dev or test query are left out" in capsys.readouterr().out
     everything = label.run(LabelConfig(table, f"{tmp_path}/all", keep_overlap=True, **options))
     assert len(list(tables.read(everything, Labels))) == 7
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        ({"shown": [], "responses": []}, "what was shown are not orders of the 2 doc_ids"),
+        ({"shown": [[0, 1, 2]]}, "what was shown are not orders of the 2 doc_ids"),
+        ({"shown": [[0, 0]]}, "what was shown are not orders of the 2 doc_ids"),
+        ({"shown": [[0, 1], [1, 0]]}, "1 responses for 2 orders shown"),
+        ({"task": "likelihood"}, "0 judge_scores for 2 doc_ids"),
+    ],
+)
+def test_answers_that_are_not_about_the_documents_are_set_aside(
+    tmp_path: Path, damage: dict[str, Any], reason: str
+) -> None:
+    judged = {"task": "order", "model": "m", "shown": [[0, 1]], "responses": ["[1] > [2]"], "judge_scores": []}
+    judged |= {"reasons": [], "truncated": 0, "prompt_tokens": 1, "generated_tokens": 1}
+    out = tables.Output("judge", LabelConfig("", f"{tmp_path}/judged"), JudgeOutput, {})
+    out.write_all([row_of("good", ["a", "b"]) | judged, row_of("bad", ["a", "b"]) | judged | damage], 10)
+    labels = label.run(LabelConfig(out.commit(), f"{tmp_path}/labels", max_quarantined=0.5))
+    assert [row["query_id"] for row in tables.read(labels, Labels)] == ["good"]
+    [bad] = tables.read_part(f"{labels}/quarantine", tables.part_name(0), Quarantined)
+    assert bad["reason"] == f"ragged row: {reason}"
