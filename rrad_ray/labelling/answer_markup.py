@@ -33,7 +33,7 @@ _HTML_CELL = re.compile(r"<t[hd]\b[^>]{0,200}>((?:(?!<t[hd]\b).)*)", re.IGNORECA
 _HEADER_NOTE = re.compile(r"\(.*?\)|\[.*?\]|\bout of \d+|/ ?\d+", re.IGNORECASE)
 _RULE = re.compile(r"[\s|:\-–—+]+")
 
-Rows = tuple[list[dict[str, str]], str]  # records, and the text around them
+RowsAndRest = tuple[list[dict[str, str]], str]  # records, and the text around them
 
 
 def identifier_of(record: Any) -> int | None:
@@ -58,7 +58,7 @@ def number_in(item: Any) -> int | None:
     return int(match[1]) if match else None
 
 
-def tag_rows(text: str) -> Rows:
+def tag_rows(text: str) -> RowsAndRest:
     """Return the members of XML elements with an identifier, and the text around them.
 
     An element's members are its attributes (`<result rank="1" id="2"/>`) and what stands in the elements within it
@@ -112,7 +112,7 @@ def _hand_up(above: dict[str, str], name: str, members: dict[str, str]) -> None:
         above.setdefault(key, value)
 
 
-def field_rows(text: str) -> Rows:
+def field_rows(text: str) -> RowsAndRest:
     """Return the records of lines such as `document: 2` and `relevance: 9` below each other, and the other text."""
     rows: list[dict[str, str]] = []
     for match in _FIELD.finditer(text):
@@ -125,7 +125,7 @@ def field_rows(text: str) -> Rows:
     return (rows, _FIELD.sub("", text)) if whole else ([], text)
 
 
-def table_rows(text: str) -> Rows:
+def table_rows(text: str) -> RowsAndRest:
     """Return the rows of the last Markdown table with a column of identifiers, and the text without tables."""
     if "|" not in text:
         return [], text
@@ -153,7 +153,7 @@ def with_markdown_tables(text: str) -> str:
     return _HTML_ROW.sub(line, text)
 
 
-def csv_rows(text: str) -> Rows:
+def csv_rows(text: str) -> RowsAndRest:
     """Return the rows of CSV (by commas, semicolons or tabs) below a header of identifiers and a rank or score,
     and the text without them."""
     lines = text.split("\n")

@@ -12,7 +12,16 @@ from rrad_ray.uris import is_s3
 
 MODELS = ("model", "teacher")  # keys that may name a hub's model too, which is no place
 
-READ = ("input", "data", "run", "runs", "qrels", "labels", "students", *MODELS)  # the keys of all that stages read
+READ_KEYS = (
+    "input",
+    "data",
+    "run",
+    "runs",
+    "qrels",
+    "labels",
+    "students",
+    *MODELS,
+)  # the keys of all that stages read
 
 NO_PLACE = ("bundled:", "pydoc:")
 
@@ -45,7 +54,7 @@ def _real(uri: str) -> str:
 
 def _read(cfg: Any) -> Iterator[tuple[str, str]]:
     """Give the places that a config reads, with their keys."""
-    for key in READ:
+    for key in READ_KEYS:
         value = getattr(cfg, key, "")
         named = {f"{key}.{name}": uri for name, uri in value.items()} if isinstance(value, Mapping) else {key: value}
         for name, uri in named.items():

@@ -13,7 +13,7 @@ from rrad_ray.config import EvaluateConfig, LabelConfig, RetrieveConfig, TrainCo
 from rrad_ray.config.catalog import STAGES
 from rrad_ray.errors import RradError
 from rrad_ray.stages import label
-from rrad_ray.tables.apart import READ
+from rrad_ray.tables.apart import READ_KEYS
 from tests.fixtures import row_of, table_of
 
 WRITTEN = {"output", "publish"}  # places that a stage does not read
@@ -82,7 +82,7 @@ def test_every_key_of_a_stage_that_takes_a_uri_is_compared() -> None:
             continue
         hints = typing.get_type_hints(schema, include_extras=True)
         uris = {key for key, hint in hints.items() if "check_uri" in str(hint) or "_uri" in str(hint)}
-        assert {"output"} < uris <= {*READ, *WRITTEN}, name
+        assert {"output"} < uris <= {*READ_KEYS, *WRITTEN}, name
 
 
 @pytest.mark.parametrize("kind", ["local", "s3"])
