@@ -98,8 +98,8 @@ def best_reading(text: str, n: int) -> Reading | None:
     best = max(whole, key=lambda reading: len(reading.numbers))
     others = [reading.numbers for reading in equals if not {*reading.numbers} <= {*best.numbers}]
     if best.rank == Rank.CHAIN and others and not _are_disjoint(equals):  # `[3] > [1]`, `[1] > [2]`
-        numbers = one_order([reading.numbers for reading in equals])
-        best = replace(best, numbers=numbers or best.numbers, problem="" if numbers else "orders that are not one")
+        joined = one_order([reading.numbers for reading in equals])
+        best = replace(best, numbers=joined or best.numbers, problem="" if joined else "orders that are not one")
     if best.rank in (Rank.LIST, Rank.CHAIN) and _are_disjoint(equals):  # levels, such as "Partly relevant: [1], [4]"
         equals.sort(key=lambda reading: reading.start)
         numbers = [number for reading in equals for number in reading.numbers]
