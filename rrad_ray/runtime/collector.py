@@ -248,7 +248,7 @@ class ShardCollector:
             reasons = [answer["text"].strip() for answer in given] or [""] * len(row["doc_ids"])
             return {**row, **tokens, "reasons": reasons}
         order, shown = self.cfg.task == "order", planner.shown(row, self.cfg)
-        first_tokens = order and self.cfg.answer == "first_token"
+        first_tokens = bool(shown) and order and self.cfg.answer == "first_token"
         scores = _mean_scores(shown, given) if first_tokens else [answer["score"] for answer in given]
         return {
             **row,
