@@ -307,7 +307,7 @@ def test_a_tokenizer_without_an_end_or_with_too_few_identifiers_stops_before_any
     blunt.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="has no eos token"):
         lm_task.check_finetune(str(tmp_path), CFG)
-    with pytest.raises(ValueError, match="takes at most 9; set docs_per_query"):
+    with pytest.raises(ValueError, match="takes at most 9 documents; set docs_per_query"):
         lm_task.check_finetune(
             checkpoints.resolve(SOURCE), dataclasses.replace(ORDER, rank_weight=1.0, docs_per_query=12)
         )
