@@ -69,7 +69,7 @@ def _put(winner: str, folder: str, ranker: Ranker, body: dict[str, Any]) -> None
 def _flooded(sent: load.Load) -> dict[str, Any]:
     """Return the row of a load of twice the capacity: the rest is refused."""
     sizes: list[int] = []
-    measured = _beside(sent, lambda second: sizes.append(sum(process.memory_info().rss for process in _processes())))
+    measured = _beside(sent, lambda second: sizes.append(servers.resident_bytes()))
     tenth = len(sizes) // 10  # the first is left out: buffers find their size
     grown = float(np.median(sizes[-tenth:]) - np.median(sizes[tenth : 2 * tenth]))
     return _row("twice the capacity", sent, measured, refuses=True, grown=grown / 2**20)
@@ -97,7 +97,7 @@ def _killed(sent: load.Load) -> dict[str, Any]:
 
     def look(second: float) -> None:
         nonlocal due, count
-        replicas = _processes("ray::ServeReplica") if second >= due else []
+        replicas = servers.serve_processes("ray::ServeReplica") if second >= due else []
         if len(replicas) > 1:
             with contextlib.suppress(psutil.Error):
                 random.choice(replicas).kill()
@@ -115,17 +115,6 @@ def _beside(sent: load.Load, look: Callable[[float], None]) -> dict[str, Any]:
             look(second)
         time.sleep(0.5)
     return load.answers(generator)
-
-
-def _processes(*kinds: str) -> list[psutil.Process]:
-    """Return Serve's processes whose names begin with one of `kinds`; without any, all of Serve's."""
-    kinds = kinds or ("ray::Serve", "ray::ProxyActor", "ray::HAProxyManager", "haproxy")
-    processes = []
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            if process.name().startswith(kinds):
-                processes.append(process)
-    return processes
 
 
 # ---- rows ---------------------------------------------------------------------------------------------------

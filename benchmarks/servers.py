@@ -77,6 +77,26 @@ def ours(student: str, **options: Any) -> Iterator[str]:
         ray.shutdown()
 
 
+def serve_processes(*kinds: str) -> list[psutil.Process]:
+    """Return Serve's processes whose names begin with one of `kinds`; without any, all of Serve's."""
+    kinds = kinds or ("ray::Serve", "ray::ProxyActor", "ray::HAProxyManager", "haproxy")
+    processes = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if process.name().startswith(kinds):
+                processes.append(process)
+    return processes
+
+
+def resident_bytes() -> int:
+    """Return the resident memory of Serve's processes."""
+    total = 0
+    for process in serve_processes():
+        with contextlib.suppress(psutil.Error):
+            total += process.memory_info().rss
+    return total
+
+
 @contextlib.contextmanager
 def peers(student: str) -> Iterator[dict[str, str]]:
     """Start the peers' servers beside ours; give the URL of each that starts. An idle one takes no CPU time."""
