@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
@@ -10,8 +12,10 @@ from rrad_ray.config.base import (
     MINILM,
     Count,
     CountOrNone,
+    Given,
     GivenUri,
     Integer,
+    ResourceSpec,
     Seed,
     Share,
     StagePaths,
@@ -21,6 +25,8 @@ from rrad_ray.config.base import (
 from rrad_ray.languages import Language
 from rrad_ray.rows import SPLITS, Split
 
+BEIR_COLUMNS = {"id": "_id", "title": "title", "text": "text"}  # of documents and queries, as BEIR calls them
+
 
 def _splits_only(key: str, mapping: dict[str, int] | dict[str, str]) -> None:
     for split in mapping:
@@ -29,18 +35,27 @@ def _splits_only(key: str, mapping: dict[str, int] | dict[str, str]) -> None:
 
 @dataclass(frozen=True, config=CHECKED)
 class RetrieveConfig:
-    """First stage: the nearest documents by BM25 and by a bi-encoder, or the user's own run."""
+    """First stage: the nearest documents by BM25 and by a bi-encoder, or the user's own runs."""
+
+    RESUMABLE: ClassVar[tuple[str, ...]] = ("num_workers", "resources", "batch_tokens")
 
     data: Uri
-    """The collection: a BEIR folder; `pydoc:`, the documentation of this Python environment; or a file of candidates
+    """The collection: a BEIR folder, whose texts are `.jsonl`, `.jsonl.gz` or `.parquet`;
+    `pydoc:`, the documentation of this Python environment; or a file of candidates
     with their texts, taken as they are: RankLLM requests or RankGPT hits (`.json`, `.jsonl` or `.ndjson`), MS MARCO's
     top1000 (`.tsv`)."""
     output: Uri
     """The folder of the candidates, local or `s3://`."""
     qrels: dict[str, GivenUri] = Field(default_factory=dict)
     """For a file of candidates: the TREC qrels file of each split, as in {dev: dev.qrels}."""
+    columns: dict[str, Given] = Field(default_factory=dict)
+    """What id, title and text are called in the files of documents and queries, where it is not `_id`, `title` and
+    `text`, as in {id: docid, text: body}."""
     run: Uri = ""
-    """A TREC run of your own first stage; BM25 and the bi-encoder then only score its documents. Empty: none."""
+    """A run of your own first stage: TREC's lines, or Parquet with `query_id`, `doc_id` and `score`. Its documents are
+    the candidates; nothing is embedded or indexed. Empty: none."""
+    runs: dict[str, GivenUri] = Field(default_factory=dict)
+    """Several runs, each a source under its name, as in {bm25: a.run, splade: b.run}."""
     language: Language = "auto"
     """How BM25 cuts texts into terms. `auto`: each word by its script, which needs nothing more. `zh`, `ja` and `ko`
     add the words of a dictionary, of the extra of that name; the others stem words of their script (`de`)."""
@@ -50,6 +65,15 @@ class RetrieveConfig:
     """Documents that BM25 brings for each query; 0: none."""
     dense_depth: CountOrNone = 10
     """Documents that the bi-encoder brings for each query; 0: none."""
+    vectors: Uri = ""
+    """A folder where the documents' vectors are kept, for this run and later ones over the same collection by the same
+    model; or your own vectors: Parquet with `id` and `vector`. Empty: they are not kept."""
+    query_vectors: Uri = ""
+    """Your own vectors of the queries: Parquet with `id` and `vector`. Empty: `model` embeds the queries."""
+    part_documents: Count = 65536
+    """Documents of a part of the collection. A process holds a part's vectors and its terms."""
+    block_queries: Count = 8192
+    """Queries of a block. A process holds a block's candidates with their texts."""
     queries: dict[str, Integer] = Field(default_factory=dict)
     """The most queries of a split, as in {test: 300}; a split that is not named gives all of them."""
     batch_tokens: Count = 8192
@@ -57,7 +81,9 @@ class RetrieveConfig:
     max_length: Count = 128
     """Tokens of a document that the bi-encoder reads."""
     num_workers: Count = 1
-    """Processes of one CPU each that embed."""
+    """Processes that embed and search."""
+    resources: ResourceSpec = Field(default_factory=lambda: {"CPU": 1.0})
+    """What one of them asks of Ray, as in {GPU: 1}."""
     rows_per_part: Count = 128
     """Queries of one part of the output."""
     max_quarantined: Share = 0.05
@@ -66,13 +92,33 @@ class RetrieveConfig:
     """Draws the queries where `queries` limits them."""
 
     def __post_init__(self) -> None:
-        sources = bool(self.run) or self.bm25_depth + self.dense_depth > 0
+        for key in self.columns:
+            require(key in BEIR_COLUMNS, "columns", key, f"choose one of {', '.join(BEIR_COLUMNS)}")
+        require(not self.run or not self.runs, "runs", self.runs, "give run or runs, not both")
+        for name in self.runs:
+            require(bool(name.strip()), "runs", name, "give every run a name")
+        sources = bool(self.run or self.runs) or self.bm25_depth + self.dense_depth > 0
         require(sources, "bm25_depth", self.bm25_depth, "bm25_depth or dense_depth must be above 0, or give a run")
         _splits_only("queries", self.queries)
         for split, limit in self.queries.items():
             require(limit >= 0, f"queries.{split}", limit, "must not be negative")
         _splits_only("qrels", self.qrels)
         require("unlabelled" not in self.qrels, "qrels", "unlabelled", "queries with qrels are train, dev or test")
+
+    @property
+    def all_runs(self) -> dict[str, str]:
+        """The runs by source: `run` is the source of that name."""
+        return {"run": self.run} if self.run else self.runs
+
+    @property
+    def column_names(self) -> dict[str, str]:
+        """The names of id, title and text in the files of the collection."""
+        return {**BEIR_COLUMNS, **self.columns}
+
+    @property
+    def block_rows(self) -> int:
+        """The queries of a block: whole parts of the output."""
+        return max(1, self.block_queries // self.rows_per_part) * self.rows_per_part
 
 
 @dataclass(frozen=True, config=CHECKED)

@@ -1,18 +1,23 @@
-"""BEIR collections, local or `s3://`."""
+"""BEIR collections, local or `s3://`: documents and queries as JSON Lines, packed or not, or as Parquet."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from rrad_ray import tables
+from rrad_ray.config.data import BEIR_COLUMNS
 from rrad_ray.data import qrels
 from rrad_ray.data.collection import Collection, Query
-from rrad_ray.data.text_files import BadRow, json_row, lines
+from rrad_ray.data.text_files import BadRow, Reject, json_row, lines
 from rrad_ray.errors import RradError
 
 CORPUS_ROW = 'write one JSON object a line: {"_id": ..., "title": ..., "text": ...} (title may be left out)'
 
+TEXT_ENDINGS = (".jsonl", ".jsonl.gz", ".parquet")
 
 ABOUT_QRELS = ("readme", "license", "licence", "notice", "changelog")  # how names of files about the data begin
 
@@ -28,25 +33,61 @@ def read_beir(uri: str) -> Collection:
     """Return a BEIR folder's collection; bad rows are in `rejected`, and without a qrels folder every query is
     `unlabelled`.
 
-    A query in several qrels files takes its split and its grades from the first of test, dev, train.
-    Raises `RradError` if corpus.jsonl or queries.jsonl is missing or holds no row that can be used, or for a qrels
-    file of no split that there is, or without one judgment of the collection.
+    Raises `RradError` as `text_files_of`, `read_texts` and `read_judged` do.
     """
     rejected: list[tuple[str, str, str]] = []
-    qrels_files = _qrels_files(uri)
-    corpus = _read_texts(tables.join(uri, "corpus.jsonl"), rejected)
-    texts = _read_texts(tables.join(uri, "queries.jsonl"), rejected)
 
     def reject(row_id: str, reason: str, content: str) -> None:
         rejected.append((row_id, reason, content))
 
-    ids = qrels.Ids(texts, corpus)
+    check_qrels(uri)
+    corpus = read_texts(uri, "corpus", reject)
+    texts = read_texts(uri, "queries", reject)
+    queries, judged = read_judged(uri, qrels.Ids(texts, corpus), reject, texts)
+    return Collection(uri.rstrip("/").rpartition("/")[2], corpus, queries, rejected, judged)
+
+
+def read_judged(
+    uri: str, ids: qrels.Ids, reject: Reject, texts: Mapping[str, str]
+) -> tuple[list[Query], list[qrels.Judged]]:
+    """Return the queries of a BEIR folder with their splits and grades, and its qrels files.
+
+    A query in several qrels files takes its split and its grades from the first of test, dev, train. Raises
+    `RradError` for a qrels file of no split that there is, or without one judgment of the collection.
+    """
     judged = {
-        split: qrels.read_qrels(file.uri, reject, f"qrels/{file.name}", ids) for split, file in qrels_files.items()
+        split: qrels.read_qrels(file.uri, reject, f"qrels/{file.name}", ids)
+        for split, file in _qrels_files(uri).items()
     }
     splits = qrels.by_query(judged.items())
     queries = [Query(key, text, *splits.get(key, ("unlabelled", {}))) for key, text in texts.items()]
-    return Collection(uri.rstrip("/").rpartition("/")[2], corpus, queries, rejected, list(judged.values()))
+    return queries, list(judged.values())
+
+
+def judged_ids(uri: str) -> list[str]:
+    """Return the ids of all documents that the qrels of a BEIR folder judge. Raises `RradError` as `read_qrels` does
+    for a file without one judgment, and as `check_qrels` does."""
+    files = [qrels.read_qrels(file.uri, lambda *_: None) for file in _qrels_files(uri).values()]
+    return list({doc_id: None for file in files for grades in file.grades.values() for doc_id in grades})
+
+
+def check_qrels(uri: str) -> None:
+    """Raise `RradError` for a qrels file of no split that there is, before anything long is read."""
+    _qrels_files(uri)
+
+
+def text_files_of(uri: str, kind: str) -> list[tables.DataFile]:
+    """Return the files of a BEIR folder's `corpus` or `queries`: `corpus.jsonl`, `.jsonl.gz` or `.parquet`, or a
+    folder of that name with such files.
+
+    Raises `RradError` where there are none, or two kinds of them.
+    """
+    files = [file for ending in TEXT_ENDINGS for file in tables.data_files(tables.join(uri, f"{kind}{ending}"))]
+    folder = tables.data_files(tables.join(uri, kind), TEXT_ENDINGS)
+    if (files and folder) or len({file.folder for file in files}) > 1:
+        other = folder[0].uri if folder else files[-1].uri
+        raise RradError(files[0].uri, f"stands beside {other}", "keep one of them")
+    return files or folder or [tables.DataFile(tables.join(uri, f"{kind}.jsonl"), "")]  # the one that is missing
 
 
 def _qrels_files(uri: str) -> dict[str, tables.DataFile]:
@@ -65,51 +106,96 @@ def _qrels_files(uri: str) -> dict[str, tables.DataFile]:
     return files
 
 
-def _read_texts(uri: str, rejected: list[tuple[str, str, str]]) -> dict[str, str]:
-    """Return id -> text of a corpus or queries file."""
+def read_texts(uri: str, kind: str, reject: Reject, columns: Mapping[str, str] = BEIR_COLUMNS) -> dict[str, str]:
+    """Return id -> text of a BEIR folder's `corpus` or `queries`.
+
+    Raises `RradError` for one that is missing or holds no row that can be used.
+    """
     texts: dict[str, str] = {}
-    name, seen, first_bad = uri.rpartition("/")[2], 0, ("", "")
-    for number, line in lines(uri):
-        seen += 1
-        try:
-            row_id, text = _text_row(line, name)
-            if row_id in texts:
-                raise BadRow("duplicate id", f"{row_id!r} stands above already, and that row stays", row_id)
-            texts[row_id] = text
-        except BadRow as bad:
-            first_bad = first_bad if first_bad[0] else (f"{uri}:{number}", str(bad.problem))
-            reason = f"{bad.category}: {name}:{number} {bad.problem}"
-            rejected.append((bad.row_id or f"{name}:{number}", reason, line))
+    seen, first_bad = 0, ("", "")
+    for file in text_files_of(uri, kind):
+        name = file.uri.rpartition("/")[2]
+        for number, row in raw_texts(file, columns):
+            seen += 1
+            try:
+                row_id, text = text_row(row, columns, titled=kind == "corpus")
+                if row_id in texts:
+                    raise BadRow("duplicate id", STANDS_ABOVE.format(row_id), row_id)
+                texts[row_id] = text
+            except BadRow as bad:
+                first_bad = first_bad if first_bad[0] else (f"{file.uri}:{number}", str(bad.problem))
+                reject(*rejected_text(bad, name, number, row))
     if not texts:
-        bad_place, problem = first_bad if seen else (uri, "holds no rows")
-        counted = f"{problem}; none of the {seen} rows can be used" if seen else problem
-        raise RradError(bad_place, counted, CORPUS_ROW)
+        bad_place, problem = first_bad if seen else (text_files_of(uri, kind)[0].uri, "")
+        raise no_texts(bad_place, problem, seen)
     return texts
 
 
-def _text_row(line: str, name: str) -> tuple[str, str]:
-    """Return the id and text of a JSON line; `BadRow` if it has none."""
-    row = json_row(line)
-    for key in ("_id", "text"):
+STANDS_ABOVE = "{!r} stands above already, and that row stays"
+
+
+def rejected_text(bad: BadRow, name: str, number: int, row: object) -> tuple[str, str, str]:
+    """Return id, reason and content of row `number` of file `name`, which cannot be used."""
+    reason = f"{bad.category}: {name}:{number} {bad.problem}"
+    return bad.row_id or f"{name}:{number}", reason, row if isinstance(row, str) else str(row)
+
+
+def no_texts(bad_place: str, problem: str, seen: int) -> RradError:
+    """Return the error for files of which no row can be used; `problem`: that of the first of the `seen` ones."""
+    counted = f"{problem}; none of the {seen} rows can be used" if seen else "holds no rows"
+    return RradError(bad_place, counted, CORPUS_ROW)
+
+
+def raw_texts(file: tables.DataFile, columns: Mapping[str, str]) -> Iterator[tuple[int, str | dict[str, Any]]]:
+    """Yield the rows of a file of texts with their numbers from 1, streamed: lines of JSON, or of Parquet the columns
+    that are read. Raises `RradError` for a file that cannot be read, or lacks a column."""
+    if not file.uri.lower().endswith(".parquet"):
+        yield from lines(file.uri)
+        return
+    fs, path = tables.filesystem(file.uri)
+    with tables.io_errors(file.uri), fs.open(path, "rb") as opened:
+        parquet = pq.ParquetFile(opened)
+        have = parquet.schema_arrow.names
+        for key in ("id", "text"):
+            if columns[key] not in have:
+                problem = f"has no column '{columns[key]}' (columns: {', '.join(have)})"
+                raise RradError(file.uri, problem, "name it, as in columns={id: docid, title: headline, text: body}")
+        names = [name for name in columns.values() if name in have]
+        number = 0
+        for batch in parquet.iter_batches(1024, columns=names):
+            table = pa.Table.from_batches([batch])
+            texts = {name: tables.column_as(table, pa.field(name, pa.string()), file.uri) for name in names}
+            for row in pa.table(texts).to_pylist():
+                number += 1
+                yield number, row
+
+
+def text_row(raw: str | Mapping[str, Any], columns: Mapping[str, str], titled: bool) -> tuple[str, str]:
+    """Return the id and text of a row of texts, below its title where it is `titled`; `BadRow` if it has none."""
+    row = json_row(raw) if isinstance(raw, str) else raw
+    for key in (columns["id"], columns["text"]):
         if key not in row:
-            raise BadRow("missing field", f"has no field '{key}' (fields: {', '.join(row)})", _id(row))
-    row_id, title, text = _id(row), _text(row, "title"), _text(row, "text")
+            raise BadRow("missing field", f"has no field '{key}' (fields: {', '.join(row)})", _id(row, columns))
+    row_id, text = _id(row, columns), _text(row, columns["text"], columns)
+    title = _text(row, columns["title"], columns)
     if not row_id:
-        raise BadRow("missing field", f"has no id in field '_id' (found: {row['_id']!r})")
-    if name == "queries.jsonl":
+        key = columns["id"]
+        raise BadRow("missing field", f"has no id in field '{key}' (found: {row[key]!r})")
+    if not titled:
         title = ""
     if not title.strip() and not text.strip():
         raise BadRow("empty text", "has no text", row_id)
     return row_id, "\n".join(part for part in (title, text) if part.strip())
 
 
-def _id(row: Mapping[str, Any]) -> str:
-    value = row.get("_id")
+def _id(row: Mapping[str, Any], columns: Mapping[str, str]) -> str:
+    value = row.get(columns["id"])
     return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
 
 
-def _text(row: Mapping[str, Any], key: str) -> str:
+def _text(row: Mapping[str, Any], key: str, columns: Mapping[str, str]) -> str:
     value = row.get(key)
     if value is not None and not isinstance(value, str):
-        raise BadRow("missing field", f"has no text in field '{key}' but {type(value).__name__}", _id(row))
+        problem = f"has no text in field '{key}' but {type(value).__name__}"
+        raise BadRow("missing field", problem, _id(row, columns))
     return value or ""

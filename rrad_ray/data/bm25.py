@@ -54,5 +54,8 @@ def top_k(scores: np.ndarray, depth: int) -> list[int]:
     """Return indices of the best `depth` scores above zero, best first; ties by index."""
     if depth == 0 or len(scores) == 0:
         return []
-    picked = np.argpartition(-scores, min(depth, len(scores)) - 1)[:depth]
-    return [int(index) for index in sorted(picked, key=lambda index: (-scores[index], index)) if scores[index] > 0]
+    last = np.partition(scores, -depth)[-depth] if depth < len(scores) else 0  # the last score that may count
+    picked = [int(index) for index in np.flatnonzero(scores > max(last, 0))]
+    if last > 0:
+        picked += [int(index) for index in np.flatnonzero(scores == last)[: depth - len(picked)]]
+    return sorted(picked, key=lambda index: (-scores[index], index))

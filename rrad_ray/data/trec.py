@@ -19,25 +19,38 @@ def read_trec_run(uri: str) -> dict[str, list[tuple[str, float]]]:
     Raises `RradError` naming the first line that is malformed or repeats a document.
     """
     rankings: dict[str, dict[str, tuple[float, int]]] = {}
-    for number, line in lines(uri, "name a TREC run: lines of 'query_id Q0 doc_id rank score tag'"):
-        try:
-            check_line(line)
-            query_id, _, doc_id, rank, score, _ = line.split()
-            key = (-float(plain_number(score)), int(plain_number(rank)))
-            if not math.isfinite(key[0]):
-                raise ValueError(score)
-        except (ValueError, BadRow) as error:
-            wrong = f"is no line of a run: {line[:200]!r}"
-            raise RradError(f"{uri}:{number}", wrong, RUN_LINE) from error
+    for number, query_id, doc_id, score, rank in trec_lines(uri):
         ranking = rankings.setdefault(query_id, {})
         if doc_id in ranking:
-            repeated = f"ranks document {doc_id!r} again for query {query_id!r}"
-            raise RradError(f"{uri}:{number}", repeated, RUN_LINE)
-        ranking[doc_id] = key
+            raise repeated_document(f"{uri}:{number}", query_id, doc_id)
+        ranking[doc_id] = (-score, rank)
     return {
         query_id: [(doc_id, -key[0]) for doc_id, key in sorted(ranking.items(), key=lambda item: item[1])]
         for query_id, ranking in rankings.items()
     }
+
+
+def repeated_document(line_place: str, query_id: str, doc_id: str) -> RradError:
+    """Return the error for a line of a run whose document another line of the query has."""
+    return RradError(line_place, f"ranks document {doc_id!r} again for query {query_id!r}", RUN_LINE)
+
+
+def trec_lines(uri: str) -> Iterator[tuple[int, str, str, float, int]]:
+    """Yield line number, query id, document id, score and rank of a run file, streamed.
+
+    Raises `RradError` naming the first line that is malformed.
+    """
+    for number, line in lines(uri, "name a TREC run: lines of 'query_id Q0 doc_id rank score tag'"):
+        try:
+            check_line(line)
+            query_id, _, doc_id, rank, score, _ = line.split()
+            value, place_in_order = float(plain_number(score)), int(plain_number(rank))
+            if not math.isfinite(value):
+                raise ValueError(score)
+        except (ValueError, BadRow) as error:
+            wrong = f"is no line of a run: {line[:200]!r}"
+            raise RradError(f"{uri}:{number}", wrong, RUN_LINE) from error
+        yield number, query_id, doc_id, value, place_in_order
 
 
 def write_trec_run(uri: str, ranking: Mapping[str, Sequence[tuple[str, float]]], tag: str) -> None:

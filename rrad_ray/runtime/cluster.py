@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import psutil
 import ray
 
-from rrad_ray.errors import RradError
+from rrad_ray.errors import InvalidInput, RradError
 from rrad_ray.patches import (
     ray_actor_arguments,
     ray_autoscaler,
@@ -125,34 +125,61 @@ def _can_grow() -> bool:
 
 
 class PartActor:
-    """An actor that runs `work.part(name)` for each part name that it is sent; a failure comes back as text."""
+    """An actor that runs `work.part(name)` for each part name that it is sent; a failure comes back as place, problem
+    and remedy, of which a function may know none but the problem."""
 
     def __init__(self, work: Callable[..., Any], options: Mapping[str, Any]) -> None:
         self.work = work(**options)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        failed = {"place": "", "problem": "", "remedy": ""}
         try:
             self.work.part(row["name"])
-        except (RradError, KeyError, ValueError) as error:  # the user's to mend; anything else Ray may retry
-            return {"name": row["name"], "error": str(error)}
-        return {"name": row["name"], "error": ""}
+        except RradError as error:  # the user's to mend; anything else Ray may retry
+            failed = {"place": error.place, "problem": error.problem, "remedy": error.remedy}
+        except InvalidInput as error:
+            failed |= {"problem": error.problem, "remedy": error.remedy}
+        except (KeyError, ValueError) as error:
+            failed |= {"problem": str(error)}
+        return {"name": row["name"], **failed}
 
 
 def map_parts(
-    work: Callable[..., Any], options: Mapping[str, Any], names: Sequence[str], *, workers: int = 1, cpus: float = 1
-) -> Iterator[dict[str, Any]]:
-    """Yield `{name, error}` as `work(**options).part(name)` ends for each name, in an actor pool."""
+    work: Callable[..., Any],
+    options: Mapping[str, Any],
+    names: Sequence[str],
+    place: str,
+    *,
+    workers: int = 1,
+    worker: Mapping[str, float] | None = None,
+) -> Iterator[str]:
+    """Yield each name as `work(**options).part(name)` has ended for it, in an actor pool.
+
+    `worker`: the resources of each actor; default: a CPU. A single name without a GPU is done in this process, as
+    starting an actor takes seconds. Raises the `RradError` of the first part that fails; one that does not say where
+    is at `place`.
+    """
+    worker = worker or {"CPU": 1}
     if not names:
         return
-    start_ray()
-    parts = ray.data.from_items([{"name": name} for name in names], override_num_blocks=len(names))
-    done = parts.map(
-        PartActor,  # type: ignore[arg-type]  # an actor class
-        fn_constructor_args=(work, dict(options)),
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers),
-        num_cpus=cpus,
-    )
-    yield from done.iter_rows()
+    ended: Iterable[dict[str, Any]]
+    if len(names) == 1 and not worker.get("GPU"):
+        ended = [PartActor(work, options)({"name": names[0]})]
+    else:
+        start_ray()
+        require_resources(worker)
+        parts = ray.data.from_items([{"name": name} for name in names], override_num_blocks=len(names))
+        ended = parts.map(
+            PartActor,  # type: ignore[arg-type]  # an actor class
+            fn_constructor_args=(work, dict(options)),
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers),
+            **resources(worker),  # type: ignore[arg-type]
+        ).iter_rows()
+    for row in ended:
+        if row["problem"]:
+            remedy = row["remedy"] or "mend the config or the input; then run again"
+            raise RradError(row["place"] or place, row["problem"], remedy)
+        yield row["name"]
 
 
 def resources(worker: Mapping[str, float]) -> dict[str, float]:

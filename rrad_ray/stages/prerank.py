@@ -15,7 +15,7 @@ import numpy as np
 
 from rrad_ray import tables
 from rrad_ray.config import PrerankConfig
-from rrad_ray.errors import RradError, at_place
+from rrad_ray.errors import at_place
 from rrad_ray.progress import Progress
 from rrad_ray.rankers.bi_encoder import BiEncoder, check_bi_encoder
 from rrad_ray.rows import PRERANK, Candidates
@@ -36,9 +36,7 @@ def run(cfg: PrerankConfig, out: tables.Output) -> None:
     source = "" if cfg.source else _source(cfg)
     out.note_versions(checkpoints.revision(source))
     options = {"cfg": cfg, "model": source, "out": out, "planned": every}
-    for done in cluster.map_parts(PrerankPart, options, todo, workers=cfg.num_workers):
-        if done["error"]:
-            raise RradError(cfg.input, done["error"], "mend the config or the input; then run again")
+    for _ in cluster.map_parts(PrerankPart, options, todo, cfg.input, workers=cfg.num_workers):
         progress.add()
     counts = _count(cfg, out, every) | shards.repeats(every)
     out.commit(max_quarantined=cfg.max_quarantined, lineage=_lineage(cfg), **counts)

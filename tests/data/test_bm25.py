@@ -23,3 +23,7 @@ def test_empty_texts_beside_others_and_empty_queries_score_nothing() -> None:
     assert top_k(index.scores("files"), 10) == [1]
     assert top_k(index.scores(""), 10) == []
     assert top_k(np.zeros(0), 3) == []
+
+
+def test_of_equal_scores_at_the_cut_the_first_ones_stay() -> None:
+    assert top_k(np.array([0.0, 1.0, 1.0, 1.0, 2.0]), 3) == [4, 1, 2]
