@@ -7,7 +7,7 @@ from rrad_ray import config
 STAGES: dict[str, tuple[type, str]] = {
     "retrieve": (
         config.RetrieveConfig,
-        "find candidates of every query: BM25 and a bi-encoder, or your own TREC run",
+        "find candidates of every query: BM25 and a bi-encoder, or your own runs",
     ),
     "prerank": (config.PrerankConfig, "order the candidates by a cheap ranker; keep the top-k and the bottom-k"),
     "judge": (config.JudgeConfig, "have an LLM label them: Ray Data x vLLM"),

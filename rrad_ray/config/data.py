@@ -52,8 +52,8 @@ class RetrieveConfig:
     """What id, title and text are called in the files of documents and queries, where it is not `_id`, `title` and
     `text`, as in {id: docid, text: body}."""
     run: Uri = ""
-    """A run of your own first stage: TREC's lines, or Parquet with `query_id`, `doc_id` and `score`. Its documents are
-    the candidates; nothing is embedded or indexed. Empty: none."""
+    """A run of your own first stage: TREC's lines, or Parquet with `query_id`, `doc_id` and `score`. Its documents
+    are the candidates; nothing is embedded or indexed. Empty: none."""
     runs: dict[str, GivenUri] = Field(default_factory=dict)
     """Several runs, each a source under its name, as in {bm25: a.run, splade: b.run}."""
     language: Language = "auto"
@@ -66,8 +66,8 @@ class RetrieveConfig:
     dense_depth: CountOrNone = 10
     """Documents that the bi-encoder brings for each query; 0: none."""
     vectors: Uri = ""
-    """A folder where the documents' vectors are kept, for this run and later ones over the same collection by the same
-    model; or your own vectors: Parquet with `id` and `vector`. Empty: they are not kept."""
+    """A folder where the documents' vectors are kept, for this run and later ones over the same collection by the
+    same model; or your own vectors: Parquet with `id` and `vector`. Empty: they are not kept."""
     query_vectors: Uri = ""
     """Your own vectors of the queries: Parquet with `id` and `vector`. Empty: `model` embeds the queries."""
     part_documents: Count = 65536

@@ -17,27 +17,21 @@ from rrad_ray.data.bm25 import tokenized
 from rrad_ray.data.collection import Query
 from rrad_ray.data.reader import PYDOC, read_collection
 from rrad_ray.data.run_table import read_run
-from rrad_ray.errors import RradError, at_place
+from rrad_ray.errors import at_place
 from rrad_ray.languages import Language
-from rrad_ray.progress import Progress
 from rrad_ray.rankers.bi_encoder import BiEncoder
 from rrad_ray.retrieval import run_join
 from rrad_ray.retrieval.costs import source_costs
 from rrad_ray.retrieval.hit_files import RUNS, hits_uri, write_hits
 from rrad_ray.retrieval.joining import JoinBlock
-from rrad_ray.retrieval.part_terms import CollectionTerms
-from rrad_ray.retrieval.preparing import PrepareSlice
 from rrad_ray.retrieval.reading import ReadFile, Wanted, drop_repeats, write_documents
-from rrad_ray.retrieval.searching import Search, SearchPart, unit_name
-from rrad_ray.retrieval.workspace import WORK, Slice, names_in, read_counts, read_table, slices, write_table
+from rrad_ray.retrieval.workspace import WORK, names_in, read_table, write_table
 from rrad_ray.rows import BM25, DENSE
-from rrad_ray.runtime import cluster
+from rrad_ray.runtime.part_steps import SearchSteps, each_part
 from rrad_ray.tables import checkpoints
 from rrad_ray.tables.text import read_json
 
 FIRST_TEXTS = 1000  # whose scripts say how texts are cut
-
-VECTORS = "vectors.json"  # in a folder of kept vectors: what they are of
 
 
 @dataclass(frozen=True)
@@ -66,15 +60,6 @@ class FirstStage:
             length, tokens = self.cfg.max_length, self.cfg.batch_tokens
             return BiEncoder(checkpoints.resolve(self.cfg.model), max_length=length, batch_tokens=tokens)
 
-    def _each(self, work: type, options: dict[str, Any], names: Sequence[str], done: set[str], unit: str) -> None:
-        """Do what is missing of `names`, with progress lines."""
-        todo = [name for name in names if name not in done]
-        progress = Progress(len(names), unit, done=len(names) - len(todo))
-        workers, worker = self.cfg.num_workers, self.cfg.resources
-        for _ in cluster.map_parts(work, options, todo, self.cfg.data, workers=workers, worker=worker):
-            progress.add()
-            self.out.write_progress(progress.state())
-
     # ---- read ---------------------------------------------------------------------------------------------------
 
     def read(self) -> ReadCollection:
@@ -99,7 +84,15 @@ class FirstStage:
                 "wanted": self._wanted(beir.judged_ids(self.cfg.data)),
             }
             names = [str(number) for number in range(len(files))]
-            self._each(ReadFile, options, names, names_in(tables.join(self.work, "read"), ".json"), "files")
+            each_part(
+                self.cfg,
+                self.out,
+                ReadFile,
+                options,
+                names,
+                names_in(tables.join(self.work, "read"), ".json"),
+                "files",
+            )
         facts = self._collect(files)
         if self.cfg.data != PYDOC:
             known = qrels.Ids(texts, {*facts["judged"], *facts["first_ids"]})
@@ -156,7 +149,9 @@ class FirstStage:
                 "split": [query.split for query in rows],
                 "qrel_ids": pa.array([list(query.judged) for query in rows], pa.list_(pa.string())),
                 "qrel_grades": pa.array([list(query.judged.values()) for query in rows], pa.list_(pa.int64())),
-                "terms": pa.array(query_terms([query.text for query in rows], vocabulary, self.cfg.language), pa.list_(pa.int32())),
+                "terms": pa.array(
+                    query_terms([query.text for query in rows], vocabulary, self.cfg.language), pa.list_(pa.int32())
+                ),
             }
             write_table(tables.join(self.work, "queries", block), pa.table(columns))
         write_table(uri, pa.table({"term": pa.array(list(vocabulary), pa.string())}))
@@ -181,82 +176,9 @@ class FirstStage:
 
     def search(self) -> dict[str, tables.SourceCost]:
         """Prepare and search every part; return what one search costs, by source."""
-        search = self._plan()
-        self._prepare(search)
-        self._count(search)
-        names = [unit_name(part, block) for part in self.parts for block in self.blocks]
-        files = names_in(tables.join(self.work, "hits"), ".parquet")
-        done = {
-            name
-            for name in names
-            if hits_uri("", *name.split("/")).rpartition("/")[2].removesuffix(".parquet") in files
-        }
-        self._each(SearchPart, {"search": search}, names, done, "searches")
-        for part in self.parts:
-            for row_id in read_json(tables.join(self.work, "unembedded", f"{part}.json")):
-                self.out.quarantine(row_id, "no vector: BM25 alone finds this document")
         assert self.encoder is not None
-        return source_costs(search, self.encoder, self.cfg)
-
-    def _plan(self) -> Search:
-        """Return what the search reads; kept vectors are checked to be those of this collection and model."""
-        places = {kind: tables.join(self.work, kind) for kind in ("vectors", "terms", "query_vectors")}
-        own = set[str]()
-        if self.cfg.vectors:
-            places["vectors"] = self.cfg.vectors
-            if self._is_own(self.cfg.vectors):
-                own.add("vectors")
-        if self.cfg.query_vectors:
-            places["query_vectors"] = self.cfg.query_vectors
-            own.add("query_vectors")
-        documents, queries = _by_file(slices(self.parts)), _by_file(slices(self.block_sizes))
-        depths = {BM25: self.cfg.bm25_depth, DENSE: self.cfg.dense_depth}
-        return Search(self.work, places, frozenset(own), documents, queries, depths)
-
-    def _is_own(self, uri: str) -> bool:
-        """Return true for a folder or file of the user's own vectors; raises `RradError` for vectors that an earlier
-        run has kept of something else."""
-        mark, keys = tables.join(uri, VECTORS), ("model", "max_length", "part_documents", "columns")
-        now = {key: tables.plain(self.cfg)[key] for key in keys} | {"data": self.out.inputs.get("data", PYDOC)}
-        kept = read_json(mark)
-        if kept is None and tables.data_files(uri, (".parquet",)):
-            return True
-        if kept is None:
-            tables.write_json(mark, now)
-        elif kept != now:
-            changed = ", ".join(
-                f"{key}={kept.get(key)!r} -> {now[key]!r}" for key in now if kept.get(key) != now[key]
-            )
-            raise RradError(uri, f"holds vectors of something else ({changed})", "name another folder")
-        return False
-
-    def _prepare(self, search: Search) -> None:
-        """Embed and count what is missing of the slices."""
-        files = {
-            kind: names_in(uri, ".npz" if kind == "terms" else ".parquet") for kind, uri in search.places.items()
-        }
-        todo: dict[str, tuple[Slice, set[str]]] = {}
-        for kinds, pieces in ((("query_vectors",), search.queries), (("vectors", "terms"), search.documents)):
-            for piece in (each for file in pieces.values() for each in file):
-                lacking = {kind for kind in kinds if kind not in search.own and piece.name not in files[kind]}
-                todo[piece.name] = piece, lacking
-        done = {name for name, (_, lacking) in todo.items() if not lacking}
-        options = {"cfg": self.cfg, "model": checkpoints.resolve(self.cfg.model), "work": self.work}
-        options |= {"places": search.places, "todo": {name: each for name, each in todo.items() if name not in done}}
-        self._each(PrepareSlice, options, list(todo), done, "slices")
-
-    def _count(self, search: Search) -> None:
-        """Sum up the parts' terms: BM25 weighs with the frequencies of the whole collection."""
-        facts = tables.join(self.work, "collection.json")
-        if tables.exists(facts):
-            return
-        terms = read_table(tables.join(self.work, "vocabulary.parquet"))
-        collection = CollectionTerms(np.zeros(len(terms), np.int64))
-        for piece in (each for pieces in search.documents.values() for each in pieces):
-            collection.add(read_counts(tables.join(search.places["terms"], f"{piece.name}.npz")))
-        table = pa.table({"frequency": collection.frequencies})
-        write_table(tables.join(self.work, "collection.parquet"), table)
-        tables.write_json(facts, {"documents": collection.documents, "length": collection.length})
+        steps = SearchSteps(self.cfg, self.out, self.work, self.parts, self.block_sizes)
+        return source_costs(steps.run(), self.encoder, self.cfg)
 
     # ---- rows ---------------------------------------------------------------------------------------------------
 
@@ -267,7 +189,7 @@ class FirstStage:
         options = {"out": self.out, "work": self.work, "blocks": self.blocks, "parts": list(self.parts)}
         options |= {"sources": sources, "depths": depths, "rows_per_part": self.cfg.rows_per_part}
         done = names_in(tables.join(self.work, "joined"), ".json")
-        self._each(JoinBlock, options, list(self.blocks), done, "blocks of queries")
+        each_part(self.cfg, self.out, JoinBlock, options, list(self.blocks), done, "blocks of queries")
         rows = sum(self.block_sizes.values())
         for block in self.blocks:
             for query_id, text in read_json(tables.join(self.work, "joined", f"{block}.json")):
@@ -289,10 +211,3 @@ def query_terms(texts: Sequence[str], vocabulary: dict[str, int], language: Lang
     term_of: Mapping[int, str] = {number: term for term, number in words.vocab.items()}
     number_of = {word: vocabulary.setdefault(term_of[word], len(vocabulary)) for word in number_of}
     return [[number_of[word] for word in ids] for ids in words.ids]
-
-
-def _by_file(pieces: Sequence[Slice]) -> dict[str, list[Slice]]:
-    by_file: dict[str, list[Slice]] = {}
-    for piece in pieces:
-        by_file.setdefault(piece.file, []).append(piece)
-    return by_file

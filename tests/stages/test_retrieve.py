@@ -1,20 +1,147 @@
-"""What `retrieve` refuses before it searches or embeds anything."""
+"""`retrieve` over parts of a collection: the same rows whatever the parts, after a kill too, and runs are joined."""
 
 from __future__ import annotations
 
+import gzip
+import json
+import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from rrad_ray import tables
 from rrad_ray.config import RetrieveConfig
 from rrad_ray.errors import RradError
+from rrad_ray.rows import Candidates, Quarantined
 from rrad_ray.stages import retrieve
+from tests import tiny
+from tests.fixtures import rrad
+
+WORDS = [f"w{number}" for number in range(60)]
+
+
+def collection(folder: Path, documents: int = 90, queries: int = 20) -> str:
+    """A BEIR folder of random words, in which every seventh document is a copy of the one before it."""
+    random = np.random.default_rng(0)
+    texts = [" ".join(random.choice(WORDS, 6)) for _ in range(documents)]
+    texts = [texts[number - (number % 7 == 6)] for number in range(documents)]
+    folder.mkdir(exist_ok=True)
+    rows = [{"_id": f"d{number}", "title": "", "text": text} for number, text in enumerate(texts)]
+    (folder / "corpus.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    asked = [{"_id": f"q{number}", "text": " ".join(random.choice(WORDS, 3))} for number in range(queries)]
+    (folder / "queries.jsonl").write_text("\n".join(map(json.dumps, asked)))
+    return str(folder)
+
+
+def own_vectors(path: Path, names: list[str], seed: int) -> str:
+    vectors = np.random.default_rng(seed).normal(size=(len(names), 8))
+    order = np.random.default_rng(0).permutation(len(names))
+    table = {"id": [names[index] for index in order], "vector": [vectors[index].tolist() for index in order]}
+    pq.write_table(pa.table(table), path)
+    return str(path)
+
+
+def rows_of(cfg: RetrieveConfig) -> list[dict[str, Any]]:
+    return list(tables.read(retrieve.run(cfg), Candidates))
+
+
+@pytest.mark.ray
+def test_parts_blocks_and_workers_change_no_candidate_score_or_order(tmp_path: Path) -> None:
+    data, model = collection(tmp_path / "beir"), tiny.save(tmp_path / "model", "Bert", "Model")
+    vectors = own_vectors(tmp_path / "vectors.parquet", [f"d{number}" for number in range(89)], 1)
+    queries = own_vectors(tmp_path / "queries.parquet", [f"q{number}" for number in range(20)], 2)
+    options: dict[str, Any] = {"data": data, "model": model, "vectors": vectors, "query_vectors": queries}
+    options |= {"bm25_depth": 4, "dense_depth": 4, "rows_per_part": 4}
+    whole = rows_of(RetrieveConfig(output=f"{tmp_path}/whole", **options))
+    cut: dict[str, Any] = {"part_documents": 17, "block_queries": 8, "num_workers": 2}
+    parts = rows_of(RetrieveConfig(output=f"{tmp_path}/parts", **options, **cut))
+    assert whole == parts
+    assert len(whole) == 20
+    assert max(len(row["doc_ids"]) for row in whole) > 4
+    quarantined = list(tables.read_part(f"{tmp_path}/parts/quarantine", "part-00000.parquet", Quarantined))
+    assert [(row["id"], row["reason"].partition(":")[0]) for row in quarantined] == [("d89", "no vector")]
+    assert not tables.exists(f"{tmp_path}/parts/work")
+
+
+@pytest.mark.ray
+def test_a_killed_run_goes_on_with_the_missing_parts_to_the_rows_of_one_that_was_not(
+    tmp_path: Path, killed: Callable[..., str]
+) -> None:
+    data, model = collection(tmp_path / "beir", 120), tiny.save(tmp_path / "model", "Bert", "Model")
+    ids = [f"d{number}" for number in range(120)]
+    vectors = own_vectors(tmp_path / "vectors.parquet", ids, 1)
+    queries = own_vectors(tmp_path / "queries.parquet", [f"q{number}" for number in range(20)], 2)
+    arguments = ["retrieve", "configs/retrieve.yaml", f"data={data}", f"model={model}", f"vectors={vectors}"]
+    arguments += [f"query_vectors={queries}", "rows_per_part=4", "part_documents=8", "block_queries=4"]
+    hits = f"{tmp_path}/out/work/hits"
+    killed([*arguments, f"output={tmp_path}/out"], lambda: len(tables.data_files(hits)) >= 3)
+    kept = {file.uri: Path(file.uri).stat().st_mtime_ns for file in tables.data_files(hits, (".parquet",))}
+    assert 3 <= len(kept) < 75
+    again = rrad(*arguments, f"output={tmp_path}/out")
+    assert again.returncode == 0, again.stdout[-2000:] + again.stderr[-2000:]
+    whole = rows_of(RetrieveConfig(data, f"{tmp_path}/whole", model=model, vectors=vectors, query_vectors=queries))
+    assert list(tables.read(f"{tmp_path}/out", Candidates)) == whole
+
+
+def test_runs_are_joined_without_a_model_and_unknown_ids_are_counted(tmp_path: Path) -> None:
+    data = collection(tmp_path / "beir")
+    lines = [f"q{n} Q0 d{(n + place) % 90} {place} {9 - place} x" for n in range(19) for place in range(3)]
+    (tmp_path / "a.run").write_text("\n".join([*lines, "q0 Q0 gone 4 1 x", "q1 Q0 gone 4 1 x", "else Q0 d1 1 1 x"]))
+    columns = {"query_id": ["q0", "q0"], "doc_id": ["d1", "d7"], "score": [0.5, 0.25]}
+    pq.write_table(pa.table(columns), tmp_path / "b.parquet")
+    runs = {"mine": f"{tmp_path}/a.run", "other": f"{tmp_path}/b.parquet"}
+    cfg = RetrieveConfig(data, f"{tmp_path}/out", model="no-such-model", runs=runs, part_documents=40)
+    rows = {row["query_id"]: row for row in rows_of(cfg)}
+    assert set(rows) == {f"q{number}" for number in range(19)}
+    assert (rows["q5"]["doc_ids"], rows["q5"]["sources"]) == (["d5", "d6", "d7"], ["mine", "other"])
+    assert sorted(rows["q0"]["doc_ids"]) == ["d0", "d1", "d2", "d7"]
+    by_id = {doc_id: n for n, doc_id in enumerate(rows["q0"]["doc_ids"])}
+    mine, other = rows["q0"]["source_scores"]
+    assert (mine[by_id["d1"]], other[by_id["d1"]], other[by_id["d7"]]) == (8.0, 0.5, 0.25)
+    assert math.isnan(mine[by_id["d7"]])
+    documents = map(json.loads, Path(data, "corpus.jsonl").read_text().splitlines())
+    texts = {row["_id"]: row["text"] for row in documents}
+    assert rows["q0"]["texts"] == [texts[doc_id] for doc_id in rows["q0"]["doc_ids"]]
+    assert tables.read_manifest(cfg.output).quarantined == {"unknown id": 2, "no candidates": 1}
+
+
+def test_a_run_of_another_collection_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "other.run").write_text("q0 Q0 x 1 1 mine\nq1 Q0 d1 1 1 mine")
+    cfg = RetrieveConfig(collection(tmp_path / "beir"), f"{tmp_path}/out", run=f"{tmp_path}/other.run")
+    with pytest.raises(
+        RradError, match="1 of its 2 lines are of ids that the collection does not have: document 'x'"
+    ):
+        retrieve.run(cfg)
+
+
+def test_packed_files_and_parquet_with_other_column_names_are_the_same_collection(tmp_path: Path) -> None:
+    plain = Path(collection(tmp_path / "beir"))
+    run = tmp_path / "mine.run"
+    run.write_text("\n".join(f"q{n} Q0 d{n} 1 1 x" for n in range(20)))
+    expected = rows_of(RetrieveConfig(str(plain), f"{tmp_path}/a", run=str(run)))
+    packed, table = tmp_path / "packed", tmp_path / "table"
+    packed.mkdir()
+    for name in ("corpus.jsonl", "queries.jsonl"):
+        (packed / f"{name}.gz").write_bytes(gzip.compress((plain / name).read_bytes()))
+    assert rows_of(RetrieveConfig(str(packed), f"{tmp_path}/b", run=str(run))) == expected
+    for kind in ("corpus", "queries"):
+        rows = [json.loads(line) for line in (plain / f"{kind}.jsonl").read_text().splitlines()]
+        (table / kind).mkdir(parents=True)
+        for start in range(0, len(rows), 50):
+            part = {"docid": [row["_id"] for row in rows[start : start + 50]]}
+            part["body"] = [row["text"] for row in rows[start : start + 50]]
+            pq.write_table(pa.table(part), table / kind / f"{start:05}.parquet")
+    columns = {"id": "docid", "text": "body"}
+    assert rows_of(RetrieveConfig(str(table), f"{tmp_path}/c", run=str(run), columns=columns)) == expected
 
 
 def test_a_run_without_a_line_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "corpus.jsonl").write_text('{"_id": "d1", "text": "adds numbers"}\n')
-    (tmp_path / "queries.jsonl").write_text('{"_id": "q1", "text": "add"}\n')
     (tmp_path / "empty.run").write_text("\n")
-    cfg = RetrieveConfig(data=str(tmp_path), run=f"{tmp_path}/empty.run", output=f"{tmp_path}/candidates")
+    cfg = RetrieveConfig(collection(tmp_path / "beir"), f"{tmp_path}/out", run=f"{tmp_path}/empty.run")
     with pytest.raises(RradError, match="is an empty run; write each line as"):
         retrieve.run(cfg)

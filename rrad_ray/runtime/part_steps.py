@@ -1,0 +1,140 @@
+"""The search of a collection's parts by Ray Data actors: slices are prepared, counted together, and searched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from rrad_ray import tables
+from rrad_ray.config import RetrieveConfig
+from rrad_ray.data.reader import PYDOC
+from rrad_ray.errors import RradError
+from rrad_ray.progress import Progress
+from rrad_ray.retrieval.hit_files import hits_uri
+from rrad_ray.retrieval.part_terms import CollectionTerms
+from rrad_ray.retrieval.preparing import PrepareSlice
+from rrad_ray.retrieval.searching import Search, SearchPart, unit_name
+from rrad_ray.retrieval.workspace import Slice, names_in, read_counts, read_table, slices, write_table
+from rrad_ray.rows import BM25, DENSE
+from rrad_ray.runtime import cluster
+from rrad_ray.tables import checkpoints
+from rrad_ray.tables.text import read_json
+
+VECTORS = "vectors.json"  # in a folder of kept vectors: what they are of
+
+
+def each_part(
+    cfg: RetrieveConfig,
+    out: tables.Output,
+    work: type,
+    options: dict[str, Any],
+    names: Sequence[str],
+    done: set[str],
+    unit: str,
+) -> None:
+    """Have actors do what is missing of `names`, with progress lines; raises the error of the first that fails."""
+    todo = [name for name in names if name not in done]
+    progress = Progress(len(names), unit, done=len(names) - len(todo))
+    for _ in cluster.map_parts(work, options, todo, cfg.data, workers=cfg.num_workers, worker=cfg.resources):
+        progress.add()
+        out.write_progress(progress.state())
+
+
+@dataclass(frozen=True)
+class SearchSteps:
+    """The search of parts, with their rows by name, for blocks of queries, with theirs."""
+
+    cfg: RetrieveConfig
+    out: tables.Output
+    work: str
+    parts: dict[str, int]
+    block_sizes: dict[str, int]
+
+    def run(self) -> Search:
+        """Prepare and search every part; return what the search has read."""
+        search = self._plan()
+        self._prepare(search)
+        self._count(search)
+        names = [unit_name(part, block) for part in self.parts for block in self.block_sizes]
+        files = names_in(tables.join(self.work, "hits"), ".parquet")
+        done = {
+            name
+            for name in names
+            if hits_uri("", *name.split("/")).rpartition("/")[2].removesuffix(".parquet") in files
+        }
+        each_part(self.cfg, self.out, SearchPart, {"search": search}, names, done, "searches")
+        for part in self.parts:
+            for row_id in read_json(tables.join(self.work, "unembedded", f"{part}.json")):
+                self.out.quarantine(row_id, "no vector: BM25 alone finds this document")
+        return search
+
+    def _plan(self) -> Search:
+        """Return what the search reads; kept vectors are checked to be those of this collection and model."""
+        places = {kind: tables.join(self.work, kind) for kind in ("vectors", "terms", "query_vectors")}
+        own = set[str]()
+        if self.cfg.vectors:
+            places["vectors"] = self.cfg.vectors
+            if self._is_own(self.cfg.vectors):
+                own.add("vectors")
+        if self.cfg.query_vectors:
+            places["query_vectors"] = self.cfg.query_vectors
+            own.add("query_vectors")
+        documents, queries = _by_file(slices(self.parts)), _by_file(slices(self.block_sizes))
+        depths = {BM25: self.cfg.bm25_depth, DENSE: self.cfg.dense_depth}
+        return Search(self.work, places, frozenset(own), documents, queries, depths)
+
+    def _is_own(self, uri: str) -> bool:
+        """Return true for a folder or file of the user's own vectors; raises `RradError` for vectors that an earlier
+        run has kept of something else."""
+        mark, keys = tables.join(uri, VECTORS), ("model", "max_length", "part_documents", "columns")
+        now = {key: tables.plain(self.cfg)[key] for key in keys} | {"data": self.out.inputs.get("data", PYDOC)}
+        kept = read_json(mark)
+        if kept is None and tables.data_files(uri, (".parquet",)):
+            return True
+        if kept is None:
+            tables.write_json(mark, now)
+        elif kept != now:
+            changed = ", ".join(
+                f"{key}={kept.get(key)!r} -> {now[key]!r}" for key in now if kept.get(key) != now[key]
+            )
+            raise RradError(uri, f"holds vectors of something else ({changed})", "name another folder")
+        return False
+
+    def _prepare(self, search: Search) -> None:
+        """Embed and count what is missing of the slices."""
+        files = {
+            kind: names_in(uri, ".npz" if kind == "terms" else ".parquet") for kind, uri in search.places.items()
+        }
+        todo: dict[str, tuple[Slice, set[str]]] = {}
+        for kinds, pieces in ((("query_vectors",), search.queries), (("vectors", "terms"), search.documents)):
+            for piece in (each for file in pieces.values() for each in file):
+                lacking = {kind for kind in kinds if kind not in search.own and piece.name not in files[kind]}
+                todo[piece.name] = piece, lacking
+        done = {name for name, (_, lacking) in todo.items() if not lacking}
+        options = {"cfg": self.cfg, "model": checkpoints.resolve(self.cfg.model), "work": self.work}
+        options |= {"places": search.places, "todo": {name: each for name, each in todo.items() if name not in done}}
+        each_part(self.cfg, self.out, PrepareSlice, options, list(todo), done, "slices")
+
+    def _count(self, search: Search) -> None:
+        """Sum up the parts' terms: BM25 weighs with the frequencies of the whole collection."""
+        facts = tables.join(self.work, "collection.json")
+        if tables.exists(facts):
+            return
+        terms = read_table(tables.join(self.work, "vocabulary.parquet"))
+        collection = CollectionTerms(np.zeros(len(terms), np.int64))
+        for piece in (each for pieces in search.documents.values() for each in pieces):
+            collection.add(read_counts(tables.join(search.places["terms"], f"{piece.name}.npz")))
+        table = pa.table({"frequency": collection.frequencies})
+        write_table(tables.join(self.work, "collection.parquet"), table)
+        tables.write_json(facts, {"documents": collection.documents, "length": collection.length})
+
+
+def _by_file(pieces: Sequence[Slice]) -> dict[str, list[Slice]]:
+    by_file: dict[str, list[Slice]] = {}
+    for piece in pieces:
+        by_file.setdefault(piece.file, []).append(piece)
+    return by_file
