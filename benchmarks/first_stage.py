@@ -26,7 +26,7 @@ SAMPLE = 20
 
 
 def bench(quick: bool, scratch: str) -> harness.Result:
-    documents, queries = (50_000, 4_000) if quick else (200_000, 100_000)
+    documents, queries = (20_000, 2_000) if quick else (200_000, 100_000)
     sizes = [(documents // 2, queries), (documents, queries // 2), (documents, queries)]
     rows = [_measured(*size) for size in sizes]
     whole = rows[-1]

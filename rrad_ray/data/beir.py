@@ -33,7 +33,7 @@ def read_beir(uri: str) -> Collection:
     """Return a BEIR folder's collection; bad rows are in `rejected`, and without a qrels folder every query is
     `unlabelled`.
 
-    Raises `RradError` as `text_files_of`, `read_texts` and `read_judged` do.
+    Raises `RradError` as `text_files_of`, `read_beir_texts` and `read_judged` do.
     """
     rejected: list[tuple[str, str, str]] = []
 
@@ -41,8 +41,8 @@ def read_beir(uri: str) -> Collection:
         rejected.append((row_id, reason, content))
 
     check_qrels(uri)
-    corpus = read_texts(uri, "corpus", reject)
-    texts = read_texts(uri, "queries", reject)
+    corpus = read_beir_texts(uri, "corpus", reject)
+    texts = read_beir_texts(uri, "queries", reject)
     queries, judged = read_judged(uri, qrels.Ids(texts, corpus), reject, texts)
     return Collection(uri.rstrip("/").rpartition("/")[2], corpus, queries, rejected, judged)
 
@@ -106,7 +106,7 @@ def _qrels_files(uri: str) -> dict[str, tables.DataFile]:
     return files
 
 
-def read_texts(uri: str, kind: str, reject: Reject, columns: Mapping[str, str] = BEIR_COLUMNS) -> dict[str, str]:
+def read_beir_texts(uri: str, kind: str, reject: Reject, columns: Mapping[str, str] = BEIR_COLUMNS) -> dict[str, str]:
     """Return id -> text of a BEIR folder's `corpus` or `queries`.
 
     Raises `RradError` for one that is missing or holds no row that can be used.

@@ -10,12 +10,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rrad_ray import tables
-from rrad_ray.data.trec import RUN_LINE, repeated_document, trec_lines
+from rrad_ray.data.trec import RUN_LINE, read_trec_lines, repeated_document
 from rrad_ray.errors import RradError
 
 RUN_SCHEMA = pa.schema([("query_id", pa.string()), ("doc_id", pa.string()), ("score", pa.float64())])
 
-LINES = 100_000  # of a TREC run that are Python's at a time
+TREC_LINES = 100_000  # of a TREC run that are Python's at a time
 
 
 def read_run(uri: str) -> pa.Table:
@@ -57,8 +57,8 @@ def _trec_run(uri: str) -> pa.Table:
     names = ["line", "query_id", "doc_id", "score", "rank"]
     types = [pa.int64(), pa.string(), pa.string(), pa.float64(), pa.int64()]
     schema = pa.schema(list(zip(names, types, strict=True)))
-    chunks, lines = [], trec_lines(uri)
-    while rows := list(itertools.islice(lines, LINES)):
+    chunks, lines = [], read_trec_lines(uri)
+    while rows := list(itertools.islice(lines, TREC_LINES)):
         columns = [pa.array(column, kind) for column, kind in zip(zip(*rows, strict=True), types, strict=True)]
         chunks.append(pa.Table.from_arrays(columns, schema=schema))
     return pa.concat_tables(chunks) if chunks else schema.empty_table()

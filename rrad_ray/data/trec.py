@@ -19,7 +19,7 @@ def read_trec_run(uri: str) -> dict[str, list[tuple[str, float]]]:
     Raises `RradError` naming the first line that is malformed or repeats a document.
     """
     rankings: dict[str, dict[str, tuple[float, int]]] = {}
-    for number, query_id, doc_id, score, rank in trec_lines(uri):
+    for number, query_id, doc_id, score, rank in read_trec_lines(uri):
         ranking = rankings.setdefault(query_id, {})
         if doc_id in ranking:
             raise repeated_document(f"{uri}:{number}", query_id, doc_id)
@@ -35,7 +35,7 @@ def repeated_document(line_place: str, query_id: str, doc_id: str) -> RradError:
     return RradError(line_place, f"ranks document {doc_id!r} again for query {query_id!r}", RUN_LINE)
 
 
-def trec_lines(uri: str) -> Iterator[tuple[int, str, str, float, int]]:
+def read_trec_lines(uri: str) -> Iterator[tuple[int, str, str, float, int]]:
     """Yield line number, query id, document id, score and rank of a run file, streamed.
 
     Raises `RradError` naming the first line that is malformed.

@@ -21,7 +21,7 @@ from rrad_ray.rows import BM25, DENSE
 
 SAMPLE_PARTS, SAMPLE_QUERIES, SAMPLE_SLICES = 4, 100, 64
 
-SHOWN = 20  # documents of a search
+SEARCH_DEPTH = 20  # documents of a search
 
 
 def source_costs(search: Search, encoder: BiEncoder, cfg: RetrieveConfig) -> dict[str, tables.SourceCost]:
@@ -56,11 +56,11 @@ def source_costs(search: Search, encoder: BiEncoder, cfg: RetrieveConfig) -> dic
 def _by_terms(index: PartIndex, text: str, vocabulary: dict[str, int], cfg: RetrieveConfig) -> None:
     row, words = np.zeros(index.size, np.float32), tokenized([text], cfg.language)
     index.add_scores(row, [vocabulary[term] for term in words.vocab])
-    top_k(row, SHOWN)
+    top_k(row, SEARCH_DEPTH)
 
 
 def _by_vector(vectors: np.ndarray, query: np.ndarray) -> None:
-    top_k(vectors @ query, SHOWN)
+    top_k(vectors @ query, SEARCH_DEPTH)
 
 
 def _times(calls: Sequence[Callable[[], Any]]) -> np.ndarray:

@@ -15,7 +15,7 @@ from rrad_ray.retrieval.hits import Hits, union
 from rrad_ray.retrieval.workspace import read_table
 from rrad_ray.rows import Candidates
 
-Texts = Mapping[int, tuple[str, str]]  # id and text of a document by its number
+TextOfNumber = Mapping[int, tuple[str, str]]  # id and text of a document by its number
 
 
 class JoinBlock:
@@ -57,9 +57,9 @@ class JoinBlock:
         if self.depths is None:
             return read_hits(hits_uri(self.work, RUNS, block), self.sources)
         parts = (read_hits(hits_uri(self.work, part, block), self.sources) for part in self.parts)
-        return listed(union(parts, self.depths), self.depths)
+        return in_listed_order(union(parts, self.depths), self.depths)
 
-    def _texts(self, documents: np.ndarray) -> Texts:
+    def _texts(self, documents: np.ndarray) -> TextOfNumber:
         """Return id and text of documents, from the parts that hold some of them."""
         texts: dict[int, tuple[str, str]] = {}
         wanted = np.unique(documents)
@@ -73,7 +73,7 @@ class JoinBlock:
         return texts
 
 
-def listed(hits: Hits, depths: Mapping[str, int]) -> Hits:
+def in_listed_order(hits: Hits, depths: Mapping[str, int]) -> Hits:
     """Return hits by query: first the best ones of the first source, best first, then those of the next one that
     are not among them."""
     order = np.full(len(hits.queries), np.iinfo(np.int64).max)
@@ -85,7 +85,7 @@ def listed(hits: Hits, depths: Mapping[str, int]) -> Hits:
 
 
 def candidates(
-    queries: Sequence[Mapping[str, Any]], first: int, hits: Hits, sources: Sequence[str], texts: Texts
+    queries: Sequence[Mapping[str, Any]], first: int, hits: Hits, sources: Sequence[str], texts: TextOfNumber
 ) -> Iterator[Candidates]:
     """Yield the rows of queries, of which the first has number `first`, with a document at least: ordered by a single
     source's scores or by the sum of the sources' z-scores, of equal ones as the hits are."""

@@ -15,7 +15,9 @@ GRID = 2.0**26  # products of two multiples of 1 / GRID that sum up to less than
 
 MARGIN = 6  # documents beyond `depth` that are looked at exactly: the float32 order may differ there
 
-LOW = 2**31 - 1  # keys hold `LOW - column` in their low half: of equal scores, the first column is the largest key
+LOW_BITS = (
+    2**31 - 1
+)  # keys hold `LOW_BITS - column` in their low half: of equal scores, the first column is the largest key
 
 
 def on_grid(vectors: np.ndarray) -> np.ndarray:
@@ -56,9 +58,9 @@ def best_of_rows(scores: torch.Tensor, depth: int) -> tuple[torch.Tensor, torch.
 def _first(scores: torch.Tensor, columns: torch.Tensor, depth: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return scores and columns (B, depth) of the largest scores, ties by column. Bits of floats that are not
     negative order as the floats do, so one key orders by both."""
-    keys = scores.clamp(min=0).contiguous().view(torch.int32).long() << 32 | (LOW - columns)
+    keys = scores.clamp(min=0).contiguous().view(torch.int32).long() << 32 | (LOW_BITS - columns)
     best = keys.topk(min(depth, keys.shape[1]), dim=1).values
-    return (best >> 32).int().view(torch.float32), LOW - (best & 0xFFFFFFFF)
+    return (best >> 32).int().view(torch.float32), LOW_BITS - (best & 0xFFFFFFFF)
 
 
 def nearest(queries: torch.Tensor, documents: torch.Tensor, depth: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -26,7 +26,7 @@ CHUNK = 8192  # documents that are Python's at a time
 
 HASHES = 2**24  # ids whose hashes are compared at a time
 
-Document = tuple[int, str, str]  # line, id, text
+ReadDocument = tuple[int, str, str]  # line, id, text
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class ReadFile:
         tables.write_json(tables.join(self.work, "read", f"{name}.json"), {**facts, "rejected": bad})
 
 
-def documents(file: tables.DataFile, columns: dict[str, str], reject: Reject) -> Iterator[Document]:
+def documents(file: tables.DataFile, columns: dict[str, str], reject: Reject) -> Iterator[ReadDocument]:
     """Yield the documents of a file, streamed; what is none is handed to `reject`."""
     name = file.uri.rpartition("/")[2]
     for number, row in beir.raw_texts(file, columns):
@@ -68,7 +68,7 @@ def documents(file: tables.DataFile, columns: dict[str, str], reject: Reject) ->
             reject(*beir.rejected_text(bad, name, number, row))
 
 
-def write_documents(work: str, name: str, rows: Iterable[Document], size: int, wanted: Wanted) -> dict[str, Any]:
+def write_documents(work: str, name: str, rows: Iterable[ReadDocument], size: int, wanted: Wanted) -> dict[str, Any]:
     """Write the documents of file `name` in parts of at most `size`, with their numbers in `wanted.runs`.
 
     Returns the parts' rows by name, the number of all documents, the judged ones among them, and the first ids.

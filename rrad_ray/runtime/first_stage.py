@@ -76,7 +76,7 @@ class FirstStage:
                 self.out.quarantine(*rejected)
         else:
             files = beir.text_files_of(self.cfg.data, "corpus")
-            texts = beir.read_texts(self.cfg.data, "queries", self.out.quarantine, self.cfg.column_names)
+            texts = beir.read_beir_texts(self.cfg.data, "queries", self.out.quarantine, self.cfg.column_names)
             options = {
                 "cfg": self.cfg,
                 "files": files,

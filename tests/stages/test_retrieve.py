@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import json
 import math
-from collections.abc import Callable
+import random
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from rrad_ray import tables
 from rrad_ray.config import RetrieveConfig
 from rrad_ray.errors import RradError
 from rrad_ray.rows import Candidates, Quarantined
+from rrad_ray.runtime import cluster
 from rrad_ray.stages import retrieve
 from tests import tiny
 from tests.fixtures import rrad
@@ -27,13 +30,13 @@ WORDS = [f"w{number}" for number in range(60)]
 
 def collection(folder: Path, documents: int = 90, queries: int = 20) -> str:
     """A BEIR folder of random words, in which every seventh document is a copy of the one before it."""
-    random = np.random.default_rng(0)
-    texts = [" ".join(random.choice(WORDS, 6)) for _ in range(documents)]
+    draw = np.random.default_rng(0)
+    texts = [" ".join(draw.choice(WORDS, 6)) for _ in range(documents)]
     texts = [texts[number - (number % 7 == 6)] for number in range(documents)]
     folder.mkdir(exist_ok=True)
     rows = [{"_id": f"d{number}", "title": "", "text": text} for number, text in enumerate(texts)]
     (folder / "corpus.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    asked = [{"_id": f"q{number}", "text": " ".join(random.choice(WORDS, 3))} for number in range(queries)]
+    asked = [{"_id": f"q{number}", "text": " ".join(draw.choice(WORDS, 3))} for number in range(queries)]
     (folder / "queries.jsonl").write_text("\n".join(map(json.dumps, asked)))
     return str(folder)
 
@@ -50,25 +53,78 @@ def rows_of(cfg: RetrieveConfig) -> list[dict[str, Any]]:
     return list(tables.read(retrieve.run(cfg), Candidates))
 
 
-@pytest.mark.ray
-def test_parts_blocks_and_workers_change_no_candidate_score_or_order(tmp_path: Path) -> None:
-    data, model = collection(tmp_path / "beir"), tiny.save(tmp_path / "model", "Bert", "Model")
-    vectors = own_vectors(tmp_path / "vectors.parquet", [f"d{number}" for number in range(89)], 1)
-    queries = own_vectors(tmp_path / "queries.parquet", [f"q{number}" for number in range(20)], 2)
-    options: dict[str, Any] = {"data": data, "model": model, "vectors": vectors, "query_vectors": queries}
-    options |= {"bm25_depth": 4, "dense_depth": 4, "rows_per_part": 4}
-    whole = rows_of(RetrieveConfig(output=f"{tmp_path}/whole", **options))
-    cut: dict[str, Any] = {"part_documents": 17, "block_queries": 8, "num_workers": 2}
-    parts = rows_of(RetrieveConfig(output=f"{tmp_path}/parts", **options, **cut))
-    assert whole == parts
+def without_ray(monkeypatch: pytest.MonkeyPatch, seed: int, most: int = sys.maxsize) -> None:
+    """Do all parts in this process, in a random order; the run dies after `most` of them."""
+    ordinary, order, ended = cluster.map_parts, random.Random(seed), 0
+
+    def map_parts(work: type, options: Any, names: list[str], place: str, **_: Any) -> Iterator[str]:
+        nonlocal ended
+        for name in order.sample(names, len(names)):
+            if ended == most:
+                raise KeyboardInterrupt
+            yield from ordinary(work, options, [name], place)
+            ended += 1
+
+    monkeypatch.setattr(cluster, "map_parts", map_parts)
+
+
+@pytest.fixture
+def searched(tmp_path: Path) -> dict[str, Any]:
+    """A collection with vectors of its own; document 89 has none."""
+    options: dict[str, Any] = {"data": collection(tmp_path / "beir"), "bm25_depth": 4, "dense_depth": 4}
+    options |= {"model": tiny.save(tmp_path / "model", "Bert", "Model"), "rows_per_part": 4}
+    options["vectors"] = own_vectors(tmp_path / "vectors.parquet", [f"d{number}" for number in range(89)], 1)
+    options["query_vectors"] = own_vectors(tmp_path / "queries.parquet", [f"q{number}" for number in range(20)], 2)
+    return options
+
+
+@pytest.mark.parametrize(("documents", "block"), [(17, 8), (1, 20), (64, 4)])
+def test_parts_blocks_and_their_order_change_no_candidate_score_or_order(
+    documents: int, block: int, searched: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = rows_of(RetrieveConfig(output=f"{tmp_path}/whole", **searched))
+    without_ray(monkeypatch, documents)
+    cut: dict[str, Any] = {"part_documents": documents, "block_queries": block}
+    assert rows_of(RetrieveConfig(output=f"{tmp_path}/parts", **searched, **cut)) == whole
     assert len(whole) == 20
     assert max(len(row["doc_ids"]) for row in whole) > 4
-    quarantined = list(tables.read_part(f"{tmp_path}/parts/quarantine", "part-00000.parquet", Quarantined))
-    assert [(row["id"], row["reason"].partition(":")[0]) for row in quarantined] == [("d89", "no vector")]
+    [part] = tables.part_names(f"{tmp_path}/parts/quarantine")
+    [bad] = tables.read_part(f"{tmp_path}/parts/quarantine", part, Quarantined)
+    assert (bad["id"], bad["reason"].partition(":")[0]) == ("d89", "no vector")
     assert not tables.exists(f"{tmp_path}/parts/work")
 
 
+@pytest.mark.parametrize("steps", [0, 1, 5, 20, 38])
+def test_a_run_that_ends_at_any_step_goes_on_with_the_missing_ones(
+    steps: int, searched: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = rows_of(RetrieveConfig(output=f"{tmp_path}/whole", **searched))
+    cfg = RetrieveConfig(output=f"{tmp_path}/out", part_documents=16, block_queries=4, **searched)
+    with monkeypatch.context() as patch:
+        without_ray(patch, steps, steps)
+        with pytest.raises(KeyboardInterrupt):
+            retrieve.run(cfg)
+    work = tables.data_files(f"{cfg.output}/work", (".parquet", ".npz"))
+    kept = {file.uri: Path(file.uri).stat().st_mtime_ns for file in work}
+    with monkeypatch.context() as patch:
+        without_ray(patch, steps, 40 - steps)  # of 42 steps
+        with pytest.raises(KeyboardInterrupt):
+            retrieve.run(cfg)
+    assert {uri: Path(uri).stat().st_mtime_ns for uri in kept} == kept, "finished work was repeated"
+    without_ray(monkeypatch, steps)
+    assert rows_of(cfg) == whole
+
+
 @pytest.mark.ray
+@pytest.mark.slow
+def test_two_workers_give_the_rows_of_one(searched: dict[str, Any], tmp_path: Path) -> None:
+    whole = rows_of(RetrieveConfig(output=f"{tmp_path}/whole", **searched))
+    cut: dict[str, Any] = {"part_documents": 17, "block_queries": 8, "num_workers": 2}
+    assert rows_of(RetrieveConfig(output=f"{tmp_path}/parts", **searched, **cut)) == whole
+
+
+@pytest.mark.ray
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_the_missing_parts_to_the_rows_of_one_that_was_not(
     tmp_path: Path, killed: Callable[..., str]
 ) -> None:
