@@ -15,9 +15,7 @@ GRID = 2.0**26  # products of two multiples of 1 / GRID that sum up to less than
 
 MARGIN = 6  # documents beyond `depth` that are looked at exactly: the float32 order may differ there
 
-LOW_BITS = 2**31 - 1  # a key holds `LOW_BITS - column` below its score: of equal scores, the first column is the largest
-    2**31 - 1
-)  # keys hold `LOW_BITS - column` in their low half: of equal scores, the first column is the largest key
+LOW_BITS = 2**31 - 1  # a key is a score and below it `LOW_BITS - column`: of equal scores the first is the largest
 
 
 def on_grid(vectors: np.ndarray) -> np.ndarray:
