@@ -86,7 +86,7 @@ def _embedded_per_s(search: Search, workers: int) -> float:
     pieces = [piece for pieces in search.documents.values() for piece in pieces][:SAMPLE_SLICES]
     seconds = 0.0
     for piece in pieces:
-        uri = tables.join(search.places["vectors"], f"{piece.name}.parquet")
+        uri = tables.join(search.folders["vectors"], f"{piece.name}.parquet")
         fs, path = tables.filesystem(uri)
         with tables.io_errors(uri), fs.open(path, "rb") as opened:
             seconds += float(pq.ParquetFile(opened).schema_arrow.metadata[b"seconds"])

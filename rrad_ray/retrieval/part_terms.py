@@ -18,7 +18,7 @@ _DEFAULTS = bm25s.BM25()
 
 @dataclass(frozen=True)
 class TermCounts:
-    """How often documents (D) hold the terms of queries: for the i-th of `terms`, `rows` and `counts` from
+    """Counts of the terms of queries in documents (D): for the i-th of `terms`, `rows` and `counts` from
     `starts[i]` to `starts[i + 1]`. `lengths`: the number of all terms of each document, (D,)."""
 
     terms: np.ndarray

@@ -21,7 +21,7 @@ from rrad_ray.retrieval.workspace import Slice, read_table, vector_table, vector
 class PrepareSlice:
     """An actor: the name of a slice of documents or queries to its vectors, and of documents to its term counts.
 
-    `todo`: slices by name, each with what it lacks of `vectors`, `terms` and `query_vectors`. `places`: the folders
+    `todo`: slices by name, each with what it lacks of `vectors`, `terms` and `query_vectors`. `folders`: the folders
     of these. `model`: the bi-encoder's folder, loaded where it is needed.
     """
 
@@ -30,10 +30,10 @@ class PrepareSlice:
         cfg: RetrieveConfig,
         model: str,
         work: str,
-        places: dict[str, str],
+        folders: dict[str, str],
         todo: dict[str, tuple[Slice, set[str]]],
     ) -> None:
-        self.cfg, self.model, self.work, self.places, self.todo = cfg, model, work, places, todo
+        self.cfg, self.model, self.work, self.folders, self.todo = cfg, model, work, folders, todo
         terms = read_table(tables.join(work, "vocabulary.parquet"))["term"].to_pylist()
         self.vocabulary = {term: number for number, term in enumerate(terms)}
         self.encoder: BiEncoder | None = None
@@ -48,9 +48,9 @@ class PrepareSlice:
         if "terms" in lacking:
             words = tokenized(texts, self.cfg.language)
             counts = part_terms.count_terms(words.ids, words.vocab, self.vocabulary)
-            write_counts(tables.join(self.places["terms"], f"{piece.name}.npz"), counts)
+            write_counts(tables.join(self.folders["terms"], f"{piece.name}.npz"), counts)
         for kind in lacking - {"terms"}:
-            self._embed(ids, texts, tables.join(self.places[kind], f"{piece.name}.parquet"), is_query)
+            self._embed(ids, texts, tables.join(self.folders[kind], f"{piece.name}.parquet"), is_query)
 
     def _embed(self, ids: pa.Array, texts: list[str], uri: str, is_query: bool) -> None:
         if self.encoder is None:

@@ -119,12 +119,12 @@ def drop_repeats(work: str, parts: dict[str, int]) -> tuple[dict[str, int], list
         tables.write_json(uri, plan)
     parts, rejected = dict(parts), []
     for part, rows in plan["rows"].items():
-        place = tables.join(work, "documents", part)
-        table = read_table(place)
+        uri = tables.join(work, "documents", part)
+        table = read_table(uri)
         if len(table) == parts[part]:
             mask = np.ones(len(table), bool)
             mask[rows] = False
-            write_table(place, table.filter(pa.array(mask)))
+            write_table(uri, table.filter(pa.array(mask)))
         parts[part] -= len(rows)
     for row_id, reason, content in plan["rejected"]:
         rejected.append((row_id, reason, content))

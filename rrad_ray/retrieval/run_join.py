@@ -51,7 +51,7 @@ def joined(
 ) -> tuple[Hits, int]:
     """Return the pairs of all runs by query, each query's in the order of the first run that lists them, and the
     number of lines. `numbers`: of `runs.ids`. `known`: the ids of all queries; `chosen`: those of the queries whose
-    pairs are wanted, whose numbers are their places here.
+    pairs are wanted, whose numbers are their positions here.
 
     Lines of an unknown query or document go to `reject`; raises `RradError` where they are more than `share` of a
     run.
@@ -70,8 +70,8 @@ def joined(
 
 def _codes(column: pa.ChunkedArray, values: pa.Array) -> np.ndarray:
     """Return for each row of a dictionary column the index of its value in `values`, -1 for one that is not there."""
-    places = pc.fill_null(pc.index_in(_dictionary(column), value_set=values), -1).to_numpy(zero_copy_only=False)
-    return places.astype(np.int64)[codes_of(column)]
+    positions = pc.fill_null(pc.index_in(_dictionary(column), value_set=values), -1).to_numpy(zero_copy_only=False)
+    return positions.astype(np.int64)[codes_of(column)]
 
 
 def _set_aside(

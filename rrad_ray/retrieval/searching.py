@@ -27,11 +27,11 @@ SCORES = 2**24  # of a block of queries and the documents of a part, held at onc
 
 @dataclass(frozen=True)
 class Search:
-    """All that the search of a part reads. `documents` and `queries`: the slices of each part and block. `places`:
+    """All that the search of a part reads. `documents` and `queries`: the slices of each part and block. `folders`:
     the folders of `vectors`, `terms` and `query_vectors`; `own`: those of them that are the user's own files."""
 
     work: str
-    places: dict[str, str]
+    folders: dict[str, str]
     own: frozenset[str]
     documents: dict[str, list[Slice]]
     queries: dict[str, list[Slice]]
@@ -47,7 +47,7 @@ class Search:
     def index(self, part: str) -> PartIndex:
         """Return the BM25 index of a part."""
         counts = [
-            read_counts(tables.join(self.places["terms"], f"{piece.name}.npz")) for piece in self.documents[part]
+            read_counts(tables.join(self.folders["terms"], f"{piece.name}.npz")) for piece in self.documents[part]
         ]
         return PartIndex(part_terms.joined_counts(counts), self.collection)
 
@@ -58,8 +58,8 @@ class Search:
             folder, column, pieces = "queries", "query_id", self.queries
         if kind in self.own:
             ids = read_table(tables.join(self.work, folder, file), [column])[column].combine_chunks()
-            return on_grid(OwnVectors(self.places[kind]).of(ids))
-        uris = [tables.join(self.places[kind], f"{piece.name}.parquet") for piece in pieces[file]]
+            return on_grid(OwnVectors(self.folders[kind]).of(ids))
+        uris = [tables.join(self.folders[kind], f"{piece.name}.parquet") for piece in pieces[file]]
         return on_grid(np.concatenate([vectors_of(read_table(uri, ["vector"])) for uri in uris]))
 
 

@@ -148,7 +148,7 @@ def map_parts(
     work: Callable[..., Any],
     options: Mapping[str, Any],
     names: Sequence[str],
-    place: str,
+    source: str,
     *,
     workers: int = 1,
     worker: Mapping[str, float] | None = None,
@@ -157,7 +157,7 @@ def map_parts(
 
     `worker`: the resources of each actor; default: a CPU. A single name without a GPU is done in this process, as
     starting an actor takes seconds. Raises the `RradError` of the first part that fails; one that does not say where
-    is at `place`.
+    is at `source`, the input.
     """
     worker = worker or {"CPU": 1}
     if not names:
@@ -178,7 +178,7 @@ def map_parts(
     for row in ended:
         if row["problem"]:
             remedy = row["remedy"] or "mend the config or the input; then run again"
-            raise RradError(row["place"] or place, row["problem"], remedy)
+            raise RradError(row["place"] or source, row["problem"], remedy)
         yield row["name"]
 
 

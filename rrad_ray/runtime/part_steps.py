@@ -74,18 +74,18 @@ class SearchSteps:
 
     def _plan(self) -> Search:
         """Return what the search reads; kept vectors are checked to be those of this collection and model."""
-        places = {kind: tables.join(self.work, kind) for kind in ("vectors", "terms", "query_vectors")}
+        folders = {kind: tables.join(self.work, kind) for kind in ("vectors", "terms", "query_vectors")}
         own = set[str]()
         if self.cfg.vectors:
-            places["vectors"] = self.cfg.vectors
+            folders["vectors"] = self.cfg.vectors
             if self._is_own(self.cfg.vectors):
                 own.add("vectors")
         if self.cfg.query_vectors:
-            places["query_vectors"] = self.cfg.query_vectors
+            folders["query_vectors"] = self.cfg.query_vectors
             own.add("query_vectors")
         documents, queries = _by_file(slices(self.parts)), _by_file(slices(self.block_sizes))
         depths = {BM25: self.cfg.bm25_depth, DENSE: self.cfg.dense_depth}
-        return Search(self.work, places, frozenset(own), documents, queries, depths)
+        return Search(self.work, folders, frozenset(own), documents, queries, depths)
 
     def _is_own(self, uri: str) -> bool:
         """Return true for a folder or file of the user's own vectors; raises `RradError` for vectors that an earlier
@@ -107,7 +107,7 @@ class SearchSteps:
     def _prepare(self, search: Search) -> None:
         """Embed and count what is missing of the slices."""
         files = {
-            kind: names_in(uri, ".npz" if kind == "terms" else ".parquet") for kind, uri in search.places.items()
+            kind: names_in(uri, ".npz" if kind == "terms" else ".parquet") for kind, uri in search.folders.items()
         }
         todo: dict[str, tuple[Slice, set[str]]] = {}
         for kinds, pieces in ((("query_vectors",), search.queries), (("vectors", "terms"), search.documents)):
@@ -116,7 +116,10 @@ class SearchSteps:
                 todo[piece.name] = piece, lacking
         done = {name for name, (_, lacking) in todo.items() if not lacking}
         options = {"cfg": self.cfg, "model": checkpoints.resolve(self.cfg.model), "work": self.work}
-        options |= {"places": search.places, "todo": {name: each for name, each in todo.items() if name not in done}}
+        options |= {
+            "folders": search.folders,
+            "todo": {name: each for name, each in todo.items() if name not in done},
+        }
         each_part(self.cfg, self.out, PrepareSlice, options, list(todo), done, "slices")
 
     def _count(self, search: Search) -> None:
@@ -127,7 +130,7 @@ class SearchSteps:
         terms = read_table(tables.join(self.work, "vocabulary.parquet"))
         collection = CollectionTerms(np.zeros(len(terms), np.int64))
         for piece in (each for pieces in search.documents.values() for each in pieces):
-            collection.add(read_counts(tables.join(search.places["terms"], f"{piece.name}.npz")))
+            collection.add(read_counts(tables.join(search.folders["terms"], f"{piece.name}.npz")))
         table = pa.table({"frequency": collection.frequencies})
         write_table(tables.join(self.work, "collection.parquet"), table)
         tables.write_json(facts, {"documents": collection.documents, "length": collection.length})
