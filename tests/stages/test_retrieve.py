@@ -78,7 +78,7 @@ def searched(tmp_path: Path) -> dict[str, Any]:
     return options
 
 
-@pytest.mark.parametrize(("documents", "block"), [(17, 8), (1, 20), (64, 4)])
+@pytest.mark.parametrize(("documents", "block"), [(17, 8), (1, 20)])
 def test_parts_blocks_and_their_order_change_no_candidate_score_or_order(
     documents: int, block: int, searched: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,7 +94,7 @@ def test_parts_blocks_and_their_order_change_no_candidate_score_or_order(
     assert not tables.exists(f"{tmp_path}/parts/work")
 
 
-@pytest.mark.parametrize("steps", [0, 1, 5, 20, 38])
+@pytest.mark.parametrize("steps", [1, 20, 38])
 def test_a_run_that_ends_at_any_step_goes_on_with_the_missing_ones(
     steps: int, searched: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
