@@ -97,7 +97,7 @@ def test_of_many_parts_few_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     output = output_of(tmp_path, [judged_row(number, [GOOD]) for number in range(60)], repeats=1)
     opened: list[str] = []
     real = pq.ParquetFile
-    monkeypatch.setattr(pq, "ParquetFile", lambda file: opened.append(file) or real(file))
+    monkeypatch.setattr(pq, "ParquetFile", lambda file, **options: opened.append(file) or real(file, **options))
     names = tables.part_names(output)
     draws = list(drawn_rows(output, names, JudgeOutput, 5, random.Random(1)))
     assert len(draws) == len(opened) == len({name for name, _ in draws}) == 5
