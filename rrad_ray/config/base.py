@@ -119,7 +119,8 @@ def most_of(value: int | dict[str, int]) -> int:
 
 def check_backend(backend: str, precision: str) -> None:
     """Raise `ValueError` for a precision that the backend does not compute in."""
-    require(precision != "int8" or backend == "onnx", "precision", precision, "int8 is made by backend=onnx")
+    int8 = precision != "int8" or backend in ("torch", "onnx")
+    require(int8, "precision", precision, "int8 is made by backend=torch and onnx")
     onnx = precision != "bfloat16" or backend != "onnx"
     require(onnx, "precision", precision, "backend=onnx knows float32 and int8")
 

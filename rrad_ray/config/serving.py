@@ -146,7 +146,7 @@ class ServeConfig:
     """What computes scores. `compile`: through torch.compile. `openvino`, `onnx`: encoders on CPUs."""
     precision: Precision = "auto"
     """Number format: `auto` is the faster of bfloat16 and float32 where it runs, by measurement (onnx: float32);
-    `int8` is made by `backend: onnx`."""
+    `int8`: encoders on CPUs, by `backend: torch`, or less exactly by `onnx`."""
     blocking: bool = True
     """Stay until Ctrl-C; false: send a query of `probe`, print the answer, stop."""
     probe: str = ""

@@ -16,7 +16,7 @@ import torch
 from rrad_ray import tables, versions
 from rrad_ray.doctor.check import Check, failure
 from rrad_ray.errors import RradError
-from rrad_ray.patches import ray_haproxy, torch_cpu
+from rrad_ray.patches import ray_haproxy
 from rrad_ray.tables import checkpoint_cache, checkpoints
 from rrad_ray.uris import is_s3
 
@@ -79,14 +79,12 @@ def _output(command: Sequence[str]) -> tuple[int, str]:
 
 
 def check_compiler() -> Check:
-    """Return whether the compiler for `rankers/amx.c` is there; only CPUs with AMX need it."""
+    """Return whether the compiler for the kernels of `rankers` is there."""
     compiler = os.environ.get("CC", "cc")
     if shutil.which(compiler):
         return Check("compiler", "ok", compiler)
-    if torch_cpu.has_amx():
-        problem = f"no '{compiler}': students are scored by torch's kernels, which are slower"
-        return Check("compiler", "warning", problem, "apt-get install gcc libc6-dev")
-    return Check("compiler", "ok", f"no '{compiler}', and this CPU has no AMX, which alone needs it")
+    problem = f"no '{compiler}': CPUs score students by torch's kernels, which are slower, and not in int8"
+    return Check("compiler", "warning", problem, "apt-get install gcc libc6-dev")
 
 
 def check_haproxy() -> Check:

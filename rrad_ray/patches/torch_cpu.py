@@ -11,6 +11,7 @@ foreach, weight averaging fails.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -18,8 +19,9 @@ from torch import Tensor
 
 
 def has_amx() -> bool:
-    """Return true on a CPU with AMX tiles."""
-    return _probe("_is_amx_tile_supported")
+    """Return true on a CPU with AMX tiles, unless oneDNN is told to do without them."""
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
+    return (limit in ("ALL", "DEFAULT") or "AMX" in limit) and _probe("_is_amx_tile_supported")
 
 
 def _probe(name: str) -> bool:

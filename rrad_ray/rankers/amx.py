@@ -2,28 +2,20 @@
 
 Attention reads each pair's tokens where they stand. torch's wants them copied to a padded tensor, and spends more on
 packing operands for heads of 32 dimensions and on the softmax than on the products.
-The kernels are compiled in two seconds by the machine that runs them: nothing is built when the package is installed,
-and nothing is kept on disk.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
-import logging
-import os
-import subprocess
-import tempfile
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from rrad_ray.patches import torch_cpu
+from rrad_ray.rankers.kernels import FLOAT, INT, INT64, POINTER, compile_kernels, warn_of_slower
 
 FLAGS = ("avx512f", "avx512bw", "avx512dq", "avx512bf16", "amx-tile", "amx-bf16")
-
-POINTER, INT64, INT, FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_float
 
 ARGUMENTS = {  # in the order of `amx.c`
     "rrad_attention": [POINTER, POINTER, INT64, INT64, INT64, FLOAT, INT, POINTER, INT],
@@ -31,8 +23,6 @@ ARGUMENTS = {  # in the order of `amx.c`
 }
 
 WIDTHS = (32, 64)  # dimensions of a head that the attention kernel supports
-
-logger = logging.getLogger(__name__)
 
 
 @functools.cache
@@ -43,37 +33,11 @@ def library() -> ctypes.CDLL | None:
     """
     if not torch_cpu.has_amx():
         return None
-    try:
-        kernels = _compiled()
-    except (OSError, subprocess.CalledProcessError) as error:
-        reason = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
-        logger.warning(
-            "scoring by torch's kernels, which are slower: no C compiler makes ours (%s)", "".join(reason[:1])
-        )
+    kernels = compile_kernels("amx.c", FLAGS, ARGUMENTS)
+    if kernels is not None and kernels.rrad_start():
+        warn_of_slower("the system does not grant the use of AMX")
         return None
-    if kernels.rrad_start():
-        logger.warning("scoring by torch's kernels, which are slower: the system does not grant the use of AMX")
-        return None
-    for name, types in ARGUMENTS.items():
-        getattr(kernels, name).argtypes = types
     return kernels
-
-
-def _compiled() -> ctypes.CDLL:
-    """Compile `amx.c` by `$CC` or `cc` and load it.
-
-    Raises `OSError` without a compiler, `subprocess.CalledProcessError` if the compiler fails.
-    """
-    with tempfile.TemporaryDirectory(prefix="rrad-kernels-") as folder:
-        target = f"{folder}/kernels.so"
-        # Linked to the OpenMP that torch brings, so that torch's threads run these kernels too. A second OpenMP would
-        # start as many threads of its own.
-        openmp = torch_cpu.openmp_libraries()
-        command = [os.environ.get("CC", "cc"), "-O3", "-shared", "-fPIC", "-fopenmp", "-Wl,--as-needed", "-o", target]
-        command += [f"-m{flag}" for flag in FLAGS]
-        command += [str(Path(__file__).with_suffix(".c")), *map(str, openmp)]
-        subprocess.run(command, check=True, capture_output=True, text=True)
-        return ctypes.CDLL(target)
 
 
 def attention(

@@ -37,7 +37,11 @@ def make(ranker: Any, backend: str, precision: str) -> Scorer | None:
     """
     model = ranker.model
     if backend == "torch":
-        return packed_encoder.PackedEncoder(model) if packed_encoder.fits(model) else None
+        if packed_encoder.fits(model):
+            return packed_encoder.PackedEncoder(model, int8=precision == "int8")
+        if precision == "int8":
+            raise InvalidInput("precision=int8 serves encoders on CPUs", "set precision=auto")
+        return None
     for package in NEEDS.get(backend, ()):
         if importlib.util.find_spec(package) is None:
             raise InvalidInput(f"backend={backend} needs the package {package}", f"pip install 'rrad-ray[{backend}]'")

@@ -1,9 +1,10 @@
 """Scoring by an encoder on CPUs over packed tokens: one pair after the other, (T, D), without padding between them.
 
 Serves the families of BERT and RoBERTa (MiniLM, bge-reranker), whose layers are alike. Products are oneDNN's, with
-bias, GELU or residual fused in. In bfloat16 on a CPU with AMX, attention and layer norm are kernels of our own
-(`amx`), and nothing is padded. torch's attention gets pairs padded to a multiple of `ROW_MULTIPLE` tokens: it takes
-up to twice as long for a length that fills no whole vector.
+bias, GELU or residual fused in; or of whole numbers (`int8`). Attention is a kernel of our own where there is one: in
+bfloat16 on a CPU with AMX (`amx`, layer norm too), in float32 with AVX2 or AVX-512 (`vectors`); nothing is padded.
+Elsewhere torch's attention gets pairs padded to a multiple of `ROW_MULTIPLE` tokens: it takes up to twice as long for
+a length that fills no whole vector.
 Products have a multiple of `ROW_MULTIPLE` rows, of which the last ones have no meaning: oneDNN makes and keeps a
 kernel for each number of rows. That takes longer than the product itself and, over some thousand of them, a gigabyte.
 
@@ -26,8 +27,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rrad_ray.errors import InvalidInput
 from rrad_ray.patches import torch_onednn
-from rrad_ray.rankers import amx
+from rrad_ray.rankers import amx, vectors
+from rrad_ray.rankers.int8 import Int8Layer
 
 ROW_MULTIPLE = 32
 
@@ -45,7 +48,7 @@ _POOL_LOCK = threading.Lock()  # the first calls may come together, and both wou
 Group = tuple[Tensor, Tensor, Tensor]  # of `attention_groups`
 
 # Queries, keys and values (T, 3 D) to attention's output (T, D); with True, for each pair's first token only.
-Attention = Callable[[Tensor, bool], Tensor]
+Attention = Callable[[Any, bool], Tensor]
 
 
 def fits(model: Any) -> bool:
@@ -59,6 +62,15 @@ def fits(model: Any) -> bool:
     if not torch_onednn.multiplies(model.dtype):
         return False
     return config.hidden_act == "gelu" and getattr(config, "position_embedding_type", "absolute") == "absolute"
+
+
+def _vectors(model: Any, wide: float) -> vectors.Vectors | None:
+    """Return our float32 kernels if they run here and fit a model whose heads have `wide` dimensions."""
+    sizes = (wide, model.config.intermediate_size)
+    if model.dtype != torch.float32 or any(size % vectors.WIDTH for size in sizes):
+        return None
+    kernels = vectors.vector_kernels()
+    return vectors.Vectors(kernels) if kernels else None
 
 
 class Linear:
@@ -88,6 +100,13 @@ class Layer:
         norms = (attention.output.LayerNorm, layer.output.LayerNorm)
         self.norm, self.last_norm = (amx.LayerNorm(kernels, norm) if kernels else norm for norm in norms)
 
+    def __call__(self, x_TD: Tensor, attention: Attention, cls_P: Tensor | None) -> Tensor:
+        """Return the states after this layer, of all tokens or of those at `cls_P`."""
+        context_TD = attention(self.qkv(x_TD), cls_P is not None)
+        x_TD = x_TD if cls_P is None else x_TD[cls_P]
+        x_TD = self.norm(self.out(context_TD, add=x_TD))
+        return self.last_norm(self.down(self.up(x_TD, gelu=True), add=x_TD))
+
 
 class PackedEncoder:
     """A cross-encoder that scores packed pairs with the weights of a Hugging Face model, copied.
@@ -95,12 +114,24 @@ class PackedEncoder:
     Later changes to the model's layers do not change the scores.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, int8: bool = False) -> None:
+        """Copy the layers of a model that `fits`, as numbers in int8 where asked.
+
+        Raises `ValueError` where our kernels, which int8 needs, do not run or do not fit the model.
+        """
         self.model, self.base = model, model.base_model
         self.heads = model.config.num_attention_heads
-        supported = model.dtype == torch.bfloat16 and model.config.hidden_size / self.heads in amx.WIDTHS
-        self.kernels = amx.library() if supported else None
-        self.layers = [Layer(layer, self.kernels) for layer in self.base.encoder.layer]
+        wide = model.config.hidden_size / self.heads
+        self.kernels = amx.library() if model.dtype == torch.bfloat16 and wide in amx.WIDTHS else None
+        self.vectors = _vectors(model, wide)
+        if int8 and not self.vectors:
+            needs = f"a CPU with AVX2, a C compiler and heads of a multiple of {vectors.WIDTH} dimensions"
+            raise InvalidInput(f"precision=int8 needs {needs}", "set precision=auto")
+        layers = self.base.encoder.layer
+        self.layers: list[Any] = [Layer(layer, self.kernels) for layer in layers] if not int8 else []
+        if int8 and self.vectors:
+            norms = [self.base.embeddings.LayerNorm, *(layer.output.LayerNorm for layer in layers)]
+            self.layers = [Int8Layer(*pair, self.vectors) for pair in zip(layers, norms[:-1], strict=True)]
         # RoBERTa numbers positions from the one behind padding's.
         self.first_position = 0 if model.config.model_type == "bert" else model.config.pad_token_id + 1
 
@@ -132,16 +163,10 @@ class PackedEncoder:
         lengths = [len(pair["input_ids"]) for pair in pairs]
         starts = [0, *accumulate(lengths)]
         x_TD, cls_P = self._embedded(pairs, lengths), padded_rows(starts[:-1])
-        if self.kernels:
-            attention = self._attention_by_amx(self.kernels, starts, len(cls_P))
-        else:
-            attention = self._attention_by_torch(lengths)
+        attention = self._attention(lengths, starts, len(cls_P))
         for layer in self.layers:
             last = layer is self.layers[-1]  # the head reads its state of [CLS] only
-            context_TD = attention(layer.qkv(x_TD), last)
-            x_TD = x_TD[cls_P] if last else x_TD
-            x_TD = layer.norm(layer.out(context_TD, add=x_TD))
-            x_TD = layer.last_norm(layer.down(layer.up(x_TD, gelu=True), add=x_TD))
+            x_TD = layer(x_TD, attention, cls_P if last else None)
         states_P1D = x_TD[: len(pairs), None]
         pooler = getattr(self.base, "pooler", None)
         head = self.model.classifier
@@ -158,15 +183,18 @@ class PackedEncoder:
             return parts.LayerNorm(x_TD + parts.token_type_embeddings(kinds))
         return parts.LayerNorm(x_TD + parts.token_type_embeddings.weight[0])
 
-    def _attention_by_amx(self, kernels: ctypes.CDLL, starts: Sequence[int], cls_rows: int) -> Attention:
-        """Return attention by our kernels; its output for the pairs' first tokens has `cls_rows` rows."""
-        starts_P1 = torch.tensor(starts)
+    def _attention(self, lengths: Sequence[int], starts: Sequence[int], cls_rows: int) -> Attention:
+        """Return attention over pairs by the best kernel; its output for their first tokens has `cls_rows` rows."""
+        kernels, ours, starts_P1 = self.kernels, self.vectors, torch.tensor(starts)
 
-        def attention(qkv_TX: Tensor, first_only: bool) -> Tensor:
-            rows = cls_rows if first_only else len(qkv_TX)
-            return amx.attention(kernels, qkv_TX, starts_P1, self.heads, rows=rows, first_only=first_only)
+        def sizes(qkv_TX: Any, first_only: bool) -> dict[str, Any]:
+            return {"rows": cls_rows if first_only else len(qkv_TX), "first_only": first_only}
 
-        return attention
+        if kernels:
+            return lambda qkv, first: amx.attention(kernels, qkv, starts_P1, self.heads, **sizes(qkv, first))
+        if ours:
+            return lambda qkv, first: ours.attention(qkv, starts_P1, self.heads, **sizes(qkv, first))
+        return self._attention_by_torch(lengths)
 
     def _attention_by_torch(self, lengths: Sequence[int]) -> Attention:
         """Return attention by torch, run for run of pairs of one padded length."""

@@ -64,8 +64,8 @@ class Ranker(nn.Module):
 
         `folder`: a checkpoint as `save` writes it, such as `model` in the output of the stage train. `device`: a
         torch device, `cpu` or `cuda`. `backend`: `torch`, `compile`, or on CPUs `openvino` or `onnx`. `dtype`:
-        `bfloat16`, `float32`, with backend `onnx` also `int8`; `auto` is float32 with `onnx`, and elsewhere the
-        faster of bfloat16 and float32 here (`precision.best_dtype`).
+        `bfloat16`, `float32`, for encoders on CPUs with `torch` or `onnx` also `int8`; `auto` is float32 with `onnx`,
+        and elsewhere the faster of bfloat16 and float32 here (`precision.best_dtype`).
 
         Raises `ValueError` if the folder holds no ranker with all its weights, or if the backend's library is not
         installed, or does not support or compile the model.
@@ -74,7 +74,8 @@ class Ranker(nn.Module):
         if dtype == "auto":
             best = torch.float32 if backend == "onnx" else dtype_of(dtype, device, AutoConfig.from_pretrained(folder))
             dtype = str(best).removeprefix("torch.")
-        model_dtype = dtype_of(dtype) if backend in ("torch", "compile") else torch.float32
+        converted = dtype == "int8" or backend not in ("torch", "compile")
+        model_dtype = torch.float32 if converted else dtype_of(dtype)
         model = loading.load_ranker(folder, dtype=model_dtype).to(device)
         tokenizer = loading.load_tokenizer(folder, model)
         ranker = cls(model, tokenizer, loading.usable_length(tokenizer, model)).eval()

@@ -32,6 +32,7 @@ TEXTS = ["", "x", *DOCS.values()]
 WAYS = {
     ("torch", "float32"): (1e-4, 0.999),
     ("torch", "bfloat16"): (0.05, 0.95),
+    ("torch", "int8"): (0.1, 0.95),
     ("openvino", "float32"): (1e-4, 0.999),
     ("openvino", "bfloat16"): (0.05, 0.95),
     ("onnx", "float32"): (1e-4, 0.999),
@@ -209,7 +210,7 @@ def test_without_a_compiler_compile_says_so(student: str, monkeypatch: pytest.Mo
     [
         ({"backend": "openvin"}, "choose one of torch, compile, openvino, onnx"),
         ({"precision": "int4"}, "choose one of auto, bfloat16, float32, int8"),
-        ({"precision": "int8"}, "int8 is made by backend=onnx"),
+        ({"backend": "compile", "precision": "int8"}, "int8 is made by backend=torch and onnx"),
         ({"backend": "onnx", "precision": "bfloat16"}, "knows float32 and int8"),
     ],
 )
