@@ -5,6 +5,8 @@ The words are in `templates/prompts`, a file for each template (`config.template
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 import random
 import re
@@ -21,6 +23,7 @@ PLACEHOLDER = re.compile(r"\{\{\s*(?P<braces>[^\W\d]\w*)\s*\}\}|\{\s*(?P<name>[^
 PAIR = ("Query:", "\nDocument:")
 
 _OTHER_BRACKETS = str.maketrans("[]<>{}【】()", "()()()()[]")
+DRAWS = 32  # that each round of a block design is chosen from
 
 TOO_LONG = "prompt too long"  # the category of prompts that were not asked
 
@@ -121,6 +124,42 @@ def orders(n: int, repeats: int, seed: int) -> list[list[int]]:
         if order not in planned or len(planned) >= math.factorial(min(n, 10)):
             planned.append(order)
     return planned
+
+
+@functools.cache
+def block_design(n: int, size: int, repeats: int) -> list[list[int]]:
+    """Return overlapping blocks of at most `size` of `n` items, each item in `repeats` of them (JointRank, 2025).
+
+    Each of the `repeats` rounds splits all items into the fewest blocks, as even as can be. Of some random splits the
+    one is taken that joins the most items by common blocks, so that all can be compared, and then repeats the fewest
+    pairs. The same for the same numbers.
+    """
+    source, blocks, met = random.Random(f"{n}:{size}:{repeats}"), list[list[int]](), set[tuple[int, int]]()
+    count = math.ceil(n / size)
+    for _ in range(repeats):
+        last = blocks[-count:]
+        splits = []
+        for number in range(DRAWS):
+            items = source.sample(range(n), n)
+            if last and number % 2:  # deal each block of the round before out to all blocks of this one
+                items = [item for block in last for item in source.sample(block, len(block))]
+            splits.append([items[start::count] for start in range(count)])
+        best = min(splits, key=lambda split: (_groups(n, [*blocks, *split]), len(met & _pairs(split))))
+        blocks, met = [*blocks, *best], met | _pairs(best)
+    return blocks
+
+
+def _pairs(blocks: Sequence[Sequence[int]]) -> set[tuple[int, int]]:
+    return {pair for block in blocks for pair in itertools.combinations(sorted(block), 2)}
+
+
+def _groups(n: int, blocks: Sequence[Sequence[int]]) -> int:
+    """Return the number of groups of items that no block joins."""
+    group = list(range(n))
+    for block in blocks:
+        joined = {group[item] for item in block}
+        group = [min(joined) if each in joined else each for each in group]
+    return len(set(group))
 
 
 def windows(n: int, window: int, step: int) -> list[tuple[int, int]]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
+from collections import Counter
 from itertools import pairwise
 
 import pytest
@@ -11,6 +14,7 @@ from hypothesis import strategies as st
 
 from rrad_ray.labelling.answers import parse_answer
 from rrad_ray.prompts import (
+    block_design,
     clicked,
     fit_tokens,
     likelihood,
@@ -95,3 +99,22 @@ def test_a_clicked_document_is_its_title_above_its_summary_and_an_empty_part_lea
     assert clicked("a title", "a summary") == "a title\na summary"
     assert clicked("a title", " ") == "a title"
     assert clicked("", "a summary") == "a summary"
+
+
+@given(st.integers(2, 60), st.integers(2, 12), st.integers(2, 4))
+def test_blocks_hold_every_item_equally_often_and_join_all_of_them(n: int, size: int, repeats: int) -> None:
+    blocks = block_design(n, size, repeats)
+    assert Counter(item for block in blocks for item in block) == dict.fromkeys(range(n), repeats)
+    assert len(blocks) == repeats * math.ceil(n / size)
+    assert all(len(set(block)) == len(block) <= size for block in blocks)
+    assert max(map(len, blocks)) - min(map(len, blocks)) <= 1
+    if size >= math.ceil(n / size):
+        joined = {0}
+        for _ in range(n):
+            joined |= {item for block in blocks if joined & set(block) for item in block}
+        assert joined == set(range(n))
+
+
+def test_blocks_of_a_square_repeat_no_pair() -> None:
+    met = Counter(pair for block in block_design(100, 10, 2) for pair in itertools.combinations(sorted(block), 2))
+    assert max(met.values()) == 1

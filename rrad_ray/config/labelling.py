@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -31,7 +32,7 @@ from rrad_ray.rows import Split
 JudgeTask = Literal["likelihood", "order", "grade", "score", "explain"]
 Engine = Literal["vllm", "openai", "echo", "simulated"]
 ExportFormat = Literal["trec", "rankllm", "rankllm-train", "first", "rankgpt", "sentence-transformers", "clicks"]
-Aggregation = Literal["borda", "copeland"]
+Aggregation = Literal["borda", "copeland", "bradley_terry"]
 MissingDocuments = Literal["negative", "append"]
 
 
@@ -90,7 +91,13 @@ class SimulatedConfig:
     """A teacher made from the collection's own qrels (`engine: simulated`): for research on label recipes only."""
 
     noise: NotNegative = 0.5
-    """Standard deviation of what is added to a document's grade."""
+    """Standard deviation of what is added to a document's grade, anew in each answer."""
+    length_noise: NotNegative = 0.0
+    """The noise of an answer about n documents is multiplied by (n / 10) to this power: long lists are harder."""
+    lasting_noise: NotNegative = 0.0
+    """Standard deviation of an error that a document keeps in all answers: more calls do not mend it."""
+    position_bias: NotNegative = 0.0
+    """Grades that the document shown first gains over the one shown last; between them it falls evenly."""
     missing: Share = 0.1
     """Share of the documents that an answer leaves out, the lowest first."""
     malformed: Share = 0.02
@@ -129,7 +136,11 @@ class PromptConfig:
     """`order`, vLLM: `first_token` reads the order, and scores, off the logits of the first identifier (FIRST): one
     forward pass, for labellers that `finetune` has trained with `rank_weight`."""
     repeats: Count = 1
-    """`order`: calls for each query, each with the documents in an order of its own."""
+    """`order`: calls for each query, each with the documents in an order of its own; with `block`, the calls that a
+    document is shown in."""
+    block: CountOrNone = 0
+    """`order`: at most so many documents in a call, in overlapping blocks, each document in `repeats` of them: for
+    long lists, with `aggregate: bradley_terry`; 2: pairs; 0: all documents in each call."""
     shuffle: bool = True
     """`order`: shuffle the documents, since an LLM that echoes its input must not inherit the first stage's
     quality."""
@@ -150,6 +161,10 @@ class PromptConfig:
         require(self.repeats == 1 or self.task == "order", "repeats", self.repeats, "only task=order is repeated")
         want = "greedy answers to one and the same prompt are all alike: set shuffle=true"
         require(self.repeats == 1 or self.shuffle, "repeats", self.repeats, want)
+        if self.block:
+            require(self.block >= 2, "block", self.block, "must be at least 2, or 0 for all documents")
+            overlap = self.task == "order" and self.repeats >= 2 and not self.window and self.answer == "text"
+            require(overlap, "block", self.block, "needs task=order, answer=text, repeats of 2 or more, window=0")
         if self.window:
             require(self.window >= 2, "window", self.window, "must be at least 2, or 0 for one call")
             require(self.window_step <= self.window, "window_step", self.window_step, "must be in 1..window")
@@ -180,6 +195,12 @@ class PromptConfig:
         """The template: one of `template_files.TEMPLATES`, by the task; None for `score`. Raises `RradError`."""
         schema = TEMPLATES.get(self.task)
         return load_template(schema, self.template) if schema else None
+
+    def calls(self, documents: float) -> float:
+        """Return the number of prompts about a query with so many documents."""
+        if self.task != "order":
+            return documents
+        return self.repeats * (math.ceil(documents / self.block) if self.block else 1)
 
     @property
     def reads_logits(self) -> bool:
@@ -278,7 +299,8 @@ class LabelConfig(StagePaths):
     relevant a query's documents are at all: DisRanker's Point-MSE learns it. `absolute`: a single source's scores as
     they are, such as the grades of `task: grade`, so that a threshold means the same for every query."""
     aggregate: Aggregation = "borda"
-    """How several orders of a query become one: `borda`, or `copeland`, the more robust."""
+    """How several orders of a query become one: `borda`; `copeland`, the more robust; or `bradley_terry`, which fits
+    a strength to each document, for blocks, and whose confidence is a win probability."""
     missing: MissingDocuments = "negative"
     """Documents that an answer leaves out: hard negatives, or `append`ed behind the ranked ones as RankGPT does."""
     keep_overlap: bool = False

@@ -20,7 +20,8 @@ from rrad_ray.rows import Row
 
 
 class Prompt(TypedDict, total=False):
-    """One call of an engine, as planned; `start`, `truncated`, `too_long` and `documents` are always there.
+    """One call of an engine, as planned; `start`, `truncated`, `too_long`, `documents` and `calls` are always
+    there.
 
     An engine reads one of `token_ids` (vLLM), `messages` (JSON of a chat, OpenAI), `sliding` (JSON of a query and its
     texts, whose windows are planned as answers come) and `answer` (`echo`, `simulated`).
@@ -29,7 +30,8 @@ class Prompt(TypedDict, total=False):
     start: int  # the first token that `likelihood` scores
     truncated: int  # documents cut below `doc_tokens`
     too_long: str  # why the prompt cannot be asked; empty: it can
-    documents: int  # of its query
+    documents: int  # that the prompt shows or, of a prompt about one document, those of its query
+    calls: int  # the prompts of its query
     token_ids: list[int]
     sampling_params: dict[str, Any]
     pooling_params: dict[str, Any]
@@ -65,7 +67,12 @@ def shown(row: Row, cfg: PromptConfig) -> list[list[int]]:
         return []
     if cfg.window or not cfg.shuffle:
         return [list(range(count))]
-    return prompts.orders(count, cfg.repeats, random.Random(f"{cfg.seed}:{row['query_id']}").getrandbits(32))
+    source = random.Random(f"{cfg.seed}:{row['query_id']}")
+    if not cfg.block or count <= cfg.block:
+        return prompts.orders(count, cfg.repeats, source.getrandbits(32))
+    names = source.sample(range(count), count)
+    design = prompts.block_design(count, cfg.block, cfg.repeats)
+    return [[names[item] for item in source.sample(block, len(block))] for block in design]
 
 
 def slots(row: Row, cfg: PromptConfig, read: AnswerReader = parse_answer) -> int:
@@ -73,7 +80,7 @@ def slots(row: Row, cfg: PromptConfig, read: AnswerReader = parse_answer) -> int
     if not row["doc_ids"]:
         return 0
     if cfg.task == "order":
-        return cfg.repeats if len(row["doc_ids"]) > 1 else 0
+        return int(cfg.calls(len(row["doc_ids"]))) if len(row["doc_ids"]) > 1 else 0
     if cfg.task == "explain" and (row["split"] in ("dev", "test") or teacher.verdict(row, read=read).rejected):
         return 0  # a reason is a training target, and without a verdict there is nothing to give one for
     return len(row["doc_ids"])
@@ -117,8 +124,9 @@ class Planner:
         count = slots(row, self.cfg, self.read)
         if not count:
             return []
-        documents = {"documents": len(row["doc_ids"])}
-        return [cast(Prompt, documents | dict(prompt)) for prompt in self._prompts(row, count)]
+        sizes = [len(order) for order in shown(row, self.cfg)] or [len(row["doc_ids"])] * count
+        prompts_of = zip(sizes, self._prompts(row, count), strict=True)
+        return [cast(Prompt, {"documents": size, "calls": count, **prompt}) for size, prompt in prompts_of]
 
     def _prompts(self, row: Row, count: int) -> list[Prompt]:
         cfg = self.cfg
@@ -163,13 +171,17 @@ class Planner:
         """Return the chats of `order` and `explain`, whose answer is text."""
         docs = self._tokenized(row["texts"])
         chats, cut = self._fitted(row, docs)
+        shown_docs = [[docs[index] for index in order] for order in shown(row, self.cfg)] or [[doc] for doc in docs]
         if self.cfg.answer == "first_token":
             before, names = self._identifiers(len(docs))
-            sampling = _looking_at(names)
             chats = [[*ids, *before] for ids in chats]
+            samplings = [_looking_at(names)] * len(chats)
         else:
-            sampling = self._sampling(len(docs))
-        return [_prompt(ids, start=len(ids), truncated=self._lost(docs, cut), **sampling) for ids in chats]
+            samplings = [self._sampling(len(each)) for each in shown_docs]
+        return [
+            _prompt(ids, start=len(ids), truncated=self._lost(each, cut), **sampling)
+            for ids, each, sampling in zip(chats, shown_docs, samplings, strict=True)
+        ]
 
     def _graded(self, row: Row) -> list[Prompt]:
         """Return the chats of `grade`, each about one document: the labels' tokens are looked at, none is chosen."""
@@ -239,8 +251,10 @@ class Planner:
             if over <= 0:
                 return chats, cut
             lengths = [min(len(doc), cut) for doc in docs]
-            # A chat of `order` shows all documents, one of `explain` or `grade` a single one.
-            cut = prompts.fit_tokens(lengths, sum(lengths) - over) if self.cfg.task == "order" else cut - over
+            if self.cfg.task == "order" and not self.cfg.block:  # a chat shows all documents
+                cut = prompts.fit_tokens(lengths, sum(lengths) - over)
+            else:  # a block of them, or one
+                cut = min(cut, max(lengths)) - max(1, over // max(self.cfg.block, 1))
             if cut < 1:
                 alone = max(map(len, chats)) - sum(lengths)
                 found_text = f"about {alone} tokens without the documents, the model takes {self.limit}"
@@ -311,13 +325,26 @@ def echoed_answer(row: Row, slot: int, cfg: PromptConfig) -> dict[str, Any]:
 def simulated_answer(row: Row, slot: int, cfg: PromptConfig) -> dict[str, Any]:
     """Return the answer of a teacher that knows the qrels, with the config's noise, gaps and garbage."""
     source = random.Random(f"{cfg.seed}:{row['query_id']}:{slot if cfg.task == 'order' else ''}")
-    grades = dict(zip(row["qrel_ids"], row["qrel_grades"], strict=True))
-    scores = [grades.get(doc_id, 0) + source.gauss(0.0, cfg.simulated.noise) for doc_id in row["doc_ids"]]
+    order_shown = shown(row, cfg)[slot] if cfg.task == "order" else list(range(len(row["doc_ids"])))
+    scores = simulated_scores(row, order_shown, cfg, source)
     if cfg.task != "order":
         return {"text": "a simulated reason", "score": scores[slot]}
     if source.random() < cfg.simulated.malformed:
         return {"text": source.choice(GARBAGE), "score": 0.0}
-    order_shown = shown(row, cfg)[slot]
-    order = sorted(range(len(order_shown)), key=lambda position: -scores[order_shown[position]])
+    order = sorted(range(len(order_shown)), key=lambda position: -scores[position])
     kept = max(1, len(order) - sum(source.random() < cfg.simulated.missing for _ in order))
     return {"text": cfg.prompt.written(order[:kept]), "score": 0.0}
+
+
+def simulated_scores(row: Row, order_shown: Sequence[int], cfg: PromptConfig, source: random.Random) -> list[float]:
+    """Return how good each document shown seems to a simulated teacher in one answer."""
+    teacher_cfg, grades = cfg.simulated, dict(zip(row["qrel_ids"], row["qrel_grades"], strict=True))
+    lasting = random.Random(f"{cfg.seed}:{row['query_id']}:lasting")
+    errors = [lasting.gauss(0.0, teacher_cfg.lasting_noise) for _ in row["doc_ids"]]
+    noise = teacher_cfg.noise * (len(order_shown) / 10) ** teacher_cfg.length_noise
+    noises = [source.gauss(0.0, noise) for _ in row["doc_ids"]]
+    bias = teacher_cfg.position_bias / max(len(order_shown) - 1, 1) if cfg.task == "order" else 0.0
+    return [
+        grades.get(row["doc_ids"][index], 0) + errors[index] + noises[index] - bias * position
+        for position, index in enumerate(order_shown)
+    ]

@@ -98,10 +98,10 @@ class RunMetrics:
         self.counts: Counter[str] = Counter()
         self.gauges: dict[str, Gauge] = {}
 
-    def add(self, answer: Answer, shown: int) -> None:
-        """Count one answer over `shown` documents."""
+    def add(self, answer: Answer, shown: int, calls: int) -> None:
+        """Count one answer over `shown` documents, of `calls` about its query."""
         self.began = self.began or time.monotonic()
-        self.queries += 1 / (self.cfg.repeats if self.cfg.task == "order" else shown)
+        self.queries += 1 / calls
         self.counts["errors"] += bool(answer["error"])
         for key in TOTALS:
             self.counts[key] += answer[key]
@@ -209,7 +209,7 @@ class ShardCollector:
         self.errors.add(kept["error"])
         part[prompt_key] = kept
         self.tokens += _tokens(kept)
-        self.meter.add(kept, answer["documents"])
+        self.meter.add(kept, answer["documents"], answer["calls"])
         self.journal.add(kept)
         if len(part) == expected:
             self._write(name)

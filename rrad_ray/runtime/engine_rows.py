@@ -11,9 +11,9 @@ from typing import Any
 from rrad_ray import prompts
 from rrad_ray.patches.ray_engine_stage import ERROR_COLUMN
 
-# Which prompt an answer belongs to: shard, row, slot; of how many prompts of the shard; over how many documents;
-# where the scored tokens start; how many documents were cut.
-CARRIED = ("part", "row", "slot", "prompts", "documents", "start", "truncated")
+# Which prompt an answer belongs to: shard, row, slot; of how many prompts of the shard and of the query; over how
+# many documents; where the scored tokens start; how many documents were cut.
+CARRIED = ("part", "row", "slot", "prompts", "calls", "documents", "start", "truncated")
 EMPTY: dict[str, Any] = {
     "text": "",
     "score": 0.0,

@@ -32,7 +32,7 @@ def label_shards(cfg: JudgeConfig, out: tables.Output, todo: Sequence[Shard], do
         cluster.require_resources(cfg.resources, 1)
         cluster.end_orphans(engines.MARK, cfg.output)
     collected = ShardCollector(cfg, out, todo, done)
-    total = sum(shard.rows * cfg.repeats if cfg.task == "order" else shard.documents for shard in todo)
+    total = round(sum(shard.rows * calls_per_row(cfg, shard) for shard in todo))
     least = least_rows(todo)
     work = [unit for number, shard in enumerate(todo) for unit in units_of(cfg, number, shard, collected, least)]
     in_vain = partial(cluster.in_vain, cfg.resources) if cfg.engine == "vllm" else str
@@ -45,12 +45,16 @@ def least_rows(todo: Sequence[Shard]) -> int:
     return math.ceil(sum(shard.rows for shard in todo) / MOST_UNITS)
 
 
+def calls_per_row(cfg: JudgeConfig, shard: Shard) -> float:
+    """Return about how many prompts a query of a shard has."""
+    return cfg.calls(shard.documents / shard.rows)
+
+
 def units_of(
     cfg: JudgeConfig, number: int, shard: Shard, collected: ShardCollector, least: int
 ) -> Iterator[dict[str, Any]]:
     """Yield a shard's rows in units of about two batches of prompts: answers leave an engine with their unit."""
-    per_row = cfg.repeats if cfg.task == "order" else max(1, shard.documents // shard.rows)
-    rows = max(1, 2 * cfg.batch_size // per_row, least)
+    rows = max(1, int(2 * cfg.batch_size / max(calls_per_row(cfg, shard), 1)), least)
     answered = collected.answered(shard.part)
     for start in range(0, shard.rows, rows):
         stop = min(start + rows, shard.rows)

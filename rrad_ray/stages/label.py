@@ -201,7 +201,7 @@ def _labelled(
         if kind is JudgeOutput:
             answers.add(row, verdict)
         if verdict.rejected:
-            out.quarantine(row["query_id"], verdict.statuses[0], "\n---\n".join(row["responses"]))
+            out.quarantine(row["query_id"], verdict.rejection, "\n---\n".join(row["responses"]))
             continue
         targets = verdict.targets
         if "mean" in scale:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rrad_ray.labelling.aggregation import Verdict, aggregate
+from rrad_ray import prompts
+from rrad_ray.labelling.aggregation import PRIOR, Verdict, aggregate
 from rrad_ray.labelling.answers import ParsedOrder, parse_answer
 
 
@@ -104,3 +107,51 @@ def test_a_tie_is_kept_by_answers_that_are_evenly_split_and_broken_by_those_that
     assert both.targets == [0.0, 0.0, 1.0]
     share = (1 + 0.5 + 0.5) / 3
     assert both.confidence[0] == pytest.approx((1 - abs(2 * share - 1) + 1.0) / 2)
+
+
+def test_bradley_terry_counts_whom_a_document_beats_and_gives_win_probabilities() -> None:
+    orders, _ = _orders("[1] > [2]", "[1] > [2]", "[1] > [2]", "[2] > [1]", n=2)
+    verdict = aggregate(orders, [[0, 1]] * 4, method="bradley_terry")
+    gap = verdict.targets[0] - verdict.targets[1]
+    # Of the model with its prior: 3 wins of 4, strengths s and -s, 4 (3/4 - sigmoid(2 s)) = PRIOR s.
+    assert 4 * (0.75 - 1 / (1 + math.exp(-gap))) == pytest.approx(PRIOR * gap / 2, abs=1e-4)
+    assert verdict.confidence == pytest.approx([1 / (1 + math.exp(-gap))] * 2, abs=1e-4)
+    assert verdict.targets[1] == 1.0
+    # In blocks {1, 2}, {2, 3}, {3, 4}, documents 1 and 3 win one meeting of one and one of two; 1 beats the winner 2.
+    orders, _ = _orders("[1] > [2]", "[1] > [2]", "[1] > [2]", n=2)
+    chain = aggregate(orders, [[0, 1], [1, 2], [2, 3]], method="bradley_terry")
+    assert sorted(range(4), key=lambda index: -chain.targets[index]) == [0, 1, 2, 3]
+    assert aggregate(orders, [[0, 1], [1, 2], [2, 3]]).targets == pytest.approx([4.0, 2.5, 2.5, 1.0])
+
+
+@given(st.data(), st.integers(3, 40), st.integers(2, 8), st.integers(2, 4))
+def test_blocks_of_a_perfect_teacher_put_every_document_above_those_that_it_beats(
+    data: st.DataObject, n: int, size: int, repeats: int
+) -> None:
+    worth = data.draw(st.permutations(range(n)))
+    blocks = prompts.block_design(n, size, repeats)
+    orders = [
+        ParsedOrder(tuple(sorted(range(len(block)), key=lambda place: -worth[block[place]])), ()) for block in blocks
+    ]
+    for method in ("borda", "copeland", "bradley_terry"):
+        verdict = aggregate(orders, blocks, method=method)
+        assert not verdict.rejected
+        assert min(verdict.targets) == pytest.approx(1.0)
+        assert all(0 <= value <= 1 for value in verdict.confidence)
+        if method == "bradley_terry":
+            best, worst = worth.index(n - 1), worth.index(0)
+            assert verdict.targets[best] > verdict.targets[worst]
+
+
+def test_a_document_in_no_usable_answer_rejects_the_query_rather_than_becoming_a_negative() -> None:
+    orders = [parse_answer("[1] > [2]", 2), parse_answer("no", 2)]
+    verdict = aggregate(orders, [[0, 1], [2, 3]], method="bradley_terry")
+    assert (verdict.rejected, verdict.rejection) == (True, "rejected: 2 documents stand in no usable answer")
+    assert not aggregate(orders, [[0, 1], [0, 1]]).rejected
+
+
+def test_documents_left_out_of_most_of_their_blocks_are_missing() -> None:
+    orders = [parse_answer("[1]", 2), parse_answer("[2] > [1]", 2), parse_answer("[1]", 2)]
+    verdict = aggregate(orders, [[0, 1], [0, 2], [2, 1]], method="bradley_terry")
+    assert verdict.missing == [False, True, False]
+    assert verdict.targets[1] == 0.0 < 1.0 <= min(verdict.targets[0], verdict.targets[2])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -220,3 +222,48 @@ def test_simulated_answers_have_the_rates_they_are_set_to_and_are_the_same_for_a
     shown = planner.shown(item, config(repeats=100))
     best = {order[found.ranked[0]] for found, order in zip(tops, shown, strict=True)}
     assert best == {0}, "the lowest are left out, never the best"
+
+
+def test_blocks_show_some_documents_each_with_their_own_grammar_and_cut() -> None:
+    item = row([f"text number {n} {LONG}" for n in range(11)])
+    options = {"block": 4, "repeats": 2, "structured": True, "engine_kwargs": {"max_model_len": 600}}
+    cfg = config(**options)
+    asked, blocks = planned(item, **options), planner.shown(item, cfg)
+    assert len(asked) == len(blocks) == planner.slots(item, cfg) == cfg.calls(11) == 6
+    for prompt, block in zip(asked, blocks, strict=True):
+        text = text_of(prompt)
+        assert [f"text number {n} " in text for n in range(11)] == [n in block for n in range(11)]
+        assert (prompt["documents"], prompt["calls"]) == (len(block), 6)
+        assert prompt["sampling_params"]["structured_outputs"]["regex"] == cfg.prompt.grammar(len(block))
+        assert len(prompt["token_ids"]) + cfg.max_tokens <= 600
+    assert max(len(prompt["token_ids"]) for prompt in asked) > 600 - cfg.max_tokens - 20, (
+        "no more is cut than must be"
+    )
+    few = row(["one", "two", "three"])
+    assert [sorted(order) for order in planner.shown(few, cfg)] == [[0, 1, 2]] * 2, "a short list is asked whole"
+    with pytest.raises(ValueError, match="repeats of 2 or more"):
+        config(block=4)
+
+
+def test_a_simulated_teachers_errors_are_those_that_are_set() -> None:
+    item = row([str(n) for n in range(100)])
+    quiet = {"noise": 0.0, "missing": 0.0, "malformed": 0.0}
+    biased = config(repeats=2, simulated=SimulatedConfig(**quiet, position_bias=3.1))
+    for slot, order in enumerate(planner.shown(item, biased)):
+        ranked = parse_answer(planner.simulated_answer(item, slot, biased)["text"], 100).ranked
+        first = order.index(0)  # the relevant document, of grade 2; the first one shown gains 3, the last none
+        expected = sorted(range(100), key=lambda place: -(2 * (place == first) - 3.1 * place / 99))
+        assert list(ranked) == expected
+    lasting = config(repeats=2, simulated=SimulatedConfig(**quiet, lasting_noise=1.0))
+    texts = [planner.simulated_answer(item, slot, lasting)["text"] for slot in (0, 1)]
+    orders = [
+        [order[place] for place in parse_answer(text, 100).ranked]
+        for text, order in zip(texts, planner.shown(item, lasting), strict=True)
+    ]
+    assert orders[0] == orders[1] != sorted(orders[0]), "the same errors in every answer"
+    spread = []
+    for power in (0.0, 0.5):
+        cfg = config(simulated=SimulatedConfig(noise=1.0, length_noise=power))
+        scores = planner.simulated_scores(item, list(range(1, 100)), cfg, random.Random(0))
+        spread.append(statistics.pstdev(scores))
+    assert spread[1] / spread[0] == pytest.approx(9.9**0.5)

@@ -11,7 +11,16 @@ import pytest
 from rrad_ray.patches.ray_engine_stage import ERROR_COLUMN
 from rrad_ray.runtime.engine_rows import EMPTY, from_vllm, settled, to_answer, to_engine
 
-KEY = {"part": "part-00000.parquet", "row": 3, "slot": 1, "prompts": 8, "documents": 2, "start": 2, "truncated": 0}
+KEY = {
+    "part": "part-00000.parquet",
+    "row": 3,
+    "slot": 1,
+    "prompts": 8,
+    "calls": 4,
+    "documents": 2,
+    "start": 2,
+    "truncated": 0,
+}
 
 
 def test_a_prompt_has_rays_names_in_an_engine_row_and_none_of_ours_for_them() -> None:
