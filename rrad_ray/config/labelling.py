@@ -208,7 +208,7 @@ class PromptConfig:
         return self.task == "grade" or self.answer == "first_token"
 
     @property
-    def digests(self) -> dict[str, str]:
+    def digests(self) -> dict[str, Any]:
         """The digests that a manifest keeps beside the config: another text of the template is another output."""
         return {"template_digest": self.prompt.digest} if self.prompt else {}
 
@@ -217,6 +217,14 @@ class PromptConfig:
         """The regular expression by which the answers in the output are read; empty: the built-in parser, which also
         reads the orders that a sliding window ends with."""
         return self.prompt.regex if self.task == "order" and not self.window else ""
+
+
+def _slice(text: str) -> str:
+    number, _, count = text.partition("/")
+    known = not text or (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count) <= 1000)
+    if not known:
+        raise ValueError("write the number of the slice and how many there are, as in 3/12")
+    return f"{int(number)}/{int(count)}" if text else ""
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -229,7 +237,7 @@ class JudgeConfig(PromptConfig, StagePaths):
     # A killed run may go on with other values: they say how labels are made, not which.
     RESUMABLE: ClassVar[tuple[str, ...]] = (
         *("num_workers", "resources", "batch_size", "concurrent_batches", "durable_s", "openai"),
-        *("engine_deaths", "gpu_hour_price", "engine_tokens_per_s", "stall_s"),
+        *("engine_deaths", "gpu_hour_price", "engine_tokens_per_s", "stall_s", "slice"),
     )
 
     model: str = SMOLLM2
@@ -242,6 +250,9 @@ class JudgeConfig(PromptConfig, StagePaths):
     """Prompts that an engine gets at once."""
     concurrent_batches: Count = 8
     """Batches that an engine has under way."""
+    slice: Annotated[str, AfterValidator(_slice)] = ""
+    """`3/12`: the third of twelve slices of the queries, for runs on one output from several clusters; the run that
+    ends last finishes the table. Empty: all queries."""
     shard_queries: Annotated[int, Field(ge=1, le=1000), NO_BOOL] = 256
     """Queries of one unit of work, and of one part of the output."""
     durable_s: Annotated[float, Field(gt=0, le=60), NO_BOOL] = 30.0
@@ -272,6 +283,22 @@ class JudgeConfig(PromptConfig, StagePaths):
         answer ends them all.
         """
         return most_of(self.num_workers)
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """The slice's number, from 1, and the number of slices."""
+        number, _, count = (self.slice or "1/1").partition("/")
+        return int(number), int(count)
+
+    @property
+    def slice_name(self) -> str:
+        """The slice in names of files; empty where there is none."""
+        return self.slice.replace("/", "-of-")
+
+    @property
+    def digests(self) -> dict[str, Any]:
+        """The prompt's, and the number of slices by which the runs of an output divide the queries."""
+        return super().digests | ({"slices": self.share[1]} if self.slice else {})
 
     def price(self, prompt_tokens: float, answer_tokens: float, seconds: float) -> float:
         """Return the price of an endpoint's tokens, or of as many seconds of all engines; 0 without prices."""

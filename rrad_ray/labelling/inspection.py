@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -103,7 +104,8 @@ def _asked(uri: str) -> tuple[JudgeConfig | None, str]:
     if config.get("task") == "explain":
         return _asked(str(config["input"]))
     digest = config.get("template_digest", "")
-    values = {key: value for key, value in config.items() if key != "template_digest"}
+    keys = {each.name for each in dataclasses.fields(JudgeConfig)}  # a manifest keeps digests beside them
+    values = {key: value for key, value in config.items() if key in keys}
     try:
         cfg = load.build_config(JudgeConfig, {**values, "output": uri}, uri)
     except RradError as error:

@@ -49,7 +49,8 @@ class AnswerJournal:
 
     def __init__(self, cfg: JudgeConfig, out: tables.Output) -> None:
         self.out, self.every_s = out, cfg.durable_s
-        self.uri = tables.join(out.uri, JOURNAL)
+        self.folder = tables.name_of_slice(JOURNAL, cfg)
+        self.uri = tables.join(out.uri, self.folder)
         self.pending: dict[str, list[Answer]] = {}  # by shard
         self.queries: set[tuple[str, int]] = set()
         self.last = time.monotonic()
@@ -83,9 +84,14 @@ class AnswerJournal:
         """Write the answers that are not durable yet."""
         rows = [answer for part in self.pending.values() for answer in part]
         if rows:
-            self.out.write_part(tables.part_name(self.number), rows, Answer, JOURNAL)
+            self.out.write_part(tables.part_name(self.number), rows, Answer, self.folder)
             self.number += 1
         self.pending, self.queries, self.last = {}, set(), time.monotonic()
+
+
+def drop_journal(cfg: JudgeConfig) -> None:
+    """Remove the journal of a run whose parts all stand, which is not read again."""
+    tables.remove(tables.join(cfg.output, tables.name_of_slice(JOURNAL, cfg)))
 
 
 class RunMetrics:

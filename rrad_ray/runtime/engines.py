@@ -167,7 +167,7 @@ def vllm(cfg: JudgeConfig, model: str, units: int) -> Any:
         max_tasks_in_flight_per_actor=cfg.concurrent_batches,
         concurrency=(most, most),  # labelling begins with the first engine that is ready
         placement_group_config={"bundles": [dict(cfg.resources)]},
-        runtime_env={"env_vars": {**cfg.engine_env, MARK: os.path.abspath(cfg.output)}},
+        runtime_env={"env_vars": {**cfg.engine_env, MARK: os.path.abspath(cfg.output + cfg.slice_name)}},
         should_continue_on_error=True,
         chat_template_stage=False,
         tokenize_stage=False,

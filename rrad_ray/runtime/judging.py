@@ -30,7 +30,7 @@ def label_shards(cfg: JudgeConfig, out: tables.Output, todo: Sequence[Shard], do
         model = checkpoints.resolve(cfg.model)
         out.note_versions(checkpoints.revision(model))
         cluster.require_resources(cfg.resources, 1)
-        cluster.end_orphans(engines.MARK, cfg.output)
+        cluster.end_orphans(engines.MARK, cfg.output + cfg.slice_name)
     collected = ShardCollector(cfg, out, todo, done)
     total = round(sum(shard.rows * calls_per_row(cfg, shard) for shard in todo))
     least = least_rows(todo)

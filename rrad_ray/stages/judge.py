@@ -17,9 +17,10 @@ from rrad_ray.labelling.gate import Gate
 from rrad_ray.labelling.source import source_regex, source_row
 from rrad_ray.progress import say
 from rrad_ray.rows import JudgeOutput
-from rrad_ray.runtime.collector import JOURNAL, recount
+from rrad_ray.runtime.collector import JOURNAL, drop_journal, recount
 from rrad_ray.runtime.judging import label_shards
 from rrad_ray.tables import shards
+from rrad_ray.tables.shards import Shard
 
 SIMULATED = {
     "echo": "engine: echo, these are no labels",
@@ -33,22 +34,18 @@ def run(cfg: JudgeConfig, out: tables.Output) -> None:
     for `stall_s`, a token budget is spent, or the cluster can never fit an engine."""
     check_template(cfg)
     every = shards.plan_shards(cfg.input, cfg.shard_queries, source_row(cfg))
-    standing = set(out.parts())
-    done = [shard for shard in every if shard.part in standing]
-    # Dev queries first: the labeller is checked on them before the rest is paid for.
-    todo = sorted((shard for shard in every if shard.part not in standing), key=lambda shard: not shard.dev)
-    if done:
-        say(f"goes on: {len(done)} of {len(every)} parts stand from an earlier run")
-    check = Gate(cfg, out, [shard.part for shard in every if shard.dev and cfg.task != "explain"])
-    if not check.dev and cfg.task != "explain":
-        say("no dev queries: the labeller is not checked")
-    if check.dev:
-        read = partial(shards.read_shard, cfg.input, row=source_row(cfg))
-        check.look_ahead(row for shard in every if shard.dev for row in read(shard))
-    check.look([shard.part for shard in done])
-    if todo:
-        for part in label_shards(cfg, out, todo, [shard.part for shard in done]):
-            check.look([part])
+    number, count = cfg.share
+    own = every[number - 1 :: count]
+    check = _labelled(cfg, out, own)
+    if count > 1:
+        drop_journal(cfg)
+        out.write_progress({"unit": "parts", "done": len(own), "total": len(own), "rate": 0.0, "ended": True})
+        standing = set(out.parts())
+        if lacking := sum(shard.part not in standing for shard in every):
+            say(f"slice {cfg.slice} is done; {lacking} parts of others are not: the last run finishes the table")
+            return
+        check = _check(dataclasses.replace(cfg, gate=dataclasses.replace(cfg.gate, enabled=False)), out, every)
+        check.look(sorted(standing))
     counts = recount(out, [shard.part for shard in every])
     if cfg.task == "order" and counts["single_documents"]:
         say(f"{counts['single_documents']:,} queries have one document: nothing to order, so the LLM was not asked")
@@ -63,3 +60,31 @@ def run(cfg: JudgeConfig, out: tables.Output) -> None:
     counts |= shards.repeats(every)
     seen = sum(shard.rows for shard in every)
     out.commit(seen=seen, max_quarantined=cfg.max_quarantined, lineage=lineage, **counts)
+
+
+def _labelled(cfg: JudgeConfig, out: tables.Output, own: list[Shard]) -> Gate:
+    """Label the shards that no earlier run has labelled; return the check of the labeller on their dev queries."""
+    standing = set(out.parts())
+    done = [shard.part for shard in own if shard.part in standing]
+    # Dev queries first: the labeller is checked on them before the rest is paid for.
+    todo = sorted((shard for shard in own if shard.part not in standing), key=lambda shard: not shard.dev)
+    if done:
+        say(f"goes on: {len(done)} of {len(own)} parts stand from an earlier run")
+    check = _check(cfg, out, own)
+    if not check.dev and cfg.task != "explain":
+        say("no dev queries: the labeller is not checked")
+    check.look(done)
+    if todo:
+        for part in label_shards(cfg, out, todo, done):
+            check.look([part])
+    return check
+
+
+def _check(cfg: JudgeConfig, out: tables.Output, own: list[Shard]) -> Gate:
+    """Return the gate of these shards' dev queries, before any of them is asked about."""
+    dev = [shard for shard in own if shard.dev and cfg.task != "explain"]
+    check = Gate(cfg, out, [shard.part for shard in dev])
+    if dev:
+        read = partial(shards.read_shard, cfg.input, row=source_row(cfg))
+        check.look_ahead(row for shard in dev for row in read(shard))
+    return check

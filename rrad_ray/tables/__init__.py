@@ -35,7 +35,7 @@ from rrad_ray.tables.manifest import (
     read_manifest,
     write_history,
 )
-from rrad_ray.tables.output import Claim, Output, Stage, plain, stage
+from rrad_ray.tables.output import Claim, Output, Stage, name_of_slice, plain, stage
 from rrad_ray.tables.reading import (
     PROGRESS,
     QUARANTINE,
@@ -89,6 +89,7 @@ __all__ = [
     "json_text",
     "lies_within",
     "lineage_of",
+    "name_of_slice",
     "part_name",
     "part_names",
     "part_number",

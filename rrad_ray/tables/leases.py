@@ -66,8 +66,8 @@ class Lease:
     it, and waits up to `LEASE_S` for one of another machine that may be dead. `lost`: whether another run was seen to
     have taken it since."""
 
-    def __init__(self, uri: str, stage: str) -> None:
-        self.uri, self.number, self.lost = uri, 0, False
+    def __init__(self, uri: str, stage: str, folder: str = LEASES) -> None:
+        self.uri, self.folder, self.number, self.lost = uri, folder, 0, False
         self.over, self.writing = threading.Event(), threading.Lock()
         facts: dict[str, Any] = {"stage": stage, "host": socket.gethostname(), "machine": machine_mark()}
         facts |= {"pid": os.getpid(), "process": process_mark(os.getpid()), "id": uuid.uuid4().hex}
@@ -92,7 +92,7 @@ class Lease:
         with suppress(RradError), self.writing:  # a lease that stays is that of a dead process
             self.check()
             if kind is None:
-                remove(join(self.uri, LEASES))
+                remove(join(self.uri, self.folder))
             else:
                 self.facts["ended"] = True
                 write_text(self._place(self.number), self._text(), durable=False)
@@ -135,7 +135,7 @@ class Lease:
         return number + 1
 
     def _place(self, number: int) -> str:
-        return join(self.uri, LEASES, f"{number:05d}.json")
+        return join(self.uri, self.folder, f"{number:05d}.json")
 
     def _text(self) -> str:
         return json_text(self.facts)
@@ -143,7 +143,7 @@ class Lease:
     def _last(self) -> tuple[int, dict[str, Any]]:
         """Return the highest number and who has it: 0 without any lease; no facts of one that cannot be read yet."""
         # Copies that sync programs make of them are called otherwise, as `00001 (conflicted copy).json`.
-        matches = filter(None, map(_NAME.fullmatch, listed(join(self.uri, LEASES))))
+        matches = filter(None, map(_NAME.fullmatch, listed(join(self.uri, self.folder))))
         number = max((int(match[1]) for match in matches), default=0)
         try:
             return number, _facts(read_json(self._place(number))) if number else {}

@@ -95,7 +95,8 @@ class Stage(Generic[C]):
         with in_stage(self.name), ExitStack() as stack:
             lease: Lease | None = None
             if self.claim(cfg).state in ("new", "resume"):
-                lease = stack.enter_context(Lease(cfg.output, self.name))  # type: ignore[attr-defined]
+                folder = name_of_slice(LEASES, cfg)
+                lease = stack.enter_context(Lease(cfg.output, self.name, folder))  # type: ignore[attr-defined]
             out = Output(self.name, cfg, self.row, self.inputs(cfg), lease)  # looks again: a run may just have ended
             if not out.finished:
                 self.body(cfg, out)
@@ -132,6 +133,14 @@ def _settings(cfg: Any) -> dict[str, Any]:
     keys (a config's `digests`)."""
     values = {key: value for key, value in plain(cfg).items() if key != "output"}
     return values | getattr(cfg, "digests", {})
+
+
+def name_of_slice(name: str, cfg: Any) -> str:
+    """Return the name of a file or folder of a run's own: `progress-3-of-12.json`, where it does a slice of the
+    work."""
+    mark = getattr(cfg, "slice_name", "")
+    stem = name.removesuffix(".json")
+    return f"{stem}-{mark}{name[len(stem) :]}" if mark else name
 
 
 def _fingerprints(inputs: Mapping[str, str]) -> dict[str, str]:
@@ -181,7 +190,8 @@ def _anything_done(uri: str) -> bool:
     fs, path = filesystem(uri)
     with io_errors(uri):
         names = [entry.rpartition("/")[2] for entry in fs.ls(path, detail=False)]
-    return any(name not in (STARTED, PROGRESS, LEASES) and not name.endswith(".tmp") for name in names)
+    marks = (STARTED, PROGRESS.removesuffix(".json"), LEASES)
+    return any(not name.startswith(marks) and not name.endswith(".tmp") for name in names)
 
 
 class Output:
@@ -196,6 +206,7 @@ class Output:
         self, stage: str, cfg: Any, row: type | None, inputs: Mapping[str, str], lease: Lease | None = None
     ) -> None:
         self.stage, self.uri, self.row, self.lease = stage, cfg.output, row, lease
+        self.progress = name_of_slice(PROGRESS, cfg)
         self.config, self.inputs = _settings(cfg), _fingerprints(inputs)
         self.began = time.time()
         self.quarantined: list[Quarantined] = []
@@ -295,7 +306,7 @@ class Output:
     def write_progress(self, state: Mapping[str, Any]) -> None:
         """Write how far the run is, for `rrad status`."""
         facts = {"stage": self.stage, "host": socket.gethostname(), "pid": os.getpid(), "updated": time.time()}
-        write_text(join(self.uri, PROGRESS), json_text({**facts, **state}, indent=2), durable=False)
+        write_text(join(self.uri, self.progress), json_text({**facts, **state}, indent=2), durable=False)
 
     def check_quarantine(self, seen: int | None = None, max_quarantined: float = 1.0) -> dict[str, int]:
         """Write the quarantine; how many rows it holds for each reason. `seen`: how many rows were looked at.

@@ -31,10 +31,13 @@ def of_run(uri: str) -> list[dict[str, Any]]:
         uris = [each for each in uris if exists(join(each, STARTED))]
     if not uris:
         raise RradError(uri, "no output of a stage stands there", "give a run's folder, or one stage's output")
-    return sorted((_state(each) for each in uris), key=lambda state: state["began"])
+    states = [state for each in uris for state in _states(each)]
+    return sorted(states, key=lambda state: (state["began"], state["name"]))
 
 
-def _state(uri: str) -> dict[str, Any]:
+def _states(uri: str) -> list[dict[str, Any]]:
+    """Return the state of an output; of one that several runs write, a slice each (`judge`'s `slice`), those of all
+    runs."""
     fs, path = filesystem(join(uri, STARTED))
     began = fs.modified(path).timestamp()
     name = uri.rstrip("/").rpartition("/")[2]
@@ -44,15 +47,20 @@ def _state(uri: str) -> dict[str, Any]:
         facts = {key: manifest.facts.get(key) for key in shown}
         facts |= {"quarantined": manifest.quarantined, "simulated": manifest.lineage.simulated}
         facts = {key: value for key, value in facts.items() if value}
-        return {"name": name, "stage": manifest.stage, "state": "done", "began": began, "facts": facts} | {
-            "seconds": manifest.seconds
-        }
+        done = {"name": name, "stage": manifest.stage, "state": "done", "began": began, "facts": facts}
+        return [done | {"seconds": manifest.seconds}]
     started = read_json(join(uri, STARTED))
     state = {"name": name, "stage": started["stage"], "began": began, "state": "not finished", "facts": {}}
-    progress = read_json(join(uri, PROGRESS))
-    if progress is None:
-        return state
-    return state | {"state": "running" if _alive(progress) else "stopped", "facts": progress}
+    stem = PROGRESS.removesuffix(".json")
+    with io_errors(uri):
+        entries = sorted(entry.rpartition("/")[2] for entry in fs.ls(path.rpartition("/")[0], detail=False))
+    states = []
+    for each in entries:
+        if each.startswith(stem) and each.endswith(".json") and (facts := read_json(join(uri, each))) is not None:
+            run = f"{name} {each.removesuffix('.json')[len(stem) + 1 :]}".rstrip()
+            word = "slice done" if facts.get("ended") else "running" if _alive(facts) else "stopped"
+            states.append({**state, "name": run, "state": word, "facts": facts})
+    return states or [state]
 
 
 def _alive(progress: dict[str, Any]) -> bool:
@@ -84,7 +92,7 @@ def status_lines(states: list[dict[str, Any]]) -> list[str]:
             if state["state"] == "running" and facts.get("left_s") is not None:
                 head += f", {facts['left_s'] / 60:.0f} min left"
         lines.append(head)
-        known = ("stage", "host", "pid", "updated", "unit", "done", "total", "rate", "left_s")
+        known = ("ended", "stage", "host", "pid", "updated", "unit", "done", "total", "rate", "left_s")
         more = [f"{key} {_text(value)}" for key, value in facts.items() if key not in known]
         lines += [" " * (width + 2) + ", ".join(more)] if more else []
         if state["state"] == "stopped":

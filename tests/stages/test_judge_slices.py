@@ -1,0 +1,73 @@
+"""Several runs of `judge` on one output, each with a slice of the queries."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from rrad_ray import tables
+from rrad_ray.config import GateConfig, JudgeConfig
+from rrad_ray.errors import RradError
+from rrad_ray.rows import JudgeOutput
+from rrad_ray.stages import judge
+from rrad_ray.tables import status
+from rrad_ray.tables.leases import Lease
+from tests.fixtures import row_of, table_of
+
+pytestmark = pytest.mark.ray
+
+
+def config(folder: Path, part: str, output: str = "judged") -> JudgeConfig:
+    options = {"task": "order", "engine": "simulated", "shard_queries": 2, "gate": GateConfig(min_queries=3)}
+    return JudgeConfig(input=f"{folder}/candidates", output=f"{folder}/{output}", slice=part, **options)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    rows = [row_of(f"q{number}", [f"text {index}" for index in range(8)]) for number in range(13)]
+    dev = [row | {"split": "dev", "qrel_ids": row["doc_ids"][5:6], "qrel_grades": [3]} for row in rows[:9]]  # type: ignore[index]
+    table_of(tmp_path / "candidates", [*dev, *rows[9:]])
+    return tmp_path
+
+
+def test_slices_fill_one_table_each_query_once_also_where_a_slice_is_given_twice(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = f"{folder}/judged"
+    judge.run(config(folder, "3/3"))
+    parts = {name: os.stat(f"{output}/{name}").st_mtime_ns for name in tables.part_names(output)}
+    assert list(parts) == [tables.part_name(number) for number in (2, 5)]
+    assert "slice 3/3 is done; 5 parts of others are not" in capsys.readouterr().out
+    judge.run(config(folder, "3/3"))
+    assert "goes on: 2 of 2 parts stand" in capsys.readouterr().out
+    with Lease(output, "judge", ".lease-1-of-3"):
+        with pytest.raises(RradError, match=r"judge, process .* writes it"):
+            judge.run(config(folder, "1/3"))
+        judge.run(config(folder, "2/3"))
+    shown = "\n".join(status.status_lines(status.of_run(output)))
+    assert "judged 2-of-3  judge     slice done, 2 of 2 parts" in shown
+    assert "judged 3-of-3  judge     slice done, 2 of 2 parts" in shown
+    assert not tables.exists(f"{output}/manifest.json")
+    for other in ("1/2", ""):
+        with pytest.raises(RradError, match=r"holds the output of another config .*slices=3"):
+            judge.run(config(folder, other))
+    judge.run(config(folder, "1/3"))
+    judge.run(config(folder, "2/3"))
+    assert "already done, nothing to do" in capsys.readouterr().out
+    assert {name: os.stat(f"{output}/{name}").st_mtime_ns for name in parts} == parts, "nothing was asked again"
+    whole = judge.run(config(folder, "", "whole"))
+    assert list(tables.read(output, JudgeOutput)) == list(tables.read(whole, JudgeOutput))
+    facts, of_whole = (tables.read_manifest(uri).lineage.judge for uri in (output, whole))
+    assert facts == of_whole
+    assert facts is not None
+    assert facts.gate["queries"] == 9, "the dev queries of all slices"
+    left = {name for name in os.listdir(output) if not name.startswith(("part-", "progress-"))}
+    assert left == {"started.json", "manifest.json"}
+
+
+def test_a_slice_is_a_number_of_a_number() -> None:
+    for wrong in ("4/3", "0/3", "3", "a/b", "1/2/3"):
+        with pytest.raises(ValueError, match="as in 3/12"):
+            config(Path("x"), wrong)
