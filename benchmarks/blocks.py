@@ -140,7 +140,7 @@ def slid(row: Row, cfg: PromptConfig) -> str:
 def answer(row: Row, shown: Sequence[int], cfg: PromptConfig, call: str) -> str:
     """Return one answer of the simulated teacher: all documents shown, in the order that they seem to have."""
     source = random.Random(f"{cfg.seed}:{row['query_id']}:{call}")
-    scores = planner.simulated_scores(row, shown, cfg, source)
+    scores = teacher.simulated_scores(row, shown, cfg, source)
     return str(cfg.prompt.written(sorted(range(len(shown)), key=lambda position: -scores[position])))
 
 

@@ -209,7 +209,9 @@ def _misfit_of_answers(row: Row, count: int) -> str:
         return "" if length == count else f"ragged row: {length} judge_scores for {count} doc_ids"
     if len(row["responses"]) != len(row["shown"]):
         return f"ragged row: {len(row['responses'])} responses for {len(row['shown'])} orders shown"
-    if any(sorted(order) != list(range(count)) for order in row["shown"]) or (count > 1 and not row["shown"]):
+    repeated = any(len(set(order)) < len(order) for order in row["shown"])
+    everything = {index for order in row["shown"] for index in order} == set(range(count))  # blocks show some each
+    if repeated or ((count > 1 or row["shown"]) and not everything):
         return f"ragged row: what was shown are not orders of the {count} doc_ids"
     return ""
 

@@ -4,6 +4,7 @@ Imports the vocabulary and pydantic; `load`, which reads YAML and overrides, als
 `s3://bucket/prefix`. Environment variables carry credentials only. All keys: docs/configuration.md.
 """
 
+from rrad_ray.config.answering import OpenAIConfig, SimulatedConfig
 from rrad_ray.config.base import MINILM, SMOLLM2, StagePaths
 from rrad_ray.config.data import PrerankConfig, RetrieveConfig
 from rrad_ray.config.evaluation import EvaluateConfig, SelectConfig
@@ -12,9 +13,7 @@ from rrad_ray.config.labelling import (
     GateConfig,
     JudgeConfig,
     LabelConfig,
-    OpenAIConfig,
     PromptConfig,
-    SimulatedConfig,
 )
 from rrad_ray.config.online import ONLINE_METRICS, ExpectConfig, ExperimentConfig, ExperimentDesign, TrafficConfig
 from rrad_ray.config.serving import IDENTITY, WINNER, OnlineConfig, SearchConfig, ServeConfig

@@ -9,12 +9,14 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
+from rrad_ray.config.answering import OpenAIConfig, SimulatedConfig
 from rrad_ray.config.base import (
     CHECKED,
     NO_BOOL,
     SMOLLM2,
     Count,
     CountOrNone,
+    GivenUri,
     NotNegative,
     Number,
     Pool,
@@ -49,59 +51,6 @@ class GateConfig:
     """The p-value of a one-sided paired t-test against shuffled input, below which the labeller passes."""
     min_queries: CountOrNone = 30
     """With fewer judged dev queries than this there is no check, and the run says so."""
-
-
-def _http(url: str) -> str:
-    if not url.startswith(("http://", "https://")):
-        raise ValueError("must begin with http(s)://")
-    return url
-
-
-@dataclass(frozen=True, config=CHECKED)
-class OpenAIConfig:
-    """Any endpoint that speaks OpenAI's chat completions (`engine: openai`)."""
-
-    url: Annotated[str, AfterValidator(_http)] = "http://127.0.0.1:8000/v1"
-    """The base URL."""
-    key_env: str = "OPENAI_API_KEY"
-    """The environment variable that holds the key, where the actors run."""
-    concurrency: Count = 32
-    """Requests that one actor has under way."""
-    retries: CountOrNone = 6
-    """Retries of one request after 429, 5xx or a broken connection, with exponential backoff."""
-    timeout_s: Positive = 120.0
-    """Seconds that one request may take."""
-    request: dict[str, Any] = Field(default_factory=dict)
-    """Fields of each request, over `max_tokens` and `temperature: 0`; null drops one, as in {max_tokens: null,
-    temperature: null, max_completion_tokens: 2000, reasoning_effort: low}. `extra_body` may hold more of them."""
-    system_role: Literal["system", "developer", "user"] = "system"
-    """The role of a template's system message; `user`: it heads the user's message, for models without the role."""
-    token_budget: CountOrNone = 0
-    """Prompt and generated tokens together, over all runs of this output; 0: no limit."""
-    prompt_price: NotNegative = 0.0
-    """Price of a million prompt tokens, to show what labels cost; 0: none is shown."""
-    answer_price: NotNegative = 0.0
-    """Price of a million generated tokens."""
-    tokenizer: str = SMOLLM2
-    """The model whose tokenizer and chat template count tokens for `--estimate`; best the endpoint's own."""
-
-
-@dataclass(frozen=True, config=CHECKED)
-class SimulatedConfig:
-    """A teacher made from the collection's own qrels (`engine: simulated`): for research on label recipes only."""
-
-    noise: NotNegative = 0.5
-    """Standard deviation of what is added to a document's grade, anew in each answer."""
-    length_noise: NotNegative = 0.0
-    """The noise of an answer about n documents is multiplied by (n / 10) to this power: long lists are harder."""
-    lasting_noise: NotNegative = 0.0
-    """Standard deviation of an error that a document keeps in all answers: more calls do not mend it."""
-    position_bias: NotNegative = 0.0
-    """Grades that the document shown first gains over the one shown last; between them it falls evenly."""
-    missing: Share = 0.1
-    """Share of the documents that an answer leaves out, the lowest first."""
-    malformed: Share = 0.02
-    """Share of the answers that say nothing."""
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -319,8 +268,12 @@ class LabelConfig(StagePaths):
     """What documents are learnt by: the teacher's scores, or the grades of the qrels."""
     unjudged: Literal["drop", "negative"] = "drop"
     """`grades`: candidates without a grade are dropped, or take grade 0 (`negative`); dev and test stay whole."""
+    teachers: dict[str, GivenUri] = Field(default_factory=dict)
+    """Other teachers by a name of yours: outputs of `judge` about the same queries, as in {gpt: s3://b/by-gpt}. They
+    are fused as sources are; a query or document that one of them lacks counts nothing for it."""
     weights: dict[str, Number] = Field(default_factory=dict)
-    """Weights of `judge` and of sources by name, as in {judge: 1, bm25: 0.5}; empty: fitted on dev."""
+    """Weights of `judge`, of other teachers and of sources by name, as in {judge: 1, bm25: 0.5}; empty: fitted on
+    dev."""
     scale: Literal["query", "table", "absolute"] = "query"
     """What scores are z-scored over: each query's documents or, of a single source, the whole table, which keeps how
     relevant a query's documents are at all: DisRanker's Point-MSE learns it. `absolute`: a single source's scores as
@@ -337,6 +290,11 @@ class LabelConfig(StagePaths):
     """The share of unusable answers above which the stage stops."""
 
     def __post_init__(self) -> None:
+        for name in self.teachers:
+            require(name != "judge", "teachers", name, "`judge` is the input; choose another name")
+        require(len(self.teachers) <= 3, "teachers", len(self.teachers), "weights of at most 3 can be fitted")
+        ok = not self.teachers or (self.targets == "teacher" and self.scale == "query")
+        require(ok, "teachers", list(self.teachers), "they are fused by targets=teacher and scale=query")
         want = "sources differ in scale; name one, as in weights={judge: 1}"
         require(self.scale == "query" or len(self.weights) == 1, "scale", self.scale, want)
 

@@ -179,7 +179,7 @@ class Planner:
         else:
             samplings = [self._sampling(len(each)) for each in shown_docs]
         return [
-            _prompt(ids, start=len(ids), truncated=self._lost(each, cut), **sampling)
+            _prompt(ids, start=len(ids), truncated=_lost(each, cut, self.cfg.doc_tokens), **sampling)
             for ids, each, sampling in zip(chats, shown_docs, samplings, strict=True)
         ]
 
@@ -188,7 +188,9 @@ class Planner:
         docs = self._tokenized(row["texts"])
         chats, cut = self._fitted(row, docs)
         return [
-            _prompt(ids, start=len(ids), truncated=self._lost([doc], cut), **_looking_at(self.label_ids))
+            _prompt(
+                ids, start=len(ids), truncated=_lost([doc], cut, self.cfg.doc_tokens), **_looking_at(self.label_ids)
+            )
             for ids, doc in zip(chats, docs, strict=True)
         ]
 
@@ -221,9 +223,11 @@ class Planner:
         longest = sorted(range(len(docs)), key=lambda index: -len(docs[index]))[: self.cfg.window]
         fullest = {**row, **{key: [row[key][index] for index in longest] for key in ("doc_ids", "texts")}}
         _, cut = self._fitted(fullest, [docs[index] for index in longest])
-        short = self._cutter(row["texts"], docs, cut)
+        short = _cutter(self.tokenizer, row["texts"], docs, cut)
         texts = [short(text, cut) for text in row["texts"]]
-        return _prompt(truncated=self._lost(docs, cut), **_windowed(row["query"], texts), **self._sampling(0))
+        return _prompt(
+            truncated=_lost(docs, cut, self.cfg.doc_tokens), **_windowed(row["query"], texts), **self._sampling(0)
+        )
 
     def window(self, query: str, texts: Sequence[str]) -> Prompt:
         """Return one window's prompt for vLLM; `texts` as `_sliding` has cut them."""
@@ -234,10 +238,6 @@ class Planner:
     def _tokenized(self, texts: Sequence[str]) -> list[list[int]]:
         return self.control.ids([self.guarded(text) for text in texts])
 
-    def _lost(self, docs: Sequence[Sequence[int]], cut: int) -> int:
-        """Return how many documents are cut below `doc_tokens`."""
-        return sum(len(doc[: self.cfg.doc_tokens]) > cut for doc in docs)
-
     def _fitted(self, row: Row, docs: Sequence[Sequence[int]]) -> tuple[list[list[int]], int]:
         """Return a row's chats, tokenized, and the tokens that every document had to be cut to for that; or raise
         `TooLong`."""
@@ -246,7 +246,9 @@ class Planner:
             answer = 1 if self.cfg.task == "grade" else IDENTIFIER_ROOM
         room = self.limit - answer
         while True:
-            chats = [self._ids(chat) for chat in self._conversations(row, self._cutter(row["texts"], docs, cut))]
+            chats = [
+                self._ids(chat) for chat in self._conversations(row, _cutter(self.tokenizer, row["texts"], docs, cut))
+            ]
             over = max(map(len, chats)) - room
             if over <= 0:
                 return chats, cut
@@ -269,13 +271,6 @@ class Planner:
         if self.cfg.structured and self.cfg.task == "order" and count:
             sampling["structured_outputs"] = {"regex": self.cfg.prompt.grammar(count)}
         return {"sampling_params": sampling}
-
-    def _cutter(self, texts: Sequence[str], docs: Sequence[Sequence[int]], cut: int) -> Callable[[str, int], str]:
-        short = {
-            text: str(self.tokenizer.decode(list(ids[:cut]))) if len(ids) > cut else text
-            for text, ids in zip(texts, docs, strict=True)
-        }
-        return lambda text, _: short[text]
 
     def chats(self, row: Row) -> list[Chat]:
         """Return the chats of `order`, `grade` and `explain`, with documents cut to words: no tokenizer is needed."""
@@ -306,6 +301,21 @@ def _looking_at(tokens: Sequence[int]) -> dict[str, Any]:
     return {"sampling_params": {"max_tokens": 1, "temperature": 0.0, **looked}}
 
 
+def _cutter(
+    tokenizer: Any, texts: Sequence[str], docs: Sequence[Sequence[int]], cut: int
+) -> Callable[[str, int], str]:
+    short = {
+        text: str(tokenizer.decode(list(ids[:cut]))) if len(ids) > cut else text
+        for text, ids in zip(texts, docs, strict=True)
+    }
+    return lambda text, _: short[text]
+
+
+def _lost(docs: Sequence[Sequence[int]], cut: int, doc_tokens: int) -> int:
+    """Return how many documents are cut below `doc_tokens`."""
+    return sum(len(doc[:doc_tokens]) > cut for doc in docs)
+
+
 def _windowed(query: str, texts: Sequence[str]) -> dict[str, Any]:
     """Return the prompt that `engines.slide` reads: windows are planned as the answers come."""
     return {"sliding": json.dumps({"query": query, "texts": list(texts)})}
@@ -326,7 +336,7 @@ def simulated_answer(row: Row, slot: int, cfg: PromptConfig) -> dict[str, Any]:
     """Return the answer of a teacher that knows the qrels, with the config's noise, gaps and garbage."""
     source = random.Random(f"{cfg.seed}:{row['query_id']}:{slot if cfg.task == 'order' else ''}")
     order_shown = shown(row, cfg)[slot] if cfg.task == "order" else list(range(len(row["doc_ids"])))
-    scores = simulated_scores(row, order_shown, cfg, source)
+    scores = teacher.simulated_scores(row, order_shown, cfg, source)
     if cfg.task != "order":
         return {"text": "a simulated reason", "score": scores[slot]}
     if source.random() < cfg.simulated.malformed:
@@ -334,17 +344,3 @@ def simulated_answer(row: Row, slot: int, cfg: PromptConfig) -> dict[str, Any]:
     order = sorted(range(len(order_shown)), key=lambda position: -scores[position])
     kept = max(1, len(order) - sum(source.random() < cfg.simulated.missing for _ in order))
     return {"text": cfg.prompt.written(order[:kept]), "score": 0.0}
-
-
-def simulated_scores(row: Row, order_shown: Sequence[int], cfg: PromptConfig, source: random.Random) -> list[float]:
-    """Return how good each document shown seems to a simulated teacher in one answer."""
-    teacher_cfg, grades = cfg.simulated, dict(zip(row["qrel_ids"], row["qrel_grades"], strict=True))
-    lasting = random.Random(f"{cfg.seed}:{row['query_id']}:lasting")
-    errors = [lasting.gauss(0.0, teacher_cfg.lasting_noise) for _ in row["doc_ids"]]
-    noise = teacher_cfg.noise * (len(order_shown) / 10) ** teacher_cfg.length_noise
-    noises = [source.gauss(0.0, noise) for _ in row["doc_ids"]]
-    bias = teacher_cfg.position_bias / max(len(order_shown) - 1, 1) if cfg.task == "order" else 0.0
-    return [
-        grades.get(row["doc_ids"][index], 0) + errors[index] + noises[index] - bias * position
-        for position, index in enumerate(order_shown)
-    ]

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from rrad_ray.config import PromptConfig
 from rrad_ray.evaluation import metrics
 from rrad_ray.evaluation.fusion import fit_weights
 from rrad_ray.labelling import aggregation, answers
@@ -73,6 +74,20 @@ def ranks(verdict: aggregation.Verdict) -> list[int]:
     return [rank_of.get(index, 0) for index in range(len(verdict.targets))]
 
 
+def simulated_scores(row: Row, order: Sequence[int], cfg: PromptConfig, source: random.Random) -> list[float]:
+    """Return how good each document shown seems to a simulated teacher in one answer."""
+    teacher_cfg, grades = cfg.simulated, dict(zip(row["qrel_ids"], row["qrel_grades"], strict=True))
+    lasting = random.Random(f"{cfg.seed}:{row['query_id']}:lasting")
+    errors = [lasting.gauss(0.0, teacher_cfg.lasting_noise) for _ in row["doc_ids"]]
+    noise = teacher_cfg.noise * (len(order) / 10) ** teacher_cfg.length_noise
+    noises = [source.gauss(0.0, noise) for _ in row["doc_ids"]]
+    bias = teacher_cfg.position_bias / max(len(order) - 1, 1) if cfg.task == "order" else 0.0
+    return [
+        grades.get(row["doc_ids"][index], 0) + errors[index] + noises[index] - bias * position
+        for position, index in enumerate(order)
+    ]
+
+
 def with_judge(row: Row, verdict: aggregation.Verdict) -> dict[str, Sequence[float]]:
     """Return the judge's targets and each source's scores of a row's documents, by name."""
     return {JUDGE: verdict.targets, **by_source(row)}
@@ -91,16 +106,21 @@ def common_sources(rows: Sequence[Row]) -> list[str]:
 
 
 def teacher_quality(
-    rows: Sequence[Row], *, given: bool = False, read: AnswerReader = answers.parse_answer
+    rows: Sequence[Row],
+    *,
+    given: bool = False,
+    read: AnswerReader = answers.parse_answer,
+    method: str = "borda",
+    missing: str = "negative",
 ) -> dict[str, Any]:
     """Return nDCG@10 over rows with qrels of shuffled input, each source, free fusion, the judge and the teacher.
 
     Free fusion fuses the sources alone, the teacher judge and sources; the weights of both are fitted on these rows
     and returned too. Rows without a source have neither. `given`: also of the order in which the rows list their
-    documents, under the name `GIVEN`. `read`: as in `verdict`.
+    documents, under the name `GIVEN`. The others: as in `verdict`.
     """
     sources = common_sources(rows)
-    all_scores = [with_judge(row, verdict(row, read=read)) for row in rows]
+    all_scores = [with_judge(row, verdict(row, method, missing, read)) for row in rows]
     per_query = {"shuffled": [metrics.row_ndcg(row, shuffled(row)) for row in rows]}
     if given:
         per_query[GIVEN] = [metrics.row_ndcg(row, [0.0] * len(row["doc_ids"])) for row in rows]

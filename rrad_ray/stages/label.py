@@ -19,6 +19,7 @@ from rrad_ray.evaluation import fusion
 from rrad_ray.labelling import teacher
 from rrad_ray.labelling.answer_patterns import AnswerReader
 from rrad_ray.labelling.label_quality import LabelQuality
+from rrad_ray.labelling.other_teachers import OtherTeachers
 from rrad_ray.labelling.source import source_reader
 from rrad_ray.languages.scripts import folded
 from rrad_ray.progress import say
@@ -28,7 +29,11 @@ from rrad_ray.tables import shards
 MEASURED = ("dev", "test")  # the splits that a student is chosen and reported by
 
 
-@tables.stage("label", Labels)
+def _inputs(cfg: LabelConfig) -> dict[str, str]:
+    return {"input": cfg.input, **{f"teachers.{name}": uri for name, uri in cfg.teachers.items()}}
+
+
+@tables.stage("label", Labels, _inputs)
 def run(cfg: LabelConfig, out: tables.Output) -> None:
     """Write targets for every query of the judge's output. Raises `RradError` if more answers than `max_quarantined`
     are unusable, if fusion weights name a source that is not there or cannot be fitted for want of judged dev
@@ -40,15 +45,17 @@ def run(cfg: LabelConfig, out: tables.Output) -> None:
         return
     kind = JudgeOutput if source.stage == "judge" else Candidates
     model = source.lineage.judge.model if kind is JudgeOutput and source.lineage.judge else ""
-    weights, quality = _weights(cfg, kind)
-    answers = LabelQuality(source_reader(cfg.input))
+    others, answers = OtherTeachers(cfg), LabelQuality(source_reader(cfg.input))
+    weights, quality = _weights(cfg, kind, others, answers.read)
     scale = _scale(cfg, kind, answers.read)
-    rows = _write(cfg, out, lambda name: _labelled(cfg, name, kind, weights, scale, out, answers, overlap))
+    rows = _write(cfg, out, lambda name: _labelled(cfg, name, kind, others, weights, scale, out, answers, overlap))
     shown = ", ".join(f"{key} x {value:g}" for key, value in weights.items()) or "the LLM's order"
     quality_facts = answers.facts()
     figures = ", ".join(f"{key} {value:.3f}" for key, value in quality_facts.items() if isinstance(value, float))
     summary = f"answers: {quality_facts['answers']}; {figures}" if kind is JudgeOutput else "no LLM was asked"
-    say(f"teacher = {shown}; {summary}{overlap.note()}")
+    lacking = "".join(f"; {count:,} queries lack {name}" for name, count in others.lacking.items() if count)
+    say(f"teacher = {shown}; {summary}{overlap.note()}{lacking}")
+    simulated = [tables.lineage_of(uri).simulated for uri in (cfg.input, *cfg.teachers.values())]
     out.commit(
         seen=rows + overlap.count + len(out.quarantined),
         max_quarantined=cfg.max_quarantined,
@@ -56,7 +63,12 @@ def run(cfg: LabelConfig, out: tables.Output) -> None:
         answers=quality_facts["answers"],
         scale=scale,
         overlap=overlap.count,
-        lineage=dataclasses.replace(source.lineage, labels=tables.LabelFacts(model, weights, quality, quality_facts)),
+        lacking=dict(others.lacking),
+        lineage=dataclasses.replace(
+            source.lineage,
+            labels=tables.LabelFacts(model, weights, quality, quality_facts),
+            simulated=next(filter(None, simulated), ""),
+        ),
     )
 
 
@@ -130,21 +142,23 @@ def _grades(cfg: LabelConfig, source: tables.Lineage, out: tables.Output, overla
     out.commit(seen=seen, max_quarantined=cfg.max_quarantined, lineage=lineage, **facts)
 
 
-def _weights(cfg: LabelConfig, kind: type) -> tuple[dict[str, float], dict[str, Any]]:
+def _weights(
+    cfg: LabelConfig, kind: type, others: OtherTeachers, read: AnswerReader
+) -> tuple[dict[str, float], dict[str, Any]]:
     """Return the teacher's fusion weights: the config's, or those with the best nDCG@10 on judged dev queries."""
     first = next(tables.read(cfg.input, kind), None)
-    known = [*([teacher.JUDGE] if kind is JudgeOutput else []), *(first["sources"] if first else [])]
+    known = [*([teacher.JUDGE] if kind is JudgeOutput else []), *(first["sources"] if first else []), *cfg.teachers]
     for name in cfg.weights:
         if name not in known:
             raise RradError(f"weights.{name}", "no such source", f"choose from {', '.join(known)}")
     if cfg.weights:
         return dict(cfg.weights), {}
-    if first is None or first.get("task") == "order":
+    if first is None or (first.get("task") == "order" and not cfg.teachers):
         return {}, {}  # RRADistill: the LLM's order alone is the target
     if not known:
         problem = "candidates without sources, which no judge has seen, have no targets"
         raise RradError(cfg.input, problem, "run judge on them, or set targets=grades")
-    judged = with_qrels(list(shards.usable_rows(tables.read_split(cfg.input, kind, "dev"))))
+    judged = others.joined(with_qrels(list(shards.usable_rows(tables.read_split(cfg.input, kind, "dev")))))
     for row in judged:
         _check_sources(cfg, row, known)
     if len(judged) < 10:
@@ -153,7 +167,7 @@ def _weights(cfg: LabelConfig, kind: type) -> tuple[dict[str, float], dict[str, 
     if kind is Candidates:
         fitted, ndcg = fusion.fit_weights(judged, [by_source(row) for row in judged], known)
         return {name: weight for name, weight in fitted.items() if weight}, {"ndcg_10": {"fusion": ndcg}}
-    quality = teacher.teacher_quality(judged)
+    quality = teacher.teacher_quality(judged, read=read, method=cfg.aggregate, missing=cfg.missing)
     del quality["per_query"]
     return {name: weight for name, weight in quality["teacher_weights"].items() if weight}, quality
 
@@ -187,6 +201,7 @@ def _labelled(
     cfg: LabelConfig,
     name: str,
     kind: type,
+    others: OtherTeachers,
     weights: dict[str, float],
     scale: dict[str, Any],
     out: tables.Output,
@@ -195,8 +210,10 @@ def _labelled(
 ) -> Iterator[dict[str, Any]]:
     """Yield the label rows of one part; an answer that says nothing is quarantined with its text."""
     shares = fusion.relative(weights)
-    for row in overlap.passed(shards.usable_rows(tables.read_part(cfg.input, name, kind), out.quarantine)):
-        _check_sources(cfg, row, weights)
+    given = shards.usable_rows(tables.read_part(cfg.input, name, kind), out.quarantine)
+    rows = list(overlap.passed(given))
+    for row, wide in zip(rows, others.joined(rows, count=True), strict=True):
+        _check_sources(cfg, wide, weights)
         verdict = teacher.verdict(row, cfg.aggregate, cfg.missing, answers.read)
         if kind is JudgeOutput:
             answers.add(row, verdict)
@@ -206,11 +223,11 @@ def _labelled(
         targets = verdict.targets
         if "mean" in scale:
             [source] = weights
-            scores = teacher.with_judge(row, verdict)[source]
+            scores = teacher.with_judge(wide, verdict)[source]
             targets = [(score - scale["mean"]) / scale["deviation"] for score in scores]
         elif weights:
             # z-scored again: the targets' spread, which soft losses read, must not hang on the weights' sum
-            targets = fusion.zscores(fusion.fuse(teacher.with_judge(row, verdict), shares)).tolist()
+            targets = fusion.zscores(fusion.fuse(teacher.with_judge(wide, verdict), shares)).tolist()
         yield {
             "reasons": [],
             **row,

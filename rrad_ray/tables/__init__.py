@@ -35,12 +35,13 @@ from rrad_ray.tables.manifest import (
     read_manifest,
     write_history,
 )
-from rrad_ray.tables.output import Claim, Output, Stage, name_of_slice, plain, stage
+from rrad_ray.tables.output import Claim, Output, Stage, plain, stage
 from rrad_ray.tables.reading import (
     PROGRESS,
     QUARANTINE,
     STARTED,
     finished_parts,
+    name_of_slice,
     part_name,
     part_names,
     part_number,

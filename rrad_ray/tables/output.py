@@ -41,6 +41,7 @@ from rrad_ray.tables.reading import (
     QUARANTINE,
     STARTED,
     measured_parts,
+    name_of_slice,
     part_name,
     part_names,
     read_columns,
@@ -133,14 +134,6 @@ def _settings(cfg: Any) -> dict[str, Any]:
     keys (a config's `digests`)."""
     values = {key: value for key, value in plain(cfg).items() if key != "output"}
     return values | getattr(cfg, "digests", {})
-
-
-def name_of_slice(name: str, cfg: Any) -> str:
-    """Return the name of a file or folder of a run's own: `progress-3-of-12.json`, where it does a slice of the
-    work."""
-    mark = getattr(cfg, "slice_name", "")
-    stem = name.removesuffix(".json")
-    return f"{stem}-{mark}{name[len(stem) :]}" if mark else name
 
 
 def _fingerprints(inputs: Mapping[str, str]) -> dict[str, str]:

@@ -114,3 +114,11 @@ def part_name(number: int) -> str:
 def part_number(name: str) -> int:
     """Return 3 for `part-00003.parquet`."""
     return int(name.removeprefix("part-").removesuffix(".parquet"))
+
+
+def name_of_slice(name: str, cfg: Any) -> str:
+    """Return the name of a file or folder of a run's own: `progress-3-of-12.json`, where it does a slice of the
+    work."""
+    mark = getattr(cfg, "slice_name", "")
+    stem = name.removesuffix(".json")
+    return f"{stem}-{mark}{name[len(stem) :]}" if mark else name

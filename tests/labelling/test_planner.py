@@ -264,6 +264,6 @@ def test_a_simulated_teachers_errors_are_those_that_are_set() -> None:
     spread = []
     for power in (0.0, 0.5):
         cfg = config(simulated=SimulatedConfig(noise=1.0, length_noise=power))
-        scores = planner.simulated_scores(item, list(range(1, 100)), cfg, random.Random(0))
+        scores = teacher.simulated_scores(item, list(range(1, 100)), cfg, random.Random(0))
         spread.append(statistics.pstdev(scores))
     assert spread[1] / spread[0] == pytest.approx(9.9**0.5)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from rrad_ray import tables
-from rrad_ray.config import GateConfig, JudgeConfig, LabelConfig, PrerankConfig, SimulatedConfig
+from rrad_ray.config import GateConfig, JudgeConfig, LabelConfig, PrerankConfig
 from rrad_ray.errors import RradError
 from rrad_ray.rankers.ranker import Ranker
 from rrad_ray.rows import Candidates, JudgeOutput, Labels
@@ -317,25 +317,3 @@ def test_answers_of_a_template_with_a_regex_become_labels_and_reasons_read_by_it
 def test_manifest_is_json_that_other_tools_read(short: str) -> None:
     with open(f"{short}/manifest.json", encoding="utf-8") as file:
         assert json.load(file)["stage"] == "prerank"
-
-
-def test_long_lists_are_asked_in_blocks_and_made_one_order(tmp_path: Path) -> None:
-    rows = [row_of(f"q{number}", [f"text {index}" for index in range(20 + number)]) for number in range(3)]
-    rows = [row | {"qrel_ids": row["doc_ids"][7:8], "qrel_grades": [1]} for row in rows]  # type: ignore[index]
-    quiet = SimulatedConfig(noise=0.01, missing=0.0, malformed=0.0)
-    cfg = JudgeConfig(
-        input=table_of(tmp_path / "input", rows),
-        output=f"{tmp_path}/judged",
-        task="order",
-        engine="simulated",
-        simulated=quiet,
-        block=6,
-        repeats=2,
-        gate=GateConfig(enabled=False),
-    )
-    judged = list(tables.read(judge.run(cfg), JudgeOutput))
-    assert [len(row["responses"]) for row in judged] == [len(row["shown"]) for row in judged] == [8, 8, 8]
-    labels = label.run(LabelConfig(cfg.output, f"{tmp_path}/labels", aggregate="bradley_terry"))
-    for row in tables.read(labels, Labels):
-        assert row["targets"].index(max(row["targets"])) == 7
-        assert all(0.5 <= value < 1 for value in row["confidence"]), "win probabilities"

@@ -1,26 +1,48 @@
-"""Several runs of `judge` on one output, each with a slice of the queries."""
+"""judge without Ray: several runs on one output, each with a slice of the queries; and long lists in blocks."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rrad_ray import tables
-from rrad_ray.config import GateConfig, JudgeConfig
+from rrad_ray.config import GateConfig, JudgeConfig, LabelConfig, SimulatedConfig
 from rrad_ray.errors import RradError
-from rrad_ray.rows import JudgeOutput
-from rrad_ray.stages import judge
+from rrad_ray.rows import JudgeOutput, Labels
+from rrad_ray.runtime import collector, judging
+from rrad_ray.runtime.engine_rows import settled, to_answer
+from rrad_ray.stages import judge, label
 from rrad_ray.tables import status
 from rrad_ray.tables.leases import Lease
+from rrad_ray.tables.shards import Shard
 from tests.fixtures import row_of, table_of
 
-pytestmark = pytest.mark.ray
+
+@pytest.fixture(autouse=True)
+def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plan, the answers and the collecting are those of a run; only Ray Data between them is left out."""
+
+    def answers(cfg: JudgeConfig, model: str, todo: Sequence[Shard], work: list[dict[str, Any]]) -> Iterator[Any]:
+        plan = judging.PlanPrompts(cfg, model, todo)
+        for unit in work:
+            yield from (to_answer(settled(row)) for row in plan(unit))
+
+    monkeypatch.setattr(judging.cluster, "start_ray", lambda: None)
+    monkeypatch.setattr(judging, "answer_stream", answers)
+    monkeypatch.setattr(collector.RunMetrics, "export", lambda self: None)
 
 
 def config(folder: Path, part: str, output: str = "judged") -> JudgeConfig:
-    options = {"task": "order", "engine": "simulated", "shard_queries": 2, "gate": GateConfig(min_queries=3)}
+    options = {
+        "task": "order",
+        "engine": "simulated",
+        "shard_queries": 2,
+        "gate": GateConfig(enabled=False, min_queries=3),
+    }
     return JudgeConfig(input=f"{folder}/candidates", output=f"{folder}/{output}", slice=part, **options)
 
 
@@ -71,3 +93,25 @@ def test_a_slice_is_a_number_of_a_number() -> None:
     for wrong in ("4/3", "0/3", "3", "a/b", "1/2/3"):
         with pytest.raises(ValueError, match="as in 3/12"):
             config(Path("x"), wrong)
+
+
+def test_long_lists_are_asked_in_blocks_and_made_one_order(tmp_path: Path) -> None:
+    rows = [row_of(f"q{number}", [f"text {index}" for index in range(20 + number)]) for number in range(3)]
+    rows = [row | {"qrel_ids": row["doc_ids"][7:8], "qrel_grades": [1]} for row in rows]  # type: ignore[index]
+    quiet = SimulatedConfig(noise=0.01, missing=0.0, malformed=0.0)
+    cfg = JudgeConfig(
+        input=table_of(tmp_path / "input", rows),
+        output=f"{tmp_path}/judged",
+        task="order",
+        engine="simulated",
+        simulated=quiet,
+        block=6,
+        repeats=2,
+        gate=GateConfig(enabled=False),
+    )
+    judged = list(tables.read(judge.run(cfg), JudgeOutput))
+    assert [len(row["responses"]) for row in judged] == [len(row["shown"]) for row in judged] == [8, 8, 8]
+    labels = label.run(LabelConfig(cfg.output, f"{tmp_path}/labels", aggregate="bradley_terry"))
+    for row in tables.read(labels, Labels):
+        assert row["targets"].index(max(row["targets"])) == 7
+        assert all(0.5 <= value < 1 for value in row["confidence"]), "win probabilities"
