@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import pyarrow.compute as pc
-from ray.util.metrics import Gauge
 
 from rrad_ray import tables
 from rrad_ray.config import JudgeConfig
@@ -22,6 +21,7 @@ from rrad_ray.labelling.source import source_reader, source_row
 from rrad_ray.progress import Progress, say
 from rrad_ray.rows import Answer
 from rrad_ray.runtime.first_errors import FirstErrors
+from rrad_ray.runtime.gauges import OutputGauges
 from rrad_ray.tables import shards
 from rrad_ray.tables.shards import Shard
 
@@ -102,7 +102,7 @@ class RunMetrics:
         self.began: float | None = None
         self.queries = 0.0  # answered so far, also in part
         self.counts: Counter[str] = Counter()
-        self.gauges: dict[str, Gauge] = {}
+        self.gauges = OutputGauges("judge", cfg.output)
 
     def add(self, answer: Answer, shown: int, calls: int) -> None:
         """Count one answer over `shown` documents, of `calls` about its query."""
@@ -157,10 +157,7 @@ class RunMetrics:
 
     def export(self) -> None:
         """Export the figures as gauges `rrad_judge_...`, which Ray serves to Prometheus."""
-        for name, value in self.facts().items():
-            if name not in self.gauges:
-                self.gauges[name] = Gauge(f"rrad_judge_{name}", f"rrad-ray judge: {name}", ("output",))
-            self.gauges[name].set(float(value), {"output": self.cfg.output})
+        self.gauges.set(self.facts())
 
 
 class ShardCollector:

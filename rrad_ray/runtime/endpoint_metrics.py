@@ -1,4 +1,4 @@
-"""The endpoint's measurements as Ray Serve exports them to Prometheus; `cluster/grafana.json` draws them."""
+"""The endpoint's measurements as Ray Serve exports them to Prometheus; `cluster/monitoring/` draws them."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ from rrad_ray.errors import RradError, at_place, in_stage, stage_name
 from rrad_ray.patches import ray_train_address, ray_train_failures
 from rrad_ray.progress import say
 from rrad_ray.runtime import cluster
+from rrad_ray.runtime.gauges import OutputGauges
 from rrad_ray.tables.private_folders import scratch_folder
 from rrad_ray.training import trackers
 from rrad_ray.training.loop import STATE
@@ -150,13 +151,15 @@ def _reporter(cfg: FitConfig, scratch: Path) -> ReportFunction:
     """
     rank = ray.train.get_context().get_world_rank()
     history = tables.read_history(cfg.output)
-    trackers = make_trackers(cfg.track if rank == 0 else (), cfg.output, tables.plain(cfg))
+    trackers = make_trackers(cfg.track, cfg.output, tables.plain(cfg)) if rank == 0 else {}
+    gauges = OutputGauges("train", cfg.output)
 
     def report(metrics: Metrics, save: Callable[[Path], None] | None) -> None:
         if rank == 0:
             _remember(history, metrics)
             say(f"{_line(metrics)}")
             _track(trackers, metrics)
+            gauges.set({"step": metrics["step"], **_curves(metrics)})
         if "final" not in metrics:
             return
         if save is None:
@@ -172,13 +175,18 @@ def _reporter(cfg: FitConfig, scratch: Path) -> ReportFunction:
 
 def _track(trackers: Mapping[str, trackers.TrackFunction], metrics: Mapping[str, Any]) -> None:
     """Send a step's figures to the trackers; one that fails is a warning, and does not stop the training."""
-    figures = {name: value for name, value in metrics.items() if name.startswith(("loss", "dev_", "pairs_per_s"))}
+    figures = _curves(metrics)
     for name, tracker in trackers.items():
         try:
             tracker(figures, metrics["step"], "final" in metrics, bool(metrics.get("final")))
         except Exception as error:
             cause = f"{type(error).__name__}: {error}".splitlines()[0]
             say(f"warning: {name} did not take step {metrics['step']} ({cause})")
+
+
+def _curves(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Return the figures of a step that are drawn over steps."""
+    return {name: value for name, value in metrics.items() if name.startswith(("loss", "dev_", "pairs_per_s"))}
 
 
 def _remember(history: dict[str, list[float]], metrics: Mapping[str, Any]) -> None:

@@ -242,7 +242,7 @@ def test_a_new_winner_goes_live_without_a_failed_request_and_a_wrong_one_does_no
 
 def test_prometheus_reads_what_the_dashboard_draws(endpoint: Endpoint) -> None:
     rerank(endpoint[0], user="somebody")
-    dashboard = (ROOT / "cluster" / "grafana.json").read_text()
+    dashboard = (ROOT / "cluster" / "monitoring" / "endpoint.json").read_text()
     rare = {"ray_rrad_serve_exposures_not_logged_total", "ray_rrad_serve_events_set_aside_total"}
     drawn = set(re.findall(r"ray_rrad_serve_\w+", dashboard)) - rare
     assert len(drawn) == 9
