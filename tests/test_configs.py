@@ -11,7 +11,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from rrad_ray.cli import STAGES
-from rrad_ray.config import MINILM, SMOLLM2, load
+from rrad_ray.config import MINILM, MULTILINGUAL_E5, SMOLLM2, load
 from rrad_ray.tables.checkpoints import BUNDLED
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -71,7 +71,7 @@ def test_a_cluster_file_is_yaml(name: str) -> None:
 
 
 def test_the_default_models_are_the_bundled_ones() -> None:
-    assert (MINILM, SMOLLM2) == BUNDLED
+    assert (MINILM, SMOLLM2, MULTILINGUAL_E5) == BUNDLED
 
 
 @pytest.mark.parametrize("name", ["cpu", "serve", "clients"])

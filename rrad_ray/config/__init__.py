@@ -5,7 +5,7 @@ Imports the vocabulary and pydantic; `load`, which reads YAML and overrides, als
 """
 
 from rrad_ray.config.answering import OpenAIConfig, SimulatedConfig
-from rrad_ray.config.base import MINILM, SMOLLM2, StagePaths
+from rrad_ray.config.base import MINILM, MULTILINGUAL_E5, SMOLLM2, StagePaths
 from rrad_ray.config.data import PrerankConfig, RetrieveConfig
 from rrad_ray.config.evaluation import EvaluateConfig, SelectConfig
 from rrad_ray.config.labelling import (
@@ -22,6 +22,7 @@ from rrad_ray.config.training import FinetuneConfig, FitConfig, GenerationConfig
 __all__ = [
     "IDENTITY",
     "MINILM",
+    "MULTILINGUAL_E5",
     "ONLINE_METRICS",
     "SMOLLM2",
     "WINNER",

@@ -11,6 +11,7 @@ from rrad_ray.uris import check_uri
 
 MINILM = "bundled:all-minilm-l6-v2"
 SMOLLM2 = "bundled:smollm2-135m-instruct"
+MULTILINGUAL_E5 = "bundled:multilingual-e5-small"
 
 # A key that a config does not have is an error; the string below a key is its description (docs/configuration.md).
 CHECKED = ConfigDict(extra="forbid", use_attribute_docstrings=True, coerce_numbers_to_str=True, allow_inf_nan=False)

@@ -29,6 +29,7 @@ from rrad_ray.config.base import (
     require,
 )
 from rrad_ray.config.template_files import TEMPLATES, load_template
+from rrad_ray.languages import Language
 from rrad_ray.rows import Split
 
 JudgeTask = Literal["likelihood", "order", "grade", "score", "explain"]
@@ -69,7 +70,9 @@ class PromptConfig:
     template: str = ""
     """The words of the prompt: a shipped template by name (`order`, `order-ko`, `rankgpt`, `grade`, `qwen3-reranker`,
     `explain`, `question`, ...), or a YAML file of your own, local or `s3://`; empty: `order`, `grade`, `explain` or
-    `question`, by the task. `--show-prompts 3` prints what would be sent."""
+    `question`, by the task, in `language`. `--show-prompts 3` prints what would be sent."""
+    language: Language = "auto"
+    """The language of the shipped template where none is named: `ko`, `zh`, `ja`; others have English words."""
     doc_tokens: Count = 96
     """Tokens that a document is cut to, and below that where a prompt would not fit the model."""
     query_tokens: Count = 64
@@ -143,7 +146,7 @@ class PromptConfig:
     def prompt(self) -> Any:
         """The template: one of `template_files.TEMPLATES`, by the task; None for `score`. Raises `RradError`."""
         schema = TEMPLATES.get(self.task)
-        return load_template(schema, self.template) if schema else None
+        return load_template(schema, self.template, self.language) if schema else None
 
     def calls(self, documents: float) -> float:
         """Return the number of prompts about a query with so many documents."""

@@ -44,8 +44,10 @@ DEFAULTS = {
 }  # a task's template where none is named
 
 
-def load_template(schema: type[Template], name: str) -> Template:
-    """Return a template of this class: a shipped one by name (empty: the task's own), or a YAML file, local or `s3://`.
+def load_template(schema: type[Template], name: str, language: str = "") -> Template:
+    """Return a template of this class: a shipped one by name, or a YAML file, local or `s3://`.
+
+    An empty name is the task's own template, in this language where one is shipped.
 
     Raises `RradError` that names file and line, what is wrong there, and what to do.
     """
@@ -54,7 +56,10 @@ def load_template(schema: type[Template], name: str) -> Template:
 
         with in_stage("config"):
             return _parsed(read_text(name), name, schema)
-    return cast(Template, _shipped(name or DEFAULTS[_task(schema)], _task(schema)))
+    own = DEFAULTS[_task(schema)]
+    if (SHIPPED / f"{own}-{language}.yaml").is_file():
+        own = f"{own}-{language}"
+    return cast(Template, _shipped(name or own, _task(schema)))
 
 
 def _is_file(name: str) -> bool:

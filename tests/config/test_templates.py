@@ -57,6 +57,22 @@ def own(folder: Path, text: str, **options: str) -> PromptConfig:
 # ---- the shipped ones ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("options", "template"),
+    [
+        ({"language": "ko"}, "question-ko"),
+        ({"language": "zh", "task": "order"}, "order-zh"),
+        ({"language": "ja", "task": "explain"}, "explain-ja"),
+        ({"language": "de"}, "question"),
+        ({}, "question"),
+        ({"language": "ko", "template": "search"}, "search"),
+    ],
+)
+def test_a_template_that_is_not_named_is_in_the_language(options: dict[str, str], template: str) -> None:
+    cfg = PromptConfig(**options)  # type: ignore[arg-type]
+    assert cfg.prompt == load_template(TEMPLATES[cfg.task], template)
+
+
 def test_the_words_of_the_first_templates_have_not_changed_by_a_byte() -> None:
     assert ORDER.chat("a {count} b", ["one\n two", "zwei", "셋"]) == [
         {"role": "system", "content": "You rank passages by their relevance to a search query."},

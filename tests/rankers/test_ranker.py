@@ -32,7 +32,7 @@ from rrad_ray.rankers.ranker import PAD_MULTIPLE, Ranker, one_by_one
 from rrad_ray.tables import checkpoints
 from tests.toys import causal_lm
 
-MINILM, SMOLLM2 = checkpoints.BUNDLED
+MINILM, SMOLLM2, _ = checkpoints.BUNDLED
 pytestmark = pytest.mark.usefixtures("one_thread", "in_judge")
 LENGTH = 48
 QUERY = "how do I sort a list of numbers"
