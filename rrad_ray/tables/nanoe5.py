@@ -32,7 +32,7 @@ EMBEDDINGS = {
 
 MODULES = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))  # of sentence-transformers
 
-# As the checkpoint's own config_sentence_transformers.json has them: E5 was trained with these before its texts.
+# E5 was trained with these before its texts; the 4-bit file has no room for them.
 PROMPTS = {"query": "query: ", "document": "passage: "}
 
 
