@@ -44,7 +44,7 @@ def test_help_of_a_stage_lists_its_keys_with_type_default_and_meaning() -> None:
     text = rrad("judge", "--help")
     assert "doc_tokens: int >= 1 = 96" in text
     assert "gate.enabled: bool = true" in text
-    assert "Standard deviation of what is added to a document's grade." in text
+    assert "Standard deviation of what is added to a document's grade, anew in each answer." in text
 
 
 def test_help_needs_neither_torch_nor_ray() -> None:

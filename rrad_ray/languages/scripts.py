@@ -35,7 +35,7 @@ SAMPLED = 2000  # documents that `scripts` counts
 
 def normalized(text: str) -> tuple[str, list[tuple[int, int]]]:
     """Return a text in lower case and NFKC, without characters that are not seen, and the span that each
-    character has in the text; no spans where nothing has moved.
+    character has in the text; no spans where nothing has moved, or nothing is left.
 
     Width, ligatures and letters with marks typed apart make no difference then.
 

@@ -20,6 +20,8 @@ READ_KEYS = (
     "qrels",
     "labels",
     "students",
+    "vectors",
+    "query_vectors",
     *MODELS,
 )  # the keys of all that stages read
 

@@ -7,7 +7,6 @@ and the tensors' bytes. It lacks the pooler, which mean pooling does not read.
 from __future__ import annotations
 
 import itertools
-import json
 import struct
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ import numpy as np
 from safetensors.numpy import save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import Unigram
+
+from rrad_ray.tables.json_files import write_json
 
 HEADER, PIECES, NORMALIZER, TENSOR = "<4sI7ifi", "<5iQ", "<iI", "<BIQQ"
 BLOCK = np.dtype([("scale", "<f2"), ("halves", "u1", 16)])  # of 32 weights in 4 bits
@@ -62,7 +63,7 @@ def convert(source: Path, folder: Path) -> None:
     }  # fmt: skip
     for name, values in _settings(config).items():
         (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        write_json(str(folder / name), values, indent=2)
     (folder / "2_Normalize").mkdir()
 
 

@@ -102,7 +102,11 @@ PATHS = {"input": "a", "output": "b"}
         (TrainConfig, {"parallel": "fsdp", "average_every": 2}, "average_every=2: workers that share one set"),
         (FinetuneConfig, {"objective": "order", "rank_weight": 1}, "docs_per_query=0: the rank loss"),
         (EvaluateConfig, {"split": "dev"}, "dev='dev': weights must not be fitted"),
-        (EvaluateConfig, {"precision": "int8"}, "precision='int8': int8 is made by backend=onnx"),
+        (
+            EvaluateConfig,
+            {"precision": "int8", "backend": "compile"},
+            "precision='int8': int8 is made by backend=torch and onnx",
+        ),
         (
             ExperimentConfig,
             {"name": "t", "variants": {"a": 1, "b": 1}, "metric": "ctr"},

@@ -24,6 +24,7 @@ QUERIES = [{"_id": "q1", "text": "how to add"}, {"_id": "q2", "text": "how to so
 
 def write_beir(folder: Path, docs: list[Any], queries: list[Any], **qrels: str) -> str:
     """Rows that are not strings are written as JSON; qrels as they are."""
+    folder.mkdir(exist_ok=True)
     for name, rows in (("corpus.jsonl", docs), ("queries.jsonl", queries)):
         lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
         (folder / name).write_text("".join(line + "\n" for line in lines), encoding="utf-8")

@@ -215,7 +215,7 @@ def test_unmatched_judgments_count_by_the_judgments_not_by_the_corpus(tmp_path: 
 
 
 def test_retrieve_refuses_a_large_share_of_unmatched_judgments_before_it_embeds(tmp_path: Path) -> None:
-    uri = write_beir(tmp_path, DOCS, QUERIES, test="q1\td1\t1\nq9\td1\t1\n")
+    uri = write_beir(tmp_path / "data", DOCS, QUERIES, test="q1\td1\t1\nq9\td1\t1\n")
     cfg = RetrieveConfig(data=uri, output=f"{tmp_path}/out", max_quarantined=0.4)
     with pytest.raises(RradError, match=r"retrieve: .*1 of its 2 judgments"):
         retrieve.run(cfg)

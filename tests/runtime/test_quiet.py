@@ -20,10 +20,12 @@ pytestmark = pytest.mark.ray
 
 def test_a_stage_with_ray_prints_our_lines_only(tmp_path: Path) -> None:
     documents = [json.dumps({"_id": f"d{number}", "title": "", "text": f"w{number} w1"}) for number in range(6)]
-    (tmp_path / "corpus.jsonl").write_text("\n".join(documents))
-    (tmp_path / "queries.jsonl").write_text(json.dumps({"_id": "q", "text": "w1"}))
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "corpus.jsonl").write_text("\n".join(documents))
+    (data / "queries.jsonl").write_text(json.dumps({"_id": "q", "text": "w1"}))
     model = tiny.save(tmp_path / "model", "Bert", "Model")
-    arguments = ["retrieve", "configs/retrieve.yaml", f"data={tmp_path}", f"output={tmp_path}/out", f"model={model}"]
+    arguments = ["retrieve", "configs/retrieve.yaml", f"data={data}", f"output={tmp_path}/out", f"model={model}"]
     env = {name: value for name, value in os.environ.items() if name not in cluster.QUIET}
     run = subprocess.run(
         [*RRAD, *arguments], cwd=ROOT, capture_output=True, text=True, env=env, timeout=PATIENCE_S, check=False

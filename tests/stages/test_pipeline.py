@@ -317,7 +317,8 @@ def test_candidates_that_no_judge_has_seen_are_labelled_by_their_sources_alone(s
 def judged(number: int, split: str, grades: dict[str, int]) -> dict[str, Any]:
     """A query of three candidates, `N-0` the first stage's best, and its judgments."""
     row = row_of(str(number), ["one", "two", "three"])
-    return {**row, "split": split, "qrel_ids": list(grades), "qrel_grades": list(grades.values())}
+    query = f"query {number}"  # of one text, those of dev and test would be the only ones
+    return {**row, "query": query, "split": split, "qrel_ids": list(grades), "qrel_grades": list(grades.values())}
 
 
 def test_judged_grades_become_the_labels_of_a_teacher_of_ones_own(tmp_path: Path) -> None:
