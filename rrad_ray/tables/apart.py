@@ -20,6 +20,7 @@ READ_KEYS = (
     "qrels",
     "labels",
     "students",
+    "teachers",
     "vectors",
     "query_vectors",
     *MODELS,
