@@ -174,7 +174,12 @@ def test_a_replica_that_does_not_start_says_why(local_ray: None, student: str, t
 
 
 @pytest.mark.parametrize(
-    ("haproxy", "number"), [("1", signal.SIGTERM), ("0", signal.SIGINT), ("1", signal.SIGKILL)], ids=str
+    ("haproxy", "number"),
+    [
+        pytest.param("1", signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param("0", signal.SIGINT, marks=pytest.mark.slow),
+        ("1", signal.SIGKILL),
+    ],
 )
 def test_blocking_run_ends_by_signal_and_what_listens_for_it_too(
     student: str, tmp_path: Path, haproxy: str, number: signal.Signals

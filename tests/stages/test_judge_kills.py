@@ -154,6 +154,7 @@ def test_repeats_in_a_grammar_are_all_readable_and_explained_by_the_place_they_g
         assert len(row["confidence"]) == len(row["reasons"]) == len(row["doc_ids"])
 
 
+@pytest.mark.slow
 def test_a_store_that_fails_and_stalls_now_and_then_costs_no_query(
     s3_endpoint: str, s3_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

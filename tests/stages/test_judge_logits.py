@@ -35,6 +35,7 @@ def smollm2() -> tuple[Any, Any]:
     return AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
 
+@pytest.mark.slow
 def test_grades_of_vllm_are_those_of_transformers_and_stay_on_their_scale_in_the_labels(
     tmp_path: Path, smollm2: tuple[Any, Any]
 ) -> None:

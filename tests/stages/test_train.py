@@ -162,6 +162,7 @@ def test_a_decoder_that_learns_to_write_keeps_its_output_layer_beside_a_plain_ch
     assert not os.path.exists(f"{cfg.output}/model/state.pt")
 
 
+@pytest.mark.slow
 def test_as_many_workers_train_as_there_is_room_for(labels: str, tmp_path: Path) -> None:
     team = {"num_workers": {"min": 1, "max": 2}, "resources": {"CPU": 3}}  # the local cluster has 4
     options = SMALL | team | {"epochs": 4, "eval_steps": 50, "shuffle_rows": 20}
