@@ -12,9 +12,8 @@ import numpy as np
 
 from rrad_ray.labelling.answers import ParsedOrder
 
-PRIOR = (
-    0.1  # of a Bradley-Terry strength: its precision, 1 / variance, which keeps that of an unbeaten document finite
-)
+# The precision (1 / variance) of a Bradley-Terry strength's prior, which keeps that of an unbeaten document finite.
+PRIOR = 0.1
 
 
 @dataclass(frozen=True)

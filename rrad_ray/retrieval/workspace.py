@@ -61,17 +61,7 @@ def read_table(uri: str, columns: list[str] | None = None, start: int = 0, stop:
     fs, path = tables.filesystem(uri)
     with tables.io_errors(uri), fs.open(path, "rb") as opened:
         file = pq.ParquetFile(opened)
-        if stop is None:
-            return file.read(columns=columns).slice(start)
-        groups: list[int] = []
-        before = first = 0
-        for number in range(file.metadata.num_row_groups):
-            rows = file.metadata.row_group(number).num_rows
-            if before < stop and before + rows > start:
-                first = before if not groups else first
-                groups.append(number)
-            before += rows
-        return file.read_row_groups(groups, columns=columns).slice(start - first, stop - start)
+        return tables.rows_between(file, start, file.metadata.num_rows if stop is None else stop, columns)
 
 
 def vectors_of(table: pa.Table) -> np.ndarray:

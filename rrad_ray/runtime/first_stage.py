@@ -117,15 +117,15 @@ class FirstStage:
         twice."""
         facts: dict[str, Any] = {"documents": 0, "judged": [], "first_ids": []}
         parts: dict[str, int] = {}
-        for number, file in enumerate(files):
+        for number in range(len(files)):
             read = read_json(tables.join(self.work, "read", f"{number}.json"))
             parts |= read["parts"]
             facts = {key: value + read[key] for key, value in facts.items()}
             for rejected in read["rejected"]:
                 self.out.quarantine(*rejected)
-            if not facts["documents"] and number == len(files) - 1:
-                first = next((rejected[1] for rejected in read["rejected"]), "")
-                raise beir.no_texts(file.uri, first, len(read["rejected"]))
+        if not facts["documents"]:
+            first = next((rejected[1] for rejected in read["rejected"]), "")
+            raise beir.no_texts(files[-1].uri, first, len(read["rejected"]))
         self.parts, repeats = drop_repeats(self.work, parts)
         for rejected in repeats:
             self.out.quarantine(*rejected)
@@ -205,9 +205,7 @@ class FirstStage:
 def query_terms(texts: Sequence[str], vocabulary: dict[str, int], language: Language) -> list[list[int]]:
     """Return the numbers of each query's terms, in their order; new ones are added to the vocabulary."""
     words = tokenized(texts, language)
-    number_of = {}
-    for word in dict.fromkeys(word for ids in words.ids for word in ids):
-        number_of[word] = word
     term_of: Mapping[int, str] = {number: term for term, number in words.vocab.items()}
-    number_of = {word: vocabulary.setdefault(term_of[word], len(vocabulary)) for word in number_of}
+    used = dict.fromkeys(word for ids in words.ids for word in ids)
+    number_of = {word: vocabulary.setdefault(term_of[word], len(vocabulary)) for word in used}
     return [[number_of[word] for word in ids] for ids in words.ids]

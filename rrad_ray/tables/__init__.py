@@ -49,6 +49,7 @@ from rrad_ray.tables.reading import (
     read_columns,
     read_part,
     read_split,
+    rows_between,
 )
 from rrad_ray.tables.schema import arrow_type, as_type, check_schema, column_as, in_column, schema_of
 from rrad_ray.tables.text import read_text, text_lines
@@ -103,6 +104,7 @@ __all__ = [
     "read_split",
     "read_text",
     "remove",
+    "rows_between",
     "schema_of",
     "stage",
     "sync_folder",

@@ -80,6 +80,19 @@ def open_parquet(file: BinaryIO) -> pq.ParquetFile:
     return pq.ParquetFile(file, page_checksum_verification=True)
 
 
+def rows_between(file: pq.ParquetFile, start: int, stop: int, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return rows `start` to `stop` of a Parquet file, from the row groups that hold them."""
+    groups: list[int] = []
+    offset, first = 0, start  # `first`: of the groups that are read
+    for number in range(file.metadata.num_row_groups):
+        rows = file.metadata.row_group(number).num_rows
+        if offset < stop and offset + rows > start:
+            first = offset if not groups else first
+            groups.append(number)
+        offset += rows
+    return file.read_row_groups(groups, columns=columns).slice(start - first, stop - start)
+
+
 def read_columns(uri: str, name: str, columns: Sequence[str] | None) -> pa.Table:
     """Return some columns of one part (None: all), as they are."""
     part_uri = join(uri, name)

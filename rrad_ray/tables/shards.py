@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from rrad_ray.errors import RradError
 from rrad_ray.progress import say
@@ -21,7 +20,7 @@ from rrad_ray.rows import SPLITS, Candidates, misfit, without_repeats
 from rrad_ray.tables.data_files import DataFile, data_files, with_partitions
 from rrad_ray.tables.files import exists, filesystem, io_errors, join
 from rrad_ray.tables.manifest import MANIFEST, read_manifest
-from rrad_ray.tables.reading import STARTED, finished_parts, open_parquet, part_name
+from rrad_ray.tables.reading import STARTED, finished_parts, open_parquet, part_name, rows_between
 from rrad_ray.tables.schema import check_schema, column_as, schema_of
 
 NEEDED = ("query_id", "query", "doc_ids", "texts")  # what a foreign folder must have
@@ -118,7 +117,7 @@ def read_shard(uri: str, shard: Shard, row: type, reject: RejectRow = _ignore) -
     file = DataFile(uri, shard.file)
     fs, path = filesystem(file.uri)
     with io_errors(file.uri), fs.open(path, "rb") as opened:
-        table = _rows(open_parquet(opened), shard.start, shard.stop)
+        table = rows_between(open_parquet(opened), shard.start, shard.stop)
     # Nothing is filled into a finished table: `plan_shards` has seen that it has every column.
     table = _filled(with_partitions(table, file, schema_of(row)), file.uri)
     return list(usable_rows(check_schema(table, row, file.uri, nulls=True).to_pylist(), reject, shard.known))
@@ -192,21 +191,6 @@ def _documents(doc_ids: pa.ListArray) -> tuple[np.ndarray, np.ndarray]:
     different = np.unique(rows * (codes.max(initial=0) + 1) + codes) // (codes.max(initial=0) + 1)
     documents = np.bincount(different, minlength=len(counts)).astype(np.int64)
     return documents, counts - documents
-
-
-def _rows(file: pq.ParquetFile, start: int, stop: int) -> pa.Table:
-    """Return rows `start` to `stop`, from the row groups that hold them."""
-    groups: list[int] = []
-    offset = first = 0
-    for number in range(file.metadata.num_row_groups):
-        rows = file.metadata.row_group(number).num_rows
-        if offset < stop and offset + rows > start:
-            first = offset if not groups else first
-            groups.append(number)
-        offset += rows
-    if not groups:
-        return file.schema_arrow.empty_table()
-    return file.read_row_groups(groups).slice(start - first, stop - start)
 
 
 def _filled(table: pa.Table, uri: str) -> pa.Table:

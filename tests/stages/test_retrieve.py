@@ -19,6 +19,7 @@ import pytest
 from rrad_ray import tables
 from rrad_ray.config import RetrieveConfig
 from rrad_ray.errors import RradError
+from rrad_ray.retrieval.workspace import WORK
 from rrad_ray.rows import Candidates, Quarantined
 from rrad_ray.runtime import cluster
 from rrad_ray.stages import retrieve
@@ -134,7 +135,7 @@ def test_a_killed_run_goes_on_with_the_missing_parts_to_the_rows_of_one_that_was
     queries = own_vectors(tmp_path / "queries.parquet", [f"q{number}" for number in range(20)], 2)
     arguments = ["retrieve", "configs/retrieve.yaml", f"data={data}", f"model={model}", f"vectors={vectors}"]
     arguments += [f"query_vectors={queries}", "rows_per_part=4", "part_documents=8", "block_queries=4"]
-    hits = f"{tmp_path}/out/work/hits"
+    hits = tables.join(f"{tmp_path}/out", WORK, "hits")
     killed([*arguments, f"output={tmp_path}/out"], lambda: len(tables.data_files(hits)) >= 3)
     kept = {file.uri: Path(file.uri).stat().st_mtime_ns for file in tables.data_files(hits, (".parquet",))}
     assert 3 <= len(kept) < 75
