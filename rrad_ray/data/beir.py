@@ -156,10 +156,8 @@ def raw_texts(file: tables.DataFile, columns: Mapping[str, str]) -> Iterator[tup
     with tables.io_errors(file.uri), fs.open(path, "rb") as opened:
         parquet = pq.ParquetFile(opened)
         have = parquet.schema_arrow.names
-        for key in ("id", "text"):
-            if columns[key] not in have:
-                problem = f"has no column '{columns[key]}' (columns: {', '.join(have)})"
-                raise RradError(file.uri, problem, "name it, as in columns={id: docid, title: headline, text: body}")
+        remedy = "name it, as in columns={id: docid, title: headline, text: body}"
+        tables.check_columns((columns["id"], columns["text"]), have, file.uri, remedy)
         names = [name for name in columns.values() if name in have]
         number = 0
         for batch in parquet.iter_batches(1024, columns=names):

@@ -70,10 +70,8 @@ def _parquet_run(files: list[tables.DataFile]) -> pa.Table:
         fs, path = tables.filesystem(file.uri)
         with tables.io_errors(file.uri), fs.open(path, "rb") as opened:
             parquet = pq.ParquetFile(opened)
-            have = parquet.schema_arrow.names
-            if lacking := [name for name in RUN_SCHEMA.names if name not in have]:
-                problem = f"has no column '{lacking[0]}' (columns: {', '.join(have)})"
-                raise RradError(file.uri, problem, "a run needs query_id, doc_id and score")
+            remedy = "a run needs query_id, doc_id and score"
+            tables.check_columns(RUN_SCHEMA.names, parquet.schema_arrow.names, file.uri, remedy)
             table = parquet.read(columns=RUN_SCHEMA.names)
         columns = [tables.column_as(table, field, file.uri) for field in RUN_SCHEMA]
         table = pa.Table.from_arrays(columns, schema=RUN_SCHEMA)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -143,20 +142,12 @@ def check_model(model: str, *, optional: bool = False) -> Check:
 def check_ports(serve_port: int) -> list[Check]:
     """Return whether the ports of the endpoint and of a Ray head are free on this machine."""
     checks = [Check("ports", "ok", f"{serve_port} is free for `rrad serve`")]
-    if _is_taken(serve_port):
+    if not ray_haproxy.port_is_free(serve_port):
         remedy = f"end what listens there, or run `rrad serve ... port={serve_port + 1}`"
         checks = [Check("ports", "warning", f"{serve_port} is taken", remedy)]
-    taken = {port: option for port, option in RAY_PORTS.items() if _is_taken(port)}
+    taken = {port: option for port, option in RAY_PORTS.items() if not ray_haproxy.port_is_free(port)}
     if taken:
         options = " ".join(f"--{option}=N" for option in taken.values())
         finding = f"{', '.join(map(str, taken))} taken, by a Ray head if one runs here"
         checks.append(Check("ports of Ray", "ok", finding, f"another head needs `ray start --head {options}`"))
     return checks
-
-
-def _is_taken(port: int) -> bool:
-    try:
-        socket.create_server(("", port)).close()
-    except OSError:
-        return True
-    return False

@@ -59,7 +59,7 @@ def environment(folder: Path) -> dict[str, str]:
     command = Path(sysconfig.get_path("scripts"), "rrad-haproxy")
     if command.exists():  # it does not in a source tree that is on the path and not installed
         variables["RAY_SERVE_HAPROXY_BINARY_PATH"] = str(command)
-    free = filter(_is_free, random.SystemRandom().sample(PORTS, 100))  # all of them would take 16 ms
+    free = filter(port_is_free, random.SystemRandom().sample(PORTS, 100))  # all of them would take 16 ms
     for name in ("STATS_PORT", "METRICS_PORT"):
         variables[f"RAY_SERVE_HAPROXY_{name}"] = str(next(free))
     # A replica that ends takes requests for so long: until HAProxy, its only load balancer, has heard of it.
@@ -67,7 +67,8 @@ def environment(folder: Path) -> dict[str, str]:
     return variables | RETRIES | PATIENCE
 
 
-def _is_free(port: int) -> bool:
+def port_is_free(port: int) -> bool:
+    """Return whether nothing on this machine listens on a port."""
     try:
         socket.create_server(("", port)).close()
     except OSError:

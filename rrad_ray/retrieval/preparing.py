@@ -95,10 +95,7 @@ class OwnVectors:
         fs, _ = tables.filesystem(uri)
         with tables.io_errors(uri):
             self.uri, self.data = uri, ds.dataset([tables.filesystem(f.uri)[1] for f in files], filesystem=fs)
-        for name in ("id", "vector"):
-            if name not in self.data.schema.names:
-                have = ", ".join(self.data.schema.names)
-                raise RradError(uri, f"has no column '{name}' (columns: {have})", "write `id` and `vector`")
+        tables.check_columns(("id", "vector"), self.data.schema.names, uri, "write `id` and `vector`")
 
     def of(self, ids: pa.Array) -> np.ndarray:
         """Return the vectors of some ids, (N, E); zeros for one that has none. Raises `RradError` where the files do

@@ -51,7 +51,7 @@ from rrad_ray.tables.reading import (
     read_split,
     rows_between,
 )
-from rrad_ray.tables.schema import arrow_type, as_type, check_schema, column_as, in_column, schema_of
+from rrad_ray.tables.schema import arrow_type, as_type, check_columns, check_schema, column_as, in_column, schema_of
 from rrad_ray.tables.text import read_text, text_lines
 
 __all__ = [
@@ -76,6 +76,7 @@ __all__ = [
     "arrow_type",
     "as_type",
     "check_apart",
+    "check_columns",
     "check_schema",
     "column_as",
     "data_files",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -139,16 +139,20 @@ def _nulls(column: pa.ChunkedArray) -> int:
     return count
 
 
+def check_columns(wanted: Iterable[str], have: Sequence[str], uri: str, remedy: str) -> None:
+    """Raise `RradError` that names the first of the columns wanted that a file does not have."""
+    for name in wanted:
+        if name not in have:
+            raise RradError(uri, f"has no column '{name}' (columns: {', '.join(have)})", remedy)
+
+
 def check_schema(table: pa.Table, row: type, uri: str, nulls: bool = False) -> pa.Table:
     """Return the columns of `row`, in its types; raise `RradError` that names the first column that is missing or of
     a wrong type or, unless `nulls` are allowed, one that holds some."""
     columns = []
     schema = schema_of(row)
     for field in schema:
-        if field.name not in table.column_names:
-            have = ", ".join(table.column_names)
-            problem = f"has no column '{field.name}' (columns: {have})"
-            raise RradError(uri, problem, "run the stage that writes it again")
+        check_columns([field.name], table.column_names, uri, "run the stage that writes it again")
         column = column_as(table, field, uri)
         if not nulls and _nulls(column):
             raise RradError(uri, f"column '{field.name}' holds nulls", "drop or fill those rows")

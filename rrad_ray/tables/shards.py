@@ -21,7 +21,7 @@ from rrad_ray.tables.data_files import DataFile, data_files, with_partitions
 from rrad_ray.tables.files import exists, filesystem, io_errors, join
 from rrad_ray.tables.manifest import MANIFEST, read_manifest
 from rrad_ray.tables.reading import STARTED, finished_parts, open_parquet, part_name, rows_between
-from rrad_ray.tables.schema import check_schema, column_as, schema_of
+from rrad_ray.tables.schema import check_columns, check_schema, column_as, schema_of
 
 NEEDED = ("query_id", "query", "doc_ids", "texts")  # what a foreign folder must have
 
@@ -157,12 +157,9 @@ def _look(source: DataFile, needed: Sequence[str]) -> _Look:
     with io_errors(uri), fs.open(path, "rb") as opened:
         file = open_parquet(opened)
         empty = with_partitions(file.schema_arrow.empty_table(), source, schema_of(Candidates))
-        have = empty.column_names
-        for name in needed:
-            if name not in have:
-                problem = f"has no column '{name}' (columns: {', '.join(have)})"
-                stage = "run the stage that writes it again"
-                raise RradError(uri, problem, f"candidates need {', '.join(NEEDED)}" if needed is NEEDED else stage)
+        again = "run the stage that writes it again"
+        remedy = f"candidates need {', '.join(NEEDED)}" if needed is NEEDED else again
+        check_columns(needed, empty.column_names, uri, remedy)
         columns = [name for name in ("query_id", "split", "doc_ids") if name in file.schema_arrow.names]
         table = file.read(columns=columns)
         if not table.num_columns:  # of the partitions' columns alone, it would have no rows
