@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 
 from rrad_ray import tables
 from rrad_ray.data.text_files import BadRow, check_line, lines, plain_number
@@ -12,14 +12,16 @@ from rrad_ray.errors import RradError
 RUN_LINE = "write each line as 'query_id Q0 doc_id rank score tag', each document once a query"
 
 
-def read_trec_run(uri: str) -> dict[str, list[tuple[str, float]]]:
+def read_trec_run(uri: str, queries: Container[str] | None = None) -> dict[str, list[tuple[str, float]]]:
     """Return a run file's rankings, query_id -> [(doc_id, score)], best first; equal scores in the order of their
-    ranks.
+    ranks. `queries`: those that are wanted; None: all.
 
-    Raises `RradError` naming the first line that is malformed or repeats a document.
+    Raises `RradError` naming the first line that is malformed, or of these queries repeats a document.
     """
     rankings: dict[str, dict[str, tuple[float, int]]] = {}
     for number, query_id, doc_id, score, rank in read_trec_lines(uri):
+        if queries is not None and query_id not in queries:
+            continue
         ranking = rankings.setdefault(query_id, {})
         if doc_id in ranking:
             raise repeated_document(f"{uri}:{number}", query_id, doc_id)

@@ -112,8 +112,9 @@ class Evaluation:
 
     def runs(self) -> None:
         """Add the TREC runs of the config; a document that is no candidate counts as any other does."""
+        wanted = {row["query_id"] for row in self.test}
         for name, uri in self.cfg.runs.items():
-            run = trec.read_trec_run(uri)
+            run = trec.read_trec_run(uri, wanted)
             rankings = [run.get(row["query_id"], []) for row in self.test]
             missing = sum(not ranking for ranking in rankings)
             if missing == len(self.test):
@@ -127,7 +128,7 @@ class Evaluation:
         """Add the labels' targets on the test queries, which the students were trained to match."""
         if not self.cfg.labels:
             return
-        labelled = {row["query_id"]: row for row in tables.read(self.cfg.labels, Labels)}
+        labelled = {row["query_id"]: row for row in tables.read_split(self.cfg.labels, Labels, self.cfg.split)}
         scores, unlabelled = [], 0
         for row in self.test:
             label = labelled.get(row["query_id"])

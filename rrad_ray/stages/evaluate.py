@@ -28,7 +28,8 @@ def run(cfg: EvaluateConfig, out: tables.Output) -> None:
 
     Raises `RradError` if no query of the split has a relevant document in its qrels.
     """
-    rows = list(shards.usable_rows(tables.read(cfg.input, Candidates), out.quarantine))
+    judged = tables.read_split(cfg.input, Candidates, cfg.split, cfg.dev)
+    rows = list(shards.usable_rows(judged, out.quarantine))
     test, dev = [list(with_qrels(rows, split)) for split in (cfg.split, cfg.dev)]
     if not test:
         problem = f"no query of split '{cfg.split}' has a relevant document"

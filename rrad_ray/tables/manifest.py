@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from rrad_ray.errors import RradError
 from rrad_ray.tables.files import join
@@ -19,10 +19,12 @@ MANIFEST, HISTORY = "manifest.json", "history.json"
 
 
 class PartFacts(TypedDict):
-    """The size of a part of a finished table, which readers compare."""
+    """The size of a part of a finished table, which readers compare, and the least and the greatest split of its
+    rows: readers of another split pass over it. Parts of rows without a split have none."""
 
     rows: int
     bytes: int
+    splits: NotRequired[list[str]]
 
 
 class SourceCost(TypedDict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO
@@ -57,21 +58,32 @@ def finished_parts(uri: str) -> list[str]:
 
 
 def measured_parts(uri: str) -> dict[str, PartFacts]:
-    """Return rows and bytes of every part under `uri` that can be read; a torn one is left out."""
+    """Return rows, bytes and splits of every part under `uri` that can be read; a torn one is left out."""
 
-    def rows_of(name: str) -> int | None:
+    def facts_of(name: str) -> PartFacts | None:
         part_uri = join(uri, name)
         fs, path = filesystem(part_uri)
         with io_errors(part_uri), fs.open(path, "rb") as file:
             try:
-                return pq.read_metadata(file).num_rows
+                footer = pq.read_metadata(file)
             except pa.ArrowInvalid:
                 return None
+        return {"rows": footer.num_rows, "bytes": sizes[name], **_split_range(footer)}  # type: ignore[typeddict-item]
 
     sizes = part_sizes(uri)
     with ThreadPoolExecutor(FOOTER_READERS) as pool:
-        rows = dict(zip(sizes, pool.map(rows_of, sizes), strict=True))
-    return {name: {"rows": count, "bytes": sizes[name]} for name, count in rows.items() if count is not None}
+        facts = dict(zip(sizes, pool.map(facts_of, sizes), strict=True))
+    return {name: each for name, each in facts.items() if each is not None}
+
+
+def _split_range(footer: pq.FileMetaData) -> dict[str, list[str]]:
+    """Return the least and the greatest split of a file as its footer has them; nothing where it has none."""
+    columns = [number for number in range(footer.num_columns) if footer.schema.column(number).path == "split"]
+    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+    known = [group.column(number).statistics for number in columns for group in groups]
+    if not known or not all(each is not None and each.has_min_max for each in known):
+        return {}
+    return {"splits": [min(each.min for each in known), max(each.max for each in known)]}
 
 
 def open_parquet(file: BinaryIO) -> pq.ParquetFile:
@@ -112,11 +124,23 @@ def read(uri: str, row: type) -> Iterator[dict[str, Any]]:
         yield from read_part(uri, name, row)
 
 
-def read_split(uri: str, row: type, split: str) -> Iterator[dict[str, Any]]:
-    """Yield the rows of one split of a finished table; of parts that hold none, no text is read."""
-    for name in finished_parts(uri):
-        if split in read_columns(uri, name, ["split"])["split"].to_pylist():
-            yield from (each for each in read_part(uri, name, row) if each["split"] == split)
+def read_split(uri: str, row: type, *splits: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows of some splits of a finished table.
+
+    Parts that hold none by the manifest are not opened, and of others that hold none no text is read.
+    """
+    known, names = read_manifest(uri).parts or {}, finished_parts(uri)
+
+    def holds(name: str) -> bool:
+        bounds = known[name].get("splits") if name in known else None
+        if bounds and not any(bounds[0] <= split <= bounds[1] for split in splits):
+            return False
+        return not set(splits).isdisjoint(read_columns(uri, name, ["split"])["split"].to_pylist())
+
+    with ThreadPoolExecutor(FOOTER_READERS) as pool:
+        wanted = list(pool.map(holds, names))
+    for name in itertools.compress(names, wanted):
+        yield from (each for each in read_part(uri, name, row) if each["split"] in splits)
 
 
 def part_name(number: int) -> str:

@@ -201,6 +201,12 @@ def test_a_malformed_run_line_is_an_error_with_its_number_and_remedy(tmp_path: P
         read_trec_run(str(path))
 
 
+def test_of_a_run_only_the_queries_that_are_wanted_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "run.txt").write_text("q1 Q0 a 1 2 x\nother Q0 b 1 9 x\nq1 Q0 c 2 1 x\n")
+    run = read_trec_run(f"{tmp_path}/run.txt", {"q1", "q2"})
+    assert run == {"q1": [("a", 2.0), ("c", 1.0)]}
+
+
 def test_a_document_that_a_run_ranks_twice_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "run.txt"
     path.write_text("q1 Q0 a 1 0.5 me\nq1 Q0 a 2 0.4 me\n")

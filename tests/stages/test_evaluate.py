@@ -204,6 +204,29 @@ def test_a_first_stage_that_wins_is_the_first_line_on_the_terminal_in_winner_jso
     assert f"<h1>{finding}" in (tmp_path / "winner" / "report.html").read_text()
 
 
+def test_parts_without_judged_queries_are_not_opened(candidates: str, tmp_path: Path) -> None:
+    rows = [dict(row) for row in tables.read(candidates, Candidates)]
+    label = {"missing": [False] * 5, "confidence": [1.0] * 5, "reasons": [], "parse_status": ["ok"]}
+    label["targets"] = [5.0, 4.0, 3.0, 2.0, 1.0]
+    unlabelled = [row_of(f"u{number}", ["a", "b", "c", "d", "e"]) for number in range(3)]
+    reports = []
+    for torn in (False, True):
+        folder = tmp_path / f"torn-{torn}"
+        uris = []
+        for name, kind, more in (("candidates", Candidates, {}), ("labels", Labels, label)):
+            out = tables.Output(name, SelectConfig(input="in", output=f"{folder}/{name}"), kind, {})
+            for number, part in enumerate((unlabelled, rows, [{**row, "split": "train"} for row in unlabelled])):
+                out.write_part(tables.part_name(number), [{**row, **more} for row in part])
+            uris.append(out.commit())
+            for number in (0, 2) if torn else ():
+                file = Path(out.uri) / tables.part_name(number)
+                file.write_bytes(b"x" * file.stat().st_size)
+        content = run(folder, uris[0], labels=uris[1])
+        reports.append({key: content[key] for key in ("queries", "systems", "tests", "per_query", "segments")})
+    assert reports[0] == reports[1]
+    assert [system["system"] for system in reports[1]["systems"]] == ["bm25", "teacher"]
+
+
 def test_a_ragged_row_is_set_aside_and_a_document_that_stands_twice_counts_once(tmp_path: Path) -> None:
     qrels = {"split": "test", "qrel_ids": ["a"], "qrel_grades": [1]}
     rows = [

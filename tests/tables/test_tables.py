@@ -482,6 +482,23 @@ def test_a_finished_table_knows_its_parts_and_their_rows(uri: str) -> None:
     assert tables.finished_parts(uri) == tables.part_names(uri) == list(parts)
 
 
+def test_a_split_is_read_without_the_parts_that_hold_none_by_the_manifest(uri: str) -> None:
+    out = Output("test", Config(uri), Candidates, {})
+    splits = [["unlabelled"] * 2, ["test", "dev"], ["dev", "unlabelled"], [], ["train"]]
+    for number, part in enumerate(splits):
+        out.write_part(part_name(number), [candidates(f"{number}-{split}") | {"split": split} for split in part])
+    out.commit()
+    parts = tables.read_manifest(uri).parts or {}
+    assert [facts.get("splits") for facts in parts.values()] == [
+        ["unlabelled", "unlabelled"], ["dev", "test"], ["dev", "unlabelled"], None, ["train", "train"],
+    ]  # fmt: skip
+    for number in (0, 4):
+        name = part_name(number)
+        tables.write_bytes(join(uri, name), b"x" * parts[name]["bytes"])
+    ids = [row["query_id"] for row in tables.read_split(uri, Candidates, "dev", "test")]
+    assert ids == ["1-test", "1-dev", "2-dev"]
+
+
 @pytest.mark.parametrize("damage", ["lost", "empty", "torn", "added"])
 def test_a_lost_an_emptied_a_torn_and_an_added_part_are_named_by_every_reader(uri: str, damage: str) -> None:
     table_of_three(uri)
