@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 from rrad_ray.config.base import (
     CHECKED,
     MINILM,
+    Actors,
     Count,
     CountOrNone,
     Given,
@@ -80,8 +81,9 @@ class RetrieveConfig:
     """Tokens of one forward pass of the bi-encoder."""
     max_length: Count = 128
     """Tokens of a document that the bi-encoder reads."""
-    num_workers: Count = 1
-    """Processes that embed and search."""
+    num_workers: Actors = 1
+    """The most processes that embed and search, or {min: 2, max: 8}: they come and go with the work and the
+    cluster."""
     resources: ResourceSpec = Field(default_factory=lambda: {"CPU": 1.0})
     """What one of them asks of Ray, as in {GPU: 1}."""
     rows_per_part: Count = 128
@@ -125,6 +127,8 @@ class RetrieveConfig:
 class PrerankConfig(StagePaths):
     """Pre-ranker: orders the candidates and keeps the top-k, the bottom-k and, between them, a random few."""
 
+    RESUMABLE: ClassVar[tuple[str, ...]] = ("num_workers", "resources")
+
     source: str = ""
     """Order by the scores of this source (`dense`), which `retrieve` kept; empty: run `model` on the texts."""
     model: str = MINILM
@@ -141,8 +145,10 @@ class PrerankConfig(StagePaths):
     """Tokens of one forward pass of the bi-encoder."""
     max_length: Count = 128
     """Tokens of a document that the bi-encoder reads."""
-    num_workers: Count = 1
-    """Processes of one CPU each."""
+    num_workers: Actors = 1
+    """The most processes, or {min: 2, max: 8}: they come and go with the work and the cluster."""
+    resources: ResourceSpec = Field(default_factory=lambda: {"CPU": 1.0})
+    """What one of them asks of Ray, as in {GPU: 1}."""
     max_quarantined: Share = 0.05
     """The share of bad rows above which the stage stops."""
     seed: Seed = 0

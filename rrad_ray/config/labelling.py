@@ -14,6 +14,7 @@ from rrad_ray.config.base import (
     CHECKED,
     NO_BOOL,
     SMOLLM2,
+    Actors,
     Count,
     CountOrNone,
     GivenUri,
@@ -267,6 +268,8 @@ class LabelConfig(StagePaths):
     grades`, the collection's own qrels, on which DisRanker fine-tunes its teacher.
     """
 
+    RESUMABLE: ClassVar[tuple[str, ...]] = ("num_workers", "resources")
+
     targets: Literal["teacher", "grades"] = "teacher"
     """What documents are learnt by: the teacher's scores, or the grades of the qrels."""
     unjudged: Literal["drop", "negative"] = "drop"
@@ -286,6 +289,11 @@ class LabelConfig(StagePaths):
     a strength to each document, for blocks, and whose confidence is a win probability."""
     missing: MissingDocuments = "negative"
     """Documents that an answer leaves out: hard negatives, or `append`ed behind the ranked ones as RankGPT does."""
+    num_workers: Actors = 1
+    """The most processes that make labels, a part of the table each, or {min: 2, max: 8}: they come and go with the
+    work and the cluster. 1: the command's own process, without Ray."""
+    resources: ResourceSpec = Field(default_factory=lambda: {"CPU": 1.0})
+    """What one of them asks of Ray."""
     keep_overlap: bool = False
     """Label queries of `train` and `unlabelled` whose text is that of a dev or test query too, but for case and white
     space. A student that learns from them has seen what it is tested on; left out, they are counted."""

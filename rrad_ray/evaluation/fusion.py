@@ -28,12 +28,18 @@ class Moments:
     def add(self, values: Sequence[float]) -> None:
         """Update the moments with another list of numbers."""
         data = np.asarray(values, dtype=float)
-        if not len(data):
+        if len(data):
+            mean = float(data.mean())
+            self.merge(Moments(len(data), mean, float(((data - data.mean()) ** 2).sum())))
+
+    def merge(self, other: Moments) -> None:
+        """Update the moments with those of other numbers (Chan et al., 1979)."""
+        if not other.count:
             return
-        before, self.count = self.count, self.count + len(data)
-        gap = float(data.mean()) - self.mean  # merges two sets' moments (Chan et al., 1979)
-        self.mean += gap * len(data) / self.count
-        self.squares += float(((data - data.mean()) ** 2).sum()) + gap**2 * before * len(data) / self.count
+        before, self.count = self.count, self.count + other.count
+        gap = other.mean - self.mean
+        self.mean += gap * other.count / self.count
+        self.squares += other.squares + gap**2 * before * other.count / self.count
 
     @property
     def deviation(self) -> float:

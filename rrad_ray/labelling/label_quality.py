@@ -26,26 +26,35 @@ class LabelQuality:
     `facts()` returns shares from 0 to 1 and rank correlations (Kendall's tau-b) from -1 to 1.
     """
 
-    def __init__(self, read: AnswerReader = answers.parse_answer) -> None:
-        """`read`: as in `teacher.verdict`."""
-        self.read = read
-        self.statuses: Counter[str] = Counter()
-        self.shown = self.missing = self.queries = 0
-        self.bias: list[float] = []
-        self.agreement: list[float] = []
-        self.confidence: list[float] = []
-        self.ndcg: list[float] = []
+    def __init__(self, read: AnswerReader = answers.parse_answer, compared: int = SAMPLE) -> None:
+        """`read`: as in `teacher.verdict`. `compared`: the most queries whose orders are compared."""
+        self.read, self.compared = read, compared
+        self.statuses, self.sizes = Counter[str](), Counter[str]()
+        self.sums: Counter[str] = Counter()
+
+    def state(self) -> dict[str, dict[str, float]]:
+        """Return the counts and sums behind the figures, which add up over parts of a table."""
+        return {"statuses": dict(self.statuses), "sizes": dict(self.sizes), "sums": dict(self.sums)}
+
+    def merge(self, state: Mapping[str, Mapping[str, Any]]) -> None:
+        """Add the `state` of other rows."""
+        for name in ("statuses", "sizes", "sums"):
+            getattr(self, name).update(state.get(name, {}))
+
+    def _measure(self, name: str, value: float) -> None:
+        self.sums[name] += value  # type: ignore[assignment]  # a counter of fractions
+        self.sizes[name] += 1
 
     def add(self, row: Mapping[str, Any], verdict: aggregation.Verdict) -> None:
         """Add one query's row and its verdict to the statistics."""
-        self.queries += 1
+        self.sizes["queries"] += 1
         self.statuses.update(status.partition(":")[0] for status in verdict.statuses)
-        if row["task"] == "order" and self.queries <= SAMPLE:
+        if row["task"] == "order" and self.sizes["queries"] <= self.compared:
             self._orders(row)
         if not verdict.rejected:
-            self.confidence.append(float(np.mean(verdict.confidence)))
+            self._measure("confidence", float(np.mean(verdict.confidence)))
             if any(grade > 0 for grade in row["qrel_grades"]):
-                self.ndcg.append(metrics.row_ndcg(row, verdict.targets))
+                self._measure("ndcg_10", metrics.row_ndcg(row, verdict.targets))
 
     def _orders(self, row: Mapping[str, Any]) -> None:
         """Add the position bias of a row's answers, and how far they agree with each other."""
@@ -54,35 +63,30 @@ class LabelQuality:
             order = self.read(text, len(shown))
             if order.rejected:
                 continue
-            self.shown += len(shown)
-            self.missing += len(order.missing)
+            self.sizes["shown"] += len(shown)
+            self.sizes["missing"] += len(order.missing)
             ranks = candidate_ranks(order, shown, len(row["doc_ids"]))
             if (bias := _correlation(np.arange(len(shown)), ranks[list(shown)])) is not None:
-                self.bias.append(bias)
+                self._measure("position_bias", bias)
             rankings.append(ranks)
         if (agreement := repeat_agreement(rankings)) is not None:
-            self.agreement.append(agreement)
+            self._measure("repeat_agreement", agreement)
 
     def facts(self) -> dict[str, Any]:
         """Return the figures for the manifest; a figure without data is left out."""
         total = max(sum(self.statuses.values()), 1)
         facts: dict[str, Any] = {
-            "queries": self.queries,
+            "queries": self.sizes["queries"],
             "answers": dict(self.statuses),
             "rejected_share": self.statuses["rejected"] / total,
             "repaired_share": self.statuses["repaired"] / total,
         }
-        if self.shown:
-            facts["missing_share"] = self.missing / self.shown
-        for name, values in (
-            ("position_bias", self.bias),
-            ("repeat_agreement", self.agreement),
-            ("confidence", self.confidence),
-            ("ndcg_10", self.ndcg),
-        ):
-            if values:
-                facts[name] = float(np.mean(values))
-        return facts | ({"judged_queries": len(self.ndcg)} if self.ndcg else {})
+        if self.sizes["shown"]:
+            facts["missing_share"] = self.sizes["missing"] / self.sizes["shown"]
+        for name in ("position_bias", "repeat_agreement", "confidence", "ndcg_10"):
+            if self.sizes[name]:
+                facts[name] = self.sums[name] / self.sizes[name]
+        return facts | ({"judged_queries": self.sizes["ndcg_10"]} if self.sizes["ndcg_10"] else {})
 
 
 def candidate_ranks(order: answers.ParsedOrder, shown: Sequence[int], n: int) -> np.ndarray:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
 from typing import Any
+
+import numpy as np
 
 from rrad_ray import tables
 from rrad_ray.config import LabelConfig
@@ -19,27 +21,23 @@ from rrad_ray.tables.sampling import named_rows
 class OtherTeachers:
     """The tables of `LabelConfig.teachers`, as further sources of a row's scores.
 
-    `lacking`: queries that a teacher says nothing about, by its name; of those, and of documents that it was not
-    shown, its scores are NaN, which weighs nothing in a fusion.
+    Of queries that a teacher says nothing about, and of documents that it was not shown, its scores are NaN, which
+    weighs nothing in a fusion. Of every query of a teacher 12 bytes are held, which say where its row is.
     """
 
     def __init__(self, cfg: LabelConfig) -> None:
         """Raises `RradError` for a table that is no finished output of `judge`."""
-        self.cfg, self.lacking = cfg, Counter[str]()
+        self.cfg = cfg
         self.readers = {name: source_reader(uri) for name, uri in cfg.teachers.items()}
-        self.parts: dict[str, dict[str, str]] = {}  # of each teacher: the part that holds a query
+        self.parts: dict[str, _QueryParts] = {}
         for name, uri in cfg.teachers.items():
             stage = tables.read_manifest(uri).stage
             if stage != "judge":
                 raise RradError(uri, f"teachers.{name} is the output of {stage}", "name outputs of judge")
-            self.parts[name] = {
-                query_id: part
-                for part in tables.finished_parts(uri)
-                for query_id in tables.read_columns(uri, part, ["query_id"])["query_id"].to_pylist()
-            }
+            self.parts[name] = _QueryParts(uri)
 
-    def joined(self, rows: Sequence[Row], count: bool = False) -> list[dict[str, Any]]:
-        """Return rows of one part of the input with these teachers among their sources; `count` those that lack one.
+    def joined(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
+        """Return rows of one part of the input with these teachers among their sources.
 
         Raises `RradError` for a teacher that is called as a source of the rows.
         """
@@ -53,16 +51,38 @@ class OtherTeachers:
                 scores = [known.get(doc_id, math.nan) for doc_id in row["doc_ids"]]
                 row["sources"] = [*row["sources"], name]
                 row["source_scores"] = [*row["source_scores"], scores]
-                self.lacking[name] += count and all(map(math.isnan, scores))
         return wide
 
     def _targets(self, name: str, query_ids: Sequence[str]) -> dict[str, dict[str, float]]:
         """Return a teacher's targets by query and document, of the queries that it has usable answers about."""
-        uri, part_of = self.cfg.teachers[name], self.parts[name]
-        parts = sorted({part_of[query_id] for query_id in query_ids if query_id in part_of})
         targets = {}
-        for _, row in named_rows(uri, parts, JudgeOutput, query_ids):
+        for _, row in named_rows(self.cfg.teachers[name], self.parts[name].of(query_ids), JudgeOutput, query_ids):
             verdict = teacher.verdict(row, self.cfg.aggregate, self.cfg.missing, self.readers[name])
             if not verdict.rejected:
                 targets[row["query_id"]] = dict(zip(row["doc_ids"], verdict.targets, strict=True))
         return targets
+
+
+class _QueryParts:
+    """The part of a table that holds a query, by a hash of its id."""
+
+    def __init__(self, uri: str) -> None:
+        self.names = tables.finished_parts(uri)
+        ids = (tables.read_columns(uri, name, ["query_id"])["query_id"].to_pylist() for name in self.names)
+        hashes = [_hashes(each) for each in ids]
+        numbers = np.repeat(np.arange(len(hashes), dtype=np.int32), [len(each) for each in hashes])
+        every = np.concatenate([np.zeros(0, np.int64), *hashes])
+        order = np.argsort(every, kind="stable")
+        self.hashes_Q, self.numbers_Q = every[order], numbers[order]
+
+    def of(self, query_ids: Sequence[str]) -> list[str]:
+        """Return the names of the parts that hold these queries, and perhaps of others: a hash may be of two ids."""
+        wanted = _hashes(query_ids)
+        first, last = (np.searchsorted(self.hashes_Q, wanted, side) for side in ("left", "right"))
+        spans = (self.numbers_Q[start:stop] for start, stop in zip(first, last, strict=True))
+        return [self.names[number] for number in sorted({int(number) for span in spans for number in span})]
+
+
+def _hashes(ids: Iterable[str]) -> np.ndarray:
+    digests = b"".join(blake2b(each.encode(), digest_size=8).digest() for each in ids)
+    return np.frombuffer(digests, np.int64)

@@ -22,8 +22,6 @@ import pyarrow.parquet as pq
 from rrad_ray import tables
 from rrad_ray.retrieval.part_terms import TermCounts
 
-WORK = "work"
-
 VECTOR_SCHEMA = pa.schema([("id", pa.string()), ("vector", pa.list_(pa.float32()))])
 
 
@@ -91,8 +89,3 @@ def read_counts(uri: str) -> TermCounts:
     with tables.io_errors(uri):
         arrays: Any = np.load(io.BytesIO(fs.cat_file(path)))
         return TermCounts(**{name: arrays[name] for name in arrays.files})
-
-
-def names_in(uri: str, ending: str) -> set[str]:
-    """Return the names of the files with an ending right in a folder, without it; none where there is no folder."""
-    return {file.name.removesuffix(ending) for file in tables.data_files(uri, (ending,))}

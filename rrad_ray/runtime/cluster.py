@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import psutil
 import ray
 
+from rrad_ray import tables
+from rrad_ray.config.base import actors_of
 from rrad_ray.errors import InvalidInput, RradError
 from rrad_ray.patches import (
     ray_actor_arguments,
@@ -18,7 +20,7 @@ from rrad_ray.patches import (
     ray_haproxy,
     ray_serve_headers,
 )
-from rrad_ray.progress import QUIET_LIBRARIES
+from rrad_ray.progress import QUIET_LIBRARIES, Progress
 from rrad_ray.tables.private_folders import socket_folder
 
 # Small machines run several light actors beside a heavy one; they wait more than they work.
@@ -150,29 +152,31 @@ def map_parts(
     names: Sequence[str],
     source: str,
     *,
-    workers: int = 1,
-    worker: Mapping[str, float] | None = None,
+    workers: tuple[int, int] = (1, 1),
+    worker: Mapping[str, float],
+    here: bool = False,
 ) -> Iterator[str]:
     """Yield each name as `work(**options).part(name)` has ended for it, in an actor pool.
 
-    `worker`: the resources of each actor; default: a CPU. A single name without a GPU is done in this process, as
+    `workers`: the fewest and the most actors; Ray Data starts more while names wait and the cluster has room, and
+    ends idle ones. `worker`: the resources of each. `here`: in this process; so is a single name without a GPU, as
     starting an actor takes seconds. Raises the `RradError` of the first part that fails; one that does not say where
     is at `source`, the input.
     """
-    worker = worker or {"CPU": 1}
     if not names:
         return
     ended: Iterable[dict[str, Any]]
-    if len(names) == 1 and not worker.get("GPU"):
-        ended = [PartActor(work, options)({"name": names[0]})]
+    if here or (len(names) == 1 and not worker.get("GPU")):
+        ended = map(PartActor(work, options), ({"name": name} for name in names))
     else:
         start_ray()
-        require_resources(worker)
+        low, high = min(workers[0], len(names)), min(workers[1], len(names))
+        require_resources(worker, low)
         parts = ray.data.from_items([{"name": name} for name in names], override_num_blocks=len(names))
         ended = parts.map(
             PartActor,  # type: ignore[arg-type]  # an actor class
             fn_constructor_args=(work, dict(options)),
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers),
+            compute=ray.data.ActorPoolStrategy(min_size=low, max_size=high),
             **resources(worker),  # type: ignore[arg-type]
         ).iter_rows()
     for row in ended:
@@ -180,6 +184,37 @@ def map_parts(
             remedy = row["remedy"] or "mend the config or the input; then run again"
             raise RradError(row["place"] or source, row["problem"], remedy)
         yield row["name"]
+
+
+class PoolConfig(Protocol):
+    """The keys of a config that say who does the work."""
+
+    @property
+    def num_workers(self) -> int | dict[str, int]: ...  # `Actors`
+
+    @property
+    def resources(self) -> Mapping[str, float]: ...
+
+
+def each_part(
+    cfg: PoolConfig,
+    out: tables.Output,
+    work: type,
+    options: dict[str, Any],
+    names: Sequence[str],
+    done: Collection[str],
+    unit: str,
+    source: str,
+    *,
+    here: bool = False,
+) -> None:
+    """Have a pool do what is missing of `names`, as `map_parts` does, with progress lines and for `rrad status`."""
+    todo = [name for name in names if name not in done]
+    progress = Progress(len(names), unit, done=len(names) - len(todo))
+    pool: Any = {"workers": actors_of(cfg.num_workers), "worker": cfg.resources, "here": here}
+    for _ in map_parts(work, options, todo, source, **pool):
+        progress.add()
+        out.write_progress(progress.state())
 
 
 def resources(worker: Mapping[str, float]) -> dict[str, float]:

@@ -25,9 +25,10 @@ from rrad_ray.retrieval.costs import source_costs
 from rrad_ray.retrieval.hit_files import RUNS, hits_uri, write_hits
 from rrad_ray.retrieval.joining import JoinBlock
 from rrad_ray.retrieval.reading import ReadFile, Wanted, drop_repeats, write_documents
-from rrad_ray.retrieval.workspace import WORK, names_in, read_table, write_table
+from rrad_ray.retrieval.workspace import read_table, write_table
 from rrad_ray.rows import BM25, DENSE
-from rrad_ray.runtime.part_steps import SearchSteps, each_part
+from rrad_ray.runtime import cluster
+from rrad_ray.runtime.part_steps import SearchSteps
 from rrad_ray.tables import checkpoints
 from rrad_ray.tables.text import read_json
 
@@ -47,7 +48,7 @@ class FirstStage:
     """One run of `retrieve`: `read`, `write_queries`, `search` or `join_runs`, `join`, `clear`."""
 
     def __init__(self, cfg: RetrieveConfig, out: tables.Output) -> None:
-        self.cfg, self.out, self.work = cfg, out, tables.join(out.uri, WORK)
+        self.cfg, self.out, self.work = cfg, out, tables.join(out.uri, tables.WORK)
         self.runs = {source: read_run(uri) for source, uri in cfg.all_runs.items()}
         self.joined = run_join.Runs.of(cfg.all_runs, self.runs) if self.runs else None
         # The encoder is refused before anything is read for it.
@@ -84,15 +85,8 @@ class FirstStage:
                 "wanted": self._wanted(beir.judged_ids(self.cfg.data)),
             }
             names = [str(number) for number in range(len(files))]
-            each_part(
-                self.cfg,
-                self.out,
-                ReadFile,
-                options,
-                names,
-                names_in(tables.join(self.work, "read"), ".json"),
-                "files",
-            )
+            done = tables.names_in(tables.join(self.work, "read"), ".json")
+            cluster.each_part(self.cfg, self.out, ReadFile, options, names, done, "files", self.cfg.data)
         facts = self._collect(files)
         if self.cfg.data != PYDOC:
             known = qrels.Ids(texts, {*facts["judged"], *facts["first_ids"]})
@@ -188,8 +182,10 @@ class FirstStage:
         depths = None if self.runs else {BM25: self.cfg.bm25_depth, DENSE: self.cfg.dense_depth}
         options = {"out": self.out, "work": self.work, "blocks": self.blocks, "parts": list(self.parts)}
         options |= {"sources": sources, "depths": depths, "rows_per_part": self.cfg.rows_per_part}
-        done = names_in(tables.join(self.work, "joined"), ".json")
-        each_part(self.cfg, self.out, JoinBlock, options, list(self.blocks), done, "blocks of queries")
+        done = tables.names_in(tables.join(self.work, "joined"), ".json")
+        cluster.each_part(
+            self.cfg, self.out, JoinBlock, options, list(self.blocks), done, "blocks of queries", self.cfg.data
+        )
         rows = sum(self.block_sizes.values())
         for block in self.blocks:
             for query_id, text in read_json(tables.join(self.work, "joined", f"{block}.json")):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,35 +12,17 @@ from rrad_ray import tables
 from rrad_ray.config import RetrieveConfig
 from rrad_ray.data.reader import PYDOC
 from rrad_ray.errors import RradError
-from rrad_ray.progress import Progress
 from rrad_ray.retrieval.hit_files import hits_uri
 from rrad_ray.retrieval.part_terms import CollectionTerms
 from rrad_ray.retrieval.preparing import PrepareSlice
 from rrad_ray.retrieval.searching import Search, SearchPart, unit_name
-from rrad_ray.retrieval.workspace import Slice, names_in, read_counts, read_table, slices, write_table
+from rrad_ray.retrieval.workspace import Slice, read_counts, read_table, slices, write_table
 from rrad_ray.rows import BM25, DENSE
 from rrad_ray.runtime import cluster
 from rrad_ray.tables import checkpoints
 from rrad_ray.tables.text import read_json
 
 VECTORS = "vectors.json"  # in a folder of kept vectors: what they are of
-
-
-def each_part(
-    cfg: RetrieveConfig,
-    out: tables.Output,
-    work: type,
-    options: dict[str, Any],
-    names: Sequence[str],
-    done: set[str],
-    unit: str,
-) -> None:
-    """Have actors do what is missing of `names`, with progress lines; raises the error of the first that fails."""
-    todo = [name for name in names if name not in done]
-    progress = Progress(len(names), unit, done=len(names) - len(todo))
-    for _ in cluster.map_parts(work, options, todo, cfg.data, workers=cfg.num_workers, worker=cfg.resources):
-        progress.add()
-        out.write_progress(progress.state())
 
 
 @dataclass(frozen=True)
@@ -60,13 +41,13 @@ class SearchSteps:
         self._prepare(search)
         self._count(search)
         names = [unit_name(part, block) for part in self.parts for block in self.block_sizes]
-        files = names_in(tables.join(self.work, "hits"), ".parquet")
+        files = tables.names_in(tables.join(self.work, "hits"), ".parquet")
         done = {
             name
             for name in names
             if hits_uri("", *name.split("/")).rpartition("/")[2].removesuffix(".parquet") in files
         }
-        each_part(self.cfg, self.out, SearchPart, {"search": search}, names, done, "searches")
+        cluster.each_part(self.cfg, self.out, SearchPart, {"search": search}, names, done, "searches", self.cfg.data)
         for part in self.parts:
             for row_id in read_json(tables.join(self.work, "unembedded", f"{part}.json")):
                 self.out.quarantine(row_id, "no vector: BM25 alone finds this document")
@@ -107,7 +88,8 @@ class SearchSteps:
     def _prepare(self, search: Search) -> None:
         """Embed and count what is missing of the slices."""
         files = {
-            kind: names_in(uri, ".npz" if kind == "terms" else ".parquet") for kind, uri in search.folders.items()
+            kind: tables.names_in(uri, ".npz" if kind == "terms" else ".parquet")
+            for kind, uri in search.folders.items()
         }
         todo: dict[str, tuple[Slice, set[str]]] = {}
         for kinds, pieces in ((("query_vectors",), search.queries), (("vectors", "terms"), search.documents)):
@@ -120,7 +102,7 @@ class SearchSteps:
             "folders": search.folders,
             "todo": {name: each for name, each in todo.items() if name not in done},
         }
-        each_part(self.cfg, self.out, PrepareSlice, options, list(todo), done, "slices")
+        cluster.each_part(self.cfg, self.out, PrepareSlice, options, list(todo), done, "slices", self.cfg.data)
 
     def _count(self, search: Search) -> None:
         """Sum up the parts' terms: BM25 weighs with the frequencies of the whole collection."""

@@ -16,7 +16,6 @@ import numpy as np
 from rrad_ray import tables
 from rrad_ray.config import PrerankConfig
 from rrad_ray.errors import at_place
-from rrad_ray.progress import Progress
 from rrad_ray.rankers.bi_encoder import BiEncoder, check_bi_encoder
 from rrad_ray.rows import PRERANK, Candidates
 from rrad_ray.runtime import cluster
@@ -31,13 +30,10 @@ def run(cfg: PrerankConfig, out: tables.Output) -> None:
     """Write the short candidates. Raises `RradError` if `source` names scores that the input does not have."""
     every = shards.plan_shards(cfg.input, MOST_ROWS, Candidates)
     standing = set(out.parts())
-    todo = [shard.part for shard in every if shard.part not in standing]
-    progress = Progress(len(every), "parts", done=len(every) - len(todo))
     source = "" if cfg.source else _source(cfg)
     out.note_versions(checkpoints.revision(source))
     options = {"cfg": cfg, "model": source, "out": out, "planned": every}
-    for _ in cluster.map_parts(PrerankPart, options, todo, cfg.input, workers=cfg.num_workers):
-        progress.add()
+    cluster.each_part(cfg, out, PrerankPart, options, [shard.part for shard in every], standing, "parts", cfg.input)
     counts = _count(cfg, out, every) | shards.repeats(every)
     out.commit(max_quarantined=cfg.max_quarantined, lineage=_lineage(cfg), **counts)
 

@@ -4,7 +4,7 @@ Imports the vocabulary only (errors, rows, progress, versions).
 """
 
 from rrad_ray.tables.apart import check_apart, lies_within
-from rrad_ray.tables.data_files import DataFile, data_files, disagreement, with_partitions
+from rrad_ray.tables.data_files import DataFile, data_files, disagreement, names_in, with_partitions
 from rrad_ray.tables.files import (
     absolute,
     exists,
@@ -40,6 +40,7 @@ from rrad_ray.tables.reading import (
     PROGRESS,
     QUARANTINE,
     STARTED,
+    WORK,
     finished_parts,
     name_of_slice,
     part_name,
@@ -59,6 +60,7 @@ __all__ = [
     "PROGRESS",
     "QUARANTINE",
     "STARTED",
+    "WORK",
     "Claim",
     "DataFile",
     "EncoderFacts",
@@ -93,6 +95,7 @@ __all__ = [
     "lies_within",
     "lineage_of",
     "name_of_slice",
+    "names_in",
     "part_name",
     "part_names",
     "part_number",

@@ -78,6 +78,11 @@ def data_files(uri: str, endings: Sequence[str] | None = None) -> list[DataFile]
     return [DataFile(uri, name) for name in names]
 
 
+def names_in(uri: str, ending: str) -> set[str]:
+    """Return the names of the files with an ending right in a folder, without it; none where there is no folder."""
+    return {file.name.removesuffix(ending) for file in data_files(uri, (ending,))}
+
+
 def _deleted_by_delta(uri: str, names: Sequence[str]) -> set[str]:
     """Return the files that a Delta table's log takes out of the table and that nobody has vacuumed yet: their rows
     stand in other files, or nowhere."""

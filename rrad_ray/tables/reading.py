@@ -17,6 +17,8 @@ from rrad_ray.tables.schema import check_schema
 
 STARTED, PROGRESS, QUARANTINE = "started.json", "progress.json", "quarantine"
 
+WORK = "work"  # a folder in an output until that is finished: what a killed run goes on from
+
 FOOTER_READERS = 16  # parts whose footers are read side by side
 
 

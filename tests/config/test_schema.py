@@ -40,7 +40,7 @@ PATHS = {"input": "a", "output": "b"}
         ),
         (RetrieveConfig, {"queries": {"dev": -1}}, "queries.dev=-1: must not be negative"),
         (RetrieveConfig, {"qrels": {"tset": "x"}}, "qrels='tset': choose one of train, dev, test, unlabelled"),
-        (RetrieveConfig, {"num_workers": 0}, "num_workers=0: must be at least 1"),
+        (RetrieveConfig, {"num_workers": 0}, "num_workers=0: write a number from 1, or {min: 1, max: 4}"),
         (PrerankConfig, {"top_k": 1, "bottom_k": 0}, "top_k=1: keep at least two documents"),
         (PrerankConfig, {"keep_whole": ["Dev"]}, "keep_whole.0='Dev': choose one of train, dev, test, unlabelled"),
         (JudgeConfig, {"task": "sort"}, "task='sort': choose one of likelihood, order, grade, score, explain"),

@@ -1,8 +1,10 @@
-"""label on tables whose rows do not fit together, and with weights of any size; no engine, no cluster."""
+"""label on tables whose rows do not fit together, with weights of any size, and part by part in any processes."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import random
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from rrad_ray import tables
 from rrad_ray.config import LabelConfig
 from rrad_ray.errors import RradError
+from rrad_ray.labelling import part_labels
 from rrad_ray.rows import JudgeOutput, Labels, Quarantined
 from rrad_ray.stages import label
 from tests.fixtures import row_of, table_of
@@ -104,3 +107,67 @@ def test_answers_that_are_not_about_the_documents_are_set_aside(
     assert [row["query_id"] for row in tables.read(labels, Labels)] == ["good"]
     [bad] = tables.read_part(f"{labels}/quarantine", tables.part_name(0), Quarantined)
     assert bad["reason"] == f"ragged row: {reason}"
+
+
+def answered(folder: Path) -> str:
+    """The output of judge in five parts of eight queries: likelihoods, an unusable row and a lost overlap in each."""
+    source = random.Random(0)
+    out = tables.Output("judge", LabelConfig("", f"{folder}/judged"), JudgeOutput, {})
+    answer = {"task": "score", "model": "m", "shown": [], "responses": [], "reasons": [], "truncated": 0}
+    answer |= {"prompt_tokens": 1, "generated_tokens": 0}
+    for part in range(5):
+        rows = []
+        for number in range(8):
+            row = of_sources(f"q{part}-{number}", bm25=[3, 2, 1]) | {"query": f"query {part} {number}"} | answer
+            rows.append(row | {"judge_scores": [source.gauss(0, 1) for _ in TEXTS]})
+        rows[0] |= {"judge_scores": []}
+        rows[1] |= {"split": "unlabelled", "query": "Query 0  2"}
+        out.write_part(tables.part_name(part), rows)
+    return out.commit(lineage=tables.Lineage(judge=tables.JudgeFacts("m")))
+
+
+def contents(uri: str) -> tuple[Any, ...]:
+    """The labels of a table, what was set aside, and the facts of its manifest."""
+    manifest, bad = tables.read_manifest(uri), f"{uri}/quarantine"
+    aside = {name: tables.read_part(bad, name, Quarantined) for name in tables.part_names(bad)}
+    return list(tables.read(uri, Labels)), aside, manifest.facts, manifest.lineage.labels
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("options", [{}, {"scale": "table", "weights": {"judge": 1.0}}], ids=["fused", "table"])
+def test_labels_are_the_same_by_one_process_and_by_a_pool_of_actors(tmp_path: Path, options: dict[str, Any]) -> None:
+    judged = answered(tmp_path)
+    results = []
+    for workers in (1, {"min": 2, "max": 2}):
+        output = f"{tmp_path}/labels-{type(workers).__name__}"
+        results.append(
+            contents(label.run(LabelConfig(judged, output, num_workers=workers, max_quarantined=0.2, **options)))
+        )
+        assert not (Path(output) / "work").exists()
+    assert results[0] == results[1]
+    rows, aside, facts, quality = results[0]
+    assert [row["query_id"] for row in rows] == [f"q{part}-{number}" for part in range(5) for number in range(2, 8)]
+    assert [len(part) for part in aside.values()] == [1] * 5, "each part writes its own"
+    assert (facts["rows"], facts["overlap"], quality.label_quality["queries"]) == (30, 5, 30)
+
+
+def test_a_killed_run_goes_on_with_the_parts_that_are_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged, ordinary, asked = answered(tmp_path), part_labels.LabelPart.part, list[str]()
+
+    def part(self: part_labels.LabelPart, name: str) -> None:
+        asked.append(name)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        ordinary(self, name)
+
+    monkeypatch.setattr(part_labels.LabelPart, "part", part)
+    killed = LabelConfig(judged, f"{tmp_path}/killed", max_quarantined=0.2)
+    with pytest.raises(KeyboardInterrupt):
+        label.run(killed)
+    label.run(killed)
+    assert [tables.part_number(name) for name in asked] == [0, 1, 2, 2, 3, 4]
+    monkeypatch.undo()
+    whole = dataclasses.replace(killed, output=f"{tmp_path}/whole")
+    assert contents(killed.output) == contents(label.run(whole))

@@ -19,7 +19,6 @@ import pytest
 from rrad_ray import tables
 from rrad_ray.config import RetrieveConfig
 from rrad_ray.errors import RradError
-from rrad_ray.retrieval.workspace import WORK
 from rrad_ray.rows import Candidates, Quarantined
 from rrad_ray.runtime import cluster
 from rrad_ray.stages import retrieve
@@ -58,12 +57,12 @@ def without_ray(monkeypatch: pytest.MonkeyPatch, seed: int, most: int = sys.maxs
     """Do all parts in this process, in a random order; the run dies after `most` of them."""
     ordinary, order, ended = cluster.map_parts, random.Random(seed), 0
 
-    def map_parts(work: type, options: Any, names: list[str], place: str, **_: Any) -> Iterator[str]:
+    def map_parts(work: type, options: Any, names: list[str], place: str, **pool: Any) -> Iterator[str]:
         nonlocal ended
         for name in order.sample(names, len(names)):
             if ended == most:
                 raise KeyboardInterrupt
-            yield from ordinary(work, options, [name], place)
+            yield from ordinary(work, options, [name], place, **pool)
             ended += 1
 
     monkeypatch.setattr(cluster, "map_parts", map_parts)
@@ -135,7 +134,7 @@ def test_a_killed_run_goes_on_with_the_missing_parts_to_the_rows_of_one_that_was
     queries = own_vectors(tmp_path / "queries.parquet", [f"q{number}" for number in range(20)], 2)
     arguments = ["retrieve", "configs/retrieve.yaml", f"data={data}", f"model={model}", f"vectors={vectors}"]
     arguments += [f"query_vectors={queries}", "rows_per_part=4", "part_documents=8", "block_queries=4"]
-    hits = tables.join(f"{tmp_path}/out", WORK, "hits")
+    hits = tables.join(f"{tmp_path}/out", tables.WORK, "hits")
     killed([*arguments, f"output={tmp_path}/out"], lambda: len(tables.data_files(hits)) >= 3)
     kept = {file.uri: Path(file.uri).stat().st_mtime_ns for file in tables.data_files(hits, (".parquet",))}
     assert 3 <= len(kept) < 75
