@@ -172,5 +172,5 @@ def added(tallies: Iterable[Tally]) -> dict[str, Counter[str]]:
     total: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for tally in tallies:
         for kind, counts in tally.items():
-            total[kind].update(counts)  # type: ignore[arg-type]  # sums may be fractions
+            total[kind].update(counts)
     return total

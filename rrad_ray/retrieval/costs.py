@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from rrad_ray import tables
 from rrad_ray.config import RetrieveConfig
+from rrad_ray.config.base import actors_of
 from rrad_ray.data.bm25 import tokenized, top_k
 from rrad_ray.rankers.bi_encoder import BiEncoder
 from rrad_ray.retrieval.part_terms import PartIndex
@@ -45,7 +46,7 @@ def source_costs(search: Search, encoder: BiEncoder, cfg: RetrieveConfig) -> dic
     spent[DENSE] += _times([partial(encoder.queries, [text]) for text in texts])
     latencies = {source: _percentiles(times) for source, times in spent.items()}
     per_s = {source: documents / (each["p50"] / 1000) for source, each in latencies.items()}
-    per_s[DENSE] = _embedded_per_s(search, cfg.num_workers) or per_s[DENSE]
+    per_s[DENSE] = _embedded_per_s(search, actors_of(cfg.num_workers)[1]) or per_s[DENSE]
     weights = {BM25: 0, DENSE: sum(weight.numel() for weight in encoder.model.parameters())}
     return {
         source: {"latency_ms": each, "documents_per_s": per_s[source], "parameters": weights[source]}

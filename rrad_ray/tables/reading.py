@@ -70,7 +70,10 @@ def measured_parts(uri: str) -> dict[str, PartFacts]:
                 footer = pq.read_metadata(file)
             except pa.ArrowInvalid:
                 return None
-        return {"rows": footer.num_rows, "bytes": sizes[name], **_split_range(footer)}  # type: ignore[typeddict-item]
+        facts: PartFacts = {"rows": footer.num_rows, "bytes": sizes[name]}
+        if splits := _split_range(footer):
+            facts["splits"] = splits
+        return facts
 
     sizes = part_sizes(uri)
     with ThreadPoolExecutor(FOOTER_READERS) as pool:
@@ -78,14 +81,14 @@ def measured_parts(uri: str) -> dict[str, PartFacts]:
     return {name: each for name, each in facts.items() if each is not None}
 
 
-def _split_range(footer: pq.FileMetaData) -> dict[str, list[str]]:
+def _split_range(footer: pq.FileMetaData) -> list[str]:
     """Return the least and the greatest split of a file as its footer has them; nothing where it has none."""
     columns = [number for number in range(footer.num_columns) if footer.schema.column(number).path == "split"]
     groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
     known = [group.column(number).statistics for number in columns for group in groups]
     if not known or not all(each is not None and each.has_min_max for each in known):
-        return {}
-    return {"splits": [min(each.min for each in known), max(each.max for each in known)]}
+        return []
+    return [min(each.min for each in known), max(each.max for each in known)]
 
 
 def open_parquet(file: BinaryIO) -> pq.ParquetFile:
