@@ -167,6 +167,7 @@ Row = Mapping[str, Any]  # a row of a table, as it is read
 
 Split = Literal["train", "dev", "test", "unlabelled"]
 SPLITS: tuple[str, ...] = get_args(Split)
+MEASURED = ("dev", "test")  # the splits that a student is chosen and reported by
 
 PER_DOCUMENT = ("texts", "scores", "targets", "missing", "confidence")  # one value for each of `doc_ids`
 

@@ -12,6 +12,7 @@ STAGES: dict[str, tuple[type, str]] = {
     "prerank": (config.PrerankConfig, "order the candidates by a cheap ranker; keep the top-k and the bottom-k"),
     "judge": (config.JudgeConfig, "have an LLM label them: Ray Data x vLLM"),
     "label": (config.LabelConfig, "turn the LLM's answers into training targets"),
+    "qrels": (config.QrelsConfig, "let another model's grades stand as qrels where people have judged too little"),
     "export": (config.ExportConfig, "write labels for other trainers: TREC, RankLLM, RankGPT, sentence-transformers"),
     "finetune": (config.FinetuneConfig, "fine-tune a causal LM: DisRanker's pre-training, or a listwise labeller"),
     "train": (config.TrainConfig, "distil a student under Ray Train"),

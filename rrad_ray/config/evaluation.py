@@ -1,4 +1,4 @@
-"""Configs of `evaluate` and `select`."""
+"""Configs of `qrels`, `evaluate` and `select`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from rrad_ray.config.base import (
     Positive,
     Precision,
     Seed,
+    Share,
     StagePaths,
     Uri,
     check_backend,
@@ -26,6 +27,26 @@ from rrad_ray.config.template_files import load_template
 from rrad_ray.config.templates import LikelihoodTemplate
 from rrad_ray.errors import in_stage
 from rrad_ray.rows import Split
+
+
+@dataclass(frozen=True, config=CHECKED)
+class QrelsConfig(StagePaths):
+    """Qrels by a model, for queries that people have not judged. `input`: candidates, which come out with the model's
+    grades as qrels; qrels that are there stay."""
+
+    graded: GivenUri
+    """The output of `judge` with `task: grade`, about all of these queries or some of them, by a model that is no
+    teacher of what will be measured."""
+    dev_share: Share = 0.25
+    """The share of the judged queries of `train` and `unlabelled` that go to `dev`, drawn by their ids; the others go
+    to `test`."""
+    unjudged: Literal["drop", "negative"] = "drop"
+    """In the comparison with people: documents that they have not judged are left out, or count as grade 0
+    (`negative`), where they have judged relevant ones only."""
+    min_judgments: Count = 50
+    """With fewer documents than this that people have judged too, no agreement is reported."""
+    max_quarantined: Share = 0.05
+    """The share of bad rows above which the stage stops."""
 
 
 @dataclass(frozen=True, config=CHECKED)

@@ -166,6 +166,12 @@ class PromptConfig:
         return {"template_digest": self.prompt.digest} if self.prompt else {}
 
     @property
+    def grades(self) -> list[float]:
+        """The grades that its labels stand for, ascending, where the scores are on their scale; else empty."""
+        expected = self.task == "grade" and self.prompt.score == "expected"
+        return sorted(self.prompt.labels.values()) if expected else []
+
+    @property
     def answer_regex(self) -> str:
         """The regular expression by which the answers in the output are read; empty: the built-in parser, which also
         reads the orders that a sliding window ends with."""

@@ -49,9 +49,10 @@ class Evaluation:
     def measure_all(self) -> None:
         """Measure every system of the config.
 
-        Raises `RradError`, before all else, for a student that is no ranker, for two systems of one name and for rows
-        of different sources.
+        Raises `RradError`, before all else, for a student that is no ranker, for two systems of one name, for rows of
+        different sources and for a teacher that has made the qrels.
         """
+        self._check_teachers()
         self._check_names()
         self._check_sources()
         for uri in self.cfg.students.values():
@@ -61,6 +62,14 @@ class Evaluation:
         self.runs()
         self.teacher()
         self.students()
+
+    def _check_teachers(self) -> None:
+        """Raise `RradError` for labels or a student by a teacher that has made the qrels."""
+        with at_place("labels", "take those of another teacher"):
+            self.lineage.check_teachers(self.labels.teachers)
+        for name, uri in self.cfg.students.items():
+            with at_place(f"students.{name}", "take one of another teacher"):
+                self.lineage.check_teachers(_student_lineage(uri).teachers)
 
     def _check_names(self) -> None:
         """Raise `RradError` for two systems of one name: the report keeps one figure for a name."""
@@ -213,9 +222,14 @@ class Evaluation:
         self.add(name, title, kind, fused, note=note, weights=weights, **cost(weights))
 
 
+def _student_lineage(uri: str) -> tables.Lineage:
+    """Return what the training of a student handed on, which `uri` or a checkpoint in it names."""
+    return tables.lineage_of(uri.rstrip("/").removesuffix("/model"))
+
+
 def _cut_short(uri: str, title: str) -> str:
     """Return, and say, that a time limit cut a student's training short; empty for one that it did not."""
-    training = tables.lineage_of(uri.rstrip("/").removesuffix("/model")).training
+    training = _student_lineage(uri).training
     if training is None or not training.cut_short:
         return ""
     say(f"WARNING: {title} {training.cut_short}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import os
 import platform
@@ -27,6 +28,7 @@ def report_content(evaluation: Evaluation) -> ReportContent:
         "data": evaluation.first.data,
         "split": cfg.split,
         "queries": len(rows),
+        "qrels": dataclasses.asdict(evaluation.lineage.qrels) if evaluation.lineage.qrels else None,
         "candidates_per_query": float(np.mean([len(row["doc_ids"]) for row in rows])),
         "systems": [system.entry for system in systems],
         "tests": significance_tests(systems),

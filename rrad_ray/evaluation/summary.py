@@ -34,7 +34,9 @@ MAX_P = 0.05  # from this p-value on, a difference is called unclear
 def table(report: ReportContent) -> Table:
     """Return the table for the terminal: one row per system, at most 120 columns wide."""
     header, rows = _cells(report)
-    result = Table(box=box.SIMPLE_HEAD, header_style="bold", title=Text(str(report.get("name") or "")))
+    note = qrels_note(report)
+    title, caption = Text(str(report.get("name") or "")), Text(note) if note else None
+    result = Table(box=box.SIMPLE_HEAD, header_style="bold", title=title, caption=caption)
     for i, name in enumerate(header):
         result.add_column(Text(name), justify="right" if i else "left", no_wrap=i > 0, overflow="fold")
     for system, row in zip(report["systems"], rows, strict=True):
@@ -49,11 +51,23 @@ def markdown_table(report: ReportContent) -> str:
     for system, row in zip(report["systems"], rows, strict=True):
         safe = [re.sub(r"([|*_`\\\[\]])", r"\\\1", " ".join(str(escape(cell)).split())) for cell in row[:1]] + row[1:]
         lines.append([f"**{cell}**" for cell in safe] if system is best_system(report) else safe)
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    note = qrels_note(report)
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + (f"\n{escape(note)}\n" if note else "")
+
+
+def qrels_note(report: ReportContent) -> str:
+    """Return the sentence on qrels that a model has made; empty for those of people."""
+    return str((report.get("qrels") or {}).get("note") or "")
 
 
 def headline(report: ReportContent) -> str:
-    """Return the finding in one sentence, whichever way the comparison went."""
+    """Return the finding in one sentence, whichever way the comparison went, and say whose qrels it stands on if a
+    model has made them."""
+    qrels = report.get("qrels") or {}
+    return _finding(report) + (f" The qrels are by a model ({qrels['model']}), not by people." if qrels else "")
+
+
+def _finding(report: ReportContent) -> str:
     winner = report.get("winner") or {}
     metric = winner.get("metric") or METRIC
     best, base = best_system(report), best_of(report["systems"], BASELINES, metric)

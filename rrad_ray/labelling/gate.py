@@ -63,7 +63,8 @@ class Gate:
             judged, given=self.against == teacher.GIVEN, read=answer_reader(self.cfg.answer_regex)
         )
         passed, text = gate(self.facts, self.against, self.cfg.gate.max_p)
-        say(f"check: {text}")
+        note = tables.lineage_of(self.cfg.input).qrels_note
+        say(f"check: {text}" + (f"; {note}" if note else ""))
         self.facts |= {"checked": True, "passed": passed}
         if not passed and self.cfg.gate.enabled:
             remedy = "use a better model, template or task; or set gate.enabled=false to label all the same"

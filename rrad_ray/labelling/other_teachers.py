@@ -28,6 +28,7 @@ class OtherTeachers:
     def __init__(self, cfg: LabelConfig) -> None:
         """Raises `RradError` for a table that is no finished output of `judge`."""
         self.cfg = cfg
+        self.lineages = {name: tables.lineage_of(uri) for name, uri in cfg.teachers.items()}
         self.readers = {name: source_reader(uri) for name, uri in cfg.teachers.items()}
         self.parts: dict[str, _QueryParts] = {}
         for name, uri in cfg.teachers.items():
@@ -35,6 +36,11 @@ class OtherTeachers:
             if stage != "judge":
                 raise RradError(uri, f"teachers.{name} is the output of {stage}", "name outputs of judge")
             self.parts[name] = _QueryParts(uri)
+
+    @property
+    def models(self) -> dict[str, str]:
+        """The model behind each teacher."""
+        return {name: each.judge.model if each.judge else "" for name, each in self.lineages.items()}
 
     def joined(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
         """Return rows of one part of the input with these teachers among their sources.

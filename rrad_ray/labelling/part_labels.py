@@ -23,13 +23,11 @@ from rrad_ray.labelling.label_quality import LabelQuality
 from rrad_ray.labelling.other_teachers import OtherTeachers
 from rrad_ray.labelling.source import source_reader
 from rrad_ray.languages.scripts import folded
-from rrad_ray.rows import SAME_SOURCES, JudgeOutput, Row, check_sources
+from rrad_ray.rows import MEASURED, SAME_SOURCES, JudgeOutput, Row, check_sources
 from rrad_ray.tables import shards
 from rrad_ray.tables.text import read_json
 
 LABELS, MOMENTS = "labels", "moments"  # kinds of tallies
-
-MEASURED = ("dev", "test")  # the splits that a student is chosen and reported by
 
 TALLY_READERS = 16  # object stores answer slowly, and many at once
 

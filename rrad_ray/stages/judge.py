@@ -12,6 +12,7 @@ from functools import partial
 
 from rrad_ray import tables
 from rrad_ray.config import JudgeConfig
+from rrad_ray.errors import at_place
 from rrad_ray.labelling.answer_patterns import check_template
 from rrad_ray.labelling.gate import Gate
 from rrad_ray.labelling.source import source_regex, source_row
@@ -33,6 +34,10 @@ def run(cfg: JudgeConfig, out: tables.Output) -> None:
     """Write the judge's output for every query. Raises `RradError` if the labeller fails its gate, no answer comes
     for `stall_s`, a token budget is spent, or the cluster can never fit an engine."""
     check_template(cfg)
+    lineage = tables.lineage_of(cfg.input)
+    if cfg.engine not in SIMULATED and cfg.task != "explain":
+        with at_place("model", "name another one"):
+            lineage.check_teachers([cfg.model])
     every = shards.plan_shards(cfg.input, cfg.shard_queries, source_row(cfg))
     number, count = cfg.share
     own = every[number - 1 :: count]
@@ -50,12 +55,11 @@ def run(cfg: JudgeConfig, out: tables.Output) -> None:
     if cfg.task == "order" and counts["single_documents"]:
         say(f"{counts['single_documents']:,} queries have one document: nothing to order, so the LLM was not asked")
     gate_facts = {key: value for key, value in check.facts.items() if key != "per_query"}
-    lineage = tables.lineage_of(cfg.input)
     # Reasons for simulated labels are simulated, whoever writes them.
     simulated = SIMULATED.get(cfg.engine, lineage.simulated if cfg.task == "explain" else "")
     # What `explain` adds is no order: the answers in its output are still those of its input.
     answer_regex = source_regex(cfg.input) if cfg.task == "explain" else cfg.answer_regex
-    facts = tables.JudgeFacts(cfg.model, gate_facts, answer_regex)
+    facts = tables.JudgeFacts(cfg.model, gate_facts, answer_regex, cfg.grades)
     lineage = dataclasses.replace(lineage, judge=facts, simulated=simulated)
     counts |= shards.repeats(every)
     seen = sum(shard.rows for shard in every)

@@ -12,17 +12,17 @@ from typing import Any
 from rrad_ray import tables
 from rrad_ray.config import LabelConfig
 from rrad_ray.config.base import actors_of
-from rrad_ray.errors import RradError
+from rrad_ray.errors import RradError, at_place
 from rrad_ray.evaluation import fusion
 from rrad_ray.labelling import part_labels, teacher
 from rrad_ray.labelling.answer_patterns import AnswerReader
 from rrad_ray.labelling.label_quality import SAMPLE, LabelQuality
 from rrad_ray.labelling.other_teachers import OtherTeachers
-from rrad_ray.labelling.part_labels import LABELS, MEASURED, MOMENTS, LabelPart, LabelPlan, ScoreMoments
+from rrad_ray.labelling.part_labels import LABELS, MOMENTS, LabelPart, LabelPlan, ScoreMoments
 from rrad_ray.labelling.source import source_reader
 from rrad_ray.languages.scripts import folded
 from rrad_ray.progress import say
-from rrad_ray.rows import Candidates, JudgeOutput, Labels, by_source, with_qrels
+from rrad_ray.rows import MEASURED, Candidates, JudgeOutput, Labels, by_source, with_qrels
 from rrad_ray.runtime import cluster
 from rrad_ray.tables import shards
 
@@ -39,13 +39,16 @@ def run(cfg: LabelConfig, out: tables.Output) -> None:
     source = tables.read_manifest(cfg.input)
     kind = JudgeOutput if source.stage == "judge" and cfg.targets == "teacher" else Candidates
     others, read = OtherTeachers(cfg), source_reader(cfg.input)
+    lineages = [source.lineage, *others.lineages.values()] if cfg.targets == "teacher" else []
+    with at_place(cfg.input, "take another teacher"):
+        source.lineage.check_teachers(name for each in lineages for name in each.teachers)
     weights, dev = ({}, {}) if cfg.targets == "grades" else _weights(cfg, kind, others, read)
     scale = _scale(cfg, kind, out)
     plan = LabelPlan(cfg, kind, others, weights, scale, _held(cfg), _compared(source))
     names = _each_part(cfg, out, LabelPart, {"plan": plan, "out": out}, LABELS)
     tally = part_labels.added(part_labels.read_tallies(out, LABELS, names))
     counts = tally["counts"]
-    lineage = dataclasses.replace(source.lineage, simulated="")
+    simulated = next((each.simulated for each in lineages if each.simulated), "")
     if cfg.targets == "grades":
         labels, facts = tables.LabelFacts(model="", weights={}), _graded(cfg, counts)
     else:
@@ -54,16 +57,14 @@ def run(cfg: LabelConfig, out: tables.Output) -> None:
         lacking = {name: tally["lacking"][name] for name in cfg.teachers}
         _say_fused(plan, quality.facts(), counts, lacking)
         model = source.lineage.judge.model if kind is JudgeOutput and source.lineage.judge else ""
-        labels = tables.LabelFacts(model, weights, dev, quality.facts())
+        labels = tables.LabelFacts(model, weights, dev, quality.facts(), others.models)
         facts = {"answers": dict(quality.statuses), "scale": scale, "lacking": lacking}
-        simulated = [tables.lineage_of(uri).simulated for uri in (cfg.input, *cfg.teachers.values())]
-        lineage = dataclasses.replace(lineage, simulated=next(filter(None, simulated), ""))
     out.commit(
         seen=counts["rows"] + counts["overlap"] + counts["set_aside"] + sum(facts.get("passed_over", {}).values()),
         max_quarantined=cfg.max_quarantined,
         rows=counts["rows"],
         overlap=counts["overlap"],
-        lineage=dataclasses.replace(lineage, labels=labels),
+        lineage=dataclasses.replace(source.lineage, labels=labels, simulated=simulated),
         **facts,
     )
 
@@ -101,6 +102,8 @@ def _say_fused(plan: LabelPlan, quality: dict[str, Any], counts: Counter[str], l
     figures = ", ".join(f"{key} {value:.3f}" for key, value in quality.items() if isinstance(value, float))
     summary = f"answers: {quality['answers']}; {figures}" if plan.kind is JudgeOutput else "no LLM was asked"
     lack = "".join(f"; {count:,} queries lack {name}" for name, count in lacking.items() if count)
+    note = tables.lineage_of(plan.cfg.input).qrels_note
+    lack += f"; {note}" if note else ""
     say(f"teacher = {shown}; {summary}{_overlap_note(counts)}{lack}")
 
 

@@ -22,13 +22,11 @@ from rrad_ray.runtime import cluster
 from rrad_ray.tables import checkpoints, shards
 from rrad_ray.tables.shards import Shard
 
-MOST_ROWS = 1024  # rows of a part, where a foreign file has more
-
 
 @tables.stage("prerank", Candidates)
 def run(cfg: PrerankConfig, out: tables.Output) -> None:
     """Write the short candidates. Raises `RradError` if `source` names scores that the input does not have."""
-    every = shards.plan_shards(cfg.input, MOST_ROWS, Candidates)
+    every = shards.plan_shards(cfg.input, shards.MOST_ROWS, Candidates)
     standing = set(out.parts())
     source = "" if cfg.source else _source(cfg)
     out.note_versions(checkpoints.revision(source))

@@ -19,6 +19,7 @@ READ_KEYS = (
     "runs",
     "qrels",
     "labels",
+    "graded",
     "students",
     "teachers",
     "vectors",

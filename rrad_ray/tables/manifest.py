@@ -7,10 +7,11 @@ of its input and adds its own record. So no stage walks upstream, or knows anoth
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NotRequired, TypedDict
 
-from rrad_ray.errors import RradError
+from rrad_ray.errors import InvalidInput, RradError
 from rrad_ray.tables.files import join
 from rrad_ray.tables.json_files import json_text, write_json
 from rrad_ray.tables.text import read_json
@@ -56,12 +57,27 @@ class FirstStageFacts:
 class JudgeFacts:
     """The record of `judge`: the labeller's model, and how it did on dev (`labelling.gate`).
 
-    `answer_regex`: the regular expression by which its answers are read; empty: the built-in parser.
+    `answer_regex`: the regular expression by which its answers are read; empty: the built-in parser. `grades`: those
+    that its labels stand for, ascending, where its scores are on their scale; else empty.
     """
 
     model: str
     gate: dict[str, Any] = field(default_factory=dict)
     answer_regex: str = ""
+    grades: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class QrelsFacts:
+    """The record of `qrels`: the model whose grades stand as qrels, and how many queries of each split they judge.
+
+    `agreement`: with people, as of `labelling.model_qrels.agreement`. `note`: all that in a sentence for reports.
+    """
+
+    model: str
+    queries: dict[str, int]
+    note: str
+    agreement: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -70,12 +86,14 @@ class LabelFacts:
 
     `model`: the judge's; empty where no LLM was asked. `weights`: of the judge and the sources in the fusion. `dev`:
     nDCG@10 on dev by system, under `ndcg_10`, and the fitted weights. `label_quality`: `LabelQuality.facts`.
+    `teachers`: the models of other teachers, by their names.
     """
 
     model: str
     weights: dict[str, float]
     dev: dict[str, Any] = field(default_factory=dict)
     label_quality: dict[str, Any] = field(default_factory=dict)
+    teachers: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -97,15 +115,36 @@ class Lineage:
     """The facts that an output hands on about the stages before it, itself included; None for a stage that took no
     part.
 
-    `simulated` says where labels come from that no model made; empty for labels of a model.
+    `simulated` says where labels come from that no model made; empty for labels of a model. `qrels`: None where no
+    model has made the qrels.
     """
 
     first_stage: FirstStageFacts | None = None
+    qrels: QrelsFacts | None = None
     judge: JudgeFacts | None = None
     labels: LabelFacts | None = None
     training: TrainingFacts | None = None
     evaluation: EvaluationFacts | None = None
     simulated: str = ""
+
+    @property
+    def teachers(self) -> list[str]:
+        """The models behind the labels; none of simulated ones."""
+        models = [self.judge.model] if self.judge else []
+        models += [self.labels.model, *self.labels.teachers.values()] if self.labels else []
+        return [] if self.simulated else [model for model in dict.fromkeys(models) if model]
+
+    @property
+    def qrels_note(self) -> str:
+        """The sentence on qrels that no people have made; empty for those of people."""
+        return self.qrels.note if self.qrels else ""
+
+    def check_teachers(self, models: Iterable[str]) -> None:
+        """Raise `InvalidInput` for a teacher that has made the qrels: it would be measured by itself."""
+        for model in models:
+            if self.qrels and _model_name(model) == _model_name(self.qrels.model):
+                problem = f"the teacher {model} has made the qrels itself: measured by them, it agrees with itself"
+                raise InvalidInput(problem, "make the qrels by another model, or take another teacher")
 
 
 @dataclass(frozen=True)
@@ -169,9 +208,15 @@ def parse_manifest(content: dict[str, Any], uri: str) -> Manifest:
 def _lineage(content: dict[str, Any]) -> Lineage:
     """Return the lineage that `dataclasses.asdict` has made a dictionary of."""
     kinds = {"first_stage": FirstStageFacts, "judge": JudgeFacts, "labels": LabelFacts}
-    kinds |= {"training": TrainingFacts, "evaluation": EvaluationFacts}
+    kinds |= {"training": TrainingFacts, "evaluation": EvaluationFacts, "qrels": QrelsFacts}
+    content = {"qrels": None, **content}  # earlier versions had no such record
     records = {name: kind(**content[name]) for name, kind in kinds.items() if content[name] is not None}
     return Lineage(**{**content, **records})
+
+
+def _model_name(model: str) -> str:
+    """Return the last name of a model's id or folder, by which copies of one model in several places are alike."""
+    return model.rstrip("/").removesuffix("/model").rpartition("/")[2].casefold()
 
 
 def lineage_of(uri: str) -> Lineage:

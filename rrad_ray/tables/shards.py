@@ -25,6 +25,8 @@ from rrad_ray.tables.schema import check_columns, check_schema, column_as, schem
 
 NEEDED = ("query_id", "query", "doc_ids", "texts")  # what a foreign folder must have
 
+MOST_ROWS = 1024  # rows of a part that is made from one of its input, where a foreign file has more
+
 SHARD_READERS = 16  # files that are looked at side by side: object stores answer slowly, and many at once
 
 RejectRow = Callable[[str, str, str], None]  # query id, reason, content

@@ -46,6 +46,7 @@ def _states(uri: str) -> list[dict[str, Any]]:
         shown = ("rows", "labels", "prompt_tokens", "generated_tokens")
         facts = {key: manifest.facts.get(key) for key in shown}
         facts |= {"quarantined": manifest.quarantined, "simulated": manifest.lineage.simulated}
+        facts["qrels"] = manifest.lineage.qrels_note
         facts = {key: value for key, value in facts.items() if value}
         done = {"name": name, "stage": manifest.stage, "state": "done", "began": began, "facts": facts}
         return [done | {"seconds": manifest.seconds}]

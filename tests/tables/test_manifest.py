@@ -18,6 +18,7 @@ from rrad_ray.tables.manifest import (
     JudgeFacts,
     LabelFacts,
     Lineage,
+    QrelsFacts,
     lineage_of,
     read_history,
     read_manifest,
@@ -26,7 +27,8 @@ from rrad_ray.tables.manifest import (
 
 FULL = Lineage(
     first_stage=FirstStageFacts("pydoc:", {"bm25": {"latency_ms": {}, "documents_per_s": 9.5, "parameters": 0}}),
-    judge=JudgeFacts("a judge", {"checked": True, "passed": True}),
+    qrels=QrelsFacts("a grader", {"dev": 2}, "by a grader", {"kappa": 0.5}),
+    judge=JudgeFacts("a judge", {"checked": True, "passed": True}, grades=[0.0, 1.0]),
     labels=LabelFacts("a judge", {"bm25": 1.0}, {"ndcg_10": {"bm25": 0.5}}, {"missing_share": 0.25}),
     evaluation=EvaluationFacts({"encoder": "out/encoder"}),
     simulated="from the judgments",
@@ -67,3 +69,11 @@ def test_curves_come_back_and_a_model_from_elsewhere_has_none(tmp_path: Path) ->
     write_history(str(tmp_path), curves)
     assert read_history(str(tmp_path)) == curves
     assert read_history(str(tmp_path / "elsewhere")) == {}
+
+
+def test_a_manifest_from_before_qrels_could_be_a_models_is_read(tmp_path: Path) -> None:
+    uri = finished(tmp_path / "out", dataclasses.replace(FULL, qrels=None))
+    content = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    del content["lineage"]["qrels"]
+    (tmp_path / "out" / "manifest.json").write_text(json.dumps(content))
+    assert lineage_of(uri) == dataclasses.replace(FULL, qrels=None)
