@@ -35,6 +35,13 @@ class Candidates(TypedDict):
     qrel_grades: list[int]
 
 
+class PrerankOutput(Candidates):
+    """The candidates of `prerank`. `best_chunks[i]`: the characters [start, end) of document i's best chunk, which
+    gave it its score; empty without chunks."""
+
+    best_chunks: list[list[int]]
+
+
 class JudgeOutput(Candidates):
     """A query with what the judge was shown and what came back; `label` can be run again on it without the engine.
 
@@ -171,7 +178,7 @@ MEASURED = ("dev", "test")  # the splits that a student is chosen and reported b
 
 PER_DOCUMENT = ("texts", "scores", "targets", "missing", "confidence")  # one value for each of `doc_ids`
 
-PER_DOCUMENT_OR_NONE = ("judge_scores", "reasons")  # the same, or empty
+PER_DOCUMENT_OR_NONE = ("judge_scores", "reasons", "best_chunks")  # the same, or empty
 
 
 def misfit(row: Row) -> str:

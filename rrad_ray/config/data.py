@@ -23,6 +23,7 @@ from rrad_ray.config.base import (
     Uri,
     require,
 )
+from rrad_ray.config.chunks import ChunksConfig
 from rrad_ray.languages import Language
 from rrad_ray.rows import SPLITS, Split
 
@@ -139,6 +140,8 @@ class PrerankConfig(StagePaths):
     """Documents kept from the bottom."""
     random_k: CountOrNone = 0
     """Documents kept at random from those between."""
+    chunks: ChunksConfig = Field(default_factory=ChunksConfig)
+    """Long documents in chunks, where `model` orders them."""
     keep_whole: tuple[Split, ...] = ("dev", "test")
     """Splits whose candidates all stay, so that they can be measured."""
     batch_tokens: Count = 8192
@@ -155,5 +158,8 @@ class PrerankConfig(StagePaths):
     """Draws the `random_k`."""
 
     def __post_init__(self) -> None:
+        want = "the scores of a source are of whole documents: leave source out"
+        require(not self.chunks.tokens or not self.source, "chunks.tokens", self.chunks.tokens, want)
+        self.chunks.check_within("max_length", self.max_length)
         kept = self.top_k + self.bottom_k + self.random_k
         require(kept >= 2, "top_k", self.top_k, "keep at least two documents")

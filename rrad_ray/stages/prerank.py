@@ -17,13 +17,14 @@ from rrad_ray import tables
 from rrad_ray.config import PrerankConfig
 from rrad_ray.errors import at_place
 from rrad_ray.rankers.bi_encoder import BiEncoder, check_bi_encoder
-from rrad_ray.rows import PRERANK, Candidates
+from rrad_ray.rankers.chunker import Chunked, Chunker
+from rrad_ray.rows import PRERANK, Candidates, PrerankOutput
 from rrad_ray.runtime import cluster
 from rrad_ray.tables import checkpoints, shards
 from rrad_ray.tables.shards import Shard
 
 
-@tables.stage("prerank", Candidates)
+@tables.stage("prerank", PrerankOutput)
 def run(cfg: PrerankConfig, out: tables.Output) -> None:
     """Write the short candidates. Raises `RradError` if `source` names scores that the input does not have."""
     every = shards.plan_shards(cfg.input, shards.MOST_ROWS, Candidates)
@@ -39,7 +40,7 @@ def run(cfg: PrerankConfig, out: tables.Output) -> None:
 def _lineage(cfg: PrerankConfig) -> tables.Lineage:
     """Return the input's lineage, with the pre-ranker where this stage has run one."""
     lineage = tables.lineage_of(cfg.input)
-    if cfg.source:
+    if cfg.source or cfg.chunks.tokens:  # the endpoint's bi-encoders read texts whole
         return lineage
     first = lineage.first_stage or tables.FirstStageFacts(cfg.input)
     own: tables.EncoderFacts = {"model": cfg.model, "max_length": cfg.max_length}
@@ -75,6 +76,7 @@ class PrerankPart:
         self.cfg, self.out = cfg, out
         self.planned = {shard.part: shard for shard in planned}
         self.encoder = BiEncoder(model, max_length=cfg.max_length, batch_tokens=cfg.batch_tokens) if model else None
+        self.chunker = Chunker(self.encoder.model.tokenizer if self.encoder else None, cfg.chunks)
 
     def part(self, name: str) -> None:
         """Write one part of the output."""
@@ -91,15 +93,25 @@ class PrerankPart:
         return row["source_scores"][row["sources"].index(self.cfg.source)]
 
     def _by_model(self, rows: list[dict[str, Any]]) -> list[list[float]]:
-        """Return the cosines, kept as source `prerank`; a document that several queries of the part share is read
-        once."""
+        """Return the cosines, kept as source `prerank`, a document's being that of its best chunk; one that several
+        queries of the part share is read once."""
         assert self.encoder is not None
-        index = {text: number for number, text in enumerate(dict.fromkeys(t for row in rows for t in row["texts"]))}
-        documents = self.encoder.documents(list(index))
+        distinct = list(dict.fromkeys(text for row in rows for text in row["texts"]))
+        split = self.chunker(distinct)
+        chunks_of: dict[str, list[int]] = {text: [] for text in distinct}
+        for number, owner in enumerate(split.owners):
+            chunks_of[distinct[owner]].append(number)
+        vectors = self.encoder.documents(split.texts)
         queries = self.encoder.queries([row["query"] for row in rows])
         scores = []
         for row, query in zip(rows, queries, strict=True):
-            values = (documents[[index[text] for text in row["texts"]]] @ query).tolist()
+            indices = [index for text in row["texts"] for index in chunks_of[text]]
+            owners = [number for number, text in enumerate(row["texts"]) for _ in chunks_of[text]]
+            cosines = (vectors[indices] @ query).tolist()
+            best = Chunked([], owners, []).best(cosines)
+            values = [cosines[index] for index in best]
+            if self.cfg.chunks.tokens:
+                row["best_chunks"] = [split.spans[indices[index]] for index in best]
             row["sources"], row["source_scores"] = [*row["sources"], PRERANK], [*row["source_scores"], values]
             scores.append(values)
         return scores
@@ -120,6 +132,7 @@ def kept_indices(row: dict[str, Any], scores: list[float], cfg: PrerankConfig) -
         "texts": pick(row["texts"]),
         "scores": pick(scores),
         "source_scores": [pick(values) for values in row["source_scores"]],
+        "best_chunks": pick(row["best_chunks"]) if row.get("best_chunks") else [],
     }
 
 

@@ -1,0 +1,84 @@
+"""Long documents in chunks: each is scored by itself, and the best one speaks for its document (MaxP: Dai and Callan,
+2019)."""
+
+from __future__ import annotations
+
+import copy
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rrad_ray.config.chunks import ChunksConfig
+from rrad_ray.errors import InvalidInput
+
+WORD = re.compile(r"\S+")
+
+
+@dataclass(frozen=True)
+class Chunked:
+    """The chunks of several documents, one behind the other: of each its text, the index of its document (`owners`)
+    and its characters in it. Every document has one at least."""
+
+    texts: list[str]
+    owners: list[int]
+    spans: list[list[int]]
+
+    def best(self, scores: Sequence[float]) -> list[int]:
+        """Return the index of each document's best chunk by the scores of all chunks, the first of equal ones; a
+        score that is no number counts as the best, so that it is noticed."""
+        chosen: dict[int, int] = {}
+        for index, owner in enumerate(self.owners):
+            if owner not in chosen or _key(scores[index]) > _key(scores[chosen[owner]]):
+                chosen[owner] = index
+        return list(chosen.values())
+
+
+def _key(score: float) -> tuple[bool, float]:
+    return (True, 0.0) if math.isnan(score) else (False, score)
+
+
+class Chunker:
+    """Documents to chunks of so many tokens. Without a tokenizer, as for an endpoint's model, words are the tokens.
+
+    Several threads may use one. Raises `InvalidInput` for a tokenizer that does not say where its tokens stand.
+    """
+
+    def __init__(self, tokenizer: Any, cfg: ChunksConfig) -> None:
+        self.cfg, self.tokenizer = cfg, None
+        if tokenizer is not None and cfg.tokens:
+            if not tokenizer.is_fast:
+                raise InvalidInput("its tokenizer has no offsets", "use a model with a fast tokenizer, or no chunks")
+            # Of its own: a fast tokenizer keeps the truncation of its last call, and this one never cuts.
+            self.tokenizer = copy.deepcopy(tokenizer)
+            self.tokenizer.model_max_length = 10**9  # no warning of texts that are longer
+
+    def __call__(self, texts: Sequence[str], limit: int = 0) -> Chunked:
+        """Return the chunks of texts; a text of one chunk stays as it is. `limit`: tokens of a text that are read at
+        all; 0: all of them."""
+        spans = [self._spans(text, offsets, limit) for text, offsets in zip(texts, self._offsets(texts), strict=True)]
+        flat = [
+            (text[start:end], owner, [start, end])
+            for owner, (text, each) in enumerate(zip(texts, spans, strict=True))
+            for start, end in each
+        ]
+        return Chunked(*map(list, zip(*flat, strict=True))) if flat else Chunked([], [], [])
+
+    def _offsets(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
+        """Return the characters of each token of each text; none where no chunks are wanted."""
+        if not self.cfg.tokens or not texts:
+            return [[] for _ in texts]
+        if self.tokenizer is None:
+            return [[match.span() for match in WORD.finditer(text)] for text in texts]
+        options = {"add_special_tokens": False, "split_special_tokens": True, "return_offsets_mapping": True}
+        return list(self.tokenizer(list(texts), truncation=False, **options)["offset_mapping"])
+
+    def _spans(self, text: str, offsets: Sequence[tuple[int, int]], limit: int) -> list[list[int]]:
+        """Return the characters of a text's chunks."""
+        count = min(len(offsets), limit or len(offsets))
+        if len(offsets) <= self.cfg.tokens and count == len(offsets):
+            return [[0, len(text)]]
+        starts = range(0, max(count - self.cfg.overlap, 1), self.cfg.tokens - self.cfg.overlap)[: self.cfg.most]
+        ends = [min(start + self.cfg.tokens, count) for start in starts]
+        return [[offsets[start][0], offsets[end - 1][1]] for start, end in zip(starts, ends, strict=True)]
