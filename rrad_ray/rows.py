@@ -117,7 +117,11 @@ class Answer(TypedDict):
 
 
 class Ranking(TypedDict):
-    """A system's order of one query's candidates, and what it was worth."""
+    """A system's order of one query's candidates, and what it was worth.
+
+    `best_chunks`: of a student that reads chunks, the characters [start, end) of the best one of each document; else
+    empty.
+    """
 
     system: str
     query_id: str
@@ -125,6 +129,7 @@ class Ranking(TypedDict):
     split: str
     doc_ids: list[str]  # best first
     scores: list[float]
+    best_chunks: list[list[int]]
     ndcg_10: float
     mrr_10: float
 

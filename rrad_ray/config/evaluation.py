@@ -22,6 +22,7 @@ from rrad_ray.config.base import (
     check_backend,
     require,
 )
+from rrad_ray.config.chunks import ChunksConfig
 from rrad_ray.config.metric_names import check_metrics
 from rrad_ray.config.template_files import load_template
 from rrad_ray.config.templates import LikelihoodTemplate
@@ -83,6 +84,8 @@ class EvaluateConfig(StagePaths):
     """What computes the students' scores, as in `serve`: what is served should be what was measured."""
     precision: Precision = "auto"
     """Number format of the students, as in `serve`."""
+    chunks: ChunksConfig = Field(default_factory=ChunksConfig)
+    """Long documents in chunks, as in `serve`: students score each, and the best one counts."""
 
     def __post_init__(self) -> None:
         with in_stage("evaluate"):  # ir-measures' own words follow: the stage says whose metrics they are

@@ -25,6 +25,7 @@ from rrad_ray.config.base import (
     range_of,
     require,
 )
+from rrad_ray.config.chunks import ChunksConfig
 from rrad_ray.config.online import DAY_S, ExperimentDesign, check_design
 from rrad_ray.languages import Language
 
@@ -147,6 +148,8 @@ class ServeConfig:
     precision: Precision = "auto"
     """Number format: `auto` is the faster of bfloat16 and float32 where it runs, by measurement (onnx: float32);
     `int8`: encoders on CPUs, by `backend: torch`, or less exactly by `onnx`."""
+    chunks: ChunksConfig = Field(default_factory=ChunksConfig)
+    """Long documents in chunks: students score each, and the best one counts and is named in the answer."""
     blocking: bool = True
     """Stay until Ctrl-C; false: send a query of `probe`, print the answer, stop."""
     probe: str = ""

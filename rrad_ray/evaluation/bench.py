@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from rrad_ray.evaluation.measures import Ranked, Scores
 from rrad_ray.evaluation.systems import Kind, MeasuredSystem, candidate_scores, measured
 from rrad_ray.progress import Progress, say
 from rrad_ray.rankers import loading
+from rrad_ray.rankers.chunker import ChunkRanker
 from rrad_ray.rankers.likelihood import LikelihoodRanker
 from rrad_ray.rankers.ranker import Ranker
 from rrad_ray.rows import BM25, DENSE, SAME_SOURCES, Labels, Row, by_source, check_sources
@@ -165,20 +167,26 @@ class Evaluation:
         """Add each student, alone and fused with the first stage with weights fitted on dev."""
         for name, uri in self.cfg.students.items():
             ranker = self._load_student(uri)
-            test_scores, dev_scores = (_score_rows(ranker, rows, name) for rows in (self.test, self.dev))
+            (test_scores, chunks), (dev_scores, _) = (
+                _score_rows(ranker, rows, name) for rows in (self.test, self.dev)
+            )
             latency = rerank_latency(ranker.score, self.test, self.cfg.latency_docs, self.cfg.latency_repeats)
             cost = {"parameters": ranker.parameters_count, **latency}
             title = student_title(name)
             ties, cut = _ties_note(test_scores, title), _cut_short(uri, title)
-            note = " and ".join(filter(None, (cut, ties)))
+            tokens = self.cfg.chunks.tokens
+            read = f"reads documents in chunks of {tokens} tokens, the best one counts" if tokens else ""
+            note = " and ".join(filter(None, (cut, ties, read)))
             facts: Any = {"smoke": _smoke(self.test[0], test_scores[0]), "note": note, "constant": bool(ties)}
             self.add(name, title, "student", test_scores, **cost, **facts)
+            if tokens:
+                self.systems[-1] = dataclasses.replace(self.systems[-1], best_chunks=chunks)
             if self.dev:
                 scores = {name: (test_scores, dev_scores)}
                 fused_cost = functools.partial(self._fused_cost, name, ranker)
                 self._add_fusion(fused_name(name), f"{title} + first stage", "student_fused", fused_cost, scores)
 
-    def _fused_cost(self, name: str, ranker: Ranker, weights: dict[str, float]) -> dict[str, Any]:
+    def _fused_cost(self, name: str, ranker: ChunkRanker, weights: dict[str, float]) -> dict[str, Any]:
         """Measure a student's fusion as it is served: it scores the texts, and the sources' scores come with them."""
 
         def rank(query: str, texts: Sequence[str]) -> list[float]:
@@ -189,11 +197,12 @@ class Evaluation:
         what = FUSED.format(latency["latency_of"])
         return {"student": name, "parameters": ranker.parameters_count, **latency, "latency_of": what}
 
-    def _load_student(self, uri: str) -> Ranker:
+    def _load_student(self, uri: str) -> ChunkRanker:
         """Load a student with the config's precision and backend; raises `RradError` where it cannot be so loaded."""
         folder = checkpoints.resolve(uri)
         with at_place(uri, "set backend=torch"):
-            return Ranker.load(folder, dtype=self.cfg.precision, backend=self.cfg.backend)
+            ranker = Ranker.load(folder, dtype=self.cfg.precision, backend=self.cfg.backend)
+            return ChunkRanker(ranker, self.cfg.chunks)
 
     def _add_fusion(
         self,
@@ -263,17 +272,21 @@ def student_title(name: str) -> str:
     return name if "student" in name else f"{name} student"
 
 
-def _score_rows(ranker: Ranker, rows: list[Row], name: str) -> Scores:
-    """Score all candidates of the rows, 16 queries at a time. Raises `RradError` for a score that is not finite."""
+def _score_rows(ranker: ChunkRanker, rows: list[Row], name: str) -> tuple[Scores, list[list[list[int]]]]:
+    """Score all candidates of the rows, 16 queries at a time; return their scores, and the characters of their best
+    chunks. Raises `RradError` for a score that is not finite."""
     progress, scores = Progress(len(rows), f"queries by {name}"), list[list[float]]()
+    chunks: list[list[list[int]]] = []
     for start in range(0, len(rows), 16):
         batch = rows[start : start + 16]
         queries = [row["query"] for row in batch for _ in row["texts"]]
-        flat = iter(ranker.score_pairs(queries, [text for row in batch for text in row["texts"]]))
-        scores += [[next(flat) for _ in row["texts"]] for row in batch]
+        best, spans = ranker.best_chunks(queries, [text for row in batch for text in row["texts"]])
+        next_score, next_chunk = iter(best), iter(spans)
+        scores += [[next(next_score) for _ in row["texts"]] for row in batch]
+        chunks += [[next(next_chunk) for _ in row["texts"]] for row in batch]
         for row, values in zip(batch, scores[start:], strict=True):
             if not all(map(math.isfinite, values)):
                 problem = f"gave a score that is not a number, for query {row['query_id']!r}"
                 raise RradError(f"students.{name}", problem, "train it again: its weights may be damaged")
         progress.add(len(batch))
-    return scores
+    return scores, chunks

@@ -22,12 +22,14 @@ class MeasuredSystem:
 
     `scores`: of each query's candidates. `rankings`: its documents, best first, which for a run from elsewhere need
     not be candidates. `quality`: each measure of each query. `entry`: the system in `report.json`.
+    `best_chunks`: of each query's candidates, as of `rows.Ranking`; empty without chunks.
     """
 
     scores: Scores
     rankings: list[Ranked]
     quality: dict[str, list[float]]
     entry: System
+    best_chunks: Sequence[Sequence[list[int]]] = ()
 
     @property
     def name(self) -> str:
@@ -98,12 +100,16 @@ def candidate_scores(row: Row, known: Mapping[str, float]) -> list[float]:
 
 def ranking_rows(rows: Sequence[Row], system: MeasuredSystem) -> list[Row]:
     """Return a system's rows of the rankings table (`rows.Ranking`)."""
+    chunks_of = [
+        dict(zip(row["doc_ids"], chunks, strict=True)) for row, chunks in zip(rows, system.best_chunks, strict=False)
+    ]
     return [
         {
             "system": system.name,
             **{key: row[key] for key in ("query_id", "query", "split")},
             "doc_ids": [doc_id for doc_id, _ in ranking],
             "scores": [float(score) for _, score in ranking],
+            "best_chunks": [chunks_of[number][doc_id] for doc_id, _ in ranking] if chunks_of else [],
             "ndcg_10": system.quality["nDCG@10"][number],
             "mrr_10": system.quality["MRR@10"][number],
         }

@@ -82,3 +82,34 @@ class Chunker:
         starts = range(0, max(count - self.cfg.overlap, 1), self.cfg.tokens - self.cfg.overlap)[: self.cfg.most]
         ends = [min(start + self.cfg.tokens, count) for start in starts]
         return [[offsets[start][0], offsets[end - 1][1]] for start, end in zip(starts, ends, strict=True)]
+
+
+class ChunkRanker:
+    """A student that scores long documents by their best chunk, and others as it does without chunks.
+
+    Raises `InvalidInput` for chunks that the student cannot read whole.
+    """
+
+    def __init__(self, ranker: Any, cfg: ChunksConfig) -> None:
+        """`ranker`: a `Ranker`."""
+        if cfg.tokens >= ranker.max_length:
+            problem = f"it reads {ranker.max_length} tokens of query and document, and chunks.tokens={cfg.tokens}"
+            raise InvalidInput(problem, "lower chunks.tokens, and leave room for the query")
+        self.ranker, self.chunker = ranker, Chunker(ranker.tokenizer, cfg)
+
+    @property
+    def parameters_count(self) -> int:
+        """The number of the model's weights."""
+        return int(self.ranker.parameters_count)
+
+    def best_chunks(self, queries: Sequence[str], texts: Sequence[str]) -> tuple[list[float], list[list[int]]]:
+        """Return the scores of pairs, query i with text i, and of each text the characters [start, end) of the chunk
+        that has its score: without chunks, all of it."""
+        split = self.chunker(texts)
+        scores = self.ranker.score_pairs([queries[owner] for owner in split.owners], split.texts)
+        best = split.best(scores)
+        return [scores[index] for index in best], [split.spans[index] for index in best]
+
+    def score(self, query: str, texts: Sequence[str]) -> list[float]:
+        """Return the scores of a query's documents, in input order."""
+        return self.best_chunks([query] * len(texts), texts)[0]

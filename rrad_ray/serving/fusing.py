@@ -15,6 +15,7 @@ from typing import Literal
 from rrad_ray.evaluation import fusion
 from rrad_ray.serving.errors import HTTPError
 from rrad_ray.serving.requests import ScoringRequest
+from rrad_ray.serving.score_cache import Scored
 from rrad_ray.serving.scorer import Model, RequestScorer
 
 FirstStageUse = Literal["", "used", "missing"]  # empty: the model uses none
@@ -25,13 +26,15 @@ class ModelScores:
     """A request's scores by a model.
 
     `model` is the name of what gave them, `tokens` were read for them. `first_stage` says whether the first stage's
-    scores are in them.
+    scores are in them. `chunks`: the characters [start, end) of each text's chunk that its student's score is of;
+    empty for texts that were read whole, or cut.
     """
 
     model: str
     scores: Sequence[float]
     tokens: int
     first_stage: FirstStageUse = ""
+    chunks: Sequence[Sequence[int]] = ()
 
 
 async def model_scores(model: Model, request: ScoringRequest, scorer: RequestScorer, deadline: float) -> ModelScores:
@@ -45,21 +48,29 @@ async def model_scores(model: Model, request: ScoringRequest, scorer: RequestSco
     one_query = one_source or len(set(request.queries)) == 1
     missing = served.needed(request.first_stage) if one_query else list(served.weights)
     if not served.weights or (missing and served.student):
-        scores, tokens = await scorer.scores(model.scorers[served.student], request, deadline)
-        return ModelScores(served.student if missing else served.name, scores, tokens, "missing" if missing else "")
+        scored = await scorer.scores(model.scorers[served.student], request, deadline)
+        name, chunks = served.student if missing else served.name, [each.chunk for each in scored]
+        return ModelScores(name, *_columns(scored), "missing" if missing else "", chunks)
     if missing:
         wanted = f"send its scores of {', '.join(missing)}" if one_query else "send documents of one query"
         raise HTTPError(422, "first_stage", f"'{served.name}' is a first stage, and no student: {wanted}")
     columns: dict[str, Sequence[float]] = {}
-    read = 0
+    read, chunks = 0, []
     for name in served.weights:
         if name != served.student and name in request.first_stage:
             columns[name] = request.first_stage[name]
         else:
-            columns[name], tokens = await scorer.scores(model.scorers[name], request, deadline)
+            scored = await scorer.scores(model.scorers[name], request, deadline)
+            columns[name], tokens = _columns(scored)
             read += tokens
+            chunks = [each.chunk for each in scored] if name == served.student else chunks
     scores = _unscored_last(columns[served.name]) if one_source else fusion.fuse(columns, served.weights)
-    return ModelScores(served.name, scores, read, "used")
+    return ModelScores(served.name, scores, read, "used", chunks)
+
+
+def _columns(scored: Sequence[Scored]) -> tuple[list[float], int]:
+    """Return the scores of texts, and the tokens that were read for all of them."""
+    return [each.score for each in scored], sum(each.tokens for each in scored)
 
 
 def _unscored_last(scores: Sequence[float]) -> list[float]:

@@ -12,6 +12,7 @@ from typing import Any
 from rrad_ray import tables
 from rrad_ray.config import ServeConfig
 from rrad_ray.errors import RradError, at_place
+from rrad_ray.rankers.chunker import Chunker, ChunkRanker
 from rrad_ray.serving import winners
 from rrad_ray.serving.requests import ScoringRequest
 from rrad_ray.serving.scorer import Model, PairScorer, ScoreNotFinite
@@ -40,6 +41,8 @@ class LoadedModel:
         folder, device = winners.local_folder(served), "cuda" if cfg.resources.get("GPU") else "cpu"
         with at_place(served.checkpoint, "set backend=torch"):
             self.ranker = Ranker.load(folder, device=device, dtype=cfg.precision, backend=cfg.backend)
+            in_chunks = ChunkRanker(self.ranker, cfg.chunks)
+        self.chunker = in_chunks.chunker if cfg.chunks.tokens else None
         self.served, self.name, self.tokens = served, served.student, score_tokens(device)
         # Threads that one batch leaves idle take parts of the next one.
         several = isinstance(self.ranker.backend, PackedEncoder) and self.ranker.backend.lanes > 1
@@ -54,7 +57,8 @@ class LoadedModel:
             problem, remedy = "it gives scores that are not numbers", "train it again, or set precision=float32"
             raise RradError(served.checkpoint, problem, remedy)
         # int8 is allowed its loss: there it is the checkpoint that has to be the one that won.
-        winners.check_scores(served, self.ranker.score if cfg.precision != "int8" else Ranker.load(folder).score)
+        exact = in_chunks if cfg.precision != "int8" else ChunkRanker(Ranker.load(folder), cfg.chunks)
+        winners.check_scores(served, exact.score)
 
     def encode(self, request: ScoringRequest, indices: Sequence[int]) -> list[Any]:
         """Tokenize the pairs of a request at these indices, each text cut to its `doc_tokens`."""
@@ -90,6 +94,7 @@ class LoadedEncoder:
     """
 
     concurrency = 1
+    chunker: Chunker | None = None  # it reads texts as the first stage did
 
     def __init__(self, name: str, facts: tables.EncoderFacts) -> None:
         from rrad_ray.rankers.bi_encoder import BiEncoder

@@ -22,7 +22,7 @@ class RankedPage:
     `scores` are those that are shown, one for each document of the request; `order` has the indices of the documents
     on the page, best first. `variant` is that of an online test, empty outside of one and for an interleaved page,
     where `teams` has the variant that added each document of `order`. `tokens` were read for the scores, now or when
-    they went into the cache. `reasons` are by index. `first_stage` is as of `ModelScores`.
+    they went into the cache. `reasons` are by index. `first_stage` and `chunks` are as of `ModelScores`.
     """
 
     model: str
@@ -33,13 +33,19 @@ class RankedPage:
     teams: Sequence[str] = ()
     reasons: Mapping[int, str] = field(default_factory=dict)
     first_stage: FirstStageUse = ""
+    chunks: Sequence[Sequence[int]] = ()
+
+    def read_text(self, request: ScoringRequest, index: int) -> str:
+        """Return what the score of a text is of: all of it, or its best chunk."""
+        text = request.texts[index]
+        return text[slice(*self.chunks[index])] if self.chunks and self.chunks[index] else text
 
 
 def scored_page(request: ScoringRequest, variant: str, scored: ModelScores) -> RankedPage:
     """Return the page of a model: its raw scores order it; the sigmoid is shown, or what `raw` asks for."""
     shown = list(scored.scores) if request.raw else sigmoids(scored.scores)
     order, use = best_first(scored.scores, request.top_n), scored.first_stage
-    return RankedPage(scored.model, variant, shown, order, scored.tokens, first_stage=use)
+    return RankedPage(scored.model, variant, shown, order, scored.tokens, first_stage=use, chunks=scored.chunks)
 
 
 def identity_page(request: ScoringRequest, variant: str) -> RankedPage:

@@ -26,6 +26,8 @@ def render_answer(wire: WireFormat, request: ScoringRequest, page: RankedPage, r
         if request.give_back:
             also = {"multi_modal": None} if wire.dialect is VLLM else {}
             results[-1]["document"] = {"text": request.texts[index], **also}
+        if page.chunks and page.chunks[index]:  # ours, for a model that reads long documents in chunks
+            results[-1]["chunk"] = dict(zip(("start", "end"), page.chunks[index], strict=True))
         if index in page.reasons:
             results[-1]["reason"] = page.reasons[index]
     return {**head, "results": results, "meta": {"api_version": {"version": "1"}}}

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
 
 from cachetools import LRUCache
 
-Scored = tuple[float, int]  # the score of a pair, and the tokens that were read for it
+
+class Scored(NamedTuple):
+    """The score of a pair, the tokens that were read for it and, of a model that reads chunks, the characters [start,
+    end) of the text's best one; empty for others."""
+
+    score: float
+    tokens: int
+    chunk: Sequence[int] = ()
 
 
 class ScoreCache:

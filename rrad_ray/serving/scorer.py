@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
+from rrad_ray.rankers.chunker import Chunked, Chunker
 from rrad_ray.serving.batcher import Batcher, DeadlineExceeded
 from rrad_ray.serving.errors import HTTPError
 from rrad_ray.serving.requests import ScoringRequest
@@ -28,11 +31,13 @@ class PairScorer(Protocol):
     """A student or a bi-encoder that scores pairs of query and text.
 
     `name` is of the scores, `version` names the weights, `concurrency` says how many batches may run at a time.
+    `chunker` splits long texts, whose best chunk counts; None: texts are cut.
     """
 
     name: str
     version: str
     concurrency: int
+    chunker: Chunker | None
 
     def encode(self, request: ScoringRequest, indices: Sequence[int]) -> list[Any]:
         """Tokenize the pairs of a request at these indices: a list of `input_ids` each."""
@@ -75,16 +80,15 @@ class RequestScorer:
         self.long_texts = ThreadPoolExecutor(1)
         self.cache = ScoreCache(cache_entries, metrics.lookup)
 
-    async def scores(self, model: PairScorer, request: ScoringRequest, deadline: float) -> tuple[list[float], int]:
-        """Return a request's raw scores and the tokens read for them, now or when they went into the cache.
+    async def scores(self, model: PairScorer, request: ScoringRequest, deadline: float) -> Sequence[Scored]:
+        """Return a request's raw scores, with the tokens read for them, now or when they went into the cache.
 
         Raises `HTTPError`: 504 once the deadline, by the clock, has passed, 500 if the model fails.
         """
         scope = f"{model.version} {request.doc_tokens}"
-        scored = await self.cache(
+        return await self.cache(
             scope, request.queries, request.texts, lambda indices: self._by_model(model, request, indices, deadline)
         )
-        return [score for score, _ in scored], sum(tokens for _, tokens in scored)
 
     async def _by_model(
         self, model: PairScorer, request: ScoringRequest, indices: Sequence[int], deadline: float
@@ -92,12 +96,12 @@ class RequestScorer:
         """Score the pairs of a request at these indices. Raises as `scores` does."""
         began = self.clock()
         long = sum(map(len, request.texts)) > LONG_CHARS
-        encode = functools.partial(model.encode, request, indices)
-        pairs = await asyncio.get_running_loop().run_in_executor(self.long_texts if long else None, encode)
+        encode = functools.partial(_encoded, model, request, indices)
+        pairs, split = await asyncio.get_running_loop().run_in_executor(self.long_texts if long else None, encode)
         sizes = [len(pair["input_ids"]) for pair in pairs]
         self.metrics.stage("tokenize", model.name, self.clock() - began)
         try:
-            return list(zip(await self.batcher(model, pairs, sizes, deadline), sizes, strict=True))
+            return _scored(await self.batcher(model, pairs, sizes, deadline), sizes, split)
         except DeadlineExceeded as error:
             raise HTTPError(504, "deadline", f"it has passed; {error}") from error
         except ScoreNotFinite as error:
@@ -106,6 +110,26 @@ class RequestScorer:
         except Exception as error:
             logger.error("a request could not be scored", exc_info=error)
             raise HTTPError(500, "model", f"could not score this request ({type(error).__name__})") from error
+
+
+def _encoded(model: PairScorer, request: ScoringRequest, indices: Sequence[int]) -> tuple[list[Any], Chunked | None]:
+    """Tokenize the pairs of a request at these indices or, of a model that reads chunks, those of all chunks."""
+    if model.chunker is None:
+        return model.encode(request, indices), None
+    split = model.chunker([request.texts[index] for index in indices], request.doc_tokens)
+    queries = [request.queries[indices[owner]] for owner in split.owners]
+    chunks = dataclasses.replace(request, queries=queries, texts=split.texts, doc_tokens=0)
+    return model.encode(chunks, range(len(split.texts))), split
+
+
+def _scored(scores: Sequence[float], sizes: Sequence[int], split: Chunked | None) -> list[Scored]:
+    """Return what the scores of all pairs, of so many tokens each, say of each text: that of its best chunk."""
+    if split is None:
+        return [Scored(score, size) for score, size in zip(scores, sizes, strict=True)]
+    read = Counter[int]()
+    for owner, size in zip(split.owners, sizes, strict=True):
+        read[owner] += size
+    return [Scored(scores[index], read[split.owners[index]], split.spans[index]) for index in split.best(scores)]
 
 
 def _score(model: PairScorer, pairs: list[Any]) -> list[float]:

@@ -255,7 +255,7 @@ class RerankService:
             return page
         reasons: dict[int, str] = {}
         for index in page.order[: self.cfg.max_explained]:
-            query, text = request.queries[0], request.texts[index]
+            query, text = request.queries[0], page.read_text(request, index)
             ask = functools.partial(model.explainer.explain, query, text, self.cfg.reason_tokens)
             reasons[index] = await asyncio.get_running_loop().run_in_executor(self.writer, ask)
         return dataclasses.replace(page, reasons=reasons)

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from rrad_ray import tables
-from rrad_ray.config import EvaluateConfig
+from rrad_ray.config import ChunksConfig, EvaluateConfig
 from rrad_ray.errors import RradError
 from rrad_ray.evaluation.bench import Evaluation
+from rrad_ray.evaluation.systems import ranking_rows
+from rrad_ray.rankers.chunker import ChunkRanker
 from rrad_ray.rankers.ranker import Ranker
 from tests import tiny
 from tests.fixtures import row_of, table_of
@@ -133,3 +135,23 @@ def test_a_student_that_a_time_limit_cut_short_is_noted_in_the_report(
     bench.measure_all()
     assert (bench.systems[-1].entry["note"], bench.systems[-1].entry["constant"]) == (cut, False)
     assert f"WARNING: short student {cut}" in capsys.readouterr().out
+
+
+def test_a_student_that_reads_chunks_has_the_best_ones_scores_and_names_them_in_its_rankings(tmp_path: Path) -> None:
+    folder = tiny.save(tmp_path / "student", "Bert", limit=24, initializer_range=0.5)
+    row = of_sources("q0", "bm25")
+    row["texts"] = [f"w1 w2 w{number} w4 " * 9 for number, _ in enumerate(row["texts"])]
+    chunks = ChunksConfig(tokens=9)
+    options: dict[str, Any] = {"latency_repeats": 1, "precision": "float32", "students": {"x": folder}}
+    bench = evaluation(tmp_path, [row], chunks=chunks, **options)
+    bench.measure_all()
+    ranker = Ranker.load(folder, dtype="float32")
+    scores, spans = ChunkRanker(ranker, chunks).best_chunks([row["query"]] * len(row["texts"]), row["texts"])
+    [first, student] = bench.systems
+    assert list(student.scores) == [scores]
+    assert scores != ranker.score(row["query"], row["texts"])
+    assert student.entry["note"] == "reads documents in chunks of 9 tokens, the best one counts"
+    [ranking] = ranking_rows([row], student)
+    span_of = dict(zip(row["doc_ids"], spans, strict=True))
+    assert ranking["best_chunks"] == [span_of[doc_id] for doc_id in ranking["doc_ids"]]
+    assert ranking_rows([row], first)[0]["best_chunks"] == []

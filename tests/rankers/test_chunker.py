@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from typing import Any
 
 import pytest
@@ -12,8 +13,10 @@ from transformers import AutoTokenizer
 
 from rrad_ray.config import ChunksConfig
 from rrad_ray.errors import InvalidInput
-from rrad_ray.rankers.chunker import Chunked, Chunker
+from rrad_ray.rankers.chunker import Chunked, Chunker, ChunkRanker
+from rrad_ray.rankers.ranker import Ranker
 from rrad_ray.tables import checkpoints
+from tests import tiny
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +94,35 @@ def test_the_best_chunk_of_each_document_is_the_first_of_the_highest_score() -> 
     split = Chunked([""] * 6, [0, 0, 0, 1, 2, 2], [[0, 0]] * 6)
     assert split.best([1.0, 3.0, 3.0, -5.0, -math.inf, -2.0]) == [1, 3, 5]
     assert split.best([1.0, math.nan, 3.0, -5.0, 0.0, 0.0]) == [1, 3, 4], "what is no number is not passed over"
+
+
+@pytest.fixture(scope="module")
+def ranker(tmp_path_factory: pytest.TempPathFactory) -> Ranker:
+    folder = tiny.save(tmp_path_factory.mktemp("tiny") / "student", "Bert", limit=24, initializer_range=0.5)
+    return Ranker.load(folder, dtype="float32")
+
+
+def document(words: int, seed: int) -> str:
+    return " ".join(random.Random(seed).choices(tiny.WORDS[4:], k=words))
+
+
+def test_a_students_score_is_the_highest_of_the_chunks_scored_alone(ranker: Ranker) -> None:
+    texts = [document(3, 0), document(50, 1), document(8, 2), document(17, 3)]
+    chunks = ChunksConfig(tokens=8, overlap=3)
+    scores, spans = ChunkRanker(ranker, chunks).best_chunks(["w1 w2"] * 4, texts)
+    for text, score, span in zip(texts, scores, spans, strict=True):
+        split = Chunker(ranker.tokenizer, chunks)([text])
+        alone = [ranker.score("w1 w2", [chunk])[0] for chunk in split.texts]
+        assert len(alone) == max(1, math.ceil((len(text.split()) - 3) / 5))
+        assert score == pytest.approx(max(alone), abs=1e-5)
+        assert span == split.spans[alone.index(max(alone))]
+    assert ChunkRanker(ranker, chunks).score("w1 w2", texts) == scores
+    fitting = [texts[0], texts[2]]
+    assert ChunkRanker(ranker, chunks).score("w1", fitting) == ranker.score("w1", fitting), "the very same passes"
+    assert ChunkRanker(ranker, ChunksConfig()).score("w1", texts) == ranker.score("w1", texts)
+    assert ChunkRanker(ranker, chunks).best_chunks([], []) == ([], [])
+
+
+def test_chunks_that_a_student_cannot_read_whole_are_refused(ranker: Ranker) -> None:
+    with pytest.raises(InvalidInput, match="reads 24 tokens of query and document"):
+        ChunkRanker(ranker, ChunksConfig(tokens=24))

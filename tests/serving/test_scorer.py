@@ -19,6 +19,7 @@ class Broken:
     """A model that raises when it scores."""
 
     name, served, version, concurrency, explainer = "broken", SimpleNamespace(name="broken"), "1", 1, None
+    chunker = None
 
     def __init__(self, error: Exception) -> None:
         self.error = error

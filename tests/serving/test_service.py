@@ -47,6 +47,7 @@ class LengthModel:
         self.served = ServedModel("folder", name, name, student=name)
         self.name, self.scorers = name, {name: self}
         self.version, self.concurrency, self.sign = name, 1, sign
+        self.chunker: Any = None
         self.explainer = SimpleNamespace(explain=self.explain) if writes else None
         self.scored: list[int] = []
         self.gate = threading.Event()
