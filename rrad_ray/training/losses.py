@@ -20,71 +20,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rrad_ray.errors import InvalidInput
-
-# ---- shared by the losses -----------------------------------------------------------------------------------
-
-
-def _require(ok: bool, option: str, value: float, want: str) -> None:
-    if not ok:
-        raise ValueError(f"{option}={value!r}: {want}")
-
-
-def _clean(scores_BN: Tensor, targets_BN: Tensor, mask_BN: Tensor) -> tuple[Tensor, Tensor]:
-    """Return scores and targets with 0 in empty slots: NaN there would reach the gradient even behind a mask."""
-    return torch.where(mask_BN, scores_BN, 0.0), torch.where(mask_BN, targets_BN.to(scores_BN.dtype), 0.0)
-
-
-def _pairs(values_BN: Tensor) -> Tensor:
-    """Return the differences (B, N, N), value of slot i minus value of slot j."""
-    return values_BN[:, :, None] - values_BN[:, None, :]
-
-
-def _both(mask_BN: Tensor) -> Tensor:
-    """Return (B, N, N), true where both slots i and j hold documents."""
-    return mask_BN[:, :, None] & mask_BN[:, None, :]
-
-
-def _better(targets_BN: Tensor, mask_BN: Tensor) -> Tensor:
-    """Return (B, N, N), true where i and j are documents with target_i > target_j."""
-    return (_pairs(targets_BN) > 0) & _both(mask_BN)
-
-
-def _mean(values: Tensor, chosen: Tensor) -> Tensor:
-    """Return the mean of the chosen values; 0 where none is."""
-    return torch.where(chosen, values, 0.0).sum() / chosen.sum().clamp(min=1)
-
-
-def _list_mean(values_B: Tensor, better_BNN: Tensor) -> Tensor:
-    """Return the mean over the lists in which some document has a higher target than another."""
-    return _mean(values_B, better_BNN.flatten(1).any(1))
-
-
-def _choice_nll(values_BN: Tensor, rivals_BNN: Tensor) -> Tensor:
-    """Return (B, N), -log of the probability that i is ranked first among itself and its rivals j (Plackett-Luce)."""
-    itself = torch.eye(values_BN.shape[1], dtype=torch.bool, device=values_BN.device)
-    return torch.where(rivals_BNN | itself, -_pairs(values_BN), -math.inf).logsumexp(-1)
-
-
-def _ranks(signs_BNN: Tensor, mask_BN: Tensor) -> Tensor:
-    """Return the documents' ranks (B, N) from 1; the sign at i, j is 1 where i ranks before j, and 0 for a tie.
-
-    Tied documents share the mean of their ranks, so a rank may be a half.
-    """
-    return 0.5 + torch.where(mask_BN[:, None, :], (1 - signs_BNN) / 2, 0.0).sum(-1)
-
-
-def _gains(targets_BN: Tensor, mask_BN: Tensor, k: int = 0) -> Tensor:
-    """Return gains (B, N), 2^target - 1 over the list's ideal DCG@k (`k` = 0: of the whole list); 0 in empty slots.
-
-    A list with negative targets, such as z-scores, is shifted so that its lowest target gains 0; clipped at 0, its
-    lower half would be all alike. Numerator and denominator are divided by 2^highest, so that no target overflows.
-    """
-    grades = torch.where(mask_BN, targets_BN - targets_BN.amin(-1, keepdim=True).clamp(max=0), 0.0)
-    gains = -torch.exp2(grades - grades.amax(-1, keepdim=True)) * torch.expm1(-grades * math.log(2))
-    best = gains.sort(dim=-1, descending=True).values[:, : k or None]
-    discounts = torch.log2(torch.arange(best.shape[1], device=best.device, dtype=best.dtype) + 2)
-    return gains / (best / discounts).sum(-1, keepdim=True).clamp(min=torch.finfo(gains.dtype).tiny)
-
+from rrad_ray.training.list_math import (
+    better,
+    both_there,
+    check_option,
+    choice_nll,
+    chosen_mean,
+    cleaned,
+    differences,
+    list_mean,
+    relative_gains,
+    tied_ranks,
+)
 
 # ---- pointwise: the mean is over all documents of the batch --------------------------------------------------
 
@@ -94,8 +41,8 @@ def point_mse(scores_BN: Tensor, targets_BN: Tensor, mask_BN: Tensor) -> Tensor:
 
     Keeps the teacher's scale (DisRanker, Point-MSE).
     """
-    scores_BN, targets_BN = _clean(scores_BN, targets_BN, mask_BN)
-    return _mean((scores_BN - targets_BN) ** 2, mask_BN)
+    scores_BN, targets_BN = cleaned(scores_BN, targets_BN, mask_BN)
+    return chosen_mean((scores_BN - targets_BN) ** 2, mask_BN)
 
 
 def bce(
@@ -107,15 +54,15 @@ def bce(
     positive term, as in `torch.nn.BCEWithLogitsLoss`, for many negatives. Raises `ValueError` for a target outside
     [0, 1], for which the loss is unbounded below.
     """
-    _require(0 <= smoothing < 1, "smoothing", smoothing, "must be in [0, 1)")
-    _require(pos_weight > 0, "pos_weight", pos_weight, "must be positive")
-    scores_BN, targets_BN = _clean(scores_BN, targets_BN, mask_BN)
+    check_option(0 <= smoothing < 1, "smoothing", smoothing, "must be in [0, 1)")
+    check_option(pos_weight > 0, "pos_weight", pos_weight, "must be positive")
+    scores_BN, targets_BN = cleaned(scores_BN, targets_BN, mask_BN)
     outside = targets_BN[~((targets_BN >= 0) & (targets_BN <= 1))]
     if outside.numel():
         raise InvalidInput(f"bce: a target of {outside[0].item():g}", "scale targets to [0, 1] or take another loss")
     wanted = targets_BN * (1 - smoothing) + smoothing / 2
     likely, unlikely = F.softplus(-scores_BN), F.softplus(scores_BN)
-    return _mean(pos_weight * wanted * likely + (1 - wanted) * unlikely, mask_BN)
+    return chosen_mean(pos_weight * wanted * likely + (1 - wanted) * unlikely, mask_BN)
 
 
 # ---- pairwise: the mean is over all pairs of the batch ------------------------------------------------------
@@ -136,18 +83,18 @@ def ranknet(
     pair. `smoothing`: weight of 1/2 in every preference, for a noisy teacher. `gap_power`: a pair's weight in the
     mean is (target_i - target_j)^gap_power; at 1, a pair two grades apart counts twice; at 0, all count alike.
     """
-    _require(scale > 0, "scale", scale, "must be positive")
-    _require(0 <= smoothing < 1, "smoothing", smoothing, "must be in [0, 1)")
-    _require(gap_power >= 0, "gap_power", gap_power, "must not be negative")
-    scores_BN, targets_BN = _clean(scores_BN, targets_BN, mask_BN)
-    better_BNN = _better(targets_BN, mask_BN)
-    margins_BNN = scale * _pairs(scores_BN)
+    check_option(scale > 0, "scale", scale, "must be positive")
+    check_option(0 <= smoothing < 1, "smoothing", smoothing, "must be in [0, 1)")
+    check_option(gap_power >= 0, "gap_power", gap_power, "must not be negative")
+    scores_BN, targets_BN = cleaned(scores_BN, targets_BN, mask_BN)
+    better_BNN = better(targets_BN, mask_BN)
+    margins_BNN = scale * differences(scores_BN)
     values_BNN = F.softplus(-margins_BNN) + smoothing / 2 * margins_BNN
     if not gap_power:
-        return _mean(values_BNN, better_BNN)
-    weights_BNN = _pairs(targets_BN).clamp(min=0) ** gap_power
+        return chosen_mean(values_BNN, better_BNN)
+    weights_BNN = differences(targets_BN).clamp(min=0) ** gap_power
     least = torch.finfo(scores_BN.dtype).tiny
-    return _mean(weights_BNN * values_BNN, better_BNN) / _mean(weights_BNN, better_BNN).clamp(min=least)
+    return chosen_mean(weights_BNN * values_BNN, better_BNN) / chosen_mean(weights_BNN, better_BNN).clamp(min=least)
 
 
 def margin(scores_BN: Tensor, targets_BN: Tensor, mask_BN: Tensor, *, tau: float = 1.0) -> Tensor:
@@ -155,9 +102,9 @@ def margin(scores_BN: Tensor, targets_BN: Tensor, mask_BN: Tensor, *, tau: float
 
     DisRanker's loss for fine-tuning the teacher. A pair that is right by `tau` has no gradient.
     """
-    _require(tau > 0, "tau", tau, "must be positive")
-    scores_BN, targets_BN = _clean(scores_BN, targets_BN, mask_BN)
-    return _mean(F.relu(tau - _pairs(scores_BN)), _better(targets_BN, mask_BN))
+    check_option(tau > 0, "tau", tau, "must be positive")
+    scores_BN, targets_BN = cleaned(scores_BN, targets_BN, mask_BN)
+    return chosen_mean(F.relu(tau - differences(scores_BN)), better(targets_BN, mask_BN))
 
 
 def soft_ranknet(scores_BN: Tensor, targets_BN: Tensor, mask_BN: Tensor, *, target_scale: float = 2.0) -> Tensor:
@@ -166,11 +113,11 @@ def soft_ranknet(scores_BN: Tensor, targets_BN: Tensor, mask_BN: Tensor, *, targ
     Cross-entropy of sigmoid(s_i - s_j) against sigmoid(target_scale * (t_i - t_j)). Near ties of the teacher have
     small gradients, so its noise there costs little.
     """
-    _require(target_scale > 0, "target_scale", target_scale, "must be positive")
-    scores_BN, targets_BN = _clean(scores_BN, targets_BN, mask_BN)
-    wanted = torch.sigmoid(target_scale * _pairs(targets_BN))
-    values = F.binary_cross_entropy_with_logits(_pairs(scores_BN), wanted, reduction="none")
-    return _mean(values, _both(mask_BN).triu(diagonal=1))
+    check_option(target_scale > 0, "target_scale", target_scale, "must be positive")
+    scores_BN, targets_BN = cleaned(scores_BN, targets_BN, mask_BN)
+    wanted = torch.sigmoid(target_scale * differences(targets_BN))
+    values = F.binary_cross_entropy_with_logits(differences(scores_BN), wanted, reduction="none")
+    return chosen_mean(values, both_there(mask_BN).triu(diagonal=1))
 
 
 def margin_mse(scores_BN: Tensor, targets_BN: Tensor, mask_BN: Tensor) -> Tensor:
@@ -178,8 +125,8 @@ def margin_mse(scores_BN: Tensor, targets_BN: Tensor, mask_BN: Tensor) -> Tensor
 
     Keeps the teacher's margins (DisRanker, Margin-MSE; Hofstaetter et al., 2020).
     """
-    scores_BN, targets_BN = _clean(scores_BN, targets_BN, mask_BN)
-    return _mean((_pairs(scores_BN) - _pairs(targets_BN)) ** 2, _both(mask_BN).triu(diagonal=1))
+    scores_BN, targets_BN = cleaned(scores_BN, targets_BN, mask_BN)
+    return chosen_mean((differences(scores_BN) - differences(targets_BN)) ** 2, both_there(mask_BN).triu(diagonal=1))
 
 
 def lambda_loss(scores_BN: Tensor, targets_BN: Tensor, mask_BN: Tensor, *, k: int = 0, mu: float = 10.0) -> Tensor:
@@ -189,23 +136,23 @@ def lambda_loss(scores_BN: Tensor, targets_BN: Tensor, mask_BN: Tensor, *, k: in
     ranks r by score, m = |r_i - r_j|, D(r) = log2(1 + r): NDCG-Loss2++ (Wang et al., 2018); `mu` = 0 is LambdaRank.
     `k`: only pairs with a document in the top k by score (their equation 18); 0: all pairs. Values equal those of
     sentence-transformers (and of allRank for k = 0), except that of equal scores the lower target ranks first (the
-    worst order), and for negative targets (see `_gains`).
+    worst order), and for negative targets (see `relative_gains`).
     """
-    _require(k >= 0 and k % 1 == 0, "k", k, "must be a whole number, 0 for all")
-    _require(mu >= 0, "mu", mu, "must not be negative")
-    scores_BN, targets_BN = _clean(scores_BN, targets_BN, mask_BN)
-    chosen_BNN = _better(targets_BN, mask_BN)
+    check_option(k >= 0 and k % 1 == 0, "k", k, "must be a whole number, 0 for all")
+    check_option(mu >= 0, "mu", mu, "must not be negative")
+    scores_BN, targets_BN = cleaned(scores_BN, targets_BN, mask_BN)
+    chosen_BNN = better(targets_BN, mask_BN)
     with torch.no_grad():
-        signs_BNN = (2 * _pairs(scores_BN).sign() - _pairs(targets_BN).sign()).sign()
-        ranks_BN = _ranks(signs_BNN, mask_BN)
-        apart_BNN = _pairs(ranks_BN).abs().clamp(min=1)
+        signs_BNN = (2 * differences(scores_BN).sign() - differences(targets_BN).sign()).sign()
+        ranks_BN = tied_ranks(signs_BNN, mask_BN)
+        apart_BNN = differences(ranks_BN).abs().clamp(min=1)
         near_BNN = 1 / torch.log2(1 + apart_BNN) - 1 / torch.log2(2 + apart_BNN)
-        swap_BNN = _pairs(1 / torch.log2(1 + ranks_BN)).abs()
-        weights_BNN = _pairs(_gains(targets_BN, mask_BN, int(k))).abs() * (mu * near_BNN + swap_BNN)
+        swap_BNN = differences(1 / torch.log2(1 + ranks_BN)).abs()
+        weights_BNN = differences(relative_gains(targets_BN, mask_BN, int(k))).abs() * (mu * near_BNN + swap_BNN)
         if k:
             top_BN = ranks_BN <= k
             chosen_BNN = chosen_BNN & (top_BN[:, :, None] | top_BN[:, None, :])
-    return _mean(weights_BNN * F.softplus(-_pairs(scores_BN)) / math.log(2), chosen_BNN)
+    return chosen_mean(weights_BNN * F.softplus(-differences(scores_BN)) / math.log(2), chosen_BNN)
 
 
 # ---- listwise: the mean is over the lists with something to compare -----------------------------------------
@@ -217,12 +164,12 @@ def listnet(scores_BN: Tensor, targets_BN: Tensor, mask_BN: Tensor, *, temperatu
     ListNet's top-one form (Cao et al., 2007). Its gradient is that of the KL divergence, but its minimum is the
     entropy of the targets.
     """
-    _require(temperature > 0, "temperature", temperature, "must be positive")
-    scores_BN, targets_BN = _clean(scores_BN, targets_BN, mask_BN)
-    rivals_BNN = _both(mask_BN)
-    wanted_BN = torch.exp(-_choice_nll(targets_BN / temperature, rivals_BNN))
-    values_BN = torch.where(mask_BN, wanted_BN * _choice_nll(scores_BN, rivals_BNN), 0.0)
-    return _mean(values_BN.sum(-1), mask_BN.sum(-1) > 1)
+    check_option(temperature > 0, "temperature", temperature, "must be positive")
+    scores_BN, targets_BN = cleaned(scores_BN, targets_BN, mask_BN)
+    rivals_BNN = both_there(mask_BN)
+    wanted_BN = torch.exp(-choice_nll(targets_BN / temperature, rivals_BNN))
+    values_BN = torch.where(mask_BN, wanted_BN * choice_nll(scores_BN, rivals_BNN), 0.0)
+    return chosen_mean(values_BN.sum(-1), mask_BN.sum(-1) > 1)
 
 
 def contrastive(scores_BN: Tensor, targets_BN: Tensor, mask_BN: Tensor) -> Tensor:
@@ -231,11 +178,11 @@ def contrastive(scores_BN: Tensor, targets_BN: Tensor, mask_BN: Tensor) -> Tenso
     InfoNCE over the list, known for re-rankers as localized contrastive estimation (Gao et al., 2021). The best
     documents are those with the list's highest target; all lower targets are negatives.
     """
-    scores_BN, targets_BN = _clean(scores_BN, targets_BN, mask_BN)
-    better_BNN = _better(targets_BN, mask_BN)
+    scores_BN, targets_BN = cleaned(scores_BN, targets_BN, mask_BN)
+    better_BNN = better(targets_BN, mask_BN)
     best_BN = mask_BN & ~better_BNN.any(1)
-    values_BN = torch.where(best_BN, _choice_nll(scores_BN, better_BNN), 0.0)
-    return _list_mean(values_BN.sum(-1) / best_BN.sum(-1).clamp(min=1), better_BNN)
+    values_BN = torch.where(best_BN, choice_nll(scores_BN, better_BNN), 0.0)
+    return list_mean(values_BN.sum(-1) / best_BN.sum(-1).clamp(min=1), better_BNN)
 
 
 def listmle(scores_BN: Tensor, targets_BN: Tensor, mask_BN: Tensor) -> Tensor:
@@ -245,9 +192,9 @@ def listmle(scores_BN: Tensor, targets_BN: Tensor, mask_BN: Tensor) -> Tensor:
     is a composite likelihood, neither that of one order nor that of all orders which the ties allow: documents of
     equal target do not compete, so documents that an LLM left out are only pushed below the rest.
     """
-    scores_BN, targets_BN = _clean(scores_BN, targets_BN, mask_BN)
-    better_BNN = _better(targets_BN, mask_BN)
-    return _list_mean(_choice_nll(scores_BN, better_BNN).sum(-1), better_BNN)
+    scores_BN, targets_BN = cleaned(scores_BN, targets_BN, mask_BN)
+    better_BNN = better(targets_BN, mask_BN)
+    return list_mean(choice_nll(scores_BN, better_BNN).sum(-1), better_BNN)
 
 
 def p_listmle(scores_BN: Tensor, targets_BN: Tensor, mask_BN: Tensor) -> Tensor:
@@ -257,29 +204,29 @@ def p_listmle(scores_BN: Tensor, targets_BN: Tensor, mask_BN: Tensor) -> Tensor:
     another one below them. Ties share the mean of their ranks. Weights halve from rank to rank, so little is learnt
     below the sixth.
     """
-    scores_BN, targets_BN = _clean(scores_BN, targets_BN, mask_BN)
-    better_BNN = _better(targets_BN, mask_BN)
-    ranks_BN = _ranks(_pairs(targets_BN).sign(), mask_BN)
+    scores_BN, targets_BN = cleaned(scores_BN, targets_BN, mask_BN)
+    better_BNN = better(targets_BN, mask_BN)
+    ranks_BN = tied_ranks(differences(targets_BN).sign(), mask_BN)
     weights_BN = torch.exp2(-ranks_BN) - torch.exp2(-mask_BN.sum(-1, keepdim=True).to(ranks_BN.dtype))
     weights_BN = torch.where(better_BNN.any(2), weights_BN, 0.0)
     total_B = weights_BN.sum(-1).clamp(min=torch.finfo(weights_BN.dtype).tiny)
-    return _list_mean((weights_BN * _choice_nll(scores_BN, better_BNN)).sum(-1) / total_B, better_BNN)
+    return list_mean((weights_BN * choice_nll(scores_BN, better_BNN)).sum(-1) / total_B, better_BNN)
 
 
 def approx_ndcg(scores_BN: Tensor, targets_BN: Tensor, mask_BN: Tensor, *, temperature: float = 1.0) -> Tensor:
     """Return ApproxNDCG, 1 - nDCG with smooth ranks 1 + sum_j sigmoid((s_j - s_i) / temperature), j != i; in [0, 1].
 
-    Qin et al., 2010, with the gains of `_gains`; without unit. Margins far above `temperature` have no gradient: at
-    TF-Ranking's 0.1, lists whose scores start about 1 apart get stuck in a wrong order; 1 is allRank's default too.
-    Lists of equal targets are left out.
+    Qin et al., 2010, with the gains of `relative_gains`; without unit. Margins far above `temperature` have no
+    gradient: at TF-Ranking's 0.1, lists whose scores start about 1 apart get stuck in a wrong order; 1 is allRank's
+    default too. Lists of equal targets are left out.
     """
-    _require(temperature > 0, "temperature", temperature, "must be positive")
-    scores_BN, targets_BN = _clean(scores_BN, targets_BN, mask_BN)
-    behind_BNN = torch.sigmoid(-_pairs(scores_BN) / temperature)
+    check_option(temperature > 0, "temperature", temperature, "must be positive")
+    scores_BN, targets_BN = cleaned(scores_BN, targets_BN, mask_BN)
+    behind_BNN = torch.sigmoid(-differences(scores_BN) / temperature)
     # The sum includes j = i, which adds sigmoid(0) = 0.5: together with this 0.5 it is the 1 of the formula.
     ranks_BN = 0.5 + torch.where(mask_BN[:, None, :], behind_BNN, 0.0).sum(-1)
-    ndcg_B = (_gains(targets_BN, mask_BN) / torch.log2(1 + ranks_BN)).sum(-1)
-    return _list_mean(1 - ndcg_B, _better(targets_BN, mask_BN))
+    ndcg_B = (relative_gains(targets_BN, mask_BN) / torch.log2(1 + ranks_BN)).sum(-1)
+    return list_mean(1 - ndcg_B, better(targets_BN, mask_BN))
 
 
 # ---- losses by name, and what each is a mean over -----------------------------------------------------------
@@ -311,12 +258,12 @@ def size(name: str, spec: Any, targets_BN: Tensor, mask_BN: Tensor) -> float:
     if name in ("bce", "point_mse"):
         return float(mask_BN.sum())
     if name in ("margin_mse", "soft_ranknet"):
-        return float(_both(mask_BN).triu(diagonal=1).sum())
+        return float(both_there(mask_BN).triu(diagonal=1).sum())
     if name == "listnet":
         return float((mask_BN.sum(-1) > 1).sum())
-    _, targets_BN = _clean(targets_BN, targets_BN, mask_BN)
-    better_BNN = _better(targets_BN, mask_BN)
+    _, targets_BN = cleaned(targets_BN, targets_BN, mask_BN)
+    better_BNN = better(targets_BN, mask_BN)
     if name in ("lambda", "margin", "ranknet"):
         power = spec.get("gap_power", 0.0) if isinstance(spec, Mapping) else 0.0
-        return float((_pairs(targets_BN)[better_BNN] ** power).sum())
+        return float((differences(targets_BN)[better_BNN] ** power).sum())
     return float(better_BNN.flatten(1).any(1).sum())
