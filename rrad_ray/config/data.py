@@ -78,6 +78,9 @@ class RetrieveConfig:
     """Queries of a block. A process holds a block's candidates with their texts."""
     queries: dict[str, Integer] = Field(default_factory=dict)
     """The most queries of a split, as in {test: 300}; a split that is not named gives all of them."""
+    document_queries: CountOrNone = 0
+    """So many further unlabelled queries, made of sentences of the documents. The first stage's scores for them are
+    free labels, which a student learns before those of an LLM; an LLM need not be asked about them."""
     batch_tokens: Count = 8192
     """Tokens of one forward pass of the bi-encoder."""
     max_length: Count = 128
@@ -98,6 +101,8 @@ class RetrieveConfig:
         for key in self.columns:
             require(key in BEIR_COLUMNS, "columns", key, f"choose one of {', '.join(BEIR_COLUMNS)}")
         require(not self.run or not self.runs, "runs", self.runs, "give run or runs, not both")
+        made = not (self.run or self.runs) or not self.document_queries
+        require(made, "document_queries", self.document_queries, "a run has no candidates for them: leave it at 0")
         for name in self.runs:
             require(bool(name.strip()), "runs", name, "give every run a name")
         sources = bool(self.run or self.runs) or self.bm25_depth + self.dense_depth > 0

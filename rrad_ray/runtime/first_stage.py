@@ -22,6 +22,7 @@ from rrad_ray.languages import Language
 from rrad_ray.rankers.bi_encoder import BiEncoder
 from rrad_ray.retrieval import run_join
 from rrad_ray.retrieval.costs import source_costs
+from rrad_ray.retrieval.document_queries import document_queries
 from rrad_ray.retrieval.hit_files import RUNS, hits_uri, write_hits
 from rrad_ray.retrieval.joining import JoinBlock
 from rrad_ray.retrieval.reading import ReadFile, Wanted, drop_repeats, write_documents
@@ -102,6 +103,14 @@ class FirstStage:
         first = list(self.parts)[:1]  # none where runs list no document of the collection
         uris = [tables.join(self.work, "documents", part) for part in first]
         return [text for uri in uris for text in read_table(uri, ["text"], 0, FIRST_TEXTS)["text"].to_pylist()]
+
+    def document_queries(self) -> list[Query]:
+        """Return the queries that the config makes of the documents."""
+        if not self.cfg.document_queries:
+            return []
+        texts = (read_table(tables.join(self.work, "documents", part), ["id", "text"]) for part in self.parts)
+        rows = ((row["id"], row["text"]) for table in texts for row in table.to_pylist())
+        return document_queries(rows, self.cfg.document_queries, self.cfg.seed)
 
     def _wanted(self, judged: Sequence[str]) -> Wanted:
         return Wanted(self.joined.ids if self.joined else None, pa.array(judged, pa.string()))

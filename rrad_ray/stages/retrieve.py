@@ -44,7 +44,7 @@ def run(cfg: RetrieveConfig, out: tables.Output) -> None:
         analyser(cfg.language)
     first = FirstStage(cfg, out)
     collection = first.read()
-    queries = choose_queries(collection.queries, cfg)
+    queries = choose_queries(collection.queries, cfg) + first.document_queries()
     if not queries:
         raise RradError(cfg.data, f"none of its {len(collection.queries):,} queries is chosen", "raise `queries`")
     language = chosen(cfg.language, first.first_texts())
