@@ -26,7 +26,7 @@ $(CLIENTS)/ready: locks/hashed/clients.txt
 
 setup: $(READY) ## install from the lock file into .venv
 
-demo: $(READY) ## the whole job on this environment's API documentation, some 10 minutes on 2 cores with AMX, more without
+demo: $(READY) ## the whole job on this environment's API documentation, some 18 minutes on 2 cores without AMX
 	$(BIN)/rrad run configs/demo/pipeline.yaml
 
 demo-full: $(READY) ## the same with more labels and steps, at most an hour on 2 cores
