@@ -11,8 +11,9 @@ from typing import Any
 from benchmarks import harness
 from tests.commands import ROOT, RRAD
 
-TRAINED = {"rradistill": ("encoder", "decoder"), "disranker": ("cpt", "teacher", "student")}
-FEW = ["queries={train: 40, dev: 10, test: 20, unlabelled: 40}"]
+TRAINED = {"rradistill": ("warm", "encoder", "decoder"), "disranker": ("cpt", "teacher", "warm", "student")}
+FEW = ["queries={train: 40, dev: 10, test: 20, unlabelled: 40}", "more_queries={train: 40, dev: 10, test: 0}"]
+FEW += ["document_queries=40"]
 
 
 def bench(quick: bool, scratch: str) -> harness.Result:

@@ -26,6 +26,8 @@ ENGINE = ["max_num_batched_tokens=2048", "max_num_seqs=64"]  # of which less mem
 def ran(recipe: str, beir: Path, out: Path, overrides: list[str]) -> Path:
     """One `rrad run` of a recipe's laptop config to its end; the folder of its output."""
     common = ["num_workers=1", "trainers=1", "queries={train: 16, dev: 8, test: 8, unlabelled: 8}", "depth=3"]
+    common += ["more_queries={train: 16, dev: 8, test: 0, unlabelled: 8}", "document_queries=8"]
+    common += ["steps.warm.layers=1", "steps.warm.max_steps=4", "steps.warm.eval_steps=4"]
     # So little training may end below the first stage, and these tests are about the students.
     common += ["steps.evaluate.latency_repeats=3", "steps.select.max_p99_ms=60000", "steps.select.allow_worse=true"]
     places = [f"data={beir}", f"out={out}"]
@@ -59,7 +61,8 @@ def rradistill(beir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     overrides += ["steps.order.simulated={noise: 0.2, missing: 0.3, malformed: 0.0}", "steps.reasons.max_tokens=8"]
     for student in ("encoder", "decoder"):
-        overrides += [f"steps.{student}.{option}" for option in ("layers=1", "max_steps=4", "eval_steps=4")]
+        overrides += [f"steps.{student}.{option}" for option in ("max_steps=4", "eval_steps=4")]
+    overrides += ["steps.decoder.layers=1"]
     return ran("rradistill", beir, tmp_path_factory.mktemp("rradistill") / "run", overrides)
 
 
@@ -96,6 +99,14 @@ def test_rradistills_labels_have_hard_negatives_and_reasons_of_a_real_llm_for_wh
     assert manifest(rradistill, "reasons").facts["generated_tokens"] > 0
 
 
+def test_rradistills_encoder_learns_free_labels_first_of_documents_own_sentences_too(rradistill: Path) -> None:
+    ids = {row["query_id"] for row in tables.read(f"{rradistill}/free", Labels)}
+    assert sum(query_id.startswith("document:") for query_id in ids) == 8
+    asked = {row["query_id"] for row in tables.read(f"{rradistill}/orders", JudgeOutput)}
+    assert not any(query_id.startswith("document:") for query_id in asked), "they cost no LLM"
+    assert manifest(rradistill, "encoder").config["model"] == f"{rradistill}/warm"
+
+
 def test_rradistills_students_learn_by_both_losses_and_are_plain_checkpoints(rradistill: Path) -> None:
     assert {"loss_rank", "loss_terms"} <= curves(rradistill, "encoder")
     assert {"loss_rank", "loss_tokens"} <= curves(rradistill, "decoder")
@@ -111,7 +122,8 @@ def test_rradistills_students_learn_by_both_losses_and_are_plain_checkpoints(rra
 @pytest.fixture(scope="module")
 def disranker(beir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     overrides = [f"steps.scores.engine_kwargs.{option}" for option in (*ENGINE, "dtype=float32")]
-    overrides += ["lora_rank=4", "steps.cpt.layers=2", "steps.cpt.max_length=256", "steps.student.layers=1"]
+    overrides += ["lora_rank=4", "steps.cpt.layers=2", "steps.cpt.max_length=256"]
+    overrides += ["steps.label.weights=${teacher_alone}", "steps.label.scale=table"]  # as in the paper
     overrides += ["steps.teacher.head_lr=0.02"]
     for step, steps in (("cpt", 3), ("teacher", 6), ("student", 4)):
         overrides += [f"steps.{step}.max_steps={steps}", f"steps.{step}.eval_steps={steps}"]
