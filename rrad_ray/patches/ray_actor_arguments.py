@@ -1,8 +1,8 @@
-"""The arguments of Ray Data's actors, given to them by value.
+"""The arguments of Ray Data's actors, given to them by value, and other actors by name.
 
 Uses: `ActorPoolMapOperator._start_actor` and `_actor_cls` (Ray 2.60). Ray Data puts two small arguments of each actor
 into the object store; Ray then says on the driver's stderr, with no switch, that an actor's restart fails when they
-are lost. By value they cannot be lost, and there is nothing to say.
+are lost. By value they cannot be lost, and there is nothing to say. It says the same of an actor among the arguments.
 
 Upstream: https://github.com/ray-project/ray/issues/53727. Delete when Ray Data's actors no longer take references.
 
@@ -31,6 +31,19 @@ class _ByValue:
             name: ray.get(value) if isinstance(value, ray.ObjectRef) else value for name, value in arguments.items()
         }
         return self.actor_class.remote(**values)
+
+
+class ByName:
+    """An actor of this driver, which another actor's arguments may hold: there it is looked up by its name, which is
+    unique. The actor lives as long as this object."""
+
+    def __init__(self, actor: Any, name: str) -> None:
+        self.actor, self.name = actor, name
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        import ray
+
+        return ray.get_actor, (self.name,)
 
 
 def give_by_value() -> None:

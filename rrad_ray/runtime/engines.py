@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import os
+import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
@@ -22,7 +23,7 @@ from rrad_ray.labelling.answer_patterns import answer_reader
 from rrad_ray.labelling.chat_template import with_system_as
 from rrad_ray.labelling.crash_ledger import Ledger, groups
 from rrad_ray.labelling.label_tokens import endpoint_logprobs
-from rrad_ray.patches import vllm_likelihood
+from rrad_ray.patches import ray_actor_arguments, vllm_likelihood
 from rrad_ray.patches.ray_engine_stage import AnswerBatch, AnswerRow, guarded
 from rrad_ray.rankers import loading
 from rrad_ray.runtime.engine_rows import ANSWER_COLUMNS, EMPTY, carried, from_vllm, to_engine
@@ -144,7 +145,14 @@ def engine_kwargs(cfg: JudgeConfig, model: str) -> dict[str, Any]:
     return {"hf_overrides": overrides, "enable_prefix_caching": False, **cfg.engine_kwargs}
 
 
-def vllm(cfg: JudgeConfig, model: str, units: int) -> Any:
+def start_ledger() -> ray_actor_arguments.ByName:
+    """Start the ledger of a run's engines."""
+    name = f"rrad-ledger-{uuid.uuid4().hex}"
+    actor = ray.remote(Ledger).options(name=name, num_cpus=0, max_concurrency=1).remote()
+    return ray_actor_arguments.ByName(actor, name)
+
+
+def vllm(cfg: JudgeConfig, model: str, units: int, ledger: ray_actor_arguments.ByName) -> Any:
     """Return `ray.data.llm`'s processor with only the engine stage: prompts come tokenized, texts leave detokenized.
 
     No more engines are asked for than there are `units` of work. Raises `RradError` for a model whose tokenizer is
@@ -176,7 +184,6 @@ def vllm(cfg: JudgeConfig, model: str, units: int) -> Any:
     )
     around = {"preprocess_map_kwargs": light(cfg), "postprocess_map_kwargs": light(cfg)}
     processor = build_processor(config, preprocess=lambda row: {}, postprocess=from_vllm, **around)
-    ledger = ray.remote(Ledger).options(num_cpus=0, max_concurrency=1).remote()
     name = "vLLMEngineStage"
     processor.stages[name] = guarded(processor.get_stage_by_name(name), partial(CrashGuard, ledger, cfg, model))
     return processor

@@ -95,7 +95,8 @@ def answer_stream(
         **engines.light(cfg),
     )
     if cfg.engine == "vllm":
-        answered = engines.vllm(cfg, model, len(work))(planned)
+        ledger = engines.start_ledger()  # it lives as long as this name does
+        answered = engines.vllm(cfg, model, len(work), ledger)(planned)
     elif cfg.engine == "openai":
         answered = engines.openai(cfg, planned)
     else:

@@ -25,6 +25,7 @@ from rrad_ray.data import exports
 from rrad_ray.errors import RradError
 from rrad_ray.labelling.answers import parse_answer
 from rrad_ray.labelling.crash_ledger import AFTER_ONE_DEATH, Ledger, groups
+from rrad_ray.patches.ray_actor_arguments import ByName
 from rrad_ray.rows import JudgeOutput, Labels, Quarantined
 from rrad_ray.runtime import engines
 from rrad_ray.runtime.engines import request_fields, slide
@@ -33,6 +34,8 @@ from rrad_ray.stages import judge, label
 from tests import tiny
 
 pytestmark = pytest.mark.ray
+
+LEDGER = ByName(None, "not started")
 
 
 @given(st.lists(st.integers(0, 6), max_size=40), st.integers(1, 5))
@@ -74,7 +77,7 @@ def test_a_model_without_its_tokenizer_is_refused_before_an_engine_starts(tmp_pa
         (tmp_path / "model" / name).unlink()
     cfg = JudgeConfig(input="in", output="out", model=folder, resources={"CPU": 1})
     with pytest.raises(RradError, match="tokenizer") as caught:
-        engines.vllm(cfg, folder, 1)
+        engines.vllm(cfg, folder, 1, LEDGER)
     assert caught.value.place == folder
     assert "copy all tokenizer files of the model" in caught.value.remedy
 
@@ -85,9 +88,9 @@ def test_a_model_without_a_chat_template_is_refused_before_an_engine_starts_and_
     """Fault 12."""
     folder = tiny.save(tmp_path / "model", "Llama", head="ForCausalLM")
     with pytest.raises(RradError, match="the model has no chat template") as caught:
-        engines.vllm(JudgeConfig(input="in", output="out", task="order", model=folder), folder, 1)
+        engines.vllm(JudgeConfig(input="in", output="out", task="order", model=folder), folder, 1, LEDGER)
     assert caught.value.place == folder
-    engines.vllm(JudgeConfig(input="in", output="out", model=folder), folder, 1)
+    engines.vllm(JudgeConfig(input="in", output="out", model=folder), folder, 1, LEDGER)
 
 
 def test_a_teacher_of_scores_without_a_head_is_refused_before_an_engine_would_draw_one_at_random(
@@ -95,7 +98,7 @@ def test_a_teacher_of_scores_without_a_head_is_refused_before_an_engine_would_dr
 ) -> None:
     folder = tiny.save(tmp_path / "model", "Llama", head="ForCausalLM")
     with pytest.raises(RradError, match="is no ranker with one score: LlamaForCausalLM"):
-        engines.vllm(JudgeConfig(input="in", output="out", task="score", model=folder), folder, 1)
+        engines.vllm(JudgeConfig(input="in", output="out", task="score", model=folder), folder, 1, LEDGER)
 
 
 def _survives(ledger: Ledger, members: range, poison: int, most: int, answered: set[int], given_up: set[int]) -> bool:

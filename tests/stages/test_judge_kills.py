@@ -52,6 +52,7 @@ def test_judge_killed_in_the_middle_goes_on_repeats_nothing_and_holds_every_quer
 
     again = rrad(*arguments)
     assert again.returncode == 0, again.stdout[-3000:] + again.stderr[-3000:]
+    assert "core_worker" not in again.stdout + again.stderr, "Ray's own warnings are not on the terminal"
     assert f"goes on: {len(done)} of" in again.stdout
     assert f"{len(kept)} answers of unfinished shards stand in the journal" in again.stdout
     assert {name: os.stat(f"{output}/{name}").st_mtime_ns for name in done} == before, "finished work was repeated"
