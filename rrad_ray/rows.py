@@ -7,7 +7,7 @@ labelling. `tables.py` derives each table's Arrow schema from these types and ch
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, TypedDict, get_args
+from typing import Any, Literal, NotRequired, TypedDict, get_args
 
 # What mends the error of `check_sources`.
 SAME_SOURCES = "give a table whose rows all have the same sources"
@@ -52,6 +52,8 @@ class JudgeOutput(Candidates):
     `repeats` calls, and with `answer: first_token` in `judge_scores` the mean log-probability of each document's
     identifier. `reasons[i]`: why document i stands where it stands, once `explain` has run over the table.
     `truncated`: how many documents were cut below `doc_tokens` to fit the model. Tokens are the last task's.
+    `best_chunks[i]`: where documents are in chunks, the characters [start, end) of the one that document i's score is
+    of; else empty, as in tables of earlier versions.
     """
 
     task: str
@@ -63,6 +65,7 @@ class JudgeOutput(Candidates):
     truncated: int
     prompt_tokens: int
     generated_tokens: int
+    best_chunks: NotRequired[list[list[int]]]
 
 
 class Labels(Candidates):
@@ -110,6 +113,7 @@ class Answer(TypedDict):
     text: str
     score: float
     scores: list[float]  # of each document shown, where an order's first token is the answer
+    chunk: NotRequired[list[int]]  # where documents are in chunks: the characters [start, end) that the score is of
     truncated: int
     prompt_tokens: int
     generated_tokens: int

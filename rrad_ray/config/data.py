@@ -102,7 +102,9 @@ class RetrieveConfig:
             require(key in BEIR_COLUMNS, "columns", key, f"choose one of {', '.join(BEIR_COLUMNS)}")
         require(not self.run or not self.runs, "runs", self.runs, "give run or runs, not both")
         searched = not (self.run or self.runs) or not self.document_queries
-        require(searched, "document_queries", self.document_queries, "a run has no candidates for them: leave it at 0")
+        require(
+            searched, "document_queries", self.document_queries, "a run has no candidates for them: leave it at 0"
+        )
         for name in self.runs:
             require(bool(name.strip()), "runs", name, "give every run a name")
         sources = bool(self.run or self.runs) or self.bm25_depth + self.dense_depth > 0

@@ -29,6 +29,7 @@ from rrad_ray.config.base import (
     most_of,
     require,
 )
+from rrad_ray.config.chunks import ChunksConfig
 from rrad_ray.config.template_files import TEMPLATES, load_template
 from rrad_ray.languages import Language
 from rrad_ray.rows import Split
@@ -76,6 +77,9 @@ class PromptConfig:
     """The language of the shipped template where none is named: `ko`, `zh`, `ja`; others have English words."""
     doc_tokens: Count = 96
     """Tokens that a document is cut to, and below that where a prompt would not fit the model."""
+    chunks: ChunksConfig = Field(default_factory=ChunksConfig)
+    """`grade`, `likelihood`, `score`: long documents in chunks, each a call; the best one's score is the document's.
+    An endpoint's `tokens` are words."""
     query_tokens: Count = 64
     """Tokens that a query is cut to in a likelihood prompt."""
     max_tokens: Count = 128
@@ -111,6 +115,7 @@ class PromptConfig:
     """Draws the orders in which documents are shown."""
 
     def __post_init__(self) -> None:
+        self._check_chunks()
         require(self.repeats == 1 or self.task == "order", "repeats", self.repeats, "only task=order is repeated")
         want = "greedy answers to one and the same prompt are all alike: set shuffle=true"
         require(self.repeats == 1 or self.shuffle, "repeats", self.repeats, want)
@@ -142,6 +147,13 @@ class PromptConfig:
                 ok, "template", self.template, "an endpoint takes `messages`, and gives probabilities, no `logit`"
             )
         _ = self.prompt  # read and checked here, on the user's machine; other processes get it with the config
+
+    def _check_chunks(self) -> None:
+        if self.chunks.tokens:
+            want = "needs task=grade, likelihood or score, and engine=vllm or openai"
+            ok = self.task in ("grade", "likelihood", "score") and self.engine in ("vllm", "openai")
+            require(ok, "chunks.tokens", self.chunks.tokens, want)
+            self.chunks.check_within("doc_tokens", self.doc_tokens)
 
     @cached_property
     def prompt(self) -> Any:

@@ -18,6 +18,7 @@ from rrad_ray.config import JudgeConfig
 from rrad_ray.errors import RradError, at_place, in_stage
 from rrad_ray.labelling import planner
 from rrad_ray.labelling.answer_patterns import check_template
+from rrad_ray.labelling.prompt_calls import Prompt, calls_of
 from rrad_ray.labelling.source import source_reader, source_row
 from rrad_ray.rows import Row
 from rrad_ray.tables import checkpoints, shards
@@ -201,7 +202,7 @@ class _Counter:
 
     def __call__(self, row: Row) -> _Cost:
         cost = _Cost(1, _units(self.cfg, 1, len(row["doc_ids"])))
-        for prompt in self.planner(row):
+        for prompt in (call for planned in self.planner(row) for call in calls_of(planned)):
             cost.cut_documents += prompt["truncated"]
             if prompt["too_long"]:
                 cost.too_long += 1
@@ -214,7 +215,7 @@ class _Counter:
                 cost.answer_tokens += min(most, self._answer(shown))
         return cost
 
-    def _calls(self, prompt: planner.Prompt) -> Iterator[tuple[int, int]]:
+    def _calls(self, prompt: Prompt) -> Iterator[tuple[int, int]]:
         """Yield the prompt's tokens and the documents shown of each call; of a sliding window, as if no answer moved
         a document."""
         cfg = self.cfg
@@ -235,7 +236,7 @@ class _Counter:
         text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _most(self, prompt: planner.Prompt) -> int:
+    def _most(self, prompt: Prompt) -> int:
         """Return the most tokens that an answer may have; one that is read off the prompt's pass has none."""
         if self.cfg.task == "grade":
             return 1

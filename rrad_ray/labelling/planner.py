@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypedDict, cast
+from typing import Any, cast
 
 from rrad_ray import prompts
 from rrad_ray.config import PromptConfig
@@ -16,29 +16,9 @@ from rrad_ray.labelling.answer_patterns import AnswerReader
 from rrad_ray.labelling.answers import parse_answer
 from rrad_ray.labelling.chat_template import ChatTemplate
 from rrad_ray.labelling.label_tokens import identifiers, label_tokens
+from rrad_ray.labelling.prompt_calls import Prompt, joined_chunks
+from rrad_ray.rankers.chunker import Chunker
 from rrad_ray.rows import Row
-
-
-class Prompt(TypedDict, total=False):
-    """One call of an engine, as planned; `start`, `truncated`, `too_long`, `documents` and `calls` are always
-    there.
-
-    An engine reads one of `token_ids` (vLLM), `messages` (JSON of a chat, OpenAI), `sliding` (JSON of a query and its
-    texts, whose windows are planned as answers come) and `answer` (`echo`, `simulated`).
-    """
-
-    start: int  # the first token that `likelihood` scores
-    truncated: int  # documents cut below `doc_tokens`
-    too_long: str  # why the prompt cannot be asked; empty: it can
-    documents: int  # that the prompt shows or, of a prompt about one document, those of its query
-    calls: int  # the prompts of its query
-    token_ids: list[int]
-    sampling_params: dict[str, Any]
-    pooling_params: dict[str, Any]
-    messages: str
-    sliding: str
-    answer: dict[str, Any]
-
 
 IDENTIFIER_ROOM = 8  # the room for an answer's first token and for the pieces of an identifier before it
 
@@ -98,12 +78,14 @@ class Planner:
         """`read`: as in `slots`. Raises `ValueError` as `loading.load_tokenizer` and `ChatTemplate` do."""
         self.cfg, self.read = cfg, read
         self.guarded: Callable[[str], str] = spaced  # makes text of the control tokens in a query or a document
+        self.chunker = Chunker(None, cfg.chunks)
         if cfg.engine != "vllm":
             return
         from rrad_ray.rankers import loading
 
         shapes = loading.without_weights(model)
         self.tokenizer = loading.load_tokenizer(model, shapes)
+        self.chunker = Chunker(self.tokenizer, cfg.chunks)
         self.control = ControlTokens(self.tokenizer)
         self.guarded = self.control.guarded
         self.longest = loading.usable_length(self.tokenizer, shapes)
@@ -129,6 +111,12 @@ class Planner:
         return [cast(Prompt, {"documents": size, "calls": count, **prompt}) for size, prompt in prompts_of]
 
     def _prompts(self, row: Row, count: int) -> list[Prompt]:
+        if not self.cfg.chunks.tokens:
+            return self._planned(row, count)
+        split = self.chunker(row["texts"])
+        return joined_chunks(self._planned({**row, "texts": split.texts}, len(split.texts)), split)
+
+    def _planned(self, row: Row, count: int) -> list[Prompt]:
         cfg = self.cfg
         if cfg.engine in ("echo", "simulated"):
             answer = echoed_answer if cfg.engine == "echo" else simulated_answer
@@ -140,7 +128,7 @@ class Planner:
             return [_prompt(messages=json.dumps(messages)) for messages in self.chats(row)]
         try:
             if cfg.task == "likelihood":
-                return [self._scored(span) for span in self.likelihood(row["query"], row["texts"])]
+                return [_scored(span, cfg.likelihood_by) for span in self.likelihood(row["query"], row["texts"])]
             if cfg.task == "score":
                 return [self._pair(row["query"], text) for text in row["texts"]]
             if cfg.window:
@@ -148,14 +136,6 @@ class Planner:
             return self._graded(row) if cfg.task == "grade" else self._tokenized_chats(row)
         except prompts.TooLong as error:
             return [_prompt(too_long=error.detail)] * count
-
-    def _scored(self, span: prompts.Span) -> Prompt:
-        if self.cfg.likelihood_by == "pooler":
-            # The pooler needs the states of the whole prompt: a cached prefix would leave its own out.
-            pooling = {"extra_kwargs": {"start": span.start}, "skip_reading_prefix_cache": True}
-            return _prompt(span.ids, start=span.start, truncated=span.cut, pooling_params=pooling)
-        sampling = {"max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0, "detokenize": False}
-        return _prompt(span.ids, start=span.start, truncated=span.cut, sampling_params=sampling)
 
     def _pair(self, query: str, text: str) -> Prompt:
         """Return a pair as the teacher's own tokenizer joins it, cut as in its training."""
@@ -293,6 +273,15 @@ def _prompt(
     tokens = {"token_ids": list(ids)} if ids else {}
     fields = {"start": start, "truncated": int(truncated), "too_long": too_long, **tokens, **more}
     return cast(Prompt, fields)
+
+
+def _scored(span: prompts.Span, likelihood_by: str) -> Prompt:
+    if likelihood_by == "pooler":
+        # The pooler needs the states of the whole prompt: a cached prefix would leave its own out.
+        pooling = {"extra_kwargs": {"start": span.start}, "skip_reading_prefix_cache": True}
+        return _prompt(span.ids, start=span.start, truncated=span.cut, pooling_params=pooling)
+    sampling = {"max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0, "detokenize": False}
+    return _prompt(span.ids, start=span.start, truncated=span.cut, sampling_params=sampling)
 
 
 def _looking_at(tokens: Sequence[int]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from rrad_ray.config.template_files import DEFAULTS
 from rrad_ray.errors import RradError, at_place, in_stage
 from rrad_ray.labelling import chat_template, planner
 from rrad_ray.labelling.answer_patterns import check_template
+from rrad_ray.labelling.prompt_calls import Prompt, calls_of
 from rrad_ray.labelling.source import source_reader, source_row
 from rrad_ray.rows import Row
 from rrad_ray.tables import checkpoints, shards
@@ -62,9 +63,9 @@ class PromptTexts:
             return []
         if self.cfg.engine in ("echo", "simulated"):
             return self._unasked(row)
-        return [self._text(prompt) for prompt in self.planner(row)]
+        return [self._text(call) for prompt in self.planner(row) for call in calls_of(prompt)]
 
-    def _text(self, prompt: planner.Prompt) -> str:
+    def _text(self, prompt: Prompt) -> str:
         if prompt["too_long"]:
             return f"not asked, too long: {prompt['too_long']}"
         cut = f", {prompt['truncated']} documents cut" if prompt["truncated"] else ""
@@ -76,7 +77,7 @@ class PromptTexts:
             return f"messages{cut}\n{self._messages(json.loads(prompt['messages']))}"
         return f"{len(prompt['token_ids'])} tokens{cut}\n{self.planner.tokenizer.decode(prompt['token_ids'])}"
 
-    def _window(self, prompt: planner.Prompt) -> str:
+    def _window(self, prompt: Prompt) -> str:
         row = json.loads(prompt["sliding"])
         texts = row["texts"][-self.cfg.window :]
         if self.cfg.engine == "vllm":

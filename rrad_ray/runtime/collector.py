@@ -262,6 +262,7 @@ class ShardCollector:
             "responses": [answer["text"] for answer in given] if order else [],
             "judge_scores": [] if order and not first_tokens else scores,
             "reasons": [],
+            "best_chunks": [answer["chunk"] for answer in given] if self.cfg.chunks.tokens else [],
         }
 
 

@@ -18,6 +18,7 @@ EMPTY: dict[str, Any] = {
     "text": "",
     "score": 0.0,
     "scores": [],
+    "chunk": [],
     "prompt_tokens": 0,
     "generated_tokens": 0,
     "error": "",
@@ -44,19 +45,30 @@ def carried(row: Mapping[str, Any]) -> dict[str, Any]:
     return {key: row[key] for key in CARRIED}
 
 
-def from_vllm(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the answer in a vLLM output row; prompt log-probabilities become one number here, those of labels have
+def vllm_score(row: Mapping[str, Any]) -> float:
+    """Return the score in a vLLM output row; prompt log-probabilities become one number here, those of labels have
     become one in the engine's process."""
-    logprobs, score = row.get("prompt_logprobs"), 0.0
+    logprobs = row.get("prompt_logprobs")
     if row.get("score") is not None:
-        score = row["score"]
-    elif row.get("embeddings") is not None:
-        score = float(row["embeddings"][0])
-    elif logprobs is not None and len(logprobs):
+        return float(row["score"])
+    if row.get("embeddings") is not None:
+        return float(row["embeddings"][0])
+    if logprobs is not None and len(logprobs):
         values = [None if token is None else next(iter(token.values()))["logprob"] for token in logprobs]
-        score = prompts.mean_logprob(values, row["start"])
+        return prompts.mean_logprob(values, row["start"])
+    return 0.0
+
+
+def from_vllm(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the answer in a vLLM output row."""
     fields = {name: row[column] for name, column in ANSWER_COLUMNS.items() if name != "error"}
-    return carried(row) | {"score": score, "scores": row.get("scores") or [], **fields, "error": ""}
+    scored = {"score": vllm_score(row), "scores": row.get("scores") or [], "chunk": chunk_of(row)}
+    return carried(row) | scored | fields | {"error": ""}
+
+
+def chunk_of(row: Mapping[str, Any]) -> list[int]:
+    """Return the characters of the chunk that an answer is about; none where documents are not in chunks."""
+    return [] if row.get("chunk") is None else list(map(int, row["chunk"]))
 
 
 def settled(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,4 +87,5 @@ def to_answer(row: Mapping[str, Any]) -> dict[str, Any]:
     elif failure := row.get(ERROR_COLUMN) or row.get("error"):
         error = f"engine error: {failure}"
     fields = {key: empty if row.get(key) is None else row[key] for key, empty in EMPTY.items()}
-    return carried(row) | fields | {"scores": list(fields["scores"]), "error": error}
+    lists = {"scores": list(fields["scores"]), "chunk": chunk_of(fields)}
+    return carried(row) | fields | lists | {"error": error}

@@ -10,6 +10,7 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import ray
@@ -23,10 +24,19 @@ from rrad_ray.labelling.answer_patterns import answer_reader
 from rrad_ray.labelling.chat_template import with_system_as
 from rrad_ray.labelling.crash_ledger import Ledger, groups
 from rrad_ray.labelling.label_tokens import endpoint_logprobs
+from rrad_ray.labelling.prompt_calls import Prompt, best_answer
 from rrad_ray.patches import ray_actor_arguments, vllm_likelihood
 from rrad_ray.patches.ray_engine_stage import AnswerBatch, AnswerRow, guarded
 from rrad_ray.rankers import loading
-from rrad_ray.runtime.engine_rows import ANSWER_COLUMNS, EMPTY, carried, from_vllm, to_engine
+from rrad_ray.runtime.engine_rows import (
+    ANSWER_COLUMNS,
+    EMPTY,
+    carried,
+    chunk_of,
+    from_vllm,
+    to_engine,
+    vllm_score,
+)
 
 LIGHT_CPUS = 0.1  # the stages around the engines wait more than they work
 
@@ -99,7 +109,17 @@ class CrashGuard:
         await self.ledger.end.remote([keys[index] for index in chosen])
 
     async def row(self, row: dict[str, Any], generate: AnswerRow) -> dict[str, Any]:
-        """Return a row's answer: of one call, or of all windows that slide over its documents."""
+        """Return a row's answer: of one call, of all windows that slide over its documents, or of the best chunk."""
+        if not row.get("chunks"):
+            return await self._single(row, generate)
+
+        async def ask(call: Prompt) -> dict[str, Any]:
+            return await self._single({**row, **to_engine(call)}, generate)
+
+        tokens = [ANSWER_COLUMNS[name] for name in ("prompt_tokens", "generated_tokens")]
+        return await best_answer(row, ask, vllm_score, ANSWER_COLUMNS["error"], tokens)
+
+    async def _single(self, row: dict[str, Any], generate: AnswerRow) -> dict[str, Any]:
         planner, last = self.planner, dict[str, Any]()
         if planner is None:
             return await generate(row)
@@ -251,25 +271,35 @@ class Requests:
         self.slots = asyncio.Semaphore(cfg.openai.concurrency)
 
     async def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        async with self.slots:
-            return carried(row) | EMPTY | await self._row(row)
+        return carried(row) | EMPTY | {"chunk": chunk_of(row)} | await self._row(row)
 
     async def _row(self, row: dict[str, Any]) -> dict[str, Any]:
+        if row.get("chunks"):
+            tokens = ("prompt_tokens", "generated_tokens")
+            return await best_answer(row, self._call, itemgetter("score"), "error", tokens)
         if not self.cfg.window:
             return await self._answer(json.loads(row["messages"]))
         return await slide(
             row["sliding"], self.cfg, lambda query, texts: self._answer(self.cfg.prompt.chat(query, texts))
         )
 
+    async def _call(self, prompt: Prompt) -> dict[str, Any]:
+        return await self._answer(json.loads(prompt["messages"]))
+
     async def _answer(self, messages: list[dict[str, str]]) -> dict[str, Any]:
         try:
-            reply = await self.client.chat.completions.create(
-                model=self.cfg.model,
-                messages=with_system_as(self.cfg.openai.system_role, messages),  # type: ignore[arg-type]
-                extra_body=request_fields(self.cfg),
-            )
+            async with self.slots:
+                reply = await self.client.chat.completions.create(
+                    model=self.cfg.model,
+                    messages=with_system_as(self.cfg.openai.system_role, messages),  # type: ignore[arg-type]
+                    extra_body=request_fields(self.cfg),
+                )
         except Exception as error:
             return {"error": f"{type(error).__name__}: {error}".splitlines()[0][:500]}
+        return self._read(reply)
+
+    def _read(self, reply: Any) -> dict[str, Any]:
+        """Return the answer in a reply, with its tokens."""
         usage = reply.usage
         tokens = {
             "prompt_tokens": usage.prompt_tokens if usage else 0,

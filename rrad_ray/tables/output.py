@@ -46,7 +46,7 @@ from rrad_ray.tables.reading import (
     part_names,
     read_columns,
 )
-from rrad_ray.tables.schema import check_schema, schema_of
+from rrad_ray.tables.schema import check_schema, schema_of, table_of_rows
 from rrad_ray.tables.secrets import redacted
 from rrad_ray.tables.text import read_json
 
@@ -247,9 +247,8 @@ class Output:
         uri = join(self.uri, folder, name) if folder else join(self.uri, name)
         kind = row or self.row
         assert kind is not None
-        schema = schema_of(kind)
         try:
-            table = pa.table({field.name: [item[field.name] for item in rows] for field in schema}, schema=schema)
+            table = table_of_rows(rows, kind)
         except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError, KeyError) as error:
             problem = f"a row does not fit its type: {type(error).__name__}: {error}"
             raise RradError(uri, problem, "report this as a bug") from error

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, NotRequired, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -49,6 +49,21 @@ def arrow_type(hint: Any) -> pa.DataType:
 def schema_of(row: type) -> pa.Schema:
     """Return the Arrow schema of a row type."""
     return pa.schema([pa.field(name, arrow_type(hint), nullable=False) for name, hint in get_type_hints(row).items()])
+
+
+def optional_columns(row: type) -> set[str]:
+    """Return the columns that tables of earlier versions lack (`NotRequired`): lists, which are empty then."""
+    hints = get_type_hints(row, include_extras=True)
+    return {name for name, hint in hints.items() if get_origin(hint) is NotRequired}
+
+
+def table_of_rows(rows: Sequence[Mapping[str, Any]], row: type) -> pa.Table:
+    """Return rows as a table, with empty lists where an optional column is not given; `KeyError` for another."""
+    schema, optional = schema_of(row), optional_columns(row)
+    columns = {
+        name: [each.get(name, []) if name in optional else each[name] for each in rows] for name in schema.names
+    }
+    return pa.table(columns, schema=schema)
 
 
 def is_listed(kind: pa.DataType) -> bool:
@@ -147,11 +162,17 @@ def check_columns(wanted: Iterable[str], have: Sequence[str], uri: str, remedy: 
 
 
 def check_schema(table: pa.Table, row: type, uri: str, nulls: bool = False) -> pa.Table:
-    """Return the columns of `row`, in its types; raise `RradError` that names the first column that is missing or of
-    a wrong type or, unless `nulls` are allowed, one that holds some."""
+    """Return the columns of `row`, in its types, optional ones that are missing as empty lists.
+
+    Raises `RradError` that names the first column that is missing or of a wrong type or, unless `nulls` are allowed,
+    one that holds some.
+    """
     columns = []
-    schema = schema_of(row)
+    schema, optional = schema_of(row), optional_columns(row)
     for field in schema:
+        if field.name in optional and field.name not in table.column_names:
+            columns.append(pa.chunked_array([pa.array([[]] * table.num_rows, field.type)]))
+            continue
         check_columns([field.name], table.column_names, uri, "run the stage that writes it again")
         column = column_as(table, field, uri)
         if not nulls and _nulls(column):

@@ -21,7 +21,7 @@ from rrad_ray.tables.data_files import DataFile, data_files, with_partitions
 from rrad_ray.tables.files import exists, filesystem, io_errors, join
 from rrad_ray.tables.manifest import MANIFEST, read_manifest
 from rrad_ray.tables.reading import STARTED, finished_parts, open_parquet, part_name, rows_between
-from rrad_ray.tables.schema import check_columns, check_schema, column_as, schema_of
+from rrad_ray.tables.schema import check_columns, check_schema, column_as, optional_columns, schema_of
 
 NEEDED = ("query_id", "query", "doc_ids", "texts")  # what a foreign folder must have
 
@@ -73,7 +73,7 @@ def plan_shards(uri: str, size: int, row: type) -> list[Shard]:
     """
     files = _files(uri)
     foreign = not exists(join(uri, MANIFEST))
-    needed = NEEDED if foreign else tuple(schema_of(row).names)
+    needed = NEEDED if foreign else tuple(name for name in schema_of(row).names if name not in optional_columns(row))
     with ThreadPoolExecutor(SHARD_READERS) as pool:
         looks = list(pool.map(lambda file: _look(file, needed), files))
     first_rows, offset = _first_rows(looks), 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from decimal import Decimal
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import pyarrow as pa
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rrad_ray.errors import RradError
-from rrad_ray.tables.schema import as_type, check_schema
+from rrad_ray.tables.schema import as_type, check_schema, schema_of, table_of_rows
 
 
 class Kept(TypedDict):
@@ -21,6 +21,14 @@ class Kept(TypedDict):
     name: str
     count: int
     score: float
+
+
+class Narrow(TypedDict):
+    name: str
+
+
+class Wide(Narrow):
+    spans: NotRequired[list[list[int]]]
 
 
 KEPT: list[dict[str, Any]] = [
@@ -147,3 +155,15 @@ def test_a_column_that_stands_there_twice_is_named() -> None:
     table = pa.table([[["a"]], [[[1.0]]], ["x"], [1], [1.0], ["y"]], [*Kept.__annotations__, "name"])
     with pytest.raises(RradError, match="two columns 'name'"):
         check_schema(table, Kept, "x")
+
+
+def test_a_column_that_earlier_versions_did_not_write_is_read_as_empty_lists() -> None:
+    table = pa.table({"name": ["a", "b"]})
+    assert check_schema(table, Wide, "t").to_pylist() == [{"name": "a", "spans": []}, {"name": "b", "spans": []}]
+    rows = [{"name": "a", "spans": [[1, 2]]}, {"name": "b"}]
+    assert table_of_rows(rows, Wide).to_pylist() == [rows[0], {"name": "b", "spans": []}]
+    assert table_of_rows(rows, Wide).schema == schema_of(Wide)
+    with pytest.raises(KeyError):
+        table_of_rows([{"spans": []}], Wide)
+    with pytest.raises(RradError, match="has no column 'name'"):
+        check_schema(pa.table({"spans": [[]]}), Wide, "t")
