@@ -6,12 +6,14 @@ labelling. `tables.py` derives each table's Arrow schema from these types and ch
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NotRequired, TypedDict, get_args
 
 # What mends the error of `check_sources`.
 SAME_SOURCES = "give a table whose rows all have the same sources"
 BM25, DENSE, PRERANK = "bm25", "dense", "prerank"  # the sources that `retrieve` and `prerank` make
+JUDGE = "judge"  # the teacher among the sources
 
 
 class Candidates(TypedDict):
@@ -214,6 +216,9 @@ def misfit(row: Row) -> str:
     for names, values in (("sources", "source_scores"), ("qrel_ids", "qrel_grades")):
         if len(row.get(names, ())) != len(row.get(values, ())):
             return f"ragged row: {len(row[values])} {values} for {len(row[names])} {names}"
+    names = row.get("sources", ())
+    if len(set(names)) < len(names) or JUDGE in names:
+        return f"ambiguous source: {', '.join(names)}; each needs a name of its own, and {JUDGE} is the teacher's"
     if ("shown" in row or "targets" in row) and len(set(row["doc_ids"])) < count:
         return "duplicate id: a document stands there twice"
     return _misfit_of_answers(row, count) if "task" in row else ""
@@ -221,6 +226,8 @@ def misfit(row: Row) -> str:
 
 def _misfit_of_answers(row: Row, count: int) -> str:
     """Return why the answers of a `JudgeOutput` row do not belong to its `count` documents; empty if they do."""
+    if not all(map(math.isfinite, row["judge_scores"])):
+        return "missing value: judge_scores holds what is no number"
     if row["task"] != "order":
         length = len(row["judge_scores"])
         return "" if length == count else f"ragged row: {length} judge_scores for {count} doc_ids"

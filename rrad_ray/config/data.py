@@ -25,7 +25,7 @@ from rrad_ray.config.base import (
 )
 from rrad_ray.config.chunks import ChunksConfig
 from rrad_ray.languages import Language
-from rrad_ray.rows import SPLITS, Split
+from rrad_ray.rows import JUDGE, SPLITS, Split
 
 BEIR_COLUMNS = {"id": "_id", "title": "title", "text": "text"}  # of documents and queries, as BEIR calls them
 
@@ -107,6 +107,7 @@ class RetrieveConfig:
         )
         for name in self.runs:
             require(bool(name.strip()), "runs", name, "give every run a name")
+            require(name != JUDGE, "runs", name, "that is the teacher's name; choose another one")
         sources = bool(self.run or self.runs) or self.bm25_depth + self.dense_depth > 0
         require(sources, "bm25_depth", self.bm25_depth, "bm25_depth or dense_depth must be above 0, or give a run")
         _splits_only("queries", self.queries)

@@ -47,7 +47,7 @@ def read_trec_lines(uri: str) -> Iterator[tuple[int, str, str, float, int]]:
             check_line(line)
             query_id, _, doc_id, rank, score, _ = line.split()
             value, place_in_order = float(plain_number(score)), int(plain_number(rank))
-            if not math.isfinite(value):
+            if not (math.isfinite(value) and abs(place_in_order) < 2**63):
                 raise ValueError(score)
         except (ValueError, BadRow) as error:
             wrong = f"is no line of a run: {line[:200]!r}"

@@ -38,6 +38,10 @@ _CLOSES = (
 )
 _THINKING = re.compile(rf"(?P<closes>{_CLOSES})|(?P<opens>{_OPENS})", re.IGNORECASE)
 _ITEM_TAG = re.compile(r"</?(?:br|li|p|ol|ul|div|tr|td|passage|document|doc|item|id)\b[ \t]{0,9}/?>", re.IGNORECASE)
+# `1/3` and `1 of 3`, but not the label of a line (`1/3: [2]`).
+_OF_SO_MANY = re.compile(
+    r"(?<![\w./])(?P<rank>\d{1,3})[ \t]{0,3}(?:/|(?:out )?of\b)[ \t]{0,3}(?P<count>\d{1,3})(?![\w/]|\.\d|[ \t]?:)"
+)
 # Where a turn ends, and where another begins: what a model goes on to write there is not its answer.
 _TURN_ENDS = re.compile(
     r"<\|(?:im_end|eot_id|eot|endoftext|end_of_text|return|eom_id|end_of_turn|end)\|>|<end_of_turn>|</s>|"
@@ -69,6 +73,16 @@ def final_text(answer: str) -> tuple[str, bool]:
 def without_item_tags(text: str) -> str:
     """Return a text with a line's end for every tag of a list's item or a document: what is in them is a line."""
     return _ITEM_TAG.sub("\n", text)
+
+
+def without_counts(text: str) -> str:
+    """Return a text with `1`, `2`, `3` for `1/3`, `2/3`, `3/3`, where these are all its shares, in this order: they
+    may be places, and scores from the worst to the best hardly are."""
+    shares = list(_OF_SO_MANY.finditer(text))
+    numbers = [(int(share["rank"]), int(share["count"])) for share in shares]
+    if len(shares) < 2 or numbers != [(rank, len(shares)) for rank in range(1, len(shares) + 1)]:
+        return text
+    return _OF_SO_MANY.sub(lambda share: share["rank"], text)
 
 
 def spoken_text(answer: str) -> tuple[str, bool]:

@@ -11,9 +11,8 @@ from rrad_ray.errors import RradError
 from rrad_ray.evaluation import statistics
 from rrad_ray.labelling import teacher
 from rrad_ray.labelling.answer_patterns import answer_reader
-from rrad_ray.labelling.teacher import JUDGE
 from rrad_ray.progress import say
-from rrad_ray.rows import JudgeOutput, Row, with_qrels
+from rrad_ray.rows import JUDGE, JudgeOutput, Row, with_qrels
 
 LEAST_QUERIES = 2  # of a test of significance
 

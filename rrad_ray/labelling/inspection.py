@@ -21,7 +21,8 @@ from rrad_ray.labelling.aggregation import Verdict
 from rrad_ray.labelling.label_quality import candidate_ranks, repeat_agreement
 from rrad_ray.labelling.preview import PromptTexts
 from rrad_ray.labelling.source import source_reader
-from rrad_ray.rows import JudgeOutput, Labels, Row
+from rrad_ray.progress import say
+from rrad_ray.rows import JudgeOutput, Labels, Row, misfit
 from rrad_ray.tables.manifest import find_manifest
 from rrad_ray.tables.sampling import Draw, drawn_rows, named_rows
 from rrad_ray.tables.text import read_json
@@ -120,14 +121,26 @@ def _chosen(
 ) -> list[Draw]:
     """Return the rows to show, each with the name of its part, the worst first where `by` says by what."""
     if query_ids:
-        return list(named_rows(table.uri, table.names, table.row, query_ids))
-    pool = list(drawn_rows(table.uri, table.names, table.row, count if by == "random" else POOL, source, split))
+        return _usable(table, named_rows(table.uri, table.names, table.row, query_ids))
+    size = count if by == "random" else POOL
+    pool = _usable(table, drawn_rows(table.uri, table.names, table.row, size, source, split))
     if by == "random":
         return pool[:count]
     views = _views(table, pool, prompts=False)
     keys = {"status": "severity", "disagreement": "agreement", "qrels": "ndcg"}
     known = [(view[keys[by]], number) for number, view in enumerate(views) if view[keys[by]] is not None]
     return [pool[number] for _, number in sorted(known)[:count]]
+
+
+def _usable(table: Table, draws: Iterator[Draw]) -> list[Draw]:
+    """Return the rows that `label` would not set aside, and say which ones it would."""
+    usable = []
+    for name, row in draws:
+        if reason := misfit(row):
+            say(f"{table.uri}: query {row['query_id']} is not shown: {reason}")
+        else:
+            usable.append((name, row))
+    return usable
 
 
 def _verdict(row: Row, read: Any) -> Verdict:

@@ -23,7 +23,7 @@ from rrad_ray.labelling.label_quality import LabelQuality
 from rrad_ray.labelling.other_teachers import OtherTeachers
 from rrad_ray.labelling.source import source_reader
 from rrad_ray.languages.scripts import folded
-from rrad_ray.rows import MEASURED, SAME_SOURCES, JudgeOutput, Row, check_sources
+from rrad_ray.rows import JUDGE, MEASURED, SAME_SOURCES, JudgeOutput, Row, check_sources
 from rrad_ray.tables import shards
 from rrad_ray.tables.text import read_json
 
@@ -146,7 +146,7 @@ class ScoreMoments:
 def require_sources(cfg: LabelConfig, row: Row, weighed: Iterable[str]) -> None:
     """Raise `RradError` for a row that lacks a source that has a weight."""
     with at_place(cfg.input, SAME_SOURCES):
-        check_sources(row, [name for name in weighed if name != teacher.JUDGE])
+        check_sources(row, [name for name in weighed if name != JUDGE])
 
 
 def write_tally(out: tables.Output, kind: str, name: str, tally: Tally) -> None:

@@ -17,9 +17,8 @@ from rrad_ray.evaluation import metrics
 from rrad_ray.evaluation.fusion import fit_weights
 from rrad_ray.labelling import aggregation, answers
 from rrad_ray.labelling.answer_patterns import AnswerReader
-from rrad_ray.rows import Row, by_source
+from rrad_ray.rows import JUDGE, Row, by_source
 
-JUDGE = "judge"
 GIVEN = "given"  # the order in which the input lists a query's documents
 
 

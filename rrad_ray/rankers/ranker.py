@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, BatchEncoding
 
+from rrad_ray.errors import InvalidInput
 from rrad_ray.rankers import backends, loading
 from rrad_ray.rankers.checkpoint import PAD, add_pad_token, check_tokenizer, with_pair_template, write_checkpoint
 from rrad_ray.rankers.precision import dtype_of
@@ -228,8 +229,9 @@ class Ranker(nn.Module):
         """Return the scores of pairs, query i with text i, in input order.
 
         Both have the same length. Pairs longer than `max_length` tokens are truncated, the longer of the two texts
-        first. Pairs of several queries share passes. No pairs give an empty list.
+        first. Pairs of several queries share passes. No pairs give an empty list. Raises `ValueError` for a string.
         """
+        _check_lists(queries, texts)
         if not texts:
             return []
         return self.logits(self.encode(queries, texts), score_tokens(self.model.device.type)).tolist()
@@ -237,6 +239,12 @@ class Ranker(nn.Module):
     def score(self, query: str, texts: Sequence[str]) -> list[float]:
         """Return the scores of a query's documents, in input order; `score_pairs` says more."""
         return self.score_pairs([query] * len(texts), texts)
+
+
+def _check_lists(*values: Sequence[str]) -> None:
+    """Raise `ValueError` for a string in place of a list: each of its characters would be a text."""
+    if any(isinstance(value, str) for value in values):
+        raise InvalidInput("queries and texts are lists, and one is a string", "write [text] for a single one")
 
 
 def one_by_one(encoding: BatchEncoding) -> Encoded:

@@ -96,6 +96,9 @@ class OwnVectors:
         with tables.io_errors(uri):
             self.uri, self.data = uri, ds.dataset([tables.filesystem(f.uri)[1] for f in files], filesystem=fs)
         tables.check_columns(("id", "vector"), self.data.schema.names, uri, "write `id` and `vector`")
+        kind = self.data.schema.field("vector").type
+        if not (hasattr(kind, "value_type") and pa.types.is_floating(kind.value_type)):
+            raise RradError(uri, f"its vectors are {kind}", "write lists of floats")
 
     def of(self, ids: pa.Array) -> np.ndarray:
         """Return the vectors of some ids, (N, E); zeros for one that has none. Raises `RradError` where the files do
@@ -110,7 +113,13 @@ class OwnVectors:
         if not len(table):
             return np.zeros((len(ids), self.size()), np.float32)
         values = table["vector"].combine_chunks()
-        if values.null_count or len(values.flatten()) != len(table) * len(values[0].as_py()):
+        if len(pc.unique(table["id"])) < len(table):
+            counts = pc.value_counts(table["id"])
+            again = counts.field("values")[int(np.argmax(counts.field("counts")))]
+            raise RradError(self.uri, f"holds several vectors of {again.as_py()!r}", "write one for each id")
+        if values.null_count or values.flatten().null_count:
+            raise RradError(self.uri, "holds vectors with nulls", "leave out what has no vector")
+        if len(values.flatten()) != len(table) * len(values[0].as_py()):
             raise RradError(self.uri, "holds vectors of different lengths", "write vectors of one model")
         rows = pc.index_in(ids, value_set=table["id"].combine_chunks()).to_numpy(zero_copy_only=False)
         known = ~np.isnan(rows.astype(float))
@@ -122,4 +131,7 @@ class OwnVectors:
     def size(self) -> int:
         """Return the number of components of the first vector."""
         with tables.io_errors(self.uri):
-            return len(self.data.head(1, columns=["vector"])["vector"][0].as_py())
+            first = self.data.head(1, columns=["vector"])["vector"].to_pylist()
+        if not first or not first[0]:
+            raise RradError(self.uri, "its first vector is missing or empty", "write `id` and `vector`")
+        return len(first[0])

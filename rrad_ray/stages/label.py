@@ -22,7 +22,7 @@ from rrad_ray.labelling.part_labels import LABELS, MOMENTS, LabelPart, LabelPlan
 from rrad_ray.labelling.source import source_reader
 from rrad_ray.languages.scripts import folded
 from rrad_ray.progress import say
-from rrad_ray.rows import MEASURED, Candidates, JudgeOutput, Labels, by_source, with_qrels
+from rrad_ray.rows import JUDGE, MEASURED, Candidates, JudgeOutput, Labels, by_source, with_qrels
 from rrad_ray.runtime import cluster
 from rrad_ray.tables import shards
 
@@ -132,7 +132,7 @@ def _weights(
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Return the teacher's fusion weights: the config's, or those with the best nDCG@10 on judged dev queries."""
     first = next(tables.read(cfg.input, kind), None)
-    known = [*([teacher.JUDGE] if kind is JudgeOutput else []), *(first["sources"] if first else []), *cfg.teachers]
+    known = [*([JUDGE] if kind is JudgeOutput else []), *(first["sources"] if first else []), *cfg.teachers]
     for name in cfg.weights:
         if name not in known:
             raise RradError(f"weights.{name}", "no such source", f"choose from {', '.join(known)}")

@@ -18,7 +18,7 @@ from rrad_ray.config import PrerankConfig
 from rrad_ray.errors import at_place
 from rrad_ray.rankers.bi_encoder import BiEncoder, check_bi_encoder
 from rrad_ray.rankers.chunker import Chunked, Chunker
-from rrad_ray.rows import PRERANK, Candidates, PrerankOutput
+from rrad_ray.rows import PRERANK, Candidates, PrerankOutput, by_source
 from rrad_ray.runtime import cluster
 from rrad_ray.tables import checkpoints, shards
 from rrad_ray.tables.shards import Shard
@@ -112,7 +112,8 @@ class PrerankPart:
             values = [cosines[index] for index in best]
             if self.cfg.chunks.tokens:
                 row["best_chunks"] = [split.spans[indices[index]] for index in best]
-            row["sources"], row["source_scores"] = [*row["sources"], PRERANK], [*row["source_scores"], values]
+            columns = {**by_source(row), PRERANK: values}  # in place of those of a pre-ranker before it
+            row["sources"], row["source_scores"] = list(columns), list(columns.values())
             scores.append(values)
         return scores
 

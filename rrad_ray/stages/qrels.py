@@ -31,7 +31,7 @@ def run(cfg: QrelsConfig, out: tables.Output) -> None:
         dataclasses.replace(lineage, qrels=unnoted).check_teachers(lineage.teachers)
     grades: dict[str, dict[str, int]] = {}
     pairs: GradePairs = []
-    for row in shards.usable_rows(tables.read(cfg.graded, JudgeOutput)):
+    for row in shards.usable_rows(tables.read(cfg.graded, JudgeOutput), out.quarantine):
         grades[row["query_id"]] = whole_grades(row)
         pairs += judged_pairs(row, cfg.unjudged)
     every = shards.plan_shards(cfg.input, shards.MOST_ROWS, Candidates)

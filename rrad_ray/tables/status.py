@@ -9,7 +9,7 @@ from typing import Any
 from rrad_ray.errors import RradError, in_stage
 from rrad_ray.tables.files import exists, filesystem, io_errors, join
 from rrad_ray.tables.leases import process_mark
-from rrad_ray.tables.manifest import MANIFEST, find_manifest
+from rrad_ray.tables.manifest import find_manifest
 from rrad_ray.tables.reading import PROGRESS, STARTED
 from rrad_ray.tables.text import read_json
 
@@ -24,7 +24,7 @@ def of_run(uri: str) -> list[dict[str, Any]]:
     """
     fs, path = filesystem(uri)
     uris = [uri]
-    if not any(exists(join(uri, name)) for name in (MANIFEST, STARTED)):
+    if not exists(join(uri, STARTED)):
         with io_errors(uri):
             names = sorted(entry.rstrip("/").rpartition("/")[2] for entry in fs.ls(path, detail=False))
         uris = [join(uri, name) for name in names]
@@ -51,6 +51,8 @@ def _states(uri: str) -> list[dict[str, Any]]:
         done = {"name": name, "stage": manifest.stage, "state": "done", "began": began, "facts": facts}
         return [done | {"seconds": manifest.seconds}]
     started = read_json(join(uri, STARTED))
+    if not isinstance(started, dict) or "stage" not in started:
+        raise RradError(join(uri, STARTED), "is no record of a stage", "delete the folder, or name another one")
     state = {"name": name, "stage": started["stage"], "began": began, "state": "not finished", "facts": {}}
     stem = PROGRESS.removesuffix(".json")
     with io_errors(uri):

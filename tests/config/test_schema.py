@@ -62,6 +62,11 @@ PATHS = {"input": "a", "output": "b"}
         (TrainConfig, {"resources": {"CPU": 0}}, "resources={'CPU': 0}: name at least one resource above 0"),
         (ServeConfig, {"resources": {}}, "resources={}: name at least one resource above 0"),
         (EvaluateConfig, {"students": {"new": ""}}, "students.new='': is empty: name a place, or leave the key out"),
+        (
+            RetrieveConfig,
+            {"runs": {"judge": "a.run"}},
+            "runs='judge': that is the teacher's name; choose",
+        ),
         (EvaluateConfig, {"runs": {"ours": " "}}, "runs.ours=' ': is empty: name a place"),
         (RetrieveConfig, {"qrels": {"dev": ""}}, "qrels.dev='': is empty: name a place"),
         (EvaluateConfig, {"seed": -1}, "seed=-1: must be at least 0"),

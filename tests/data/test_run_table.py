@@ -38,6 +38,7 @@ def test_parquet_runs_are_read_whatever_wrote_them_and_their_order_breaks_ties(t
         (["q Q0 a 1 1 x", "q Q0 b 2 x"], r"mine.run:2: is no line of a run: 'q Q0 b 2 x'"),
         (["q Q0 a 1 1 x", "q Q0 b 2 nan x"], "mine.run:2: is no line of a run"),
         (["q Q0 a 1 1 x", "", "q Q0 a 2 0 x"], "mine.run:3: ranks document 'a' again for query 'q'"),
+        (["q Q0 a 99999999999999999999 1 x"], "mine.run:1: is no line of a run"),
         ([""], "is an empty run"),
     ],
 )

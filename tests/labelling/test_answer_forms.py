@@ -157,6 +157,28 @@ def test_the_answers_from_the_field_are_read_right() -> None:
 
 
 @pytest.mark.parametrize(
+    ("answer", "order"),
+    [
+        ("[3] 1/3\n[1] 2/3\n[2] 3/3", []),
+        ("[3] (1 of 3)\n[1] (2 of 3)\n[2] (3 of 3)", []),
+        ("| [3] | 1/3 |\n| [1] | 2/3 |\n| [2] | 3/3 |", []),
+        ("[3] 1/2\n[1] 2/2", []),
+        ("(1/3) [3]\n(2/3) [1]\n(3/3) [2]", [3, 1, 2]),
+        ("1/3: [3]\n2/3: [1]\n3/3: [2]", [3, 1, 2]),
+        ("[3] rank 1/3\n[1] rank 2/3\n[2] rank 3/3", [3, 1, 2]),
+        ("[3]: score 1/3\n[1]: score 2/3\n[2]: score 3/3", [2, 1, 3]),
+        ("[3] 3/3\n[1] 2/3\n[2] 1/3", [3, 1, 2]),
+        ("[1] 3/3\n[2] 1/3\n[3] 2/3", [1, 3, 2]),
+        ("[3] 1/5\n[1] 2/5\n[2] 3/5", [2, 1, 3]),
+    ],
+)
+def test_shares_that_may_be_places_are_not_read_as_scores(answer: str, order: list[int]) -> None:
+    parsed = parse_answer(answer, 3)
+    assert [index + 1 for index in parsed.ranked] == order
+    assert parsed.rejected == (not order)
+
+
+@pytest.mark.parametrize(
     ("answer", "documents"),
     [
         ("[1] talks about cats. Final ranking: [3] > [1] > [2]", 3),

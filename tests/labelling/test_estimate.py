@@ -147,3 +147,8 @@ def test_the_gate_checks_a_folder_of_ones_own_by_its_graded_qrels(tmp_path: Path
     assert teacher.teacher_quality(swapped, given=True)["ndcg_10"]["judge"] < 0.99, (
         "grades count, not relevance alone"
     )
+
+
+def test_a_slice_costs_what_its_own_queries_cost(candidates: str) -> None:
+    cost = estimated(config(candidates, shard_queries=1, slice="2/3"))
+    assert (cost.queries, cost.documents) == (2, 4), "the second and the fifth query"

@@ -131,6 +131,15 @@ def test_parts_of_a_run_that_was_stopped_can_be_looked_at(tmp_path: Path) -> Non
         inspection_page(str(tmp_path), 9)
 
 
+def test_a_row_that_does_not_belong_together_is_not_shown_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [judged_row(0, ["[2] > [1]"]), judged_row(1, ["[2] > [1]"], responses=[])]
+    page = inspection_page(output_of(tmp_path, rows), 5)
+    assert queries_of(page) == ["query number 0"]
+    assert "query q1 is not shown: ragged row: 0 responses" in capsys.readouterr().out
+
+
 def test_a_template_that_was_changed_since_shows_no_prompt(tmp_path: Path) -> None:
     own = tmp_path / "own.yaml"
     own.write_text("task: order\nmessages: [{role: user, content: 'Rank: {query} {documents}'}]\n")

@@ -96,6 +96,13 @@ def test_a_saved_ranker_loads_with_the_same_scores_and_length(student: tuple[str
     assert again.score(QUERY, TEXTS) == pytest.approx(ranker.score(QUERY, TEXTS), rel=0, abs=1e-5)
 
 
+def test_a_string_in_place_of_a_list_is_refused(student: tuple[str, Ranker, str]) -> None:
+    with pytest.raises(ValueError, match=r"one is a string; write \[text\]"):
+        student[1].score(QUERY, TEXTS[0])
+    with pytest.raises(ValueError, match="one is a string"):
+        student[1].score_pairs(QUERY, TEXTS)
+
+
 @pytest.mark.parametrize("batch", [1, len(TEXTS)], ids=["one by one", "padded"])
 def test_plain_transformers_scores_the_same(student: tuple[str, Ranker, str], batch: int) -> None:
     _, ranker, folder = student

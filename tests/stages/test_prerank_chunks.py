@@ -75,3 +75,16 @@ def test_chunks_that_would_be_cut_or_not_scored_are_refused(options: dict[str, A
         PrerankConfig("in", "out", max_length=32, **options)
     with pytest.raises(ValueError, match=r"must be below chunks\.tokens"):
         ChunksConfig(tokens=4, overlap=4)
+
+
+def test_a_second_pre_ranker_takes_the_place_of_the_first(tmp_path: Path) -> None:
+    before = row_of("q1", TEXTS) | {"sources": ["bm25", PRERANK], "source_scores": [[4.0, 3.0, 2.0, 1.0], [9.0] * 4]}
+    given = table_of(tmp_path / "given", [before])
+    cfg = PrerankConfig(given, f"{tmp_path}/out", max_length=32)
+    out = tables.Output("prerank", cfg, PrerankOutput, {})
+    planned = shards.plan_shards(given, 10, Candidates)
+    PrerankPart(cfg, checkpoints.resolve(MODEL), out, planned).part(planned[0].part)
+    [row] = tables.read_part(out.uri, planned[0].part, PrerankOutput)
+    assert row["sources"] == ["bm25", PRERANK]
+    assert row["source_scores"][1] == row["scores"]
+    assert 9.0 not in row["scores"]

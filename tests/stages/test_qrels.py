@@ -97,6 +97,20 @@ def test_tables_without_grades_or_of_other_queries_are_refused(tmp_path: Path) -
         qrels.run(QrelsConfig(output, f"{tmp_path}/twice", graded=f"{tmp_path}/again/graded"))
 
 
+def test_grades_that_are_no_numbers_are_set_aside_and_counted(tmp_path: Path) -> None:
+    every = rows(40, 0)
+    candidates = table_of(tmp_path / "candidates", every)
+    out = tables.Output("judge", LabelConfig("", f"{tmp_path}/graded"), JudgeOutput, {})
+    grades = [[float("nan"), 0.4, 0.4], *[[2.6, 0.4, 0.4]] * 39]
+    judged = [row | JUDGED | {"model": "m", "judge_scores": own} for row, own in zip(every, grades, strict=True)]
+    out.write_all(judged, 100)
+    graded_by = out.commit(lineage=tables.Lineage(judge=tables.JudgeFacts("m", grades=[0.0, 1.0, 2.0, 3.0])))
+    output = qrels.run(QrelsConfig(candidates, f"{tmp_path}/qrels", graded=graded_by))
+    manifest = json.loads(Path(output, "manifest.json").read_text())
+    assert manifest["quarantined"] == {"missing value": 1}
+    assert sum(tables.read_manifest(output).facts["queries"].values()) == 39
+
+
 def test_the_teachers_own_model_is_refused_wherever_its_copy_stands(tmp_path: Path) -> None:
     output = made(tmp_path)
     with pytest.raises(RradError, match=r"judge: model: the teacher s3://b/grader/ has made the qrels itself"):

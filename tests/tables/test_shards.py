@@ -119,6 +119,17 @@ def test_rows_whose_lists_do_not_belong_together_are_handed_over_with_the_reason
     assert [shard.rows for shard in planned] == [9]
 
 
+def test_sources_of_one_name_and_a_source_called_as_the_teacher_are_handed_over(tmp_path: Path) -> None:
+    """By their names scores are fused and weighed: a source `judge` would stand in the teacher's place."""
+    names = [["s", "t"], ["s", "s"], ["judge", "s"]]
+    row = {"doc_ids": [["a", "b"]] * 3, "texts": [["x", "y"]] * 3, "scores": [[2.0, 1.0]] * 3, "sources": names}
+    write(tmp_path / "in", "a.parquet", 3, source_scores=[[[1.0, 2.0], [3.0, 4.0]]] * 3, **row)
+    rows, rejected, _ = rejects(tmp_path / "in")
+    assert [row["query_id"] for row in rows] == ["q0"]
+    assert [identity for identity, _, _ in rejected] == ["q1", "q2"]
+    assert rejected[0][1].startswith("ambiguous source: s, s;")
+
+
 @settings(max_examples=60)
 @given(st.lists(st.lists(st.sampled_from("abcd"), max_size=5), min_size=1, max_size=4), st.integers(1, 6))
 def test_a_query_that_comes_again_in_any_file_is_handed_over_whatever_the_shards_are(
