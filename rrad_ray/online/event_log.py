@@ -9,16 +9,21 @@ Files may be in subfolders and come in any number and order: a log grows, so it 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, cast
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rrad_ray import tables
 from rrad_ray.data.text_files import Reject
 from rrad_ray.errors import RradError
-from rrad_ray.online.event_rows import CLICKS, EXPOSURES, MAX_DWELL_S, MAX_POSITION, MAX_TIME_S
+from rrad_ray.online.event_rows import CLICKS, EXPOSURES, KINDS, MAX_DWELL_S, MAX_POSITION, MAX_TIME_S
 from rrad_ray.rows import ClickEvent, Exposure, Row
+from rrad_ray.tables.reading import open_parquet
+
+ROWS = 65_536  # that are read at a time
 
 MAY_BE_EMPTY = {"variant", "query", "model"}
 
@@ -28,37 +33,97 @@ def read_exposures(uri: str, reject: Reject) -> Iterator[Exposure]:
 
     Raises `RradError` if there is no file, or one cannot be read or lacks a column.
     """
-    files = _files(tables.join(uri, EXPOSURES))
-    if not files:
-        problem = f"no .parquet file under {EXPOSURES}/"
-        raise RradError(uri, problem, f"name the folder that holds {EXPOSURES}/ and {CLICKS}/")
-    for row in _rows(files, Exposure, _unfit_exposure, "request_id", reject):
-        yield cast(Exposure, row)
+    for file in log_files(uri, EXPOSURES):
+        for table in usable_tables(file, EXPOSURES, reject):
+            yield from cast(list[Exposure], table.to_pylist())
 
 
 def read_click_events(uri: str, reject: Reject) -> Iterator[ClickEvent]:
     """Read the clicks, as `read_exposures` does; where nobody has clicked yet there may be no file."""
-    for row in _rows(_files(tables.join(uri, CLICKS)), ClickEvent, _unfit_click, "event_id", reject):
-        yield cast(ClickEvent, row)
+    for file in log_files(uri, CLICKS):
+        for table in usable_tables(file, CLICKS, reject):
+            yield from cast(list[ClickEvent], table.to_pylist())
 
 
-def _files(uri: str) -> list[tables.DataFile]:
-    """Return all Parquet files under a URI, in subfolders too, in order."""
-    return tables.data_files(uri, (".parquet",))
+def log_files(uri: str, kind: str) -> list[tables.DataFile]:
+    """Return all Parquet files of a kind of events, in subfolders too, in order. Raises `RradError` if there are no
+    exposures."""
+    files = tables.data_files(tables.join(uri, kind), (".parquet",))
+    if not files and kind == EXPOSURES:
+        problem = f"no .parquet file under {EXPOSURES}/"
+        raise RradError(uri, problem, f"name the folder that holds {EXPOSURES}/ and {CLICKS}/")
+    return files
 
 
-def _rows(
-    files: list[tables.DataFile], kind: type, unfit: Callable[[Row], str], key: str, reject: Reject
+def usable_tables(file: tables.DataFile, kind: str, reject: Reject) -> Iterator[pa.Table]:
+    """Yield the usable rows of a file, `ROWS` at a time; the others go to `reject` by their id, with the reason and
+    the row.
+
+    Raises `RradError` for a column that is missing, of another kind altogether, or of ids that a float has rounded.
+    """
+    row, number = KINDS[kind], 1
+    schema = tables.schema_of(row)
+    fs, path = tables.filesystem(file.uri)
+    with tables.io_errors(file.uri), fs.open(path, "rb") as opened:
+        parquet = open_parquet(opened)
+        empty = tables.with_partitions(parquet.schema_arrow.empty_table(), file, schema)
+        tables.check_schema(empty, row, file.uri)
+        for batch in parquet.iter_batches(ROWS):
+            table = tables.with_partitions(pa.Table.from_batches([batch]), file, schema)
+            clean = _clean(table, kind)
+            if clean is None:  # one bad row at least: each is looked at by itself
+                clean = pa.Table.from_pylist(list(_usable(table, kind, file, number, reject)), schema)
+            yield clean
+            number += len(table)
+
+
+def _usable(
+    table: pa.Table, kind: str, file: tables.DataFile, first: int, reject: Reject
 ) -> Iterator[dict[str, Any]]:
-    """Yield the usable rows of some files; the others go to `reject` by their `key`, with the reason and the row."""
-    for file in files:
-        folder, _, name = file.uri.rpartition("/")
-        table = tables.with_partitions(tables.read_columns(folder, name, None), file, tables.schema_of(kind))
-        for number, row in enumerate(_cast_rows(table, kind, file.uri), 1):
-            if reason := _uncast(row) or _missing(row) or unfit(row):
-                reject(str(row[key]), f"{reason} ({name}:{number})", str(row))
-            else:
-                yield row
+    """Yield the usable rows of a table whose first one is number `first` of the file."""
+    unfit, key = (_unfit_exposure, "request_id") if kind == EXPOSURES else (_unfit_click, "event_id")
+    for number, row in enumerate(_cast_rows(table, KINDS[kind], file.uri), first):
+        if reason := _uncast(row) or _missing(row) or unfit(row):
+            reject(str(row[key]), f"{reason} ({file.uri.rpartition('/')[2]}:{number})", str(row))
+        else:
+            yield row
+
+
+def _clean(table: pa.Table, kind: str) -> pa.Table | None:
+    """Return a table in the types of its kind if all of its rows can be used, as `_usable` sees it; else None."""
+    schema, columns = tables.schema_of(KINDS[kind]), []
+    for field in schema:
+        try:
+            column = pa.concat_arrays([tables.as_type(each, field.type) for each in table.column(field.name).chunks])
+        except ValueError:  # of Arrow's and ours: what it is, a look at each row says
+            return None
+        column = pc.fill_null(column, math.nan) if field.name == "dwell_s" else column
+        if column.null_count or (pa.types.is_list(field.type) and pc.list_flatten(column).null_count):
+            return None
+        if pa.types.is_string(field.type) and field.name not in MAY_BE_EMPTY and pc.any(pc.equal(column, "")).as_py():
+            return None
+        columns.append(column)
+    clean = pa.Table.from_arrays(columns, schema=schema)
+    time = clean["time"].to_numpy()
+    fit = bool(np.all((time >= 0) & (time <= MAX_TIME_S)))  # false of NaN
+    return clean if fit and (_fit_exposures(clean) if kind == EXPOSURES else _fit_clicks(clean)) else None
+
+
+def _fit_exposures(table: pa.Table) -> bool:
+    """Return what `_unfit_exposure` says of all rows together."""
+    docs = table["doc_ids"].combine_chunks()
+    shown, teams = (pc.list_value_length(column).to_numpy() for column in (docs, table["teams"].combine_chunks()))
+    codes = pc.list_flatten(docs).dictionary_encode().indices.to_numpy().astype(np.int64)
+    pairs = np.repeat(np.arange(len(shown)), shown) * (codes.max(initial=0) + 1) + codes
+    named = pc.not_equal(table["variant"], "").to_numpy()
+    return len(np.unique(pairs)) == len(pairs) and bool(np.all(np.where(teams > 0, teams == shown, named)))
+
+
+def _fit_clicks(table: pa.Table) -> bool:
+    """Return what `_unfit_click` says of all rows together."""
+    position, dwell = table["position"].to_numpy(), table["dwell_s"].to_numpy()
+    fit = (position >= 1) & (position <= MAX_POSITION) & (np.isnan(dwell) | ((dwell >= 0) & (dwell <= MAX_DWELL_S)))
+    return bool(np.all(fit))
 
 
 class _Uncast:
@@ -75,10 +140,9 @@ def _cast_rows(table: pa.Table, kind: type, uri: str) -> Iterator[dict[str, Any]
     """Yield a file's rows in the types of `kind`, with an `_Uncast` where a value does not fit.
 
     So one gap in a column, for which pandas turns whole numbers into floats, costs one row and not the log. Raises
-    `RradError` for a column that is missing, of another kind altogether, or of ids that a float has rounded.
+    `RradError` for ids that a float has rounded.
     """
     schema = tables.schema_of(kind)
-    tables.check_schema(table.slice(0, 0), kind, uri)
     columns = []
     for field in schema:
         with tables.in_column(field.name, uri):
