@@ -16,6 +16,7 @@ from rrad_ray.config.base import (
     Positive,
     Share,
     StagePaths,
+    Uri,
     require,
 )
 
@@ -134,5 +135,10 @@ class ExperimentConfig(TrafficConfig, StagePaths):
     """Seconds between a page and a click on it; later ones are left out."""
     max_clicks: Count = 100
     """Clicks of a page that count, those that the log has first."""
+    state: Uri = ""
+    """A folder that keeps what has been read of the log, for this reading and later ones: files that it knows are not
+    read again. Empty: the whole log is read."""
+    memory_gib: Positive = 1.0
+    """Memory of the join of pages and clicks, beyond which it goes on in files of this machine."""
     max_quarantined: Share = 0.05
     """The share of bad rows above which the stage stops."""

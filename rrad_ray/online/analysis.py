@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,8 @@ from rrad_ray.evaluation.statistics import (
     rate,
     sign_test,
 )
-from rrad_ray.online.traffic import Traffic, join_traffic
-from rrad_ray.rows import ClickEvent, Exposure
+from rrad_ray.online.traffic import Inside, Traffic
+from rrad_ray.online.traffic_join import JoinedTraffic
 
 TestContent = dict[str, Any]
 
@@ -49,68 +50,78 @@ METRICS = {
 SHARES = (1 / 3, 2 / 3)  # cumulative shares of the pages at which head and torso end
 
 
-def per_unit(traffic: Traffic, metric: str, mask_P: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return a metric's numerator and denominator, (U,) and (U,), for each unit with a page in the mask."""
-    unit, size = traffic.unit_P[mask_P], len(traffic.units)
-    ones = np.ones(len(unit))
-    values: Mapping[str, tuple[np.ndarray, np.ndarray]] = {
-        "page_ctr": (traffic.clicked_P[mask_P], ones),
-        "user_ctr": (traffic.clicked_P[mask_P], ones),
-        "ctr_at_k": (traffic.clicked_k_P[mask_P], ones),
-        "dwell": (traffic.dwell_P[mask_P], traffic.dwelt_P[mask_P]),
-        "reformulation": (traffic.reformulated_P[mask_P], ones),
-    }
-    present = np.bincount(unit, minlength=size) > 0
-    x, y = (np.bincount(unit, weights=value, minlength=size)[present] for value in values[metric])
+# The arrays of each metric's numerator and denominator over pages; None: each page counts 1.
+VALUES: dict[str, tuple[str, str | None]] = {
+    "page_ctr": ("clicked_P", None),
+    "user_ctr": ("clicked_P", None),
+    "ctr_at_k": ("clicked_k_P", None),
+    "dwell": ("dwell_P", "dwelt_P"),
+    "reformulation": ("reformulated_P", None),
+}
+
+
+def per_unit(traffic: Traffic, metric: str, inside: Inside) -> tuple[np.ndarray, np.ndarray]:
+    """Return a metric's numerator and denominator, (U,) and (U,), for each unit with a page inside the mask."""
+    above, below = VALUES[metric]
+    pieces = list[tuple[np.ndarray, np.ndarray]]()
+    for span in traffic.spans():
+        mask, first = inside(span), int(traffic.unit_P[span.start])
+        unit = traffic.unit_P[span][mask] - first
+        counts = np.bincount(unit)
+        x = np.bincount(unit, weights=traffic.arrays[above][span][mask])
+        y = np.bincount(unit, weights=traffic.arrays[below][span][mask]) if below else counts.astype(float)
+        pieces.append((x[counts > 0], y[counts > 0]))
+    x, y = (np.concatenate([np.zeros(0), *(piece[side] for piece in pieces)]) for side in (0, 1))
     return (x / y, np.ones(len(x))) if metric == "user_ctr" else (x, y)
 
 
-def rate_of(traffic: Traffic, metric: str, variant: str, mask_P: np.ndarray | None = None) -> Rate:
-    """Return a variant's metric over all its pages, or over those in the mask."""
-    own_P = traffic.variant_P == traffic.variants.index(variant)
-    return rate(*per_unit(traffic, metric, own_P if mask_P is None else own_P & mask_P))
+def rate_of(traffic: Traffic, metric: str, variant: str, inside: Inside | None = None) -> Rate:
+    """Return a variant's metric over all its pages, or over those inside the mask."""
+    return rate(*per_unit(traffic, metric, traffic.of_variant(variant, inside)))
 
 
-def segments(traffic: Traffic) -> dict[str, dict[str, np.ndarray]]:
-    """Split pages by the query's length in words and by its frequency in the experiment: masks, (P,).
+def segments(traffic: Traffic) -> dict[str, dict[str, Inside]]:
+    """Split pages by the query's length in words and by its frequency in the experiment: masks.
 
     A query is head if it and all queries at least as frequent make up at most a third of the pages, torso if at most
     two thirds, else tail. Queries of equal frequency are never split, so what came once is tail.
     """
-    words, frequency = traffic.words_P, traffic.frequency_P
-    ranks, counts = np.unique(-frequency, return_counts=True)
-    share_P = (np.cumsum(counts) / max(len(frequency), 1))[np.searchsorted(ranks, -frequency)]
-    head, torso = share_P <= SHARES[0], share_P <= SHARES[1]
+    frequencies, counts = traffic.frequencies()
+    shares = np.cumsum(counts) / max(traffic.pages, 1)
+    heads, torsos = (frequencies[shares <= share] for share in SHARES)
+    head, torso = (int(least.min(initial=np.iinfo(np.int64).max)) for least in (heads, torsos))
+    frequency = traffic.frequency_P
+    lengths = by_length(np.zeros(0))
     return {
-        "query length": by_length(words),
-        "query frequency": {"head": head, "torso": torso & ~head, "tail": ~torso},
+        "query length": {name: partial(_of_length, traffic, name) for name in lengths},
+        "query frequency": {
+            "head": lambda span: frequency[span] >= head,
+            "torso": lambda span: (frequency[span] >= torso) & (frequency[span] < head),
+            "tail": lambda span: frequency[span] < torso,
+        },
     }
 
 
-def analyse(exposures: Iterable[Exposure], clicks: Iterable[ClickEvent], cfg: ExperimentConfig) -> TestContent:
+def _of_length(traffic: Traffic, name: str, span: slice) -> np.ndarray:
+    return by_length(traffic.words_P[span])[name]
+
+
+def analyse(joined: JoinedTraffic, cfg: ExperimentConfig) -> TestContent:
     """Return the content of `report.json`; what could not be measured is None."""
-    shown, clicked = list(exposures), list(clicks)
-    traffic, left_out = join_traffic(shown, clicked, cfg)
-    times = traffic.time_P
+    traffic = joined.traffic
     content: TestContent = {
         "name": cfg.name, "design": cfg.design, "control": cfg.against, "treatments": cfg.treatments,
-        "alpha": cfg.alpha, "pages": len(times), "units": len(traffic.units),
-        "events": {"exposures": len(shown), "clicks": len(clicked), "left_out": dict(left_out)},
-        "period": [float(times.min()), float(times.max())] if len(times) else [],
+        "alpha": cfg.alpha, "pages": traffic.pages, "units": traffic.units,
+        "events": {**joined.events, "left_out": dict(joined.left_out)}, "period": traffic.period(),
     }  # fmt: skip
     if cfg.design == "interleave":
         return tables.finite(content | {"preference": preference(traffic, cfg)})
-    served = {(page["variant"], page["model"]): None for page in shown if page["experiment"] == cfg.name}
-    models = {variant: [model for name, model in served if name == variant] for variant in cfg.variants}
-    return tables.finite(content | compared(traffic, cfg) | {"models": models})
+    return tables.finite(content | compared(traffic, cfg) | {"models": dict(joined.models)})
 
 
 def compared(traffic: Traffic, cfg: ExperimentConfig) -> TestContent:
     """Return the report's part on an A/B test."""
-    units = {
-        variant: len(np.unique(traffic.unit_P[traffic.variant_P == index]))
-        for index, variant in enumerate(cfg.variants)
-    }
+    units = {variant: rate_of(traffic, "page_ctr", variant).units for variant in cfg.variants}
     p = mismatch(list(units.values()), list(cfg.variants.values()))
     return {
         "metric": cfg.metric,
@@ -138,15 +149,15 @@ def _variant(traffic: Traffic, variant: str, units: int, cfg: ExperimentConfig) 
         value = rate_of(traffic, metric, variant)
         low, high = normal_interval(value, cfg.alpha)
         metrics[metric] = {"mean": value.value, "low": low, "high": high}
-    pages = int((traffic.variant_P == traffic.variants.index(variant)).sum())
+    pages = traffic.count(traffic.of_variant(variant))
     return {"variant": variant, "weight": cfg.variants[variant], "units": units, "pages": pages, "metrics": metrics}
 
 
 def _pair(
-    traffic: Traffic, metric: str, variant: str, cfg: ExperimentConfig, mask_P: np.ndarray | None = None
+    traffic: Traffic, metric: str, variant: str, cfg: ExperimentConfig, inside: Inside | None = None
 ) -> tuple[Rate, Rate]:
     """Return the treatment's rate and the control's; NaN if either has fewer than `min_units` units."""
-    treatment, control = (rate_of(traffic, metric, name, mask_P) for name in (variant, cfg.against))
+    treatment, control = (rate_of(traffic, metric, name, inside) for name in (variant, cfg.against))
     if min(treatment.units, control.units) < cfg.min_units:
         return treatment._replace(value=math.nan), control._replace(value=math.nan)
     return treatment, control
@@ -178,9 +189,9 @@ def _segments(traffic: Traffic, cfg: ExperimentConfig) -> list[TestContent]:
     rows = []
     for variant in cfg.treatments:
         for kind, parts in segments(traffic).items():
-            for name, mask_P in parts.items():
-                pair = _pair(traffic, cfg.metric, variant, cfg, mask_P)
-                labels = {"variant": variant, "kind": kind, "segment": name, "pages": int(mask_P.sum())}
+            for name, inside in parts.items():
+                pair = _pair(traffic, cfg.metric, variant, cfg, inside)
+                labels = {"variant": variant, "kind": kind, "segment": name, "pages": traffic.count(inside)}
                 rows.append({**labels, **lift(*pair, cfg.alpha)._asdict()})
     return _corrected(rows)
 
@@ -190,17 +201,20 @@ def _looks(traffic: Traffic, variant: str, cfg: ExperimentConfig) -> list[TestCo
 
     `p` is the lowest so far: a person who had stopped at it could have quoted it.
     """
-    if not len(traffic.time_P):
+    if not traffic.pages:
         return []
-    first, last = traffic.time_P.min(), traffic.time_P.max()
     rows, lowest = [], 1.0
-    for moment in np.linspace(first, last, cfg.looks + 1)[1:]:
-        until_P = traffic.time_P <= moment
-        reading = always_valid(*_pair(traffic, cfg.metric, variant, cfg, until_P), cfg.alpha, abs(cfg.expect.lift))
+    for moment in np.linspace(*traffic.period(), cfg.looks + 1)[1:]:
+        until = partial(_until, traffic, moment)
+        reading = always_valid(*_pair(traffic, cfg.metric, variant, cfg, until), cfg.alpha, abs(cfg.expect.lift))
         if not math.isnan(reading.p):
             lowest = min(lowest, reading.p)
-            rows.append({"time": float(moment), "pages": int(until_P.sum()), **reading._asdict(), "p": lowest})
+            rows.append({"time": float(moment), "pages": traffic.count(until), **reading._asdict(), "p": lowest})
     return rows
+
+
+def _until(traffic: Traffic, moment: float, span: slice) -> np.ndarray:
+    return traffic.time_P[span] <= moment
 
 
 def design_effect(traffic: Traffic, cfg: ExperimentConfig) -> float:
@@ -209,7 +223,7 @@ def design_effect(traffic: Traffic, cfg: ExperimentConfig) -> float:
     NaN without clicks.
     """
     ctr = rate_of(traffic, "page_ctr", cfg.against)
-    pages = int((traffic.variant_P == traffic.variants.index(cfg.against)).sum())
+    pages = traffic.count(traffic.of_variant(cfg.against))
     binomial = ctr.value * (1 - ctr.value) / max(pages, 1)
     return ctr.variance / binomial if binomial > 0 else math.nan
 
@@ -254,11 +268,16 @@ def preference(traffic: Traffic, cfg: ExperimentConfig) -> TestContent:
     A page goes to the team with more clicked documents, a unit to the variant with more pages. The test is over
     units, as pages of one unit are alike; ties are reported and left out of the test.
     """
-    page_P = np.sign(traffic.won_P)
-    unit_U = np.sign(np.bincount(traffic.unit_P, weights=page_P, minlength=len(traffic.units)))
-    pages, units = _tally(page_P), _tally(unit_U)
+    pages, units = Counter(TALLY), Counter(TALLY)
+    for span in traffic.spans():
+        page_P, unit_P = np.sign(traffic.won_P[span]), traffic.unit_P[span] - traffic.unit_P[span.start]
+        pages.update(_tally(page_P))
+        units.update(_tally(np.sign(np.bincount(unit_P, weights=page_P))))
     test = sign_test(units["wins"], units["losses"], cfg.alpha)
-    return {"treatment": cfg.treatments[0], "pages": pages, "units": units, **test._asdict()}
+    return {"treatment": cfg.treatments[0], "pages": dict(pages), "units": dict(units), **test._asdict()}
+
+
+TALLY = {"wins": 0, "losses": 0, "ties": 0}
 
 
 def _tally(signs: np.ndarray) -> dict[str, int]:

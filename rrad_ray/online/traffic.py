@@ -1,172 +1,97 @@
-"""The join of exposures and clicks: one page of results per entry, as arrays. P pages, U units."""
+"""The traffic of an online test: one page of results per entry, as arrays in files. P pages, U units."""
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from rrad_ray.config import ExperimentConfig, ExperimentDesign
-from rrad_ray.languages.scripts import query_words, word_count
-from rrad_ray.online.event_rows import is_called
-from rrad_ray.rows import ClickEvent, Exposure
+from rrad_ray.config import ExperimentConfig
+
+SPAN = 2**20  # pages that are looked at together
+
+Inside = Callable[[slice], np.ndarray]  # a mask over the pages of a span: True for those that count
+
+# The arrays over pages, with what one entry is.
+COLUMNS = {
+    "unit_P": np.int32,  # numbers of the units, ascending by their names
+    "variant_P": np.int8,  # indexes `variants`; -1: interleaved
+    "time_P": np.float64,  # seconds since 1970
+    "clicked_P": np.bool_,  # True if any document was clicked
+    "clicked_k_P": np.bool_,  # True if one of the first k was clicked
+    "dwell_P": np.float64,  # seconds, summed over the clicks whose dwell is known
+    "dwelt_P": np.int32,  # the number of these clicks
+    "reformulated_P": np.bool_,  # True if the page was given up, see `traffic_join`
+    "words_P": np.int32,  # words of the query
+    "frequency_P": np.int32,  # pages of the same query, compared in lower case and without punctuation
+    "won_P": np.int32,  # interleaved: clicked documents of the treatment's team less those of the control's
+}
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """The pages that count, as arrays in the order of `unit_P` and then of time."""
+    """The pages that count, in the order of their units' names and then of time.
 
-    variants: list[str]  # of the config; `variant_P` indexes it
-    units: list[str]  # `unit_P` indexes it
-    unit_P: np.ndarray
-    variant_P: np.ndarray  # -1: interleaved
-    time_P: np.ndarray  # seconds since 1970
-    clicked_P: np.ndarray  # True if any document was clicked
-    clicked_k_P: np.ndarray  # True if one of the first k was clicked
-    dwell_P: np.ndarray  # seconds, summed over the clicks whose dwell is known
-    dwelt_P: np.ndarray  # the number of these clicks
-    reformulated_P: np.ndarray  # True if the page was given up, see `reformulated`
-    words_P: np.ndarray  # words of the query
-    frequency_P: np.ndarray  # pages of the same query, compared in lower case and without punctuation
-    won_P: np.ndarray  # interleaved: clicked documents of the treatment's team less those of the control's
-
-
-def join_traffic(
-    exposures: Iterable[Exposure], clicks: Iterable[ClickEvent], cfg: ExperimentConfig
-) -> tuple[Traffic, Counter[str]]:
-    """Return the experiment's traffic, and the number of events left out by reason."""
-    left_out = Counter[str]()
-    shown = _pages(exposures, cfg, left_out)
-    by_request = _clicks(clicks, shown, cfg, left_out)
-    pages = sorted((page for page in shown.values() if page), key=lambda page: (page["unit"], page["time"]))
-    units = {unit: number for number, unit in enumerate(dict.fromkeys(page["unit"] for page in pages))}
-    variants = {variant: number for number, variant in enumerate(cfg.variants)}
-    queries = [query_words(page["query"]) for page in pages]
-    frequency = Counter(queries)
-    on_page = [by_request.get(page["request_id"], []) for page in pages]
-    dwells = [
-        [min(click["dwell_s"], cfg.max_dwell_s) for click in each if not math.isnan(click["dwell_s"])]
-        for each in on_page
-    ]
-    clicked = np.array([bool(each) for each in on_page], dtype=bool)
-    traffic = Traffic(
-        variants=list(cfg.variants),
-        units=list(units),
-        unit_P=np.array([units[page["unit"]] for page in pages], dtype=np.int64),
-        variant_P=np.array(
-            [variants[page["variant"]] if not page["teams"] else -1 for page in pages], dtype=np.int64
-        ),
-        time_P=np.array([page["time"] for page in pages], dtype=float),
-        clicked_P=clicked,
-        clicked_k_P=np.array([any(click["position"] <= cfg.k for click in each) for each in on_page], dtype=bool),
-        dwell_P=np.array([sum(seconds) for seconds in dwells], dtype=float),
-        dwelt_P=np.array([len(seconds) for seconds in dwells], dtype=np.int64),
-        reformulated_P=reformulated(pages, queries, clicked, cfg.reformulation_s),
-        words_P=np.array([word_count(page["query"]) for page in pages], dtype=np.int64),
-        frequency_P=np.array([frequency[words] for words in queries], dtype=np.int64),
-        won_P=np.array([_credit(page, each, cfg.against) for page, each in zip(pages, on_page)], dtype=np.int64),
-    )
-    return traffic, left_out
-
-
-def _pages(
-    exposures: Iterable[Exposure], cfg: ExperimentDesign, left_out: Counter[str]
-) -> dict[str, Exposure | None]:
-    """Return pages by request; None for one left out, so that its clicks do not count as clicks without exposure."""
-    shown: dict[str, Exposure | None] = {}
-    seen: dict[str, set[str]] = {}
-    for page in exposures:
-        if page["request_id"] in shown:
-            left_out["exposure that came twice"] += 1
-            continue
-        reason = _skip_reason(page, cfg)
-        if reason:
-            left_out[reason] += 1
-        shown[page["request_id"]] = None if reason else page
-        if not reason and not page["teams"]:
-            seen.setdefault(page["unit"], set()).add(page["variant"])
-    mixed = {unit for unit, variants in seen.items() if len(variants) > 1}
-    for request, kept in shown.items():
-        if kept and kept["unit"] in mixed:
-            left_out["page of a unit that saw several variants"] += 1
-            shown[request] = None
-    return shown
-
-
-def _skip_reason(page: Exposure, cfg: ExperimentDesign) -> str:
-    """Return why a page does not belong to the experiment; empty if it does."""
-    if page["experiment"] != cfg.name:
-        return "page of another experiment"
-    if bool(page["teams"]) != (cfg.design == "interleave"):
-        return "page of another design"
-    named = page["teams"] or [page["variant"]]
-    return "" if set(named) <= set(cfg.variants) else "page of a variant that the config does not name"
-
-
-def _clicks(
-    clicks: Iterable[ClickEvent], shown: dict[str, Exposure | None], cfg: ExperimentConfig, left_out: Counter[str]
-) -> dict[str, list[ClickEvent]]:
-    """Return the clicks on each page that counts, by request."""
-    events: set[tuple[str, str]] = set()
-    by_request: dict[str, list[ClickEvent]] = {}
-    for click in clicks:
-        request, event = click["request_id"], (click["request_id"], click["event_id"])
-        kept = by_request.get(request, [])
-        if event in events:
-            left_out["click that came twice"] += 1
-        elif reason := _skip_click(click, request in shown, shown.get(request), len(kept), cfg):
-            left_out[reason] += 1
-        else:
-            by_request[request] = [*kept, click]
-            events.add(event)  # only what counts: a wrong click does not use up the id of a right one
-    return by_request
-
-
-def _skip_click(click: ClickEvent, known: bool, page: Exposure | None, kept: int, cfg: ExperimentConfig) -> str:
-    """Return why a click does not count on its page, which has so many that do; empty if it does."""
-    if not known:
-        return "click without an exposure"
-    if page is None:
-        return "click on a page that is left out"
-    if click["doc_id"] not in page["doc_ids"]:
-        return "click on a document that was not shown"
-    if not _stood_at(page["doc_ids"], click):
-        return "click on a document that stood at another position"
-    if click["time"] > page["time"] + cfg.max_age_s:
-        return "click long after its page (max_age_s)"
-    return "click beyond those of a page (max_clicks)" if kept >= cfg.max_clicks else ""
-
-
-def _stood_at(doc_ids: Sequence[str], click: ClickEvent) -> bool:
-    """Return true if a page's document at the click's position is the one clicked, or a copy of it by its id."""
-    index = click["position"] - 1
-    return 0 <= index < len(doc_ids) and is_called(doc_ids[index], click["doc_id"], index)
-
-
-def _credit(page: Exposure, clicks: Sequence[ClickEvent], control: str) -> int:
-    """Return the number of clicked documents of the treatment less that of the control; a document counts once."""
-    teams = page["teams"]
-    clicked = {click["position"] - 1 for click in clicks} if teams else ()
-    return sum(-1 if teams[index] == control else 1 for index in clicked)
-
-
-def reformulated(
-    pages: Sequence[Exposure], queries: Sequence[tuple[str, ...]], clicked_P: np.ndarray, within_s: float
-) -> np.ndarray:
-    """Return True for each page, (P,), that was given up for a reformulated query.
-
-    Nothing on it was clicked, and the unit's next query, within `within_s` seconds, is another one that shares a word
-    with it. Users rewrite a query whose results do not satisfy them: Hassan, Shi, Craswell and Ramsey, CIKM 2013.
-    Shared words and time as signs of a rewritten query: Huang and Efthimiadis, CIKM 2009. The exact rule is ours.
+    `variants`: of the config. `units`: their number. The arrays are those of `COLUMNS`, mapped from files: a span of
+    them is in memory while somebody looks at it.
     """
-    given_up_P = np.zeros(len(pages), dtype=bool)
-    for index, (page, after) in enumerate(itertools.pairwise(pages)):
-        if clicked_P[index] or page["unit"] != after["unit"] or after["time"] - page["time"] > within_s:
-            continue
-        words, later = queries[index], queries[index + 1]
-        given_up_P[index] = words != later and not set(words).isdisjoint(later)
-    return given_up_P
+
+    variants: list[str]
+    units: int
+    pages: int
+    arrays: Mapping[str, np.ndarray]
+
+    def __getattr__(self, name: str) -> np.ndarray:
+        if name not in COLUMNS:
+            raise AttributeError(name)
+        return self.arrays[name]
+
+    def spans(self) -> Iterator[slice]:
+        """Yield spans of pages, of about `SPAN` each, none of which parts the pages of a unit."""
+        start = 0
+        while start < self.pages:
+            stop = start + SPAN
+            if stop < self.pages:
+                stop = int(np.searchsorted(self.unit_P, self.unit_P[stop - 1], side="right"))
+            yield slice(start, min(stop, self.pages))
+            start = stop
+
+    def of_variant(self, variant: str, more: Inside | None = None) -> Inside:
+        """Return the mask of a variant's pages, of those alone that are inside another mask too."""
+        number = self.variants.index(variant)
+        if more is None:
+            return lambda span: self.variant_P[span] == number
+        return lambda span: (self.variant_P[span] == number) & more(span)
+
+    def count(self, inside: Inside) -> int:
+        """Return the number of pages inside a mask."""
+        return sum(int(inside(span).sum()) for span in self.spans())
+
+    def period(self) -> list[float]:
+        """Return the times of the first and the last page; empty without a page."""
+        times = [(self.time_P[span].min(), self.time_P[span].max()) for span in self.spans()]
+        return [float(min(low for low, _ in times)), float(max(high for _, high in times))] if times else []
+
+    def frequencies(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the different values of `frequency_P`, the highest first, and how many pages have each."""
+        counts = np.zeros(1, np.int64)
+        for span in self.spans():
+            more = np.bincount(self.frequency_P[span])
+            counts, more = (counts, more) if len(counts) >= len(more) else (more, counts)
+            counts[: len(more)] += more
+        values = np.flatnonzero(counts)[::-1]
+        return values, counts[values]
+
+
+def new_arrays(folder: Path, pages: int) -> dict[str, np.ndarray]:
+    """Return the arrays of `COLUMNS`, all zeros, in files of a folder."""
+    if not pages:  # nothing can be mapped
+        return {name: np.zeros(0, kind) for name, kind in COLUMNS.items()}
+    return {name: np.memmap(folder / name, kind, "w+", shape=(pages,)) for name, kind in COLUMNS.items()}
+
+
+def variant_numbers(cfg: ExperimentConfig) -> dict[str, int]:
+    """Return the number of each variant in `variant_P`."""
+    return {variant: number for number, variant in enumerate(cfg.variants)}

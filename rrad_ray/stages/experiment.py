@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from rrad_ray import tables
 from rrad_ray.config import ExperimentConfig
-from rrad_ray.online import analysis, event_log, report_html
+from rrad_ray.online import analysis, report_html
+from rrad_ray.online.event_digests import LogDigests
+from rrad_ray.online.event_rows import CLICKS, EXPOSURES, KINDS
+from rrad_ray.online.traffic_join import join_traffic
 from rrad_ray.progress import say
+from rrad_ray.tables.private_folders import scratch_folder
 
 
 @tables.stage("experiment", None)
@@ -18,10 +22,13 @@ def run(cfg: ExperimentConfig, out: tables.Output) -> None:
     Raises `RradError` if there are no exposures, a file cannot be read, or more than `max_quarantined` of the rows
     are bad.
     """
-    exposures = event_log.read_exposures(cfg.input, out.quarantine)
-    clicks = event_log.read_click_events(cfg.input, out.quarantine)
-    content = analysis.analyse(exposures, clicks, cfg)
-    seen = content["events"]["exposures"] + content["events"]["clicks"] + len(out.quarantined)
+    with scratch_folder() as folder:
+        state = cfg.state or str(folder / "state")
+        digests = {kind: LogDigests(cfg.input, kind, state) for kind in KINDS}
+        set_aside = _set_aside(digests, out)
+        exposures, clicks = (digests[kind].tables() for kind in (EXPOSURES, CLICKS))
+        content = analysis.analyse(join_traffic(exposures, clicks, cfg, folder), cfg)
+    seen = content["events"]["exposures"] + content["events"]["clicks"] + set_aside
     content["events"]["set_aside"] = out.check_quarantine(seen, cfg.max_quarantined)
     content["created"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     files = {"report.json": tables.json_text(content, indent=1), "report.html": report_html.online_test_page(content)}
@@ -30,7 +37,20 @@ def run(cfg: ExperimentConfig, out: tables.Output) -> None:
     for line in _lines(content):
         say(line)
     say(f"report: {tables.join(out.uri, 'report.html')}")
-    out.commit(pages=content["pages"], units=content["units"], left_out=content["events"]["left_out"])
+    new_files = sum(each.new_files for each in digests.values())
+    figures = {"pages": content["pages"], "units": content["units"], "left_out": content["events"]["left_out"]}
+    out.commit(**figures, new_files=new_files)
+
+
+def _set_aside(digests: Mapping[str, LogDigests], out: tables.Output) -> int:
+    """Write the quarantine, a part for each digest that has set rows aside; return the number of these rows."""
+    count = 0
+    for number, bad in enumerate(bad for each in digests.values() for bad in each.bad if bad):
+        for row in bad:
+            out.quarantine(*row)
+        out.write_quarantine(tables.part_name(number))
+        count += len(bad)
+    return count
 
 
 def _lines(content: analysis.TestContent) -> Iterator[str]:

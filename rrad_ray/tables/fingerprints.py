@@ -17,7 +17,7 @@ from rrad_ray.tables.files import absolute, io_errors, join, listed, write_text
 from rrad_ray.tables.manifest import find_manifest
 from rrad_ray.uris import is_s3
 
-KEPT_FROM = 64 * 2**20  # bytes from which on a file's digest is kept for the next process
+KEPT_FROM = 2**20  # bytes from which on a file's digest is kept for the next process
 
 SETTLED_S = 2.0  # a file that was written later may be written again in the same tick of its file system's clock
 

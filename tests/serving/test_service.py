@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rrad_ray.config import ExperimentConfig, OnlineConfig, ServeConfig
-from rrad_ray.online import assignment, traffic
+from rrad_ray.online import assignment
 from rrad_ray.online.event_journal import EventJournal, JournalFull
 from rrad_ray.online.event_log import read_exposures
 from rrad_ray.online.event_rows import CLICKS, EXPOSURES
@@ -34,6 +34,7 @@ from rrad_ray.serving.search import Hit
 from rrad_ray.serving.service import LARGE_BODY, Call, HTTPAnswer, RerankService, parsed
 from rrad_ray.serving.winners import ServedModel
 from tests.commands import PATIENCE_S, ROOT
+from tests.online.logs import joined
 from tests.online.test_event_rows import stored
 
 QUERY, TEXTS = "q", ["a", "bbb", "cc"]
@@ -701,8 +702,8 @@ def test_any_page_that_is_answered_with_an_exposure_is_read_back_and_so_is_a_cli
     assert accepted.status == 200
     clicks = stored(CLICKS, [row for kind, row in served.journal.rows if kind == CLICKS])
     cfg = ExperimentConfig("in", "out", "test", VARIANTS, design=design)
-    joined, left_out = traffic.join_traffic([exposure], clicks, cfg)
-    assert (left_out, joined.clicked_P.tolist()) == ({}, [True])
+    pages, left_out = joined([exposure], clicks, cfg)
+    assert (left_out, pages.clicked_P.tolist()) == ({}, [True])
 
 
 def test_a_page_that_the_log_cannot_hold_is_answered_without_its_header(tmp_path: Path) -> None:
