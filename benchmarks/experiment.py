@@ -6,6 +6,7 @@ Pages are simulated: each user sees some pages of ten documents, queries are fre
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 import psutil
@@ -40,7 +41,7 @@ def bench(quick: bool, scratch: str) -> harness.Result:
     return harness.Result(figures, rows, {"exposures": events[0], "clicks": events[1]})
 
 
-def _read(what: str, scratch: str, state: str) -> dict[str, float | str]:
+def _read(what: str, scratch: str, state: str) -> dict[str, Any]:
     """Return seconds and peak memory of a reading."""
     peak = 0
 

@@ -138,7 +138,7 @@ class ExperimentConfig(TrafficConfig, StagePaths):
     state: Uri = ""
     """A folder that keeps what has been read of the log, for this reading and later ones: files that it knows are not
     read again. Empty: the whole log is read."""
-    memory_gib: Positive = 1.0
+    memory_gib: Positive = 0.5
     """Memory of the join of pages and clicks, beyond which it goes on in files of this machine."""
     max_quarantined: Share = 0.05
     """The share of bad rows above which the stage stops."""

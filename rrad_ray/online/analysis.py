@@ -203,8 +203,8 @@ def _looks(traffic: Traffic, variant: str, cfg: ExperimentConfig) -> list[TestCo
     """
     if not traffic.pages:
         return []
-    rows, lowest = [], 1.0
-    for moment in np.linspace(*traffic.period(), cfg.looks + 1)[1:]:
+    (first, last), rows, lowest = traffic.period(), [], 1.0
+    for moment in np.linspace(first, last, cfg.looks + 1)[1:]:
         until = partial(_until, traffic, moment)
         reading = always_valid(*_pair(traffic, cfg.metric, variant, cfg, until), cfg.alpha, abs(cfg.expect.lift))
         if not math.isnan(reading.p):

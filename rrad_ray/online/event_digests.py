@@ -68,7 +68,7 @@ class LogDigests:
         """The rows set aside, digest by digest."""
         return (digest.bad for digest in self.digests)
 
-    def tables(self) -> Iterator[pa.Table]:
+    def batches(self) -> Iterator[pa.Table]:
         """Yield the rows of all digests in some order, with their number in the log as column `seq`."""
         for digest in self.digests:
             uri = f"{digest.uri}.parquet"

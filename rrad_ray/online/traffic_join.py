@@ -72,9 +72,9 @@ class JoinedTraffic:
 def join_traffic(
     exposures: Iterable[pa.Table], clicks: Iterable[pa.Table], cfg: ExperimentConfig, folder: Path
 ) -> JoinedTraffic:
-    """Join digested events (`LogDigests.tables`), whose order in the log is that of `seq`; `folder` holds what memory
-    does not, for as long as the traffic is read."""
-    limits = {"memory_limit": f"{cfg.memory_gib}GiB", "temp_directory": str(folder / "spilled")}
+    """Join digested events (`LogDigests.batches`), whose order in the log is that of `seq`; `folder` holds what
+    memory does not, for as long as the traffic is read."""
+    limits: dict[str, Any] = {"memory_limit": f"{cfg.memory_gib}GiB", "temp_directory": str(folder / "spilled")}
     with duckdb.connect(str(folder / "events.duckdb"), config=limits) as events:
         join = _Join(events, cfg, folder)
         join.load(EXPOSURES, exposures)

@@ -26,7 +26,7 @@ def run(cfg: ExperimentConfig, out: tables.Output) -> None:
         state = cfg.state or str(folder / "state")
         digests = {kind: LogDigests(cfg.input, kind, state) for kind in KINDS}
         set_aside = _set_aside(digests, out)
-        exposures, clicks = (digests[kind].tables() for kind in (EXPOSURES, CLICKS))
+        exposures, clicks = (digests[kind].batches() for kind in (EXPOSURES, CLICKS))
         content = analysis.analyse(join_traffic(exposures, clicks, cfg, folder), cfg)
     seen = content["events"]["exposures"] + content["events"]["clicks"] + set_aside
     content["events"]["set_aside"] = out.check_quarantine(seen, cfg.max_quarantined)
