@@ -7,10 +7,11 @@ was not enough, because it hands each worker a stream of blocks that belongs to 
 - *Exact resume*: a shard has no position in an epoch from which a killed run could go on.
 - *Determinism*: blocks come in the order in which read tasks end, so a shuffle buffer differs from run to run.
 
-Here an epoch is one order of all rows, drawn from seed and epoch alone (`training.stream.ShuffledRows`); the number
-of workers only decides who takes which positions. That needs random access: the index knows how many rows each part
-holds, and each window of references becomes a few Ray Data tasks, which read and decode Parquet in other processes
-while the worker trains on the window before. A set that fits in memory is read once, without tasks.
+Here an epoch is one order of all rows, drawn from the config and the epoch alone (`training.stream.ShuffledRows`);
+the number of workers that run only decides who takes which positions. That needs random access: the index knows how
+many rows each part holds, and each window of references becomes a few Ray Data tasks, which read and decode Parquet
+in other processes while the worker trains on the window before. A set that fits in memory is read once, without
+tasks.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
+from typing import Any
 
 from rrad_ray import tables
 from rrad_ray.config import TrainConfig
@@ -83,6 +84,7 @@ def _index(cfg: TrainConfig, out: tables.Output) -> tuple[targets.TargetStats, L
 
 def _loop(labels: LabelFeed, cfg: TrainConfig, source: str, worker: TrainWorker) -> None:
     """Train in one process of Ray Train."""
-    rows = ShuffledRows(labels.counts, labels.read, seed=cfg.seed, shuffle_rows=cfg.shuffle_rows)
+    lanes: Any = {"lanes": cfg.worker_range[1], "lane_rows": cfg.queries_per_step}
+    rows = ShuffledRows(labels.counts, labels.read, seed=cfg.seed, shuffle_rows=cfg.shuffle_rows, **lanes)
     data = RankBatches(rows, cfg, worker.rank, worker.world_size)
     fit(RankTask.fresh(source, cfg), data, data.steps, cfg, worker, labels.dev_rows())

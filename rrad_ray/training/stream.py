@@ -1,13 +1,19 @@
 """Shuffled training rows that do not fit in memory, read one window ahead.
 
-An epoch is one order of all rows, drawn from seed and epoch alone: the parts of a table in random order, cut into
-windows of whole parts, with the rows of each window shuffled. The number of workers only decides which worker takes
-which positions of that order. So a run resumes exactly where it was, also with another number of workers.
+An epoch is one order of all rows, drawn from seed, epoch and the config's number of workers: the parts of a table in
+random order, cut into windows of whole parts. Each window is cut again into as many lanes as the config may have
+workers, of as many rows as these workers take of the window; the rows of each lane are shuffled. So a worker reads
+its lane's parts, and at each end one that its neighbour reads too, instead of every part of the window.
+
+The number of workers that run only decides which worker takes which positions of that order. So a run resumes exactly
+where it was, also with another number of workers; where that does not divide the number of lanes, a worker reads
+parts of several.
 """
 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
@@ -24,11 +30,21 @@ class ShuffledRows:
     """The rows of a table's parts in a shuffled order, another one in each epoch.
 
     `counts`: rows of each part. At most `shuffle_rows` rows are in memory at a time, or two parts where these are
-    larger. A set of at most `shuffle_rows` rows is shuffled as a whole, and read once.
+    larger. A set of at most `shuffle_rows` rows is shuffled as a whole, and read once. `lanes`: the most workers;
+    `lane_rows`: the rows of a step of one of them.
     """
 
-    def __init__(self, counts: Sequence[int], read: ReadRows, *, seed: int, shuffle_rows: int) -> None:
-        self.counts, self.read, self.seed = counts, read, seed
+    def __init__(
+        self,
+        counts: Sequence[int],
+        read: ReadRows,
+        *,
+        seed: int,
+        shuffle_rows: int,
+        lanes: int = 1,
+        lane_rows: int = 1,
+    ) -> None:
+        self.counts, self.read, self.seed, self.lanes, self.lane_rows = counts, read, seed, lanes, lane_rows
         self.total = sum(counts)
         self.fits = self.total <= shuffle_rows
         self.window = shuffle_rows if self.fits else shuffle_rows // 2  # the other half is read ahead
@@ -79,14 +95,25 @@ class ShuffledRows:
         if not self.fits:
             source.shuffle(parts)
         window: RowRefs = []
+        start = 0
         for part in parts:
             if window and len(window) + self.counts[part] > self.window:
-                source.shuffle(window)
-                yield window
-                window = []
+                yield self._shuffled(window, start, source)
+                start, window = start + len(window), []
             window += [(part, index) for index in range(self.counts[part])]
-        source.shuffle(window)
-        yield window
+        yield self._shuffled(window, start, source)
+
+    def _shuffled(self, window: RowRefs, start: int, source: random.Random) -> RowRefs:
+        """Return the rows of a window that begins at a position: each lane's own, shuffled, at its positions."""
+        lanes = 1 if self.fits else self.lanes
+        lane_of = [position // self.lane_rows % lanes for position in range(start, start + len(window))]
+        sizes, taken = Counter(lane_of), 0
+        rows: dict[int, Iterator[tuple[int, int]]] = {}
+        for lane in range(lanes):
+            own = window[taken : taken + sizes[lane]]
+            source.shuffle(own)
+            rows[lane], taken = iter(own), taken + sizes[lane]
+        return [next(rows[lane]) for lane in lane_of]
 
 
 def _drain(rows: list[Any]) -> Iterator[Any]:

@@ -80,6 +80,45 @@ def test_a_set_that_may_be_held_is_shuffled_whole_and_read_once() -> None:
     assert calls == [100]
 
 
+@given(SIZES, st.integers(0, 40), st.integers(1, 4), st.integers(1, 3), st.integers(1, 4), st.integers(0, 40))
+def test_lanes_leave_each_row_once_and_the_order_to_the_config(
+    counts: list[int], shuffle_rows: int, lanes: int, lane_rows: int, workers: int, first: int
+) -> None:
+    def rows() -> ShuffledRows:
+        return ShuffledRows(counts, names, seed=0, shuffle_rows=shuffle_rows, lanes=lanes, lane_rows=lane_rows)
+
+    order = whole(rows())
+    assert sorted(order) == sorted(names([(part, n) for part, count in enumerate(counts) for n in range(count)]))
+    assert whole(rows(), first=first) == order[first:]
+    for rank in range(workers):
+        assert list(rows()(0, 0, lambda position, rank=rank: position % workers == rank)) == order[rank::workers]
+
+
+@pytest.mark.parametrize("workers", [4, 2, 1])
+def test_a_worker_reads_the_parts_of_its_lanes_and_not_every_part(workers: int) -> None:
+    read = [set[int]() for _ in range(workers)]
+    for rank in range(workers):
+
+        def take(refs: RowRefs, rank: int = rank) -> list[Any]:
+            read[rank].update(part for part, _ in refs)
+            return refs
+
+        rows = ShuffledRows([10] * 200, take, seed=0, shuffle_rows=800, lanes=4, lane_rows=8)
+        for _ in rows(0, 0, lambda position, rank=rank: position // 8 % workers == rank):
+            pass
+    # Five windows of forty parts: of each a worker reads its share, and at most a part of a neighbour at both ends.
+    assert all(len(parts) <= 200 // workers + 5 * 2 * 4 // workers for parts in read)
+    assert set.union(*read) == set(range(200))
+
+
+def test_lanes_mix_the_parts_of_a_worker_and_change_with_the_epoch() -> None:
+    rows = ShuffledRows([10] * 200, names, seed=0, shuffle_rows=800, lanes=4, lane_rows=8)
+    orders = [list(rows(epoch, 0, lambda position: position // 8 % 4 == 0)) for epoch in (0, 1)]
+    batches = [{name.partition("-")[0] for name in orders[0][at : at + 8]} for at in range(0, 96, 8)]
+    assert min(map(len, batches)) >= 4, "a batch has rows of half of its lane's parts or more"
+    assert len({*orders[0]} & {*orders[1]}) < 250, "another epoch gives a worker other rows: a quarter by chance"
+
+
 class Row:
     """A row whose lifetime a weak reference can watch."""
 
