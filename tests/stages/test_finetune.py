@@ -108,6 +108,7 @@ def test_a_tokenizer_without_an_end_stops_before_a_cluster_starts(
         finetune.run(FinetuneConfig(input=str(log), output=f"{tmp_path}/none", model=source))
 
 
+@pytest.mark.slow
 def test_a_labeller_learns_from_labels_and_judge_takes_it(short: str, tmp_path: Path) -> None:
     labels = tables.Output("label", SelectConfig(input="", output=f"{tmp_path}/labels"), Labels, {})
     rows = []

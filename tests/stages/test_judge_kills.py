@@ -38,6 +38,7 @@ CPU = [
 ]
 
 
+@pytest.mark.slow
 def test_judge_killed_in_the_middle_goes_on_repeats_nothing_and_holds_every_query_exactly_once(
     short: str, tmp_path: Path, killed: Callable[..., str]
 ) -> None:

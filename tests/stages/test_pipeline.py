@@ -185,6 +185,7 @@ def test_the_same_command_again_has_nothing_to_do_and_a_changed_one_is_refused(
 # ---- S3, jobs, bad input ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_stage_to_a_student_runs_on_s3_as_on_a_local_disk(beir: Path, s3_uri: str, tmp_path: Path) -> None:
     fs, path = tables.filesystem(f"{s3_uri}/beir")
     for name in ("corpus.jsonl", "queries.jsonl", "qrels/train.tsv", "qrels/dev.tsv", "qrels/test.tsv"):
@@ -249,6 +250,7 @@ def test_a_job_submitted_to_a_cluster_gives_its_result(short: str, tmp_path: Pat
     assert sorted(row["query_id"] for row in tables.read(f"{tmp_path}/judgments", JudgeOutput)) == asked
 
 
+@pytest.mark.slow
 def test_prometheus_reads_the_figures_of_a_run_while_it_labels(tmp_path: Path, head: Head) -> None:
     rows = [
         {"query_id": f"q{n}", "query": f"sort {n}", "doc_ids": ["a", "b"], "texts": ["sorts", "prints"]}
