@@ -24,6 +24,7 @@ READ_KEYS = (
     "teachers",
     "vectors",
     "query_vectors",
+    "state",
     *MODELS,
 )  # the keys of all that stages read
 
