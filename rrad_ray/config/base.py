@@ -106,20 +106,18 @@ _NUMBER_OR_RANGE = WithJsonSchema({"title": "int or {min, max}"})
 Range = Annotated[int | dict[str, int], PlainValidator(_range), _NUMBER_OR_RANGE]
 # At most so many processes, while there is work for them and the cluster has room.
 Pool = Annotated[int | dict[str, int], PlainValidator(_pool), _NUMBER_OR_RANGE]
-
-
 # As many processes as there is work for and the cluster has room for, and never fewer than the first number.
-Actors = Annotated[int | dict[str, int], PlainValidator(_range), _NUMBER_OR_RANGE]
-
-
-def actors_of(value: int | dict[str, int]) -> tuple[int, int]:
-    """Return the fewest and the most processes of `Actors`; a number alone is the most."""
-    return (value.get("min", 1), value["max"]) if isinstance(value, dict) else (1, value)
+Actors = Range
 
 
 def range_of(value: int | dict[str, int]) -> tuple[int, int]:
     """Return the fewest and the most processes of a `Range`."""
     return (value.get("min", 1), value["max"]) if isinstance(value, dict) else (value, value)
+
+
+def actors_of(value: int | dict[str, int]) -> tuple[int, int]:
+    """Return the fewest and the most processes of `Actors`; a number alone is the most."""
+    return range_of(value if isinstance(value, dict) else {"max": value})
 
 
 def most_of(value: int | dict[str, int]) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
@@ -35,6 +36,8 @@ from rrad_ray.languages import Language
 from rrad_ray.rows import Split
 
 JudgeTask = Literal["likelihood", "order", "grade", "score", "explain"]
+Part = TypeVar("Part")
+
 Engine = Literal["vllm", "openai", "echo", "simulated"]
 ExportFormat = Literal["trec", "rankllm", "rankllm-train", "first", "rankgpt", "sentence-transformers", "clicks"]
 Aggregation = Literal["borda", "copeland", "bradley_terry"]
@@ -260,6 +263,11 @@ class JudgeConfig(PromptConfig, StagePaths):
         """The slice's number, from 1, and the number of slices."""
         number, _, count = (self.slice or "1/1").partition("/")
         return int(number), int(count)
+
+    def own(self, shards: Sequence[Part]) -> list[Part]:
+        """Return those of a table's shards that are the slice's."""
+        number, count = self.share
+        return list(shards[number - 1 :: count])
 
     @property
     def slice_name(self) -> str:

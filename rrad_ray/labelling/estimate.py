@@ -81,8 +81,7 @@ def estimated(cfg: JudgeConfig) -> Estimate:
         if cfg.engine not in ("vllm", "openai"):
             raise RradError("engine", f"{cfg.engine} asks no model: it costs nothing", "name vllm or openai")
         check_template(cfg)
-        number, count = cfg.share
-        every = shards.plan_shards(cfg.input, cfg.shard_queries, source_row(cfg))[number - 1 :: count]
+        every = cfg.own(shards.plan_shards(cfg.input, cfg.shard_queries, source_row(cfg)))
         groups = list(_sampled(cfg, every))
         whole = _Cost()
         for group in groups:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -128,7 +129,7 @@ def compared(traffic: Traffic, cfg: ExperimentConfig) -> TestContent:
         "metrics": {name: _meaning(name, cfg) for name in METRICS},
         "variants": [_variant(traffic, variant, units[variant], cfg) for variant in cfg.variants],
         "mismatch": {"p": p, "detected": p < cfg.mismatch_p, "below": cfg.mismatch_p},
-        "lifts": _lifts(traffic, cfg),
+        "lifts": _lifts(partial(_pair, traffic), cfg),
         "segments": _segments(traffic, cfg),
         "looks": {variant: _looks(traffic, variant, cfg) for variant in cfg.treatments},
         "needed": needed(cfg, design_effect(traffic, cfg)),
@@ -168,8 +169,11 @@ def _corrected(rows: list[TestContent]) -> list[TestContent]:
     return [{**row, "holm": p} for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True)]
 
 
-def _lifts(traffic: Traffic, cfg: ExperimentConfig) -> list[TestContent]:
-    """Return the lift of every metric of every treatment, for one reading and always-valid.
+def _lifts(
+    pair_of: Callable[[str, str, ExperimentConfig], tuple[Rate, Rate]], cfg: ExperimentConfig
+) -> list[TestContent]:
+    """Return the lift of every metric of every treatment, for one reading and always-valid; `pair_of` is `_pair` of
+    the traffic.
 
     For Holm's correction the deciding metric, over the treatments, is a family of its own: it was named beforehand,
     so it need not pay for the others.
@@ -177,7 +181,7 @@ def _lifts(traffic: Traffic, cfg: ExperimentConfig) -> list[TestContent]:
     deciding, others = list[TestContent](), list[TestContent]()
     for variant in cfg.treatments:
         for metric in METRICS:
-            pair = _pair(traffic, metric, variant, cfg)
+            pair = pair_of(metric, variant, cfg)
             always = always_valid(*pair, cfg.alpha, abs(cfg.expect.lift))._asdict()
             row = {"variant": variant, "metric": metric, **lift(*pair, cfg.alpha)._asdict(), "always": always}
             (deciding if metric == cfg.metric else others).append(row)

@@ -26,13 +26,18 @@ class Chunked:
     spans: list[list[int]]
 
     def best(self, scores: Sequence[float]) -> list[int]:
-        """Return the index of each document's best chunk by the scores of all chunks, the first of equal ones; a
-        score that is no number counts as the best, so that it is noticed."""
-        chosen: dict[int, int] = {}
-        for index, owner in enumerate(self.owners):
-            if owner not in chosen or _key(scores[index]) > _key(scores[chosen[owner]]):
-                chosen[owner] = index
-        return list(chosen.values())
+        """Return the index of each document's best chunk by the scores of all chunks."""
+        return best_indices(self.owners, scores)
+
+
+def best_indices(owners: Sequence[int], scores: Sequence[float]) -> list[int]:
+    """Return the index of each owner's best score, the first of equal ones; a score that is no number counts as the
+    best, so that it is noticed."""
+    chosen: dict[int, int] = {}
+    for index, owner in enumerate(owners):
+        if owner not in chosen or _key(scores[index]) > _key(scores[chosen[owner]]):
+            chosen[owner] = index
+    return list(chosen.values())
 
 
 def _key(score: float) -> tuple[bool, float]:

@@ -6,14 +6,16 @@ Lee et al., 2019, with the sentence left in its document).
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 import re
 from collections.abc import Iterable
 
 from rrad_ray.data.collection import Query
+from rrad_ray.tables.sampling import draw_hash
 
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n")
+
+UNQUOTED = re.compile(r"[^\W_].*[^\W_]")  # a sentence without the punctuation around it; of one letter: nothing
 
 SHORTEST, LONGEST = 4, 16  # words of a sentence that asks something, and of a query
 LETTERS = 3  # that count as a word in scripts that do not part words
@@ -26,7 +28,7 @@ def document_queries(documents: Iterable[tuple[str, str]], count: int, seed: int
     def drawn() -> Iterable[tuple[str, str, str]]:
         for doc_id, text in documents:
             if sentence := first_sentence(text):
-                yield hashlib.sha256(f"{seed}:{doc_id}".encode()).hexdigest(), doc_id, sentence
+                yield draw_hash(seed, doc_id), doc_id, sentence
 
     return [
         Query(f"document:{doc_id}", text, "unlabelled", {}) for _, doc_id, text in heapq.nsmallest(count, drawn())
@@ -36,7 +38,8 @@ def document_queries(documents: Iterable[tuple[str, str]], count: int, seed: int
 def first_sentence(text: str) -> str:
     """Return a text's first sentence or line of at least four words, cut to sixteen; empty if it has none."""
     for sentence in SENTENCE_END.split(text):
-        words = re.sub(r"^[\W_]+|[\W_]+$", "", sentence).split()
+        inside = UNQUOTED.search(sentence)
+        words = inside[0].split() if inside else []
         if words and len(words) < SHORTEST:  # such as a Chinese sentence
             letters = "".join(words)
             if not letters.isascii() and len(letters) >= SHORTEST * LETTERS:

@@ -108,9 +108,9 @@ class FirstStage:
         """Return the queries that the config makes of the documents."""
         if not self.cfg.document_queries:
             return []
-        texts = (read_table(tables.join(self.work, "documents", part), ["id", "text"]) for part in self.parts)
-        rows = ((row["id"], row["text"]) for table in texts for row in table.to_pylist())
-        return document_queries(rows, self.cfg.document_queries, self.cfg.seed)
+        parts = (read_table(tables.join(self.work, "documents", part), ["id", "text"]) for part in self.parts)
+        texts = (row for part in parts for row in zip(*(column.to_pylist() for column in part.columns), strict=True))
+        return document_queries(texts, self.cfg.document_queries, self.cfg.seed)
 
     def _wanted(self, judged: Sequence[str]) -> Wanted:
         return Wanted(self.joined.ids if self.joined else None, pa.array(judged, pa.string()))

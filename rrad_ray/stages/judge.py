@@ -39,10 +39,9 @@ def run(cfg: JudgeConfig, out: tables.Output) -> None:
         with at_place("model", "name another one"):
             lineage.check_teachers([cfg.model])
     every = shards.plan_shards(cfg.input, cfg.shard_queries, source_row(cfg))
-    number, count = cfg.share
-    own = every[number - 1 :: count]
+    own = cfg.own(every)
     check = _labelled(cfg, out, own)
-    if count > 1:
+    if cfg.share[1] > 1:
         drop_journal(cfg)
         out.write_progress({"unit": "parts", "done": len(own), "total": len(own), "rate": 0.0, "ended": True})
         standing = set(out.parts())

@@ -54,11 +54,12 @@ def run(cfg: LabelConfig, out: tables.Output) -> None:
     else:
         quality = LabelQuality(read)
         quality.merge(tally)
+        measured = quality.facts()
         lacking = {name: tally["lacking"][name] for name in cfg.teachers}
-        _say_fused(plan, quality.facts(), counts, lacking)
+        _say_fused(plan, measured, counts, lacking, source.lineage.qrels_note)
         model = source.lineage.judge.model if kind is JudgeOutput and source.lineage.judge else ""
-        labels = tables.LabelFacts(model, weights, dev, quality.facts(), others.models)
-        facts = {"answers": dict(quality.statuses), "scale": scale, "lacking": lacking}
+        labels = tables.LabelFacts(model, weights, dev, measured, others.models)
+        facts = {"answers": measured["answers"], "scale": scale, "lacking": lacking}
     out.commit(
         seen=counts["rows"] + counts["overlap"] + counts["set_aside"] + sum(facts.get("passed_over", {}).values()),
         max_quarantined=cfg.max_quarantined,
@@ -93,8 +94,11 @@ def _compared(source: tables.Manifest) -> dict[str, int]:
     return {name: count for name, count in compared.items() if count}
 
 
-def _say_fused(plan: LabelPlan, quality: dict[str, Any], counts: Counter[str], lacking: Mapping[str, int]) -> None:
-    """Say what the targets are and how good they are. Raises `RradError` if none tells two documents apart."""
+def _say_fused(
+    plan: LabelPlan, quality: dict[str, Any], counts: Counter[str], lacking: Mapping[str, int], note: str
+) -> None:
+    """Say what the targets are and how good they are, and the `note` on the qrels, if there is one. Raises
+    `RradError` if none tells two documents apart."""
     if counts["rows"] and not counts["told_apart"]:
         problem = f"all documents of a query have the same target, in each of {counts['rows']:,} queries"
         raise RradError(plan.cfg.input, problem, "look at the judge's answers: there is nothing to learn from them")
@@ -102,7 +106,6 @@ def _say_fused(plan: LabelPlan, quality: dict[str, Any], counts: Counter[str], l
     figures = ", ".join(f"{key} {value:.3f}" for key, value in quality.items() if isinstance(value, float))
     summary = f"answers: {quality['answers']}; {figures}" if plan.kind is JudgeOutput else "no LLM was asked"
     lack = "".join(f"; {count:,} queries lack {name}" for name, count in lacking.items() if count)
-    note = tables.lineage_of(plan.cfg.input).qrels_note
     lack += f"; {note}" if note else ""
     say(f"teacher = {shown}; {summary}{_overlap_note(counts)}{lack}")
 

@@ -7,7 +7,6 @@ driver, finished parts survive a kill, and every query comes out exactly once.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import random
 from typing import Any
 
@@ -17,10 +16,11 @@ from rrad_ray import tables
 from rrad_ray.config import PrerankConfig
 from rrad_ray.errors import at_place
 from rrad_ray.rankers.bi_encoder import BiEncoder, check_bi_encoder
-from rrad_ray.rankers.chunker import Chunked, Chunker
+from rrad_ray.rankers.chunker import Chunker, best_indices
 from rrad_ray.rows import PRERANK, Candidates, PrerankOutput, by_source
 from rrad_ray.runtime import cluster
 from rrad_ray.tables import checkpoints, shards
+from rrad_ray.tables.sampling import draw_hash
 from rrad_ray.tables.shards import Shard
 
 
@@ -108,7 +108,7 @@ class PrerankPart:
             indices = [index for text in row["texts"] for index in chunks_of[text]]
             owners = [number for number, text in enumerate(row["texts"]) for _ in chunks_of[text]]
             cosines = (vectors[indices] @ query).tolist()
-            best = Chunked([], owners, []).best(cosines)
+            best = best_indices(owners, cosines)
             values = [cosines[index] for index in best]
             if self.cfg.chunks.tokens:
                 row["best_chunks"] = [split.spans[indices[index]] for index in best]
@@ -142,6 +142,6 @@ def _short(order: list[int], query_id: str, cfg: PrerankConfig) -> list[int]:
         return order
     top, rest = order[: cfg.top_k], order[cfg.top_k :]
     between, bottom = rest[: len(rest) - cfg.bottom_k], rest[len(rest) - cfg.bottom_k :]
-    seed = int.from_bytes(hashlib.sha256(f"{cfg.seed}:{query_id}".encode()).digest()[:8], "big")
+    seed = int(draw_hash(cfg.seed, query_id)[:16], 16)
     some = sorted(random.Random(seed).sample(range(len(between)), min(cfg.random_k, len(between))))
     return [*top, *(between[index] for index in some), *bottom]

@@ -27,8 +27,7 @@ def run(cfg: QrelsConfig, out: tables.Output) -> None:
     if lineage.qrels:
         raise RradError(cfg.input, f"its qrels are by the model {lineage.qrels.model} already", "name its own input")
     with at_place("graded", "grade by another model"):
-        unnoted = tables.QrelsFacts(source.model, {}, "")
-        dataclasses.replace(lineage, qrels=unnoted).check_teachers(lineage.teachers)
+        tables.check_grader(source.model, lineage.teachers)
     grades: dict[str, dict[str, int]] = {}
     pairs: GradePairs = []
     for row in shards.usable_rows(tables.read(cfg.graded, JudgeOutput), out.quarantine):

@@ -7,7 +7,6 @@ missing ones; see `rrad_ray/retrieval/workspace.py`.
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ from rrad_ray.languages.analyser import analyser, chosen
 from rrad_ray.progress import say
 from rrad_ray.rows import DENSE, Candidates
 from rrad_ray.runtime.first_stage import FirstStage
+from rrad_ray.tables.sampling import draw_hash
 
 
 def _inputs(cfg: RetrieveConfig) -> dict[str, str]:
@@ -98,7 +98,7 @@ def choose_queries(queries: Sequence[Query], cfg: RetrieveConfig) -> list[Query]
 
     def key(query: Query) -> tuple[int, str]:
         rank = ("dev", "test", "train", "unlabelled").index(query.split)
-        return rank, hashlib.sha256(f"{cfg.seed}:{query.query_id}".encode()).hexdigest()
+        return rank, draw_hash(cfg.seed, query.query_id)
 
     taken: dict[str, int] = {}
     chosen = []

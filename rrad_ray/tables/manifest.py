@@ -141,10 +141,8 @@ class Lineage:
 
     def check_teachers(self, models: Iterable[str]) -> None:
         """Raise `InvalidInput` for a teacher that has made the qrels: it would be measured by itself."""
-        for model in models:
-            if self.qrels and _model_name(model) == _model_name(self.qrels.model):
-                problem = f"the teacher {model} has made the qrels itself: measured by them, it agrees with itself"
-                raise InvalidInput(problem, "make the qrels by another model, or take another teacher")
+        if self.qrels:
+            check_grader(self.qrels.model, models)
 
 
 @dataclass(frozen=True)
@@ -212,6 +210,14 @@ def _lineage(content: dict[str, Any]) -> Lineage:
     content = {"qrels": None, **content}  # earlier versions had no such record
     records = {name: kind(**content[name]) for name, kind in kinds.items() if content[name] is not None}
     return Lineage(**{**content, **records})
+
+
+def check_grader(grader: str, teachers: Iterable[str]) -> None:
+    """Raise `InvalidInput` for a teacher that is the model which grades or has graded."""
+    for model in teachers:
+        if _model_name(model) == _model_name(grader):
+            problem = f"the teacher {model} has made the qrels itself: measured by them, it agrees with itself"
+            raise InvalidInput(problem, "make the qrels by another model, or take another teacher")
 
 
 def _model_name(model: str) -> str:

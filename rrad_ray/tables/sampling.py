@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import random
 from collections.abc import Collection, Iterator, Sequence
@@ -15,6 +16,11 @@ from rrad_ray.tables.reading import open_parquet
 from rrad_ray.tables.schema import check_schema
 
 Draw = tuple[str, dict[str, Any]]  # the name of a part, and a row of it
+
+
+def draw_hash(seed: int, name: str) -> str:
+    """Return a hash by which things are drawn by their names: the same ones whatever else there is."""
+    return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
 
 
 def drawn_rows(

@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from rrad_ray.config import ExperimentConfig, ExperimentDesign
 from rrad_ray.evaluation.metrics import by_length
 from rrad_ray.evaluation.statistics import Rate, always_valid, lift, mismatch, normal_interval, rate, sign_test
 from rrad_ray.languages.scripts import query_words, word_count
-from rrad_ray.online.analysis import METRICS, SHARES, TestContent, _corrected, _meaning, _tally, needed
+from rrad_ray.online.analysis import METRICS, SHARES, TestContent, _corrected, _lifts, _meaning, _tally, needed
 from rrad_ray.online.event_rows import is_called
 from rrad_ray.rows import ClickEvent, Exposure
 
@@ -244,7 +245,7 @@ def compared(traffic: Traffic, cfg: ExperimentConfig) -> TestContent:
         "metrics": {name: _meaning(name, cfg) for name in METRICS},
         "variants": [_variant(traffic, variant, units[variant], cfg) for variant in cfg.variants],
         "mismatch": {"p": p, "detected": p < cfg.mismatch_p, "below": cfg.mismatch_p},
-        "lifts": _lifts(traffic, cfg),
+        "lifts": _lifts(partial(_pair, traffic), cfg),
         "segments": _segments(traffic, cfg),
         "looks": {variant: _looks(traffic, variant, cfg) for variant in cfg.treatments},
         "needed": needed(cfg, design_effect(traffic, cfg)),
@@ -270,22 +271,6 @@ def _pair(
     if min(treatment.units, control.units) < cfg.min_units:
         return treatment._replace(value=math.nan), control._replace(value=math.nan)
     return treatment, control
-
-
-def _lifts(traffic: Traffic, cfg: ExperimentConfig) -> list[TestContent]:
-    """Return the lift of every metric of every treatment, for one reading and always-valid.
-
-    For Holm's correction the deciding metric, over the treatments, is a family of its own: it was named beforehand,
-    so it need not pay for the others.
-    """
-    deciding, others = list[TestContent](), list[TestContent]()
-    for variant in cfg.treatments:
-        for metric in METRICS:
-            pair = _pair(traffic, metric, variant, cfg)
-            always = always_valid(*pair, cfg.alpha, abs(cfg.expect.lift))._asdict()
-            row = {"variant": variant, "metric": metric, **lift(*pair, cfg.alpha)._asdict(), "always": always}
-            (deciding if metric == cfg.metric else others).append(row)
-    return _corrected(deciding) + _corrected(others)
 
 
 def _segments(traffic: Traffic, cfg: ExperimentConfig) -> list[TestContent]:
