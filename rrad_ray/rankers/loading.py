@@ -8,6 +8,7 @@ here.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable, Iterable
@@ -86,9 +87,28 @@ def pooler(name: str, model: Any) -> bool:
     return "pooler" in name.split(".")
 
 
-def _head(name: str, model: Any) -> bool:
-    """Return whether a weight belongs to what is put on a language model: its pooler, and all outside the base."""
-    return pooler(name, model) or not name.startswith(f"{model.base_model_prefix}.")
+def _new_head(name: str, model: Any) -> bool:
+    """Return whether a weight may be new: it is of what is put on a language model, and there is no trained one."""
+    trained = (getattr(model.config, "architectures", None) or [""])[0].endswith("ForSequenceClassification")
+    return not trained and (pooler(name, model) or not name.startswith(f"{model.base_model_prefix}."))
+
+
+def _check_modules(folder: str) -> None:
+    """Raise `ValueError` for a cross-encoder of sentence-transformers whose head is a module behind the transformer.
+
+    Such a head scores what its pooling returns, which is another function than the heads of transformers: a new one
+    would be random, and what the cross-encoder has learnt would be lost without a word.
+    """
+    heads: list[str] = []
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # no list of modules, or another program's
+        for module in json.loads((Path(folder) / "modules.json").read_text(encoding="utf-8")):
+            if module["type"].endswith(".Dense"):
+                dense = json.loads((Path(folder) / module["path"] / "config.json").read_text(encoding="utf-8"))
+                heads += [module["path"]] if dense["out_features"] == 1 else []
+    if heads:
+        problem = f"{folder} is a cross-encoder whose head, its module {heads[0]}, would be lost"
+        remedy = "start from one whose head is in its model (...ForSequenceClassification), or from its base"
+        raise InvalidInput(problem, remedy)
 
 
 def _shortened(names: list[str]) -> str:
@@ -126,12 +146,13 @@ def check_ranker(folder: str) -> None:
 
 
 def load_student(folder: str, **options: Any) -> Any:
-    """Return a model with one output on a pretrained one, in float32; its head may be new.
+    """Return a model with one output on a pretrained one, in float32; its head is new on a language model alone.
 
-    Raises `ValueError` as `load_whole`, and for a head with several outputs.
+    Raises `ValueError` as `load_whole`, for a head with several outputs, and for one that it cannot take over.
     """
+    _check_modules(folder)
     options = {"num_labels": 1, "dtype": torch.float32, **options}
-    model = load_whole(AutoModelForSequenceClassification, folder, may_lack=_head, **options)
+    model = load_whole(AutoModelForSequenceClassification, folder, may_lack=_new_head, **options)
     return transformers_cls_only.with_first_token_layer(model)
 
 

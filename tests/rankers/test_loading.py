@@ -9,6 +9,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from sentence_transformers import CrossEncoder
+from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Transformer
+from torch import nn
+from transformers import BertConfig
 
 from rrad_ray.errors import InvalidInput
 from rrad_ray.rankers import loading
@@ -181,6 +185,28 @@ def test_a_new_student_may_have_a_new_head_and_pooler_but_nothing_else(tmp_path:
     two = tiny.save(tmp_path / "two", "Bert", **(LAYERS | {"num_labels": 2}))
     with pytest.raises(ValueError, match=r"classifier\.bias \(2,\) for \(1,\)"):
         Ranker.encoder(two, max_length=16)
+
+
+@pytest.mark.parametrize(("name", "part"), [("Bert", "classifier"), ("Bert", "pooler"), ("Llama", "score")])
+def test_a_new_student_on_a_ranker_without_its_head_is_refused(name: str, part: str, tmp_path: Path) -> None:
+    folder = without(tiny.save(tmp_path, name, **ARCHITECTURES[name][0]), part)
+    start = Ranker.decoder if name == "Llama" else Ranker.encoder
+    with pytest.raises(ValueError, match=rf"lacks weights that {name}ForSequenceClassification needs: .*{part}"):
+        start(folder, max_length=16)
+
+
+def test_a_new_student_keeps_the_head_of_a_cross_encoder_and_is_refused_one_that_is_a_module(tmp_path: Path) -> None:
+    base = tiny.save(tmp_path / "base", "Bert", "Model", **LAYERS)
+    width = BertConfig.from_pretrained(base).hidden_size
+    dense = Dense(width, 1, activation_function=nn.Identity(), module_output_name="scores")
+    cut = CrossEncoder(modules=[Transformer(base), Pooling(width, "cls"), dense])
+    cut.save_pretrained(str(tmp_path / "cut"))
+    with pytest.raises(ValueError, match="cut is a cross-encoder whose head, its module 2_Dense, would be lost"):
+        Ranker.encoder(str(tmp_path / "cut"), max_length=16)
+    whole = CrossEncoder(tiny.save(tmp_path / "whole", "Bert", **ARCHITECTURES["Bert"][0]), device="cpu")
+    whole.save_pretrained(str(tmp_path / "saved"))
+    head = Ranker.encoder(str(tmp_path / "saved"), max_length=16).model.classifier
+    assert torch.equal(head.weight, whole.model.classifier.weight)
 
 
 def test_a_bi_encoder_or_a_causal_lm_without_a_weight_is_refused(tmp_path: Path) -> None:
