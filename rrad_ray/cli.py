@@ -19,7 +19,7 @@ from rrad_ray import tables
 from rrad_ray.config import ExperimentConfig, JudgeConfig, TrafficConfig, load
 from rrad_ray.config.catalog import STAGES
 from rrad_ray.config.reference import help_text, keys_of
-from rrad_ray.errors import RradError, in_stage
+from rrad_ray.errors import NothingToDo, RradError, in_stage
 from rrad_ray.progress import QUIET_LIBRARIES
 from rrad_ray.tables import status
 
@@ -104,12 +104,17 @@ def _checked(cfg: Any) -> Any:
 
 
 def run_pipeline(path: str, overrides: list[str]) -> dict[str, str]:
-    """Run a pipeline's steps in order and return the URI of each one's output, by the step's name."""
+    """Run a pipeline's steps in order and return the URI of each one's output, by the step's name; up to one that
+    leaves nothing to do for those after it."""
     steps, began, uris = build_steps(path, overrides), time.monotonic(), dict[str, str]()
     for number, (step, cfg) in enumerate(steps, 1):
         took = time.monotonic() - began
         print(f"\n--- step {number} of {len(steps)}: {step.name} (at {took // 60:.0f}:{took % 60:02.0f})", flush=True)
-        uris[step.name] = run_stage(step.stage, cfg)
+        try:
+            uris[step.name] = run_stage(step.stage, cfg)
+        except NothingToDo as end:
+            print(f"\n--- {step.name} ends the run: {end}", flush=True)
+            break
     return uris
 
 
@@ -335,3 +340,5 @@ def main(*command: str) -> None:
     except RradError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(2)
+    except NothingToDo as end:
+        print(end, flush=True)

@@ -58,6 +58,10 @@ class RradError(Exception):
         return type(self), (self.place, self.problem, self.remedy), {"stage": self.stage}
 
 
+class NothingToDo(Exception):
+    """A stage has nothing that later ones could go on with, and that is no fault: a pipeline ends well there."""
+
+
 @contextmanager
 def at_place(place: str, remedy: str) -> Iterator[None]:
     """Raise a `ValueError` of this block as the `RradError` that says where it was (see `RradError.of`)."""

@@ -37,6 +37,16 @@ class Candidates(TypedDict):
     qrel_grades: list[int]
 
 
+class CollectedQuery(TypedDict):
+    """A query that is new since the last night, with its split and its qrels, if it has any."""
+
+    query_id: str
+    query: str
+    split: str
+    qrel_ids: list[str]
+    qrel_grades: list[int]
+
+
 class PrerankOutput(Candidates):
     """The candidates of `prerank`. `best_chunks[i]`: the characters [start, end) of document i's best chunk, which
     gave it its score; empty without chunks."""

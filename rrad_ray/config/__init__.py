@@ -16,6 +16,7 @@ from rrad_ray.config.labelling import (
     LabelConfig,
     PromptConfig,
 )
+from rrad_ray.config.nightly import CollectConfig
 from rrad_ray.config.online import ONLINE_METRICS, ExpectConfig, ExperimentConfig, ExperimentDesign, TrafficConfig
 from rrad_ray.config.serving import IDENTITY, WINNER, OnlineConfig, SearchConfig, ServeConfig
 from rrad_ray.config.training import FinetuneConfig, FitConfig, GenerationConfig, TermsConfig, TrainConfig
@@ -28,6 +29,7 @@ __all__ = [
     "SMOLLM2",
     "WINNER",
     "ChunksConfig",
+    "CollectConfig",
     "EvaluateConfig",
     "ExpectConfig",
     "ExperimentConfig",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rrad_ray import config
 
 STAGES: dict[str, tuple[type, str]] = {
+    "collect": (config.CollectConfig, "collect the queries that are new since the last night"),
     "retrieve": (
         config.RetrieveConfig,
         "find candidates of every query: BM25 and a bi-encoder, or your own runs",

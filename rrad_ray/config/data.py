@@ -48,6 +48,8 @@ class RetrieveConfig:
     top1000 (`.tsv`)."""
     output: Uri
     """The folder of the candidates, local or `s3://`."""
+    collected: Uri = ""
+    """The output of `collect`: its queries, with their splits and qrels, in place of the collection's own."""
     qrels: dict[str, GivenUri] = Field(default_factory=dict)
     """For a file of candidates: the TREC qrels file of each split, as in {dev: dev.qrels}."""
     columns: dict[str, Given] = Field(default_factory=dict)
@@ -150,6 +152,8 @@ class PrerankConfig(StagePaths):
     """Documents kept at random from those between."""
     chunks: ChunksConfig = Field(default_factory=ChunksConfig)
     """Long documents in chunks, where `model` orders them."""
+    splits: tuple[Split, ...] = ("train", "dev", "test", "unlabelled")
+    """The splits that are kept: `[dev, test]` gives the candidates that are to be judged."""
     keep_whole: tuple[Split, ...] = ("dev", "test")
     """Splits whose candidates all stay, so that they can be measured."""
     batch_tokens: Count = 8192

@@ -48,12 +48,13 @@ def read_beir(uri: str) -> Collection:
 
 
 def read_judged(
-    uri: str, ids: qrels.Ids, reject: Reject, texts: Mapping[str, str]
+    uri: str, ids: qrels.Ids | None, reject: Reject, texts: Mapping[str, str]
 ) -> tuple[list[Query], list[qrels.Judged]]:
     """Return the queries of a BEIR folder with their splits and grades, and its qrels files.
 
-    A query in several qrels files takes its split and its grades from the first of test, dev, train. Raises
-    `RradError` for a qrels file of no split that there is, or without one judgment of the collection.
+    A query in several qrels files takes its split and its grades from the first of test, dev, train. `ids`: those
+    that judgments have to be of, where all are known. Raises `RradError` for a qrels file of no split that there is,
+    or without one judgment of the collection.
     """
     judged = {
         split: qrels.read_qrels(file.uri, reject, f"qrels/{file.name}", ids)

@@ -233,7 +233,7 @@ class Evaluation:
 
 def _student_lineage(uri: str) -> tables.Lineage:
     """Return what the training of a student handed on, which `uri` or a checkpoint in it names."""
-    return tables.lineage_of(uri.rstrip("/").removesuffix("/model"))
+    return tables.lineage_of(checkpoints.student_of(uri).rstrip("/").removesuffix("/model"))
 
 
 def _cut_short(uri: str, title: str) -> str:

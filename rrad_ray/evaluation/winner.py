@@ -17,8 +17,7 @@ from rrad_ray.config.base import Count, Given
 from rrad_ray.config.problems import first_error, problem_of
 from rrad_ray.errors import RradError
 from rrad_ray.evaluation.summary import BASELINES, STUDENTS, ReportContent, System, mean_of, number
-
-WINNER_FILE = "winner.json"
+from rrad_ray.tables.checkpoints import WINNER_FILE
 
 MAY_WIN = (*BASELINES, *STUDENTS)  # kinds; a teacher and a run from elsewhere cannot be served
 

@@ -27,7 +27,7 @@ from rrad_ray.retrieval.hit_files import RUNS, hits_uri, write_hits
 from rrad_ray.retrieval.joining import JoinBlock
 from rrad_ray.retrieval.reading import ReadFile, Wanted, drop_repeats, write_documents
 from rrad_ray.retrieval.workspace import read_table, write_table
-from rrad_ray.rows import BM25, DENSE
+from rrad_ray.rows import BM25, DENSE, CollectedQuery, Row
 from rrad_ray.runtime import cluster
 from rrad_ray.runtime.part_steps import SearchSteps
 from rrad_ray.tables import checkpoints
@@ -77,19 +77,23 @@ class FirstStage:
             for rejected in collection.rejected:
                 self.out.quarantine(*rejected)
         else:
-            files = beir.text_files_of(self.cfg.data, "corpus")
-            texts = beir.read_beir_texts(self.cfg.data, "queries", self.out.quarantine, self.cfg.column_names)
+            files, judged_ids = beir.text_files_of(self.cfg.data, "corpus"), list[str]()
+            if not self.cfg.collected:
+                texts = beir.read_beir_texts(self.cfg.data, "queries", self.out.quarantine, self.cfg.column_names)
+                judged_ids = beir.judged_ids(self.cfg.data)
             options = {
                 "cfg": self.cfg,
                 "files": files,
                 "work": self.work,
-                "wanted": self._wanted(beir.judged_ids(self.cfg.data)),
+                "wanted": self._wanted(judged_ids),
             }
             names = [str(number) for number in range(len(files))]
             done = tables.names_in(tables.join(self.work, "read"), ".json")
             cluster.each_part(self.cfg, self.out, ReadFile, options, names, done, "files", self.cfg.data)
         facts = self._collect(files)
-        if self.cfg.data != PYDOC:
+        if self.cfg.collected:
+            queries = [_collected(row) for row in tables.read(self.cfg.collected, CollectedQuery)]
+        elif self.cfg.data != PYDOC:
             known = qrels.Ids(texts, {*facts["judged"], *facts["first_ids"]})
             queries, judged = beir.read_judged(self.cfg.data, known, self.out.quarantine, texts)
             for each in judged:
@@ -205,6 +209,11 @@ class FirstStage:
     def clear(self) -> None:
         """Delete the working folder of a finished run."""
         tables.remove(self.work)
+
+
+def _collected(row: Row) -> Query:
+    judged = dict(zip(row["qrel_ids"], row["qrel_grades"], strict=True))
+    return Query(row["query_id"], row["query"], row["split"], judged)
 
 
 def query_terms(texts: Sequence[str], vocabulary: dict[str, int], language: Language) -> list[list[int]]:

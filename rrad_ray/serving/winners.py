@@ -11,9 +11,10 @@ from typing import Any
 
 from rrad_ray import tables
 from rrad_ray.errors import RradError, at_place
-from rrad_ray.evaluation.winner import WINNER_FILE, parse_winner
+from rrad_ray.evaluation.winner import parse_winner
 from rrad_ray.rows import BM25
 from rrad_ray.tables import checkpoints
+from rrad_ray.tables.checkpoints import WINNER_FILE
 
 TOLERANCE = 0.05  # of the largest stored score: what other hardware and bfloat16 may change
 

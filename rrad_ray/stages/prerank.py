@@ -64,7 +64,7 @@ def _count(cfg: PrerankConfig, out: tables.Output, every: list[Shard]) -> dict[s
         kept = {row["query_id"]: len(row["doc_ids"]) for row in tables.read_part(out.uri, shard.part, Candidates)}
         rows, documents = rows + len(kept), documents + sum(kept.values())
         for row in shards.read_shard(cfg.input, shard, Candidates, out.quarantine):
-            if row["query_id"] not in kept:
+            if row["query_id"] not in kept and row["split"] in cfg.splits:
                 out.quarantine(row["query_id"], "no candidates: nothing to order", row["query"])
     return {"rows": rows, "candidates": documents, "seen": rows + len(out.quarantined)}
 
@@ -81,7 +81,7 @@ class PrerankPart:
     def part(self, name: str) -> None:
         """Write one part of the output."""
         given = shards.read_shard(self.cfg.input, self.planned[name], Candidates)
-        rows = [row for row in given if row["doc_ids"]]
+        rows = [row for row in given if row["doc_ids"] and row["split"] in self.cfg.splits]
         scores = self._by_model(rows) if self.encoder else [self._by_source(row) for row in rows]
         self.out.write_part(
             name, [kept_indices(row, values, self.cfg) for row, values in zip(rows, scores, strict=True)]

@@ -26,7 +26,8 @@ from rrad_ray.tables.sampling import draw_hash
 
 def _inputs(cfg: RetrieveConfig) -> dict[str, str]:
     named = {"run": cfg.run, **{f"runs.{name}": uri for name, uri in cfg.runs.items()}}
-    named |= {"query_vectors": cfg.query_vectors, **{f"qrels.{split}": file for split, file in cfg.qrels.items()}}
+    named |= {"collected": cfg.collected, "query_vectors": cfg.query_vectors}
+    named |= {f"qrels.{split}": file for split, file in cfg.qrels.items()}
     return named if cfg.data.startswith("pydoc:") else named | {"data": cfg.data}
 
 

@@ -15,6 +15,9 @@ MODELS = ("model", "teacher")  # keys that may name a hub's model too, which is 
 READ_KEYS = (
     "input",
     "data",
+    "collected",
+    "frozen",
+    "store",
     "run",
     "runs",
     "qrels",

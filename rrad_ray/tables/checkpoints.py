@@ -16,8 +16,11 @@ from typing import Any
 from rrad_ray.errors import RradError
 from rrad_ray.progress import say
 from rrad_ray.tables import checkpoint_cache
-from rrad_ray.tables.files import absolute
+from rrad_ray.tables.files import absolute, join
+from rrad_ray.tables.text import read_json
 from rrad_ray.uris import is_s3
+
+WINNER_FILE = "winner.json"
 
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -34,11 +37,30 @@ PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 BUNDLED = ("bundled:all-minilm-l6-v2", "bundled:smollm2-135m-instruct", "bundled:multilingual-e5-small")
 
 
-def resolve(model: str, *, weights: bool = True) -> str:
-    """Return a folder (or hub id) that `from_pretrained` takes. Without `weights`, a hub's model comes without them.
+def student_of(model: str) -> str:
+    """Return the checkpoint of the winner that a folder names in `winner.json`; any other model as it is.
 
-    Raises `RradError` for a path that does not exist, an unknown bundled name, or a file that was tampered with.
+    Raises `RradError` for a winner that is a first stage.
     """
+    if not is_s3(model) and not os.path.isdir(absolute(model)):
+        return model
+    winner = read_json(join(model, WINNER_FILE))
+    if winner is None:
+        return model
+    if not winner.get("checkpoint"):
+        problem = f"its winner, {winner.get('system')!r}, is a first stage, which has no student"
+        raise RradError(model, problem, "name a model or a checkpoint")
+    return str(winner["checkpoint"])
+
+
+def resolve(model: str, *, weights: bool = True) -> str:
+    """Return a folder (or hub id) that `from_pretrained` takes: of a folder with a winner, its student's. Without
+    `weights`, a hub's model comes without them.
+
+    Raises `RradError` for a path that does not exist, an unknown bundled name, a winner without a student, or a file
+    that was tampered with.
+    """
+    model = student_of(model)
     if model == BUNDLED[0]:
         return _minilm()
     if model == BUNDLED[1]:

@@ -19,7 +19,7 @@ import pytest
 from rrad_ray import tables
 from rrad_ray.config import RetrieveConfig
 from rrad_ray.errors import RradError
-from rrad_ray.rows import Candidates, Quarantined
+from rrad_ray.rows import Candidates, CollectedQuery, Quarantined
 from rrad_ray.runtime import cluster
 from rrad_ray.stages import retrieve
 from tests import tiny
@@ -201,3 +201,17 @@ def test_a_run_without_a_line_is_an_error(tmp_path: Path) -> None:
     cfg = RetrieveConfig(collection(tmp_path / "beir"), f"{tmp_path}/out", run=f"{tmp_path}/empty.run")
     with pytest.raises(RradError, match="is an empty run; write each line as"):
         retrieve.run(cfg)
+
+
+def test_collected_queries_stand_in_place_of_the_collections_own(searched: dict[str, Any], tmp_path: Path) -> None:
+    asked = [
+        {"query_id": "n1", "query": "w1 w2", "split": "test", "qrel_ids": ["d3"], "qrel_grades": [2]},
+        {"query_id": "n2", "query": "w3 w4 w5", "split": "unlabelled", "qrel_ids": [], "qrel_grades": []},
+    ]
+    out = tables.Output("collect", RetrieveConfig("", f"{tmp_path}/asked"), CollectedQuery, {})
+    out.write_all(asked, 10)
+    Path(searched["data"], "queries.jsonl").unlink()
+    searched |= {"query_vectors": "", "vectors": "", "dense_depth": 0}
+    rows = rows_of(RetrieveConfig(output=f"{tmp_path}/out", collected=out.commit(), **searched))
+    assert [{key: row[key] for key in asked[0]} for row in rows] == asked
+    assert all(row["doc_ids"] for row in rows)
