@@ -15,13 +15,14 @@ from rrad_ray.config.base import actors_of
 from rrad_ray.errors import InvalidInput, RradError
 from rrad_ray.patches import (
     ray_actor_arguments,
+    ray_auth_token,
     ray_autoscaler,
     ray_data_context,
     ray_haproxy,
     ray_serve_headers,
 )
 from rrad_ray.progress import QUIET_LIBRARIES, Progress
-from rrad_ray.tables.private_folders import socket_folder
+from rrad_ray.tables.private_folders import sessions_folder, socket_folder
 
 # Small machines run several light actors beside a heavy one; they wait more than they work.
 LEAST_CPUS = 4
@@ -55,6 +56,10 @@ def start_ray() -> None:
         cores = os.cpu_count() or 1
         options = {"num_cpus": max(LEAST_CPUS, cores), "include_dashboard": False, "resources": {LOCAL: 1}}
         options["address"] = "local"  # not some cluster that `ray start` has left on this machine
+        # Ray makes the folders of sockets, logs and workers' code with mode 0777: others could put theirs there.
+        options["_temp_dir"] = str(sessions_folder())
+        with tables.io_errors("~/.ray/auth_token"):
+            ray_auth_token.keep_private()
         haproxy = ray_haproxy.environment(socket_folder("haproxy"))
         for name, value in {**QUIET, **haproxy, **ray_serve_headers.VARIABLES}.items():
             os.environ.setdefault(name, value)

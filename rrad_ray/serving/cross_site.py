@@ -19,6 +19,8 @@ from rrad_ray.serving.errors import SHOWN_CHARS, HTTPError
 
 JSON = "application/json"
 
+MAX_HOST_CHARS = 300  # a name has 253 at most (RFC 1035), and a port behind it
+
 # Of each answer that does not have its own.
 HARDENED = {
     "X-Content-Type-Options": "nosniff",
@@ -35,7 +37,8 @@ def check_caller(method: str, headers: Mapping[str, str], cfg: ServeConfig) -> N
     origin; 415 for a POST of anything but JSON, which a page could send without asking.
     """
     host = headers.get("host", "")
-    if host and not is_served(host, cfg.hosts, anyone=bool(cfg.api_keys) or cfg.open):
+    known = len(host) <= MAX_HOST_CHARS and is_served(host, cfg.hosts, anyone=bool(cfg.api_keys) or cfg.open)
+    if host and not known:
         raise HTTPError(403, "host", f"{host[:SHOWN_CHARS]} is no name of this endpoint; add it to hosts")
     if method != "POST":
         return

@@ -55,8 +55,8 @@ def state_folder() -> Path:
     return _temporary_folder()
 
 
-def _temporary_folder() -> Path:
-    return private_folder(Path(tempfile.gettempdir()) / f"rrad-ray-{os.geteuid()}")
+def _temporary_folder(parent: str = "") -> Path:
+    return private_folder(Path(parent or tempfile.gettempdir()) / f"rrad-ray-{os.geteuid()}")
 
 
 def socket_folder(name: str) -> Path:
@@ -67,6 +67,14 @@ def socket_folder(name: str) -> Path:
     folder = private_folder(Path(runtime if usable else tempfile.gettempdir()) / f"rrad-{name}-{os.geteuid()}")
     folder.chmod(0o700)  # earlier versions left it open to be looked into
     return folder
+
+
+def sessions_folder() -> Path:
+    """Return a folder for what opens its own folders to everyone, as Ray does: of the one above it, nobody else can
+    look into it. It is below RAY_TMPDIR where that is set, else below the temporary folder."""
+    above = _temporary_folder(os.environ.get("RAY_TMPDIR", ""))
+    above.chmod(0o700)
+    return above / "ray"
 
 
 @contextmanager

@@ -40,6 +40,16 @@ def test_no_name_that_others_can_have_resolve_to_this_machine_is_one_of_it(host:
     assert status(options={**CLOSED, "hosts": ("rank.example", "*.internal")}, host=host) == 403
 
 
+def test_a_name_that_is_longer_than_names_can_be_is_refused_and_not_remembered() -> None:
+    is_served.cache_clear()
+    for number in range(20):
+        assert (
+            status(host=f"{number}{'a' * 300}") == status(options={"open": True}, host=f"{number}{'a' * 300}") == 403
+        )
+    assert is_served.cache_info().currsize == 0, "a thousand of them, of 200 KB each, would fill the memory"
+    assert status(host=f"{'a' * 243}.localhost:8000") == 200
+
+
 def test_named_hosts_alone_are_served_and_addresses_for_probes() -> None:
     named = {**CLOSED, "hosts": ("rank.example", "*.internal")}
     for host in ("rank.example", "rank.example:443", "Rank.Example", "a.internal", "10.1.2.3:8000", ""):

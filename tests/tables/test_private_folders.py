@@ -12,7 +12,13 @@ from pathlib import Path
 import pytest
 
 from rrad_ray.errors import RradError
-from rrad_ray.tables.private_folders import private_folder, scratch_folder, socket_folder, state_folder
+from rrad_ray.tables.private_folders import (
+    private_folder,
+    scratch_folder,
+    sessions_folder,
+    socket_folder,
+    state_folder,
+)
 
 
 def mode(path: Path) -> int:
@@ -85,6 +91,21 @@ def test_a_folder_of_sockets_is_looked_into_by_nobody_else_and_below_xdg_runtime
     folder.chmod(0o777)
     with pytest.raises(RradError, match="other users may write to it"):
         socket_folder("haproxy")
+
+
+def test_sessions_of_ray_are_below_a_folder_that_nobody_else_can_look_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path / "tmp"))
+    for chosen, parent in (("", tmp_path / "tmp"), (str(tmp_path / "large"), tmp_path / "large")):
+        monkeypatch.setenv("RAY_TMPDIR", chosen)
+        above = parent / f"rrad-ray-{os.geteuid()}"
+        above.mkdir(mode=0o755, parents=True)
+        assert sessions_folder() == above / "ray"
+        assert mode(above) == 0o700
+    above.chmod(0o777)
+    with pytest.raises(RradError, match="other users may write to it"):
+        sessions_folder()
 
 
 HOLDER = """

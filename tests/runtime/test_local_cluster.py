@@ -1,0 +1,35 @@
+"""A local cluster and the other users of its machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import ray
+
+from rrad_ray.runtime import cluster
+
+pytestmark = pytest.mark.ray
+
+STRANGER = """
+import os, sys
+os.setgroups([]), os.setgid(65534), os.setuid(65534)
+os.rename(sys.argv[1], sys.argv[1] + ".away")
+"""
+
+
+def test_no_other_user_comes_to_the_sockets_logs_and_code_of_rays_session() -> None:
+    cluster.start_ray()
+    session = Path(ray._private.worker._global_node.get_session_dir_path())
+    assert session.stat().st_mode & 0o777 == 0o777, "Ray keeps it private by now: its own folder will do"
+    above = session.parent.parent
+    assert (above.stat().st_mode & 0o777, above.stat().st_uid) == (0o700, os.geteuid())
+    if os.geteuid():
+        pytest.skip("only root can be another user")
+    socket = session / "sockets" / "raylet"
+    done = subprocess.run([sys.executable, "-c", STRANGER, str(socket)], capture_output=True, text=True, check=False)
+    assert "PermissionError" in done.stderr
+    assert socket.is_socket()
