@@ -39,9 +39,10 @@ def test_a_pipeline_is_taken_step_by_step_and_each_step_reads_what_stands_before
     assert steps
     for step in steps:
         cfg = load.build_config(STAGES[step.stage][0], step.values, f"{name}: {step.name}")
-        for key in ("input", "labels"):
+        for key in ("input", "labels", "student"):
             if value := getattr(cfg, key, ""):
                 assert value in outputs, f"{step.name}.{key}={value} is not the output of an earlier step"
+        assert {*getattr(cfg, "more", []), *getattr(getattr(cfg, "pick", None), "without", [])} <= {*outputs}
         for student in getattr(cfg, "students", {}).values():
             assert student in outputs
         if output := getattr(cfg, "output", ""):

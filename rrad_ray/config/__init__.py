@@ -7,7 +7,7 @@ Imports the vocabulary and pydantic; `load`, which reads YAML and overrides, als
 from rrad_ray.config.answering import OpenAIConfig, SimulatedConfig
 from rrad_ray.config.base import MINILM, MULTILINGUAL_E5, SMOLLM2, StagePaths
 from rrad_ray.config.chunks import ChunksConfig
-from rrad_ray.config.data import PrerankConfig, RetrieveConfig
+from rrad_ray.config.data import PickConfig, PrerankConfig, RetrieveConfig
 from rrad_ray.config.evaluation import EvaluateConfig, QrelsConfig, SelectConfig
 from rrad_ray.config.labelling import (
     ExportConfig,
@@ -43,6 +43,7 @@ __all__ = [
     "LabelConfig",
     "OnlineConfig",
     "OpenAIConfig",
+    "PickConfig",
     "PrerankConfig",
     "PromptConfig",
     "QrelsConfig",

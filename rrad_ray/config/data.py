@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 from rrad_ray.config.base import (
     CHECKED,
     MINILM,
+    NO_BOOL,
     Actors,
     Count,
     CountOrNone,
@@ -135,6 +136,22 @@ class RetrieveConfig:
 
 
 @dataclass(frozen=True, config=CHECKED)
+class PickConfig:
+    """Which queries stay, where labels for all of them cost too much. Those of `keep_whole` always do."""
+
+    by: Literal["random", "length", "disagreement"] = "random"
+    """Which ones come first: drawn by the seed; those with the most words; or those whose candidates `prerank` orders
+    most unlike `against`, as 1 - Kendall's tau with hyperbolic weights, which counts the top most (Vigna, 2015)."""
+    share: Annotated[float, Field(gt=0, le=1), NO_BOOL] = 1.0
+    """The share of the queries that stay, of each shard of the input; 1: all."""
+    against: str = "dense"
+    """`disagreement`: the source whose order is compared; `prerank`, of a table that another student has ordered:
+    two students."""
+    without: list[str] = Field(default_factory=list)
+    """Tables whose queries are not picked again, such as the labels of an earlier round."""
+
+
+@dataclass(frozen=True, config=CHECKED)
 class PrerankConfig(StagePaths):
     """Pre-ranker: orders the candidates and keeps the top-k, the bottom-k and, between them, a random few."""
 
@@ -143,7 +160,10 @@ class PrerankConfig(StagePaths):
     source: str = ""
     """Order by the scores of this source (`dense`), which `retrieve` kept; empty: run `model` on the texts."""
     model: str = MINILM
-    """The bi-encoder that orders where `source` is empty."""
+    """The bi-encoder that orders where `source` and `student` are empty."""
+    student: str = ""
+    """A student that orders: the output of `train`, or the folder of any ranker's checkpoint. A second round of labels
+    is of its candidates."""
     top_k: CountOrNone = 10
     """Documents kept from the top."""
     bottom_k: CountOrNone = 5
@@ -151,9 +171,11 @@ class PrerankConfig(StagePaths):
     random_k: CountOrNone = 0
     """Documents kept at random from those between."""
     chunks: ChunksConfig = Field(default_factory=ChunksConfig)
-    """Long documents in chunks, where `model` orders them."""
-    splits: tuple[Split, ...] = ("train", "dev", "test", "unlabelled")
-    """The splits that are kept: `[dev, test]` gives the candidates that are to be judged."""
+    """Long documents in chunks, where `model` or `student` orders them."""
+    splits: tuple[Split, ...] = SPLITS
+    """Splits whose queries stay: `[dev, test]` gives the candidates that are to be judged."""
+    pick: PickConfig = Field(default_factory=PickConfig)
+    """Which queries stay, where labels for all of them cost too much."""
     keep_whole: tuple[Split, ...] = ("dev", "test")
     """Splits whose candidates all stay, so that they can be measured."""
     batch_tokens: Count = 8192
@@ -167,11 +189,13 @@ class PrerankConfig(StagePaths):
     max_quarantined: Share = 0.05
     """The share of bad rows above which the stage stops."""
     seed: Seed = 0
-    """Draws the `random_k`."""
+    """Draws the `random_k` and, with `pick.by: random`, the queries."""
 
     def __post_init__(self) -> None:
         want = "the scores of a source are of whole documents: leave source out"
         require(not self.chunks.tokens or not self.source, "chunks.tokens", self.chunks.tokens, want)
-        self.chunks.check_within("max_length", self.max_length)
+        require(not self.student or not self.source, "student", self.student, "leave source out, or student")
+        if not self.student:  # which has a limit of its own
+            self.chunks.check_within("max_length", self.max_length)
         kept = self.top_k + self.bottom_k + self.random_k
         require(kept >= 2, "top_k", self.top_k, "keep at least two documents")

@@ -14,6 +14,7 @@ from rrad_ray.config.base import (
     SMOLLM2,
     Count,
     CountOrNone,
+    GivenUri,
     Integer,
     NotNegative,
     Positive,
@@ -159,6 +160,9 @@ class FitConfig(StagePaths):
 class TrainConfig(FitConfig):
     """A student, distilled under Ray Train from the output of `label`."""
 
+    more: list[GivenUri] = Field(default_factory=list)
+    """Further outputs of `label` that are learnt from alike, such as those of earlier rounds. Dev is measured on
+    `input` alone."""
     kind: Literal["encoder", "decoder"] = "encoder"
     """`encoder`: RRA-BERT, a cross-encoder. `decoder`: RRA-GPT, a ranking layer on the last token."""
     model: str = MINILM

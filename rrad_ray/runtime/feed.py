@@ -44,16 +44,15 @@ Visit = Callable[[str, list[float], SkipReason | None], None]  # query id, targe
 
 @dataclass(frozen=True)
 class LabelFeed:
-    """References to the rows of some splits in a finished label table, and how to read them.
+    """References to the rows of some splits in finished label tables, and how to read them.
 
-    `counts`: rows to learn from in each part; skipped rows (`Prepare.skip_reason`) are not counted. `dev`: the dev
-    queries with qrels that are measured, by (index of the part, index among the part's dev rows). `prepare`: applied
-    to each row that is read; None where no row is skipped.
+    `parts`: the table and the name of each. `counts`: rows to learn from in each part; skipped rows
+    (`Prepare.skip_reason`) are not counted. `dev`: the dev queries with qrels that are measured, by (index of the
+    part, index among the part's dev rows). `prepare`: applied to each row that is read; None where no row is skipped.
     """
 
-    uri: str
     splits: tuple[str, ...]
-    parts: tuple[str, ...]
+    parts: tuple[tuple[str, str], ...]
     counts: tuple[int, ...]
     dev: RowRefs
     prepare: Prepare | None = None
@@ -62,7 +61,7 @@ class LabelFeed:
         """Return the `Labels` rows of the dev queries that are measured."""
         rows: dict[tuple[int, int], Any] = {}
         for part, indices in by_part(self.dev).items():
-            dev_rows = read_rows(self.uri, self.parts[part], ("dev",), indices, Labels).to_pylist()
+            dev_rows = read_rows(*self.parts[part], ("dev",), indices, Labels).to_pylist()
             rows |= {(part, index): row for index, row in zip(indices, dev_rows, strict=True)}
         return [rows[ref] for ref in self.dev]
 
@@ -76,8 +75,11 @@ class LabelFeed:
 
     def _fetched(self, refs: RowRefs) -> list[Any]:
         indices = by_part(refs).items()
-        pieces = [{"part": part, "name": self.parts[part], "indices": chosen} for part, chosen in indices]
-        fetch = partial(_fetch, self.uri, self.splits, self.prepare)
+        pieces = [
+            {"part": part, "uri": self.parts[part][0], "name": self.parts[part][1], "indices": chosen}
+            for part, chosen in indices
+        ]
+        fetch = partial(_fetch, self.splits, self.prepare)
         if len(refs) == sum(self.counts):  # the whole of a set that fits in memory: faster than starting a task
             return _in_order([fetch(pa.Table.from_pylist(pieces))], refs)
         ray_data_context.raise_causes(cluster.quiet_data())
@@ -105,12 +107,12 @@ def _in_order(fetched: Iterable[pa.Table], refs: RowRefs) -> list[Any]:
     return [rows[ref] for ref in refs]
 
 
-def _fetch(uri: str, splits: Sequence[str], rules: Prepare | None, pieces: pa.Table) -> pa.Table:
-    """Return the `TrainingRow`s of some pieces (part, name, indices), with columns `part` and `index`."""
+def _fetch(splits: Sequence[str], rules: Prepare | None, pieces: pa.Table) -> pa.Table:
+    """Return the `TrainingRow`s of some pieces (part, uri, name, indices), with columns `part` and `index`."""
     tables_of_pieces = []
     for piece in pieces.to_pylist():
         indices = piece["indices"]
-        table = read_rows(uri, piece["name"], splits, indices, TrainingRow, rules)
+        table = read_rows(piece["uri"], piece["name"], splits, indices, TrainingRow, rules)
         part = pa.array([piece["part"]] * len(indices))
         tables_of_pieces.append(table.append_column("part", part).append_column("index", pa.array(indices)))
     return pa.concat_tables(tables_of_pieces)
@@ -149,34 +151,36 @@ def _of_splits(
 
 
 def index_labels(
-    uri: str,
+    uris: Sequence[str],
     splits: Sequence[str],
     measured: int,
     seed: int,
     rules: Prepare | None = None,
     visit: Visit = lambda query_id, targets, reason: None,
 ) -> LabelFeed:
-    """Count the rows to learn from in each part of a finished label table, and draw the dev queries to measure.
+    """Count the rows to learn from in each part of finished label tables, and draw the dev queries to measure.
 
-    `rules`: which rows are skipped; None: no row is. `visit` is called with every row of the splits, skipped or not.
-    At most `measured` dev queries with qrels are drawn, by the seed. No text is read. Raises `RradError` for a table
-    that is not finished, or lacks a column.
+    `uris`: the tables; the dev queries are those of the first. `rules`: which rows are skipped; None: no row is.
+    `visit` is called with every row of the splits, skipped or not. At most `measured` dev queries with qrels are
+    drawn, by the seed. No text is read. Raises `RradError` for a table that is not finished, or lacks a column.
     """
-    parts = tables.finished_parts(uri)
+    parts = [(uri, name) for uri in uris for name in tables.finished_parts(uri)]
     counts: list[int] = []
     measurable: RowRefs = []
     with ThreadPoolExecutor(shards.SHARD_READERS) as pool:
-        for part, table in enumerate(pool.map(lambda name: _small_columns(uri, name), parts)):
+        for part, table in enumerate(pool.map(lambda part: _small_columns(*part), parts)):
             rows, reasons = _of_splits(table, splits, rules)
             counts.append(reasons.count(None))
             for query_id, targets, reason in zip(
                 rows["query_id"].to_pylist(), rows["targets"].to_pylist(), reasons, strict=True
             ):
                 visit(query_id, targets, reason)
+            if parts[part][0] != uris[0]:
+                continue
             dev = table.filter(pc.equal(table["split"], "dev")).to_pylist()
             measurable += [(part, index) for index, row in enumerate(dev) if with_qrels([row])]
     chosen = random.Random(seed).sample(measurable, min(len(measurable), measured))
-    return LabelFeed(uri, tuple(splits), tuple(parts), tuple(counts), chosen)
+    return LabelFeed(tuple(splits), tuple(parts), tuple(counts), chosen)
 
 
 def _small_columns(uri: str, name: str) -> pa.Table:

@@ -50,7 +50,7 @@ def _count(cfg: FinetuneConfig, out: tables.Output) -> int:
     Raises `RradError`, before training, for too many bad rows or for no row to learn from.
     """
     if cfg.objective == "order":
-        rows = sum(feed.index_labels(cfg.input, cfg.splits, cfg.eval_rows, cfg.seed).counts)
+        rows = sum(feed.index_labels([cfg.input], cfg.splits, cfg.eval_rows, cfg.seed).counts)
         remedy = f"label queries of the splits {', '.join(cfg.splits)}, or name other splits"
     else:
         seen = rows = 0

@@ -1,13 +1,15 @@
 """prerank: a cheap ranker orders the candidates; top-k and bottom-k stay (RRADistill, label generation, step 2).
 
 Shard in, part out: an actor reads a shard of the input, orders it and writes its part, so rows never pass through the
-driver, finished parts survive a kill, and every query comes out exactly once.
+driver, finished parts survive a kill, and every query comes out exactly once. With `student` and `pick` it makes the
+candidates of a second round: a student's own, of the queries where it disagrees most with the first stage.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,8 +17,13 @@ import numpy as np
 from rrad_ray import tables
 from rrad_ray.config import PrerankConfig
 from rrad_ray.errors import at_place
+from rrad_ray.labelling.picking import picked_indices, rank_disagreement, scores_by
+from rrad_ray.languages.scripts import word_count
+from rrad_ray.progress import say
+from rrad_ray.rankers import loading
 from rrad_ray.rankers.bi_encoder import BiEncoder, check_bi_encoder
-from rrad_ray.rankers.chunker import Chunker, best_indices
+from rrad_ray.rankers.chunker import Chunker, ChunkRanker, best_indices
+from rrad_ray.rankers.ranker import Ranker
 from rrad_ray.rows import PRERANK, Candidates, PrerankOutput, by_source
 from rrad_ray.runtime import cluster
 from rrad_ray.tables import checkpoints, shards
@@ -24,9 +31,15 @@ from rrad_ray.tables.sampling import draw_hash
 from rrad_ray.tables.shards import Shard
 
 
-@tables.stage("prerank", PrerankOutput)
+def _inputs(cfg: PrerankConfig) -> dict[str, str]:
+    read = {"input": cfg.input, "student": cfg.student}
+    return read | {f"pick.without.{number}": uri for number, uri in enumerate(cfg.pick.without)}
+
+
+@tables.stage("prerank", PrerankOutput, _inputs)
 def run(cfg: PrerankConfig, out: tables.Output) -> None:
-    """Write the short candidates. Raises `RradError` if `source` names scores that the input does not have."""
+    """Write the short candidates. Raises `RradError` if `source` names scores that the input does not have, and for a
+    model or a student that cannot be loaded."""
     every = shards.plan_shards(cfg.input, shards.MOST_ROWS, Candidates)
     standing = set(out.parts())
     source = "" if cfg.source else _source(cfg)
@@ -40,7 +53,7 @@ def run(cfg: PrerankConfig, out: tables.Output) -> None:
 def _lineage(cfg: PrerankConfig) -> tables.Lineage:
     """Return the input's lineage, with the pre-ranker where this stage has run one."""
     lineage = tables.lineage_of(cfg.input)
-    if cfg.source or cfg.chunks.tokens:  # the endpoint's bi-encoders read texts whole
+    if cfg.source or cfg.student or cfg.chunks.tokens:  # the endpoint's bi-encoders read texts whole
         return lineage
     first = lineage.first_stage or tables.FirstStageFacts(cfg.input)
     own: tables.EncoderFacts = {"model": cfg.model, "max_length": cfg.max_length}
@@ -50,42 +63,116 @@ def _lineage(cfg: PrerankConfig) -> tables.Lineage:
 
 
 def _source(cfg: PrerankConfig) -> str:
-    """Return the pre-ranker's folder; raises `RradError` if it has fewer positions than `max_length`."""
-    folder = checkpoints.resolve(cfg.model)
-    with at_place(cfg.model, "name another model"):
-        check_bi_encoder(folder, cfg.max_length)
+    """Return the folder of the pre-ranker or the student.
+
+    Raises `RradError` for a pre-ranker that has fewer positions than `max_length`, and for a student that is none.
+    """
+    folder = checkpoints.resolve(cfg.student or cfg.model)
+    with at_place(cfg.student or cfg.model, "name another model"):
+        if cfg.student:
+            loading.check_ranker(folder)
+        else:
+            check_bi_encoder(folder, cfg.max_length)
     return folder
 
 
 def _count(cfg: PrerankConfig, out: tables.Output, every: list[Shard]) -> dict[str, Any]:
-    """Return rows and documents of the output; quarantine the input rows that are not in it."""
-    rows = documents = 0
+    """Return rows and documents of the output, and the queries that are left out by `splits` and `pick`; quarantine
+    the other input rows that are not in it."""
+    rows = documents = left_out = 0
     for shard in every:
         kept = {row["query_id"]: len(row["doc_ids"]) for row in tables.read_part(out.uri, shard.part, Candidates)}
         rows, documents = rows + len(kept), documents + sum(kept.values())
         for row in shards.read_shard(cfg.input, shard, Candidates, out.quarantine):
-            if row["query_id"] not in kept and row["split"] in cfg.splits:
+            if row["query_id"] in kept:
+                continue
+            if row["doc_ids"] or row["split"] not in cfg.splits:
+                left_out += 1
+            else:
                 out.quarantine(row["query_id"], "no candidates: nothing to order", row["query"])
-    return {"rows": rows, "candidates": documents, "seen": rows + len(out.quarantined)}
+    if left_out:
+        say(f"{rows:,} queries stay, and {left_out:,} are left out by splits and pick")
+    seen = rows + left_out + len(out.quarantined)
+    return {"rows": rows, "candidates": documents, "left_out": left_out, "seen": seen}
+
+
+def _query_ids(uri: str) -> Iterator[str]:
+    for name in tables.finished_parts(uri):
+        yield from tables.read_columns(uri, name, ["query_id"])["query_id"].to_pylist()
 
 
 class PrerankPart:
     """An actor: the name of a part to that part of the output, ordered and cut."""
 
     def __init__(self, cfg: PrerankConfig, model: str, out: tables.Output, planned: list[Shard]) -> None:
+        """`model`: the folder of the bi-encoder or the student; empty where a source orders."""
         self.cfg, self.out = cfg, out
         self.planned = {shard.part: shard for shard in planned}
-        self.encoder = BiEncoder(model, max_length=cfg.max_length, batch_tokens=cfg.batch_tokens) if model else None
+        self.student = ChunkRanker(Ranker.load(model), cfg.chunks) if cfg.student else None
+        tokens = {"max_length": cfg.max_length, "batch_tokens": cfg.batch_tokens}
+        self.encoder = BiEncoder(model, **tokens) if model and not cfg.student else None
         self.chunker = Chunker(self.encoder.model.tokenizer if self.encoder else None, cfg.chunks)
+        self.without = {name for uri in cfg.pick.without for name in _query_ids(uri)}
 
     def part(self, name: str) -> None:
         """Write one part of the output."""
-        given = shards.read_shard(self.cfg.input, self.planned[name], Candidates)
-        rows = [row for row in given if row["doc_ids"] and row["split"] in self.cfg.splits]
-        scores = self._by_model(rows) if self.encoder else [self._by_source(row) for row in rows]
+        rows, pick = self._eligible(name), self.cfg.pick
+        if pick.by == "disagreement" and pick.share < 1:
+            others = [scores_by(row, pick.against) for row in rows]  # before a new `prerank` takes the place of one
+            scores = self._scores(rows)
+            worth = [rank_disagreement(ours, theirs) for ours, theirs in zip(scores, others, strict=True)]
+            stay = self._stay(rows, worth)
+            rows, scores = [rows[index] for index in stay], [scores[index] for index in stay]
+        else:
+            worth = [float(word_count(row["query"])) if pick.by == "length" else 0.0 for row in rows]
+            rows = [rows[index] for index in self._stay(rows, worth)]
+            scores = self._scores(rows)
         self.out.write_part(
             name, [kept_indices(row, values, self.cfg) for row, values in zip(rows, scores, strict=True)]
         )
+
+    def _eligible(self, name: str) -> list[dict[str, Any]]:
+        """Return the rows of a part of the input, without those of other splits, picked before, or of no document."""
+        wanted, whole = self.cfg.splits, self.cfg.keep_whole
+        return [
+            row
+            for row in shards.read_shard(self.cfg.input, self.planned[name], Candidates)
+            if row["doc_ids"] and row["split"] in wanted
+            if row["split"] in whole or row["query_id"] not in self.without
+        ]
+
+    def _stay(self, rows: list[dict[str, Any]], worth: list[float]) -> list[int]:
+        """Return the indices of the rows that stay: those that are kept whole, and the share of the others."""
+        others = [index for index, row in enumerate(rows) if row["split"] not in self.cfg.keep_whole]
+        names, values = [rows[index]["query_id"] for index in others], [worth[index] for index in others]
+        picked = picked_indices(names, values, self.cfg.pick.share, self.cfg.seed)
+        left_out = {*others} - {others[index] for index in picked}
+        return [index for index in range(len(rows)) if index not in left_out]
+
+    def _scores(self, rows: list[dict[str, Any]]) -> list[list[float]]:
+        """Return the scores of each row's documents by what orders them."""
+        if self.student:
+            return self._by_student(self.student, rows)
+        return self._by_model(rows) if self.encoder else [self._by_source(row) for row in rows]
+
+    def _by_student(self, student: ChunkRanker, rows: list[dict[str, Any]]) -> list[list[float]]:
+        """Return the student's scores, kept as source `prerank`."""
+        queries = [row["query"] for row in rows for _ in row["texts"]]
+        values, spans = student.best_chunks(queries, [text for row in rows for text in row["texts"]])
+        scores, start = [], 0
+        for row in rows:
+            end = start + len(row["texts"])
+            self._keep(row, values[start:end], spans[start:end])
+            scores.append(values[start:end])
+            start = end
+        return scores
+
+    def _keep(self, row: dict[str, Any], values: list[float], spans: list[list[int]]) -> None:
+        """Keep scores as source `prerank`, in place of those of a pre-ranker before it, and the best chunks."""
+        if self.cfg.chunks.tokens:
+            row["best_chunks"] = spans
+        columns = {**by_source(row), PRERANK: values}
+        row["sources"], row["source_scores"] = list(columns), list(columns.values())
 
     def _by_source(self, row: dict[str, Any]) -> list[float]:
         if self.cfg.source not in row["sources"]:
@@ -110,10 +197,7 @@ class PrerankPart:
             cosines = (vectors[indices] @ query).tolist()
             best = best_indices(owners, cosines)
             values = [cosines[index] for index in best]
-            if self.cfg.chunks.tokens:
-                row["best_chunks"] = [split.spans[indices[index]] for index in best]
-            columns = {**by_source(row), PRERANK: values}  # in place of those of a pre-ranker before it
-            row["sources"], row["source_scores"] = list(columns), list(columns.values())
+            self._keep(row, values, [split.spans[indices[index]] for index in best])
             scores.append(values)
         return scores
 

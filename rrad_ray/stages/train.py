@@ -22,7 +22,11 @@ from rrad_ray.training.stream import ShuffledRows
 from rrad_ray.training.task import TrainWorker
 
 
-@tables.stage("train", None, until_done=trainer.RAY_FOLDER)
+def _inputs(cfg: TrainConfig) -> dict[str, str]:
+    return {"input": cfg.input, **{f"more.{number}": uri for number, uri in enumerate(cfg.more)}}
+
+
+@tables.stage("train", None, _inputs, until_done=trainer.RAY_FOLDER)
 def run(cfg: TrainConfig, out: tables.Output) -> None:
     """Write a checkpoint folder `model/`, the best one on dev.
 
@@ -39,6 +43,8 @@ def run(cfg: TrainConfig, out: tables.Output) -> None:
     stats, labels = _index(cfg, out)
     say(f"{cfg.kind} student from {cfg.model} on {stats.lists:,} labelled queries")
     facts = trainer.run_training(cfg, partial(_loop, labels), source, RankTask)
+    if simulated := next(filter(None, (tables.lineage_of(uri).simulated for uri in cfg.more)), ""):
+        facts["lineage"] = dataclasses.replace(facts["lineage"], simulated=facts["lineage"].simulated or simulated)
     out.commit(queries=stats.lists, targets=stats.facts(), **facts)
 
 
@@ -65,8 +71,8 @@ def _index(cfg: TrainConfig, out: tables.Output) -> tuple[targets.TargetStats, L
         if reason and reason.is_error:
             out.quarantine(query_id, reason.value, str(wanted))
 
-    uri = tables.absolute(cfg.input)
-    labels = feed.index_labels(uri, cfg.splits, cfg.eval_queries, cfg.seed, stats.rules, visit)
+    uris = [tables.absolute(uri) for uri in (cfg.input, *cfg.more)]
+    labels = feed.index_labels(uris, cfg.splits, cfg.eval_queries, cfg.seed, stats.rules, visit)
     out.check_quarantine(stats.seen, cfg.max_quarantined)
     skipped = ", ".join(f"{count:,} with {reason}" for reason, count in sorted(stats.skipped_by_name().items()))
     if skipped:

@@ -63,7 +63,7 @@ def steps(
 
 def test_two_epochs_over_several_parts_see_every_training_row_once_each(uri: str) -> None:
     cluster.start_ray()
-    labels = feed.index_labels(table(uri, 96), LEARNT, 60, 0)
+    labels = feed.index_labels([table(uri, 96)], LEARNT, 60, 0)
     assert labels.counts == (4,) * 12, "of 8 rows in each of 12 parts, half are of these splits"
     everything = sorted(f"q{number}" for number in range(96) if number % 4 < 2)
     one, two = ([steps(labels, epoch, rank=rank, num_workers=2) for rank in (0, 1)] for epoch in (0, 1))
@@ -79,7 +79,7 @@ def test_rows_that_are_of_no_use_are_neither_counted_nor_brought_and_the_others_
     cluster.start_ray()
     uri, prepare = table(f"{tmp_path}/labels", 96), targets.Prepare("query", pointwise=False)
     visited: list[tuple[str, list[float], targets.SkipReason | None]] = []
-    plain = feed.index_labels(uri, LEARNT, 60, 0, prepare, lambda *row: visited.append(row))
+    plain = feed.index_labels([uri], LEARNT, 60, 0, prepare, lambda *row: visited.append(row))
     assert plain.counts == (3, *(4,) * 11)
     assert [query_id for query_id, _, _ in visited] == [f"q{number}" for number in range(96) if number % 4 < 2]
     assert {query_id: reason for query_id, _, reason in visited if reason} == {"q1": targets.SkipReason.NO_PREFERENCE}
@@ -96,8 +96,8 @@ def test_rows_that_are_of_no_use_are_neither_counted_nor_brought_and_the_others_
 
 def test_a_part_that_is_gone_is_named(tmp_path: Path) -> None:
     cluster.start_ray()
-    labels = feed.index_labels(table(f"{tmp_path}/labels", 96), LEARNT, 60, 0)
-    Path(labels.uri, labels.parts[7]).unlink()
+    labels = feed.index_labels([table(f"{tmp_path}/labels", 96)], LEARNT, 60, 0)
+    Path(*labels.parts[7]).unlink()
     with pytest.raises(RradError, match=r"part-00007.parquet: .*; check that the place exists"):
         steps(labels, 0)
 
@@ -111,24 +111,35 @@ def test_only_what_training_needs_is_read(tmp_path: Path, monkeypatch: pytest.Mo
         return real(self, columns=columns, **more)
 
     monkeypatch.setattr(pq.ParquetFile, "read", spied)
-    labels = feed.index_labels(table(f"{tmp_path}/labels", 64), LEARNT, 3, 0)
+    labels = feed.index_labels([table(f"{tmp_path}/labels", 64)], LEARNT, 3, 0)
     small = {"query_id", "split", "qrel_grades", "targets"}
     assert set().union(*columns_read) == small, "no text is read to count rows and to find dev queries"
-    rows = feed.read_rows(labels.uri, labels.parts[1], LEARNT, [1, 3], TrainingRow)
+    rows = feed.read_rows(*labels.parts[1], LEARNT, [1, 3], TrainingRow)
     assert rows.column_names == list(TrainingRow.__annotations__)
     assert rows["query_id"].to_pylist() == ["q9", "q13"]
 
 
 def test_the_dev_rows_are_judged_ones_drawn_by_the_seed(uri: str) -> None:
     table(uri, 96)
-    labels = feed.index_labels(uri, LEARNT, 5, 0)
+    labels = feed.index_labels([uri], LEARNT, 5, 0)
     rows = labels.dev_rows()
     assert len({row["query_id"] for row in rows}) == 5
     assert all(row["split"] == "dev" and row["qrel_grades"] == [1] for row in rows)
     assert set(rows[0]) == set(Labels.__annotations__)
-    again, other = (feed.index_labels(uri, LEARNT, 5, seed).dev for seed in (0, 1))
+    again, other = (feed.index_labels([uri], LEARNT, 5, seed).dev for seed in (0, 1))
     assert again == labels.dev != other
-    assert len(feed.index_labels(uri, LEARNT, 60, 0).dev) == 12, "all there are"
+    assert len(feed.index_labels([uri], LEARNT, 60, 0).dev) == 12, "all there are"
+
+
+def test_two_tables_are_one_set_and_the_dev_rows_are_those_of_the_first(tmp_path: Path) -> None:
+    one, two = table(f"{tmp_path}/one", 32), table(f"{tmp_path}/two", 16)
+    labels = feed.index_labels([one, two], LEARNT, 60, 0)
+    assert labels.counts == (4,) * 6
+    assert labels.dev
+    assert {labels.parts[part][0] for part, _ in labels.dev} == {one}
+    refs = [(part, index) for part in range(6) for index in range(4)]
+    names = [f"q{number}" for count in (32, 16) for number in range(count) if number % 4 < 2]
+    assert [row["query_id"] for row in labels.read(refs)] == names
 
 
 def test_a_table_without_a_column_is_named_before_training(tmp_path: Path) -> None:
@@ -136,10 +147,10 @@ def test_a_table_without_a_column_is_named_before_training(tmp_path: Path) -> No
     part = Path(uri, tables.part_name(0))
     pq.write_table(pq.read_table(part).drop_columns(["targets"]), part)
     with pytest.raises(RradError, match=r"part-00000.parquet: has .* bytes, and .* in the manifest"):
-        feed.index_labels(uri, LEARNT, 5, 0)
+        feed.index_labels([uri], LEARNT, 5, 0)
     manifest = Path(uri, "manifest.json")
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"parts": None}))  # by another program
     with pytest.raises(RradError, match=r"part-00000.*has no column 'targets'"):
-        feed.index_labels(uri, LEARNT, 5, 0)
+        feed.index_labels([uri], LEARNT, 5, 0)
     with pytest.raises(RradError, match="no manifest"):
-        feed.index_labels(f"{tmp_path}/nothing", LEARNT, 5, 0)
+        feed.index_labels([f"{tmp_path}/nothing"], LEARNT, 5, 0)
