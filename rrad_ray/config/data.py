@@ -162,8 +162,8 @@ class PrerankConfig(StagePaths):
     model: str = MINILM
     """The bi-encoder that orders where `source` and `student` are empty."""
     student: str = ""
-    """A student that orders: the output of `train`, or the folder of any ranker's checkpoint. A second round of labels
-    is of its candidates."""
+    """A student that orders: the output of `train`, or the folder of any ranker's checkpoint. A second round of
+    labels is of its candidates."""
     top_k: CountOrNone = 10
     """Documents kept from the top."""
     bottom_k: CountOrNone = 5
