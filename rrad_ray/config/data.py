@@ -172,7 +172,7 @@ class PrerankConfig(StagePaths):
     """Documents kept at random from those between."""
     chunks: ChunksConfig = Field(default_factory=ChunksConfig)
     """Long documents in chunks, where `model` or `student` orders them."""
-    splits: tuple[Split, ...] = SPLITS
+    splits: tuple[Split, ...] = ("train", "dev", "test", "unlabelled")
     """Splits whose queries stay: `[dev, test]` gives the candidates that are to be judged."""
     pick: PickConfig = Field(default_factory=PickConfig)
     """Which queries stay, where labels for all of them cost too much."""

@@ -34,7 +34,7 @@ def _without_nan(values: Sequence[float]) -> list[float]:
     return [lowest if math.isnan(value) else value for value in values]
 
 
-def scores_by(row: Mapping[str, Any], name: str) -> list[float]:
+def scores_by(row: Mapping[str, Any], name: str) -> Sequence[float]:
     """Return what a source gave the documents of a row. Raises `InvalidInput` for a row without it."""
     columns = by_source(row)
     if name not in columns:

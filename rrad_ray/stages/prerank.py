@@ -109,7 +109,7 @@ class PrerankPart:
         self.cfg, self.out = cfg, out
         self.planned = {shard.part: shard for shard in planned}
         self.student = ChunkRanker(Ranker.load(model), cfg.chunks) if cfg.student else None
-        tokens = {"max_length": cfg.max_length, "batch_tokens": cfg.batch_tokens}
+        tokens: Any = {"max_length": cfg.max_length, "batch_tokens": cfg.batch_tokens}
         self.encoder = BiEncoder(model, **tokens) if model and not cfg.student else None
         self.chunker = Chunker(self.encoder.model.tokenizer if self.encoder else None, cfg.chunks)
         self.without = {name for uri in cfg.pick.without for name in _query_ids(uri)}
