@@ -23,7 +23,7 @@ BARE_PACKAGES = {"torch", "transformers", "tokenizers", "sentence_transformers",
 # transformers brings regex and safetensors
 BARE_PACKAGES |= {"statsmodels", "rrad_ray", "regex", "safetensors", "bm25s", "Stemmer"}
 # Within a function, where a config says so.
-CHOSEN = {"rankers.backends": {"openvino", "onnxruntime"}}
+CHOSEN = {name: {"openvino", "onnxruntime"} for name in ("rankers.backends", "rankers.conversion")}
 CHOSEN["languages.morphology"] = {"rjieba", "sudachipy", "mecab"}
 BLOCKED = {"ray", "vllm", "pyarrow", "fsspec", "s3fs", "omegaconf", "typer"}
 

@@ -9,13 +9,8 @@ from rrad_ray.config.base import MINILM, MULTILINGUAL_E5, SMOLLM2, StagePaths
 from rrad_ray.config.chunks import ChunksConfig
 from rrad_ray.config.data import PickConfig, PrerankConfig, RetrieveConfig
 from rrad_ray.config.evaluation import EvaluateConfig, QrelsConfig, SelectConfig
-from rrad_ray.config.labelling import (
-    ExportConfig,
-    GateConfig,
-    JudgeConfig,
-    LabelConfig,
-    PromptConfig,
-)
+from rrad_ray.config.exporting import STUDENT_FORMATS, ExportConfig
+from rrad_ray.config.labelling import GateConfig, JudgeConfig, LabelConfig, PromptConfig
 from rrad_ray.config.nightly import CollectConfig
 from rrad_ray.config.online import ONLINE_METRICS, ExpectConfig, ExperimentConfig, ExperimentDesign, TrafficConfig
 from rrad_ray.config.serving import IDENTITY, WINNER, OnlineConfig, SearchConfig, ServeConfig
@@ -27,6 +22,7 @@ __all__ = [
     "MULTILINGUAL_E5",
     "ONLINE_METRICS",
     "SMOLLM2",
+    "STUDENT_FORMATS",
     "WINNER",
     "ChunksConfig",
     "CollectConfig",

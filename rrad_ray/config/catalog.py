@@ -14,7 +14,10 @@ STAGES: dict[str, tuple[type, str]] = {
     "judge": (config.JudgeConfig, "have an LLM label them: Ray Data x vLLM"),
     "label": (config.LabelConfig, "turn the LLM's answers into training targets"),
     "qrels": (config.QrelsConfig, "let another model's grades stand as qrels where people have judged too little"),
-    "export": (config.ExportConfig, "write labels for other trainers: TREC, RankLLM, RankGPT, sentence-transformers"),
+    "export": (
+        config.ExportConfig,
+        "write labels for other trainers, or a student for other engines: ONNX, OpenVINO",
+    ),
     "finetune": (config.FinetuneConfig, "fine-tune a causal LM: DisRanker's pre-training, or a listwise labeller"),
     "train": (config.TrainConfig, "distil a student under Ray Train"),
     "evaluate": (config.EvaluateConfig, "measure every ranker on the same queries, side by side; report.html"),

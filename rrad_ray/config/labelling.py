@@ -1,4 +1,4 @@
-"""Configs of the labels: `judge`, `label` and `export`."""
+"""Configs of the labels: `judge` and `label`."""
 
 from __future__ import annotations
 
@@ -33,13 +33,11 @@ from rrad_ray.config.base import (
 from rrad_ray.config.chunks import ChunksConfig
 from rrad_ray.config.template_files import TEMPLATES, load_template
 from rrad_ray.languages import Language
-from rrad_ray.rows import Split
 
 JudgeTask = Literal["likelihood", "order", "grade", "score", "explain"]
 Part = TypeVar("Part")
 
 Engine = Literal["vllm", "openai", "echo", "simulated"]
-ExportFormat = Literal["trec", "rankllm", "rankllm-train", "first", "rankgpt", "sentence-transformers", "clicks"]
 Aggregation = Literal["borda", "copeland", "bradley_terry"]
 MissingDocuments = Literal["negative", "append"]
 
@@ -334,15 +332,3 @@ class LabelConfig(StagePaths):
         require(ok, "teachers", list(self.teachers), "they are fused by targets=teacher and scale=query")
         want = "sources differ in scale; name one, as in weights={judge: 1}"
         require(self.scale == "query" or len(self.weights) == 1, "scale", self.scale, want)
-
-
-@dataclass(frozen=True, config=CHECKED)
-class ExportConfig(StagePaths):
-    """Labels in the files of other trainers. `input`: the output of `label`."""
-
-    format: ExportFormat = "rankllm"
-    """`trec`: a run file. `rankllm`: requests, best first. `rankllm-train`, `first`: RankLLM's training conversations
-    with numbers, or with letters for its rank loss. `rankgpt`: passages and permutations. `sentence-transformers`:
-    listwise columns. `clicks`: what `finetune` reads; documents with a target above 0 stand in for clicked ones."""
-    splits: tuple[Split, ...] = ("train", "unlabelled")
-    """The splits that are written."""

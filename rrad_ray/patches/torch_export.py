@@ -5,7 +5,8 @@ Uses: `torch._dynamo.exc.TorchDynamoException`, and the older ONNX exporter (`dy
 Upstream: files of the newer exporter cannot be quantized by ONNX Runtime: their shapes contradict each other. Delete
 when they can, or when torch removes the older exporter (it is deprecated).
 
-Breaks: `backend: onnx` fails to load a student; a failed `backend: compile` shows torch's traceback.
+Breaks: `backend: onnx` fails to load a student, and `export` to write one; a failed `backend: compile` shows torch's
+traceback.
 """
 
 from __future__ import annotations

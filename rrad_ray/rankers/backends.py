@@ -6,27 +6,22 @@ checkpoint when it is loaded, in seconds and without a network; nothing is kept 
 
 from __future__ import annotations
 
-import importlib.util
 import tempfile
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rrad_ray.errors import InvalidInput
-from rrad_ray.patches import openvino_telemetry, torch_export
-from rrad_ray.rankers import packed_encoder
+from rrad_ray.patches import torch_export
+from rrad_ray.rankers import conversion, packed_encoder
+from rrad_ray.rankers.conversion import Inputs
 
 Pairs = Sequence[dict[str, list[int]]]
 
 Scorer = Callable[[Pairs, int], Tensor]  # encoded pairs and the tokens of a pass to scores (P,) in float32
-
-Inputs = Mapping[str, Tensor]  # tensors (P, L), in the order in which the tokenizer writes them
-
-NEEDS = {"openvino": ("openvino",), "onnx": ("onnx", "onnxruntime")}  # the packages of a backend
 
 
 def make(ranker: Any, backend: str, precision: str) -> Scorer | None:
@@ -42,17 +37,11 @@ def make(ranker: Any, backend: str, precision: str) -> Scorer | None:
         if precision == "int8":
             raise InvalidInput("precision=int8 serves encoders on CPUs", "set precision=auto")
         return None
-    for package in NEEDS.get(backend, ()):
-        if importlib.util.find_spec(package) is None:
-            raise InvalidInput(f"backend={backend} needs the package {package}", f"pip install 'rrad-ray[{backend}]'")
-    encoder = model.device.type == "cpu" and model.config.model_type in packed_encoder.FAMILIES
-    if backend in NEEDS and not encoder:
-        supported = f"backend={backend} serves encoders ({', '.join(packed_encoder.FAMILIES)}) on CPUs"
-        raise InvalidInput(
-            f"{supported}, this is a {model.config.model_type} on {model.device.type}", "set backend=torch"
-        )
-    example = ranker.padded(ranker.encode(["a"] * 2, ["one", "two words, and padding beside them"]))
-    run = {"compile": _compiled, "openvino": _openvino, "onnx": _onnx}[backend](model, dict(example), precision)
+    if backend in conversion.NEEDS:
+        conversion.check_convertible(model, backend)
+    run = {"compile": _compiled, "openvino": _openvino, "onnx": _onnx}[backend](
+        model, conversion.example_of(ranker), precision
+    )
     return lambda pairs, tokens: ranker.in_passes(pairs, tokens, run)
 
 
@@ -76,28 +65,12 @@ def _compiled(model: Any, example: Inputs, precision: str) -> Callable[[Inputs],
     return run
 
 
-class _PositionalModel(nn.Module):
-    """A model for converters to trace: it takes tensors in a fixed order and returns one tensor, the logits."""
-
-    def __init__(self, model: Any, names: Sequence[str]) -> None:
-        super().__init__()
-        self.model, self.names = model, names
-
-    def forward(self, *tensors: Tensor) -> Tensor:
-        return self.model(**dict(zip(self.names, tensors, strict=True))).logits
-
-
 def _openvino(model: Any, example: Inputs, precision: str) -> Callable[[Inputs], Tensor]:
     """Return the model converted to OpenVINO, on as many threads as torch has."""
-    # Without this OpenVINO reports each import and conversion over the network, if that package is installed.
-    openvino_telemetry.switch_off()
+    converted = conversion.to_openvino(model, example)
     import openvino
 
     hint = {"bfloat16": "bf16", "float32": "f32"}[precision]
-    with warnings.catch_warnings():  # the tracer warns about shapes, which do stay dynamic
-        warnings.simplefilter("ignore")
-        positional = _PositionalModel(model, list(example))
-        converted = openvino.convert_model(positional, example_input=tuple(example.values()))
     # Ray sets the number of torch's threads to the CPUs of the replica.
     options = {"INFERENCE_PRECISION_HINT": hint, "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
     compiled = openvino.compile_model(converted, "CPU", options)
@@ -110,22 +83,8 @@ def _onnx(model: Any, example: Inputs, precision: str) -> Callable[[Inputs], Ten
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    with tempfile.TemporaryDirectory(prefix="rrad-onnx-") as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory(prefix="rrad-onnx-") as folder:
         file = Path(folder) / "model.onnx"
-        torch.onnx.export(
-            _PositionalModel(model, list(example)),
-            tuple(example.values()),
-            str(file),
-            input_names=list(example),
-            output_names=["logits"],
-            dynamic_axes={name: {0: "pairs", 1: "tokens"} for name in example},
-            **torch_export.OLDER_EXPORTER,
-        )
-        if precision == "int8":
-            from onnxruntime.quantization import QuantType, quantize_dynamic
-
-            quantize_dynamic(file, file.with_name("int8.onnx"), weight_type=QuantType.QInt8, per_channel=True)
-            file = file.with_name("int8.onnx")
+        conversion.write_onnx(model, example, file, precision)
         session = onnxruntime.InferenceSession(file.read_bytes(), options, providers=["CPUExecutionProvider"])
     return lambda inputs: torch.from_numpy(session.run(None, {name: inputs[name].numpy() for name in example})[0])

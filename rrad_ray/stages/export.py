@@ -1,24 +1,33 @@
-"""export: labels in the files that other trainers read."""
+"""export: labels in the files that other trainers read, or a student in those that other engines load."""
 
 from __future__ import annotations
 
 import itertools
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from rrad_ray import tables
-from rrad_ray.config import ExportConfig
+from rrad_ray.config import STUDENT_FORMATS, ExportConfig
 from rrad_ray.data import exports
-from rrad_ray.errors import RradError
+from rrad_ray.errors import RradError, at_place
 from rrad_ray.progress import say
 from rrad_ray.rows import Labels
+from rrad_ray.serving import winners
 from rrad_ray.tables import shards
 
 
 @tables.stage("export", None)
 def run(cfg: ExportConfig, out: tables.Output) -> None:
-    """Write the file or files of `cfg.format`. Raises `RradError` for labels that the format cannot hold, and
-    where no query is of the splits."""
+    """Write the file or files of `cfg.format`. Raises `RradError` for labels that the format cannot hold, where no
+    query is of the splits, and for an input without a student that the engine takes."""
+    facts = _export_student(cfg) if cfg.format in STUDENT_FORMATS else _export_labels(cfg, out)
+    out.commit(lineage=tables.lineage_of(cfg.input), **facts)
+
+
+def _export_labels(cfg: ExportConfig, out: tables.Output) -> dict[str, Any]:
+    """Write labels; return how many queries have gone into which files."""
     count = 0
 
     def chosen() -> Iterator[dict[str, Any]]:
@@ -35,4 +44,23 @@ def run(cfg: ExportConfig, out: tables.Output) -> None:
         raise RradError(cfg.input, f"holds no query of split {wanted}", "name a split that it has, in `splits`")
     names = exports.write(itertools.chain([first], rows), cfg.output, cfg.format)
     say(f"{count:,} queries -> {', '.join(tables.join(cfg.output, name) for name in names)}")
-    out.commit(queries=count, files=names, lineage=tables.lineage_of(cfg.input))
+    return {"queries": count, "files": names}
+
+
+def _export_student(cfg: ExportConfig) -> dict[str, Any]:
+    """Write a student, of a winner the one in it; return which one and its files."""
+    from rrad_ray.rankers import conversion  # torch, without which labels can be exported
+    from rrad_ray.rankers.ranker import Ranker
+
+    served = winners.find_winner(cfg.input)
+    if not served.student:
+        problem = f"the winner '{served.name}' is a first stage, and no student"
+        raise RradError(cfg.input, problem, "give a checkpoint, or run select with allow_worse=true")
+    if served.weights:
+        say(f"'{served.name}' sums scores: its student '{served.student}' is written, without the first stage")
+    with at_place(served.checkpoint, "give an encoder student"), tempfile.TemporaryDirectory() as folder:
+        ranker = Ranker.load(winners.local_folder(served), dtype="float32")
+        conversion.write_student(ranker, Path(folder), cfg.format, cfg.precision)
+        names = tables.copy_folder(folder, cfg.output)
+    say(f"{served.student} -> {tables.join(cfg.output, conversion.FILES[cfg.format])}")
+    return {"student": served.checkpoint, "files": names}

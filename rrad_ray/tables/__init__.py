@@ -7,6 +7,7 @@ from rrad_ray.tables.apart import check_apart, lies_within
 from rrad_ray.tables.data_files import DataFile, data_files, disagreement, names_in, with_partitions
 from rrad_ray.tables.files import (
     absolute,
+    copy_folder,
     exists,
     filesystem,
     io_errors,
@@ -85,6 +86,7 @@ __all__ = [
     "check_grader",
     "check_schema",
     "column_as",
+    "copy_folder",
     "data_files",
     "disagreement",
     "exists",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gzip
 import os
+import shutil
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -157,6 +158,15 @@ def writing(uri: str, *, durable: bool = True) -> Iterator[BinaryIO]:
             os.replace(temporary, path)  # `fs.mv` would move it into a folder of that name
             if durable:
                 sync_names(path)
+
+
+def copy_folder(folder: str, uri: str) -> list[str]:
+    """Write the files of a local folder below a URI, each as `writing` does; return their relative names, sorted."""
+    names = sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file())
+    for name in names:
+        with Path(folder, name).open("rb") as source, writing(join(uri, name)) as target:
+            shutil.copyfileobj(source, target)
+    return names
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:

@@ -215,6 +215,14 @@ def test_dify_gets_scores_between_0_and_1_for_its_threshold(served: Replica) -> 
     assert all(0 <= each["relevance_score"] <= 1 for each in answer.content["results"])
 
 
+def test_opensearchs_local_model_names_all_that_ml_commons_asks_of_one() -> None:
+    model = content_of("opensearch/local-model.json")  # its file is tried in tests/stages/test_export.py
+    wanted = {"name", "version", "model_format", "function_name", "model_content_hash_value", "model_config", "url"}
+    assert model.keys() == wanted
+    assert (model["model_format"], model["function_name"]) == ("ONNX", "TEXT_SIMILARITY")
+    assert model["model_config"].keys() == {"model_type", "embedding_dimension", "framework_type", "all_config"}
+
+
 def test_every_file_is_tried_here() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
     assert [path.name for path in FILES.rglob("*.*") if path.name not in text] == []

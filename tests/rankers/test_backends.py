@@ -20,7 +20,7 @@ from transformers import XLMRobertaForSequenceClassification as XLMRoberta
 from rrad_ray.config import EvaluateConfig, ServeConfig
 from rrad_ray.config.load import build_config
 from rrad_ray.errors import RradError
-from rrad_ray.rankers import backends, packed_encoder
+from rrad_ray.rankers import conversion, packed_encoder
 from rrad_ray.rankers.ranker import Ranker
 from rrad_ray.tables import checkpoints
 
@@ -160,7 +160,7 @@ def test_a_library_that_is_not_installed_is_named_with_its_extra(
     student: str, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = importlib.util.find_spec
-    absent = backends.NEEDS[backend][-1]
+    absent = conversion.NEEDS[backend][-1]
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *rest: None if name == absent else there(name, *rest)
     )
@@ -172,7 +172,7 @@ def test_a_library_that_is_not_installed_is_named_with_its_extra(
 def test_a_decoder_is_refused_by_the_backends_for_encoders(tmp_path: Path, backend: str) -> None:
     Ranker.decoder(checkpoints.resolve(checkpoints.BUNDLED[1]), max_length=16, layers=1).save(tmp_path)
     with pytest.raises(
-        ValueError, match=rf"backend={backend} serves encoders .*, this is a llama on cpu; set backend"
+        ValueError, match=rf"backend={backend} takes encoders .*, this is a llama on cpu; set backend"
     ):
         Ranker.load(str(tmp_path), backend=backend)
     assert Ranker.load(str(tmp_path)).backend is None

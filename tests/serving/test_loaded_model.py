@@ -63,7 +63,7 @@ def test_a_student_that_learnt_to_write_can_explain(writer: str) -> None:
 
 def test_a_backend_that_does_not_serve_the_model_says_what_to_set(writer: str) -> None:
     stage = in_stage("serve")
-    with stage, pytest.raises(RradError, match=r"serve: .*: backend=onnx serves encoders .*; set backend=torch"):
+    with stage, pytest.raises(RradError, match=r"serve: .*: backend=onnx takes encoders .*; set backend=torch"):
         LoadedModel(winners.find_winner(writer), ServeConfig(writer, backend="onnx"))
 
 
