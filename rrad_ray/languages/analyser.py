@@ -38,6 +38,8 @@ STOPWORDS = {  # the lists of bm25s
     "no": "NORWEGIAN", "pt": "PORTUGUESE", "ru": "RUSSIAN", "sv": "SWEDISH", "tr": "TURKISH",
 }  # fmt: skip
 
+KEPT_CHARS = 64  # of a word whose stem is kept
+
 ASCII_WORD = re.compile(r"\w\w+")
 PAIRED, THREES = {"CJK", "HIRAGANA", "KATAKANA", "HANGUL"}, {"THAI", "LAO", "KHMER", "MYANMAR"}
 SIZES = {CJ: (1, 2), KO: (1, 2), SEA: (3,)}  # characters of a term
@@ -69,7 +71,12 @@ class Analyser:
         self.stemmers = {script: Stemmer.Stemmer(SNOWBALL[name]) for script, name in by_script.items()}
         self.stopwords = {script: _stopwords(name) for script, name in by_script.items()}
         self.dictionary = dictionary_words(language) if language in DICTIONARIES else None
-        self.stem = functools.lru_cache(maxsize=1 << 17)(self._stem)
+        self.kept_stem = functools.lru_cache(maxsize=1 << 17)(self._stem)
+
+    def stem(self, word: str) -> str:
+        """Return a word's stem as `_stem` does, which is kept: but not of long ones, of which a client can make up as
+        many as fill the memory."""
+        return self.kept_stem(word) if len(word) <= KEPT_CHARS else self._stem(word)
 
     def _stem(self, word: str) -> str:
         """Return a word's stem, without the marks on Latin letters; empty for a stop word."""
@@ -142,7 +149,7 @@ def united(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     return apart
 
 
-@functools.lru_cache(maxsize=4096)  # a query is asked for with each of its documents
+@functools.lru_cache(maxsize=128)  # a query is asked for with each of its documents
 def _asked(analyser: Analyser, query: str) -> dict[str, bool]:
     """Return the terms of a query, and whether it has one whole."""
     asked: dict[str, bool] = {}

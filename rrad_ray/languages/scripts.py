@@ -93,10 +93,13 @@ def folded(text: str) -> str:
     return plain.rstrip(" ?!.") or plain
 
 
-@functools.lru_cache(maxsize=1 << 16)
 def script(word: str) -> str:
     """Return the script of a word's first letter, as Unicode names it (LATIN, CYRILLIC); LATIN for none."""
-    letter = next(filter(str.isalpha, word), "a")
+    return _script_of(next(filter(str.isalpha, word), "a"))
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _script_of(letter: str) -> str:
     return unicodedata.name(letter, "LATIN").split()[0]
 
 

@@ -33,8 +33,18 @@ PORTS = range(20_000, 30_000)
 # documents of 2 KB). Otherwise a dying process takes requests until the last of it is gone, those too that clients
 # ask again. Ray has no setting for `option`, and writes the first one's text as it stands.
 RETRIES = {
-    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response\n    option http-buffer-request\n"
-    "    timeout http-request 10s",
+    "RAY_SERVE_HAPROXY_RETRY_ON": "\n    ".join(
+        [
+            "conn-failure empty-response",
+            "option http-buffer-request",
+            # A request that is sent again keeps its id, and its page of an online test is one (serving/headers.py).
+            "unique-id-format %[uuid]",
+            "unique-id-header X-Proxy-Request-ID",
+            # A client of HTTP/2 would hold a buffer for each of 100 streams, and 4096 clients may come.
+            "option disable-h2-upgrade",
+            "timeout http-request 10s",
+        ]
+    ),
     "RAY_SERVE_HAPROXY_RETRIES": "1",  # what kills one replica kills two at most
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "262144",
 }

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 
 from rrad_ray.online.event_rows import MAX_ID_CHARS
 from rrad_ray.serving.errors import SHOWN_CHARS, HTTPError
+
+PROXY_ID = "x-proxy-request-id"  # a UUID of HAProxy's own for each request (patches/ray_haproxy.py)
 
 MAX_DIGITS = 15  # of a header's number: `int` refuses thousands of them
 
@@ -61,6 +66,14 @@ def unit_named(headers: Mapping[str, str]) -> str:
     if len(unit) > MAX_ID_CHARS:
         raise HTTPError(422, "x-unit", f"{len(unit)} characters, at most {MAX_ID_CHARS}")
     return unit
+
+
+def page_id(headers: Mapping[str, str], unit: str, query: str) -> str:
+    """Return the id of a request's page, 128 bits in hexadecimal: the same one where the proxy sends the request to
+    another replica again, and otherwise no other page's."""
+    if not (sent_as := headers.get(PROXY_ID, "")):
+        return uuid.uuid4().hex
+    return hashlib.blake2b(json.dumps([sent_as, unit, query]).encode(), digest_size=16).hexdigest()
 
 
 def cors_headers(origin: str, allowed: Sequence[str]) -> dict[str, str]:

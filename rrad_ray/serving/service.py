@@ -13,7 +13,6 @@ import functools
 import logging
 import math
 import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -185,7 +184,7 @@ class RerankService:
         return HTTPAnswer(200, content, more_headers)
 
     async def _reranked(self, request: ScoringRequest, wire: WireFormat, exchange: Exchange) -> Rendered:
-        request_id = uuid.uuid4().hex
+        request_id = headers.page_id(exchange.call.headers, request.unit, request.queries[0])
         page, more_headers = await self._page(request, wire, exchange, request_id)
         if page.first_stage:
             more_headers = {**more_headers, "X-First-Stage": page.first_stage}

@@ -15,7 +15,7 @@ from rrad_ray.data.bm25 import BM25Index, top_k
 from rrad_ray.data.reader import read_collection
 from rrad_ray.errors import InvalidInput
 from rrad_ray.evaluation.metrics import ndcg
-from rrad_ray.languages import Language
+from rrad_ray.languages import Language, scripts
 from rrad_ray.languages.analyser import SNOWBALL, Analyser, analyser, chosen
 from rrad_ray.languages.morphology import DICTIONARIES
 
@@ -110,3 +110,14 @@ def test_bm25_finds_in_every_language(name: str, language: Language) -> None:
         ranked = [ids[number] for number in top_k(index.scores(query.text), 10)]
         total += ndcg([query.judged.get(doc, 0) for doc in ranked], list(query.judged.values()))
     assert total / len(tests) >= GOALS[name, language]
+
+
+def test_words_that_clients_make_up_do_not_fill_the_memory() -> None:
+    cutter = Analyser("auto")
+    scripts._script_of.cache_clear()
+    for number in range(10):
+        for word in ("a" * 8000, "б" * 8000):
+            assert cutter.stem(f"{word}{number}") == f"{word}{number}"
+    assert cutter.kept_stem.cache_info().currsize == 0
+    assert scripts._script_of.cache_info().currsize == 1
+    assert (cutter.stem("opening"), cutter.kept_stem.cache_info().currsize) == ("open", 1)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import http.server
 import importlib.util
 import os
 import socket
+import subprocess
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from ray.serve._private import constants
 
 from rrad_ray.patches import ray_haproxy
+from rrad_ray.serving.headers import PROXY_ID
+from tests.heads import free_port
 
 
 def test_its_ports_stay_free_its_command_is_installed_and_its_sockets_are_in_the_folder_given(
@@ -32,3 +38,75 @@ def test_its_ports_stay_free_its_command_is_installed_and_its_sockets_are_in_the
 def test_without_rays_package_of_it_serves_own_proxy_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert ray_haproxy.environment(Path()) == {}
+
+
+@pytest.fixture
+def proxy(tmp_path: Path) -> Iterator[tuple[int, list[str]]]:
+    """HAProxy with our lines before two replicas, of which the first one to be asked dies; give its port, and the ids
+    that requests came with."""
+    came: list[str] = []
+
+    class Replica(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            came.append(self.headers[PROXY_ID])
+            if len(came) > 1:
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+            self.close_connection = True
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    replicas = [http.server.ThreadingHTTPServer(("127.0.0.1", 0), Replica) for _ in range(2)]
+    for replica in replicas:
+        threading.Thread(target=replica.serve_forever, daemon=True).start()
+    port = free_port()
+    retry = ray_haproxy.RETRIES["RAY_SERVE_HAPROXY_RETRY_ON"]
+    servers = "".join(f"    server s{number} 127.0.0.1:{each.server_port}\n" for number, each in enumerate(replicas))
+    config = f"""defaults
+    mode http
+    timeout connect 5s
+    timeout client 30s
+    timeout server 30s
+    option redispatch 1
+    retry-on {retry}
+    retries 1
+frontend f
+    bind 127.0.0.1:{port}
+    default_backend b
+backend b
+{servers}"""
+    (tmp_path / "haproxy.cfg").write_text(config)
+    process = subprocess.Popen([ray_haproxy.haproxy_binary(), "-db", "-f", str(tmp_path / "haproxy.cfg")])
+    try:
+        yield port, came
+    finally:
+        process.terminate()
+        process.wait()
+        for replica in replicas:
+            replica.shutdown()
+
+
+def answer(port: int, sent: bytes) -> bytes:
+    """Return the first bytes of the answer to what is sent, as soon as something listens."""
+    while True:
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+                connection.sendall(sent)
+                return connection.recv(100)
+        except ConnectionRefusedError:
+            continue
+
+
+def test_a_request_that_is_sent_again_keeps_its_id_another_one_has_its_own_and_http_2_is_not_spoken(
+    proxy: tuple[int, list[str]],
+) -> None:
+    port, came = proxy
+    for _ in range(2):
+        assert answer(port, b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+    assert [len(each) for each in came] == [36] * 3
+    assert came[0] == came[1] != came[2]
+    assert answer(port, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4" + bytes(5)).startswith(b"HTTP/1.1 400 ")

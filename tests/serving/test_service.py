@@ -651,6 +651,17 @@ def test_a_unit_in_the_header_has_at_most_256_characters() -> None:
     assert (refused.status, refused.content["field"]) == (422, "x-unit")
 
 
+def test_a_search_that_the_proxy_sends_to_a_second_replica_is_logged_as_one_page() -> None:
+    dead, alive = replica("interleave"), replica("interleave")
+    sent = {"x_unit": "u", "x_proxy_request_id": "0e984725-c51c-4bf4-9960-e1c80e27aba0"}
+    first, second = (served.answer(body(), **sent) for served in (dead, alive))
+    assert first.headers["X-Exposure"] == second.headers["X-Exposure"]
+    assert dead.journal.rows == alive.journal.rows, "the same draw of the interleaving too"
+    for other in ({"x_proxy_request_id": "1e984725-c51c-4bf4-9960-e1c80e27aba0"}, {"x_proxy_request_id": ""}):
+        assert alive.answer(body(), **{**sent, **other}).headers["X-Exposure"] != first.headers["X-Exposure"]
+    assert len({row["request_id"] for _, row in alive.journal.rows}) == 3
+
+
 def test_pages_are_answered_while_the_store_is_away_and_the_journal_fills(tmp_path: Path) -> None:
     served, clicked = replica("ab"), call("/v1/events", {"events": [CLICK]})
     (tmp_path / "log").write_text("a file where the folder should be")
