@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 CLIENTS := .venv-clients
+AUDIT := .venv-audit
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup demo demo-full serve test test-slow lint docs pictures lock clean
+.PHONY: setup demo demo-full serve test test-slow lint audit docs pictures lock clean
 .DEFAULT_GOAL := setup
 
 # Everything exactly as locked, each file by its hash; then torch, whose build your package index chooses, with what its
@@ -49,6 +50,14 @@ lint: $(READY) ## ruff, mypy and deptry
 	$(BIN)/mypy
 	$(BIN)/deptry rrad_ray jobs
 
+$(AUDIT)/ready: locks/hashed/audit.txt
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r locks/hashed/audit.txt
+	touch $(AUDIT)/ready
+
+audit: $(AUDIT)/ready ## report what the locks hold (an SBOM of each) and what OSV knows against it, in runs/audit
+	.ci/audit $(AUDIT)/bin runs/audit
+
 docs: $(READY) ## rewrite what is generated in docs/
 	$(BIN)/python docs/folder_graph.py
 	$(BIN)/python -m rrad_ray.config.reference > docs/configuration.md
@@ -60,4 +69,4 @@ lock: ## resolve the sets in locks/ afresh, with the hashes of their files
 	locks/refresh.sh
 
 clean: ## drop the virtual environment and all runs
-	rm -rf $(VENV) $(CLIENTS) runs
+	rm -rf $(VENV) $(CLIENTS) $(AUDIT) runs

@@ -43,6 +43,12 @@ python3.11 -m venv "$scratch/clients"
     echo "# Written by \`make lock\`: clients of re-rank servers, which the tests run in a virtual environment of their own."
     "$scratch/clients/bin/pip" freeze
 } > locks/clients.txt
+python3.11 -m venv "$scratch/audit"
+"$scratch/audit/bin/pip" install --quiet cyclonedx-bom pip-audit
+{
+    echo "# Written by \`make lock\`: what \`make audit\` runs, in a virtual environment of its own."
+    "$scratch/audit/bin/pip" freeze | sed 's/^boolean.py==/boolean-py==/' # as uv writes it
+} > locks/audit.txt
 "$pip" install --quiet uv
 PATH="$scratch/venv/bin:$PATH" locks/hashes.sh
 echo "locks/cpu.txt: $(grep -c == locks/cpu.txt) packages"
