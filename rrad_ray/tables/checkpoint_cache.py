@@ -23,6 +23,8 @@ DOWNLOAD, SCRATCH = "s3-", "tmp-"  # what names of downloads and of unfinished f
 
 KEPT_DOWNLOADS = 3  # besides those that a process has asked for lately
 
+MOST_OF_FREE = 0.9  # of the disk's free bytes that a download may take: events are on it too
+
 LATELY_S, DEAD_S = 3600.0, 86_400.0  # an endpoint asks every few seconds; no download takes a day
 
 
@@ -51,8 +53,8 @@ def into_place(temporary: str, target: Path) -> str:
 def download(uri: str) -> str:
     """Return a checkpoint folder from S3, downloaded once per content.
 
-    Raises `RradError` for a folder without a model, for one that changes meanwhile, and for names that would be
-    written elsewhere.
+    Raises `RradError` for a folder without a model, for one that changes meanwhile or would fill the disk, and for
+    names that would be written elsewhere.
     """
     if exists(join(uri, "model", "config.json")):
         uri = join(uri, "model")
@@ -63,6 +65,7 @@ def download(uri: str) -> str:
     if target.is_dir():
         os.utime(target)  # asked for lately
         return str(target)
+    _check_room(uri, sum(size for size, _ in files.values()))
     temporary = scratch()
     try:
         _fetch(uri, files, Path(temporary))
@@ -94,6 +97,14 @@ def _objects(uri: str) -> dict[str, tuple[int, str]]:
             raise RradError(f"s3://{key}", "no name of a model's file", remedy)
         files[name] = (int(facts["size"]), str(facts.get("ETag")))
     return files
+
+
+def _check_room(uri: str, size: int) -> None:
+    """Raise `RradError` for a download of so many bytes that would leave the disk without room."""
+    free = shutil.disk_usage(cache()).free
+    if size > MOST_OF_FREE * free:
+        problem = f"has {size:,} bytes, and {free:,} are free in {cache()}"
+        raise RradError(uri, problem, "free some space, set XDG_CACHE_HOME, or look what is there")
 
 
 def _fetch(uri: str, files: Mapping[str, tuple[int, str]], folder: Path) -> None:

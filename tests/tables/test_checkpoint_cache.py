@@ -7,6 +7,7 @@ import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import boto3
 import pytest
@@ -70,6 +71,18 @@ def test_an_object_that_comes_short_is_no_checkpoint(
         checkpoints.resolve(checkpoint(s3_uri))
     assert caught.value.place == f"{s3_uri}/model.safetensors"
     assert left(folder) == []
+
+
+def test_a_checkpoint_that_would_fill_the_disk_is_refused_before_a_byte_of_it_comes(
+    s3_uri: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint(s3_uri, "weights" * 10)  # 72 bytes, with the config's
+    monkeypatch.setattr(checkpoint_cache.shutil, "disk_usage", lambda path: SimpleNamespace(free=79))
+    with pytest.raises(RradError, match=r"has 72 bytes, and 79 are free in .*free some space") as caught:
+        checkpoints.resolve(s3_uri)
+    assert (caught.value.place, left(folder)) == (s3_uri, [])
+    monkeypatch.setattr(checkpoint_cache.shutil, "disk_usage", lambda path: SimpleNamespace(free=80))
+    assert os.listdir(checkpoints.resolve(s3_uri))
 
 
 def test_a_checkpoint_that_is_written_anew_meanwhile_is_not_kept_half_and_half(
