@@ -8,18 +8,20 @@ from rrad_ray.config.answering import OpenAIConfig, SimulatedConfig
 from rrad_ray.config.base import MINILM, MULTILINGUAL_E5, SMOLLM2, StagePaths
 from rrad_ray.config.chunks import ChunksConfig
 from rrad_ray.config.data import PickConfig, PrerankConfig, RetrieveConfig
-from rrad_ray.config.evaluation import EvaluateConfig, QrelsConfig, SelectConfig
+from rrad_ray.config.evaluation import EvaluateConfig, QrelsConfig, SelectConfig, WinnerRule
 from rrad_ray.config.exporting import STUDENT_FORMATS, ExportConfig
 from rrad_ray.config.labelling import GateConfig, JudgeConfig, LabelConfig, PromptConfig
-from rrad_ray.config.nightly import CollectConfig
+from rrad_ray.config.nightly import LAST_STUDENT, NEW_STUDENT, CollectConfig, PublishConfig
 from rrad_ray.config.online import ONLINE_METRICS, ExpectConfig, ExperimentConfig, ExperimentDesign, TrafficConfig
 from rrad_ray.config.serving import IDENTITY, WINNER, OnlineConfig, SearchConfig, ServeConfig
 from rrad_ray.config.training import FinetuneConfig, FitConfig, GenerationConfig, TermsConfig, TrainConfig
 
 __all__ = [
     "IDENTITY",
+    "LAST_STUDENT",
     "MINILM",
     "MULTILINGUAL_E5",
+    "NEW_STUDENT",
     "ONLINE_METRICS",
     "SMOLLM2",
     "STUDENT_FORMATS",
@@ -42,6 +44,7 @@ __all__ = [
     "PickConfig",
     "PrerankConfig",
     "PromptConfig",
+    "PublishConfig",
     "QrelsConfig",
     "RetrieveConfig",
     "SearchConfig",
@@ -52,4 +55,5 @@ __all__ = [
     "TermsConfig",
     "TrafficConfig",
     "TrainConfig",
+    "WinnerRule",
 ]

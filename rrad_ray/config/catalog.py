@@ -22,6 +22,7 @@ STAGES: dict[str, tuple[type, str]] = {
     "train": (config.TrainConfig, "distil a student under Ray Train"),
     "evaluate": (config.EvaluateConfig, "measure every ranker on the same queries, side by side; report.html"),
     "select": (config.SelectConfig, "choose the best student inside the latency budget, or the first stage above it"),
+    "publish": (config.PublishConfig, "put a night's student in the winner's place, if it is better; history.html"),
     "serve": (config.ServeConfig, "serve the winner behind Ray Serve: POST /rerank"),
     "experiment": (config.ExperimentConfig, "read an online test from its exposures and clicks; report.html"),
 }

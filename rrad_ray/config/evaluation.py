@@ -98,9 +98,8 @@ class EvaluateConfig(StagePaths):
 
 
 @dataclass(frozen=True, config=CHECKED)
-class SelectConfig(StagePaths):
-    """The best quality inside the latency budget, and never a student below the first stage. `input`: the output of
-    `evaluate`."""
+class WinnerRule(StagePaths):
+    """The rule by which a system wins in the output of `evaluate`."""
 
     metric: Literal["nDCG@10", "MRR@10", "PNR"] = "nDCG@10"
     """The measure that decides."""
@@ -108,5 +107,12 @@ class SelectConfig(StagePaths):
     """The p99 latency in milliseconds, for `latency_docs` documents, above which a student cannot win."""
     allow_worse: bool = False
     """Let the best student win although the best first stage is above it; `winner.json` and the report say so."""
+
+
+@dataclass(frozen=True, config=CHECKED)
+class SelectConfig(WinnerRule):
+    """The best quality inside the latency budget, and never a student below the first stage. `input`: the output of
+    `evaluate`."""
+
     publish: Uri = ""
     """A folder that gets report.json and report.html too, where a person looks first; empty: none."""

@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
-from rrad_ray.config.base import CHECKED, Count, Given, GivenUri, Seed, Share, StagePaths, Uri
+from rrad_ray.config.base import CHECKED, NO_BOOL, Count, GivenUri, Seed, Share, StagePaths, Uri
+from rrad_ray.config.evaluation import WinnerRule
+
+NEW_STUDENT, LAST_STUDENT = "new", "last"  # the names of a night's two students in its evaluations
+
+
+def _file_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
+        raise ValueError("must be letters, digits, '.', '_' and '-', as in 2026-11-29")
+    return value
+
+
+Night = Annotated[str, AfterValidator(_file_name)]
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -15,7 +31,7 @@ class CollectConfig(StagePaths):
     an endpoint's event log, whose pages of results name their queries.
     """
 
-    night: Given
+    night: Night
     """The night's name in the history, as in 2026-11-29."""
     store: GivenUri
     """The folder that the endpoint serves from: `winner.json`, which the night begins from, the queries of earlier
@@ -36,3 +52,27 @@ class CollectConfig(StagePaths):
     """The share of bad rows above which the stage stops."""
     seed: Seed = 0
     """Draws the queries."""
+
+
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
+class PublishConfig(WinnerRule):
+    """The night's student in place of the published winner, if it is better. `input`: the output of `evaluate` on the
+    frozen set, with the students `new` and, where the published winner has one, `last`."""
+
+    night: Night
+    """The night's name in the history, and of its student in the store."""
+    store: GivenUri
+    """The folder that the endpoint serves from, as of `collect`."""
+    collected: GivenUri
+    """The night's queries: the output of `collect`."""
+    labels: GivenUri
+    """The output of `label` that `new` has learnt from: the history shows how good the labels are."""
+    frozen: GivenUri
+    """The candidates of the frozen set, which `input` has measured."""
+    fresh: GivenUri
+    """The night's candidates with their qrels: the output of `qrels`, or of `retrieve` where people have judged."""
+    fresh_input: GivenUri
+    """The output of `evaluate` on these, with the same students."""
+    max_p: Annotated[float, Field(gt=0, le=1), NO_BOOL] = 0.05
+    """The p-value, of one-sided paired t-tests that are corrected for the two sets, below which a higher nDCG@10 is
+    a better one."""

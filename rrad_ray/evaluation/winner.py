@@ -12,7 +12,7 @@ from typing import Any, TypedDict, get_type_hints
 from pydantic import ConfigDict, ValidationError, create_model
 
 from rrad_ray import tables
-from rrad_ray.config import SelectConfig
+from rrad_ray.config import WinnerRule
 from rrad_ray.config.base import Count, Given
 from rrad_ray.config.problems import first_error, problem_of
 from rrad_ray.errors import RradError
@@ -88,6 +88,11 @@ def write_winner(uri: str, winner: Winner) -> None:
     tables.write_json(tables.join(uri, WINNER_FILE), dataclasses.asdict(winner), indent=2)
 
 
+def read_winner(uri: str) -> Winner:
+    """Return the winner of a folder; raises `RradError` where there is none."""
+    return parse_winner(tables.read_text(tables.join(uri, WINNER_FILE)), uri)
+
+
 def parse_winner(text: str, uri: str) -> Winner:
     """Return the winner that the text of a `winner.json` at `uri` holds; raises `RradError` if it holds none.
 
@@ -129,7 +134,7 @@ def _check_consistent(winner: Winner) -> None:
 def choose_winner(
     content: ReportContent,
     checkpoints: Mapping[str, str],
-    cfg: SelectConfig,
+    cfg: WinnerRule,
     encoders: Mapping[str, tables.EncoderFacts] | None = None,
 ) -> Winner:
     """Return the winner of a report, with rule and reason: a student, alone or fused, or the best first stage.
@@ -164,7 +169,7 @@ def choose_winner(
     )
 
 
-def _check_figures(systems: Sequence[System], cfg: SelectConfig) -> None:
+def _check_figures(systems: Sequence[System], cfg: WinnerRule) -> None:
     """Raise `RradError` for systems none of which has the metric that decides, or any of which has no PNR.
 
     PNR lacks where no query has two documents of different grades, or where an older version wrote the report: it did
@@ -176,7 +181,7 @@ def _check_figures(systems: Sequence[System], cfg: SelectConfig) -> None:
         raise RradError(cfg.input, problem, "run evaluate again, or choose another metric")
 
 
-def _winner(best: System, student: str, students: Sequence[System], cfg: SelectConfig) -> Winner:
+def _winner(best: System, student: str, students: Sequence[System], cfg: WinnerRule) -> Winner:
     """Return a system as the winner, but for what others say of it.
 
     Raises `RradError` if its student's stored scores are no numbers.
@@ -221,7 +226,7 @@ def _quality(system: System, metric: str) -> tuple[float, bool, int, float]:
     return -math.inf if value is None else value, system["kind"] in STUDENTS, -len(system["weights"]), -latency
 
 
-def _rule(cfg: SelectConfig) -> str:
+def _rule(cfg: WinnerRule) -> str:
     """Return the rule of the choice."""
     students = f"students, alone or fused with the first stage, with p99 <= {cfg.max_p99_ms:g} ms"
     ties = "ties to fewer scores, then to the faster one"

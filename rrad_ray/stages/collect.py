@@ -10,10 +10,11 @@ import hashlib
 from collections.abc import Iterable, Iterator
 
 from rrad_ray import tables
-from rrad_ray.config import CollectConfig
+from rrad_ray.config import LAST_STUDENT, CollectConfig
 from rrad_ray.data import beir
 from rrad_ray.data.collection import Query
 from rrad_ray.errors import NothingToDo
+from rrad_ray.evaluation.night_history import record_night
 from rrad_ray.evaluation.winner import parse_winner
 from rrad_ray.languages.scripts import folded
 from rrad_ray.online.event_log import log_files, usable_tables
@@ -21,9 +22,10 @@ from rrad_ray.online.event_rows import EXPOSURES
 from rrad_ray.progress import say
 from rrad_ray.rows import CollectedQuery
 from rrad_ray.tables.checkpoints import WINNER_FILE
+from rrad_ray.tables.leases import Lease
 from rrad_ray.tables.sampling import draw_hash
 
-ASKED, LAST = "asked", "last"  # folders: below the store, the queries of each night; below the output, its winner
+ASKED = "asked"  # the folder of the nights' queries below the store
 
 
 # The input grows while a night runs, and a night that was killed goes on with the queries that it has.
@@ -44,8 +46,10 @@ def run(cfg: CollectConfig, out: tables.Output) -> None:
     seen += len(out.quarantined)
     if len(new) < cfg.min_queries:
         out.check_quarantine(seen, cfg.max_quarantined)
-        summary = f"{len(new):,} new queries among {seen:,}, of at least {cfg.min_queries:,}"
-        raise NothingToDo(f"{summary}: a later night takes them")
+        reason = f"{len(new):,} new queries among {seen:,}, of at least {cfg.min_queries:,}: a later night takes them"
+        with Lease(cfg.store, "collect"):
+            record_night(cfg.store, cfg.night, "waits", reason)
+        raise NothingToDo(reason)
     # Judged ones first: nobody judges a query so that the budget leaves it out.
     drawn = sorted(new, key=lambda text: (not new[text].judged, draw_hash(cfg.seed, text)))[: cfg.max_queries]
     rows = [_row(new[text], text, cfg) for text in drawn]
@@ -54,7 +58,7 @@ def run(cfg: CollectConfig, out: tables.Output) -> None:
     for name in out.parts():  # of a killed run, which had other queries
         tables.remove(tables.join(out.uri, name))
     out.write_all(rows, 10_000)
-    tables.write_text(tables.join(out.uri, LAST, WINNER_FILE), winner)
+    tables.write_text(tables.join(out.uri, LAST_STUDENT, WINNER_FILE), winner)
     out.commit(
         seen=seen, max_quarantined=cfg.max_quarantined, rows=len(rows), new=len(new), asked=seen, queries=splits
     )

@@ -17,6 +17,8 @@ READ_KEYS = (
     "data",
     "collected",
     "frozen",
+    "fresh",
+    "fresh_input",
     "store",
     "run",
     "runs",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import re
 import shutil
 import subprocess
 import tempfile
@@ -163,8 +164,19 @@ def test_jobs_run_commands_with_configs_that_the_wheel_holds() -> None:
     _, judge, config, *overrides = rendered("gpu")["RayJob", "rrad-judge"]["spec"]["entrypoint"].split()
     assert judge == "judge"
     assert isinstance(load.load_config(JudgeConfig, config, overrides), JudgeConfig)
-    _, doctor, *_ = rendered("gpu")["RayCronJob", "rrad-nightly"]["spec"]["jobTemplate"]["entrypoint"].split()
-    assert doctor in {command.name for command in cli.app.registered_commands}
+
+
+def test_the_cron_jobs_night_is_the_day_by_which_a_retry_finds_it_again() -> None:
+    job = rendered("gpu")["RayCronJob", "rrad-nightly"]["spec"]["jobTemplate"]
+    words = subprocess.run(  # KubeRay's submitter gives the entrypoint to bash
+        ["bash", "-c", f"printf '%s\\n' {job['entrypoint']}"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert words[:2] == ["rrad", "run"]
+    steps = {step.name: cfg for step, cfg in cli.build_steps(words[2], words[3:])}
+    assert re.fullmatch(r"20\d\d-\d\d-\d\d", steps["publish"].night)
+    assert steps["publish"].output == f"s3://bucket/nights/{steps['publish'].night}/published"
+    store = yaml.safe_load(rendered("gpu")["RayService", "rrad-rerank"]["spec"]["serveConfigV2"])
+    assert store["applications"][0]["args"]["input"] == steps["publish"].store, "what it publishes is what is served"
 
 
 def test_the_files_name_the_ray_that_is_pinned() -> None:

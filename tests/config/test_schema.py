@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from rrad_ray.config import (
+    CollectConfig,
     EvaluateConfig,
     ExperimentConfig,
     ExperimentDesign,
@@ -43,6 +44,7 @@ PATHS = {"input": "a", "output": "b"}
         (RetrieveConfig, {"num_workers": 0}, "num_workers=0: write a number from 1, or {min: 1, max: 4}"),
         (PrerankConfig, {"top_k": 1, "bottom_k": 0}, "top_k=1: keep at least two documents"),
         (PrerankConfig, {"keep_whole": ["Dev"]}, "keep_whole.0='Dev': choose one of train, dev, test, unlabelled"),
+        (CollectConfig, {"night": "a/b"}, "night='a/b': must be letters, digits, '.', '_' and '-', as in 2026-11-29"),
         (JudgeConfig, {"task": "sort"}, "task='sort': choose one of likelihood, order, grade, score, explain"),
         (JudgeConfig, {"gate": {"max_p": 0}}, "gate.max_p=0: must be above 0"),
         (JudgeConfig, {"shard_queries": 1001}, "shard_queries=1001: must be at most 1000"),

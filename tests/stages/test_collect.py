@@ -13,6 +13,7 @@ import pytest
 from rrad_ray import cli, tables
 from rrad_ray.config import CollectConfig, PrerankConfig
 from rrad_ray.errors import NothingToDo, RradError
+from rrad_ray.evaluation.night_history import read_nights
 from rrad_ray.rows import Candidates, CollectedQuery, Exposure, PrerankOutput
 from rrad_ray.stages import collect
 from rrad_ray.stages.prerank import PrerankPart
@@ -138,6 +139,7 @@ def test_a_night_with_too_few_new_queries_ends_well_and_is_no_output(
     assert cli.run_pipeline(f"{tmp_path}/pipeline.yaml", []) == {}
     assert "collect ends the run: 2 new queries among 2" in capsys.readouterr().out
     assert not Path(cfg.output, "manifest.json").exists()
+    assert [(entry["night"], entry["decision"]) for entry in read_nights(cfg.store)] == [("1", "waits")]
 
 
 def test_prerank_keeps_the_splits_that_it_is_told(tmp_path: Path) -> None:

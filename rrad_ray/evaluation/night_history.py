@@ -1,0 +1,83 @@
+"""The history of the nights of a store: `history.jsonl`, an entry a night, and one self-contained page of it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rrad_ray import tables
+from rrad_ray.errors import RradError
+from rrad_ray.evaluation.theme import render_page
+
+NIGHTS_FILE, NIGHTS_PAGE = "history.jsonl", "history.html"
+
+NIGHTS_SHOWN = 8  # nights, the last ones, whose figures stand side by side
+
+BEFORE, DEVIATIONS = 5, 3.0  # earlier nights that a figure needs, and how far from their mean it is marked
+
+NightEntry = dict[str, Any]
+
+
+def read_nights(store: str) -> list[NightEntry]:
+    """Return the entries of a store's history, by night. Raises `RradError` for a line that is no entry."""
+    uri = tables.join(store, NIGHTS_FILE)
+    entries: list[NightEntry] = []
+    for number, line in enumerate(tables.read_text(uri).splitlines() if tables.exists(uri) else [], 1):
+        try:
+            entry = json.loads(line)
+            entry["night"], entry["decision"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise RradError(f"{uri}:{number}", f"no entry of a night: {error}", "mend or delete the line") from error
+        entries.append(entry)
+    return entries
+
+
+def record_night(store: str, night: str, decision: str, reason: str, **facts: Any) -> None:
+    """Write a night's entry into the history and its page, in the place of one of the same night.
+
+    `decision`: published, refused or waits. `facts`, of a night that came to its end: `system`, `checkpoint`, `last`
+    (the system that it was compared with), `queries`, `report`, `sets` by name (`nights.Comparison`) and `drift`.
+    """
+    created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    entry = {"night": night, "decision": decision, "reason": reason, "created": created, **facts}
+    others = [each for each in read_nights(store) if each["night"] != night]
+    entries = sorted([*others, entry], key=lambda each: str(each["night"]))
+    lines = "".join(f"{tables.json_text(each)}\n" for each in entries)
+    tables.write_text(tables.join(store, NIGHTS_FILE), lines)
+    tables.write_text(
+        tables.join(store, NIGHTS_PAGE), history_page([json.loads(line) for line in lines.splitlines()])
+    )
+
+
+def history_page(entries: Sequence[NightEntry]) -> str:
+    """Return the history as one self-contained page, the last night first; its texts are escaped."""
+    ended = [entry for entry in entries if entry.get("drift")]
+    names = dict.fromkeys(name for entry in ended[-NIGHTS_SHOWN:] for name in entry["drift"])
+    return render_page(
+        "history.html.j2",
+        entries=list(reversed(entries)),
+        nights=[entry["night"] for entry in ended[-NIGHTS_SHOWN:]],
+        drift={name: _figures(name, ended) for name in names},
+        published=next((entry for entry in reversed(entries) if entry["decision"] == "published"), None),
+        before=BEFORE,
+        deviations=DEVIATIONS,
+    )
+
+
+def _figures(name: str, ended: Sequence[Mapping[str, Any]]) -> list[tuple[float | None, bool]]:
+    """Return a figure of each of the last nights, and whether it is far from those of all nights before."""
+    values = [entry["drift"].get(name) for entry in ended]
+    return [(values[index], is_far(values[index], values[:index])) for index in range(len(values))][-NIGHTS_SHOWN:]
+
+
+def is_far(value: float | None, earlier: Sequence[float | None]) -> bool:
+    """Return true for a value more than `DEVIATIONS` standard deviations from the mean of `BEFORE` or more others."""
+    known = [each for each in earlier if each is not None]
+    if value is None or len(known) < BEFORE:
+        return False
+    # Nights that were all alike have no deviation but that of rounding.
+    return abs(value - float(np.mean(known))) > DEVIATIONS * max(float(np.std(known, ddof=1)), 1e-9)

@@ -1,0 +1,104 @@
+"""publish: a night's student takes the place of the published winner, if it is better; the history says why.
+
+All that is written below the store is the same when a killed run is repeated: the night's queries and its entry go by
+its name, and the winner comes last. The endpoint that serves from the store checks it before it takes it over.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rrad_ray import tables
+from rrad_ray.config import LAST_STUDENT, NEW_STUDENT, PublishConfig
+from rrad_ray.errors import RradError
+from rrad_ray.evaluation import nights
+from rrad_ray.evaluation.bench import fused_name
+from rrad_ray.evaluation.night_history import NIGHTS_PAGE, record_night
+from rrad_ray.evaluation.winner import Winner, choose_winner, read_winner, write_winner
+from rrad_ray.progress import say
+from rrad_ray.rows import Candidates, CollectedQuery
+from rrad_ray.tables.leases import Lease
+from rrad_ray.tables.text import read_json
+
+INPUTS = ("input", "fresh_input", "frozen", "fresh", "labels", "collected")
+
+
+@tables.stage("publish", None, lambda cfg: {name: getattr(cfg, name) for name in INPUTS})
+def run(cfg: PublishConfig, out: tables.Output) -> None:
+    """Compare the night's student with the winner that the night began from, on both sets; write the history, and the
+    new winner where it is better.
+
+    Raises `RradError` for an evaluation without one of the students, and for a winner that sums sources which the
+    candidates lack.
+    """
+    last, chosen = read_winner(tables.join(cfg.collected, LAST_STUDENT)), _chosen(cfg)
+    fresh = nights.read_scores(cfg.fresh_input)
+    sets = {
+        "frozen": _compared(cfg.input, nights.read_scores(cfg.input), cfg.frozen, last, chosen),
+        "fresh": _compared(cfg.fresh_input, fresh, cfg.fresh, last, chosen),
+    }
+    published, reason = nights.decide(sets, cfg.max_p)
+    if not chosen.student:
+        published, reason = False, f"{chosen.system} wins on the frozen set: {chosen.reason}"
+    winner = dataclasses.replace(_named(chosen, cfg.night), finding=reason)
+    asked = [row["query"] for row in tables.read(cfg.collected, CollectedQuery)]
+    drift = _drift(cfg, asked, fresh)
+    with Lease(cfg.store, "publish"):
+        current = read_winner(cfg.store)
+        if published and current not in (last, winner):
+            published, reason = False, f"{current.system} was published after the night had begun; {reason}"
+        with tables.writing(tables.join(cfg.store, "asked", f"{cfg.night}.parquet")) as file:
+            pq.write_table(pa.table({"query": asked}), file)
+        decision = "published" if published else "refused"
+        facts = {"system": winner.system, "checkpoint": winner.checkpoint, "last": last.system, "queries": len(asked)}
+        facts |= {"report": tables.join(cfg.input, "report.html"), "sets": sets, "drift": drift}
+        record_night(cfg.store, cfg.night, decision, reason, **facts)
+        if published:
+            write_winner(cfg.store, winner)
+    say(f"{decision}: {reason}")
+    say(f"history: {tables.join(cfg.store, NIGHTS_PAGE)}")
+    out.commit(published=published, reason=reason, sets=sets)
+
+
+def _chosen(cfg: PublishConfig) -> Winner:
+    """Return the winner that `select` would choose on the frozen set, were there no student but the night's."""
+    lineage = tables.read_manifest(cfg.input).lineage
+    students = lineage.evaluation.students if lineage.evaluation else {}
+    if NEW_STUDENT not in students:
+        problem = f"no evaluation of a student '{NEW_STUDENT}'"
+        raise RradError(cfg.input, problem, f"run evaluate with students.{NEW_STUDENT}=...")
+    content = read_json(tables.join(cfg.input, "report.json"))
+    encoders = lineage.first_stage.encoders if lineage.first_stage else {}
+    return choose_winner(content, {NEW_STUDENT: students[NEW_STUDENT]}, cfg, encoders)
+
+
+def _compared(
+    uri: str, scores: nights.ScoresOfSystems, candidates: str, last: Winner, new: Winner
+) -> nights.Comparison:
+    """Compare two winners on the queries of an evaluation at `uri`."""
+    of_last, of_new = scores.get(LAST_STUDENT, {}), scores.get(NEW_STUDENT, {})
+    for name, winner, own in ((LAST_STUDENT, last, of_last), (NEW_STUDENT, new, of_new)):
+        if winner.student and not own:
+            raise RradError(uri, f"no scores of a student '{name}'", f"run evaluate with students.{name}=...")
+    rows = nights.judged_rows(candidates, of_new)
+    if not rows:
+        raise RradError(candidates, f"holds none of the queries of {uri}", "name the candidates that it measured")
+    return nights.compare_ndcg(nights.served_ndcg(last, rows, of_last), nights.served_ndcg(new, rows, of_new))
+
+
+def _named(winner: Winner, night: str) -> Winner:
+    """Return a winner whose student has the night's name: pages of results then say which night's they are."""
+    if not winner.student:
+        return winner
+    weights = {night if name == winner.student else name: weight for name, weight in winner.weights.items()}
+    return dataclasses.replace(winner, system=fused_name(night) if weights else night, student=night, weights=weights)
+
+
+def _drift(cfg: PublishConfig, asked: list[str], fresh: nights.ScoresOfSystems) -> dict[str, float]:
+    labels = tables.read_manifest(cfg.labels).lineage.labels
+    quality = labels.label_quality if labels else {}
+    figures = nights.drift_figures(asked, tables.read(cfg.fresh, Candidates), quality)
+    return figures | (nights.score_figures(fresh[LAST_STUDENT]) if LAST_STUDENT in fresh else {})

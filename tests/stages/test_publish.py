@@ -1,0 +1,231 @@
+"""`publish`: a night's student is published if it is better, and the history says why, once for each night."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rrad_ray import tables
+from rrad_ray.config import LabelConfig, PublishConfig
+from rrad_ray.errors import RradError
+from rrad_ray.evaluation.night_history import history_page, is_far, read_nights, record_night
+from rrad_ray.evaluation.nights import compare_ndcg, decide, drift_figures, served_ndcg
+from rrad_ray.evaluation.winner import Winner, read_winner
+from rrad_ray.rows import CollectedQuery, Labels, Ranking
+from rrad_ray.stages import publish
+from tests import winners
+from tests.fixtures import row_of, table_of
+
+GOOD, FAIR, BAD = (2.0, 1.0, 0.0), (1.0, 2.0, 0.0), (0.0, 2.0, 1.0)  # scores; the first document is relevant
+NDCG = {GOOD: 1.0, FAIR: 0.6309297535714575, BAD: 0.5}
+Scores = tuple[float, ...]
+
+
+def judged(number: int, fresh: bool) -> dict[str, Any]:
+    row = row_of(f"{'fresh' if fresh else 'frozen'}-{number}", ["one", "two", "three"])
+    return row | {"split": "test", "qrel_ids": row["doc_ids"][:1], "qrel_grades": [1]}  # type: ignore[index]
+
+
+def evaluation(folder: Path, rows: Sequence[Any], of_system: dict[str, list[Scores]]) -> str:
+    """The output of `evaluate`, and of `retrieve` beside it, for two students, as far as `publish` reads it."""
+    table_of(folder / "candidates", list(rows))
+    out = tables.Output("evaluate", LabelConfig("", f"{folder}/report"), Ranking, {})
+    report = {"systems": [{"system": "bm25", "kind": "first_stage", "metrics": {"nDCG@10": {"mean": 0.55}}}]}
+    report["systems"][0]["latency_ms"] = None  # type: ignore[assignment]
+    ranked = []
+    for name, scores in of_system.items():
+        quality = [NDCG[each] for each in scores]
+        for row, values, ndcg in zip(rows, scores, quality, strict=True):
+            facts = {key: row[key] for key in ("query_id", "query", "split", "doc_ids")}
+            ranked.append({**facts, "system": name, "scores": list(values), "ndcg_10": ndcg, "mrr_10": ndcg})
+        smoke = {"query": "q", "documents": ["one"], "scores": [0.5]}
+        figures = {"nDCG@10": {"mean": sum(quality) / len(quality)}}
+        latency = {"p50": 1.0, "p99": 2.0}
+        system = {"system": name, "kind": "student", "metrics": figures, "latency_ms": latency, "smoke": smoke}
+        report["systems"].append(system)
+    out.write_all([row | {"best_chunks": []} for row in ranked], 1000)
+    tables.write_json(f"{out.uri}/report.json", report)
+    facts_of = tables.EvaluationFacts({name: f"runs/{name}" for name in of_system})
+    return out.commit(lineage=tables.Lineage(evaluation=facts_of))
+
+
+def night(
+    tmp_path: Path, name: str, frozen: list[Scores], fresh: list[Scores], last: Scores = FAIR, **options: Any
+) -> PublishConfig:
+    """A night at its end, as `publish` reads it. `frozen`, `fresh`: the scores that its student gives each query."""
+    store, folder = tmp_path / "store", tmp_path / name
+    if not store.exists():
+        winners.write(store, "encoder", "runs/encoder", {"query": "q", "documents": ["one"], "scores": [0.1]})
+    for kind, scores in (("frozen", frozen), ("fresh", fresh)):
+        rows = [judged(number, kind == "fresh") for number in range(len(scores))]
+        evaluation(folder / kind, rows, {"last": [last] * len(scores), "new": scores})
+    asked = tables.Output("collect", LabelConfig("", f"{folder}/new"), CollectedQuery, {})
+    one = {"query_id": "n", "query": "sort <b>lists</b>", "split": "unlabelled", "qrel_ids": [], "qrel_grades": []}
+    asked.write_all([one, one | {"query_id": "m", "query": "정렬"}], 10)
+    tables.write_text(f"{folder}/new/last/winner.json", (store / "winner.json").read_text())
+    asked.commit()
+    labels = tables.Output("label", LabelConfig("", f"{folder}/labels"), Labels, {})
+    labels.write_all([], 10)
+    quality = {"queries": 2, "rejected_share": 0.25, "answers": {"ok": 3}}
+    labels.commit(lineage=tables.Lineage(labels=tables.LabelFacts("teacher", {}, label_quality=quality)))
+    given = {"frozen": "frozen/candidates", "fresh": "fresh/candidates", "fresh_input": "fresh/report"}
+    given |= {"collected": "new", "labels": "labels", "input": "frozen/report", "output": "published"}
+    uris = {key: f"{folder}/{value}" for key, value in given.items()}
+    return PublishConfig(night=name, store=str(store), **{**uris, **options})
+
+
+def test_a_better_student_is_published_under_the_nights_name_and_the_history_says_by_how_much(tmp_path: Path) -> None:
+    cfg = night(tmp_path, "2026-11-29", [GOOD] * 20 + [FAIR] * 5, [GOOD] * 9 + [FAIR])
+    publish.run(cfg)
+    winner = read_winner(cfg.store)
+    assert (winner.system, winner.student, winner.checkpoint) == ("2026-11-29", "2026-11-29", "runs/new")
+    assert winner.smoke == {"query": "q", "documents": ["one"], "scores": [0.5]}
+    [entry] = read_nights(cfg.store)
+    assert (entry["night"], entry["decision"], entry["last"]) == ("2026-11-29", "published", "encoder")
+    assert entry["reason"] == winner.finding
+    assert entry["reason"].startswith(
+        "better than the published winner (frozen: 0.926 against 0.631 over 25 queries, p"
+    )
+    assert entry["sets"]["fresh"]["new"] == pytest.approx(0.9630929753571458)
+    assert entry["drift"]["labels: rejected share"] == 0.25
+    assert entry["drift"]["letters in Hangul"] == pytest.approx(2 / 13)
+    assert entry["drift"]["scores of the last student, median"] == 1.0
+    texts = tables.read_columns(cfg.store, "asked/2026-11-29.parquet", None)["query"].to_pylist()
+    assert texts == ["sort <b>lists</b>", "정렬"]
+
+
+@pytest.mark.parametrize(
+    ("frozen", "fresh", "reason"),
+    [
+        ([GOOD] * 25, [GOOD] * 9 + [BAD] * 41, "below the published winner on the fresh set"),
+        ([GOOD] + [BAD] * 2, [BAD] * 10, "bm25 wins on the frozen set"),
+        ([GOOD] * 2 + [FAIR] * 23, [FAIR] * 25, "on no set clearly above the published winner"),
+    ],
+)
+def test_a_student_that_is_no_better_is_refused_and_the_winner_stays(
+    frozen: list[Scores], fresh: list[Scores], reason: str, tmp_path: Path
+) -> None:
+    cfg = night(tmp_path, "1", frozen, fresh)
+    before = Path(cfg.store, "winner.json").read_bytes()
+    if reason.startswith("bm25"):
+        path = Path(cfg.input, "report.json")
+        path.write_text(path.read_text().replace("0.55", "0.95"))
+    publish.run(cfg)
+    assert Path(cfg.store, "winner.json").read_bytes() == before
+    [entry] = read_nights(cfg.store)
+    assert entry["decision"] == "refused"
+    assert entry["reason"].startswith(reason), entry["reason"]
+    assert Path(cfg.store, "asked", "1.parquet").exists(), "its queries were labelled all the same"
+
+
+@pytest.mark.parametrize("last_write", ["record_night", "write_winner", "say"])
+def test_a_night_that_was_killed_at_any_write_has_one_entry_in_the_end(
+    last_write: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = night(tmp_path, "1", [GOOD] * 20, [GOOD] * 20)
+
+    def die(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(publish, last_write, die)
+        with pytest.raises(KeyboardInterrupt):
+            publish.run(cfg)
+    assert (read_winner(cfg.store).system == "1") == (last_write == "say")
+    publish.run(cfg)
+    publish.run(cfg)
+    assert [(entry["night"], entry["decision"]) for entry in read_nights(cfg.store)] == [("1", "published")]
+    assert read_winner(cfg.store).checkpoint == "runs/new"
+
+
+def test_a_night_does_not_replace_a_winner_that_it_has_not_been_compared_with(tmp_path: Path) -> None:
+    cfg = night(tmp_path, "1", [GOOD] * 20, [GOOD] * 20)
+    winners.write(tmp_path / "store", "another", "runs/another", {})
+    publish.run(cfg)
+    assert read_winner(cfg.store).system == "another"
+    assert read_nights(cfg.store)[0]["reason"].startswith("another was published after the night had begun; better")
+
+
+def test_winners_are_compared_as_they_are_served_with_the_weights_that_they_won_with() -> None:
+    row = judged(0, fresh=True)  # bm25 has the relevant document first: 0, -1, -2
+    scores = {row["query_id"]: dict(zip(row["doc_ids"], BAD, strict=True))}
+    student = Winner(system="s", student="s", checkpoint="c", weights={})
+    assert served_ndcg(student, [row], scores) == [NDCG[BAD]]
+    for weight, ndcg in ((0.1, NDCG[GOOD]), (4.0, NDCG[BAD])):
+        fused = dataclasses.replace(student, system="s+first", weights={"bm25": 1.0, "s": weight})
+        assert served_ndcg(fused, [row], scores) == [ndcg]
+    first = Winner(system="bm25", student="", checkpoint="", weights={"bm25": 1.0})
+    assert served_ndcg(first, [row], {}) == [1.0]
+    with pytest.raises(RradError, match="query 'fresh-0' has no scores of dense, which fusion sums"):
+        served_ndcg(dataclasses.replace(first, system="fusion", weights={"dense": 1.0}), [row], {})
+
+
+def test_two_sets_are_two_tests() -> None:
+    clear = {"queries": 9, "last": 0.5, "new": 0.6, "p": 0.04}
+    assert decide({"frozen": clear, "fresh": clear | {"p": 0.04}}, 0.05)[0] is False  # type: ignore[dict-item]
+    assert decide({"frozen": clear | {"p": 0.02}, "fresh": clear | {"p": 0.9}}, 0.05)[0] is True  # type: ignore
+    assert decide({"frozen": clear | {"p": float("nan")}, "fresh": clear}, 0.05)[0] is True  # type: ignore
+    below = {"frozen": clear | {"p": 1e-9}, "fresh": clear | {"new": 0.49}}
+    assert decide(below, 0.05)[1].startswith("below the published winner on the fresh set")  # type: ignore[arg-type]
+    assert compare_ndcg([0.5, 0.25], [0.5, 0.25]) == {"queries": 2, "last": 0.375, "new": 0.375, "p": 1.0}
+
+
+def test_drift_is_of_lengths_scripts_labels_and_the_sources_overlap() -> None:
+    row = row_of("q", [str(number) for number in range(10)])
+    up, down = [float(number) for number in range(10)], [float(-number) for number in range(10)]
+    rows = [row | {"sources": ["a", "b"], "source_scores": [up, down]}, row | {"sources": ["a", "b"]}]
+    rows[1]["source_scores"] = [up, [*up[:-1], float("nan")]]
+    figures = drift_figures(["one two", "слово слово слово слово"], rows, {"confidence": 0.5, "queries": 3})
+    assert figures == {
+        "words of a query": 3.0,
+        "words of a query, 90th percentile": pytest.approx(3.8),
+        "letters in Cyrillic": pytest.approx(20 / 26),
+        "letters in Latin": pytest.approx(6 / 26),
+        "overlap of the sources' first 5": pytest.approx(0.4),
+        "labels: confidence": 0.5,
+    }
+
+
+def test_a_figure_far_from_those_of_earlier_nights_is_marked_and_the_page_escapes_what_others_wrote(
+    tmp_path: Path,
+) -> None:
+    assert is_far(0.9, [0.1, 0.11, 0.1, 0.09, 0.1])
+    assert not is_far(0.12, [0.1, 0.11, 0.1, 0.09, 0.1])
+    assert not is_far(0.9, [0.1, 0.11, None, 0.09, 0.1]), "four nights are too few"
+    assert is_far(0.2, [0.1] * 5)
+    assert not is_far(None, [0.1] * 5)
+    for number in range(12):
+        drift = {"words of a query": 9.0 if number == 11 else 3.0 + number % 2, "<i>letters</i>": 1.0}
+        record_night(str(tmp_path), f"n{number:02d}", "refused", "<script>alert(1)</script>", drift=drift)
+    record_night(str(tmp_path), "n12", "waits", "3 new queries")
+    record_night(str(tmp_path), "n12", "waits", "4 new queries")
+    assert [entry["reason"] for entry in read_nights(str(tmp_path))][-2:] == [
+        "<script>alert(1)</script>",
+        "4 new queries",
+    ]
+    page = (tmp_path / "history.html").read_text()
+    assert page == history_page(read_nights(str(tmp_path)))
+    assert page.count('<td class="far">9.000 !</td>') == 1
+    assert "<script" not in page
+    assert "<i>letters" not in page
+    assert "No night has been published." in page
+    assert ">n04<" in page.split('id="drift"')[1]
+    assert ">n03<" not in page.split('id="drift"')[1], "the last eight stand side by side"
+    (tmp_path / "history.jsonl").write_text('{"night": "1"}\n')
+    with pytest.raises(
+        RradError, match=r"history\.jsonl:1: no entry of a night: 'decision'; mend or delete the line"
+    ):
+        read_nights(str(tmp_path))
+
+
+def test_an_evaluation_without_the_nights_student_is_an_error(tmp_path: Path) -> None:
+    cfg = night(tmp_path, "1", [GOOD] * 3, [GOOD] * 3)
+    evaluation(tmp_path / "other", [judged(0, False)], {"last": [FAIR]})
+    with pytest.raises(RradError, match="no evaluation of a student 'new'; run evaluate with students"):
+        publish.run(dataclasses.replace(cfg, input=f"{tmp_path}/other/report"))
+    with pytest.raises(RradError, match="no scores of a student 'new'"):
+        publish.run(dataclasses.replace(cfg, fresh_input=f"{tmp_path}/other/report"))
