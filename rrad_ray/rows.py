@@ -150,6 +150,13 @@ class Ranking(TypedDict):
     mrr_10: float
 
 
+class StudentScores(TypedDict):
+    """The scores that a student gave one query's candidates, and `best_chunks` as of `Ranking`."""
+
+    scores: list[float]
+    best_chunks: list[list[int]]
+
+
 class Exposure(TypedDict):
     """One page of results that the endpoint answered with. Times are seconds since 1970, UTC.
 

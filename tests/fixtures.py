@@ -10,11 +10,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.commands import PATIENCE_S, ROOT, RRAD
 from tests.heads import Head, started
+
+if TYPE_CHECKING:
+    from rrad_ray.evaluation.bench import Evaluation
 
 POISON = "zzxxyy"  # kills the engine as the first word of the first passage, where `poison.py` listens
 ENGINE = {
@@ -201,3 +205,15 @@ def table_of(folder: Path, rows: list[dict[str, object]]) -> str:
     out = tables.Output("retrieve", SelectConfig(input="", output=str(folder)), Candidates, {})
     out.write_all(rows, 100)
     return out.commit()
+
+
+def evaluation_of(cfg: Any, test: list[Any], dev: list[Any]) -> Evaluation:
+    """The evaluation of a config as the stage makes it, on these rows."""
+    from rrad_ray import tables
+    from rrad_ray.evaluation.bench import Evaluation
+    from rrad_ray.evaluation.student_scores import StudentScoring
+    from rrad_ray.rows import Ranking
+    from rrad_ray.runtime import cluster
+
+    out = tables.Output("evaluate", cfg, Ranking, {})
+    return Evaluation(cfg, test, dev, StudentScoring(cfg, out, (test, dev), cluster.each_part))

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from rrad_ray.config.base import (
     CHECKED,
+    Actors,
     Backend,
     Count,
     Given,
     GivenUri,
     Positive,
     Precision,
+    ResourceSpec,
     Seed,
     Share,
     StagePaths,
@@ -54,6 +56,8 @@ class QrelsConfig(StagePaths):
 class EvaluateConfig(StagePaths):
     """Every ranker on the same queries, side by side. `input`: candidates."""
 
+    RESUMABLE: ClassVar[tuple[str, ...]] = ("num_workers", "resources")
+
     students: dict[str, Given] = Field(default_factory=dict)
     """Students by name: the output of `train`, or a checkpoint folder."""
     labels: Uri = ""
@@ -86,6 +90,11 @@ class EvaluateConfig(StagePaths):
     """Number format of the students, as in `serve`."""
     chunks: ChunksConfig = Field(default_factory=ChunksConfig)
     """Long documents in chunks, as in `serve`: students score each, and the best one counts."""
+    num_workers: Actors = 1
+    """The most processes that score queries by students, or {min: 2, max: 8}: they come and go with the work and the
+    cluster. 1, without a GPU: the stage's own process."""
+    resources: ResourceSpec = Field(default_factory=lambda: {"CPU": 1.0})
+    """What one of them asks of Ray, as in {GPU: 1}."""
 
     def __post_init__(self) -> None:
         with in_stage("evaluate"):  # ir-measures' own words follow: the stage says whose metrics they are

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,12 +14,12 @@ from rrad_ray.errors import RradError, at_place
 from rrad_ray.evaluation import fusion
 from rrad_ray.evaluation.latency import FUSED, SEARCH, fusion_cost, rerank_latency
 from rrad_ray.evaluation.measures import Ranked, Scores
+from rrad_ray.evaluation.student_scores import StudentScoring
 from rrad_ray.evaluation.systems import Kind, MeasuredSystem, candidate_scores, measured
-from rrad_ray.progress import Progress, say
+from rrad_ray.progress import say
 from rrad_ray.rankers import loading
 from rrad_ray.rankers.chunker import ChunkRanker
 from rrad_ray.rankers.likelihood import LikelihoodRanker
-from rrad_ray.rankers.ranker import Ranker
 from rrad_ray.rows import BM25, DENSE, SAME_SOURCES, Labels, Row, by_source, check_sources
 from rrad_ray.tables import checkpoints
 
@@ -36,12 +35,12 @@ KNOWN_SOURCES: dict[str, tuple[str, Kind]] = {
 class Evaluation:
     """The systems measured so far on the test queries, in the order of the report.
 
-    `lineage`: of the candidates. `first`: the first stage behind them, with its cost. `labels`: the lineage of the
-    teacher's labels.
+    `scoring`: of the students, on test and then dev. `lineage`: of the candidates. `first`: the first stage behind
+    them, with its cost. `labels`: the lineage of the teacher's labels.
     """
 
-    def __init__(self, cfg: EvaluateConfig, test: list[Row], dev: list[Row]) -> None:
-        self.cfg, self.test, self.dev = cfg, test, dev
+    def __init__(self, cfg: EvaluateConfig, test: list[Row], dev: list[Row], scoring: StudentScoring) -> None:
+        self.cfg, self.test, self.dev, self.scoring = cfg, test, dev, scoring
         self.systems: list[MeasuredSystem] = []
         self.lineage = tables.lineage_of(cfg.input)
         self.first = self.lineage.first_stage or tables.FirstStageFacts(cfg.input)
@@ -165,11 +164,12 @@ class Evaluation:
 
     def students(self) -> None:
         """Add each student, alone and fused with the first stage with weights fitted on dev."""
+        self.scoring.prepare()
         for name, uri in self.cfg.students.items():
-            ranker = self._load_student(uri)
-            (test_scores, chunks), (dev_scores, _) = (
-                _score_rows(ranker, rows, name) for rows in (self.test, self.dev)
-            )
+            rows = self.scoring.scores(name)
+            scores, chunks = ([row[column] for row in rows] for column in ("scores", "best_chunks"))
+            test_scores, dev_scores = scores[: len(self.test)], scores[len(self.test) :]
+            ranker = self.scoring.ranker(name)
             latency = rerank_latency(ranker.score, self.test, self.cfg.latency_docs, self.cfg.latency_repeats)
             cost = {"parameters": ranker.parameters_count, **latency}
             title = student_title(name)
@@ -180,11 +180,12 @@ class Evaluation:
             facts: Any = {"smoke": _smoke(self.test[0], test_scores[0]), "note": note, "constant": bool(ties)}
             self.add(name, title, "student", test_scores, **cost, **facts)
             if tokens:
-                self.systems[-1] = dataclasses.replace(self.systems[-1], best_chunks=chunks)
+                best = chunks[: len(self.test)]
+                self.systems[-1] = dataclasses.replace(self.systems[-1], best_chunks=best)
             if self.dev:
-                scores = {name: (test_scores, dev_scores)}
+                both = {name: (test_scores, dev_scores)}
                 fused_cost = functools.partial(self._fused_cost, name, ranker)
-                self._add_fusion(fused_name(name), f"{title} + first stage", "student_fused", fused_cost, scores)
+                self._add_fusion(fused_name(name), f"{title} + first stage", "student_fused", fused_cost, both)
 
     def _fused_cost(self, name: str, ranker: ChunkRanker, weights: dict[str, float]) -> dict[str, Any]:
         """Measure a student's fusion as it is served: it scores the texts, and the sources' scores come with them."""
@@ -196,13 +197,6 @@ class Evaluation:
         latency = rerank_latency(rank, self.test, self.cfg.latency_docs, self.cfg.latency_repeats)
         what = FUSED.format(latency["latency_of"])
         return {"student": name, "parameters": ranker.parameters_count, **latency, "latency_of": what}
-
-    def _load_student(self, uri: str) -> ChunkRanker:
-        """Load a student with the config's precision and backend; raises `RradError` where it cannot be so loaded."""
-        folder = checkpoints.resolve(uri)
-        with at_place(uri, "set backend=torch"):
-            ranker = Ranker.load(folder, dtype=self.cfg.precision, backend=self.cfg.backend)
-            return ChunkRanker(ranker, self.cfg.chunks)
 
     def _add_fusion(
         self,
@@ -270,23 +264,3 @@ def fused_name(name: str) -> str:
 def student_title(name: str) -> str:
     """Return a student's title in the report: `encoder student`, but a name that says so already stays as it is."""
     return name if "student" in name else f"{name} student"
-
-
-def _score_rows(ranker: ChunkRanker, rows: list[Row], name: str) -> tuple[Scores, list[list[list[int]]]]:
-    """Score all candidates of the rows, 16 queries at a time; return their scores, and the characters of their best
-    chunks. Raises `RradError` for a score that is not finite."""
-    progress, scores = Progress(len(rows), f"queries by {name}"), list[list[float]]()
-    chunks: list[list[list[int]]] = []
-    for start in range(0, len(rows), 16):
-        batch = rows[start : start + 16]
-        queries = [row["query"] for row in batch for _ in row["texts"]]
-        best, spans = ranker.best_chunks(queries, [text for row in batch for text in row["texts"]])
-        next_score, next_chunk = iter(best), iter(spans)
-        scores += [[next(next_score) for _ in row["texts"]] for row in batch]
-        chunks += [[next(next_chunk) for _ in row["texts"]] for row in batch]
-        for row, values in zip(batch, scores[start:], strict=True):
-            if not all(map(math.isfinite, values)):
-                problem = f"gave a score that is not a number, for query {row['query_id']!r}"
-                raise RradError(f"students.{name}", problem, "train it again: its weights may be damaged")
-        progress.add(len(batch))
-    return scores, chunks

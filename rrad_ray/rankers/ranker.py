@@ -72,9 +72,7 @@ class Ranker(nn.Module):
         installed, or does not support or compile the model.
         """
         loading.check_head(folder)
-        if dtype == "auto":
-            best = torch.float32 if backend == "onnx" else dtype_of(dtype, device, AutoConfig.from_pretrained(folder))
-            dtype = str(best).removeprefix("torch.")
+        dtype = number_format(folder, dtype, backend, device)
         converted = dtype == "int8" or backend not in ("torch", "compile")
         model_dtype = torch.float32 if converted else dtype_of(dtype)
         model = loading.load_ranker(folder, dtype=model_dtype).to(device)
@@ -239,6 +237,14 @@ class Ranker(nn.Module):
     def score(self, query: str, texts: Sequence[str]) -> list[float]:
         """Return the scores of a query's documents, in input order; `score_pairs` says more."""
         return self.score_pairs([query] * len(texts), texts)
+
+
+def number_format(folder: str, dtype: str, backend: str, device: str) -> str:
+    """Return the number format in which `Ranker.load` computes with these arguments: `auto` becomes one."""
+    if dtype != "auto":
+        return dtype
+    best = torch.float32 if backend == "onnx" else dtype_of(dtype, device, AutoConfig.from_pretrained(folder))
+    return str(best).removeprefix("torch.")
 
 
 def _check_lists(*values: Sequence[str]) -> None:

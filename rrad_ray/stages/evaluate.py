@@ -12,8 +12,10 @@ from rrad_ray.errors import RradError
 from rrad_ray.evaluation import report_html, summary
 from rrad_ray.evaluation.bench import Evaluation
 from rrad_ray.evaluation.content import report_content
+from rrad_ray.evaluation.student_scores import StudentScoring
 from rrad_ray.evaluation.systems import ranking_rows
 from rrad_ray.rows import Candidates, Ranking, with_qrels
+from rrad_ray.runtime import cluster
 from rrad_ray.tables import shards
 
 
@@ -22,7 +24,7 @@ def _inputs(cfg: EvaluateConfig) -> dict[str, str]:
     return {"input": cfg.input, "labels": cfg.labels, **{f"student.{k}": v for k, v in cfg.students.items()}}
 
 
-@tables.stage("evaluate", Ranking, _inputs)
+@tables.stage("evaluate", Ranking, _inputs, until_done=tables.WORK)
 def run(cfg: EvaluateConfig, out: tables.Output) -> None:
     """Write the rankings of every system, `report.json` and `report.html`.
 
@@ -34,7 +36,7 @@ def run(cfg: EvaluateConfig, out: tables.Output) -> None:
     if not test:
         problem = f"no query of split '{cfg.split}' has a relevant document"
         raise RradError(cfg.input, problem, "give qrels for it, or name another split")
-    evaluation = Evaluation(cfg, test, dev)
+    evaluation = Evaluation(cfg, test, dev, StudentScoring(cfg, out, (test, dev), cluster.each_part))
     evaluation.measure_all()
     content = report_content(evaluation)
     for number, system in enumerate(evaluation.systems):

@@ -16,7 +16,7 @@ from rrad_ray.evaluation.systems import ranking_rows
 from rrad_ray.rankers.chunker import ChunkRanker
 from rrad_ray.rankers.ranker import Ranker
 from tests import tiny
-from tests.fixtures import row_of, table_of
+from tests.fixtures import evaluation_of, row_of, table_of
 
 TEXTS = ["w1", "w2 w3", "w4"]
 
@@ -30,7 +30,7 @@ def of_sources(identity: str, *sources: str, split: str = "test") -> dict[str, A
 
 def evaluation(tmp_path: Path, test: list[Any], dev: list[Any] | None = None, **options: Any) -> Evaluation:
     table = table_of(tmp_path / "candidates", [*test, *(dev or [])])
-    return Evaluation(EvaluateConfig(table, f"{tmp_path}/report", **options), test, dev or [])
+    return evaluation_of(EvaluateConfig(table, f"{tmp_path}/report", **options), test, dev or [])
 
 
 @pytest.mark.parametrize(

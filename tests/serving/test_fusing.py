@@ -29,7 +29,7 @@ from rrad_ray.serving.service import HTTPAnswer, RerankService
 from rrad_ray.serving.winners import find_winner
 from rrad_ray.tables import EncoderFacts, checkpoints
 from tests import tiny
-from tests.fixtures import row_of
+from tests.fixtures import evaluation_of, row_of
 from tests.serving.test_service import Recorder, call
 
 ENCODER: EncoderFacts = {"model": "bundled:all-minilm-l6-v2", "max_length": 64}
@@ -42,7 +42,7 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def evaluation(student: str) -> Evaluation:
+def evaluation(student: str, tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
     """Eight queries of each split, scored by BM25, which misses a document, by a bi-encoder and by a student.
 
     The relevant document is the one that all three agree on.
@@ -60,8 +60,9 @@ def evaluation(student: str) -> Evaluation:
         split = ("dev", "test")[number % 2]
         scored = {"query": query, "split": split, "sources": list(scores), "source_scores": list(scores.values())}
         rows.append({**row_of(str(number), texts), **scored, **qrels})
-    cfg = EvaluateConfig("candidates", "", {"mine": student}, latency_docs=2, latency_repeats=1, precision="float32")
-    result = Evaluation(cfg, *([row for row in rows if row["split"] == split] for split in ("test", "dev")))
+    options: dict[str, Any] = {"latency_docs": 2, "latency_repeats": 1, "precision": "float32"}
+    cfg = EvaluateConfig("candidates", str(tmp_path_factory.mktemp("report")), {"mine": student}, **options)
+    result = evaluation_of(cfg, *([row for row in rows if row["split"] == split] for split in ("test", "dev")))
     result.measure_all()
     return result
 

@@ -19,7 +19,7 @@ from rrad_ray.evaluation.statistics import holm
 from rrad_ray.rows import Candidates, Labels, Ranking
 from rrad_ray.stages import evaluate, select
 from tests import tiny
-from tests.fixtures import row_of, table_of
+from tests.fixtures import evaluation_of, row_of, table_of
 
 pytestmark = pytest.mark.ray
 
@@ -68,9 +68,8 @@ def test_a_run_from_elsewhere_is_measured_on_all_its_documents_and_with_any_meas
 def test_students_are_tested_against_runs_and_p_values_are_corrected_for_all_tests(
     candidates: str, tmp_path: Path
 ) -> None:
-    cfg = EvaluateConfig(candidates, "", runs={})
     rows = list(tables.read(candidates, Candidates))
-    evaluation = Evaluation(cfg, rows, [])
+    evaluation = evaluation_of(EvaluateConfig(candidates, f"{tmp_path}/report"), rows, [])
     evaluation.add("bm25", "BM25", "first_stage", [[5, 4, 3, 2, 1]] * 3)
     evaluation.add("peer", "peer", "run", [[1, 2, 3, 4, 5]] * 3)
     evaluation.add(
