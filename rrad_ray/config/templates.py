@@ -214,6 +214,8 @@ class GradeTemplate(PromptTemplate):
             _check_once(("prompt",), self.prompt, ("document", "query"))
         if len(set(self.labels.values())) < 2 and self.score != "logit":
             _refuse(("labels",), "they tell no grade from another", 'write at least two, as in {"yes": 1, "no": 0}')
+        if len({label.strip() for label in self.labels}) < len(self.labels):
+            _refuse(("labels",), "two of them differ in white space alone", "keep one of them")
         want = {"expected": len(self.labels), "log_odds": 2, "logit": 1}[self.score]
         if len(self.labels) != want or not self.labels:
             _refuse(("labels",), f"{len(self.labels)} labels for score={self.score}", f"write {want}")

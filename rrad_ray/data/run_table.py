@@ -78,7 +78,7 @@ def _parquet_run(files: list[tables.DataFile]) -> pa.Table:
         usable = pc.and_(
             pc.and_(table["query_id"].is_valid(), table["doc_id"].is_valid()), pc.is_finite(table["score"])
         )
-        if not pc.all(pc.fill_null(usable, False)).as_py():
+        if not pc.all(pc.fill_null(usable, False), min_count=0).as_py():  # all of none are
             row = pc.index(pc.fill_null(usable, False), False).as_py()
             raise RradError(file.uri, f"row {row} is no line of a run: {table.slice(row, 1).to_pylist()}", RUN_LINE)
         chunks.append(table)

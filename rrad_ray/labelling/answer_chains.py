@@ -13,7 +13,16 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import lru_cache
 
-from rrad_ray.labelling.answer_refusals import refuses
+from rrad_ray.labelling.answer_prose import (
+    BLANK,
+    LOOK_AROUND,
+    MARKUP,
+    SENTENCE_END,
+    is_compared,
+    is_refused,
+    lead_of,
+    said_order,
+)
 from rrad_ray.labelling.answer_tokens import (
     BRACKETED,
     NOTATIONS,
@@ -43,11 +52,9 @@ from rrad_ray.labelling.answer_words import (
     WORST_FIRST,
 )
 
-_MARKUP = r"[ \t>*_#|•●\-–+\"'`(\[{]*"
-_BLANK = re.compile(rf"{_MARKUP}\Z")
 _ITEM = re.compile(rf"[ \t>*_#|•●\-–+\"'`]*+(?:{ANY_NAME}[ \t]*)?+[*_]*+\Z", re.IGNORECASE)
 _LABEL = re.compile(
-    rf"^{_MARKUP}(?:(?P<word>{RANK_WORD})[ ]?)?#?(?P<number>\d{{1,3}})"
+    rf"^{MARKUP}(?:(?P<word>{RANK_WORD})[ ]?)?#?(?P<number>\d{{1,3}})"
     r"(?P<suffix>st|nd|rd|th|位|위|等|名|순위)?[ *_]{0,4}(?P<mark>[.):|=→\-–—])[ \t*_]*",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -55,9 +62,6 @@ _NUMBER_NEXT = re.compile(r"[\"'`*_]*\d{1,6}(?!\w|[./:]\d)")
 _AFTER_BARE = re.compile(r"[ \t*_|.,;]*\Z|[.):][ \t]")
 _LINE_END = re.compile(r"[ \t.,!*_`\"'}\])|]*(?:\Z|\n|</|<\|)")
 _INTRODUCES = re.compile(r"(?:[:=]|\b(?:is|are|be)|[은는为是は])[ \t*_\"'`{\[(]*\Z")
-_SENTENCE_END = re.compile(r"[.!?;](?=[)\]\"'*_]{0,3}(?:\s|\Z))|\n")
-_LETTER = re.compile(r"[^\W\d_]")
-_LOOK_AROUND = 160  # characters around identifiers in which words about them may stand
 
 _Label = tuple[int, bool]  # the number of a line, and whether it is called a rank
 
@@ -133,7 +137,7 @@ def _all_readings(text: str, n: int) -> list[Reading]:
 
 def _is_last(text: str, reading: Reading) -> bool:
     """Tell whether a single identifier is the last of several in prose: `[3] comes first, then [1]. Finally: [2]`."""
-    lead = _lead(text, reading.start, 0)
+    lead = lead_of(text, reading.start, 0)
     if len(reading.numbers) > 1 or not FINALLY.search(lead) or ANNOUNCEMENT.search(FINALLY.sub("", lead)):
         return False
     before = text[: reading.start]
@@ -181,19 +185,6 @@ def _without_labels(text: str, notation: str) -> tuple[str, dict[int, _Label]]:
     return text, labels
 
 
-def _lead(text: str, start: int, floor: int) -> str:
-    """Return what introduces the text at `start`: the sentence before it in its line, else the last line with words.
-
-    `floor` is where the mention before it ends.
-    """
-    before = text[max(floor, start - _LOOK_AROUND) : start]
-    line = before.rpartition("\n")[2]
-    if _BLANK.match(line) and "\n" in before:
-        line = before[: len(before) - len(line)].rstrip().rpartition("\n")[2]
-    sentence = _SENTENCE_END.split(line)[-1]
-    return sentence if _LETTER.search(sentence) else ""
-
-
 def _ranked(rank: Rank, lead: str) -> Rank:
     if EXAMPLE.search(lead) and not IN_FORMAT.search(lead):
         return Rank.EXAMPLE
@@ -217,16 +208,16 @@ def _chain(text: str, notation: str, run: Sequence[Mention], floor: int, n: int)
     gaps = [text[one.end : two.start] for one, two in itertools.pairwise(run)]
     numbers, kinds = joined_numbers([mention.numbers for mention in run], [mention.gaps for mention in run], gaps, n)
     start, end = run[0].start, run[-1].end
-    lead = _lead(text, start, floor)
-    if NEGATIVE.search(lead) or _is_refused(text, start, end):
+    lead = lead_of(text, start, floor)
+    if NEGATIVE.search(lead) or is_refused(text, start, end) or (floor and is_compared(text[floor:start])):
         return None
     compares = "more" in kinds or "less" in kinds
     if compares and (OR.match(text, end) or (floor and OR.fullmatch(text, floor, start))):
         return Reading(Rank.CHAIN, notation, start, tuple(numbers), problem="several orders, and none is chosen")
     rank = _ranked(Rank.CHAIN if compares else Rank.LIST, lead)
-    begins = _INTRODUCES.search(lead) or _BLANK.match(text, text.rfind("\n", 0, start) + 1, start)
+    begins = _INTRODUCES.search(lead) or BLANK.match(text, text.rfind("\n", 0, start) + 1, start)
     alone = _LINE_END.match(text, end) and (rank == Rank.MARKED or begins)
-    if rank == Rank.CHAIN and alone and floor and RETRACTION.search(text[max(floor, start - _LOOK_AROUND) : start]):
+    if rank == Rank.CHAIN and alone and floor and RETRACTION.search(text[max(floor, start - LOOK_AROUND) : start]):
         rank = Rank.MARKED
     if not alone and (len(numbers) < 2 or not compares or (notation == "bare" and len(numbers) < 3)):
         return None
@@ -241,12 +232,6 @@ def _chain(text: str, notation: str, run: Sequence[Mention], floor: int, n: int)
         numbers = _reversed(numbers, kinds, "less" if "less" in kinds else "comma")
         repairs.append("worst first")
     return Reading(rank, notation, start, tuple(numbers), tuple(repairs))
-
-
-def _is_refused(text: str, start: int, end: int) -> bool:
-    """Tell whether the sentence around identifiers says that no order can be given, or that none is relevant."""
-    sentence = _SENTENCE_END.split(text[max(0, start - 600) : start])[-1]  # with another order in it, perhaps
-    return refuses(sentence, text, end)
 
 
 @lru_cache(maxsize=2)  # asked for every identifier of a text: once is enough
@@ -323,7 +308,7 @@ def _listed(text: str, notation: str, group: Sequence[_Item]) -> Iterator[Readin
         return
     ordered = sorted(group, key=lambda item: item.label) if all(item.is_rank for item in group) else list(group)
     numbers = [number for item in ordered for number in item.numbers]
-    lead = _lead(text, group[0].start, 0)
+    lead = lead_of(text, group[0].start, 0)
     titled = notation == "bare" and any(PROSE.search(item.rest) for item in group)
     if not numbers or NEGATIVE.search(lead) or (titled and numbers == sorted(numbers)):
         return
@@ -335,15 +320,20 @@ def _listed(text: str, notation: str, group: Sequence[_Item]) -> Iterator[Readin
 
 
 def _mentions(text: str, notation: str, mentions: Sequence[Mention]) -> Iterator[Reading]:
-    """Give the order of first mentions, without those in a sentence that calls them irrelevant."""
-    numbers: list[int] = []
+    """Give the order that prose says of what it mentions, without those in a sentence that calls them irrelevant."""
+    used: list[Mention] = []
     for mention in mentions:
-        stop = _SENTENCE_END.search(text, mention.end, mention.end + _LOOK_AROUND)
+        stop = SENTENCE_END.search(text, mention.end, mention.end + LOOK_AROUND)
         clause = (
-            _lead(text, mention.start, 0) + text[mention.end : stop.start() if stop else mention.end + _LOOK_AROUND]
+            lead_of(text, mention.start, 0) + text[mention.end : stop.start() if stop else mention.end + LOOK_AROUND]
         )
-        if not NEGATIVE.search(clause) and not _is_refused(text, mention.start, mention.end):
-            numbers += mention.numbers
+        if not NEGATIVE.search(clause) and not is_refused(text, mention.start, mention.end):
+            used.append(mention)
+    numbers = tuple(number for mention in used for number in mention.numbers)
     if numbers:
-        problem = "comparisons in prose" if len(numbers) > 2 and COMPARISON.search(text) else ""
-        yield Reading(Rank.MENTIONS, notation, mentions[0].start, tuple(numbers), ("read from prose",), problem)
+        said = said_order(text, used) if len(set(numbers)) > 1 else numbers
+        reading = Reading(Rank.MENTIONS, notation, used[0].start, said or numbers, ("read from prose",))
+        if not said and not is_echo(text, reading):
+            problem = "comparisons in prose" if COMPARISON.search(text) else "mentions in no order"
+            reading = replace(reading, problem=problem)
+        yield reading

@@ -15,7 +15,9 @@ _COMMA = re.compile(r"(?<![\])\d]),")  # not of a list of identifiers
 _UNABLE = re.compile(
     r"\b(?:(?:can ?no|could no|won['’]|can['’]|couldn['’])t|unable to|not able to|will not|refuse to|decline to|"
     r"(?:impossible|hard|difficult) to)\s(?:\w+\s){0,2}?(?:say|tell|determine|decide|rank|order|provide|give|output|"
-    r"produce|judge|choose|answer|return|write|state)\b|无法|無法|不能",
+    r"produce|judge|choose|answer|return|write|state|help|assist|comply|compare|evaluate|sort|rate|score|classify)\b|"
+    r"\bne (?:peux|saurais|pouvons) pas|\bno (?:puedo|podemos|es posible)\b|\bnão (?:posso|consigo)\b|"
+    r"\bnon posso\b|\bkann (?:\w+\s){0,2}?(?:nicht|keine)\b|\bне (?:могу|можем)\b|无法|無法|不能",
     re.IGNORECASE,
 )
 _UNDECIDED = re.compile(
@@ -24,8 +26,10 @@ _UNDECIDED = re.compile(
     re.IGNORECASE,
 )
 _BEHIND = re.compile(
-    r"[^.\n]{0,200}?(?:(?:판단|결정|말|평가|선택)(?:할)?\s?수(?:가|는)?\s?없|"
-    "(?:判断|決定|決め)[^。\n]{0,6}(?:できま?せん|できない|られ)|わかりません|分かりません|"
+    r"[^.。\n]{0,200}?(?:(?:판단|결정|말|평가|선택|비교|정렬|나열|제공|매길|정할)(?:할)?\s?수(?:가|는)?\s?없|"
+    "(?:判断|決定|決め|順位付け|並べ替え|評価|比較|提供)[^。\n]{0,6}(?:できま?せん|できない|られ)|"
+    "わかりません|分かりません|"
+    "(?:^|[^\\w])nicht (?:bewerten|ordnen|sortieren|vergleichen|beurteilen|einordnen)|"
     "(?:无法|無法|不能)(?:判断|确定|確定|决定))"
 )
 

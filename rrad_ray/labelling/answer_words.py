@@ -153,8 +153,8 @@ _LAST = (
 )
 LAST = re.compile(rf"(?:(?:the|and|in|at)\s)?(?:{_LAST})(?![a-zà-ÿ])", re.IGNORECASE)
 NEXT = re.compile(
-    r"then|next|followed by|after (?:that|it)|其次|然后|接着|再次|次に|続いて|그다음|그 다음|다음으로|이어서|"
-    "dann|danach|ensuite|puis|luego|después",
+    r"(?<![a-zà-ÿ])(?:then|next|followed by|after (?:that|it)|dann|danach|ensuite|puis|luego|después)(?![a-zà-ÿ])|"
+    "其次|然后|接着|再次|次に|続いて|그다음|그 다음|다음으로|이어서",
     re.IGNORECASE,
 )
 FINALLY = re.compile(_LAST, re.IGNORECASE)
@@ -172,3 +172,26 @@ SCORE = re.compile(
 )
 PROSE = re.compile(r"[^\W\d_]{2,}")  # a word
 COMPARISON = _compiled(r"\bthan\b", r"\bals\b", "比", "より", "보다")
+# What stands between two documents, of which it calls the first one better, or the second one.
+_OTHER = rf"(?<![a-z])(?:{{words}})[ \t*_\"'`]*(?:{ANY_NAME}\s?)?\Z"
+_VERB = r"(?:is|are|was|has|ranks?|seems?|looks?|fits?|match(?:es)?|answers?|address(?:es)?)\b[^.\n]{0,40}\b"
+ABOVE = re.compile(
+    _OTHER.format(
+        words=rf"{_VERB}(?:more|better|higher|stronger|closer)\b[^.\n]{{0,60}}\bthan|rather than|"
+        r"over|above|before|ahead of|beats?|out(?:ranks?|performs?)|precedes?|surpass(?:es)?|exceeds?|"
+        "wins? (?:against|over)|(?:superior|preferred|preferable) to|优于|好于|高于|胜过|比"
+    ),
+    re.IGNORECASE,
+)
+BELOW = re.compile(
+    _OTHER.format(
+        words=rf"{_VERB}(?:less|worse|lower|weaker)\b[^.\n]{{0,60}}\bthan|below|behind|beneath|under|after|follows?|trails?|"
+        r"loses? (?:to|against)|inferior to|(?:beaten|out(?:ranked|performed)|preceded|surpassed) by|"
+        "不如|低于|より|보다"
+    ),
+    re.IGNORECASE,
+)
+# What makes a sentence say something else than its comparison.
+UNSURE = _compiled(
+    r"\b(?:not|never|nor?|neither|hardly|if|whether|unless|nicht|kein|pas)\b", r"n['’]t\b", "不是|没有|如果"
+)

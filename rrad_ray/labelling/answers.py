@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from rrad_ray.labelling.answer_chains import Rank, Reading, best_reading, is_echo
 from rrad_ray.labelling.answer_records import read_records
 from rrad_ray.labelling.answer_text import final_text, without_counts, without_item_tags
-from rrad_ray.labelling.answer_tokens import BRACKETED, find_mentions
+from rrad_ray.labelling.answer_tokens import BRACKETED, find_mentions, outside
 from rrad_ray.labelling.answer_words import ANY_NAME, COUNTER, EXAMPLE, INITIAL, MARKER, NEGATIVE, PROSE
 
 _AS_ASKED = re.compile(r"\s*\[\d{1,6}\](?:\s*>\s*\[\d{1,6}\])*\s*")
@@ -62,7 +62,8 @@ def parse_answer(answer: str, n: int) -> ParsedOrder:
 
     The order is what the answer ends with or announces: its thinking, examples and remarks on single documents are
     set aside. An answer is rejected if it has no identifiers, has a single one amid prose although several documents
-    were shown, contradicts itself, or echoes the passages in the order shown (well formed, but no ranking).
+    were shown, contradicts itself, mentions documents without comparing them, or echoes the
+    passages in the order shown (well formed, but no ranking).
     """
     if _AS_ASKED.fullmatch(answer):
         return parsed_order([int(number) for number in _NUMBER.findall(answer)], n, ())
@@ -119,8 +120,17 @@ def rejected_order(n: int, why: str) -> ParsedOrder:
     return ParsedOrder((), tuple(range(n)), rejection=why)
 
 
+def _numbers_beside(text: str, reading: Reading, n: int) -> bool:
+    """Tell whether a text has plain numbers that may be documents, and are no names, beside the one of a reading."""
+    rest = outside(text, [(mention.start, mention.end) for mention in find_mentions(text, "named", n)])
+    numbers = {number for mention in find_mentions(rest, "bare", n) for number in mention.numbers if 1 <= number <= n}
+    return bool(numbers - {*reading.numbers})
+
+
 def worthless(text: str, reading: Reading, n: int) -> str:
     """Return the reason why a reading ranks nothing; empty if it is a ranking."""
+    if reading.notation == "bare" and len(set(reading.numbers)) == 1 and _numbers_beside(text, reading, n):
+        return "one number among others"
     if len(set(reading.numbers)) == 1 and n > 2 and reading.rank < Rank.MARKED and len(PROSE.findall(text)) > 3:
         return "one identifier in prose"
     if reading.rank == Rank.EXAMPLE:

@@ -47,12 +47,14 @@ def identifiers(tokenizer: Any, count: int, form: str = "[{number}]") -> tuple[i
 def endpoint_logprobs(top: Sequence[tuple[str, float]], labels: Mapping[str, float]) -> list[float]:
     """Return the log-probability of each label among an endpoint's likeliest tokens, `top`.
 
-    Tokens that differ in white space and case alone (` Yes`, `yes`) are one label. A label that is not among them
-    gets the least of the log-probabilities, which its own cannot exceed. Raises `ValueError` where none is.
+    Tokens that differ in white space and case alone (` Yes`, `yes`) are one label, or in white space alone where case
+    is what parts the labels (`A`, `a`). A label that is not among them gets the least of the log-probabilities, which
+    its own cannot exceed. Raises `ValueError` where none is.
     """
-    by_label: dict[str, list[float]] = {label.casefold(): [] for label in labels}
+    fold = str.casefold if len({label.casefold() for label in labels}) == len(labels) else str
+    by_label: dict[str, list[float]] = {fold(label): [] for label in labels}
     for token, logprob in top:
-        by_label.get(token.strip().casefold(), []).append(logprob)
+        by_label.get(fold(token.strip()), []).append(logprob)
     if not any(by_label.values()):
         likely = ", ".join(repr(token) for token, _ in top[:5])
         problem = f"none of the labels {', '.join(labels)} is among the {len(top)} likeliest tokens ({likely})"
@@ -63,4 +65,6 @@ def endpoint_logprobs(top: Sequence[tuple[str, float]], labels: Mapping[str, flo
 
 def _log_sum(logprobs: Sequence[float]) -> float:
     highest = max(logprobs)
+    if highest == -math.inf:
+        return highest
     return highest + math.log(math.fsum(math.exp(logprob - highest) for logprob in logprobs))

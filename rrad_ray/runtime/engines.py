@@ -18,9 +18,10 @@ from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
 from rrad_ray import prompts
 from rrad_ray.config import JudgeConfig, PromptConfig
-from rrad_ray.errors import InvalidInput, RradError, at_place
+from rrad_ray.errors import RradError, at_place
 from rrad_ray.labelling import planner
 from rrad_ray.labelling.answer_patterns import answer_reader
+from rrad_ray.labelling.chat_replies import read_reply
 from rrad_ray.labelling.chat_template import with_system_as
 from rrad_ray.labelling.crash_ledger import Ledger, groups
 from rrad_ray.labelling.label_tokens import endpoint_logprobs
@@ -300,22 +301,15 @@ class Requests:
 
     def _read(self, reply: Any) -> dict[str, Any]:
         """Return the answer in a reply, with its tokens."""
-        usage = reply.usage
-        tokens = {
-            "prompt_tokens": usage.prompt_tokens if usage else 0,
-            "generated_tokens": usage.completion_tokens if usage else 0,
-        }
-        if self.cfg.task != "grade":
-            return {"text": (reply.choices[0].message.content or "") if reply.choices else "", **tokens}
+        tokens: dict[str, int] = {}
         try:
-            return {"score": self._grade(reply), **tokens}
+            read = read_reply(reply)
+            tokens = read.tokens
+            if self.cfg.task != "grade":
+                return {"text": read.text, **tokens}
+            return {
+                "score": float(self.cfg.prompt.value(endpoint_logprobs(read.likely, self.cfg.prompt.labels))),
+                **tokens,
+            }
         except ValueError as error:
             return {"error": str(error), **tokens}
-
-    def _grade(self, reply: Any) -> float:
-        """Return the score of a reply whose first token is a label. Raises `ValueError` for one that shows none."""
-        logprobs = reply.choices[0].logprobs if reply.choices else None
-        if not logprobs or not logprobs.content:
-            raise InvalidInput("the endpoint gives no logprobs", "take one that does, or task=order")
-        top = [(each.token, each.logprob) for each in logprobs.content[0].top_logprobs]
-        return float(self.cfg.prompt.value(endpoint_logprobs(top, self.cfg.prompt.labels)))

@@ -57,3 +57,6 @@ def test_a_parquet_run_without_a_column_or_with_a_missing_value_is_named(tmp_pat
     )
     with pytest.raises(RradError, match="row 1 is no line of a run"):
         read_run(f"{tmp_path}/b.parquet")
+    pq.write_table(pq.read_table(tmp_path / "b.parquet").slice(0, 0), tmp_path / "empty.parquet")
+    with pytest.raises(RradError, match="is an empty run"):
+        read_run(f"{tmp_path}/empty.parquet")

@@ -184,7 +184,7 @@ def test_shares_that_may_be_places_are_not_read_as_scores(answer: str, order: li
         ("[1] talks about cats. Final ranking: [3] > [1] > [2]", 3),
         ("[2] (1) > [3] (2) > [1] (3)", 3),
         ("[3] > [1]. Not relevant: [2]", 3),
-        ("[2] is good, [1] less so", 2),
+        ("[2] is good, followed by [1]", 2),
     ],
 )
 def test_an_answer_of_which_something_in_brackets_was_not_read_is_not_ok(answer: str, documents: int) -> None:

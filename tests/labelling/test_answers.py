@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import re
@@ -98,6 +99,75 @@ def test_an_answer_is_read_as_the_order_it_means(answer: str, n: int, ranked: tu
 def test_an_answer_that_says_nothing_is_rejected_and_ranks_nothing(answer: str, n: int, why: str) -> None:
     assert parse_answer(answer, n) == ParsedOrder((), tuple(range(n)), rejection=why)
     assert parse_answer(answer, n).rejected
+
+
+@pytest.mark.parametrize(
+    ("answer", "ranked"),
+    [
+        ("[2] is better than [1].", (1, 0)),
+        ("[1] is worse than [2].", (1, 0)),
+        ("[1] is less relevant than [2].", (1, 0)),
+        ("[1] should be ranked below [2].", (1, 0)),
+        ("[2] should be ranked above [1].", (1, 0)),
+        ("I prefer [2] over passage [1].", (1, 0)),
+        ("[1] is beaten by [2].", (1, 0)),
+        ("[3] beats [1], and [1] beats [2].", (2, 0, 1)),
+        ("[1] ranks lower than [2], and [2] ranks lower than [3].", (2, 1, 0)),
+        ("[3] is more relevant than [1], followed by [2].", (2, 0, 1)),
+        ("Tied for first: [2] and [3]. Then [1].", (1, 2, 0)),
+        ("([3], [1]) > [2]", (2, 0, 1)),
+    ],
+)
+def test_prose_is_read_as_its_comparisons_say_whichever_document_it_names_first(
+    answer: str, ranked: tuple[int, ...]
+) -> None:
+    assert parse_answer(answer, max(ranked) + 1).ranked == ranked
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        # requests and refusals that name documents
+        "I can't help with ranking passages [1] and [2].",
+        "Could you provide passages [1], [2] and [3]?",
+        "Passages [1], [2] and [3] are missing from your message.",
+        "Es tut mir leid, ich kann [2] und [1] nicht bewerten.",
+        "Je ne peux pas classer [2], [1] et [3].",
+        "Lo siento, no puedo clasificar [2], [1] y [3].",
+        "Не могу ранжировать [2], [1] и [3].",
+        "申し訳ありませんが、[2]、[1]、[3]を順位付けできません。",
+        "죄송하지만 [2], [1], [3]의 순위를 매길 수 없습니다.",
+        # sentences that compare nothing, or take it back
+        "[2] covers the context of the war, and [1] its causes.",
+        "[2], not [1].",
+        "I don't think that [2] is better than [1].",
+        "[3] is better than [1], and [2] is better than [1].",
+        "[3] beats [1], and [1] beats [3].",
+        "[1] beats [2] more often than [3]",
+        "[1] 5/10, [2] 1/10, [3] 9/10",
+        "[1] gets 3 points; [2] gets 9 points; [3] gets 5 points",
+        # one number among others
+        "<ranking><rank>3</rank><rank>1</rank><rank>2</rank></ranking>",
+        "Rank #1: 3, Rank #2: 1, Rank #3: 2",
+    ],
+)
+def test_prose_that_says_no_order_is_rejected_whatever_it_mentions(answer: str) -> None:
+    assert parse_answer(answer, 3).rejected
+
+
+RELATIONS = {"is better than": 1, "beats": 1, "ranks above": 1, "is preferable to": 1, "ranks ahead of": 1}
+RELATIONS |= {"is worse than": -1, "loses to": -1, "ranks below": -1, "is inferior to": -1, "is outranked by": -1}
+
+
+@given(st.integers(2, 12).flatmap(lambda n: st.permutations(range(n))), st.data())
+def test_a_chain_of_comparisons_is_the_order_that_they_say(order: list[int], data: st.DataObject) -> None:
+    said = []
+    for better, worse in itertools.pairwise(order):
+        words, sign = data.draw(st.sampled_from(sorted(RELATIONS.items())))
+        first, second = (better, worse)[::sign]
+        said.append(f"[{first + 1}] {words} [{second + 1}].")
+    parsed = parse_answer(" ".join(data.draw(st.permutations(said))), len(order))
+    assert parsed.rejected or parsed.ranked == tuple(order)
 
 
 def test_passages_copied_out_in_another_order_are_an_order() -> None:

@@ -97,6 +97,7 @@ def test_a_grade_is_within_the_scale_and_hangs_on_differences_alone(logits: list
         ("prompt: '{query}'\nlabels: {yes: 1, no: 0}", "it holds {document} 0 times"),
         ("prompt: '{query} {document}'\nlabels: {yes: 1}", "they tell no grade from another"),
         ("prompt: '{query} {document}'\nlabels: {a: 1, b: 0, c: 2}\nscore: log_odds", "3 labels for score=log_odds"),
+        ("prompt: '{query} {document}'\nlabels: {'yes': 1, 'yes ': 0}", "two of them differ in white space alone"),
         ("labels: {yes: 1, no: 0}", "it wants `messages` or `prompt`"),
         ("messages: [{role: user, content: '{query}'}]\nlabels: {yes: 1, no: 0}", "they hold {document} 0 times"),
     ],
@@ -121,6 +122,11 @@ def test_an_endpoints_labels_are_sums_over_their_spellings_and_a_missing_one_has
     assert (yes, no) == pytest.approx((math.log(0.6), math.log(0.01)))
     with pytest.raises(InvalidInput, match=r"none of the labels 0, 1 is among the 4 likeliest tokens \('Yes'"):
         endpoint_logprobs(top, {"0": 0.0, "1": 1.0})
+
+
+def test_labels_that_differ_in_case_alone_have_their_own_spellings_at_an_endpoint() -> None:
+    top = [("A", math.log(0.6)), (" a", math.log(0.3)), ("a", math.log(0.05))]
+    assert endpoint_logprobs(top, {"A": 1.0, "a": 0.0}) == pytest.approx([math.log(0.6), math.log(0.35)])
 
 
 # ---- rerankers as their authors score them ------------------------------------------------------------------------

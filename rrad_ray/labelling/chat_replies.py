@@ -1,0 +1,93 @@
+"""Read the replies of an OpenAI-compatible endpoint, of whose fields its client checks no type.
+
+Gateways answer in an endpoint's place too: with a page that asks to log in, with an error, or with a stream.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+
+from rrad_ray.errors import InvalidInput
+
+MOST_TOKENS = 2**53
+
+
+def _whole_characters(value: Any) -> Any:
+    """Return a text with U+FFFD for halves of a character, where `max_tokens` has cut an emoji."""
+    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if isinstance(value, str) else value
+
+
+Text = Annotated[str, BeforeValidator(_whole_characters)]
+Tokens = Annotated[int, Field(ge=0, le=MOST_TOKENS)] | None
+
+
+class _Part(BaseModel):
+    text: Text = ""  # parts of other types have none: thoughts, images
+
+
+class _Message(BaseModel):
+    content: Text | list[_Part] | None = None
+
+
+class _LikelyToken(BaseModel):
+    token: Text
+    logprob: float
+
+
+class _FirstToken(BaseModel):
+    top_logprobs: list[_LikelyToken]
+
+
+class _Logprobs(BaseModel):
+    content: list[_FirstToken] | None = None
+
+
+class _Choice(BaseModel):
+    message: _Message
+    logprobs: _Logprobs | None = None
+
+
+class _Usage(BaseModel):
+    prompt_tokens: Tokens = None
+    completion_tokens: Tokens = None
+
+
+class ChatReply(BaseModel):
+    """What `judge` reads of a chat completion."""
+
+    choices: Annotated[list[_Choice], Field(min_length=1)]
+    usage: _Usage | None = None
+
+    @property
+    def text(self) -> str:
+        """The answer; of one that comes in parts, its parts of text."""
+        content = self.choices[0].message.content or ""
+        return content if isinstance(content, str) else "".join(part.text for part in content)
+
+    @property
+    def tokens(self) -> dict[str, int]:
+        """Tokens of prompt and answer; 0 where the endpoint does not count them."""
+        usage = self.usage or _Usage()
+        return {"prompt_tokens": usage.prompt_tokens or 0, "generated_tokens": usage.completion_tokens or 0}
+
+    @property
+    def likely(self) -> list[tuple[str, float]]:
+        """The likeliest first tokens with their log-probabilities. Raises `InvalidInput` where there are none."""
+        logprobs = self.choices[0].logprobs
+        if not logprobs or not logprobs.content:
+            raise InvalidInput("the endpoint gives no logprobs", "take one that does, or task=order")
+        return [(each.token, each.logprob) for each in logprobs.content[0].top_logprobs]
+
+
+def read_reply(reply: Any) -> ChatReply:
+    """Return what an endpoint's client gives as a reply. Raises `InvalidInput` for one that is no chat completion."""
+    content = reply.model_dump(exclude_none=True, warnings=False) if isinstance(reply, BaseModel) else reply
+    try:
+        return ChatReply.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"] if "(" not in str(part))
+        problem = f"the reply is no chat completion ({where or 'as a whole'}: {first['msg']}): {content!r:.300}"
+        raise InvalidInput(problem, "check openai.url and openai.request") from error
