@@ -16,7 +16,7 @@ from functools import lru_cache
 from rrad_ray.labelling.answer_prose import (
     BLANK,
     LOOK_AROUND,
-    MARKUP,
+    LEADING_MARKS,
     SENTENCE_END,
     is_compared,
     is_refused,
@@ -54,7 +54,7 @@ from rrad_ray.labelling.answer_words import (
 
 _ITEM = re.compile(rf"[ \t>*_#|•●\-–+\"'`]*+(?:{ANY_NAME}[ \t]*)?+[*_]*+\Z", re.IGNORECASE)
 _LABEL = re.compile(
-    rf"^{MARKUP}(?:(?P<word>{RANK_WORD})[ ]?)?#?(?P<number>\d{{1,3}})"
+    rf"^{LEADING_MARKS}(?:(?P<word>{RANK_WORD})[ ]?)?#?(?P<number>\d{{1,3}})"
     r"(?P<suffix>st|nd|rd|th|位|위|等|名|순위)?[ *_]{0,4}(?P<mark>[.):|=→\-–—])[ \t*_]*",
     re.IGNORECASE | re.MULTILINE,
 )

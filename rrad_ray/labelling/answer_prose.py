@@ -10,8 +10,8 @@ from rrad_ray.labelling.answer_refusals import refuses
 from rrad_ray.labelling.answer_tokens import Mention, gap_between, one_order
 from rrad_ray.labelling.answer_words import ABOVE, BELOW, FINALLY, NEXT, UNSURE
 
-MARKUP = r"[ \t>*_#|•●\-–+\"'`(\[{]*"
-BLANK = re.compile(rf"{MARKUP}\Z")
+LEADING_MARKS = r"[ \t>*_#|•●\-–+\"'`(\[{]*"
+BLANK = re.compile(rf"{LEADING_MARKS}\Z")
 SENTENCE_END = re.compile(r"[.!?;](?=[)\]\"'*_]{0,3}(?:\s|\Z))|\n")
 LOOK_AROUND = 160  # characters around identifiers in which words about them may stand
 _LETTER = re.compile(r"[^\W\d_]")

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from rrad_ray.errors import InvalidInput
 
-MOST_TOKENS = 2**53
+_MOST_TOKENS = 2**53
 
 
 def _whole_characters(value: Any) -> Any:
@@ -19,20 +19,20 @@ def _whole_characters(value: Any) -> Any:
     return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if isinstance(value, str) else value
 
 
-Text = Annotated[str, BeforeValidator(_whole_characters)]
-Tokens = Annotated[int, Field(ge=0, le=MOST_TOKENS)] | None
+_Text = Annotated[str, BeforeValidator(_whole_characters)]
+_Tokens = Annotated[int, Field(ge=0, le=_MOST_TOKENS)] | None
 
 
 class _Part(BaseModel):
-    text: Text = ""  # parts of other types have none: thoughts, images
+    text: _Text = ""  # parts of other types have none: thoughts, images
 
 
 class _Message(BaseModel):
-    content: Text | list[_Part] | None = None
+    content: _Text | list[_Part] | None = None
 
 
 class _LikelyToken(BaseModel):
-    token: Text
+    token: _Text
     logprob: float
 
 
@@ -50,8 +50,8 @@ class _Choice(BaseModel):
 
 
 class _Usage(BaseModel):
-    prompt_tokens: Tokens = None
-    completion_tokens: Tokens = None
+    prompt_tokens: _Tokens = None
+    completion_tokens: _Tokens = None
 
 
 class ChatReply(BaseModel):
@@ -68,7 +68,7 @@ class ChatReply(BaseModel):
 
     @property
     def tokens(self) -> dict[str, int]:
-        """Tokens of prompt and answer; 0 where the endpoint does not count them."""
+        """_Tokens of prompt and answer; 0 where the endpoint does not count them."""
         usage = self.usage or _Usage()
         return {"prompt_tokens": usage.prompt_tokens or 0, "generated_tokens": usage.completion_tokens or 0}
 
