@@ -15,9 +15,9 @@ from functools import lru_cache
 
 from rrad_ray.labelling.answer_prose import (
     BLANK,
-    LOOK_AROUND,
+    CLAUSE_END,
     LEADING_MARKS,
-    SENTENCE_END,
+    LOOK_AROUND,
     is_compared,
     is_refused,
     lead_of,
@@ -323,7 +323,7 @@ def _mentions(text: str, notation: str, mentions: Sequence[Mention]) -> Iterator
     """Give the order that prose says of what it mentions, without those in a sentence that calls them irrelevant."""
     used: list[Mention] = []
     for mention in mentions:
-        stop = SENTENCE_END.search(text, mention.end, mention.end + LOOK_AROUND)
+        stop = CLAUSE_END.search(text, mention.end, mention.end + LOOK_AROUND)
         clause = (
             lead_of(text, mention.start, 0) + text[mention.end : stop.start() if stop else mention.end + LOOK_AROUND]
         )

@@ -12,7 +12,7 @@ from rrad_ray.labelling.answer_words import ABOVE, BELOW, FINALLY, NEXT, UNSURE
 
 LEADING_MARKS = r"[ \t>*_#|•●\-–+\"'`(\[{]*"
 BLANK = re.compile(rf"{LEADING_MARKS}\Z")
-SENTENCE_END = re.compile(r"[.!?;](?=[)\]\"'*_]{0,3}(?:\s|\Z))|\n")
+CLAUSE_END = re.compile(r"[.!?;](?=[)\]\"'*_]{0,3}(?:\s|\Z))|\n")
 LOOK_AROUND = 160  # characters around identifiers in which words about them may stand
 _LETTER = re.compile(r"[^\W\d_]")
 # Between documents with no word between them: `]) > [`, `/> > <doc `, `\n#2 `, `\n2/3: `.
@@ -28,13 +28,13 @@ def lead_of(text: str, start: int, floor: int) -> str:
     line = before.rpartition("\n")[2]
     if BLANK.match(line) and "\n" in before:
         line = before[: len(before) - len(line)].rstrip().rpartition("\n")[2]
-    sentence = SENTENCE_END.split(line)[-1]
+    sentence = CLAUSE_END.split(line)[-1]
     return sentence if _LETTER.search(sentence) else ""
 
 
 def is_refused(text: str, start: int, end: int) -> bool:
     """Tell whether the sentence around identifiers says that no order can be given, or that none is relevant."""
-    sentence = SENTENCE_END.split(text[max(0, start - 600) : start])[-1]  # with another order in it, perhaps
+    sentence = CLAUSE_END.split(text[max(0, start - 600) : start])[-1]  # with another order in it, perhaps
     return refuses(sentence, text, end)
 
 
@@ -65,7 +65,7 @@ def said_order(text: str, mentions: Sequence[Mention]) -> tuple[int, ...]:
         elif gap_between(gap) is None and not _WORDLESS.fullmatch(gap):
             if better != worse:
                 return ()
-        elif not (compares and SENTENCE_END.search(gap)):
+        elif not (compares and CLAUSE_END.search(gap)):
             orders.append((better, worse))
     order = one_order([order for order in orders if len(set(order)) == len(order)])
     if set(order) != {number for mention in mentions for number in mention.numbers}:

@@ -68,7 +68,7 @@ class ChatReply(BaseModel):
 
     @property
     def tokens(self) -> dict[str, int]:
-        """_Tokens of prompt and answer; 0 where the endpoint does not count them."""
+        """Tokens of prompt and answer; 0 where the endpoint does not count them."""
         usage = self.usage or _Usage()
         return {"prompt_tokens": usage.prompt_tokens or 0, "generated_tokens": usage.completion_tokens or 0}
 
