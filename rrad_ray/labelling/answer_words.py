@@ -175,19 +175,20 @@ COMPARISON = _compiled(r"\bthan\b", r"\bals\b", "比", "より", "보다")
 # What stands between two documents, of which it calls the first one better, or the second one.
 _OTHER = rf"(?<![a-z])(?:{{words}})[ \t*_\"'`]*(?:{ANY_NAME}\s?)?\Z"
 _VERB = r"(?:is|are|was|has|ranks?|seems?|looks?|fits?|match(?:es)?|answers?|address(?:es)?)\b[^.\n]{0,40}\b"
+_PLACE = r"(?:(?:is|be|ranks?|ranked|placed|comes?|goes|stands?|belongs?)\s|\A[ *_]*)"
 ABOVE = re.compile(
     _OTHER.format(
         words=rf"{_VERB}(?:more|better|higher|stronger|closer)\b[^.\n]{{0,60}}\bthan|rather than|"
-        r"over|above|before|ahead of|beats?|out(?:ranks?|performs?)|precedes?|surpass(?:es)?|exceeds?|"
+        rf"{_PLACE}(?:over|above|before|ahead of)|beats?|out(?:ranks?|performs?)|precedes?|surpass(?:es)?|exceeds?|"
         "wins? (?:against|over)|(?:superior|preferred|preferable) to|优于|好于|高于|胜过|比"
     ),
     re.IGNORECASE,
 )
 BELOW = re.compile(
     _OTHER.format(
-        words=rf"{_VERB}(?:less|worse|lower|weaker)\b[^.\n]{{0,60}}\bthan|below|behind|beneath|under|after|follows?|trails?|"
-        r"loses? (?:to|against)|inferior to|(?:beaten|out(?:ranked|performed)|preceded|surpassed) by|"
-        "不如|低于|より|보다"
+        words=rf"{_VERB}(?:less|worse|lower|weaker)\b[^.\n]{{0,60}}\bthan|"
+        rf"{_PLACE}(?:below|behind|beneath|under|after)|follows?|trails?|loses? (?:to|against)|inferior to|"
+        "(?:beaten|out(?:ranked|performed)|preceded|surpassed) by|不如|低于|より|보다"
     ),
     re.IGNORECASE,
 )

@@ -24,6 +24,7 @@ _ONE_NAME = re.compile(
 )
 _NUMBER = re.compile(r"\d+")
 CUT_OFF = re.compile(r"(?:[\[({<]\s*\w{0,12}\s*#?\d{0,6}|(?<![\w/])>)\s*\Z")
+_OPENS = (":", ">", "=")
 SET_ASIDE = "other identifiers set aside"
 _NOTES = {"named": "named without brackets", "bare": "plain numbers"}
 
@@ -121,10 +122,10 @@ def rejected_order(n: int, why: str) -> ParsedOrder:
 
 
 def _numbers_beside(text: str, reading: Reading, n: int) -> bool:
-    """Tell whether a text has plain numbers that may be documents, and are no names, beside the one of a reading."""
+    """Tell whether a text introduces other plain numbers as it may documents: `Rank #1: 3, Rank #2: 1`."""
     rest = outside(text, [(mention.start, mention.end) for mention in find_mentions(text, "named", n)])
-    numbers = {number for mention in find_mentions(rest, "bare", n) for number in mention.numbers if 1 <= number <= n}
-    return bool(numbers - {*reading.numbers})
+    introduced = (each for each in find_mentions(rest, "bare", n) if rest[: each.start].rstrip().endswith(_OPENS))
+    return any(1 <= number <= n and number not in reading.numbers for each in introduced for number in each.numbers)
 
 
 def worthless(text: str, reading: Reading, n: int) -> str:

@@ -140,6 +140,7 @@ def test_prose_is_read_as_its_comparisons_say_whichever_document_it_names_first(
         # sentences that compare nothing, or take it back
         "[2] covers the context of the war, and [1] its causes.",
         "[2], not [1].",
+        "[1] was written after [2].",
         "I don't think that [2] is better than [1].",
         "[3] is better than [1], and [2] is better than [1].",
         "[3] beats [1], and [1] beats [3].",
