@@ -55,7 +55,7 @@ class _Usage(BaseModel):
 
 
 class ChatReply(BaseModel):
-    """What `judge` reads of a chat completion."""
+    """The fields of a chat completion that `judge` reads."""
 
     choices: Annotated[list[_Choice], Field(min_length=1)]
     usage: _Usage | None = None
