@@ -123,5 +123,8 @@ class SelectConfig(WinnerRule):
     """The best quality inside the latency budget, and never a student below the first stage. `input`: the output of
     `evaluate`."""
 
+    calibrate: bool = False
+    """Make `relevance_score` the probability of being relevant, by a slope and an offset from dev: in the head of the
+    winner's student, which is copied to `model/` of the output, and in winner.json for a sum."""
     publish: Uri = ""
     """A folder that gets report.json and report.html too, where a person looks first; empty: none."""

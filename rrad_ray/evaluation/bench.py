@@ -12,6 +12,7 @@ from rrad_ray.config import EvaluateConfig
 from rrad_ray.data import trec
 from rrad_ray.errors import RradError, at_place
 from rrad_ray.evaluation import fusion
+from rrad_ray.evaluation.calibration import calibrated
 from rrad_ray.evaluation.latency import FUSED, SEARCH, fusion_cost, rerank_latency
 from rrad_ray.evaluation.measures import Ranked, Scores
 from rrad_ray.evaluation.student_scores import StudentScoring
@@ -113,8 +114,8 @@ class Evaluation:
         """Add each source of the first stage, and their free fusion with weights fitted on dev."""
         for source in self.sources:
             title, kind = KNOWN_SOURCES.get(source, (source, "first_stage"))
-            scores = [list(by_source(row)[source]) for row in self.test]
-            cost: Any = self.first.sources.get(source, {})
+            scores, dev = ([list(by_source(row)[source]) for row in rows] for rows in (self.test, self.dev))
+            cost: Any = calibrated(self.dev, dev, self.test, scores) | self.first.sources.get(source, {})
             self.add(source, title, kind, scores, **cost, latency_of=SEARCH)
         if len(self.sources) > 1 and self.dev:
             cost = fusion_cost([self.first.sources.get(source) for source in self.sources])
@@ -178,6 +179,7 @@ class Evaluation:
             read = f"reads documents in chunks of {tokens} tokens, the best one counts" if tokens else ""
             note = " and ".join(filter(None, (cut, ties, read)))
             facts: Any = {"smoke": _smoke(self.test[0], test_scores[0]), "note": note, "constant": bool(ties)}
+            cost |= calibrated(self.dev, dev_scores, self.test, test_scores)
             self.add(name, title, "student", test_scores, **cost, **facts)
             if tokens:
                 best = chunks[: len(self.test)]
@@ -221,8 +223,9 @@ class Evaluation:
         weights, _ = fusion.fit_weights(self.dev, dev, [*self.sources, *more])
         shown = " + ".join(f"{weight:g} x {system}" for system, weight in weights.items() if weight)
         note = f"{shown}, weights from {self.cfg.dev}"
-        fused = [fusion.fuse(scores, weights) for scores in test]
-        self.add(name, title, kind, fused, note=note, weights=weights, **cost(weights))
+        fused, fused_dev = ([fusion.fuse(scores, weights) for scores in split] for split in (test, dev))
+        probabilities = calibrated(self.dev, fused_dev, self.test, fused)
+        self.add(name, title, kind, fused, note=note, weights=weights, **cost(weights), **probabilities)
 
 
 def _student_lineage(uri: str) -> tables.Lineage:

@@ -71,6 +71,12 @@ def fuse(scores: Mapping[str, Sequence[float]], weights: Mapping[str, float]) ->
     return _mix({name: zscores(scores[name]) for name in weights}, weights).tolist()
 
 
+def unscored_last(scores: Sequence[float]) -> list[float]:
+    """Return one source's scores as they are; a document without one gets 1 less than the lowest."""
+    lowest = min((score for score in scores if not math.isnan(score)), default=0.0) - 1.0
+    return [lowest if math.isnan(score) else score for score in scores]
+
+
 def relative(weights: Mapping[str, float]) -> dict[str, float]:
     """Return weights of the same ratios, the largest of which is 1 or -1: no sum of them overflows or vanishes."""
     largest = max(map(abs, weights.values()), default=0.0)

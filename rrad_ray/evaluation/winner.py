@@ -13,9 +13,10 @@ from pydantic import ConfigDict, ValidationError, create_model
 
 from rrad_ray import tables
 from rrad_ray.config import WinnerRule
-from rrad_ray.config.base import Count, Given
+from rrad_ray.config.base import Count, Given, Positive
 from rrad_ray.config.problems import first_error, problem_of
 from rrad_ray.errors import RradError
+from rrad_ray.evaluation.calibration import Calibration, Verdicts
 from rrad_ray.evaluation.summary import BASELINES, STUDENTS, ReportContent, System, mean_of, number
 from rrad_ray.tables.checkpoints import WINNER_FILE
 
@@ -40,7 +41,8 @@ class Winner:
     empty for a student alone, whose scores stand as they are. `encoders`: the bi-encoders behind its sources.
     `rule`, `reason`, `metric` and `value` (None for an infinite one) say why it won; `allow_worse`: whether it was
     allowed to be below the first stage. `smoke`: what the student's scores are checked against before it is served;
-    None for a winner that was written by hand.
+    None for a winner that was written by hand. `calibration`: of its scores, with `calibrate`. Where it sums, slope
+    and offset are the endpoint's to apply; those of a student are in its head.
     """
 
     finding: str = ""
@@ -55,6 +57,7 @@ class Winner:
     value: float | None = None
     allow_worse: bool = False
     smoke: SmokeTest | None = None
+    calibration: Calibration | None = None
 
     def report_entry(self) -> dict[str, Any]:
         """Return the report's part on the winner, which has headline and smoke scores elsewhere."""
@@ -80,6 +83,10 @@ _WinnerFile = _file_model(
     system=Given,
     encoders=dict[str, _EncoderFile],  # type: ignore[valid-type]
     smoke=_file_model(SmokeTest) | None,
+    calibration=_file_model(
+        Calibration, slope=Positive, relevant=_file_model(Verdicts), nothing=_file_model(Verdicts)
+    )
+    | None,
 )
 
 
@@ -167,6 +174,18 @@ def choose_winner(
         encoders={source: facts for source, facts in (encoders or {}).items() if source in best["weights"]},
         reason=_reason(best, others, students, slow, cfg.metric),
     )
+
+
+def calibration_of(content: ReportContent, system: str, uri: str) -> Calibration:
+    """Return the calibration that `evaluate` has fitted for a system; raises `RradError` for one without."""
+    entry = next(each for each in content["systems"] if each["system"] == system)
+    if not entry.get("calibration"):
+        why = entry.get("uncalibrated") or "evaluate had no judged queries of dev, or was an older version"
+        raise RradError(
+            uri, f"'{system}' cannot be calibrated: {why}", "judge more queries of dev, or set calibrate=false"
+        )
+    calibration: Calibration = entry["calibration"]
+    return calibration
 
 
 def _check_figures(systems: Sequence[System], cfg: WinnerRule) -> None:

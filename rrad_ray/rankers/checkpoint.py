@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from tokenizers import normalizers
 from tokenizers.processors import TemplateProcessing
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from rrad_ray import prompts
@@ -54,6 +54,20 @@ def write_checkpoint(
     config = Path(folder) / "config.json"
     content = json.loads(config.read_text()) | {"dtype": str(dtype).removeprefix("torch.")}
     config.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def scale_head(model: Any, slope: float, offset: float) -> None:
+    """Make a ranker's scores `slope * score + offset`, in place, by its head's weight and bias.
+
+    Raises `ValueError` for a head without a bias, as transformers' decoders have it.
+    """
+    heads = [layer for layer in model.modules() if isinstance(layer, nn.Linear) and layer.out_features == 1]
+    if not heads or heads[-1].bias is None:
+        problem = f"the head of a {model.config.model_type} has no bias, so it takes no offset"
+        raise InvalidInput(problem, "set calibrate=false, or take an encoder student")
+    with torch.no_grad():
+        heads[-1].weight.mul_(slope)
+        heads[-1].bias.mul_(slope).add_(offset)
 
 
 def check_tokenizer(tokenizer: Any, kind: str) -> None:

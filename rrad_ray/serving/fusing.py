@@ -7,7 +7,6 @@ or from the search on the served collection.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -64,16 +63,11 @@ async def model_scores(model: Model, request: ScoringRequest, scorer: RequestSco
             columns[name], tokens = _columns(scored)
             read += tokens
             chunks = [each.chunk for each in scored] if name == served.student else chunks
-    scores = _unscored_last(columns[served.name]) if one_source else fusion.fuse(columns, served.weights)
+    summed = fusion.unscored_last(columns[served.name]) if one_source else fusion.fuse(columns, served.weights)
+    scores = [served.slope * score + served.offset for score in summed]
     return ModelScores(served.name, scores, read, "used", chunks)
 
 
 def _columns(scored: Sequence[Scored]) -> tuple[list[float], int]:
     """Return the scores of texts, and the tokens that were read for all of them."""
     return [each.score for each in scored], sum(each.tokens for each in scored)
-
-
-def _unscored_last(scores: Sequence[float]) -> list[float]:
-    """Return one source's scores as they are; a document without one gets 1 less than the lowest."""
-    lowest = min((score for score in scores if not math.isnan(score)), default=0.0) - 1.0
-    return [lowest if math.isnan(score) else score for score in scores]

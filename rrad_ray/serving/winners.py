@@ -29,7 +29,8 @@ class ServedModel:
 
     `checkpoint` is the student's, empty for a first stage. `fingerprint` changes when another winner takes its place.
     `smoke` holds a query, its documents and the scores that the student gave them; it is empty for a checkpoint that
-    no `select` has chosen. `student`, `weights` and `encoders` are as of `Winner`.
+    no `select` has chosen. `student`, `weights` and `encoders` are as of `Winner`. `slope` and `offset` make a
+    sum the log-odds of being relevant, which a calibrated student's scores are already.
     """
 
     checkpoint: str
@@ -38,6 +39,8 @@ class ServedModel:
     smoke: Mapping[str, Any] = field(default_factory=dict)
     student: str = ""
     weights: Mapping[str, float] = field(default_factory=dict)
+    slope: float = 1.0
+    offset: float = 0.0
     encoders: Mapping[str, tables.EncoderFacts] = field(default_factory=dict)
 
     def needed(self, given: Collection[str]) -> list[str]:
@@ -63,6 +66,9 @@ def find_winner(uri: str, root: str = "") -> ServedModel:
         }
         served = ServedModel(checkpoint, winner.system, hashlib.sha256(text.encode()).hexdigest(), winner.smoke or {})
         served = dataclasses.replace(served, student=winner.student, weights=winner.weights, encoders=encoders)
+        if winner.weights and winner.calibration:
+            slope, offset = winner.calibration["slope"], winner.calibration["offset"]
+            served = dataclasses.replace(served, slope=slope, offset=offset)
     else:
         name = uri.rstrip("/").rpartition("/")[2]
         served = ServedModel(_located(uri, root), name, uri, student=name)
