@@ -4,6 +4,7 @@ Imports the vocabulary only (errors, rows, progress, versions).
 """
 
 from rrad_ray.tables.apart import check_apart, lies_within
+from rrad_ray.tables.claims import Claim, plain
 from rrad_ray.tables.data_files import DataFile, data_files, disagreement, names_in, with_partitions
 from rrad_ray.tables.files import (
     absolute,
@@ -38,7 +39,7 @@ from rrad_ray.tables.manifest import (
     read_manifest,
     write_history,
 )
-from rrad_ray.tables.output import Claim, Output, Stage, plain, stage
+from rrad_ray.tables.output import Output, Stage, stage
 from rrad_ray.tables.reading import (
     PROGRESS,
     QUARANTINE,

@@ -12,15 +12,11 @@ Credentials and the endpoint of S3 come from the environment (`AWS_ACCESS_KEY_ID
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import operator
 import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import pyarrow as pa
@@ -31,11 +27,12 @@ from rrad_ray.errors import RradError, in_stage
 from rrad_ray.progress import say
 from rrad_ray.rows import Quarantined
 from rrad_ray.tables.apart import check_apart
-from rrad_ray.tables.files import filesystem, io_errors, join, remove, write_bytes, write_text
-from rrad_ray.tables.fingerprints import fingerprint, same_input
+from rrad_ray.tables.claims import Claim, claim_of, settings_of
+from rrad_ray.tables.files import join, remove, write_bytes, write_text
+from rrad_ray.tables.fingerprints import fingerprint
 from rrad_ray.tables.json_files import json_text, write_json
 from rrad_ray.tables.leases import LEASES, Lease
-from rrad_ray.tables.manifest import MANIFEST, Lineage, Manifest, parse_manifest
+from rrad_ray.tables.manifest import MANIFEST, Lineage, Manifest
 from rrad_ray.tables.reading import (
     PROGRESS,
     QUARANTINE,
@@ -47,31 +44,13 @@ from rrad_ray.tables.reading import (
     read_columns,
 )
 from rrad_ray.tables.schema import check_schema, schema_of, table_of_rows
-from rrad_ray.tables.secrets import redacted
 from rrad_ray.tables.text import read_json
 
 C = TypeVar("C")  # a stage's config
 
 
-def plain(cfg: Any) -> dict[str, Any]:
-    """Return a config as JSON-ready values, without its secrets: it is written, logged and printed."""
-    return redacted(json.loads(json_text(dataclasses.asdict(cfg))))
-
-
 def _input(cfg: Any) -> dict[str, str]:
     return {"input": cfg.input}
-
-
-@dataclass(frozen=True)
-class Claim:
-    """The effect that a run with some config would have on an output folder.
-
-    `state`: `new`, `resume` (a killed run of the same config goes on), `finished` (there is nothing to do) or
-    `refused` (the folder holds the output of another config or input; `reason` says which keys differ).
-    """
-
-    state: str
-    reason: str = ""
 
 
 class Stage(Generic[C]):
@@ -112,8 +91,7 @@ class Stage(Generic[C]):
         """
         with in_stage(self.name):
             check_apart(cfg)
-            config, inputs = _settings(cfg), _fingerprints(self.inputs(cfg))
-            return claim_of(cfg.output, config, inputs, _resumable(cfg))  # type: ignore[attr-defined]
+            return claim_of(cfg, _fingerprints(self.inputs(cfg)))
 
 
 def stage(
@@ -129,62 +107,8 @@ def stage(
     return lambda body: Stage(name, row, inputs, until_done, body)
 
 
-def _settings(cfg: Any) -> dict[str, Any]:
-    """Return what an output is made by: the config without its own place, and the digests of what stands behind its
-    keys (a config's `digests`)."""
-    values = {key: value for key, value in plain(cfg).items() if key != "output"}
-    return values | getattr(cfg, "digests", {})
-
-
 def _fingerprints(inputs: Mapping[str, str]) -> dict[str, str]:
     return {name: fingerprint(uri) for name, uri in inputs.items() if uri}
-
-
-def _resumable(cfg: Any) -> tuple[str, ...]:
-    """Return the keys that say how a run is made, not what it makes."""
-    return getattr(type(cfg), "RESUMABLE", ())
-
-
-def claim_of(uri: str, config: Mapping[str, Any], inputs: Mapping[str, str], resumable: Sequence[str]) -> Claim:
-    """Return what a run with this config over these inputs (by fingerprint) would do with the folder at `uri`."""
-    finished = read_json(join(uri, MANIFEST))
-    if finished is not None:
-        reason = _another_run(finished, config, inputs, resumable)
-        if not reason:
-            parse_manifest(finished, uri)  # raises if another version has written it
-        return Claim("refused", reason) if reason else Claim("finished")
-    started = read_json(join(uri, STARTED))
-    if started is None and (strays := [*part_names(uri), *part_names(join(uri, QUARANTINE))]):
-        # They would become part of the new table, or be written over.
-        reason = f"holds {len(strays)} parts that no run marks as its own ({strays[0]}, ...), and neither {MANIFEST}"
-        return Claim("refused", f"{reason} nor {STARTED}")
-    if started is None or not _anything_done(uri):
-        return Claim("new")  # a run that failed before it had anything to show binds nobody
-    # The remedy of `commit` may be taken: what is done stays good when more bad rows are allowed.
-    reason = _another_run(started, config, inputs, (*resumable, "max_quarantined"))
-    return Claim("refused", reason) if reason else Claim("resume")
-
-
-def _another_run(
-    owner: Mapping[str, Any], config: Mapping[str, Any], inputs: Mapping[str, str], resumable: Sequence[str]
-) -> str:
-    """Return how the run that owns a folder differs from this one; empty where `resumable` keys alone differ."""
-    for what, now, same in (("config", config, operator.eq), ("inputs", inputs, same_input)):
-        was = redacted(owner[what])  # earlier versions wrote secrets too
-        changed = sorted(key for key in {*was, *now} - {*resumable} if not same(was.get(key), now.get(key)))
-        if changed:
-            listing = ", ".join(f"{key}={was.get(key)!r} -> {now.get(key)!r}" for key in changed)
-            return f"holds the output of another {what} ({listing})"
-    return ""
-
-
-def _anything_done(uri: str) -> bool:
-    """Return true where the folder holds more than the marks of a run that has begun."""
-    fs, path = filesystem(uri)
-    with io_errors(uri):
-        names = [entry.rpartition("/")[2] for entry in fs.ls(path, detail=False)]
-    marks = (STARTED, PROGRESS.removesuffix(".json"), LEASES)
-    return any(not name.startswith(marks) and not name.endswith(".tmp") for name in names)
 
 
 class Output:
@@ -200,16 +124,16 @@ class Output:
     ) -> None:
         self.stage, self.uri, self.row, self.lease = stage, cfg.output, row, lease
         self.progress = name_of_slice(PROGRESS, cfg)
-        self.config, self.inputs = _settings(cfg), _fingerprints(inputs)
+        self.config, self.inputs = settings_of(cfg), _fingerprints(inputs)
         self.began = time.time()
         self.quarantined: list[Quarantined] = []
         self.versions: dict[str, str] = {}
-        self.finished = self._claim(_resumable(cfg))
+        self.finished = self._claim(cfg)
         say(f"{'already done, nothing to do' if self.finished else 'running'} -> {self.uri}")
 
-    def _claim(self, resumable: Sequence[str]) -> bool:
+    def _claim(self, cfg: Any) -> bool:
         """Return true where the output stands finished; claim the folder for this config otherwise."""
-        claim = claim_of(self.uri, self.config, self.inputs, resumable)
+        claim = claim_of(cfg, self.inputs)
         if claim.state == "refused":
             raise RradError(self.uri, claim.reason, "choose a new output, or delete this one")
         if claim.state == "finished":

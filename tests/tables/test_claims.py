@@ -1,0 +1,62 @@
+"""What a run would do with an output that an earlier version has written, before there were some of today's keys."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rrad_ray import tables
+from rrad_ray.config import ChunksConfig, PickConfig, PrerankConfig, TrainConfig
+from rrad_ray.errors import RradError
+from rrad_ray.rows import PrerankOutput
+from rrad_ray.tables.claims import claim_of
+from tests.fixtures import row_of
+
+
+def earlier(file: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Write a file as a version without some keys would have written it."""
+    content = json.loads(file.read_text())
+    change(content["config"])
+    file.write_text(json.dumps(content))
+
+
+def without_new_keys(config: dict[str, Any]) -> None:
+    for key in ("student", "pick", "splits"):
+        del config[key]
+    del config["chunks"]["most"]
+
+
+@pytest.mark.parametrize(("file", "state"), [("manifest.json", "finished"), ("started.json", "resume")])
+def test_an_output_without_keys_that_came_later_is_the_same_run_while_they_have_their_defaults(
+    file: str, state: str, tmp_path: Path
+) -> None:
+    cfg = PrerankConfig("given", str(tmp_path / "out"), chunks=ChunksConfig(tokens=16))
+    out = tables.Output("prerank", cfg, PrerankOutput, {})
+    out.write_part(tables.part_name(0), [{**row_of("q1", ["a", "b"]), "best_chunks": []}])
+    if file == "manifest.json":
+        out.commit(rows=1)
+    earlier(tmp_path / "out" / file, without_new_keys)
+    assert claim_of(cfg, {}).state == state
+    for more in ({"pick": PickConfig(share=0.5)}, {"chunks": ChunksConfig(tokens=16, most=3)}):
+        other = PrerankConfig("given", cfg.output, **{"chunks": cfg.chunks, **more})  # type: ignore[arg-type]
+        with pytest.raises(RradError, match=f"holds the output of another config .{next(iter(more))}="):
+            tables.Output("prerank", other, PrerankOutput, {})
+
+
+def test_a_mapping_of_the_users_own_is_not_filled_with_the_defaults_of_one(tmp_path: Path) -> None:
+    cfg = TrainConfig("given", str(tmp_path / "out"), losses={"margin_mse": 1.0})
+    out = tables.Output("train", cfg, None, {})
+    out.commit()
+    earlier(tmp_path / "out" / "manifest.json", lambda config: config.pop("more"))
+    assert claim_of(cfg, {}).state == "finished"
+
+
+def test_a_key_that_is_gone_still_tells_two_runs_apart(tmp_path: Path) -> None:
+    cfg = PrerankConfig("given", str(tmp_path / "out"))
+    tables.Output("prerank", cfg, PrerankOutput, {}).commit(rows=0)
+    earlier(tmp_path / "out" / "manifest.json", lambda config: config.update(window=3))
+    assert claim_of(cfg, {}).reason == "holds the output of another config (window=3 -> None)"
