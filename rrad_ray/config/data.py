@@ -147,7 +147,7 @@ class PickConfig:
     against: str = "dense"
     """`disagreement`: the source whose order is compared; `prerank`, of a table that another student has ordered:
     two students."""
-    without: list[str] = Field(default_factory=list)
+    without: list[GivenUri] = Field(default_factory=list)
     """Tables whose queries are not picked again, such as the labels of an earlier round."""
 
 
@@ -161,7 +161,7 @@ class PrerankConfig(StagePaths):
     """Order by the scores of this source (`dense`), which `retrieve` kept; empty: run `model` on the texts."""
     model: str = MINILM
     """The bi-encoder that orders where `source` and `student` are empty."""
-    student: str = ""
+    student: Uri = ""
     """A student that orders: the output of `train`, or the folder of any ranker's checkpoint. A second round of
     labels is of its candidates."""
     top_k: CountOrNone = 10

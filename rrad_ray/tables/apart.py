@@ -30,6 +30,9 @@ READ_KEYS = (
     "vectors",
     "query_vectors",
     "state",
+    "more",
+    "student",
+    "pick.without",
     *MODELS,
 )  # the keys of all that stages read
 
@@ -65,7 +68,11 @@ def _real(uri: str) -> str:
 def _read(cfg: Any) -> Iterator[tuple[str, str]]:
     """Give the places that a config reads, with their keys."""
     for key in READ_KEYS:
-        value = getattr(cfg, key, "")
+        value = cfg
+        for name in key.split("."):
+            value = getattr(value, name, "")
+        if isinstance(value, list):
+            value = {str(number): uri for number, uri in enumerate(value)}
         named = {f"{key}.{name}": uri for name, uri in value.items()} if isinstance(value, Mapping) else {key: value}
         for name, uri in named.items():
             from_hub = key in MODELS and not is_s3(uri) and not os.path.isdir(absolute(uri))

@@ -295,7 +295,7 @@ def test_a_wrong_pipeline_names_the_file_and_the_key(
     ("steps", "named"),
     [
         ("retreive: {data: x}", ["steps.retreive", "did you mean 'retrieve'"]),
-        ("zzz: {data: x}", ["steps.zzz", "choose one of retrieve"]),
+        ("zzz: {data: x}", ["steps.zzz", "choose one of collect, retrieve"]),
         ("retrieve: {dat: x, output: o}", ["retrieve", "'dat'", "'data'"]),
     ],
 )

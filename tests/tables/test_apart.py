@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rrad_ray import cli, tables
-from rrad_ray.config import EvaluateConfig, LabelConfig, RetrieveConfig, TrainConfig
+from rrad_ray.config import EvaluateConfig, LabelConfig, PickConfig, PrerankConfig, RetrieveConfig, TrainConfig
 from rrad_ray.config.catalog import STAGES
 from rrad_ray.errors import RradError
 from rrad_ray.stages import label
@@ -64,6 +64,9 @@ def test_every_place_of_a_config_counts_and_models_of_a_hub_and_bundled_ones_are
         (RetrieveConfig(data="d", output="o", run="o"), "is run=o"),
         (EvaluateConfig(input="i", output="o", students={"a": "o/a"}), "holds students.a=o/a"),
         (EvaluateConfig(input="i", output="o", runs={"a": "o/a.run"}), "holds runs.a=o/a.run"),
+        (TrainConfig(input="i", output="o", more=["a", "o/b"]), "holds more.1=o/b"),
+        (PrerankConfig("i", "o/s", student="o"), "lies within student=o"),
+        (PrerankConfig("i", "o", pick=PickConfig(without=["o/l"])), "holds pick.without.0=o/l"),
         (TrainConfig(input="i", output="s3://b/m", model="s3://b/m"), "is model=s3://b/m"),
     ]
     for cfg, how in refused:
