@@ -188,14 +188,18 @@ def test_a_run_of_another_machine_that_gives_no_sign_is_taken_over(
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("number", [1, 2], ids=["renewed", "another run"])
-def test_a_run_of_another_machine_that_gives_a_sign_keeps_others_out(uri: str, number: int) -> None:
+def test_a_run_of_another_machine_that_gives_a_sign_keeps_others_out(
+    uri: str, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     leave(uri)
     content = holder(renewed=1, id="y" if number == 2 else "x")
-    sign = threading.Timer(0.3, tables.write_json, (tables.join(uri, f".lease/{number:05d}.json"), content))
-    sign.start()
+
+    def sign(waiting: str) -> None:
+        tables.write_json(tables.join(uri, f".lease/{number:05d}.json"), content)
+
+    monkeypatch.setattr(leases, "say", sign)  # the sign comes once the other run has begun to wait for it
     with pytest.raises(RradError, match="label, process 7 on far since noon, writes it; wait for that run or end it"):
         stage_of(one_row)(Config(uri))
-    sign.join()
     assert not tables.exists(tables.join(uri, "started.json"))
 
 
