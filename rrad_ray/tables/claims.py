@@ -98,7 +98,8 @@ def _with_new_keys(was: Mapping[str, Any], schema: type) -> dict[str, Any]:
 
 def _plain_value(value: Any) -> Any:
     """Return a key's value as JSON reads it back."""
-    return json.loads(json_text(dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value))
+    is_config = dataclasses.is_dataclass(value) and not isinstance(value, type)
+    return json.loads(json_text(dataclasses.asdict(value) if is_config else value))
 
 
 def _anything_done(uri: str) -> bool:
