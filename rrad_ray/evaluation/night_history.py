@@ -15,6 +15,8 @@ from rrad_ray.evaluation.theme import render_page
 
 NIGHTS_FILE, NIGHTS_PAGE = "history.jsonl", "history.html"
 
+ASKED = "asked"  # the folder of the nights' queries below the store
+
 NIGHTS_SHOWN = 8  # nights, the last ones, whose figures stand side by side
 
 BEFORE, DEVIATIONS = 5, 3.0  # earlier nights that a figure needs, and how far from their mean it is marked

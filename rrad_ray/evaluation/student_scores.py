@@ -1,8 +1,10 @@
 """The students' scores of the judged queries, slice by slice: what `evaluate` does in its own process or by actors.
 
-OUTPUT/work/queries/part-00000.parquet   a slice of the queries with their candidates
-OUTPUT/work/scores/part-00000.parquet    the scores that a student gave a slice: what a killed run goes on behind
-OUTPUT/work/formats.json                 the number format of each student
+Below the output, until it is finished:
+
+    work/queries/part-00000.parquet   a slice of the queries with their candidates
+    work/scores/part-00000.parquet    the scores that a student gave a slice: what a killed run goes on behind
+    work/formats.json                 the number format of each student
 """
 
 from __future__ import annotations

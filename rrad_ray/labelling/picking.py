@@ -12,6 +12,7 @@ from typing import Any
 from scipy import stats
 
 from rrad_ray.errors import InvalidInput
+from rrad_ray.evaluation.fusion import unscored_last
 from rrad_ray.rows import by_source
 from rrad_ray.tables.sampling import draw_hash
 
@@ -24,22 +25,17 @@ def rank_disagreement(scores: Sequence[float], others: Sequence[float]) -> float
     """
     if len(scores) < 2:
         return 0.0
-    tau = stats.weightedtau(*(_without_nan(values) for values in (scores, others))).statistic
+    tau = stats.weightedtau(*map(unscored_last, (scores, others))).statistic
     return 1.0 if math.isnan(tau) else 1.0 - float(tau)
 
 
-def _without_nan(values: Sequence[float]) -> list[float]:
-    numbers = [value for value in values if not math.isnan(value)]
-    lowest = min(numbers, default=0.0) - 1.0
-    return [lowest if math.isnan(value) else value for value in values]
-
-
-def scores_by(row: Mapping[str, Any], name: str) -> Sequence[float]:
-    """Return what a source gave the documents of a row. Raises `InvalidInput` for a row without it."""
+def scores_by(row: Mapping[str, Any], name: str, key: str) -> Sequence[float]:
+    """Return what the source that a `key` of the config names gave a row's documents. Raises `InvalidInput` for a row
+    without it."""
     columns = by_source(row)
     if name not in columns:
         problem = f"query {row['query_id']} has no source '{name}' among {', '.join(columns) or 'none'}"
-        raise InvalidInput(problem, "name one of them in pick.against")
+        raise InvalidInput(problem, f"name one of them in {key}")
     return columns[name]
 
 

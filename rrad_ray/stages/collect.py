@@ -14,7 +14,7 @@ from rrad_ray.config import LAST_STUDENT, CollectConfig
 from rrad_ray.data import beir
 from rrad_ray.data.collection import Query
 from rrad_ray.errors import NothingToDo
-from rrad_ray.evaluation.night_history import record_night
+from rrad_ray.evaluation.night_history import ASKED, record_night
 from rrad_ray.evaluation.winner import parse_winner
 from rrad_ray.languages.scripts import folded
 from rrad_ray.online.event_log import log_files, usable_tables
@@ -24,8 +24,6 @@ from rrad_ray.rows import CollectedQuery
 from rrad_ray.tables.checkpoints import WINNER_FILE
 from rrad_ray.tables.leases import Lease
 from rrad_ray.tables.sampling import draw_hash
-
-ASKED = "asked"  # the folder of the nights' queries below the store
 
 
 # The input grows while a night runs, and a night that was killed goes on with the queries that it has.

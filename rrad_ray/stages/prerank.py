@@ -118,7 +118,9 @@ class PrerankPart:
         """Write one part of the output."""
         rows, pick = self._eligible(name), self.cfg.pick
         if pick.by == "disagreement" and pick.share < 1:
-            others = [scores_by(row, pick.against) for row in rows]  # before a new `prerank` takes the place of one
+            others = [
+                scores_by(row, pick.against, "pick.against") for row in rows
+            ]  # before a new `prerank` takes the place of one
             scores = self._scores(rows)
             worth = [rank_disagreement(ours, theirs) for ours, theirs in zip(scores, others, strict=True)]
             stay = self._stay(rows, worth)
@@ -153,7 +155,9 @@ class PrerankPart:
         """Return the scores of each row's documents by what orders them."""
         if self.student:
             return self._by_student(self.student, rows)
-        return self._by_model(rows) if self.encoder else [self._by_source(row) for row in rows]
+        if self.encoder:
+            return self._by_model(rows)
+        return [list(scores_by(row, self.cfg.source, "source")) for row in rows]
 
     def _by_student(self, student: ChunkRanker, rows: list[dict[str, Any]]) -> list[list[float]]:
         """Return the student's scores, kept as source `prerank`."""
@@ -173,11 +177,6 @@ class PrerankPart:
             row["best_chunks"] = spans
         columns = {**by_source(row), PRERANK: values}
         row["sources"], row["source_scores"] = list(columns), list(columns.values())
-
-    def _by_source(self, row: dict[str, Any]) -> list[float]:
-        if self.cfg.source not in row["sources"]:
-            raise KeyError(f"no source '{self.cfg.source}' among {', '.join(row['sources'])}")
-        return row["source_scores"][row["sources"].index(self.cfg.source)]
 
     def _by_model(self, rows: list[dict[str, Any]]) -> list[list[float]]:
         """Return the cosines, kept as source `prerank`, a document's being that of its best chunk; one that several

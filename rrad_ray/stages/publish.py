@@ -16,7 +16,7 @@ from rrad_ray.config import LAST_STUDENT, NEW_STUDENT, PublishConfig
 from rrad_ray.errors import RradError
 from rrad_ray.evaluation import nights
 from rrad_ray.evaluation.bench import fused_name
-from rrad_ray.evaluation.night_history import NIGHTS_PAGE, record_night
+from rrad_ray.evaluation.night_history import ASKED, NIGHTS_PAGE, record_night
 from rrad_ray.evaluation.winner import Winner, choose_winner, read_winner, write_winner
 from rrad_ray.progress import say
 from rrad_ray.rows import Candidates, CollectedQuery
@@ -50,7 +50,7 @@ def run(cfg: PublishConfig, out: tables.Output) -> None:
         current = read_winner(cfg.store)
         if published and current not in (last, winner):
             published, reason = False, f"{current.system} was published after the night had begun; {reason}"
-        with tables.writing(tables.join(cfg.store, "asked", f"{cfg.night}.parquet")) as file:
+        with tables.writing(tables.join(cfg.store, ASKED, f"{cfg.night}.parquet")) as file:
             pq.write_table(pa.table({"query": asked}), file)
         decision = "published" if published else "refused"
         facts = {"system": winner.system, "checkpoint": winner.checkpoint, "last": last.system, "queries": len(asked)}

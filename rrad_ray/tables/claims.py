@@ -21,7 +21,7 @@ from rrad_ray.tables.text import read_json
 
 def plain(cfg: Any) -> dict[str, Any]:
     """Return a config as JSON-ready values, without its secrets: it is written, logged and printed."""
-    return redacted(json.loads(json_text(dataclasses.asdict(cfg))))
+    return redacted(_plain_value(cfg))
 
 
 @dataclass(frozen=True)

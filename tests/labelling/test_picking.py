@@ -59,4 +59,4 @@ def test_a_source_that_a_row_lacks_is_named() -> None:
     with pytest.raises(
         InvalidInput, match=r"query q1 has no source 'splade' among bm25; name one of them in pick\.against"
     ):
-        scores_by(row_of("q1", ["a", "b"]), "splade")
+        scores_by(row_of("q1", ["a", "b"]), "splade", "pick.against")
