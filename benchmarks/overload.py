@@ -51,6 +51,7 @@ def bench(quick: bool, scratch: str) -> harness.Result:
         "p99_over_unloaded": flooded["p99 ms"] / p50,
         "refused_p99_over_unloaded": flooded["refused p99 ms"] / p50,
         "rss_growth_mib": flooded["RSS growth MiB"],
+        "replica_mib": flooded["replica MiB"],
     }
     settings = {"unloaded_ms": p50, "requests_per_s": capacity, "max_queued": MAX_QUEUED, "documents": DOCUMENTS}
     return harness.Result(figures, rows, settings)
@@ -69,10 +70,17 @@ def _put(winner: str, folder: str, ranker: Ranker, body: dict[str, Any]) -> None
 def _flooded(sent: load.Load) -> dict[str, Any]:
     """Return the row of a load of twice the capacity: the rest is refused."""
     sizes: list[int] = []
-    measured = _beside(sent, lambda second: sizes.append(servers.resident_bytes()))
+    replica: list[int] = []
+
+    def look(second: float) -> None:
+        sizes.append(servers.resident_bytes())
+        replica.append(servers.resident_bytes("ray::ServeReplica"))
+
+    measured = _beside(sent, look)
     tenth = len(sizes) // 10  # the first is left out: buffers find their size
     grown = float(np.median(sizes[-tenth:]) - np.median(sizes[tenth : 2 * tenth]))
-    return _row("twice the capacity", sent, measured, refuses=True, grown=grown / 2**20)
+    memory = {"RSS growth MiB": grown / 2**20, "replica MiB": max(replica) / 2**20}
+    return _row("twice the capacity", sent, measured, refuses=True) | memory
 
 
 def _swapped(sent: load.Load, swap: Callable[[], None]) -> dict[str, Any]:
@@ -125,9 +133,7 @@ def _latencies(measured: dict[str, Any], wanted: int = 200) -> list[float]:
     return [took for _, status, took, _ in measured["answers"] if status == wanted]
 
 
-def _row(
-    what: str, sent: load.Load, measured: dict[str, Any], refuses: bool = False, grown: float = float("nan")
-) -> dict[str, Any]:
+def _row(what: str, sent: load.Load, measured: dict[str, Any], refuses: bool = False) -> dict[str, Any]:
     """Return the row of a trouble; `refuses` if it is right to refuse.
 
     `failed` counts requests that were neither answered nor, where that is right, refused; of those that are sent
@@ -148,7 +154,8 @@ def _row(
         "p50 ms": float(np.percentile(took, 50)),
         "p99 ms": float(np.percentile(took, 99)),
         "refused p99 ms": float(np.percentile(refused, 99)) if refused else float("nan"),
-        "RSS growth MiB": grown,
+        "RSS growth MiB": float("nan"),  # in the flood alone
+        "replica MiB": float("nan"),
     }
 
 

@@ -88,10 +88,10 @@ def serve_processes(*kinds: str) -> list[psutil.Process]:
     return processes
 
 
-def resident_bytes() -> int:
-    """Return the resident memory of Serve's processes."""
+def resident_bytes(*kinds: str) -> int:
+    """Return the resident memory of Serve's processes, those of `serve_processes(*kinds)`."""
     total = 0
-    for process in serve_processes():
+    for process in serve_processes(*kinds):
         with contextlib.suppress(psutil.Error):
             total += process.memory_info().rss
     return total

@@ -36,6 +36,10 @@ class BM25Index:
         terms = self.terms(query)
         return self.bm25.get_scores(terms) if terms else np.zeros(self.size, dtype=np.float32)
 
+    def best(self, query: str, depth: int) -> list[int]:
+        """Return the indices of the `depth` texts that score best and above 0, best first."""
+        return top_k(self.scores(query), depth)
+
     def parts(self, query: str, indices: Sequence[int]) -> dict[str, np.ndarray]:
         """Return what each term of a query adds to the scores of the texts at these indices, (N,) each."""
         counts = Counter(self.terms(query))

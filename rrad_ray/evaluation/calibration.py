@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
-from scipy.optimize import minimize
-from scipy.special import expit
 
 from rrad_ray.errors import InvalidInput
 from rrad_ray.evaluation.fusion import unscored_last
@@ -71,6 +69,8 @@ def calibration(dev: _Rows, dev_scores: _Scores, test: _Rows, test_scores: _Scor
     Raises `ValueError` for fewer than `LEAST` relevant documents or others on dev, and for a slope that would turn
     the order round.
     """
+    from scipy.special import expit
+
     known, fitted = np.concatenate(_relevance(dev)), np.concatenate([*map(np.asarray, dev_scores)])
     slope, offset = platt(fitted, known)
     threshold = _best_threshold(expit(slope * fitted + offset), known)
@@ -103,6 +103,9 @@ def platt(scores_P: np.ndarray, relevant_P: np.ndarray) -> tuple[float, float]:
     Platt's targets, just inside of 0 and 1, keep both finite where scores part the classes. Raises `ValueError` as
     `calibration` does.
     """
+    from scipy.optimize import minimize  # scipy takes 30 MiB, and a replica imports this file for its types alone
+    from scipy.special import expit
+
     yes, no = int(relevant_P.sum()), int((~relevant_P).sum())
     if min(yes, no) < LEAST:
         raise InvalidInput(

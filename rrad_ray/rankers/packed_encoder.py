@@ -5,8 +5,8 @@ bias, GELU or residual fused in; or of whole numbers (`int8`). Attention is a ke
 bfloat16 on a CPU with AMX (`amx`, layer norm too), in float32 with AVX2 or AVX-512 (`vectors`); nothing is padded.
 Elsewhere torch's attention gets pairs padded to a multiple of `ROW_MULTIPLE` tokens: it takes up to twice as long for
 a length that fills no whole vector.
-Products have a multiple of `ROW_MULTIPLE` rows, of which the last ones have no meaning: oneDNN makes and keeps a
-kernel for each number of rows. That takes longer than the product itself and, over some thousand of them, a gigabyte.
+Products have one of few numbers of rows (`product_rows`), of which the last ones have no meaning: oneDNN makes and
+keeps kernels for each number. That takes longer than the product itself and, over some hundred of them, 300 MiB.
 
 A lane is a scoring thread with torch threads of its own. Lanes take parts of the pairs, where torch's threads take
 parts of each product: lanes wait for each other once, at the end, and not sixty times a pass, each time for the one
@@ -38,7 +38,9 @@ LANES = 4  # no more score at once, because Python starts their operations one a
 
 MIN_PART_TOKENS = 256  # fewer tokens are not worth a lane
 
-MAX_PART_TOKENS = 4096  # in larger parts each token takes longer, in a part of 16,000 tokens 1.6 times as long
+# In larger parts each token takes longer, in a part of 16,000 tokens 1.6 times as long; and products of more numbers
+# of rows come up, whose kernels and results take memory.
+MAX_PART_TOKENS = 1024
 
 FAMILIES = ("bert", "roberta", "xlm-roberta")
 
@@ -210,8 +212,8 @@ class PackedEncoder:
                 out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask_G11L).transpose(1, 2)
                 out = out.reshape(-1, self.heads * out.shape[-1])
                 outputs.append(out if first_only else out.index_select(0, kept))
-            outputs.append(out.new_zeros(-sum(map(len, outputs)) % ROW_MULTIPLE, out.shape[1]))
-            return torch.cat(outputs)
+            rows = sum(map(len, outputs))
+            return torch.cat([*outputs, out.new_zeros(product_rows(rows) - rows, out.shape[1])])
 
         return attention
 
@@ -243,9 +245,16 @@ def _start_thread_pool(count: int, threads: int) -> ThreadPoolExecutor:
     return pool
 
 
+def product_rows(count: int) -> int:
+    """Return the rows of a product of which `count` have a meaning: a multiple of `ROW_MULTIPLE`, of which there are
+    eight at most between one power of two and the next."""
+    multiple = max(ROW_MULTIPLE, 1 << max(0, (count - 1).bit_length() - 4))
+    return -(-count // multiple) * multiple
+
+
 def padded_rows(values: Sequence[int]) -> Tensor:
-    """Return the values, and zeros behind them up to a multiple of `ROW_MULTIPLE`."""
-    return torch.tensor([*values, *[0] * (-len(values) % ROW_MULTIPLE)])
+    """Return the values, and zeros behind them, as many as `product_rows` says."""
+    return torch.tensor([*values, *[0] * (product_rows(len(values)) - len(values))])
 
 
 def attention_groups(lengths: Sequence[int], dtype: torch.dtype) -> list[Group]:

@@ -12,6 +12,7 @@ from typing import Any
 from rrad_ray import tables
 from rrad_ray.config import ServeConfig
 from rrad_ray.errors import RradError, at_place
+from rrad_ray.patches import transformers_imports
 from rrad_ray.rankers.chunker import Chunker, ChunkRanker
 from rrad_ray.serving import winners
 from rrad_ray.serving.requests import ScoringRequest
@@ -34,9 +35,10 @@ class LoadedModel:
     """
 
     def __init__(self, served: winners.ServedModel, cfg: ServeConfig) -> None:
-        from rrad_ray.rankers.generation import Explainer
-        from rrad_ray.rankers.packed_encoder import PackedEncoder
-        from rrad_ray.rankers.ranker import Ranker, score_tokens
+        with transformers_imports.lean():
+            from rrad_ray.rankers.generation import Explainer
+            from rrad_ray.rankers.packed_encoder import PackedEncoder
+            from rrad_ray.rankers.ranker import Ranker, score_tokens
 
         folder, device = winners.local_folder(served), "cuda" if cfg.resources.get("GPU") else "cpu"
         with at_place(served.checkpoint, "set backend=torch"):

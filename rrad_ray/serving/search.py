@@ -18,7 +18,6 @@ from typing import Any
 from markupsafe import Markup
 
 from rrad_ray.config import IDENTITY, SearchConfig
-from rrad_ray.data.bm25 import BM25Index, top_k
 from rrad_ray.data.reader import read_collection
 from rrad_ray.errors import at_place
 from rrad_ray.evaluation.theme import render_page, source_hash
@@ -51,6 +50,8 @@ class Searcher:
     """A collection in memory with its BM25 index. Raises `RradError` if it cannot be read."""
 
     def __init__(self, cfg: SearchConfig) -> None:
+        from rrad_ray.data.bm25 import BM25Index  # it loads Numba, which takes 70 MiB
+
         collection = read_collection(cfg.corpus)
         self.title, self.depth = cfg.title or collection.name, cfg.depth
         self.ids, self.texts = list(collection.corpus), list(collection.corpus.values())
@@ -67,7 +68,7 @@ class Searcher:
         terms = self.bm25.analyser.words(query)
         if len(terms) > MAX_TERMS:
             query, terms = query[: terms[MAX_TERMS].start], terms[:MAX_TERMS]
-        best = top_k(self.bm25.scores(query), self.depth)
+        best = self.bm25.best(query, self.depth)
         parts = self.bm25.parts(query, best)
         hits = []
         for row, index in enumerate(best):

@@ -12,6 +12,7 @@ from typing import Any
 from rrad_ray import tables
 from rrad_ray.errors import RradError, at_place
 from rrad_ray.evaluation.winner import parse_winner
+from rrad_ray.patches import transformers_imports
 from rrad_ray.rows import BM25
 from rrad_ray.tables import checkpoints
 from rrad_ray.tables.checkpoints import WINNER_FILE
@@ -108,7 +109,8 @@ def check_needs(served: ServedModel, searched: bool) -> str:
 
 def _check_checkpoint(checkpoint: str) -> None:
     """Raise `RradError` for a checkpoint that is not there or whose config has no head with one output."""
-    from rrad_ray.rankers import loading  # torch, which only a replica's process needs
+    with transformers_imports.lean():
+        from rrad_ray.rankers import loading  # torch, which only a replica's process needs
 
     folder = checkpoints.resolve_served(checkpoint)
     if not os.path.isfile(os.path.join(folder, "config.json")):

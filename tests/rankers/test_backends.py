@@ -96,6 +96,14 @@ def test_whatever_the_lengths_products_have_few_numbers_of_rows(
     assert len(rows) > 5
 
 
+def test_products_have_eight_numbers_of_rows_for_each_doubling_and_an_eighth_of_them_at_most_is_padding() -> None:
+    padded = {count: packed_encoder.product_rows(count) for count in range(1, 4097)}
+    assert all(count <= rows < count + max(32, count / 8) for count, rows in padded.items())
+    assert {rows % packed_encoder.ROW_MULTIPLE for rows in padded.values()} == {0}
+    for power in (256, 512, 1024, 2048):
+        assert len({rows for rows in padded.values() if power < rows <= 2 * power}) == 8
+
+
 def test_lanes_change_no_score_and_leave_other_threads_as_many_threads_as_they_had(
     student: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
