@@ -6,10 +6,10 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field
-from typing import Any, TypedDict, get_type_hints
+from dataclasses import dataclass, field
+from typing import Any, TypedDict
 
-from pydantic import ConfigDict, ValidationError, create_model
+from pydantic import ValidationError
 
 from rrad_ray import tables
 from rrad_ray.config import WinnerRule
@@ -19,6 +19,7 @@ from rrad_ray.errors import RradError
 from rrad_ray.evaluation.calibration import Calibration, Verdicts
 from rrad_ray.evaluation.summary import BASELINES, STUDENTS, ReportContent, System, mean_of, number
 from rrad_ray.tables.checkpoints import WINNER_FILE
+from rrad_ray.tables.file_models import file_model
 
 MAY_WIN = (*BASELINES, *STUDENTS)  # kinds; a teacher and a run from elsewhere cannot be served
 
@@ -64,28 +65,13 @@ class Winner:
         return {key: value for key, value in dataclasses.asdict(self).items() if key not in ("finding", "smoke")}
 
 
-def _file_model(schema: type, **narrower: Any) -> Any:
-    """Return the strict pydantic model of a typed dict or a dataclass, with narrower types for some of its keys.
-
-    Pydantic itself takes the typed dicts of `typing` from Python 3.12 on only.
-    """
-    own = dataclasses.fields(schema) if dataclasses.is_dataclass(schema) else ()
-    optional = {each.name for each in own if (each.default, each.default_factory) != (MISSING, MISSING)}
-    types = get_type_hints(schema) | narrower
-    keys: dict[str, Any] = {key: (kind, None if key in optional else ...) for key, kind in types.items()}
-    strict = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-    return create_model(f"{schema.__name__}File", __config__=strict, **keys)
-
-
-_EncoderFile = _file_model(tables.EncoderFacts, model=Given, max_length=Count)
-_WinnerFile = _file_model(
+_EncoderFile = file_model(tables.EncoderFacts, model=Given, max_length=Count)
+_WinnerFile = file_model(
     Winner,
     system=Given,
     encoders=dict[str, _EncoderFile],  # type: ignore[valid-type]
-    smoke=_file_model(SmokeTest) | None,
-    calibration=_file_model(
-        Calibration, slope=Positive, relevant=_file_model(Verdicts), nothing=_file_model(Verdicts)
-    )
+    smoke=file_model(SmokeTest) | None,
+    calibration=file_model(Calibration, slope=Positive, relevant=file_model(Verdicts), nothing=file_model(Verdicts))
     | None,
 )
 

@@ -23,9 +23,9 @@ from rrad_ray.labelling.preview import PromptTexts
 from rrad_ray.labelling.source import source_reader
 from rrad_ray.progress import say
 from rrad_ray.rows import JudgeOutput, Labels, Row, misfit
+from rrad_ray.tables.claims import find_started
 from rrad_ray.tables.manifest import find_manifest
 from rrad_ray.tables.sampling import Draw, drawn_rows, named_rows
-from rrad_ray.tables.text import read_json
 
 By = Literal["random", "status", "disagreement", "qrels"]
 POOL = 2000  # rows that the worst ones are looked for among
@@ -77,9 +77,8 @@ def inspection_page(
 def _opened(uri: str) -> Table:
     """Return the table at `uri`; of a run that has not finished, or was stopped by its gate, the parts that stand."""
     manifest = find_manifest(uri)
-    started = read_json(tables.join(uri, tables.STARTED)) if manifest is None else None
-    stage = manifest.stage if manifest else (started or {}).get("stage", "")
-    config = manifest.config if manifest else (started or {}).get("config", {})
+    run = manifest or find_started(uri)
+    stage, config = (run.stage, run.config) if run else ("", {})
     if stage not in ("judge", "label"):
         problem = f"is the output of {stage}" if stage else "no output of a stage stands there"
         raise RradError(uri, problem, "name an output of judge or label")
@@ -98,10 +97,10 @@ def _opened(uri: str) -> Table:
 
 def _asked(uri: str) -> tuple[JudgeConfig | None, str]:
     """Return the config by which the answers in a table were asked for; or None, and why it is not known."""
-    manifest = find_manifest(uri)
-    config = manifest.config if manifest else (read_json(tables.join(uri, tables.STARTED)) or {}).get("config")
-    if config is None:
+    run = find_manifest(uri) or find_started(uri)
+    if run is None:
         return None, f"{uri} is not there any more"
+    config = run.config
     if config.get("task") == "explain":
         return _asked(str(config["input"]))
     digest = config.get("template_digest", "")

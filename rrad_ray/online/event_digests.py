@@ -25,7 +25,7 @@ from rrad_ray.online.event_log import log_files, usable_tables
 from rrad_ray.online.event_rows import EXPOSURES
 from rrad_ray.progress import Progress
 from rrad_ray.tables.files import listed
-from rrad_ray.tables.reading import open_parquet
+from rrad_ray.tables.part_files import open_parquet
 from rrad_ray.tables.text import read_json
 
 DIGEST_BYTES = 2**26  # of log files that become one digest, or a single larger file

@@ -21,7 +21,7 @@ from rrad_ray.data.text_files import Reject
 from rrad_ray.errors import RradError
 from rrad_ray.online.event_rows import CLICKS, EXPOSURES, KINDS, MAX_DWELL_S, MAX_POSITION, MAX_TIME_S
 from rrad_ray.rows import ClickEvent, Exposure, Row
-from rrad_ray.tables.reading import open_parquet
+from rrad_ray.tables.part_files import open_parquet
 
 ROWS = 65_536  # that are read at a time
 

@@ -33,7 +33,7 @@ from rrad_ray.patches import ray_data_context
 from rrad_ray.rows import Labels, TrainingRow, with_qrels
 from rrad_ray.runtime import cluster
 from rrad_ray.tables import shards
-from rrad_ray.tables.reading import open_parquet
+from rrad_ray.tables.part_files import digest_in_manifest, opened_part
 from rrad_ray.training.stream import RowRefs
 from rrad_ray.training.targets import Prepare, SkipReason
 
@@ -130,7 +130,8 @@ def read_rows(
     uri: str, name: str, splits: Sequence[str], indices: Sequence[int], row: type, rules: Prepare | None = None
 ) -> pa.Table:
     """Return the columns of `row` of some rows of a part, by their indices among its rows to learn from."""
-    table = tables.read_columns(uri, name, tables.schema_of(row).names)
+    # The texts, which are read, are nearly all of a part.
+    table = tables.read_columns(uri, name, tables.schema_of(row).names, whole=True)
     table, reasons = _of_splits(table, splits, rules)
     if any(reasons):
         table = table.filter(pa.array([reason is None for reason in reasons]))
@@ -186,9 +187,7 @@ def index_labels(
 def _small_columns(uri: str, name: str) -> pa.Table:
     """Return the columns of a part that hold no text."""
     part = tables.join(uri, name)
-    fs, path = tables.filesystem(part)
-    with tables.io_errors(part), fs.open(path, "rb") as opened:
-        file = open_parquet(opened)
+    with opened_part(part, digest_in_manifest(uri, name)) as file:
         schema = file.schema_arrow
         table = file.read(columns=["query_id", "split", "qrel_grades", "targets"])
     tables.check_schema(schema.empty_table(), Labels, part)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from rrad_ray.errors import RradError
+from rrad_ray.tables.file_models import file_model, misfit_of
 from rrad_ray.tables.files import filesystem, io_errors, join
-from rrad_ray.tables.fingerprints import same_input
+from rrad_ray.tables.fingerprints import input_difference, same_input
 from rrad_ray.tables.json_files import json_text
 from rrad_ray.tables.leases import LEASES
-from rrad_ray.tables.manifest import MANIFEST, parse_manifest
+from rrad_ray.tables.manifest import MANIFEST, Manifest, find_manifest
 from rrad_ray.tables.reading import PROGRESS, QUARANTINE, STARTED, part_names
 from rrad_ray.tables.secrets import redacted
 from rrad_ray.tables.text import read_json
@@ -36,6 +37,33 @@ class Claim:
     reason: str = ""
 
 
+@dataclass(frozen=True)
+class Started:
+    """The record of the run that a folder belongs to, in `started.json`: what its output is made by."""
+
+    stage: str
+    config: dict[str, Any]
+    inputs: dict[str, str]
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+_StartedFile = file_model(Started)
+
+
+def find_started(uri: str) -> Started | None:
+    """Read the record of the run that began the output at `uri`; None where there is none.
+
+    Raises `RradError` for a file that holds no such record.
+    """
+    content = read_json(join(uri, STARTED))
+    if content is None:
+        return None
+    if misfit := misfit_of(_StartedFile, content):
+        remedy = "delete the output and run its stage again, or name another one"
+        raise RradError(join(uri, STARTED), f"is no record of a stage ({misfit})", remedy)
+    return Started(**content)
+
+
 def settings_of(cfg: Any) -> dict[str, Any]:
     """Return what an output is made by: the config without its own place, and the digests of what stands behind its
     keys (a config's `digests`)."""
@@ -51,13 +79,11 @@ def _resumable(cfg: Any) -> tuple[str, ...]:
 def claim_of(cfg: Any, inputs: Mapping[str, str]) -> Claim:
     """Return what a run with this config over these inputs (by fingerprint) would do with its output folder."""
     uri, resumable = cfg.output, _resumable(cfg)
-    finished = read_json(join(uri, MANIFEST))
+    finished = find_manifest(uri)
     if finished is not None:
         reason = _another_run(finished, cfg, inputs, resumable)
-        if not reason:
-            parse_manifest(finished, uri)  # raises if another version has written it
         return Claim("refused", reason) if reason else Claim("finished")
-    started = read_json(join(uri, STARTED))
+    started = find_started(uri)
     if started is None and (strays := [*part_names(uri), *part_names(join(uri, QUARANTINE))]):
         # They would become part of the new table, or be written over.
         reason = f"holds {len(strays)} parts that no run marks as its own ({strays[0]}, ...), and neither {MANIFEST}"
@@ -69,16 +95,18 @@ def claim_of(cfg: Any, inputs: Mapping[str, str]) -> Claim:
     return Claim("refused", reason) if reason else Claim("resume")
 
 
-def _another_run(owner: Mapping[str, Any], cfg: Any, inputs: Mapping[str, str], resumable: Sequence[str]) -> str:
+def _another_run(owner: Started | Manifest, cfg: Any, inputs: Mapping[str, str], resumable: Sequence[str]) -> str:
     """Return how the run that owns a folder differs from this one; empty where `resumable` keys alone differ."""
-    earlier = {"config": _with_new_keys(owner["config"], type(cfg)), "inputs": owner["inputs"]}
-    for what, now, same in (("config", settings_of(cfg), operator.eq), ("inputs", inputs, same_input)):
-        was = redacted(earlier[what])  # earlier versions wrote secrets too
-        changed = sorted(key for key in {*was, *now} - {*resumable} if not same(was.get(key), now.get(key)))
-        if changed:
-            listing = ", ".join(f"{key}={was.get(key)!r} -> {now.get(key)!r}" for key in changed)
-            return f"holds the output of another {what} ({listing})"
-    return ""
+    was = redacted(_with_new_keys(owner.config, type(cfg)))  # earlier versions wrote secrets too
+    now = settings_of(cfg)
+    changed = sorted(key for key in {*was, *now} - {*resumable} if was.get(key) != now.get(key))
+    if changed:
+        listing = ", ".join(f"{key}={was.get(key)!r} -> {now.get(key)!r}" for key in changed)
+        return f"holds the output of another config ({listing})"
+    pairs = {name: (owner.inputs.get(name), inputs.get(name)) for name in {*owner.inputs, *inputs} - {*resumable}}
+    differing = sorted(name for name, pair in pairs.items() if not same_input(*pair))
+    listing = ", ".join(f"{name}={input_difference(*pairs[name])}" for name in differing)
+    return f"holds the output of another inputs ({listing})" if differing else ""
 
 
 def _with_new_keys(was: Mapping[str, Any], schema: type) -> dict[str, Any]:

@@ -25,8 +25,8 @@ SETTLED_S = 2.0  # a file that was written later may be written again in the sam
 def fingerprint(uri: str) -> str:
     """Return `NAMES-CONTENT`, two short digests of an input URI.
 
-    Of a table: its config and inputs, and the rows and bytes of its parts. Else: names and sizes of its files, and
-    their contents (on S3 their ETags). Raises `RradError` where nothing is.
+    Of a table: its config and inputs, and the rows, bytes and digests of its parts. Else: names and sizes of its
+    files, and their contents (on S3 their ETags). Raises `RradError` where nothing is.
     """
     manifest = find_manifest(uri)
     if manifest is not None:
@@ -46,6 +46,13 @@ def fingerprint(uri: str) -> str:
 def same_input(was: str | None, now: str | None) -> bool:
     """Return true for equal fingerprints. Of an output of an earlier version `was` is `NAMES` alone."""
     return was == now or (was is not None and now is not None and now.startswith(f"{was}-"))
+
+
+def input_difference(was: str | None, now: str | None) -> str:
+    """Return two fingerprints, and in words where their contents alone differ."""
+    same_names = was and now and was.partition("-")[0] == now.partition("-")[0]
+    note = ": its content has changed, not its names and sizes or what it was made by" if same_names else ""
+    return f"{was!r} -> {now!r}{note}"
 
 
 def _short(content: Any) -> str:

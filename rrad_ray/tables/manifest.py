@@ -9,23 +9,33 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, NotRequired, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict
+
+from pydantic import Field
 
 from rrad_ray.errors import InvalidInput, RradError
+from rrad_ray.tables.file_models import file_model, misfit_of
 from rrad_ray.tables.files import join
 from rrad_ray.tables.json_files import json_text, write_json
 from rrad_ray.tables.text import read_json
 
 MANIFEST, HISTORY = "manifest.json", "history.json"
 
+PART_REMEDY = "bring the table's own files back, or run its stage again"
+
 
 class PartFacts(TypedDict):
-    """The size of a part of a finished table, which readers compare, and the least and the greatest split of its
-    rows: readers of another split pass over it. Parts of rows without a split have none."""
+    """The size and the digest of a part of a finished table, which readers compare, and the least and the greatest
+    split of its rows: readers of another split pass over it.
+
+    Parts of rows without a split have no `splits`, and those of earlier versions no `digest`: the SHA-256 of the
+    footer, which has that of all bytes before it (`part_files`).
+    """
 
     rows: int
     bytes: int
     splits: NotRequired[list[str]]
+    digest: NotRequired[str]
 
 
 class SourceCost(TypedDict):
@@ -170,10 +180,43 @@ class Manifest:
         return json_text(dataclasses.asdict(self), indent=2)
 
 
+_Count = Annotated[int, Field(ge=0)]
+_PartFile = file_model(
+    PartFacts,
+    rows=_Count,
+    bytes=_Count,
+    splits=Annotated[list[str], Field(min_length=2, max_length=2)],
+    digest=Annotated[str, Field(pattern="^[0-9a-f]{64}$")],
+)
+_CostFile = file_model(
+    SourceCost,
+    latency_ms=dict[str, float | None],  # JSON's null stands for a number that could not be computed
+    documents_per_s=float | None,
+)
+_FirstStageFile = file_model(
+    FirstStageFacts,
+    sources=dict[str, _CostFile],  # type: ignore[valid-type]
+    encoders=dict[str, file_model(EncoderFacts)],  # type: ignore[misc]
+)
+_RECORDS = {
+    "first_stage": (FirstStageFacts, _FirstStageFile),
+    "qrels": (QrelsFacts, file_model(QrelsFacts)),
+    "judge": (JudgeFacts, file_model(JudgeFacts)),
+    "labels": (LabelFacts, file_model(LabelFacts)),
+    "training": (TrainingFacts, file_model(TrainingFacts)),
+    "evaluation": (EvaluationFacts, file_model(EvaluationFacts)),
+}
+_ManifestFile = file_model(
+    Manifest,
+    lineage=file_model(Lineage, **{name: model | None for name, (_, model) in _RECORDS.items()}),
+    parts=dict[str, _PartFile] | None,  # type: ignore[valid-type]
+)
+
+
 def read_manifest(uri: str) -> Manifest:
     """Read the manifest of a finished output.
 
-    Raises `RradError` if there is none, or if another version of rrad-ray has written it.
+    Raises `RradError` if there is none, or as `parse_manifest` does.
     """
     manifest = find_manifest(uri)
     if manifest is None:
@@ -185,31 +228,23 @@ def read_manifest(uri: str) -> Manifest:
 def find_manifest(uri: str) -> Manifest | None:
     """Read the manifest of an output; None for one that is not finished, and for files from elsewhere.
 
-    Raises `RradError` if another version of rrad-ray has written it.
+    Raises `RradError` as `parse_manifest` does.
     """
     content = read_json(join(uri, MANIFEST))
     return None if content is None else parse_manifest(content, uri)
 
 
-def parse_manifest(content: dict[str, Any], uri: str) -> Manifest:
+def parse_manifest(content: Any, uri: str) -> Manifest:
     """Return the manifest that the JSON of the output at `uri` holds.
 
-    Raises `RradError` if another version of rrad-ray has written it.
+    Raises `RradError` if another version of rrad-ray has written it, or if it holds what no version writes.
     """
-    try:
-        return Manifest(**{**content, "lineage": _lineage(content["lineage"])})
-    except (KeyError, TypeError) as error:
-        problem = f"its manifest.json is of another version of rrad-ray ({error})"
-        raise RradError(uri, problem, "delete the output and run its stage again") from error
-
-
-def _lineage(content: dict[str, Any]) -> Lineage:
-    """Return the lineage that `dataclasses.asdict` has made a dictionary of."""
-    kinds = {"first_stage": FirstStageFacts, "judge": JudgeFacts, "labels": LabelFacts}
-    kinds |= {"training": TrainingFacts, "evaluation": EvaluationFacts, "qrels": QrelsFacts}
-    content = {"qrels": None, **content}  # earlier versions had no such record
-    records = {name: kind(**content[name]) for name, kind in kinds.items() if content[name] is not None}
-    return Lineage(**{**content, **records})
+    if misfit := misfit_of(_ManifestFile, content):
+        problem = f"its manifest.json is damaged, or of another version of rrad-ray ({misfit})"
+        raise RradError(uri, problem, "delete the output and run its stage again")
+    lineage = content["lineage"]
+    records = {name: kind(**lineage[name]) for name, (kind, _) in _RECORDS.items() if lineage.get(name) is not None}
+    return Manifest(**{**content, "lineage": Lineage(**{**lineage, **records})})
 
 
 def check_grader(grader: str, teachers: Iterable[str]) -> None:

@@ -12,6 +12,7 @@ Credentials and the endpoint of S3 come from the environment (`AWS_ACCESS_KEY_ID
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import socket
 import time
@@ -20,19 +21,19 @@ from contextlib import ExitStack
 from typing import Any, Generic, TypeVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from rrad_ray import versions
 from rrad_ray.errors import RradError, in_stage
 from rrad_ray.progress import say
 from rrad_ray.rows import Quarantined
 from rrad_ray.tables.apart import check_apart
-from rrad_ray.tables.claims import Claim, claim_of, settings_of
+from rrad_ray.tables.claims import Claim, Started, claim_of, find_started, settings_of
 from rrad_ray.tables.files import join, remove, write_bytes, write_text
 from rrad_ray.tables.fingerprints import fingerprint
 from rrad_ray.tables.json_files import json_text, write_json
 from rrad_ray.tables.leases import LEASES, Lease
 from rrad_ray.tables.manifest import MANIFEST, Lineage, Manifest
+from rrad_ray.tables.part_files import part_bytes
 from rrad_ray.tables.reading import (
     PROGRESS,
     QUARANTINE,
@@ -44,7 +45,6 @@ from rrad_ray.tables.reading import (
     read_columns,
 )
 from rrad_ray.tables.schema import check_schema, schema_of, table_of_rows
-from rrad_ray.tables.text import read_json
 
 C = TypeVar("C")  # a stage's config
 
@@ -139,7 +139,8 @@ class Output:
         if claim.state == "finished":
             return True
         if claim.state == "resume":
-            self.versions = read_json(join(self.uri, STARTED)).get("versions", {})
+            started = find_started(self.uri)
+            self.versions = started.versions if started else {}
         self.note_versions(versions.installed())
         return False
 
@@ -155,8 +156,8 @@ class Output:
             remedy = "install the earlier versions again, or choose a new output, if all rows are to be made alike"
             say(f"warning: goes on with {listing}; {remedy}")
         self.versions = {**now, **self.versions, **{name: f"{was}, {now[name]}" for name, was in changed.items()}}
-        state = {"stage": self.stage, "config": self.config, "inputs": self.inputs, "versions": self.versions}
-        write_json(join(self.uri, STARTED), state, indent=2)
+        started = Started(self.stage, self.config, self.inputs, self.versions)
+        write_json(join(self.uri, STARTED), dataclasses.asdict(started), indent=2)
 
     def parts(self) -> list[str]:
         """Return the parts that an earlier, killed run of the same config has finished."""
@@ -177,9 +178,7 @@ class Output:
             problem = f"a row does not fit its type: {type(error).__name__}: {error}"
             raise RradError(uri, problem, "report this as a bug") from error
         check_schema(table, kind, uri)
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
-        write_bytes(uri, sink.getvalue().to_pybytes())
+        write_bytes(uri, part_bytes(table))
 
     def write_all(self, rows: Iterable[Mapping[str, Any]], rows_per_part: int) -> int:
         """Write rows in parts of a fixed size; the number of rows."""

@@ -5,15 +5,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rrad_ray.errors import RradError
 from rrad_ray.tables.files import filesystem, io_errors, join
-from rrad_ray.tables.manifest import PartFacts, read_manifest
-from rrad_ray.tables.schema import check_schema
+from rrad_ray.tables.manifest import PART_REMEDY, PartFacts, read_manifest
+from rrad_ray.tables.part_files import digest_in_footer, digest_in_manifest, opened_part
+from rrad_ray.tables.schema import check_columns, check_schema
 
 STARTED, PROGRESS, QUARANTINE = "started.json", "progress.json", "quarantine"
 
@@ -55,12 +56,12 @@ def finished_parts(uri: str) -> list[str]:
             problem = f"has {sizes[name]:,} bytes, and {known[name]['bytes']:,} in the manifest"
         else:
             continue
-        raise RradError(join(uri, name), problem, "bring the table's own files back, or run its stage again")
+        raise RradError(join(uri, name), problem, PART_REMEDY)
     return list(sizes)
 
 
 def measured_parts(uri: str) -> dict[str, PartFacts]:
-    """Return rows, bytes and splits of every part under `uri` that can be read; a torn one is left out."""
+    """Return rows, bytes, splits and digest of every part under `uri` that can be read; a torn one is left out."""
 
     def facts_of(name: str) -> PartFacts | None:
         part_uri = join(uri, name)
@@ -70,7 +71,10 @@ def measured_parts(uri: str) -> dict[str, PartFacts]:
                 footer = pq.read_metadata(file)
             except pa.ArrowInvalid:
                 return None
+            digest = digest_in_footer(footer, file)
         facts: PartFacts = {"rows": footer.num_rows, "bytes": sizes[name]}
+        if digest:
+            facts["digest"] = digest
         if splits := _split_range(footer):
             facts["splits"] = splits
         return facts
@@ -91,12 +95,6 @@ def _split_range(footer: pq.FileMetaData) -> list[str]:
     return [min(each.min for each in known), max(each.max for each in known)]
 
 
-def open_parquet(file: BinaryIO) -> pq.ParquetFile:
-    """Open a Parquet file whose pages are compared with their checksums, where they have some, as ours do: reading it
-    raises `OSError` for a page that is not what was written."""
-    return pq.ParquetFile(file, page_checksum_verification=True)
-
-
 def rows_between(file: pq.ParquetFile, start: int, stop: int, columns: Sequence[str] | None = None) -> pa.Table:
     """Return rows `start` to `stop` of a Parquet file, from the row groups that hold them."""
     groups: list[int] = []
@@ -110,12 +108,16 @@ def rows_between(file: pq.ParquetFile, start: int, stop: int, columns: Sequence[
     return file.read_row_groups(groups, columns=columns).slice(start - first, stop - start)
 
 
-def read_columns(uri: str, name: str, columns: Sequence[str] | None) -> pa.Table:
-    """Return some columns of one part (None: all), as they are."""
-    part_uri = join(uri, name)
-    fs, path = filesystem(part_uri)
-    with io_errors(part_uri), fs.open(path, "rb") as file:
-        return pq.read_table(file, columns=columns, page_checksum_verification=True)
+def read_columns(uri: str, name: str, columns: Sequence[str] | None, *, whole: bool = False) -> pa.Table:
+    """Return some columns of one part (None: all), as they are.
+
+    `whole`: have all bytes of the part compared with its digest, as where all columns are read: worth it where the
+    columns left out are few.
+    """
+    whole, part_uri = whole or columns is None, join(uri, name)
+    with opened_part(part_uri, digest_in_manifest(uri, name), whole=whole) as file:
+        check_columns(columns or (), file.schema_arrow.names, part_uri, "run the stage that writes it again")
+        return file.read(columns)
 
 
 def read_part(uri: str, name: str, row: type) -> list[dict[str, Any]]:

@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rrad_ray.tables.files import filesystem, io_errors, join
-from rrad_ray.tables.reading import open_parquet
+from rrad_ray.tables.files import join
+from rrad_ray.tables.part_files import digest_in_manifest, opened_part
 from rrad_ray.tables.schema import check_schema
 
 Draw = tuple[str, dict[str, Any]]  # the name of a part, and a row of it
@@ -41,9 +41,7 @@ def drawn_rows(
 
 def _rows_of(uri: str, name: str, row: type, count: int, source: random.Random, split: str) -> list[dict[str, Any]]:
     part_uri = join(uri, name)
-    fs, path = filesystem(part_uri)
-    with io_errors(part_uri), fs.open(path, "rb") as opened:
-        file = open_parquet(opened)
+    with opened_part(part_uri, digest_in_manifest(uri, name)) as file:
         if not file.num_row_groups:
             return []
         table = file.read_row_group(source.randrange(file.num_row_groups))
@@ -57,9 +55,7 @@ def named_rows(uri: str, names: Sequence[str], row: type, query_ids: Collection[
     """Yield the rows of these queries; of parts that have none, the ids alone are read."""
     for name in names:
         part_uri = join(uri, name)
-        fs, path = filesystem(part_uri)
-        with io_errors(part_uri), fs.open(path, "rb") as opened:
-            file = open_parquet(opened)
+        with opened_part(part_uri, digest_in_manifest(uri, name)) as file:
             wanted = pc.is_in(file.read(["query_id"])["query_id"], pa.array(query_ids, pa.string()))
             if pc.any(wanted).as_py():
                 table = file.read().filter(wanted)

@@ -18,9 +18,10 @@ from rrad_ray.errors import RradError
 from rrad_ray.progress import say
 from rrad_ray.rows import SPLITS, Candidates, misfit, without_repeats
 from rrad_ray.tables.data_files import DataFile, data_files, with_partitions
-from rrad_ray.tables.files import exists, filesystem, io_errors, join
+from rrad_ray.tables.files import exists, join
 from rrad_ray.tables.manifest import MANIFEST, read_manifest
-from rrad_ray.tables.reading import STARTED, finished_parts, open_parquet, part_name, rows_between
+from rrad_ray.tables.part_files import digest_in_manifest, opened_part
+from rrad_ray.tables.reading import STARTED, finished_parts, part_name, rows_between
 from rrad_ray.tables.schema import check_columns, check_schema, column_as, optional_columns, schema_of
 
 NEEDED = ("query_id", "query", "doc_ids", "texts")  # what a foreign folder must have
@@ -37,7 +38,8 @@ class Shard:
     """A range of rows: `start` to `stop` of `file`, which become the output part `part`; `dev`: some are dev queries.
 
     `documents`: how many its queries have together, each counted once a query. `repeated`: how many more the file
-    lists, of which the first one counts. `known`: the ids of its queries that earlier shards hold too.
+    lists, of which the first one counts. `known`: the ids of its queries that earlier shards hold too. `digest`: of
+    the file in its table's manifest; `whole`: the shard is all of the file.
     """
 
     part: str
@@ -48,6 +50,8 @@ class Shard:
     documents: int
     repeated: int = 0
     known: tuple[str, ...] = ()
+    digest: str = ""
+    whole: bool = False
 
     @property
     def rows(self) -> int:
@@ -63,6 +67,7 @@ class _Look:
     splits: list[str]
     documents: np.ndarray
     repeated: np.ndarray
+    digest: str
 
 
 def plan_shards(uri: str, size: int, row: type) -> list[Shard]:
@@ -85,7 +90,8 @@ def plan_shards(uri: str, size: int, row: type) -> list[Shard]:
             documents, repeated = int(look.documents[start:stop].sum()), int(look.repeated[start:stop].sum())
             above = np.flatnonzero(first_rows[offset + start : offset + stop] < offset + start)
             known = tuple(filter(None, look.query_ids.take(start + above).to_pylist()))
-            shards.append(Shard(part, file.name, start, stop, dev, documents, repeated, known))
+            whole = stop - start == len(look.documents)
+            shards.append(Shard(part, file.name, start, stop, dev, documents, repeated, known, look.digest, whole))
         offset += len(look.documents)
     return shards
 
@@ -117,9 +123,8 @@ def read_shard(uri: str, shard: Shard, row: type, reject: RejectRow = _ignore) -
     or of a query that an earlier row of the input has, go to `reject`.
     """
     file = DataFile(uri, shard.file)
-    fs, path = filesystem(file.uri)
-    with io_errors(file.uri), fs.open(path, "rb") as opened:
-        table = rows_between(open_parquet(opened), shard.start, shard.stop)
+    with opened_part(file.uri, shard.digest, whole=shard.whole) as opened:
+        table = rows_between(opened, shard.start, shard.stop)
     # Nothing is filled into a finished table: `plan_shards` has seen that it has every column.
     table = _filled(with_partitions(table, file, schema_of(row)), file.uri)
     return list(usable_rows(check_schema(table, row, file.uri, nulls=True).to_pylist(), reject, shard.known))
@@ -155,9 +160,8 @@ def _files(uri: str) -> list[DataFile]:
 def _look(source: DataFile, needed: Sequence[str]) -> _Look:
     """Return query id, split (none without the column) and number of documents of every row of a file."""
     uri = source.uri
-    fs, path = filesystem(uri)
-    with io_errors(uri), fs.open(path, "rb") as opened:
-        file = open_parquet(opened)
+    digest = "" if needed is NEEDED else digest_in_manifest(source.folder, source.name)
+    with opened_part(uri, digest) as file:
         empty = with_partitions(file.schema_arrow.empty_table(), source, schema_of(Candidates))
         again = "run the stage that writes it again"
         remedy = f"candidates need {', '.join(NEEDED)}" if needed is NEEDED else again
@@ -170,7 +174,7 @@ def _look(source: DataFile, needed: Sequence[str]) -> _Look:
     splits = _splits(table, uri) if "split" in table.column_names else []
     query_ids = column_as(table, schema_of(Candidates).field("query_id"), uri)
     doc_ids = column_as(table, schema_of(Candidates).field("doc_ids"), uri).combine_chunks()
-    return _Look(query_ids, splits, *_documents(doc_ids))
+    return _Look(query_ids, splits, *_documents(doc_ids), digest)
 
 
 def _splits(table: pa.Table, uri: str) -> list[str]:

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from rrad_ray.errors import RradError, in_stage
+from rrad_ray.tables.claims import find_started
 from rrad_ray.tables.files import exists, filesystem, io_errors, join
 from rrad_ray.tables.leases import process_mark
 from rrad_ray.tables.manifest import find_manifest
@@ -50,10 +51,9 @@ def _states(uri: str) -> list[dict[str, Any]]:
         facts = {key: value for key, value in facts.items() if value}
         done = {"name": name, "stage": manifest.stage, "state": "done", "began": began, "facts": facts}
         return [done | {"seconds": manifest.seconds}]
-    started = read_json(join(uri, STARTED))
-    if not isinstance(started, dict) or "stage" not in started:
-        raise RradError(join(uri, STARTED), "is no record of a stage", "delete the folder, or name another one")
-    state = {"name": name, "stage": started["stage"], "began": began, "state": "not finished", "facts": {}}
+    started = find_started(uri)
+    stage = started.stage if started else ""
+    state = {"name": name, "stage": stage, "began": began, "state": "not finished", "facts": {}}
     stem = PROGRESS.removesuffix(".json")
     with io_errors(uri):
         entries = sorted(entry.rpartition("/")[2] for entry in fs.ls(path.rpartition("/")[0], detail=False))

@@ -68,10 +68,15 @@ def read_text(uri: str) -> str:
 
 
 def read_json(uri: str) -> Any:
-    """Return the content of a JSON file; None where there is no such file. Raises `RradError` for a torn one."""
+    """Return the content of a JSON file; None where there is no such file. Raises `RradError` for a torn one, and for
+    one that says `null`, which nobody writes."""
     if not exists(uri):
         return None
+    remedy = "mend the file, or delete it and run again"
     try:
-        return json.loads(read_text(uri))
+        content = json.loads(read_text(uri))
     except (ValueError, RecursionError) as error:
-        raise RradError(uri, f"is no JSON ({error})", "mend the file, or delete it and run again") from error
+        raise RradError(uri, f"is no JSON ({error})", remedy) from error
+    if content is None:
+        raise RradError(uri, "is no record of anything: it says null", remedy)
+    return content

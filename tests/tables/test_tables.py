@@ -536,11 +536,17 @@ def test_a_part_that_has_changed_and_kept_its_size_is_named_by_every_reader_of_i
         lambda: list(tables.read(uri, Candidates)),
         lambda: list(tables.read_split(uri, Candidates, "train")),
         lambda: shards.read_shard(uri, shard, Candidates),
+        lambda: tables.read_columns(uri, part_name(1), ["query_id"], whole=True),
     ]
     for read in readers:
-        with pytest.raises(RradError, match=r"cannot be read .*CRC checksum") as caught:
+        with pytest.raises(RradError, match=r"its content is damaged") as caught:
             read()
-        assert (caught.value.place, "damaged" in caught.value.remedy) == (part, True)
+        assert (caught.value.stage, caught.value.place) == ("judge", part)
+        assert caught.value.remedy == "bring the table's own files back, or run its stage again"
+    with pytest.raises(RradError, match=r"cannot be read .*CRC checksum") as caught:
+        tables.read_columns(uri, part_name(1), ["query"])
+    assert (caught.value.place, "damaged" in caught.value.remedy) == (part, True)
+    tables.read_columns(uri, part_name(1), ["query_id"])  # of which no byte has changed
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" + b"x" * 100])
