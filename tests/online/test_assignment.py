@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chi2_contingency, chisquare
 
-from rrad_ray.config import ExperimentDesign
+from rrad_ray.config import ExperimentDesign, OnlineConfig
 from rrad_ray.online.assignment import assign_variant, interleave
 from tests.commands import ROOT
 
@@ -162,3 +162,9 @@ def test_a_salt_draws_anew_and_no_salt_draws_as_ever() -> None:
         table = Counter(zip(drawn, other, strict=True))
         names = list(CFG.variants)
         assert chi2_contingency([[table[a, b] for b in names] for a in names]).pvalue > 0.01
+
+
+@pytest.mark.parametrize("variant", ["\ud55c\uad6d", "a\r\nx-b: c", "a ", "\x7f"])
+def test_an_endpoint_refuses_a_variant_whose_name_no_header_can_have(variant: str) -> None:
+    with pytest.raises(ValueError, match=r"online.variants=.* must be visible ASCII, for a header"):
+        OnlineConfig("events", "test", {variant: 1, "winner": 1})
