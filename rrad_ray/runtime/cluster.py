@@ -22,6 +22,7 @@ from rrad_ray.patches import (
     ray_serve_headers,
 )
 from rrad_ray.progress import QUIET_LIBRARIES, Progress
+from rrad_ray.tables import spans
 from rrad_ray.tables.private_folders import sessions_folder, socket_folder
 
 # Small machines run several light actors beside a heavy one; they wait more than they work.
@@ -133,15 +134,19 @@ def _can_grow() -> bool:
 
 class PartActor:
     """An actor that runs `work.part(name)` for each part name that it is sent; a failure comes back as place, problem
-    and remedy, of which a function may know none but the problem."""
+    and remedy, of which a function may know none but the problem. `trace`: the headers of the driver's span."""
 
-    def __init__(self, work: Callable[..., Any], options: Mapping[str, Any]) -> None:
-        self.work = work(**options)
+    def __init__(self, work: Callable[..., Any], options: Mapping[str, Any], trace: Mapping[str, str]) -> None:
+        self.work, self.trace = work(**options), trace
+
+    def __del__(self) -> None:
+        spans.flush()  # Ray ends the actor's process without another chance
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         failed = {"place": "", "problem": "", "remedy": ""}
         try:
-            self.work.part(row["name"])
+            with spans.begin("part", {"rrad.part": str(row["name"])}, carrier=self.trace):
+                self.work.part(row["name"])
         except RradError as error:  # the user's to mend; anything else Ray may retry
             failed = {"place": error.place, "problem": error.problem, "remedy": error.remedy}
         except InvalidInput as error:
@@ -172,7 +177,7 @@ def map_parts(
         return
     ended: Iterable[dict[str, Any]]
     if here or (len(names) == 1 and not worker.get("GPU")):
-        ended = map(PartActor(work, options), ({"name": name} for name in names))
+        ended = map(PartActor(work, options, spans.outgoing()), ({"name": name} for name in names))
     else:
         start_ray()
         low, high = min(workers[0], len(names)), min(workers[1], len(names))
@@ -180,7 +185,7 @@ def map_parts(
         parts = ray.data.from_items([{"name": name} for name in names], override_num_blocks=len(names))
         ended = parts.map(
             PartActor,  # type: ignore[arg-type]  # an actor class
-            fn_constructor_args=(work, dict(options)),
+            fn_constructor_args=(work, dict(options), spans.outgoing()),
             compute=ray.data.ActorPoolStrategy(min_size=low, max_size=high),
             **resources(worker),  # type: ignore[arg-type]
         ).iter_rows()
@@ -217,9 +222,10 @@ def each_part(
     todo = [name for name in names if name not in done]
     progress = Progress(len(names), unit, done=len(names) - len(todo))
     pool: Any = {"workers": actors_of(cfg.num_workers), "worker": cfg.resources, "here": here}
-    for _ in map_parts(work, options, todo, source, **pool):
-        progress.add()
-        out.write_progress(progress.state())
+    with spans.begin(unit, {"rrad.units": len(todo)}):
+        for _ in map_parts(work, options, todo, source, **pool):
+            progress.add()
+            out.write_progress(progress.state())
 
 
 def resources(worker: Mapping[str, float]) -> dict[str, float]:

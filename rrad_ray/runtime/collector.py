@@ -22,7 +22,7 @@ from rrad_ray.progress import Progress, say
 from rrad_ray.rows import Answer
 from rrad_ray.runtime.first_errors import FirstErrors
 from rrad_ray.runtime.gauges import OutputGauges
-from rrad_ray.tables import shards
+from rrad_ray.tables import shards, spans
 from rrad_ray.tables.shards import Shard
 
 JOURNAL = "journal"
@@ -168,6 +168,7 @@ class ShardCollector:
         self.todo = {shard.part: shard for shard in todo}
         self.journal, self.meter, self.errors = AnswerJournal(cfg, out), RunMetrics(cfg), FirstErrors()
         self.waiting = self.journal.load(set(self.todo))
+        self.spans = dict[str, spans.TraceSpan]()  # of parts, from the first answer that came
         if known := sum(map(len, self.waiting.values())):
             say(f"goes on: {known:,} answers of unfinished shards stand in the journal")
         self.budget = cfg.openai.token_budget if cfg.engine == "openai" else 0
@@ -211,6 +212,8 @@ class ShardCollector:
         kept: Answer = {key: answer[key] for key in Answer.__annotations__}  # type: ignore[assignment]
         self.errors.add(kept["error"])
         part[prompt_key] = kept
+        if name not in self.spans:
+            self.spans[name] = spans.begin("part", {"rrad.part": name, "rrad.prompts": expected})
         self.tokens += _tokens(kept)
         self.meter.add(kept, answer["documents"], answer["calls"])
         self.journal.add(kept)
@@ -244,6 +247,9 @@ class ShardCollector:
         self.out.write_quarantine(name)  # before the part: a part that stands has lost nothing
         self.out.write_part(name, rows)
         self.journal.forget(name)
+        span = self.spans.pop(name, spans.OFF)
+        span.set({"rrad.queries": len(rows), "rrad.tokens": sum(map(_tokens, collected.values()))})
+        span.end()
 
     def _row(self, row: dict[str, Any], given: Sequence[Answer]) -> dict[str, Any]:
         tokens: dict[str, int] = {key: sum(answer[key] for answer in given) for key in TOTALS}

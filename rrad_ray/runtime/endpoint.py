@@ -26,6 +26,7 @@ from rrad_ray.serving.loaded_model import load_model
 from rrad_ray.serving.requests import RerankRequest, ScoreRequest, SearchRequest, TeiRequest, openapi
 from rrad_ray.serving.scorer import Model
 from rrad_ray.serving.service import Call, HTTPAnswer, RerankService
+from rrad_ray.tables import spans
 
 api = FastAPI(
     title="rrad-ray",
@@ -81,6 +82,7 @@ class Endpoint:
 
     def _start(self, cfg: ServeConfig, model_uris: dict[str, str], root: str) -> None:
         """Load all that answers need, and begin the chores."""
+        spans.check_exporter()
         load, metrics = functools.partial(load_model, cfg=cfg), RayMetrics()
         keys = ApiKeys(cfg.api_keys) if cfg.api_keys else None
         searcher = search.Searcher(cfg.search) if cfg.search.corpus else None
@@ -182,3 +184,4 @@ class Endpoint:
         self.chores.cancel()
         if self.journal is not None:
             await self.journal.flush()
+        await asyncio.to_thread(spans.flush)

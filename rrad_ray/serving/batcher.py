@@ -8,6 +8,7 @@ no more than the batches in progress.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import itertools
 import time
 from collections import deque
@@ -15,6 +16,8 @@ from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
+
+from rrad_ray.tables import spans
 
 
 class DeadlineExceeded(Exception):
@@ -31,8 +34,18 @@ class _Job:
     deadline: float
     result: asyncio.Future[list[float]]
     arrived: float
+    asked: spans.TraceSpan  # the one that its scores are for
+    queued: spans.TraceSpan
+    scoring: spans.TraceSpan = spans.OFF  # from its first batch on
     taken: int = 0  # pairs that are in a batch, or were
     scores: dict[int, float] = field(default_factory=dict)  # by index of the pair: batches may end in another order
+
+    def enter(self, batch: spans.TraceSpan) -> None:
+        """Trace that some of its pairs are in a batch."""
+        self.queued.end()
+        if self.scoring is spans.OFF:
+            self.scoring = spans.begin("score", parent=self.asked)
+        self.scoring.link(batch)
 
 
 @dataclass
@@ -52,6 +65,20 @@ class _Share:
     def size(self) -> int:
         """The sum of the pairs' sizes."""
         return sum(self.job.sizes[self.start : self.end])
+
+
+def _batch_span(batch: Sequence[_Share]) -> spans.TraceSpan:
+    """Begin the span of a batch: below the first of its requests that is traced, with links to all of them."""
+    asked = [share.job.asked for share in batch]
+    attributes = {
+        "rrad.batch.requests": len(batch),
+        "rrad.batch.pairs": sum(share.end - share.start for share in batch),
+        "rrad.tokens": sum(share.size for share in batch),
+    }
+    span = spans.begin("batch", attributes, parent=spans.sampled(asked) or asked[0], links=asked)
+    for share in batch:
+        share.job.enter(span)
+    return span
 
 
 class Batcher:
@@ -86,10 +113,17 @@ class Batcher:
 
         Raises `DeadlineExceeded`, or what `score` raised for these pairs.
         """
-        job = _Job(model, pairs, sizes, deadline, asyncio.get_running_loop().create_future(), self.clock())
+        result: asyncio.Future[list[float]] = asyncio.get_running_loop().create_future()
+        job = _Job(
+            model, pairs, sizes, deadline, result, self.clock(), asked=spans.current(), queued=spans.begin("queue")
+        )
         self.waiting.append(job)
         self._start()
-        return await job.result
+        try:
+            return await job.result
+        finally:
+            job.queued.end()
+            job.scoring.end()
 
     def oldest_s(self) -> float:
         """Return the seconds since the oldest running batch began; 0 if none runs."""
@@ -100,15 +134,17 @@ class Batcher:
         while batch := self._next():
             waited_s = [self.clock() - share.job.arrived for share in batch if not share.start]
             self.on_batch(sum(share.size for share in batch), waited_s)
+            span = _batch_span(batch)
             self.model = batch[0].job.model
             free = next(number for number in itertools.count() if number not in self.running)
             if free == len(self.threads):
                 self.threads.append(ThreadPoolExecutor(1))
-            self.running[free] = (self.clock(), asyncio.create_task(self._run(batch, free)))
+            self.running[free] = (self.clock(), asyncio.create_task(self._run(batch, free, span)))
 
-    async def _run(self, batch: Sequence[_Share], thread: int) -> None:
+    async def _run(self, batch: Sequence[_Share], thread: int, span: spans.TraceSpan) -> None:
         try:
-            await self._score_batch(batch, self.threads[thread])
+            with span:
+                await self._score_batch(batch, self.threads[thread])
         finally:
             del self.running[thread]
             self._start()
@@ -155,7 +191,9 @@ class Batcher:
         try:
             pairs = [pair for share in batch for pair in share.pairs]
             loop = asyncio.get_running_loop()
-            scores = await loop.run_in_executor(thread, self.score, batch[0].job.model, pairs)
+            # With the context, so that the model's span is the batch's.
+            score = contextvars.copy_context().run
+            scores = await loop.run_in_executor(thread, score, self.score, batch[0].job.model, pairs)
             if len(scores) != len(pairs):
                 raise ValueError(f"{len(scores)} scores for {len(pairs)} pairs")
         except Exception as error:

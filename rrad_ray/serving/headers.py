@@ -15,7 +15,7 @@ PROXY_ID = "x-proxy-request-id"  # a UUID of HAProxy's own for each request (pat
 MAX_DIGITS = 15  # of a header's number: `int` refuses thousands of them
 
 # What a page of another origin may send and read, beside what every page may.
-SENT = "Authorization, Content-Type, Content-Encoding, X-Deadline-Ms, X-Unit"
+SENT = "Authorization, Content-Type, Content-Encoding, X-Deadline-Ms, X-Unit, Traceparent, Tracestate"
 READ = "X-Exposure, X-Variant, X-First-Stage, Retry-After, X-Request-ID"
 PREFLIGHT_S = 600  # for which a browser need not ask again
 

@@ -18,6 +18,7 @@ from rrad_ray.serving.requests import ScoringRequest
 from rrad_ray.serving.score_cache import ScoreCache, Scored
 from rrad_ray.serving.service_metrics import ServiceMetrics
 from rrad_ray.serving.winners import ServedModel
+from rrad_ray.tables import spans
 
 logger = logging.getLogger("ray.serve")
 
@@ -97,7 +98,9 @@ class RequestScorer:
         began = self.clock()
         long = sum(map(len, request.texts)) > LONG_CHARS
         encode = functools.partial(_encoded, model, request, indices)
-        pairs, split = await asyncio.get_running_loop().run_in_executor(self.long_texts if long else None, encode)
+        with spans.begin("tokenize"):
+            loop = asyncio.get_running_loop()
+            pairs, split = await loop.run_in_executor(self.long_texts if long else None, encode)
         sizes = [len(pair["input_ids"]) for pair in pairs]
         self.metrics.stage("tokenize", model.name, self.clock() - began)
         try:
@@ -133,7 +136,8 @@ def _scored(scores: Sequence[float], sizes: Sequence[int], split: Chunked | None
 
 
 def _score(model: PairScorer, pairs: list[Any]) -> list[float]:
-    return model.score(pairs)
+    with spans.begin("model", {"rrad.model": model.name, "rrad.batch.pairs": len(pairs)}):
+        return model.score(pairs)
 
 
 def _concurrency(model: PairScorer) -> int:

@@ -34,6 +34,7 @@ from rrad_ray.serving.requests import ScoringRequest, WireFormat
 from rrad_ray.serving.responses import render_answer
 from rrad_ray.serving.scorer import Model, RequestScorer
 from rrad_ray.serving.service_metrics import ServiceMetrics
+from rrad_ray.tables import spans
 
 logger = logging.getLogger("ray.serve")
 
@@ -131,6 +132,16 @@ class RerankService:
         return await self._answer(call, errors.COHERE, event_requests.MAX_VALUES, self._accepted)
 
     async def _answer(self, call: Call, dialect: Dialect, most_values: int, work: Work) -> HTTPAnswer:
+        """Answer a request in a span of its own, below the one that its `traceparent` names."""
+        attributes = {"http.request.method": "POST", "http.route": call.path}
+        with spans.begin(f"POST {call.path}", attributes, carrier=call.headers, server=True) as span:
+            answer = await self._admitted(call, dialect, most_values, work)
+            span.set({"http.response.status_code": answer.status})
+            if answer.status >= 500:
+                span.fail(str(answer.status))
+            return answer
+
+    async def _admitted(self, call: Call, dialect: Dialect, most_values: int, work: Work) -> HTTPAnswer:
         """Admit a request, do its work and count how it ended.
 
         What the work raises becomes the answer, in the dialect of the request. It is cancelled (504) when the
@@ -160,9 +171,9 @@ class RerankService:
         """Read the body, then give the request a place and do its work. Raises `HTTPError` (408) if it is slow."""
         call, cfg = exchange.call, self.cfg
         reading = bodies.read_body(call.body, call.headers, cfg.max_body_bytes, most_values, hold)
-        body = await within(
-            cfg.read_s, reading, HTTPError(408, "body", f"not there within {cfg.read_s:g} s (read_s)")
-        )
+        slow = HTTPError(408, "body", f"not there within {cfg.read_s:g} s (read_s)")
+        with spans.begin("receive"):
+            body = await within(cfg.read_s, reading, slow)
         with self.admission.place():
             return await work(exchange, body)
 
@@ -178,8 +189,11 @@ class RerankService:
         if wire is requests.VLLM_RERANK:
             wire = await parsed(body, requests.vllm_or_tei)
             exchange.dialect = wire.dialect
-        request = await parsed(body, requests.parse_request, wire, self.limits)
+        with spans.begin("parse"):
+            request = await parsed(body, requests.parse_request, wire, self.limits)
         page, content, more_headers = await render(request, wire, exchange)
+        facts: spans.Attributes = {"rrad.model": page.model, "rrad.variant": page.variant, "rrad.tokens": page.tokens}
+        spans.current().set({**facts, "rrad.documents": len(page.scores)})
         self.metrics.answered(page.model, page.variant, self.clock() - exchange.began)
         return HTTPAnswer(200, content, more_headers)
 
@@ -188,13 +202,15 @@ class RerankService:
         page, more_headers = await self._page(request, wire, exchange, request_id)
         if page.first_stage:
             more_headers = {**more_headers, "X-First-Stage": page.first_stage}
-        return page, render_answer(wire, request, page, request_id), more_headers
+        with spans.begin("answer"):
+            return page, render_answer(wire, request, page, request_id), more_headers
 
     async def _searched(self, request: ScoringRequest, wire: WireFormat, exchange: Exchange) -> Rendered:
         if self.searcher is None:
             raise HTTPError(404, "search", "no collection is searched here (search.corpus)")
         began = self.clock()
-        hits = await asyncio.to_thread(self.searcher.retrieve, request.queries[0])
+        with spans.begin("retrieve"):
+            hits = await asyncio.to_thread(self.searcher.retrieve, request.queries[0])
         self.metrics.stage("retrieve", "", self.clock() - began)
         page, content, more_headers = await self._reranked(search.rerank_request(request, hits), wire, exchange)
         return page, search.search_answer(content, hits), more_headers
@@ -246,7 +262,10 @@ class RerankService:
     ) -> RankedPage:
         if model is None:
             return pages.identity_page(request, variant)
-        return pages.scored_page(request, variant, await model_scores(model, request, self.scorer, deadline))
+        facts = {"rrad.model": model.served.name, "rrad.model.fingerprint": model.served.fingerprint}
+        with spans.begin("rank", {**facts, "rrad.documents": len(request.texts)}):
+            scores = await model_scores(model, request, self.scorer, deadline)
+        return pages.scored_page(request, variant, scores)
 
     async def _explained(self, request: ScoringRequest, model: Model | None, page: RankedPage) -> RankedPage:
         """Return a page with reasons for its first `max_explained` results, if asked for and the model can write."""

@@ -26,6 +26,7 @@ from rrad_ray import versions
 from rrad_ray.errors import RradError, in_stage
 from rrad_ray.progress import say
 from rrad_ray.rows import Quarantined
+from rrad_ray.tables import spans
 from rrad_ray.tables.apart import check_apart
 from rrad_ray.tables.claims import Claim, Started, claim_of, find_started, settings_of
 from rrad_ray.tables.files import join, remove, write_bytes, write_text
@@ -45,6 +46,7 @@ from rrad_ray.tables.reading import (
     read_columns,
 )
 from rrad_ray.tables.schema import check_schema, schema_of, table_of_rows
+from rrad_ray.tables.secrets import redacted
 
 C = TypeVar("C")  # a stage's config
 
@@ -73,11 +75,13 @@ class Stage(Generic[C]):
         Raises `RradError` where another run writes it.
         """
         with in_stage(self.name), ExitStack() as stack:
+            span = stack.enter_context(spans.begin(f"stage {self.name}", {"rrad.stage": self.name}))
             lease: Lease | None = None
             if self.claim(cfg).state in ("new", "resume"):
                 folder = name_of_slice(LEASES, cfg)
                 lease = stack.enter_context(Lease(cfg.output, self.name, folder))  # type: ignore[attr-defined]
             out = Output(self.name, cfg, self.row, self.inputs(cfg), lease)  # looks again: a run may just have ended
+            span.set({"rrad.output": redacted(out.uri), "rrad.finished_before": out.finished})
             if not out.finished:
                 self.body(cfg, out)
             if self.until_done:  # not by the body, for a kill in between must not leave it for good
