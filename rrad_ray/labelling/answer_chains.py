@@ -23,6 +23,7 @@ from rrad_ray.labelling.answer_prose import (
     lead_of,
     said_order,
 )
+from rrad_ray.labelling.answer_refusals import changes, takes_back
 from rrad_ray.labelling.answer_tokens import (
     BRACKETED,
     NOTATIONS,
@@ -37,6 +38,8 @@ from rrad_ray.labelling.answer_words import (
     ANNOUNCEMENT,
     ANY_NAME,
     COMPARISON,
+    DOWN_TO,
+    EQUALLY,
     EXAMPLE,
     FINALLY,
     IN_FORMAT,
@@ -50,6 +53,7 @@ from rrad_ray.labelling.answer_words import (
     RANK_WORD,
     RETRACTION,
     WORST_FIRST,
+    WORST_FIRST_BEHIND,
 )
 
 _ITEM = re.compile(rf"[ \t>*_#|•●\-–+\"'`]*+(?:{ANY_NAME}[ \t]*)?+[*_]*+\Z", re.IGNORECASE)
@@ -209,7 +213,9 @@ def _chain(text: str, notation: str, run: Sequence[Mention], floor: int, n: int)
     numbers, kinds = joined_numbers([mention.numbers for mention in run], [mention.gaps for mention in run], gaps, n)
     start, end = run[0].start, run[-1].end
     lead = lead_of(text, start, floor)
-    if NEGATIVE.search(lead) or is_refused(text, start, end) or (floor and is_compared(text[floor:start])):
+    if NEGATIVE.search(DOWN_TO.sub("", lead)) or is_refused(text, start, end) or takes_back(lead, text, end):
+        return None
+    if floor and is_compared(text[floor:start]):
         return None
     compares = "more" in kinds or "less" in kinds
     if compares and (OR.match(text, end) or (floor and OR.fullmatch(text, floor, start))):
@@ -225,10 +231,15 @@ def _chain(text: str, notation: str, run: Sequence[Mention], floor: int, n: int)
         return None
     if "more" in kinds and "less" in kinds:
         return Reading(rank, notation, start, tuple(numbers), problem="both > and < in one order")
-    if "more" in kinds and WORST_FIRST.search(lead):
+    turned = WORST_FIRST.search(lead) or WORST_FIRST_BEHIND.match(text, end)
+    if "more" in kinds and turned:
         return Reading(rank, notation, start, tuple(numbers), problem="worst first, but with >")
+    if len(numbers) > 1 and changes(text, end):
+        return Reading(rank, notation, start, tuple(numbers), problem="an order that is changed in words")
+    if not compares and len(numbers) == n > 1 and EQUALLY.search(lead):
+        return Reading(rank, notation, start, tuple(numbers), problem="documents that are called equal")
     repairs = ["cut off"] if run[-1].cut else []
-    if "less" in kinds or ("more" not in kinds and WORST_FIRST.search(lead)):
+    if "less" in kinds or ("more" not in kinds and turned):
         numbers = _reversed(numbers, kinds, "less" if "less" in kinds else "comma")
         repairs.append("worst first")
     return Reading(rank, notation, start, tuple(numbers), tuple(repairs))

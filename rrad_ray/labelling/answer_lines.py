@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,13 +10,30 @@ from dataclasses import dataclass
 from rrad_ray.labelling.answer_chains import Rank, best_reading
 from rrad_ray.labelling.answer_tokens import find_mentions, gap_between, outside
 from rrad_ray.labelling.answer_verdicts import Appraisal, by_merit, grade_of, verdict_of
-from rrad_ray.labelling.answer_words import ANNOUNCEMENT, ANY_NAME, INITIAL, LAST, NEXT, ORDINALS, PROSE, RANK, SCORE
+from rrad_ray.labelling.answer_words import (
+    ANNOUNCEMENT,
+    ANY_NAME,
+    COST,
+    INITIAL,
+    LAST,
+    NEXT,
+    ORDINALS,
+    PROSE,
+    RANK,
+    SCORE,
+)
 
 _SCORED = re.compile(
     rf"^[ \t*•\-–|]*+(?:\d{{1,3}}[.)][ \t]+)?[*_]*+(?:{ANY_NAME}\s?)?[\[(]?(?P<id>\d{{1,18}})[\])]?[*_]*"
     r"[ \t]*[:=,;|(\-–—→]+[ \t(*_]*"
     r"(?:(?P<name>[^\W\d][^\W\d_]*(?:[ _][^\W\d_]+)?)[ \t*_]*[:=]?[ \t*_]*)?(?P<value>-?\d{1,9}(?:\.\d{1,9})?)"
     r"(?P<unit>[ \t]*/[ \t]*\d{1,5}|[ \t]*%|[ \t]*(?:points?|stars?|点|分|점))?[ \t)*_.,;|]*$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_SCORE_FIRST = re.compile(
+    r"^[ \t*•\-–—#_]*+(?P<name>[^\W\d][^\W\d_]*(?:[ _][^\W\d_]+)?)?[ \t:=*_]*(?P<value>\d{1,5}(?:\.\d{1,5})?)"
+    r"(?P<unit>[ \t]*/[ \t]*\d{1,5}|[ \t]*%|[ \t]*(?:points?|stars?|点|分|점))?[ \t*_]*[:=\-–—→]++[ \t*_]*"
+    rf"(?P<ids>(?:\[|{ANY_NAME}\s?)[^\n]{{1,300}})$",
     re.IGNORECASE | re.MULTILINE,
 )
 _PLACE = r"(?P<place>\d{1,3})(?:st|nd|rd|th|位|위|名)"
@@ -46,7 +64,8 @@ _STEP = (
     + (f"|(?P<next>{NEXT.pattern})|(?P<last>{LAST.pattern}|(?:the )?(?:worst|least relevant)|最差的?))")
 )
 _GLUE = (
-    r"(?:[ \t]{0,2}(?:place|one|comes|goes|is|was|are|ranks?|best|most relevant|the|in|at|as|"
+    r"(?:[ \t]{0,2}(?:place|one|should|would|must|comes?|goes|go|be|is|was|are|ranked|placed|put|ranks?|to|best|"
+    r"most relevant|the|in|at|as|"
     r"[은는로是為为はがに:=,\-–→]|으로)){0,4}"
 )
 _ENDS = r"(?=[*_]*\s*(?:[.,;)]|\Z|\n|and\b|이고|です))"
@@ -68,7 +87,7 @@ class Records:
 
 def read_lines(text: str, n: int) -> Records | None:
     """Return the order that the lines of an answer over `n` documents give by places, scores or grades, else None."""
-    for read in (_by_place, _by_step, _by_score, _by_tier, _by_verdict, _by_verdict_beside):
+    for read in (_by_place, _by_step, _by_score, _by_score_first, _by_tier, _by_verdict, _by_verdict_beside):
         records = read(text, n)
         if records is not None:
             return records
@@ -89,7 +108,7 @@ def _by_score(text: str, n: int) -> Records | None:
     names = {(line["name"] or "").lower() for line in lines}
     values = [float(line["value"]) for line in lines]
     numbers = [int(line["id"]) for line in lines]
-    if all(RANK.fullmatch(name) for name in names):
+    if all(RANK.fullmatch(name) or COST.fullmatch(name) for name in names):
         order = sorted(range(len(lines)), key=values.__getitem__)
     elif (
         all(name and SCORE.fullmatch(name) for name in names)
@@ -101,6 +120,28 @@ def _by_score(text: str, n: int) -> Records | None:
     else:
         return Records((), (), _MAY_BE_RANKS)
     return Records([numbers[index] for index in order], ("sorted by score or rank",))
+
+
+def _by_score_first(text: str, n: int) -> Records | None:
+    """Return the order of lines that each give a score and its documents (`Score 9: [2]`, `5/10: [1], [3]`)."""
+    lines = [(line, best_reading(line["ids"], n)) for line in _SCORE_FIRST.finditer(text)]
+    values = [float(line["value"]) for line, _ in lines]
+    named = all(line["unit"] or SCORE.fullmatch((line["name"] or "").strip()) for line, _ in lines)
+    bare = all(not line["name"] and not line["unit"] for line, _ in lines)
+    counted = (bare or values[:1] == [1.0]) and all(
+        two == one + 1 for one, two in itertools.pairwise(values)
+    )  # a numbered list
+    if len(lines) < 2 or counted or not (named or bare) or len(set(values)) < len(values):
+        return None
+    if best_reading(_SCORE_FIRST.sub("", text), n) is not None:
+        return None
+    if bare and set(values) == set(range(1, len(values) + 1)):
+        return Records((), (), _MAY_BE_RANKS)
+    scored = sorted(zip(values, lines, strict=True), key=lambda each: -each[0])
+    readings = [reading for _, (_, reading) in scored if reading is not None]
+    if len(readings) < len(lines) or any(reading.problem for reading in readings):
+        return None
+    return Records([number for reading in readings for number in reading.numbers], ("sorted by score or rank",))
 
 
 def _by_place(text: str, n: int) -> Records | None:

@@ -4,13 +4,14 @@ it."""
 from __future__ import annotations
 
 import csv
+import operator
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rrad_ray.labelling.answer_tokens import outside
-from rrad_ray.labelling.answer_words import ANY_NAME, RANK, SCORE
+from rrad_ray.labelling.answer_words import ANY_NAME, COST, RANK, SCORE
 
 ID = re.compile(
     r"(?:(?:passage|document|doc|text|item|candidate|snippet|article|result)s?[ _-]?)?"
@@ -20,6 +21,11 @@ ID = re.compile(
 )
 _ONE_ID = re.compile(rf"\W{{0,4}}(?:{ANY_NAME}\s?)?\W{{0,4}}(\d{{1,18}})(?:\.0)?\W{{0,4}}", re.IGNORECASE)
 BRACKETED_ID = re.compile(r"\W{0,4}\[\s?(\d{1,18})\s?\]")
+_LEADING_ID = re.compile(
+    rf"\W{{0,4}}(?:(?:{ANY_NAME})\s?\W{{0,4}}(\d{{1,18}})|[\[(](\d{{1,18}})[\])])(?!\w)", re.IGNORECASE
+)
+_BOX_RULE = re.compile(r"^[ \t]*\+[-=+]{2,}\+[ \t]*$", re.MULTILINE)
+_COLUMNS = re.compile(r"[ \t]{2,}|\t")
 _ROW = re.compile(r"^[ \t]*\|?(.*\|.*?)\|?[ \t]*$", re.MULTILINE)
 _TAG = re.compile(
     r"<(?P<closes>/?)(?:\w{1,20}:)?(?P<name>\w[\w-]{0,30})"
@@ -56,6 +62,12 @@ def number_in(item: Any) -> int | None:
         return item
     match = _ONE_ID.fullmatch(item) or BRACKETED_ID.match(item) if isinstance(item, str) else None
     return int(match[1]) if match else None
+
+
+def leading_number(item: Any) -> list[int]:
+    """Return the identifier that a text begins with (`Passage 3 (best)`), as a list; empty if it begins with none."""
+    match = _LEADING_ID.match(item) if isinstance(item, str) else None
+    return [int(next(number for number in match.groups() if number))] if match else []
 
 
 def tag_rows(text: str) -> RowsAndRest:
@@ -129,19 +141,42 @@ def table_rows(text: str) -> RowsAndRest:
     """Return the rows of the last Markdown table with a column of identifiers, and the text without tables."""
     if "|" not in text:
         return [], text
-    rows = [[cell.strip(" \t*_`") for cell in match[1].split("|")] for match in _ROW.finditer(text)]
+    rows = [
+        [cell.strip(" \t*_`") for cell in match[1].rstrip().removesuffix("|").split("|")]
+        for match in _ROW.finditer(text)
+    ]
     rules = [index for index, row in enumerate(rows) if _RULE.fullmatch("|".join(row)) and index > 0]
     if not rules:
         return [], text
-    header = [_HEADER_NOTE.sub("", cell).strip().lower() for cell in rows[rules[-1] - 1]]
-    body = [row for row in rows[rules[-1] + 1 :] if len(row) == len(header)]
+    first = _transposed(rows, rules[-1])
+    if first:
+        return first, _ROW.sub("", text)
+    # A box has rules above and below: the last one with rows behind it is that of the header.
+    rule = max((index for index in rules if index + 1 < len(rows)), default=rules[-1])
+    header = [_HEADER_NOTE.sub("", cell).strip().lower() for cell in rows[rule - 1]]
+    body = [row for row in rows[rule + 1 :] if len(row) == len(header) and not _RULE.fullmatch("|".join(row))]
     if not any(cell and ID.fullmatch(cell) for cell in header):
         return [], text
     return [dict(zip(header, row, strict=True)) for row in body], _ROW.sub("", text)
 
 
+def _transposed(rows: Sequence[Sequence[str]], rule: int) -> list[dict[str, str]]:
+    """Return the records of a table whose columns are documents (`| | [1] | [2] |`, `| score | 2 | 9 |`)."""
+    numbers = [number_in(cell) for cell in rows[rule - 1][1:]]
+    body = [row for row in rows[rule + 1 :] if len(row) == len(numbers) + 1]
+    if len(numbers) < 2 or None in numbers or len(set(numbers)) < len(numbers) or not body:
+        return []
+    columns = zip(*(row[1:] for row in body), strict=True)
+    names = [row[0].lower() for row in body]
+    return [
+        {"id": str(number), **dict(zip(names, column, strict=True))}
+        for number, column in zip(numbers, columns, strict=True)
+    ]
+
+
 def with_markdown_tables(text: str) -> str:
-    """Return a text whose HTML tables, as far as they have a header, are Markdown."""
+    """Return a text whose HTML tables, as far as they have a header, are Markdown; boxes' rules (`+---+`) too."""
+    text = _BOX_RULE.sub(lambda rule: rule[0].replace("+", "|"), text)
     if "<th" not in text.lower():
         return text
 
@@ -154,17 +189,18 @@ def with_markdown_tables(text: str) -> str:
 
 
 def csv_rows(text: str) -> RowsAndRest:
-    """Return the rows of CSV (by commas, semicolons or tabs) below a header of identifiers and a rank or score,
-    and the text without them."""
+    """Return the rows of CSV (by commas, semicolons, tabs or spaces) below a header of identifiers and a rank or
+    score, and the text without them."""
     lines = text.split("\n")
     for number, line in enumerate(lines):
-        for delimiter in ",;\t":
-            header = [cell.strip(" \"'*_`").lower() for cell in line.split(delimiter)]
-            named = any(cell and ID.fullmatch(cell) for cell in header)
-            if not (named and any(RANK.fullmatch(cell) or SCORE.fullmatch(cell) for cell in header)):
+        for delimiter in (",", ";", "\t", "  ", " "):
+            header = [cell.strip(" \"'*_`").lower() for cell in next(_cells([line], delimiter), [])]
+            ids = [bool(cell and ID.fullmatch(cell)) for cell in header]
+            says = [bool(RANK.fullmatch(cell) or SCORE.fullmatch(cell) or COST.fullmatch(cell)) for cell in header]
+            if not (any(ids) and any(says)) or (delimiter == " " and not all(map(operator.or_, ids, says))):
                 continue
             rows = []
-            for cells in csv.reader(lines[number + 1 :], delimiter=delimiter, skipinitialspace=True):
+            for cells in _cells(lines[number + 1 :], delimiter):
                 row = dict(zip(header, (cell.strip(" *_`") for cell in cells), strict=False))
                 if len(cells) != len(header) or identifier_of(row) is None:
                     break
@@ -172,3 +208,12 @@ def csv_rows(text: str) -> RowsAndRest:
             if len(rows) > 1:
                 return rows, "\n".join([*lines[:number], *lines[number + 1 + len(rows) :]])
     return [], text
+
+
+def _cells(lines: Sequence[str], delimiter: str) -> Iterator[list[str]]:
+    """Give the cells of lines; two spaces stand for two and more, and tabs among them."""
+    if delimiter == " ":
+        return (line.split() for line in lines)
+    if delimiter == "  ":
+        return (_COLUMNS.split(line.strip()) for line in lines)
+    return csv.reader(lines, delimiter=delimiter, skipinitialspace=True)

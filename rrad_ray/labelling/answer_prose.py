@@ -18,6 +18,9 @@ _LETTER = re.compile(r"[^\W\d_]")
 # Between documents with no word between them: `]) > [`, `/> > <doc `, `\n#2 `, `\n2/3: `.
 _WORDLESS = re.compile(r"(?:[^\w<]|<[a-z]{1,12}\s|\n[ \t]*(?:#\d{1,3}(?=\s)|\d{1,3}/\d{1,3}:))*")
 
+# `[1] comes last, [3] first`: the place of the one before, where `[1], and last [3]` is that of the one behind.
+_PLACED_LAST = re.compile(r"(?<![a-zà-ÿ])(?:last|zuletzt|最后|最後)[ \t*_]*[,;.、，。]", re.IGNORECASE)
+
 
 def lead_of(text: str, start: int, floor: int) -> str:
     """Return what introduces the text at `start`: the sentence before it in its line, else the last line with words.
@@ -59,7 +62,7 @@ def said_order(text: str, mentions: Sequence[Mention]) -> tuple[int, ...]:
             if UNSURE.search(lead_of(text, one.start, 0) + gap):
                 return ()
             orders.append((worse, better) if BELOW.search(gap) else (better, worse))
-        elif NEXT.search(gap) or FINALLY.search(gap):
+        elif NEXT.search(gap) or FINALLY.search(_PLACED_LAST.sub("", gap)):
             orders.append((better, worse))
             says = True
         elif gap_between(gap) is None and not _WORDLESS.fullmatch(gap):

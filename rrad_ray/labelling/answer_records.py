@@ -19,6 +19,7 @@ from rrad_ray.labelling.answer_markup import (
     csv_rows,
     field_rows,
     identifier_of,
+    leading_number,
     number_in,
     table_rows,
     tag_rows,
@@ -26,11 +27,15 @@ from rrad_ray.labelling.answer_markup import (
 )
 from rrad_ray.labelling.answer_text import without_item_tags
 from rrad_ray.labelling.answer_verdicts import by_merit, grade_of, value_of, verdict_of
-from rrad_ray.labelling.answer_words import NEGATIVE, RANK, SCORE, WORST_FIRST
+from rrad_ray.labelling.answer_words import COST, NEGATIVE, RANK, SCORE, WORST_FIRST
 
 _ORDER = re.compile(
     r".*(?:rank|order|sort|answer|result|permutation|output|top|排|순위|順位).*|relevant\w*|passages?|documents?|docs?|items?|list|ids?"
 )
+_RANKS = re.compile(
+    r"(?:\w+_)?(?:ranks|positions|places)|(?:rank|position|place)s?_(?:of|for|per)_(?:each_)?(?:doc|passage|item|text)\w*"
+)
+_FAILURE = re.compile(r"errors?|refusal|failure")
 _SHOWN = re.compile(r"original|input|initial|before|example|shown|given")
 _REASONS = re.compile(r".*(?:reason|expla|analys|thought|comment|note|rationale|query|question|summary).*")
 _TEXTS = re.compile(
@@ -154,7 +159,10 @@ def _list_meaning(value: list[Any], n: int, depth: int) -> list[int] | None:
     numbers: list[int] = []
     for item in value:
         if isinstance(item, list) or (isinstance(item, str) and number_in(item) is None):
-            numbers += _meaning(item, n, depth + 1) or []
+            more = _meaning(item, n, depth + 1) or leading_number(item)
+            if not more and re.search(r"\d", str(item)):
+                return []  # what is left out here would count as irrelevant
+            numbers += more
         elif (number := number_in(item)) is not None:
             numbers.append(number)
     return numbers or None
@@ -184,6 +192,8 @@ def _dict_meaning(value: dict[str, Any], n: int, depth: int) -> list[int] | None
     """Return the order in an object: by its best named member, by scores of identifiers, or by scores in a list."""
     names = {key: re.sub(r"(?<=[a-z])(?=[A-Z])", "_", key).lower() for key in value}
     members = {name: value[key] for key, name in names.items() if not NEGATIVE.search(name.replace("_", " "))}
+    if any(_FAILURE.fullmatch(key) and item for key, item in members.items()):
+        return []
     if (tiers := _tiers(members, n, depth)) is not None:
         return tiers
     if members and all(number_in(key) is not None and isinstance(item, dict) for key, item in members.items()):
@@ -192,7 +202,7 @@ def _dict_meaning(value: dict[str, Any], n: int, depth: int) -> list[int] | None
     for key in by_order:
         item = members[key]
         usable = isinstance(item, list | dict) or (isinstance(item, str) and _ORDER.fullmatch(key))
-        if not usable or _REASONS.fullmatch(key) or SCORE.fullmatch(key.removesuffix("s")):
+        if not usable or any(kind.fullmatch(key.removesuffix("s")) for kind in (_REASONS, SCORE, COST)):
             continue
         if (numbers := _meaning(item, n, depth + 1)) is not None:
             return _as_named(numbers, key, item, members)
@@ -201,7 +211,7 @@ def _dict_meaning(value: dict[str, Any], n: int, depth: int) -> list[int] | None
     if members and all(number_in(key) is not None for key in members):
         return _by_key(members)
     for key, item in members.items():
-        if SCORE.fullmatch(key.removesuffix("s")):
+        if _is(SCORE, key.removesuffix("s")):
             if isinstance(item, dict):
                 return _by_key(item)
             if isinstance(item, list) and (pairs := _pairs(item, n)) is not None:
@@ -216,9 +226,14 @@ def _as_named(numbers: list[int], key: str, item: Any, members: Mapping[str, Any
     is a plain list, and else not understood, as is one whose direction another member gives."""
     if any(_DIRECTION.fullmatch(other) and WORST_FIRST.search(str(members[other])) for other in members):
         return []
+    plain = isinstance(item, list) and all(number_in(each) is not None for each in item)
+    if plain and _RANKS.fullmatch(key):  # the rank of each document is an order too where it is its own inverse
+        own = sorted(numbers) == list(range(1, len(numbers) + 1)) and all(
+            numbers[number - 1] == place for place, number in enumerate(numbers, 1)
+        )
+        return numbers if own else []
     if not WORST_FIRST.search(key.replace("_", " ")):
         return numbers
-    plain = isinstance(item, list) and all(number_in(each) is not None for each in item)
     return numbers[::-1] if plain else []
 
 
@@ -249,7 +264,9 @@ def _by_key(members: Mapping[str, Any]) -> list[int] | None:
     scores = [value_of(item) for item in members.values()]
     if None in scores or (set(scores) == set(keys) and not any("[" in key for key in members)):
         return None
-    return [key for key, _ in sorted(zip(keys, scores, strict=True), key=lambda pair: -(pair[1] or 0.0)) if key]
+    binary = all(isinstance(item, bool) for item in members.values()) and len(set(scores)) == 2
+    ranked = sorted(zip(keys, scores, strict=True), key=lambda pair: -(pair[1] or 0.0))
+    return [key for key, score in ranked if key and (score or not binary)]
 
 
 def _sorted_records(records: Sequence[Mapping[str, Any]]) -> list[int] | None:
@@ -278,9 +295,9 @@ def _sorted_records(records: Sequence[Mapping[str, Any]]) -> list[int] | None:
 
 def _order_of_records(records: Sequence[Mapping[str, Any]]) -> list[int] | None:
     """Return the places of records, the best one's first, by their ranks, scores or other verdicts; None without."""
-    for kind in (RANK, SCORE):
-        values = [next((item for key, item in record.items() if kind.fullmatch(key)), None) for record in records]
-        order = by_merit([verdict_of(value) for value in values], ranks=kind is RANK)
+    for kind in (RANK, SCORE, COST):
+        values = [next((item for key, item in record.items() if _is(kind, key)), None) for record in records]
+        order = by_merit([verdict_of(value) for value in values], ranks=kind is not SCORE)
         if order is not None:
             return order
     for name in records[0]:
@@ -289,6 +306,11 @@ def _order_of_records(records: Sequence[Mapping[str, Any]]) -> list[int] | None:
         if _judges(records, name) and not numbers and (order := by_merit(verdicts)) is not None:
             return order
     return None
+
+
+def _is(kind: re.Pattern[str], name: str) -> bool:
+    """Tell whether a name is of a kind; what names a cost names no score: `irrelevance_score`."""
+    return kind.fullmatch(name) is not None and (kind is not SCORE or not COST.fullmatch(name))
 
 
 def _judges(records: Sequence[Mapping[str, Any]], name: str) -> bool:

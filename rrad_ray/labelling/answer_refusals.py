@@ -1,5 +1,5 @@
 """Tell where an answer names documents or orders only to say that it gives none: "I cannot say whether [1] > [2] is
-better than [2] > [1]", "None of [1], [2] is relevant"."""
+better than [2] > [1]", "None of [1], [2] is relevant", "not [1] > [2]"."""
 
 from __future__ import annotations
 
@@ -32,6 +32,36 @@ _BEHIND = re.compile(
     "(?:^|[^\\w])nicht (?:bewerten|ordnen|sortieren|vergleichen|beurteilen|einordnen)|"
     "(?:无法|無法|不能)(?:判断|确定|確定|决定))"
 )
+
+# What takes an order back that stands behind it, or before it: "[1] > [2] is wrong", "not [1] > [2]".
+_NOT = re.compile(
+    r"(?:\b(?:not|never|instead of|rather than|unlike|nicht|statt|anstatt|anstelle von|pas|plutôt que|au lieu de|"
+    r"en lugar de|en vez de|al posto di|invece di|em vez de|вместо|не)|n['’]t(?: be)?|而不是|不是|代替)[\W_]*\Z",
+    re.IGNORECASE,
+)
+_WRONG = re.compile(
+    r"[^.!?\n\[\d]{0,40}?\b(?:(?:is|was|would be|seems|looks)\s(?:\w+\s)?(?:wrong|incorrect|mistaken|backwards?|"
+    r"not (?:right|correct)|reversed|a mistake)|isn['’]t (?:right|correct)|ist falsch|est faux|es incorrecto)\b|"
+    "[^。\n\\[\\d]{0,20}?(?:是错|是不对|不正确|は(?:間違|誤)|은 틀|는 틀|은 잘못|는 잘못)",
+    re.IGNORECASE,
+)
+# A change in words of the order before it, which would have to be carried out: "Edit: swap 1 and 3".
+_CHANGE = re.compile(
+    r"(?:^|[.;:,(!?\n][ \t]*|\b(?:please|should|would|['’]d|let['’]?s|let me|must|but|actually|then)[ \t]+)"
+    r"(?:actually,? )?(?:swap|switch|exchange|interchange|flip|reverse|move)\b[^.\n]{0,30}"
+    r"(?:\[?\d|\b(?:order|ranking|that|them)\b)",
+    re.IGNORECASE,
+)
+
+
+def takes_back(lead: str, text: str, end: int) -> bool:
+    """Tell whether the words around an order say that it is none: "not [1] > [2] but", "[1] > [2] would be wrong"."""
+    return _NOT.search(lead) is not None or _WRONG.match(text, end) is not None
+
+
+def changes(text: str, end: int) -> bool:
+    """Tell whether what follows an order that ends at `end` changes it in words."""
+    return _CHANGE.search(text, end) is not None
 
 
 def refuses(before: str, text: str, end: int) -> bool:

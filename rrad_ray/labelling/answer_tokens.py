@@ -42,7 +42,7 @@ _GAPS = {
     "less": re.compile(r",?(?:<+=?|<-+)(?:,?<+=?)?"),
     "tie": re.compile(r"=+|~="),
     "comma": re.compile(
-        r"[,;/|&+]?(?:and|then|followedby|und|et|y|和|与|與|及|以及|然后|그리고|와|과|및|と|次に)|[,;/|&+]+|[-–—]+|"
+        r"[,;/|&+]?(?:and|then|followedby|und|et|y|e|i|и|og|och|en|ve|和|与|與|及|以及|然后|그리고|와|과|및|と|次に)|[,;/|&+]+|[-–—]+|"
     ),
 }
 _RANGE = re.compile(r"[-–—]|[ ]?(?:~|\.{2,3}|…|\bto\b|\bthrough\b|から|到|至|부터)[ ]?", re.IGNORECASE)
@@ -71,7 +71,9 @@ def find_mentions(text: str, notation: str, n: int) -> list[Mention]:
         inner = next(group for group in match.groups() if group is not None)
         matches = list(_ID.finditer(inner))
         gaps = [inner[one.end() : two.start()] for one, two in itertools.pairwise(matches)]
-        numbers, kinds = joined_numbers([(int(match[0]),) for match in matches], [()] * len(matches), gaps, n)
+        ones = [int(match[0]) for match in matches]
+        falls = len(ones) == 2 and notation in OPENING and _falls(*ones, outside(text, [match.span()]), n)
+        numbers, kinds = joined_numbers([(one,) for one in ones], [()] * len(ones), gaps, n, falls)
         cut = match.groupdict().get("cut") is not None
         if cut:  # `[3, 1` may have been `[3, 12]`
             numbers, kinds = numbers[:-1], kinds[:-1]
@@ -80,12 +82,19 @@ def find_mentions(text: str, notation: str, n: int) -> list[Mention]:
     return mentions
 
 
+def _falls(first: int, last: int, rest: str, n: int) -> bool:
+    """Tell whether `[4-1]` may be a range: no document between is named in the rest of the text."""
+    between = range(last + 1, min(first, n + 1))
+    return first > last and not any(int(match[0]) in between for match in _ID.finditer(rest))
+
+
 def joined_numbers(
-    numbers: list[tuple[int, ...]], kinds: list[tuple[str, ...]], gaps: list[str], n: int
+    numbers: list[tuple[int, ...]], kinds: list[tuple[str, ...]], gaps: list[str], n: int, falls: bool = False
 ) -> tuple[list[int], list[str]]:
     """Join numbers that stand beside each other, with the texts between them: ranges are filled in, at most up to n.
 
-    A dash makes a range of two ascending numbers (`1-4`), unless every gap is one (`2-3-1` is an order).
+    A dash makes a range of two ascending numbers (`1-4`), unless every gap is one (`2-3-1` is an order); and of two
+    descending ones where other gaps compare (`[5] > [4] - [1]`) or where the pair `falls`.
     """
     every = len(gaps) > 1 and all(_RANGE.fullmatch(gap.strip(" ")) for gap in gaps)
     kinds_between = [gap_between(gap) for gap in gaps]
@@ -97,6 +106,12 @@ def joined_numbers(
             between = range(first + 1, min(last, n + 1))
             all_numbers += between
             all_kinds += ["tie"] * (len(between) + 1)
+        elif (
+            (compares or falls) and not every and first > last + 1 and _RANGE.fullmatch(gap.strip(" "))
+        ):  # `[5] > [4] - [1]`
+            between = range(min(first - 1, n), last, -1)
+            all_numbers += between
+            all_kinds += ["comma"] * (len(between) + 1)
         else:
             all_kinds.append(kind or "comma")
         all_numbers += more

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rrad_ray.labelling.answer_words import (
+    COST,
     GOOD,
     HIGH,
     LAST,
@@ -68,7 +69,7 @@ def verdict_of(item: Any) -> Appraisal | None:
         return _verdict(whole)
     name, rest = named["name"], whole[named.end() :]
     verdict = _verdict(rest)
-    if RANK.fullmatch(name) and verdict is not None and verdict.kind in ("number", "score"):
+    if (RANK.fullmatch(name) or COST.fullmatch(name)) and verdict is not None and verdict.kind in ("number", "score"):
         return Appraisal("place", verdict.value)
     if SCORE.fullmatch(name) or _VERDICT_NAME.fullmatch(name):
         if verdict is not None and verdict.kind == "number":

@@ -63,8 +63,22 @@ EXAMPLE = _compiled(
     *("例えば", "例如", "示例", "格式", "例:", "예시", "형식", "예를", r"\bbeispiel", r"\bexemple", r"\bejemplo"),
 )
 IN_FORMAT = re.compile(r"\b(?:in|using|with|following)\b[^.\n]{0,40}\bformat\b", re.IGNORECASE)
+# "From least to most" in the languages whose words for both are known, in every combination: a text has one language.
+_LEAST = _any(
+    *(r"\b(?:least|worst|lowest|minst|meno|menos|moins|najmniej|nejméně|mindst|mins?st|wenigsten|legkevésbé)\b",),
+    *(r"\ben az\b", "наименее", "найменш", "ít liên quan nhất", "الأقل", "सबसे कम", "paling (?:tidak|kurang)"),
+)
+_MOST = _any(
+    *(r"\b(?:most|best|highest|first|meest|più|más|mais|plus|najbardziej|nejvíce|mest|meisten|leginkább)\b",),
+    *(r"\ben çok\b", "наиболее", "найбільш", "liên quan nhất", "الأكثر", "सबसे (?:अधिक|ज़्यादा)", "paling relevan"),
+)
+_TURNED = rf"{_LEAST}[^.\n]{{0,40}}?{_MOST}"
 WORST_FIRST = _compiled(
-    *(r"\b(?:least|worst|lowest)\b[^.\n]{0,40}?\b(?:most|best|highest|first)\b", r"\bascending\b"),
+    _TURNED,
+    r"\b(?:ascending|aufsteigend\w*)\b",
+    r"\b(?:increasing|growing|revers(?:e|ed)) (?:order )?(?:of |in )?(?:relevan|useful|importan)|"
+    r"\b(?:croissant|creciente|crescente)\b|возрастани",
+    r"\brevers(?:e|ing) (?:this|the) (?:order|ranking)",
     *(
         "从低到高",
         "由低到高",
@@ -78,9 +92,26 @@ WORST_FIRST = _compiled(
         "从最不",
         "最不相关到",
     ),
-    *(r"\bbottom to top\b", r"\bmenor a mayor\b", r"\bmenos\b[^.\n]{0,40}?\bmás\b", r"\baufsteigend"),
-    *(r"\bam wenigsten\b[^.\n]{0,40}?\bam meisten\b", r"\bmoins\b[^.\n]{0,40}?\bplus\b"),
-    r"наименее[^.\n]{0,40}?наиболее",
+    *(r"\bbottom (?:to|up to) top\b", r"\bmenor a mayor\b"),
+)
+# Likewise behind an order, in its own clause: `[1] -> [2] (least to most relevant)`.
+WORST_FIRST_BEHIND = re.compile(
+    rf"[^.\n\[\d:;]{{0,80}}?(?:{_LEAST}[^.\n\[\d:;]{{0,40}}?{_MOST}|\bworst first|"
+    r"\b(?:ascending|increasing|reversed?) (?:order|relevance)|"
+    r">[\"'` ]{0,3}(?:here )?(?:means|denotes|reads|stands for|indicates|=)[^.\n]{0,20}\b(?:less|worse|lower)\b|"
+    "从低到高|由低到高|升序|昇順|低い順|오름차순|낮은 ?순)",
+    re.IGNORECASE,
+)
+# A list that goes down to what is irrelevant is not one of what is irrelevant.
+DOWN_TO = re.compile(
+    r"最相[关關][^。\n]{0,6}?最?不(?:太)?相[关關]|\bmost[^.\n]{0,30}\bto\b[^.\n]{0,15}?(?:ir|un|not )relevant",
+    re.IGNORECASE,
+)
+# What is said of documents that are all alike.
+EQUALLY = re.compile(
+    r"\b(?:equally|equal in|same (?:relevance|score|level|degree)|all (?:tied|equal)|gleich(?:ermaßen)? relevant|"
+    r"également pertinents|igual(?:mente)? de relevantes)\b|同样相关|同等|同様に関連|똑같이|동일하게|동등",
+    re.IGNORECASE,
 )
 # Between two orders of which none is chosen.
 OR = re.compile(r"[ ,]*(?:\b(?:or|oder|ou)\b|还是|還是|或者?|또는|아니면|それとも|または)[ ]*", re.IGNORECASE)
@@ -92,7 +123,14 @@ RETRACTION = re.compile(
     re.IGNORECASE,
 )
 # Announces an order that is not the last word; it counts as one without an announcement.
-INITIAL = _compiled(r"\b(?:initial|original|input|given|preliminary|tentative|draft)", "初步", "最初", "처음", "초기")
+INITIAL = _compiled(
+    r"\b(?:initial|original|input|given|preliminary|tentative|draft|previous|"
+    r"first (?:thought|guess|idea|impression))",
+    "初步",
+    "最初",
+    "처음",
+    "초기",
+)
 # Grades in words, as verdicts on one document begin with them.
 HIGH = _compiled(
     r"\b(?:high|highly|very|perfect|perfectly|excellent|fully|direct|directly|strong|strongly|best|exact|exactly|top|most)\b",
@@ -149,11 +187,13 @@ ORDINALS = tuple(
 )
 _LAST = (
     r"final(?:ly)?|last(?:ly)?|最后|最後|最终|最終|마지막(?:으로)?|끝으로|"
-    "zuletzt|schließlich|enfin|finalmente"
+    "zuletzt|schließlich|enfin|finalmente|infine|por último|наконец|na końcu"
 )
 LAST = re.compile(rf"(?:(?:the|and|in|at)\s)?(?:{_LAST})(?![a-zà-ÿ])", re.IGNORECASE)
 NEXT = re.compile(
-    r"(?<![a-zà-ÿ])(?:then|next|followed by|after (?:that|it)|dann|danach|ensuite|puis|luego|después)(?![a-zà-ÿ])|"
+    r"(?<![a-zà-ÿ])(?:then|next|followed by|after (?:that|it)|dann|danach|gefolgt von|ensuite|puis|"
+    r"suivie? (?:de|par)|luego|después|seguid[oa] (?:de|por|da)|depois|em seguida|poi|"
+    r"затем|потом|далее|potem|następnie)(?![a-zà-ÿа-я])|"
     "其次|然后|接着|再次|次に|続いて|그다음|그 다음|다음으로|이어서",
     re.IGNORECASE,
 )
@@ -168,6 +208,12 @@ SCORE = re.compile(
     r"quality|utility|match|fit|verdict|stars?|logit|prob)|\w+score|relevan(?:ce|cy)(?:[ _-]\w+)?|"
     r"(?:.*[ _-])?relevan(?:ce|cy)|.*(?:分数|得分|评分|評分|相关性|相關性|相关度|相关程度|関連度|関連性|"
     "スコア|点数|점수|관련도|관련성|적합도)",
+    re.IGNORECASE,
+)
+# Names of figures of which the lowest is the best.
+COST = re.compile(
+    r"(?:.*[ _-])?(?:distance|loss(?:es?)?|penalt(?:y|ies)|costs?|errors?|perplexity|nll|dissimilarity|divergence)|"
+    r"(?:.*[ _-])?irrelevan(?:ce|cy)(?:[ _-]\w+)?|距離|距离|거리",
     re.IGNORECASE,
 )
 PROSE = re.compile(r"[^\W\d_]{2,}")  # a word

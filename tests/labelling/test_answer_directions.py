@@ -1,0 +1,138 @@
+"""What an answer says of the direction of its order, of orders that it takes back, and of data by what it names."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rrad_ray.labelling.answers import parse_answer
+
+orders = st.integers(3, 9).flatmap(lambda n: st.permutations(range(1, n + 1)))
+FROM_LEAST_TO_MOST = (
+    "From least to most relevant",
+    "In increasing order of relevance",
+    "In reverse order of relevance",
+    "Ascending order of relevance",
+    "Worst to best",
+    "Van minst naar meest relevant",
+    "Dal meno al più rilevante",
+    "Do menos para o mais relevante",
+    "Du moins au plus pertinent",
+    "De menor a mayor relevancia",
+    "Od najmniej do najbardziej trafnego",
+    "En az ilgiliden en çok ilgiliye",
+    "От наименее к наиболее релевантному",
+    "Aufsteigend nach Relevanz",
+    "按相关性从低到高",
+    "関連度の低い順",
+    "관련성이 낮은 순서",
+)
+
+
+def _read(answer: str, n: int) -> list[int]:
+    return [index + 1 for index in parse_answer(answer, n).ranked]
+
+
+@given(orders, st.sampled_from(FROM_LEAST_TO_MOST))
+def test_a_list_that_is_said_to_be_worst_first_is_turned_round_in_every_language(order: list[int], lead: str) -> None:
+    listed = ", ".join(f"[{number}]" for number in order)
+    assert _read(f"{lead}: {listed}", len(order)) == order[::-1]
+
+
+@given(orders, st.sampled_from(FROM_LEAST_TO_MOST))
+def test_a_chain_of_greater_signs_that_is_said_to_be_worst_first_is_no_order(order: list[int], lead: str) -> None:
+    chain = " > ".join(f"[{number}]" for number in order)
+    parsed = parse_answer(f"{lead}: {chain}", len(order))
+    assert parsed.rejection == "worst first, but with >"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "[1] -> [3] -> [2] (least to most relevant)",
+        '[1] > [3] > [2] (where > means "less relevant than")',
+        "[1] > [3] > [2], worst first",
+        "I would reverse this order: [1] > [2] > [3]",
+        "Ranking: [1] > [2] > [3]\nEdit: swap 1 and 3.",
+        "[1] > [2] > [3]. Actually, swap [1] and [2].",
+        "All three are equally relevant: [1], [2], [3].",
+        "[1] > [2] > [3] would be wrong.",
+        '{"error": "cannot rank", "documents": [1, 2, 3]}',
+        '{"ranks": [3, 1, 2]}',
+        '{"rank_of_each_passage": [2, 3, 1]}',
+        '{"ranking": ["the one on cats (2 of 3)", "[1]"]}',
+        "3: [1]\n2: [2]\n1: [3]",
+    ],
+)
+def test_an_order_whose_direction_is_open_or_that_is_taken_back_is_rejected(answer: str) -> None:
+    assert parse_answer(answer, 3).rejected
+
+
+@given(orders, st.data())
+def test_an_order_that_the_words_around_it_take_back_is_not_the_answer(order: list[int], data: st.DataObject) -> None:
+    other = data.draw(st.permutations(order).filter(lambda drawn: drawn != order))
+    right, wrong = (" > ".join(f"[{number}]" for number in numbers) for numbers in (order, other))
+    form = data.draw(
+        st.sampled_from(
+            (
+                "{right}, not {wrong}.",
+                "The order is not {wrong} but {right}.",
+                "Rather than {wrong}, I suggest {right}.",
+                "Instead of {wrong}: {right}",
+                "{right}\n(My first thought was {wrong}, but that is wrong.)",
+                "{right}\n{wrong} would be incorrect.",
+                "Nicht {wrong}, sondern {right}",
+            )
+        )
+    )
+    assert _read(form.format(right=right, wrong=wrong), len(order)) == order
+
+
+@pytest.mark.parametrize(
+    ("answer", "n", "order"),
+    [
+        # figures of which the lowest is the best
+        (
+            '{"results": [{"id": 2, "distance": 0.9}, {"id": 3, "distance": 0.1}, {"id": 1, "distance": 0.5}]}',
+            3,
+            [3, 1, 2],
+        ),
+        ('[{"id": 1, "irrelevance_score": 0.9}, {"id": 2, "irrelevance_score": 0.1}]', 2, [2, 1]),
+        ("[1]: distance 0.9\n[2]: distance 0.1\n[3]: distance 0.5", 3, [2, 3, 1]),
+        # what stands beside an identifier in a list
+        ('{"ranking": ["Passage 3 (best)", "Passage 1", "Passage 2 (off topic)"]}', 3, [3, 1, 2]),
+        ('["[3]: it answers", "[1]: in part"]', 3, [3, 1]),
+        ('{"relevant": {"3": true, "1": true, "2": false}}', 3, [3, 1]),
+        # the rank of each document that is its own inverse
+        ('{"ranks": [3, 2, 1]}', 3, [3, 2, 1]),
+        # columns between spaces, boxes, documents as columns
+        ("Rank  Passage\n1     3\n2     1\n3     2", 3, [3, 1, 2]),
+        ("Passage  Rank\n1        3\n2        1\n3        2", 3, [2, 3, 1]),
+        ("Passage Score\n1 2\n2 9\n3 5", 3, [2, 3, 1]),
+        ("+------+----+\n| rank | id |\n+------+----+\n| 1 | 3 |\n| 2 | 1 |\n| 3 | 2 |\n+------+----+", 3, [3, 1, 2]),
+        ("| | [1] | [2] | [3] |\n|---|---|---|---|\n| score | 2 | 9 | 5 |", 3, [2, 3, 1]),
+        # the score before its documents
+        ("Score 2: [1]\nScore 5: [3]\nScore 9: [2]", 3, [2, 3, 1]),
+        ("9: [2]\n5: [3]\n2: [1]", 3, [2, 3, 1]),
+        ("10/10: [2], [4]\n5/10: [3]\n1/10: [1]", 4, [2, 4, 3, 1]),
+        ("1/3: [3]\n2/3: [1]\n3/3: [2]", 3, [3, 1, 2]),
+        # ranges that fall
+        ("[5] > [4-1]", 5, [5, 4, 3, 2, 1]),
+        ("[5] > [4] - [1]", 5, [5, 4, 3, 2, 1]),
+        ("[3-1] > [2]", 3, [3, 1, 2]),
+        # places in words belong to the document before them
+        ("[1] should come last, [3] first.", 3, [3, 1]),
+        ("[3], then [1] and last [2].", 3, [3, 1, 2]),
+        # prose and lists of more languages
+        ("Am relevantesten ist [3], gefolgt von [1] und zuletzt [2].", 3, [3, 1, 2]),
+        ("Le passage [3] est le plus pertinent, suivi de [1], puis [2].", 3, [3, 1, 2]),
+        ("El pasaje [3] es el más relevante, seguido de [1] y por último [2].", 3, [3, 1, 2]),
+        ("O mais relevante é [3], seguido por [1] e [2].", 3, [3, 1, 2]),
+        ("Il più pertinente è [3], poi [1], infine [2].", 3, [3, 1, 2]),
+        ("Самый релевантный — [3], затем [1], затем [2].", 3, [3, 1, 2]),
+        ("从最相关到最不相关：[3]、[1]、[2]", 3, [3, 1, 2]),
+    ],
+)
+def test_what_a_figure_column_or_word_means_decides_the_order(answer: str, n: int, order: list[int]) -> None:
+    assert _read(answer, n) == order
