@@ -141,10 +141,7 @@ def table_rows(text: str) -> RowsAndRest:
     """Return the rows of the last Markdown table with a column of identifiers, and the text without tables."""
     if "|" not in text:
         return [], text
-    rows = [
-        [cell.strip(" \t*_`") for cell in match[1].rstrip().removesuffix("|").split("|")]
-        for match in _ROW.finditer(text)
-    ]
+    rows = [[cell.strip(" \t*_`") for cell in match[1].split("|")] for match in _ROW.finditer(text)]
     rules = [index for index, row in enumerate(rows) if _RULE.fullmatch("|".join(row)) and index > 0]
     if not rules:
         return [], text
@@ -162,8 +159,9 @@ def table_rows(text: str) -> RowsAndRest:
 
 def _transposed(rows: Sequence[Sequence[str]], rule: int) -> list[dict[str, str]]:
     """Return the records of a table whose columns are documents (`| | [1] | [2] |`, `| score | 2 | 9 |`)."""
-    numbers = [number_in(cell) for cell in rows[rule - 1][1:]]
-    body = [row for row in rows[rule + 1 :] if len(row) == len(numbers) + 1]
+    header = rows[rule - 1]
+    numbers = [number_in(cell) for cell in header[1 : len(header) - (header[-1] == "")]]  # `|` at a line's end
+    body = [row[: len(numbers) + 1] for row in rows[rule + 1 :] if len(row) > len(numbers)]
     if len(numbers) < 2 or None in numbers or len(set(numbers)) < len(numbers) or not body:
         return []
     columns = zip(*(row[1:] for row in body), strict=True)
@@ -194,7 +192,7 @@ def csv_rows(text: str) -> RowsAndRest:
     lines = text.split("\n")
     for number, line in enumerate(lines):
         for delimiter in (",", ";", "\t", "  ", " "):
-            header = [cell.strip(" \"'*_`").lower() for cell in next(_cells([line], delimiter), [])]
+            header = [cell.strip(" \"'*_`").lower() for cell in _split(line, delimiter)]
             ids = [bool(cell and ID.fullmatch(cell)) for cell in header]
             says = [bool(RANK.fullmatch(cell) or SCORE.fullmatch(cell) or COST.fullmatch(cell)) for cell in header]
             if not (any(ids) and any(says)) or (delimiter == " " and not all(map(operator.or_, ids, says))):
@@ -212,8 +210,13 @@ def csv_rows(text: str) -> RowsAndRest:
 
 def _cells(lines: Sequence[str], delimiter: str) -> Iterator[list[str]]:
     """Give the cells of lines; two spaces stand for two and more, and tabs among them."""
-    if delimiter == " ":
-        return (line.split() for line in lines)
-    if delimiter == "  ":
-        return (_COLUMNS.split(line.strip()) for line in lines)
+    if delimiter.isspace() and delimiter != "\t":
+        return (_split(line, delimiter) for line in lines)
     return csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+
+
+def _split(line: str, delimiter: str) -> list[str]:
+    """Return the cells of a line without quotes."""
+    if delimiter == "  ":
+        return _COLUMNS.split(line.strip())
+    return line.split() if delimiter == " " else line.split(delimiter)

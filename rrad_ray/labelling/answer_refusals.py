@@ -46,6 +46,7 @@ _WRONG = re.compile(
     re.IGNORECASE,
 )
 # A change in words of the order before it, which would have to be carried out: "Edit: swap 1 and 3".
+_SOON = 300  # characters: a text of many orders is not read to its end for each
 _CHANGE = re.compile(
     r"(?:^|[.;:,(!?\n][ \t]*|\b(?:please|should|would|['’]d|let['’]?s|let me|must|but|actually|then)[ \t]+)"
     r"(?:actually,? )?(?:swap|switch|exchange|interchange|flip|reverse|move)\b[^.\n]{0,30}"
@@ -60,8 +61,8 @@ def takes_back(lead: str, text: str, end: int) -> bool:
 
 
 def changes(text: str, end: int) -> bool:
-    """Tell whether what follows an order that ends at `end` changes it in words."""
-    return _CHANGE.search(text, end) is not None
+    """Tell whether what follows an order that ends at `end` soon changes it in words."""
+    return _CHANGE.search(text, end, end + _SOON) is not None
 
 
 def refuses(before: str, text: str, end: int) -> bool:

@@ -32,6 +32,7 @@ NOTATIONS = {
 OPENING = {"square": "[", "curly": "{", "angle": "<", "round": "("}
 BRACKETED = tuple(OPENING)
 _NAME_HINT = re.compile(rf"[^\W\d_.][ :=#_.-]{{0,4}}\d|\d\s?{COUNTER}", re.IGNORECASE)  # most texts have no names
+_NEAR = 500  # characters
 _ID = re.compile(r"\d{1,18}")
 
 _ASIDE = re.compile(r"\([^()\n]{0,80}\)|:\s?-?\d{1,9}(?:\.\d{1,9})?(?:\s?/\s?\d{1,9})?(?=\s*[>,<=→\n])")
@@ -72,7 +73,7 @@ def find_mentions(text: str, notation: str, n: int) -> list[Mention]:
         matches = list(_ID.finditer(inner))
         gaps = [inner[one.end() : two.start()] for one, two in itertools.pairwise(matches)]
         ones = [int(match[0]) for match in matches]
-        falls = len(ones) == 2 and notation in OPENING and _falls(*ones, outside(text, [match.span()]), n)
+        falls = len(ones) == 2 and notation in OPENING and _falls(ones[0], ones[1], _around(text, *match.span()), n)
         numbers, kinds = joined_numbers([(one,) for one in ones], [()] * len(ones), gaps, n, falls)
         cut = match.groupdict().get("cut") is not None
         if cut:  # `[3, 1` may have been `[3, 12]`
@@ -80,6 +81,11 @@ def find_mentions(text: str, notation: str, n: int) -> list[Mention]:
         if numbers:
             mentions.append(Mention(match.start(), match.end(), tuple(numbers), tuple(kinds), cut))
     return mentions
+
+
+def _around(text: str, start: int, end: int) -> str:
+    """Return what stands near a mention, without it: a text of many mentions is not read whole for each."""
+    return text[max(0, start - _NEAR) : start] + "\n" + text[end : end + _NEAR]
 
 
 def _falls(first: int, last: int, rest: str, n: int) -> bool:
