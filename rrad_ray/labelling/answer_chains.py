@@ -33,6 +33,7 @@ from rrad_ray.labelling.answer_tokens import (
     is_part,
     joined_numbers,
     one_order,
+    turned_round,
 )
 from rrad_ray.labelling.answer_words import (
     ANNOUNCEMENT,
@@ -222,7 +223,8 @@ def _chain(text: str, notation: str, run: Sequence[Mention], floor: int, n: int)
         return Reading(Rank.CHAIN, notation, start, tuple(numbers), problem="several orders, and none is chosen")
     rank = _ranked(Rank.CHAIN if compares else Rank.LIST, lead)
     begins = _INTRODUCES.search(lead) or BLANK.match(text, text.rfind("\n", 0, start) + 1, start)
-    alone = _LINE_END.match(text, end) and (rank == Rank.MARKED or begins)
+    behind = WORST_FIRST_BEHIND.match(text, end)
+    alone = (_LINE_END.match(text, end) or behind) and (rank == Rank.MARKED or begins)
     if rank == Rank.CHAIN and alone and floor and RETRACTION.search(text[max(floor, start - LOOK_AROUND) : start]):
         rank = Rank.MARKED
     if not alone and (len(numbers) < 2 or not compares or (notation == "bare" and len(numbers) < 3)):
@@ -231,7 +233,7 @@ def _chain(text: str, notation: str, run: Sequence[Mention], floor: int, n: int)
         return None
     if "more" in kinds and "less" in kinds:
         return Reading(rank, notation, start, tuple(numbers), problem="both > and < in one order")
-    turned = WORST_FIRST.search(lead) or WORST_FIRST_BEHIND.match(text, end)
+    turned = behind or WORST_FIRST.search(lead)
     if "more" in kinds and turned:
         return Reading(rank, notation, start, tuple(numbers), problem="worst first, but with >")
     if len(numbers) > 1 and changes(text, end):
@@ -240,7 +242,7 @@ def _chain(text: str, notation: str, run: Sequence[Mention], floor: int, n: int)
         return Reading(rank, notation, start, tuple(numbers), problem="documents that are called equal")
     repairs = ["cut off"] if run[-1].cut else []
     if "less" in kinds or ("more" not in kinds and turned):
-        numbers = _reversed(numbers, kinds, "less" if "less" in kinds else "comma")
+        numbers = turned_round(numbers, kinds, "less" if "less" in kinds else "comma")
         repairs.append("worst first")
     return Reading(rank, notation, start, tuple(numbers), tuple(repairs))
 
@@ -248,17 +250,6 @@ def _chain(text: str, notation: str, run: Sequence[Mention], floor: int, n: int)
 @lru_cache(maxsize=2)  # asked for every identifier of a text: once is enough
 def _has_words(text: str) -> bool:
     return PROSE.search(text) is not None
-
-
-def _reversed(numbers: Sequence[int], kinds: Sequence[str], at: str) -> list[int]:
-    """Reverse an order; documents that no comparator parts keep their order."""
-    groups = [[numbers[0]]]
-    for kind, number in zip(kinds, numbers[1:], strict=True):
-        if kind == at:
-            groups.append([number])
-        else:
-            groups[-1].append(number)
-    return [number for group in reversed(groups) for number in group]
 
 
 @dataclass(frozen=True)
@@ -347,4 +338,6 @@ def _mentions(text: str, notation: str, mentions: Sequence[Mention]) -> Iterator
         if not said and not is_echo(text, reading):
             problem = "comparisons in prose" if COMPARISON.search(text) else "mentions in no order"
             reading = replace(reading, problem=problem)
+        elif not COMPARISON.search(text) and EQUALLY.search(text, used[-1].end, used[-1].end + LOOK_AROUND):
+            reading = replace(reading, problem="documents that are called equal")
         yield reading

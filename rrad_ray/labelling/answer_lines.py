@@ -38,7 +38,11 @@ _SCORE_FIRST = re.compile(
 )
 _PLACE = r"(?P<place>\d{1,3})(?:st|nd|rd|th|位|위|名)"
 _BRACKETED = rf"\[(?:{ANY_NAME}\s?)?(?P<id>\d{{1,18}})\]"
-_PLACE_FIRST = re.compile(rf"(?<!\w){_PLACE}[ \t*_]*[:.\-–=→)]?[ \t*_]*{_BRACKETED}", re.IGNORECASE)
+_PLACE_FIRST = re.compile(
+    rf"(?<!\w)(?:{_PLACE}[ \t*_]*[:.\-–=→)]?|(?:rank(?:ing)?|position)[ _]?#?(?P<rank>\d{{1,3}})[ \t*_]*[:=→])"
+    rf"[ \t*_]*{_BRACKETED}",
+    re.IGNORECASE,
+)
 _PLACE_LAST = re.compile(
     rf"(?:\[|{ANY_NAME}\s?)(?P<id>\d{{1,18}})\]?[ \t*_]*[(:=\-–→]*[ \t*_]*"
     rf"(?:(?:rank|place|position)[ :#]{{0,2}}(?P<rank>\d{{1,3}})|{_PLACE})(?!\w)",

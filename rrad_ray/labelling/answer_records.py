@@ -32,6 +32,7 @@ from rrad_ray.labelling.answer_words import COST, NEGATIVE, RANK, SCORE, WORST_F
 _ORDER = re.compile(
     r".*(?:rank|order|sort|answer|result|permutation|output|top|排|순위|順位).*|relevant\w*|passages?|documents?|docs?|items?|list|ids?"
 )
+_PLAIN_LIST = re.compile(r"passages?|documents?|docs?|items?|list|ids?")  # beside a ranking, what was shown
 _RANKS = re.compile(
     r"(?:\w+_)?(?:ranks|positions|places)|(?:rank|position|place)s?_(?:of|for|per)_(?:each_)?(?:doc|passage|item|text)\w*"
 )
@@ -198,7 +199,10 @@ def _dict_meaning(value: dict[str, Any], n: int, depth: int) -> list[int] | None
         return tiers
     if members and all(number_in(key) is not None and isinstance(item, dict) for key, item in members.items()):
         return _sorted_records([{"id": key, **item} for key, item in members.items()])
-    by_order = sorted(members, key=lambda key: (_SHOWN.search(key) is not None, not _ORDER.fullmatch(key)))
+    by_order = sorted(
+        members,
+        key=lambda key: (bool(_SHOWN.search(key)), not _ORDER.fullmatch(key), bool(_PLAIN_LIST.fullmatch(key))),
+    )
     for key in by_order:
         item = members[key]
         usable = isinstance(item, list | dict) or (isinstance(item, str) and _ORDER.fullmatch(key))
@@ -229,7 +233,7 @@ def _as_named(numbers: list[int], key: str, item: Any, members: Mapping[str, Any
     plain = isinstance(item, list) and all(number_in(each) is not None for each in item)
     if plain and _RANKS.fullmatch(key):  # the rank of each document is an order too where it is its own inverse
         own = sorted(numbers) == list(range(1, len(numbers) + 1)) and all(
-            numbers[number - 1] == place for place, number in enumerate(numbers, 1)
+            numbers[number - 1] == rank for rank, number in enumerate(numbers, 1)
         )
         return numbers if own else []
     if not WORST_FIRST.search(key.replace("_", " ")):

@@ -125,6 +125,17 @@ def joined_numbers(
     return all_numbers, all_kinds
 
 
+def turned_round(numbers: Sequence[int], kinds: Sequence[str], at: str) -> list[int]:
+    """Reverse an order; documents that no comparator parts keep their order."""
+    groups = [[numbers[0]]]
+    for kind, number in zip(kinds, numbers[1:], strict=True):
+        if kind == at:
+            groups.append([number])
+        else:
+            groups[-1].append(number)
+    return [number for group in reversed(groups) for number in group]
+
+
 def is_part(numbers: Sequence[int], of: Sequence[int]) -> bool:
     """Tell whether numbers stand in this order among others."""
     others = iter(of)

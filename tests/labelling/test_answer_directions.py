@@ -58,6 +58,7 @@ def test_a_chain_of_greater_signs_that_is_said_to_be_worst_first_is_no_order(ord
         "[1] > [2] > [3]. Actually, swap [1] and [2].",
         "All three are equally relevant: [1], [2], [3].",
         "[1] > [2] > [3] would be wrong.",
+        "[2], [1] and [3] are equally relevant",
         '{"error": "cannot rank", "documents": [1, 2, 3]}',
         '{"ranks": [3, 1, 2]}',
         '{"rank_of_each_passage": [2, 3, 1]}',
@@ -104,6 +105,12 @@ def test_an_order_that_the_words_around_it_take_back_is_not_the_answer(order: li
         ('{"ranking": ["Passage 3 (best)", "Passage 1", "Passage 2 (off topic)"]}', 3, [3, 1, 2]),
         ('["[3]: it answers", "[1]: in part"]', 3, [3, 1]),
         ('{"relevant": {"3": true, "1": true, "2": false}}', 3, [3, 1]),
+        ('{"passages": [{"id": 1, "title": "no"}, {"id": 2, "title": "yes"}], "ranking": [2, 1]}', 2, [2, 1]),
+        ("sorted_passages = [1, 3, 2]  # least relevant first", 3, [2, 3, 1]),
+        # ranks before identifiers, in lines and beside each other
+        ("Ranking 1: [3]\nRanking 2: [1]\nRanking 3: [2]", 3, [3, 1, 2]),
+        ("rank_1=[2]; rank_2=[3]; rank_3=[1]", 3, [2, 3, 1]),
+        ("[1] rank 3 [2] rank 1 [3] rank 2", 3, [2, 3, 1]),
         # the rank of each document that is its own inverse
         ('{"ranks": [3, 2, 1]}', 3, [3, 2, 1]),
         # columns between spaces, boxes, documents as columns
