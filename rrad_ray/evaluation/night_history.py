@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rrad_ray import tables
+from rrad_ray.config.problems import first_error, problem_of
 from rrad_ray.errors import RradError
 from rrad_ray.evaluation.theme import render_page
 
@@ -24,6 +26,26 @@ BEFORE, DEVIATIONS = 5, 3.0  # earlier nights that a figure needs, and how far f
 NightEntry = dict[str, Any]
 
 
+class _SetFigures(BaseModel):
+    queries: int
+    last: float | None
+    new: float | None
+    p: float | None
+
+
+class _NightLine(BaseModel):
+    """A line of the history, as far as its page shows it: people mend the file."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    night: str
+    decision: str
+    reason: str = ""
+    queries: int = 0
+    sets: dict[str, _SetFigures] = {}
+    drift: dict[str, float | None] = {}
+
+
 def read_nights(store: str) -> list[NightEntry]:
     """Return the entries of a store's history, by night. Raises `RradError` for a line that is no entry."""
     uri = tables.join(store, NIGHTS_FILE)
@@ -31,10 +53,15 @@ def read_nights(store: str) -> list[NightEntry]:
     for number, line in enumerate(tables.read_text(uri).splitlines() if tables.exists(uri) else [], 1):
         try:
             entry = json.loads(line)
-            entry["night"], entry["decision"]
-        except (ValueError, TypeError, KeyError) as error:
-            raise RradError(f"{uri}:{number}", f"no entry of a night: {error}", "mend or delete the line") from error
-        entries.append(entry)
+            _NightLine.model_validate(entry)
+        except ValidationError as error:
+            problem = problem_of(_NightLine, first_error(error))
+        except (ValueError, RecursionError) as error:
+            problem = str(error)
+        else:
+            entries.append(entry)
+            continue
+        raise RradError(f"{uri}:{number}", f"no entry of a night: {problem}", "mend or delete the line")
     return entries
 
 

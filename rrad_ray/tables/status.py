@@ -59,11 +59,27 @@ def _states(uri: str) -> list[dict[str, Any]]:
         entries = sorted(entry.rpartition("/")[2] for entry in fs.ls(path.rpartition("/")[0], detail=False))
     states = []
     for each in entries:
-        if each.startswith(stem) and each.endswith(".json") and (facts := read_json(join(uri, each))) is not None:
+        if each.startswith(stem) and each.endswith(".json") and (facts := _progress(join(uri, each))) is not None:
             run = f"{name} {each.removesuffix('.json')[len(stem) + 1 :]}".rstrip()
             word = "slice done" if facts.get("ended") else "running" if _alive(facts) else "stopped"
             states.append({**state, "name": run, "state": word, "facts": facts})
     return states or [state]
+
+
+def _progress(uri: str) -> dict[str, Any] | None:
+    """Return the record of how far a run is; None where there is none. Raises `RradError` for what is no such."""
+    facts = read_json(uri)
+    if facts is None:
+        return None
+    numbers = ("updated", "pid", *(("done", "total", "rate") if isinstance(facts, dict) and "total" in facts else ()))
+    known = isinstance(facts, dict) and all(isinstance(facts.get(key), int | float) for key in numbers)
+    if (
+        not known
+        or not isinstance(facts.get("host"), str)
+        or not isinstance(facts.get("left_s", 0.0) or 0.0, int | float)
+    ):
+        raise RradError(uri, "is no record of progress", "delete the file: the next run writes it anew")
+    return {"unit": "rows", **facts}
 
 
 def _alive(progress: dict[str, Any]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -217,9 +218,32 @@ def test_a_figure_far_from_those_of_earlier_nights_is_marked_and_the_page_escape
     assert ">n03<" not in page.split('id="drift"')[1], "the last eight stand side by side"
     (tmp_path / "history.jsonl").write_text('{"night": "1"}\n')
     with pytest.raises(
-        RradError, match=r"history\.jsonl:1: no entry of a night: 'decision'; mend or delete the line"
+        RradError, match=r"history\.jsonl:1: no entry of a night: no value for decision; mend or delete the line"
     ):
         read_nights(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"drift": [1]},
+        {"drift": {"words of a query": "many"}},
+        {"sets": 3},
+        {"sets": {"frozen": {"last": 0.5}}},
+        {"queries": None},
+        {"queries": "12"},
+        {"night": 1},
+        {"decision": None},
+    ],
+)
+def test_a_line_of_the_history_that_its_page_cannot_show_is_named_before_anything_is_written(
+    tmp_path: Path, fields: dict[str, object]
+) -> None:
+    line = json.dumps({"night": "1", "decision": "refused", **fields})
+    (tmp_path / "history.jsonl").write_text(f"{line}\n")
+    with pytest.raises(RradError, match=r"history\.jsonl:1: no entry of a night: .*; mend or delete the line"):
+        record_night(str(tmp_path), "2", "waits", "too few")
+    assert (tmp_path / "history.jsonl").read_text() == f"{line}\n"
 
 
 def test_an_evaluation_without_the_nights_student_is_an_error(tmp_path: Path) -> None:

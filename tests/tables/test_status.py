@@ -77,3 +77,22 @@ def test_a_place_without_any_output_is_an_error(tmp_path: Path) -> None:
             status.of_run(str(tmp_path))
     with pytest.raises(RradError, match=r"^status: .*no such file; check that the place exists"):
         status.of_run(f"{tmp_path}/nothing")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        "{}",
+        '{"host": "x"}',
+        '{"host": "x", "pid": "1", "updated": 1}',
+        '{"host": 1, "pid": 1, "updated": 1}',
+        '{"host": "x", "pid": 1, "updated": 1, "total": null, "done": 1, "rate": 1}',
+        "3",
+        '"running"',
+    ],
+)
+def test_a_record_of_progress_that_is_none_is_named_and_may_be_deleted(tmp_path: Path, content: str) -> None:
+    (Path(started(tmp_path, "a").uri) / tables.PROGRESS).write_text(content)
+    with pytest.raises(RradError, match=r"status: .*progress\.json: is no record of progress; delete the file"):
+        status.of_run(str(tmp_path))
