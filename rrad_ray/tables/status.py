@@ -59,10 +59,10 @@ def _states(uri: str) -> list[dict[str, Any]]:
         entries = sorted(entry.rpartition("/")[2] for entry in fs.ls(path.rpartition("/")[0], detail=False))
     states = []
     for each in entries:
-        if each.startswith(stem) and each.endswith(".json") and (facts := _progress(join(uri, each))) is not None:
+        if each.startswith(stem) and each.endswith(".json") and (progress := _progress(join(uri, each))) is not None:
             run = f"{name} {each.removesuffix('.json')[len(stem) + 1 :]}".rstrip()
-            word = "slice done" if facts.get("ended") else "running" if _alive(facts) else "stopped"
-            states.append({**state, "name": run, "state": word, "facts": facts})
+            word = "slice done" if progress.get("ended") else "running" if _alive(progress) else "stopped"
+            states.append({**state, "name": run, "state": word, "facts": progress})
     return states or [state]
 
 
