@@ -14,7 +14,7 @@ python3.11 -m venv "$scratch/venv"
 pip="$scratch/venv/bin/pip"
 "$pip" install --quiet --upgrade pip
 "$pip" install --quiet torch==2.13.0
-"$pip" install --quiet --dry-run --report "$scratch/report.json" ".[cpu,zh,ja,ko,openvino,onnx,dev]"
+"$pip" install --quiet --dry-run --report "$scratch/report.json" ".[cpu,zh,ja,ko,faiss,openvino,onnx,dev]"
 "$pip" install --quiet --dry-run --report "$scratch/serve.json" .
 "$pip" list --format=freeze > "$scratch/torch.txt"
 "$scratch/venv/bin/python" - "$scratch" <<'PY'

@@ -7,7 +7,7 @@ Imports the vocabulary and pydantic; `load`, which reads YAML and overrides, als
 from rrad_ray.config.answering import OpenAIConfig, SimulatedConfig
 from rrad_ray.config.base import MINILM, MULTILINGUAL_E5, SMOLLM2, StagePaths
 from rrad_ray.config.chunks import ChunksConfig
-from rrad_ray.config.data import PickConfig, PrerankConfig, RetrieveConfig
+from rrad_ray.config.data import IndexConfig, PickConfig, PrerankConfig, RetrieveConfig
 from rrad_ray.config.evaluation import EvaluateConfig, QrelsConfig, SelectConfig, WinnerRule
 from rrad_ray.config.exporting import STUDENT_FORMATS, ExportConfig
 from rrad_ray.config.labelling import GateConfig, JudgeConfig, LabelConfig, PromptConfig
@@ -37,6 +37,7 @@ __all__ = [
     "FitConfig",
     "GateConfig",
     "GenerationConfig",
+    "IndexConfig",
     "JudgeConfig",
     "LabelConfig",
     "OnlineConfig",

@@ -37,6 +37,22 @@ def _splits_only(key: str, mapping: dict[str, int] | dict[str, str]) -> None:
 
 
 @dataclass(frozen=True, config=CHECKED)
+class IndexConfig:
+    """An index (faiss's inverted lists) in place of the exact product of all vectors: each query meets the documents
+    of the lists nearest to it. It needs the extra `faiss`."""
+
+    probes: CountOrNone = 0
+    """Lists that each query meets, of each part of the collection; 0: no index, every query meets every document."""
+    lists: CountOrNone = 0
+    """Lists of each part; 0: four times the root of its documents."""
+    sample: Count = 100
+    """Queries on which the index is compared with the exact product: `recall` in the manifest and the report."""
+
+    def __post_init__(self) -> None:
+        require(not self.lists or self.probes <= self.lists, "probes", self.probes, "must be at most `lists`")
+
+
+@dataclass(frozen=True, config=CHECKED)
 class RetrieveConfig:
     """First stage: the nearest documents by BM25 and by a bi-encoder, or the user's own runs."""
 
@@ -75,6 +91,8 @@ class RetrieveConfig:
     same model; or your own vectors: Parquet with `id` and `vector`. Empty: they are not kept."""
     query_vectors: Uri = ""
     """Your own vectors of the queries: Parquet with `id` and `vector`. Empty: `model` embeds the queries."""
+    index: IndexConfig = Field(default_factory=IndexConfig)
+    """An approximate search by vectors, for what is too large for an exact one; see `retrieve.index`."""
     part_documents: Count = 65536
     """Documents of a part of the collection. A process holds a part's vectors and its terms."""
     block_queries: Count = 8192
@@ -108,6 +126,9 @@ class RetrieveConfig:
         require(
             searched, "document_queries", self.document_queries, "a run has no candidates for them: leave it at 0"
         )
+        indexed = self.index.probes == 0 or (self.dense_depth > 0 and not self.all_runs)
+        want = "an index serves the search by vectors: leave it at 0 with a run, or where dense_depth is 0"
+        require(indexed, "index.probes", self.index.probes, want)
         for name in self.runs:
             require(bool(name.strip()), "runs", name, "give every run a name")
             require(name != JUDGE, "runs", name, "that is the teacher's name; choose another one")

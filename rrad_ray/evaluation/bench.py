@@ -116,7 +116,8 @@ class Evaluation:
             title, kind = KNOWN_SOURCES.get(source, (source, "first_stage"))
             scores, dev = ([list(by_source(row)[source]) for row in rows] for rows in (self.test, self.dev))
             cost: Any = calibrated(self.dev, dev, self.test, scores) | self.first.sources.get(source, {})
-            self.add(source, title, kind, scores, **cost, latency_of=SEARCH)
+            note = tables.index_sentence(self.first.index) if source == DENSE and self.first.index else ""
+            self.add(source, title, kind, scores, **cost, latency_of=SEARCH, note=note)
         if len(self.sources) > 1 and self.dev:
             cost = fusion_cost([self.first.sources.get(source) for source in self.sources])
             self._add_fusion("fusion", "free fusion of these", "fusion", lambda weights: cost)

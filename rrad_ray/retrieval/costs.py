@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+import torch
 
 from rrad_ray import tables
 from rrad_ray.config import RetrieveConfig
@@ -37,10 +38,10 @@ def source_costs(search: Search, encoder: BiEncoder, cfg: RetrieveConfig) -> dic
     queries = search.vectors("query_vectors", block)
     spent, measured = {BM25: np.zeros(len(texts)), DENSE: np.zeros(len(texts))}, 0
     for part in list(search.documents)[:SAMPLE_PARTS]:
-        index, vectors = search.index(part), search.vectors("vectors", part)
+        index, vectors = search.terms_index(part), search.vectors("vectors", part)
         measured += len(vectors)
         spent[BM25] += _times([partial(_by_terms, index, text, vocabulary, cfg) for text in texts])
-        spent[DENSE] += _times([partial(_by_vector, vectors, query) for query in queries[: len(texts)]])
+        spent[DENSE] += _times(_by_vectors(search, part, vectors, queries[: len(texts)]))
     documents = sum(piece.stop - piece.start for pieces in search.documents.values() for piece in pieces)
     spent = {source: times * documents / measured for source, times in spent.items()}
     spent[DENSE] += _times([partial(encoder.queries, [text]) for text in texts])
@@ -58,6 +59,14 @@ def _by_terms(index: PartIndex, text: str, vocabulary: dict[str, int], cfg: Retr
     row, words = np.zeros(index.size, np.float32), tokenized([text], cfg.language)
     index.add_scores(row, [vocabulary[term] for term in words.vocab])
     top_k(row, SEARCH_DEPTH)
+
+
+def _by_vectors(search: Search, part: str, vectors: np.ndarray, queries: np.ndarray) -> list[Callable[[], Any]]:
+    """Return the search of a part by each query's vector, as the config searches."""
+    if (lists := search.lists(part, vectors)) is None:
+        return [partial(_by_vector, vectors, query) for query in queries]
+    documents = torch.from_numpy(vectors)
+    return [partial(lists.nearest, torch.from_numpy(query[None]), documents, SEARCH_DEPTH) for query in queries]
 
 
 def _by_vector(vectors: np.ndarray, query: np.ndarray) -> None:

@@ -14,12 +14,14 @@ PART_BITS = 32  # a document's number: that of its part above these bits, its ro
 
 RUNS = "runs"  # the source of hits that come from runs
 
+COMPARED = "compared"  # the folder of hits by an index beside exact ones
+
 HIT_ROWS = 2**16  # of a row group
 
 
-def hits_uri(work: str, source: str, block: str) -> str:
+def hits_uri(work: str, source: str, block: str, folder: str = "hits") -> str:
     """Return the file of the hits of a block in `source`: a part of the collection, or `RUNS`."""
-    return tables.join(work, "hits", f"{source.removesuffix('.parquet')}-{block}")
+    return tables.join(work, folder, f"{source.removesuffix('.parquet')}-{block}")
 
 
 def write_hits(uri: str, hits: Hits) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+EXACT, INDEX = "exact", "index"  # the sources of hits that an index is measured by
+
 
 @dataclass(frozen=True)
 class Hits:
@@ -47,12 +49,27 @@ class Hits:
         return self.take(kept)
 
 
+def joined_hits(parts: Iterable[Hits]) -> Hits:
+    """Return the pairs of one or more parts, one part after the other."""
+    each = list(parts)
+    scores = {source: np.concatenate([part.scores[source] for part in each]) for source in each[0].scores}
+    return Hits(np.concatenate([part.queries for part in each]), np.concatenate([p.documents for p in each]), scores)
+
+
+def recall(hits: Iterable[Hits], depth: int) -> float:
+    """Return the share of the exact best `depth` of all queries that an index has among its own; 1 where there is
+    none. `hits`: blocks of queries, with scores by `EXACT` and `INDEX`."""
+    wanted = both = 0
+    for block in hits:
+        exact, known = ((block.ranks(way) < depth) & (block.scores[way] > 0) for way in (EXACT, INDEX))
+        wanted, both = wanted + int(exact.sum()), both + int((exact & known).sum())
+    return both / wanted if wanted else 1.0
+
+
 def union(parts: Iterable[Hits], depths: Mapping[str, int]) -> Hits:
     """Return the best hits of all parts, of which each has its own best ones at least. In any grouping and order of
     parts they are the same; two parts are held at once."""
     whole = Hits(np.zeros(0, np.int64), np.zeros(0, np.int64), {source: np.zeros(0) for source in depths})
     for part in parts:
-        scores = {source: np.concatenate([whole.scores[source], part.scores[source]]) for source in depths}
-        queries = np.concatenate([whole.queries, part.queries])
-        whole = Hits(queries, np.concatenate([whole.documents, part.documents]), scores).best(depths)
+        whole = joined_hits([whole, part]).best(depths)
     return whole

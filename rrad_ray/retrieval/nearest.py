@@ -48,17 +48,23 @@ def best_of_rows(scores: torch.Tensor, depth: int) -> tuple[torch.Tensor, torch.
     """
     tiles = scores.view(len(scores), -1, TILE)
     numbers = torch.arange(tiles.shape[1], device=scores.device).expand(len(scores), -1)
-    chosen = _first(tiles.amax(2), numbers, depth)[1].unsqueeze(2)
+    chosen = first_by_score(tiles.amax(2), numbers, depth)[1].unsqueeze(2)
     columns = chosen * TILE + torch.arange(TILE, device=scores.device)
-    return _first(tiles.gather(1, chosen.expand_as(columns)).flatten(1), columns.flatten(1), depth)
+    return first_by_score(tiles.gather(1, chosen.expand_as(columns)).flatten(1), columns.flatten(1), depth)
 
 
-def _first(scores: torch.Tensor, columns: torch.Tensor, depth: int) -> tuple[torch.Tensor, torch.Tensor]:
+def first_by_score(scores: torch.Tensor, columns: torch.Tensor, depth: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return scores and columns (B, depth) of the largest scores, ties by column. Bits of floats that are not
     negative order as the floats do, so one key orders by both."""
     keys = scores.clamp(min=0).contiguous().view(torch.int32).long() << 32 | (LOW_BITS - columns)
     best = keys.topk(min(depth, keys.shape[1]), dim=1).values
     return (best >> 32).int().view(torch.float32), LOW_BITS - (best & 0xFFFFFFFF)
+
+
+def product_error(queries: torch.Tensor) -> float:
+    """Return the largest error of a float32 dot product of unit vectors (B, E): that of (E + 2) roundings (Higham,
+    2002, section 3.1)."""
+    return 1.01 * (queries.shape[1] + 2) * 2.0**-24
 
 
 def nearest(queries: torch.Tensor, documents: torch.Tensor, depth: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -72,10 +78,8 @@ def nearest(queries: torch.Tensor, documents: torch.Tensor, depth: int) -> tuple
     block = queries @ documents.T
     roughly, columns = best_of_rows(block, depth + MARGIN)
     exact = pair_scores(queries.unsqueeze(1), documents[columns])
-    scores, columns = _first(exact, columns, depth)
-    # The error of a float32 dot product of unit vectors: (E + 2) roundings at most (Higham, 2002, section 3.1).
-    error = 1.01 * (queries.shape[1] + 2) * 2.0**-24
-    unsure = roughly[:, -1] + error >= scores[:, -1]
+    scores, columns = first_by_score(exact, columns, depth)
+    unsure = roughly[:, -1] + product_error(queries) >= scores[:, -1]
     if roughly.shape[1] < block.shape[1] and unsure.any():  # such as copies of a document, all as near
         whole = (queries[unsure].double() @ documents.double().T).float()
         scores[unsure], columns[unsure] = best_of_rows(whole, depth)

@@ -3,6 +3,8 @@
 documents/part-00000-00002.parquet   id and text of at most `part_documents` documents: file 0's third part
 read/00000.json                      the parts of file 0, and what cannot be used of it; read/repeats.json
 queries/block-00000.parquet          queries with the numbers of their terms; vocabulary.parquet
+counted/part-00000-00002.parquet    how many documents of a part hold each term; collection.parquet: of all
+lists/part-00000-00002.parquet.faiss    a part's trained lists, with `index`; compared/...: its hits beside exact ones
 vectors/..., terms/..., query_vectors/...    of a slice of a part or block
 hits/part-00000-00002-block-00000.parquet   the best documents of a part for the queries of a block
 joined/block-00000.parquet.json      the queries of a block that have no candidates: its parts are written
@@ -85,7 +87,13 @@ def write_counts(uri: str, counts: TermCounts) -> None:
 
 def read_counts(uri: str) -> TermCounts:
     """Read what `write_counts` has written."""
+    arrays: Any = np.load(io.BytesIO(read_whole(uri)))
+    return TermCounts(**{name: arrays[name] for name in arrays.files})
+
+
+def read_whole(uri: str) -> bytes:
+    """Return all bytes of a file."""
     fs, path = tables.filesystem(uri)
     with tables.io_errors(uri):
-        arrays: Any = np.load(io.BytesIO(fs.cat_file(path)))
-        return TermCounts(**{name: arrays[name] for name in arrays.files})
+        content: bytes = fs.cat_file(path)
+    return content

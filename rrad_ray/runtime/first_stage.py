@@ -19,8 +19,10 @@ from rrad_ray.data.reader import PYDOC, read_collection
 from rrad_ray.data.run_table import read_run
 from rrad_ray.errors import at_place
 from rrad_ray.languages import Language
+from rrad_ray.progress import say
 from rrad_ray.rankers.bi_encoder import BiEncoder
 from rrad_ray.retrieval import run_join
+from rrad_ray.retrieval.approximate import faiss_module
 from rrad_ray.retrieval.costs import source_costs
 from rrad_ray.retrieval.document_queries import document_queries
 from rrad_ray.retrieval.hit_files import RUNS, hits_uri, write_hits
@@ -54,6 +56,10 @@ class FirstStage:
         self.joined = run_join.Runs.of(cfg.all_runs, self.runs) if self.runs else None
         # The encoder is refused before anything is read for it.
         self.encoder = None if self.runs else self._encoder()
+        if cfg.index.probes:
+            with at_place("index.probes", "leave it at 0"):
+                faiss_module()
+        self.index: tables.IndexFacts | None = None
         self.parts: dict[str, int] = {}
         self.blocks: dict[str, int] = {}
 
@@ -185,7 +191,11 @@ class FirstStage:
         """Prepare and search every part; return what one search costs, by source."""
         assert self.encoder is not None
         steps = SearchSteps(self.cfg, self.out, self.work, self.parts, self.block_sizes)
-        return source_costs(steps.run(), self.encoder, self.cfg)
+        search = steps.run()
+        self.index = steps.index_facts(search)
+        if self.index:
+            say(f"{DENSE}: {tables.index_sentence(self.index)}")
+        return source_costs(search, self.encoder, self.cfg)
 
     # ---- rows ---------------------------------------------------------------------------------------------------
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,11 +13,12 @@ from rrad_ray import tables
 from rrad_ray.config import RetrieveConfig
 from rrad_ray.data.reader import PYDOC
 from rrad_ray.errors import RradError
-from rrad_ray.retrieval.hit_files import hits_uri
-from rrad_ray.retrieval.part_terms import CollectionTerms
+from rrad_ray.retrieval.counting import COUNTED, CountPart, counted_terms
+from rrad_ray.retrieval.hit_files import COMPARED, hits_uri, read_hits
+from rrad_ray.retrieval.hits import EXACT, INDEX, recall, union
 from rrad_ray.retrieval.preparing import PrepareSlice
-from rrad_ray.retrieval.searching import Search, SearchPart, unit_name
-from rrad_ray.retrieval.workspace import Slice, read_counts, read_table, slices, write_table
+from rrad_ray.retrieval.searching import Search, SearchPart, TrainLists, unit_name
+from rrad_ray.retrieval.workspace import Slice, read_table, slices, write_table
 from rrad_ray.rows import BM25, DENSE
 from rrad_ray.runtime import cluster
 from rrad_ray.tables import checkpoints
@@ -40,6 +42,9 @@ class SearchSteps:
         search = self._plan()
         self._prepare(search)
         self._count(search)
+        if self.cfg.index.probes:
+            done = tables.names_in(tables.join(self.work, "lists"), ".faiss")
+            self._each(TrainLists, {"search": search}, list(self.parts), done, "parts indexed")
         names = [unit_name(part, block) for part in self.parts for block in self.block_sizes]
         files = tables.names_in(tables.join(self.work, "hits"), ".parquet")
         done = {
@@ -47,11 +52,42 @@ class SearchSteps:
             for name in names
             if hits_uri("", *name.split("/")).rpartition("/")[2].removesuffix(".parquet") in files
         }
-        cluster.each_part(self.cfg, self.out, SearchPart, {"search": search}, names, done, "searches", self.cfg.data)
+        self._each(SearchPart, {"search": search}, names, done, "searches")
         for part in self.parts:
             for row_id in read_json(tables.join(self.work, "unembedded", f"{part}.json")):
                 self.out.quarantine(row_id, "no vector: BM25 alone finds this document")
         return search
+
+    def _each(self, work: type, options: dict[str, Any], names: list[str], done: Collection[str], unit: str) -> None:
+        cluster.each_part(self.cfg, self.out, work, options, names, done, unit, self.cfg.data)
+
+    def index_facts(self, search: Search) -> tables.IndexFacts | None:
+        """Return what the index of the search has found of the exact product's; None without one."""
+        if not self.cfg.index.probes:
+            return None
+        depth = self.cfg.dense_depth
+        uris = ([hits_uri(self.work, part, block, COMPARED) for part in self.parts] for block in search.sampled)
+        blocks = (
+            union((read_hits(uri, (EXACT, INDEX)) for uri in each), {EXACT: depth, INDEX: depth}) for each in uris
+        )
+        return {
+            "probes": self.cfg.index.probes,
+            "lists": self.cfg.index.lists,
+            "queries": sum(map(len, search.sampled.values())),
+            "depth": depth,
+            "recall": recall(blocks, depth),
+        }
+
+    def _sampled(self) -> dict[str, list[int]]:
+        """Return rows of blocks: queries at equal distances."""
+        total, first, rows = sum(self.block_sizes.values()), 0, dict[str, list[int]]()
+        chosen = np.unique(np.linspace(0, total - 1, min(self.cfg.index.sample, total)).astype(int))
+        for block, size in self.block_sizes.items():
+            some = chosen[(chosen >= first) & (chosen < first + size)] - first
+            first += size
+            if len(some):
+                rows[block] = some.tolist()
+        return rows
 
     def _plan(self) -> Search:
         """Return what the search reads; kept vectors are checked to be those of this collection and model."""
@@ -66,7 +102,8 @@ class SearchSteps:
             own.add("query_vectors")
         documents, queries = _by_file(slices(self.parts)), _by_file(slices(self.block_sizes))
         depths = {BM25: self.cfg.bm25_depth, DENSE: self.cfg.dense_depth}
-        return Search(self.work, folders, frozenset(own), documents, queries, depths)
+        sampled = self._sampled() if self.cfg.index.probes else {}
+        return Search(self.work, folders, frozenset(own), documents, queries, depths, self.cfg.index, sampled)
 
     def _is_own(self, uri: str) -> bool:
         """Return true for a folder or file of the user's own vectors; raises `RradError` for vectors that an earlier
@@ -102,17 +139,18 @@ class SearchSteps:
             "folders": search.folders,
             "todo": {name: each for name, each in todo.items() if name not in done},
         }
-        cluster.each_part(self.cfg, self.out, PrepareSlice, options, list(todo), done, "slices", self.cfg.data)
+        self._each(PrepareSlice, options, list(todo), done, "slices")
 
     def _count(self, search: Search) -> None:
         """Sum up the parts' terms: BM25 weighs with the frequencies of the whole collection."""
         facts = tables.join(self.work, "collection.json")
         if tables.exists(facts):
             return
-        terms = read_table(tables.join(self.work, "vocabulary.parquet"))
-        collection = CollectionTerms(np.zeros(len(terms), np.int64))
-        for piece in (each for pieces in search.documents.values() for each in pieces):
-            collection.add(read_counts(tables.join(search.folders["terms"], f"{piece.name}.npz")))
+        options = {"work": self.work, "terms": search.folders["terms"], "slices": search.documents}
+        done = tables.names_in(tables.join(self.work, COUNTED), ".json")
+        self._each(CountPart, options, list(self.parts), done, "parts counted")
+        size = len(read_table(tables.join(self.work, "vocabulary.parquet"), ["term"]))
+        collection = counted_terms(self.work, size, list(self.parts))
         table = pa.table({"frequency": collection.frequencies})
         write_table(tables.join(self.work, "collection.parquet"), table)
         tables.write_json(facts, {"documents": collection.documents, "length": collection.length})

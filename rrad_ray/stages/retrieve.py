@@ -54,7 +54,7 @@ def run(cfg: RetrieveConfig, out: tables.Output) -> None:
     costs = first.join_runs(collection) if cfg.all_runs else first.search()
     rows = first.join()
     encoders: dict[str, tables.EncoderFacts] = {DENSE: {"model": cfg.model, "max_length": cfg.max_length}}
-    facts = tables.FirstStageFacts(cfg.data, costs, {} if cfg.all_runs else encoders)
+    facts = tables.FirstStageFacts(cfg.data, costs, {} if cfg.all_runs else encoders, first.index)
     splits = {split: sum(query.split == split for query in queries) for split in sorted({q.split for q in queries})}
     out.commit(
         seen=collection.seen,

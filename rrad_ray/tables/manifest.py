@@ -53,14 +53,26 @@ class EncoderFacts(TypedDict):
     max_length: int
 
 
+class IndexFacts(TypedDict):
+    """The index that a search by vectors went by: the lists that a query met (`probes`) of all of a part (`lists`, 0:
+    four times the root of its documents), and which share of the exact best `depth` it found, on so many queries."""
+
+    probes: int
+    lists: int
+    queries: int
+    depth: int
+    recall: float
+
+
 @dataclass(frozen=True)
 class FirstStageFacts:
-    """The record of `retrieve`: the collection, the cost of each source that searched it, and the bi-encoders among
-    the sources, by source (`prerank` adds its own)."""
+    """The record of `retrieve`: the collection, the cost of each source that searched it, the bi-encoders among the
+    sources, by source (`prerank` adds its own), and the index, if there was one."""
 
     data: str
     sources: dict[str, SourceCost] = field(default_factory=dict)
     encoders: dict[str, EncoderFacts] = field(default_factory=dict)
+    index: IndexFacts | None = None
 
 
 @dataclass(frozen=True)
@@ -197,6 +209,7 @@ _FirstStageFile = file_model(
     FirstStageFacts,
     sources=dict[str, _CostFile],  # type: ignore[valid-type]
     encoders=dict[str, file_model(EncoderFacts)],  # type: ignore[misc]
+    index=file_model(IndexFacts, recall=Annotated[float, Field(ge=0, le=1)]) | None,
 )
 _RECORDS = {
     "first_stage": (FirstStageFacts, _FirstStageFile),
@@ -245,6 +258,14 @@ def parse_manifest(content: Any, uri: str) -> Manifest:
     lineage = content["lineage"]
     records = {name: kind(**lineage[name]) for name, (kind, _) in _RECORDS.items() if lineage.get(name) is not None}
     return Manifest(**{**content, "lineage": Lineage(**{**lineage, **records})})
+
+
+def index_sentence(facts: IndexFacts) -> str:
+    """Return in words what an index has found."""
+    return (
+        f"searched by an index ({facts['probes']:,} lists of each part): recall@{facts['depth']} "
+        f"{facts['recall']:.3f} against the exact product, on {facts['queries']:,} queries"
+    )
 
 
 def check_grader(grader: str, teachers: Iterable[str]) -> None:

@@ -19,6 +19,7 @@ import pytest
 from rrad_ray import tables
 from rrad_ray.config import RetrieveConfig
 from rrad_ray.errors import RradError
+from rrad_ray.retrieval import approximate, searching
 from rrad_ray.rows import Candidates, CollectedQuery, Quarantined
 from rrad_ray.runtime import cluster
 from rrad_ray.stages import retrieve
@@ -107,7 +108,7 @@ def test_a_run_that_ends_at_any_step_goes_on_with_the_missing_ones(
     work = tables.data_files(f"{cfg.output}/work", (".parquet", ".npz"))
     kept = {file.uri: Path(file.uri).stat().st_mtime_ns for file in work}
     with monkeypatch.context() as patch:
-        without_ray(patch, steps, 40 - steps)  # of 42 steps
+        without_ray(patch, steps, 46 - steps)  # of 48 steps
         with pytest.raises(KeyboardInterrupt):
             retrieve.run(cfg)
     assert {uri: Path(uri).stat().st_mtime_ns for uri in kept} == kept, "finished work was repeated"
@@ -215,3 +216,99 @@ def test_collected_queries_stand_in_place_of_the_collections_own(searched: dict[
     rows = rows_of(RetrieveConfig(output=f"{tmp_path}/out", collected=out.commit(), **searched))
     assert [{key: row[key] for key in asked[0]} for row in rows] == asked
     assert all(row["doc_ids"] for row in rows)
+
+
+def test_an_index_whose_lists_are_all_met_finds_the_exact_candidates(
+    searched: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_ray(monkeypatch, 0)
+    cut: dict[str, Any] = {"part_documents": 40, "block_queries": 8}
+    whole = rows_of(RetrieveConfig(output=f"{tmp_path}/whole", **searched, **cut))
+    index = {"probes": 5, "lists": 5}
+    assert rows_of(RetrieveConfig(output=f"{tmp_path}/index", index=index, **searched, **cut)) == whole
+    facts = tables.lineage_of(f"{tmp_path}/index").first_stage
+    assert facts is not None
+    assert facts.index == {"probes": 5, "lists": 5, "queries": 20, "depth": 4, "recall": 1.0}
+
+
+def test_the_recall_of_an_index_is_that_of_its_candidates_counted_by_hand(
+    searched: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without_ray(monkeypatch, 0)
+    options = {**searched, "part_documents": 40, "block_queries": 8, "bm25_depth": 0}
+    whole = rows_of(RetrieveConfig(output=f"{tmp_path}/whole", **options))
+    rows = rows_of(RetrieveConfig(output=f"{tmp_path}/index", index={"probes": 1}, **options))
+    exact = {(row["query_id"], doc_id) for row in whole for doc_id in row["doc_ids"]}
+    scores, known = (
+        {(row["query_id"], doc_id): s for row in each for doc_id, s in zip(row["doc_ids"], row["source_scores"][1])}
+        for each in (whole, rows)
+    )
+    assert all(scores[pair] == known[pair] for pair in exact & known.keys()), "scores of an index are the exact ones"
+    facts = tables.lineage_of(f"{tmp_path}/index").first_stage
+    assert facts is not None
+    assert facts.index is not None
+    assert facts.index["recall"] == len(exact & known.keys()) / len(exact) < 1
+    assert f"recall@4 {facts.index['recall']:.3f}" in capsys.readouterr().out
+
+
+def test_a_sample_of_the_queries_measures_the_index(
+    searched: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_ray(monkeypatch, 0)
+    cfg = RetrieveConfig(output=f"{tmp_path}/index", index={"probes": 1, "sample": 3}, block_queries=8, **searched)
+    retrieve.run(cfg)
+    facts = tables.lineage_of(cfg.output).first_stage
+    assert facts is not None
+    assert facts.index is not None
+    assert facts.index["queries"] == 3
+
+
+@pytest.mark.parametrize("steps", [20, 30])
+def test_a_run_with_an_index_that_ends_at_any_step_goes_on(
+    steps: int, searched: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {**searched, "part_documents": 16, "block_queries": 4, "index": {"probes": 2}}
+    with monkeypatch.context() as patch:
+        without_ray(patch, 1)
+        whole = rows_of(RetrieveConfig(output=f"{tmp_path}/whole", **options))
+    cfg = RetrieveConfig(output=f"{tmp_path}/out", **options)
+    with monkeypatch.context() as patch:
+        without_ray(patch, steps, steps)
+        with pytest.raises(KeyboardInterrupt):
+            retrieve.run(cfg)
+    kept = tables.data_files(f"{cfg.output}/work/lists", (".faiss",))
+    trained: list[int] = []
+
+    def counted(*given: Any) -> bytes:
+        trained.append(1)
+        return approximate.trained_lists(*given)
+
+    monkeypatch.setattr(searching, "trained_lists", counted)
+    without_ray(monkeypatch, steps)
+    assert rows_of(cfg) == whole
+    assert len(trained) == 6 - len(kept), "lists were trained again"
+    first, second = (tables.lineage_of(f"{tmp_path}/{name}").first_stage for name in ("whole", "out"))
+    assert first is not None
+    assert second is not None
+    assert first.index == second.index
+
+
+def test_an_index_without_faiss_is_an_error_that_names_the_extra(
+    searched: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(RradError, match=r"rrad-ray\[faiss\]"):
+        retrieve.run(RetrieveConfig(output=f"{tmp_path}/out", index={"probes": 1}, **searched))
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"index": {"probes": 9, "lists": 8}}, "probes"),
+        ({"index": {"probes": 1}, "dense_depth": 0}, "index.probes"),
+        ({"index": {"probes": 1}, "run": "a.run"}, "index.probes"),
+    ],
+)
+def test_an_index_that_cannot_serve_is_a_config_error(change: dict[str, Any], key: str) -> None:
+    with pytest.raises(ValueError, match=key):
+        RetrieveConfig(data="data", output="out", **change)
