@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import multiprocessing
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from typing import Any, NamedTuple
 
-import click
 import numpy as np
-import torch
 
-from benchmarks import command, harness
+from benchmarks import command, harness, students
+from benchmarks.students import CORES, Scores
 from rrad_ray import tables
 from rrad_ray.config import (
     ExportConfig,
@@ -30,20 +27,15 @@ from rrad_ray.config import (
     TrainConfig,
     load,
 )
-from rrad_ray.evaluation import metrics, statistics
+from rrad_ray.evaluation import statistics
 from rrad_ray.rankers.likelihood import LikelihoodRanker
 from rrad_ray.rows import Candidates, JudgeOutput, Labels
 from rrad_ray.stages import export, finetune, judge, label, prerank, retrieve
 from rrad_ray.tables import checkpoints
-from rrad_ray.training.loop import fit
-from rrad_ray.training.rank_task import RankBatches, RankTask
-from rrad_ray.training.task import TrainWorker
 
-CORES = os.cpu_count() or 1
 NOISE, MISSING = 0.5, 0.3  # of the simulated teacher: standard deviation in grades; share of omitted documents
 DEV_QUERIES = 60  # with qrels, for the weights that fuse the teacher with the first stage
 CPT_QUERIES = 100  # test queries for the likelihood ranking
-Scores = dict[str, float]  # nDCG@10 by query
 
 
 class Arm(NamedTuple):
@@ -87,22 +79,15 @@ class Size:
     steps: int
 
 
-ONLY = click.Option(["--collection"], multiple=True, help="this one alone, by its name in the table; may be repeated")
-
-
 def bench(quick: bool, scratch: str, collection: Sequence[str] = ()) -> harness.Result:
-    available = _collections()
-    if unknown := set(collection) - set(available):
-        raise click.BadParameter(f"no collection {', '.join(sorted(unknown))} here; there are {', '.join(available)}")
-    chosen = {name: data for name, data in available.items() if name in collection or not collection}
+    chosen = students.collections(collection)
     if quick:
         size = Size(dict(list(chosen.items())[:1]), seeds=1, train=60, test=40, warm_steps=10, steps=5)
     else:
         size = Size(chosen, seeds=3, train=200, test=200, warm_steps=80, steps=40)
     gained: dict[str, list[float]] = {idea: [] for idea in IDEAS}
     rows: list[dict[str, Any]] = []
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(CORES, context, torch.set_num_threads, (1,)) as pool:
+    with students.processes() as pool:
         for name, data in size.collections.items():
             measured = _Collection(data, f"{scratch}/{name}", size, pool).measure()
             lines = [
@@ -111,7 +96,7 @@ def bench(quick: bool, scratch: str, collection: Sequence[str] = ()) -> harness.
             print(command.table(lines), flush=True)
             rows += lines
             for idea, (with_it, without) in IDEAS.items():
-                gained[idea] += _gains(measured[with_it], measured[without])
+                gained[idea] += students.gains(measured[with_it], measured[without])
     figures: dict[str, float] = {}
     for idea, gains in gained.items():
         figures |= {
@@ -119,14 +104,6 @@ def bench(quick: bool, scratch: str, collection: Sequence[str] = ()) -> harness.
             f"{idea}_p": statistics.paired_p(gains, [0.0] * len(gains)),
         }
     return harness.Result(figures, rows, dataclasses.asdict(size) | {"noise": NOISE, "missing": MISSING})
-
-
-def _collections() -> dict[str, str]:
-    """Return the collections by name: CoSQA (or its stand-in), the demo's, and those beside CoSQA that are there."""
-    first = harness.collection()
-    beside = {name: harness.COSQA.parent / name for name in ("xquad-sentences", "cranfield")}
-    always = {os.path.basename(first): first, "pydoc:": "pydoc:"}
-    return always | {name: str(folder) for name, folder in beside.items() if folder.exists()}
 
 
 class _Collection:
@@ -175,7 +152,7 @@ class _Collection:
         """Train a student in a process of the pool and save it under its name; return nDCG@10 by test query."""
         settled = {"losses": {"ranknet": 1.0}, "epochs": 1000.0, "eval_steps": 10**9, **options}
         cfg = TrainConfig(input=labels, output=f"{self.folder}/{name}", seed=seed, **settled)
-        return self.pool.submit(_trained, cfg, source, self.all)
+        return self.pool.submit(students.trained, cfg, source, self.all)
 
     def _likelihood(self) -> str:
         """Return labels of the real teacher: SmolLM2's likelihood, fused with the first stage by `label`."""
@@ -252,52 +229,18 @@ class _Collection:
 # ---- in a process of the pool -------------------------------------------------------------------------------
 
 
-def _trained(cfg: TrainConfig, source: str, test: str) -> Scores:
-    """Train a student, save it where the config says, and return nDCG@10 by test query."""
-    rows = [row for row in tables.read(cfg.input, Labels) if row["split"] in cfg.splits]
-    data, task = RankBatches(rows, cfg), RankTask.fresh(checkpoints.resolve(source), cfg)
-    fit(task, data, data.steps, cfg, TrainWorker(report=lambda metrics, save: None))
-    task.ranker.save(f"{cfg.output}/model")
-    return _measured(task.ranker.eval().score, tables.read_split(test, Candidates, "test"))
-
-
 def _likelihoods(model: str, test: str, template: str) -> Scores:
     ranker = LikelihoodRanker(checkpoints.resolve(model), template=template, doc_tokens=64)
     rows = tables.read_split(test, Candidates, "test")
-    return _measured(ranker.score, itertools.islice(rows, CPT_QUERIES))
-
-
-def _measured(score: Callable[[str, Sequence[str]], list[float]], rows: Iterable[Mapping[str, Any]]) -> Scores:
-    return {row["query_id"]: metrics.row_ndcg(row, score(row["query"], row["texts"])) for row in rows}
+    return students.measured(ranker.score, itertools.islice(rows, CPT_QUERIES))
 
 
 # ---- what it says -------------------------------------------------------------------------------------------
 
 
-def _gains(with_it: Sequence[Scores], without: Sequence[Scores]) -> list[float]:
-    """Return what an idea gains in nDCG@10 for each query, as the mean over seeds."""
-    return [_mean(with_it, query) - _mean(without, query) for query in without[0]]
-
-
-def _mean(seeds: Sequence[Scores], query: str) -> float:
-    return float(np.mean([scores[query] for scores in seeds]))
-
-
 def _row(idea: str, where: str, with_it: Sequence[Scores], without: Sequence[Scores]) -> dict[str, Any]:
-    gains = _gains(with_it, without)
-    low, high = statistics.bootstrap_interval(gains)
-    by_seed = [np.mean(list(scores.values())) for scores in with_it]
-    return {
-        "idea": idea,
-        "collection": where,
-        "queries": len(gains),
-        "without": round(float(np.mean([_mean(without, query) for query in without[0]])), 3),
-        "with": round(float(np.mean(by_seed)), 3),
-        "delta [95 % CI]": f"{np.mean(gains):+.3f} [{low:+.3f}, {high:+.3f}]",
-        "p": statistics.paired_p(gains, [0.0] * len(gains)),
-        "seeds": " ".join(f"{value:.3f}" for value in by_seed),
-    }
+    return {"idea": idea, "collection": where, **students.compared(with_it, without)}
 
 
 if __name__ == "__main__":
-    harness.main("ablations", bench, ONLY)
+    harness.main("ablations", bench, students.ONLY)

@@ -127,6 +127,7 @@ def start_endpoint(cfg: ServeConfig) -> str:
     app = application(cfg)
     url = free_url(cfg.host, cfg.port)
     cluster.start_ray()
+    _interrupt_on_signals()
     cluster.require_resources(cfg.resources, cfg.replica_range[0])
     logger.setLevel(logging.WARNING)
     if serve.status().proxies:
@@ -147,6 +148,15 @@ def start_endpoint(cfg: ServeConfig) -> str:
     page = f", a search page at {url}/" if cfg.search.corpus else ""
     say(f"{url}/v2/rerank{page}")
     return url
+
+
+def _interrupt_on_signals() -> None:
+    """Raise `KeyboardInterrupt` on SIGTERM too, which is how containers are stopped, also while an endpoint starts.
+
+    Ray's own handler would abort the process.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
 
 
 def await_answers(url: str, timeout_s: float, patience_s: float = 60) -> None:
@@ -202,10 +212,8 @@ def free_url(host: str, port: int) -> str:
 def wait_for_signal(url: str, needed: Sequence[str] = ()) -> None:
     """Print a request to try, with scores of the sources that it needs.
 
-    Then wait for Ctrl-C or for SIGTERM, which is how containers are stopped.
+    Then wait for Ctrl-C or for SIGTERM.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
     body: dict[str, Any] = {"query": "how to open a file", "documents": ["open(path) opens a file", "len(x)"]}
     if needed:
         body["first_stage"] = {source: [2.0, 1.0] for source in needed}

@@ -37,7 +37,7 @@ from rrad_ray.stages import serve
 from rrad_ray.tables import Output
 from tests import endpoints, toys, winners
 from tests.commands import PATIENCE_S, ROOT, RRAD
-from tests.heads import free_port
+from tests.heads import free_port, listens
 
 pytestmark = pytest.mark.ray
 
@@ -209,6 +209,24 @@ def test_blocking_run_ends_by_signal_and_what_listens_for_it_too(
     assert "Traceback" not in log.read_text()
     assert not psutil.wait_procs(proxies, timeout=PATIENCE_S)[1]
     socket.create_server(("127.0.0.1", port)).close()
+
+
+@pytest.mark.slow
+def test_an_endpoint_that_is_ended_while_it_starts_leaves_nothing(student: str, tmp_path: Path) -> None:
+    port, log = free_port(), tmp_path / "log"
+    command = [*RRAD, "serve", str(ROOT / "configs" / "serve.yaml"), f"input={student}", f"port={port}"]
+    with log.open("w") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out)
+    try:
+        assert listens(port)
+        inside = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=PATIENCE_S) == 130, log.read_text()  # as on Ctrl-C
+    finally:
+        process.kill()
+    assert "SIGTERM received" not in log.read_text()  # nor Ray's stack of its C++ code
+    assert "Traceback" not in log.read_text()
+    assert not psutil.wait_procs(inside, timeout=PATIENCE_S)[1]
 
 
 # ---- answers ------------------------------------------------------------------------------------------------
