@@ -16,8 +16,8 @@ import numpy as np
 
 from benchmarks import command, harness, students
 from benchmarks.students import Scores
-from rrad_ray.config import LabelConfig, PrerankConfig, RetrieveConfig
-from rrad_ray.stages import label, prerank, retrieve
+from rrad_ray.config import PrerankConfig, RetrieveConfig
+from rrad_ray.stages import prerank, retrieve
 
 DISTANCES: dict[str, Any] = {"normalize": "query"}  # of losses that read distances between targets
 ARMS: dict[str, dict[str, Any]] = {
@@ -67,8 +67,14 @@ def bench(quick: bool, scratch: str, collection: Sequence[str] = (), seeds: int 
 
 def measure(data: str, folder: str, size: Size, pool: ProcessPoolExecutor, model: str) -> dict[str, list[Scores]]:
     """Return nDCG@10 by test query, for each seed of the start and of each loss."""
-    judged, free = tables_of(data, folder, size, model)
-    start = students.train(pool, judged, f"{folder}/start", model, input=free, max_steps=size.warm_steps).result()
+    queries = {"train": size.train, "dev": size.dev, "test": size.test, "unlabelled": 0}
+    cfg = RetrieveConfig(data=data, output=f"{folder}/candidates", queries=queries, model=model)
+    judged = retrieve.run(cfg)
+    source, start = students.start(pool, cfg, size.free, size.warm_steps)
+    short = PrerankConfig(
+        input=judged, output=f"{folder}/short", source="dense", splits=("train", "dev"), top_k=6, bottom_k=4
+    )
+    prerank.run(short)
     jobs: dict[str, list[Future[Scores]]] = {arm: [] for arm in ARMS}
     until = {"max_steps": size.most_steps, "eval_steps": size.eval_steps, "patience": 3, "eval_queries": size.dev}
     for seed in range(size.seeds):
@@ -76,37 +82,12 @@ def measure(data: str, folder: str, size: Size, pool: ProcessPoolExecutor, model
         for arm, options in ARMS.items():
             settled = {"input": labels, "seed": seed, "lr": 3e-5, "word_dropout": 0.12, **until, **options}
             output = f"{folder}/{arm.replace(' ', '')}-{seed}"
-            jobs[arm].append(students.train(pool, judged, output, f"{folder}/start", **settled))
+            jobs[arm].append(students.train(pool, judged, output, source, **settled))
     done = {arm: [job.result() for job in futures] for arm, futures in jobs.items()}
     for arm in ARMS:
         steps = [Path(folder, f"{arm.replace(' ', '')}-{seed}", "steps").read_text() for seed in range(size.seeds)]
         print(f"{arm}: best on dev at step {', '.join(steps)}", flush=True)
     return {"start": [start] * size.seeds, **done}
-
-
-def tables_of(data: str, folder: str, size: Size, model: str) -> tuple[str, str]:
-    """Return the candidates of judged queries and the free labels of all; the teacher's are in `FOLDER/short`."""
-    queries = {"train": size.train, "dev": size.dev, "test": size.test, "unlabelled": 0}
-    judged = retrieve.run(RetrieveConfig(data=data, output=f"{folder}/candidates", queries=queries, model=model))
-    more = RetrieveConfig(
-        data=data,
-        model=model,
-        output=f"{folder}/more",
-        queries={**queries, "test": 0, "unlabelled": size.free},
-        document_queries=size.free,
-    )
-    free = label.run(LabelConfig(input=retrieve.run(more), output=f"{folder}/free"))
-    prerank.run(
-        PrerankConfig(
-            input=judged,
-            output=f"{folder}/short",
-            source="dense",
-            splits=("train", "dev"),
-            top_k=6,
-            bottom_k=4,
-        )
-    )
-    return judged, free
 
 
 if __name__ == "__main__":

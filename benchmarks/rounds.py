@@ -29,15 +29,17 @@ class Size:
     train: int  # queries that may be labelled, at most
     test: int
     share: float  # of them, labelled in a round
+    free: int  # queries made of documents' sentences, for the start
+    warm_steps: int
     steps: int  # of the training after a round
     seeds: int
 
 
 def bench(quick: bool, scratch: str, collection: Sequence[str] = (), seeds: int = 3) -> harness.Result:
     chosen = students.collections(collection, ("klue-nli-ko",))
-    size = Size(400, 250, 0.2, 80, seeds)
+    size = Size(400, 250, 0.2, 1500, 200, 80, seeds)
     if quick:
-        chosen, size = dict(list(chosen.items())[:1]), Size(100, 40, 0.2, 6, 1)
+        chosen, size = dict(list(chosen.items())[:1]), Size(100, 40, 0.2, 60, 10, 6, 1)
     rows: list[dict[str, Any]] = []
     gained: dict[str, list[float]] = {pair: [] for pair in PAIRS}
     with students.processes() as pool:
@@ -46,7 +48,7 @@ def bench(quick: bool, scratch: str, collection: Sequence[str] = (), seeds: int 
             lines = [
                 {
                     "collection": name,
-                    "with": f"{after}; without: {before}",
+                    "arms": f"{after}, over {before}",
                     **students.compared(here[after], here[before]),
                 }
                 for after, before in PAIRS.values()
@@ -65,15 +67,14 @@ def bench(quick: bool, scratch: str, collection: Sequence[str] = (), seeds: int 
 def measure(data: str, folder: str, size: Size, pool: ProcessPoolExecutor, model: str) -> dict[str, list[Scores]]:
     """Return nDCG@10 by test query, for each arm and seed."""
     queries = {"train": size.train, "dev": 0, "test": size.test, "unlabelled": 0}
-    candidates = retrieve.run(
-        RetrieveConfig(
-            data=data, output=f"{folder}/candidates", model=model, queries=queries, bm25_depth=20, dense_depth=20
-        )
-    )
+    depths: Any = {"bm25_depth": 20, "dense_depth": 20}
+    cfg = RetrieveConfig(data=data, output=f"{folder}/candidates", model=model, queries=queries, **depths)
+    candidates = retrieve.run(cfg)
+    source, _ = students.start(pool, cfg, size.free, size.warm_steps)
     jobs: dict[str, list[Future[Scores]]] = {arm: [] for arm in ARMS}
     for seed in range(size.seeds):
         rounds = _Rounds(candidates, f"{folder}/{seed}", size, seed, pool)
-        for arm, job in rounds.train(model).items():
+        for arm, job in rounds.train(source).items():
             jobs[arm].append(job)
     return {arm: [job.result() for job in futures] for arm, futures in jobs.items()}
 
@@ -88,20 +89,18 @@ class _Rounds:
     seed: int
     pool: ProcessPoolExecutor
 
-    def train(self, model: str) -> dict[str, Future[Scores]]:
+    def train(self, source: str) -> dict[str, Future[Scores]]:
         """Start the training of each arm."""
         whole = self._labels("whole", PickConfig(share=2 * self.size.share), "")
-        single = self._student("single", model, whole, [], 2 * self.size.steps)
+        single = self._student("single", source, whole, [], 2 * self.size.steps)
         first = self._labels("first", PickConfig(share=self.size.share), "")
-        start = f"{self.folder}/start"
-        self._student("start", model, first, [], self.size.steps).result()
-        rest = self.size.share / (
-            1 - self.size.share
-        )  # of the queries without a label: as many as in the first round
+        after_first = f"{self.folder}/after-first"
+        self._student("after-first", source, first, [], self.size.steps).result()
+        rest = self.size.share / (1 - self.size.share)  # of those without a label: as many as in the first round
         jobs = {ARMS[0]: single}
         for arm, by in BY.items():
-            second = self._labels(by, PickConfig(by=by, share=rest, against="dense", without=[first]), start)
-            jobs[arm] = self._student(f"by-{by}", start, first, [second], self.size.steps)
+            second = self._labels(by, PickConfig(by=by, share=rest, against="dense", without=[first]), after_first)
+            jobs[arm] = self._student(f"by-{by}", f"{after_first}/model", first, [second], self.size.steps)
         return jobs
 
     def _labels(self, name: str, pick: PickConfig, student: str) -> str:
@@ -121,7 +120,14 @@ class _Rounds:
 
     def _student(self, name: str, source: str, labels: str, more: list[str], steps: int) -> Future[Scores]:
         options: dict[str, Any] = {"losses": {"margin_mse": 1.0, "contrastive": 1.0}, "normalize": "query"}
-        options |= {"input": labels, "more": more, "seed": self.seed, "max_steps": steps, "word_dropout": 0.12}
+        options |= {
+            "input": labels,
+            "more": more,
+            "seed": self.seed,
+            "max_steps": steps,
+            "lr": 3e-5,
+            "word_dropout": 0.12,
+        }
         return students.train(self.pool, self.candidates, f"{self.folder}/{name}", source, **options)
 
 

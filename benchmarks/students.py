@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,11 +16,11 @@ import torch
 
 from benchmarks import harness
 from rrad_ray import tables
-from rrad_ray.config import GateConfig, JudgeConfig, LabelConfig, SimulatedConfig, TrainConfig
+from rrad_ray.config import GateConfig, JudgeConfig, LabelConfig, RetrieveConfig, SimulatedConfig, TrainConfig
 from rrad_ray.evaluation import statistics
 from rrad_ray.evaluation.metrics import row_ndcg
 from rrad_ray.rows import Candidates, Labels
-from rrad_ray.stages import judge, label
+from rrad_ray.stages import judge, label, retrieve
 from rrad_ray.tables import checkpoints
 from rrad_ray.training.loop import fit
 from rrad_ray.training.rank_task import RankBatches, RankTask
@@ -67,6 +68,19 @@ def simulated_labels(short: str, folder: str, seed: int) -> str:
         seed=seed,
     )
     return label.run(LabelConfig(input=judge.run(orders), output=f"{folder}-labels"))
+
+
+def start(pool: ProcessPoolExecutor, cfg: RetrieveConfig, free: int, steps: int) -> tuple[str, Scores]:
+    """Train the student from which all others start; return its checkpoint and its figures on `cfg.output`.
+
+    It learns the first stage's own scores, of the training queries and of `free` ones made of documents' sentences.
+    """
+    folder = Path(cfg.output).parent
+    queries = {**cfg.queries, "test": 0, "unlabelled": free}
+    more = dataclasses.replace(cfg, output=f"{folder}/more", queries=queries, document_queries=free)
+    labels = label.run(LabelConfig(input=retrieve.run(more), output=f"{folder}/free"))
+    figures = train(pool, cfg.output, f"{folder}/start", cfg.model, input=labels, max_steps=steps).result()
+    return f"{folder}/start/model", figures
 
 
 def train(pool: ProcessPoolExecutor, test: str, output: str, source: str, **options: Any) -> Future[Scores]:
