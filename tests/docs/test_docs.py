@@ -128,7 +128,8 @@ OURS = {"benchmarks", "rrad_ray", "tests", "docs"}
 def check_options(module: str, options: list[str], where: str) -> None:
     """Asserts that a benchmark has the options that a page gives it."""
     text = (ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
-    text += (ROOT / "benchmarks" / "command.py").read_text(encoding="utf-8")
+    for shared in ("command", *re.findall(r"students\.(?:ONLY|SEEDS)", text)[:1]):  # options that several have
+        text += (ROOT / "benchmarks" / f"{shared.partition('.')[0]}.py").read_text(encoding="utf-8")
     for option in options:
         if option.startswith("--"):
             assert option in text, where
