@@ -25,6 +25,7 @@ _ONE_NAME = re.compile(
 _NUMBER = re.compile(r"\d+")
 CUT_OFF = re.compile(r"(?:[\[({<]\s*\w{0,12}\s*#?\d{0,6}|(?<![\w/])>)\s*\Z")
 _OPENS = (":", ">", "=")
+_WORSE = re.compile(r"\b(?:worse|worst|less|least|weaker|weakest|inferior|lower|lowest)\b", re.IGNORECASE)
 SET_ASIDE = "other identifiers set aside"
 _NOTES = {"named": "named without brackets", "bare": "plain numbers"}
 
@@ -134,6 +135,8 @@ def worthless(text: str, reading: Reading, n: int) -> str:
         return "one number among others"
     if len(set(reading.numbers)) == 1 and n > 2 and reading.rank < Rank.MARKED and len(PROSE.findall(text)) > 3:
         return "one identifier in prose"
+    if len(set(reading.numbers)) == 1 and n == 2 and reading.rank < Rank.MARKED and _WORSE.search(text):
+        return "one of two, said to be the worse one"
     if reading.rank == Rank.EXAMPLE:
         return "only an example of an order"
     return "echo of the input" if is_echo(text, reading) else ""

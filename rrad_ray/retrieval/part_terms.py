@@ -15,6 +15,8 @@ import numpy as np
 
 _DEFAULTS = bm25s.BM25()
 
+DENSE_TERMS, DENSE_SHARE = 128, 16  # the most terms with a weight for every document; one in so many has to hold them
+
 
 @dataclass(frozen=True)
 class TermCounts:
@@ -88,11 +90,25 @@ class PartIndex:
             int(term): slice(int(start), int(stop))
             for term, start, stop in zip(part.terms, part.starts, part.starts[1:])
         }
+        self.dense = self._frequent(part)
+
+    def _frequent(self, part: TermCounts) -> dict[int, np.ndarray]:
+        """Return the weights of terms that many documents hold, (D,) each: 0 for a document without the term. To add
+        them all in a row is faster than to look up those that are not 0, and 0 changes no sum."""
+        held = np.diff(part.starts)
+        most = np.argsort(-held, kind="stable")[:DENSE_TERMS]
+        dense = {}
+        for term in part.terms[most[held[most] * DENSE_SHARE >= self.size]].tolist():
+            dense[term] = np.zeros(self.size, np.float32)
+            dense[term][self.rows[self.spans[term]]] = self.weights[self.spans[term]]
+        return dense
 
     def add_scores(self, row: np.ndarray, terms: Iterable[int]) -> None:
         """Add the scores of all documents for a query's terms to `row`, (D or more,) zeros."""
         for term in terms:
-            if (span := self.spans.get(int(term))) is not None:
+            if (weights := self.dense.get(int(term))) is not None:
+                row[: self.size] += weights
+            elif (span := self.spans.get(int(term))) is not None:
                 row[self.rows[span]] += self.weights[span]  # a document stands once in a span
 
 

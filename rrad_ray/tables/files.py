@@ -188,10 +188,29 @@ def sync_names(path: str) -> None:
 
 
 def exists(uri: str) -> bool:
-    """Return true where there is a file or folder; an unreachable store is an error, not a `False`."""
+    """Return true where there is a file or folder; an unreachable store and a folder that may not be entered are
+    errors, not a `False`."""
     fs, path = filesystem(uri)
     with io_errors(uri):
+        return _exists(fs, path)
+
+
+def _exists(fs: AbstractFileSystem, path: str) -> bool:
+    if "file" not in fs.protocol:
         return bool(fs.exists(path))
+    try:
+        os.stat(path)  # `os.path.exists` answers no where a folder on the way may not be entered
+    except PermissionError:
+        raise
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _raise_refusal(error: OSError) -> None:
+    """Raise an error of a folder that may not be listed; what goes away meanwhile is none."""
+    if isinstance(error, PermissionError):
+        raise error
 
 
 def remove(uri: str) -> None:
@@ -213,6 +232,8 @@ def listed(uri: str) -> dict[str, dict[str, Any]]:
     of a file: its own, under the empty name. Without such a folder there are none."""
     fs, path = filesystem(uri)
     with io_errors(uri):
-        files = fs.find(path, detail=True) if fs.exists(path) else {}
+        # Left to itself, fsspec takes a local folder that may not be listed for an empty one.
+        refusing = {"on_error": _raise_refusal} if "file" in fs.protocol else {}
+        files = fs.find(path, detail=True, **refusing) if _exists(fs, path) else {}
     names = {name: name.rstrip("/")[len(path) :].lstrip("/") for name in sorted(files)}
     return {names[name]: files[name] for name in names if not name.endswith("/")}  # S3's marks of folders end so

@@ -143,3 +143,9 @@ def test_an_order_that_the_words_around_it_take_back_is_not_the_answer(order: li
 )
 def test_what_a_figure_column_or_word_means_decides_the_order(answer: str, n: int, order: list[int]) -> None:
     assert _read(answer, n) == order
+
+
+@pytest.mark.parametrize("words", ["is worse", "is the less relevant one", "is the weaker of them", "is inferior"])
+def test_of_two_documents_the_one_that_is_called_worse_is_not_put_first(words: str) -> None:
+    assert parse_answer(f"Between the two, [1] {words}.", 2).rejection == "one of two, said to be the worse one"
+    assert parse_answer("Between the two, [1] is better.", 2).ranked == (0,)

@@ -47,6 +47,22 @@ def test_scores_of_parts_are_those_of_the_whole_collection_to_the_last_bit(
     assert scores.tolist() == joined.tolist() == whole.tolist()
 
 
+def test_a_frequent_term_has_a_row_of_weights_and_a_rare_one_does_not() -> None:
+    texts = ["merge sort"] + ["sort"] * 40 + ["files"] * 5
+    vocabulary: dict[str, int] = {}
+    frequent, rare = query_terms("sort merge", vocabulary)
+    part = part_terms.count_terms(*tokenized(texts), vocabulary)
+    collection = part_terms.CollectionTerms(np.zeros(len(vocabulary), np.int64))
+    collection.add(part)
+    index = part_terms.PartIndex(part, collection)
+    assert frequent in index.dense
+    assert rare in index.spans
+    assert rare not in index.dense
+    scores = np.zeros(len(texts), np.float32)
+    index.add_scores(scores, [frequent, rare])
+    assert scores.tolist() == BM25Index(texts).scores("sort merge").tolist()
+
+
 @settings(max_examples=60, deadline=None)
 @given(rows=st.lists(st.integers(0, 3), min_size=1, max_size=400), depth=st.integers(1, 20))
 def test_the_best_of_a_row_come_in_the_order_of_one_sort(rows: list[int], depth: int) -> None:

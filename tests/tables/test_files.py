@@ -5,6 +5,9 @@ from __future__ import annotations
 import gzip
 import os
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -126,3 +129,35 @@ def test_a_file_that_cannot_be_read_is_an_error_whose_remedy_is_about_reading(tm
         (tmp_path / "x.parquet").write_bytes(content)
         with pytest.raises(RradError, match="the file is cut short"):
             tables.read_columns(str(tmp_path), "x.parquet", None)
+
+
+@contextmanager
+def another_user() -> Iterator[None]:
+    """Act as a user who may read nothing of this one's private folders; root may read them all."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o111])
+def test_a_folder_without_rights_is_an_error_and_not_an_empty_one(mode: int) -> None:
+    folder = Path(tempfile.mkdtemp())  # below a folder that everyone may enter
+    (folder / "part").write_text("rows")
+    folder.chmod(mode)
+    try:
+        with another_user():
+            with pytest.raises(RradError, match="may be read and written"):
+                listed(str(folder))
+            if not mode:
+                with pytest.raises(RradError, match="may be read and written"):
+                    tables.exists(str(folder / "part"))
+            assert not tables.exists(f"{folder}-none")
+            assert listed(f"{folder}-none") == {}
+    finally:
+        folder.chmod(0o700)
+        shutil.rmtree(folder)
