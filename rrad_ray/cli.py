@@ -261,8 +261,8 @@ def show_doctor(
     as_json: AsJson = False,
 ) -> None:
     """Print each check as a line that says what to do; exit code 1 if one has failed."""
-    from rrad_ray.doctor.check import line_of  # Ray and torch take seconds to import
-    from rrad_ray.doctor.report import Questions, examine
+    from rrad_ray.runtime.doctor import Questions, examine
+    from rrad_ray.runtime.doctor_check import line_of  # Ray and torch take seconds to import
 
     checks = []
     for check in examine(Questions(uris or (), model or (), engine, port)):

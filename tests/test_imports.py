@@ -13,7 +13,7 @@ from tests.commands import PATIENCE_S, ROOT
 
 # Each folder may import itself and those before it. `vocabulary`: the modules at the top, which everyone may import.
 ORDER = ("vocabulary", "languages", "tables", "config", "data", "rankers", "evaluation", "retrieval", "labelling")
-ORDER += ("training", "online", "serving", "runtime", "doctor", "stages", "cli", "api")
+ORDER += ("training", "online", "serving", "runtime", "stages", "cli", "api")
 VOCABULARY = {"control_tokens", "errors", "rows", "uris", "prompts", "progress", "versions"}
 # What needs torch and transformers only, neither Ray, vLLM, pyarrow nor a web server; by the beginnings of names.
 BARE = ("languages", "rankers", "evaluation.metrics", "evaluation.fusion", "evaluation.statistics")

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rrad_ray import versions
-from rrad_ray.doctor import machine, store
-from rrad_ray.doctor.check import Check, failure
 from rrad_ray.errors import RradError
+from rrad_ray.runtime import doctor_machine as machine
+from rrad_ray.runtime import doctor_store as store
+from rrad_ray.runtime.doctor_check import Check, failure
 from rrad_ray.tables import checkpoints
 
 NODE_REMEDY = "install rrad-ray there, in the Python that `ray start` ran with, of the driver's version"

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 
 from rrad_ray.config import MINILM
-from rrad_ray.doctor import machine
-from rrad_ray.doctor.check import Check, line_of
+from rrad_ray.runtime import doctor_machine as machine
+from rrad_ray.runtime.doctor_check import Check, line_of
 
 
 def program(folder: Path, name: str, code: int = 0) -> None:

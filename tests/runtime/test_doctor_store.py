@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from rrad_ray.doctor import store
 from rrad_ray.errors import RradError
+from rrad_ray.runtime import doctor_store as store
 from rrad_ray.tables.files import listed
 
 

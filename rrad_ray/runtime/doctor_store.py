@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rrad_ray import tables
-from rrad_ray.doctor.check import Check, failure
 from rrad_ray.errors import RradError
+from rrad_ray.runtime.doctor_check import Check, failure
 from rrad_ray.tables.files import listed
 from rrad_ray.uris import is_s3
 

@@ -12,8 +12,9 @@ from unittest import mock
 
 import pytest
 
-from rrad_ray.doctor import machine, report
-from rrad_ray.doctor.check import Check
+from rrad_ray.runtime import doctor as report
+from rrad_ray.runtime import doctor_machine as machine
+from rrad_ray.runtime.doctor_check import Check
 from tests.commands import PATIENCE_S, ROOT, RRAD
 from tests.heads import Head, free_port
 

