@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from benchmarks import command, harness, students
 from benchmarks.students import CORES, Scores
 from rrad_ray import tables
@@ -27,7 +25,6 @@ from rrad_ray.config import (
     TrainConfig,
     load,
 )
-from rrad_ray.evaluation import statistics
 from rrad_ray.rankers.likelihood import LikelihoodRanker
 from rrad_ray.rows import Candidates, JudgeOutput, Labels
 from rrad_ray.stages import export, finetune, judge, label, prerank, retrieve
@@ -97,13 +94,8 @@ def bench(quick: bool, scratch: str, collection: Sequence[str] = ()) -> harness.
             rows += lines
             for idea, (with_it, without) in IDEAS.items():
                 gained[idea] += students.gains(measured[with_it], measured[without])
-    figures: dict[str, float] = {}
-    for idea, gains in gained.items():
-        figures |= {
-            f"{idea}_delta": float(np.mean(gains)),
-            f"{idea}_p": statistics.paired_p(gains, [0.0] * len(gains)),
-        }
-    return harness.Result(figures, rows, dataclasses.asdict(size) | {"noise": NOISE, "missing": MISSING})
+    settings = dataclasses.asdict(size) | {"noise": NOISE, "missing": MISSING}
+    return harness.Result(students.gain_figures(gained), rows, settings)
 
 
 class _Collection:

@@ -74,11 +74,11 @@ def measure(data: str, folder: str, size: Size, pool: ProcessPoolExecutor, model
     short = PrerankConfig(
         input=judged, output=f"{folder}/short", source="dense", splits=("train", "dev"), top_k=6, bottom_k=4
     )
-    prerank.run(short)
+    shown = prerank.run(short)
     jobs: dict[str, list[Future[Scores]]] = {arm: [] for arm in ARMS}
     until = {"max_steps": size.most_steps, "eval_steps": size.eval_steps, "patience": 3, "eval_queries": size.dev}
     for seed in range(size.seeds):
-        labels = students.simulated_labels(f"{folder}/short", f"{folder}/{seed}", seed)
+        labels = students.simulated_labels(shown, f"{folder}/{seed}", seed)
         for arm, options in ARMS.items():
             settled = {"input": labels, "seed": seed, "lr": 3e-5, "word_dropout": 0.12, **until, **options}
             output = f"{folder}/{arm.replace(' ', '')}-{seed}"

@@ -11,12 +11,9 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from typing import Any, Literal
 
-import numpy as np
-
 from benchmarks import command, harness, students
 from benchmarks.students import Scores
 from rrad_ray.config import PickConfig, PrerankConfig, RetrieveConfig
-from rrad_ray.evaluation import statistics
 from rrad_ray.stages import prerank, retrieve
 
 ARMS = ("one round", "two rounds, random", "two rounds, disagreement")
@@ -57,11 +54,8 @@ def bench(quick: bool, scratch: str, collection: Sequence[str] = (), seeds: int 
             rows += lines
             for pair, (after, before) in PAIRS.items():
                 gained[pair] += students.gains(here[after], here[before])
-    figures: dict[str, float] = {}
-    for pair, differences in gained.items():
-        p = statistics.paired_p(differences, [0.0] * len(differences))
-        figures |= {f"{pair}_delta": float(np.mean(differences)), f"{pair}_p": p}
-    return harness.Result(figures, rows, dataclasses.asdict(size) | {"teacher": dataclasses.asdict(students.TEACHER)})
+    settings = dataclasses.asdict(size) | {"teacher": dataclasses.asdict(students.TEACHER)}
+    return harness.Result(students.gain_figures(gained), rows, settings)
 
 
 def measure(data: str, folder: str, size: Size, pool: ProcessPoolExecutor, model: str) -> dict[str, list[Scores]]:

@@ -154,6 +154,15 @@ def gains(with_it: Sequence[Scores], without: Sequence[Scores]) -> list[float]:
     return [after[query] - before[query] for query in before]
 
 
+def gain_figures(gained: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Return `NAME_delta`, the mean of each name's paired gains, and `NAME_p`, of the test that they are not 0."""
+    figures: dict[str, float] = {}
+    for name, differences in gained.items():
+        p = statistics.paired_p(differences, [0.0] * len(differences))
+        figures |= {f"{name}_delta": float(np.mean(differences)), f"{name}_p": p}
+    return figures
+
+
 def average(seeds: Sequence[Scores]) -> float:
     return float(np.mean(list(mean_over_seeds(seeds).values())))
 

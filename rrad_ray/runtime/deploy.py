@@ -127,7 +127,8 @@ def start_endpoint(cfg: ServeConfig) -> str:
     app = application(cfg)
     url = free_url(cfg.host, cfg.port)
     cluster.start_ray()
-    _interrupt_on_signals()
+    if cfg.blocking:  # of a run that goes on, signals are its own
+        _interrupt_on_signals()
     cluster.require_resources(cfg.resources, cfg.replica_range[0])
     logger.setLevel(logging.WARNING)
     if serve.status().proxies:
