@@ -67,9 +67,9 @@ class OnlineConfig:
     def __post_init__(self) -> None:
         if self.events:
             check_design(self.name, self.variants, self.design, "online.")
-            for variant in self.variants:  # each page of the test has it in its header `X-Variant`
-                visible = variant.isascii() and variant.isprintable() and variant == variant.strip()
-                require(visible, "online.variants", self.variants, f"{variant!r} must be visible ASCII, for a header")
+        for variant in self.variants:  # each page of the test has it in its header `X-Variant`
+            visible = variant.isascii() and variant.isprintable() and variant == variant.strip()
+            require(visible, "online.variants", self.variants, f"{variant!r} must be visible ASCII, for a header")
 
     @property
     def test(self) -> ExperimentDesign | None:

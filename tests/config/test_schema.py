@@ -90,7 +90,12 @@ PATHS = {"input": "a", "output": "b"}
                 "models": {"\u4e2d": "m"},
                 "online": {"events": "e", "name": "t", "variants": {"winner": 1, "\u4e2d": 1}},
             },
-            "'\u4e2d' must be visible ASCII, for a header",
+            "online.variants={'winner': 1.0, '\u4e2d': 1.0}: '\u4e2d' must be visible ASCII, for a header",
+        ),
+        (
+            ServeConfig,
+            {"models": {"\u4e2d": "m"}, "online": {"variants": {"winner": 1, "\u4e2d": 1}}},
+            "online.variants={'winner': 1.0, '\u4e2d': 1.0}: '\u4e2d' must be visible ASCII, for a header",
         ),
         (ServeConfig, {"cors_origins": ["https://a.example/"]}, "cors_origins='https://a.example/': write an origin"),
         (ServeConfig, {"cors_origins": ["a.example"]}, "cors_origins='a.example': write an origin"),

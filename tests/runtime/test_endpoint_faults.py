@@ -28,8 +28,8 @@ pytestmark = pytest.mark.ray
 SHORT = {"query": "how to open a file", "documents": ["open(path) opens a file", "len(x) counts items"]}
 LONG = {"query": "how to open a file", "documents": [f"{'shutil.copy copies a file. ' * 20}{n}" for n in range(250)]}
 REFUSED = (404, 503)  # HAProxy does not know the application any more, or has no replica of it left
-# HAProxy's own answer, of status 500, where the replica that it chose had ended and no other was left to try.
-NO_REPLICA = "Internal Server Error"
+# HAProxy's own answer where the replica that it chose had ended and no other was left to try.
+NO_REPLICA = (500, "Internal Server Error")
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def test_an_endpoint_that_ends_says_so_refuses_new_requests_and_answers_those_in
         began, status = time.monotonic(), 0
         with contextlib.suppress(httpx.TransportError):
             answer = await request
-            status = 503 if answer.text == NO_REPLICA else answer.status_code
+            status = 503 if (answer.status_code, answer.text) == NO_REPLICA else answer.status_code
         answers.append((began, time.monotonic(), status))
         return status
 

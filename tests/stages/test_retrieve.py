@@ -276,7 +276,7 @@ def test_a_run_with_an_index_that_ends_at_any_step_goes_on(
         without_ray(patch, steps, steps)
         with pytest.raises(KeyboardInterrupt):
             retrieve.run(cfg)
-    kept = tables.data_files(f"{cfg.output}/work/lists", (".faiss",))
+    kept = tables.data_files(tables.join(cfg.output, "work", "lists"), (".faiss",))
     trained: list[int] = []
 
     def counted(*given: Any) -> bytes:
