@@ -23,6 +23,8 @@ from pydantic_core import PydanticCustomError
 from rrad_ray.online.event_rows import MAX_ID_CHARS, copy_id
 from rrad_ray.serving.errors import HTTPError
 
+MAX_SOURCES = 64  # of first-stage scores in a request: each of them becomes a number for each of its documents
+
 
 @dataclass(frozen=True)
 class Document:
@@ -39,10 +41,13 @@ def first_stage_columns(
     """Return each source's scores of a request's documents, NaN for null and for an object without one.
 
     `lists`: the parallel lists of a request, beside the scores that its document objects have. Raises `HTTPError` for
-    a list of another length than the documents, and for a source that comes in both ways.
+    a list of another length than the documents, for a source that comes in both ways, and for more than
+    `MAX_SOURCES`.
     """
     by_object = [document.first_stage if isinstance(document, Document) else {} for document in documents]
     columns = dict(lists or {})
+    if (count := len(set(columns).union(*by_object))) > MAX_SOURCES:
+        raise HTTPError(422, "first_stage", f"{count} sources, at most {MAX_SOURCES}")
     for name, values in columns.items():
         if len(values) != len(documents):
             problem = f"{len(values)} scores of '{name}' for {len(documents)} documents; give one for each, or null"
@@ -98,11 +103,20 @@ def _document(value: Any) -> Document:
 def _first_stage(value: Any) -> Mapping[str, float | None]:
     if value is None:
         return {}
+    _few_sources(value)
     try:
         return _SCORES_OF_ONE.validate_python(value)
     except ValidationError as error:
         problem = "has a 'first_stage' that is no object of numbers below 1e100 by source"
         raise PydanticCustomError("document", problem) from error
+
+
+def _few_sources(value: Any) -> Any:
+    """Return scores by source as they came; raise for so many that each wrong one would cost an error object."""
+    if isinstance(value, dict) and len(value) > MAX_SOURCES:
+        problem = "has scores of {count} sources, at most {most}"
+        raise PydanticCustomError("sources", problem, {"count": len(value), "most": MAX_SOURCES})
+    return value
 
 
 def _not_blank(value: str) -> str:
@@ -120,7 +134,9 @@ _FirstStageScore = Annotated[float, Field(ge=-1e100, le=1e100, allow_inf_nan=Fal
 
 _SCORES_OF_ONE = TypeAdapter[dict[str, float | None]](dict[str, _FirstStageScore], config=ConfigDict(strict=True))
 
-FirstStageScores = dict[str, Annotated[list[_FirstStageScore], FailFast()]]  # by source
+FirstStageScores = Annotated[
+    dict[str, Annotated[list[_FirstStageScore], FailFast()]] | None, BeforeValidator(_few_sources)
+]  # by source
 
 _DOCUMENT_OBJECT = {
     "type": "object",

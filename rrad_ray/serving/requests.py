@@ -83,7 +83,7 @@ class RerankRequest(BaseModel):
     instruction: str | None = None  # vLLM's: for models that follow one
     explain: bool | None = None  # ours: a reason with each result, written by a decoder student that has learnt it
     user: IdField | None = None  # vLLM's and ours: the unit of an online test
-    first_stage: FirstStageScores | None = None  # ours: scores of first-stage sources, a list for each
+    first_stage: FirstStageScores = None  # ours: scores of first-stage sources, a list for each
 
     def to_scoring(self, wire: WireFormat) -> ScoringRequest:
         """Return the request for the model. Raises `HTTPError` for a value that is not served."""
@@ -119,7 +119,7 @@ class TeiRequest(BaseModel):
     return_text: bool = False
     truncate: bool | None = None
     truncation_direction: str = "right"
-    first_stage: FirstStageScores | None = None  # ours, as of `RerankRequest`
+    first_stage: FirstStageScores = None  # ours, as of `RerankRequest`
 
     def to_scoring(self, wire: WireFormat) -> ScoringRequest:
         """Return the request for the model. Raises `HTTPError` for a value that is not served."""
@@ -140,7 +140,7 @@ class ScoreRequest(BaseModel):
     documents: Annotated[OneOrMore, Field(validation_alias=AliasChoices("documents", "items", "text_2", "data_2"))]
     model: str | None = None
     use_activation: bool | None = None
-    first_stage: FirstStageScores | None = None  # ours, as of `RerankRequest`
+    first_stage: FirstStageScores = None  # ours, as of `RerankRequest`
 
     def to_scoring(self, wire: WireFormat) -> ScoringRequest:
         """Return the request for the model. Raises `HTTPError` for numbers of queries and documents that differ."""

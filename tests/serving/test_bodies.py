@@ -110,7 +110,7 @@ def test_values_are_counted_outside_of_strings_however_it_is_cut(content: Any, s
     assert values(pieces) == values([body]) == commas_and_brackets(content)
 
 
-@pytest.mark.parametrize("unit", [b"1,", b"[", b'{"a":', b'"",', b'"\\"",'])
+@pytest.mark.parametrize("unit", [b"1,", b"[", b'{"a":', b'"",', b'"\\"",', b'""""'])
 @pytest.mark.parametrize("coding", ["", "gzip"])
 def test_a_body_of_more_values_than_a_request_has_is_refused_while_it_comes(unit: bytes, coding: str) -> None:
     pieces = [b"[", *[unit * VALUES] * 10]
