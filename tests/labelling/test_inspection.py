@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from rrad_ray import tables
 from rrad_ray.cli import app
@@ -21,10 +21,10 @@ from rrad_ray.labelling.inspection import inspection_page
 from rrad_ray.rows import JudgeOutput
 from rrad_ray.stages import label
 from rrad_ray.tables.sampling import drawn_rows
+from tests import browsers
 from tests.evaluation.test_report import EVIL, Page
 from tests.fixtures import row_of, table_of
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "")
 GOOD, MENDED, EMPTY = "[1] > [2] > [3]", "<think>well</think>[1] > [2] > [3]", "I cannot say."
 
 
@@ -160,13 +160,10 @@ def test_scores_and_reasons_are_shown(tmp_path: Path) -> None:
 
 
 def test_in_a_browser_it_filters_searches_and_moves_by_keys(tmp_path: Path) -> None:
-    if not CHROMIUM:
-        pytest.skip("there is no Chromium on this machine: apt-get install chromium")
     output = output_of(tmp_path, [judged_row(number, [GOOD, EMPTY if number == 2 else GOOD]) for number in range(4)])
     command = ["inspect", output, "--page", f"{tmp_path}/page.html"]
     app(command, standalone_mode=False)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+    with browsers.chromium() as browser:
         page, problems = browser.new_page(), list[str]()
         page.on("console", lambda message: problems.append(message.text))
         page.on("pageerror", lambda error: problems.append(str(error)))
@@ -189,4 +186,3 @@ def test_in_a_browser_it_filters_searches_and_moves_by_keys(tmp_path: Path) -> N
         page.fill("#words", "nothing says this")
         expect(page.locator("#none")).to_be_visible()
         assert problems == [], "such as a breach of the page's policy"
-        browser.close()

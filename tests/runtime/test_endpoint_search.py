@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, Request, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Request, Route, expect
 
 from rrad_ray.config import ExperimentDesign, OnlineConfig, SearchConfig, ServeConfig
 from rrad_ray.data.bm25 import BM25Index
@@ -23,15 +22,12 @@ from rrad_ray.errors import RradError
 from rrad_ray.online import assignment, event_log
 from rrad_ray.rankers.generation import Explainer
 from rrad_ray.serving import errors
-from tests import endpoints
+from tests import browsers, endpoints
 from tests.commands import PATIENCE_S
 from tests.heads import free_port
 
 pytestmark = pytest.mark.ray
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--no-proxy-server", "--disable-sync"]
-FLAGS += ["--disable-background-networking", "--disable-component-update"]
 KEY = "a-key-of-the-tests"
 QUERY = "open the files"
 EVIL = "<img src=x onerror='window.ran = 1'><script>window.ran = 1</script>"
@@ -195,13 +191,9 @@ def test_keys_limits_and_deadlines_are_those_of_rerank(
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    if not CHROMIUM:
-        pytest.skip("there is no Chromium on this machine: apt-get install chromium")
-    with sync_playwright() as playwright:
+    with browsers.chromium() as running:
         expect.set_options(timeout=1000 * PATIENCE_S)
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield running
-        running.close()
 
 
 @pytest.fixture

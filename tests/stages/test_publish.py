@@ -18,7 +18,7 @@ from rrad_ray.evaluation.nights import compare_ndcg, decide, drift_figures, serv
 from rrad_ray.evaluation.winner import Winner, read_winner
 from rrad_ray.rows import CollectedQuery, Labels, Ranking
 from rrad_ray.stages import publish
-from tests import winners
+from tests import browsers, winners
 from tests.fixtures import row_of, table_of
 
 GOOD, FAIR, BAD = (2.0, 1.0, 0.0), (1.0, 2.0, 0.0), (0.0, 2.0, 1.0)  # scores; the first document is relevant
@@ -253,3 +253,8 @@ def test_an_evaluation_without_the_nights_student_is_an_error(tmp_path: Path) ->
         publish.run(dataclasses.replace(cfg, input=f"{tmp_path}/other/report"))
     with pytest.raises(RradError, match="no scores of a student 'new'"):
         publish.run(dataclasses.replace(cfg, fresh_input=f"{tmp_path}/other/report"))
+
+
+def test_markup_in_the_history_that_nothing_has_escaped_does_not_run(tmp_path: Path) -> None:
+    record_night(str(tmp_path), "n1", "refused", "no better", drift={"words of a query": 3.0})
+    browsers.check_runs_nothing(history_page(read_nights(str(tmp_path))), tmp_path)
