@@ -7,9 +7,9 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypedDict
+from typing import Annotated, Any, TypedDict
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from rrad_ray import tables
 from rrad_ray.config import WinnerRule
@@ -65,13 +65,22 @@ class Winner:
         return {key: value for key, value in dataclasses.asdict(self).items() if key not in ("finding", "smoke")}
 
 
+_BOUND = 1e100  # of numbers that scores are multiplied by or added to: sums stay finite
+_Bounded = Annotated[float, Field(ge=-_BOUND, le=_BOUND)]
 _EncoderFile = file_model(tables.EncoderFacts, model=Given, max_length=Count)
 _WinnerFile = file_model(
     Winner,
     system=Given,
+    weights=dict[str, _Bounded],
     encoders=dict[str, _EncoderFile],  # type: ignore[valid-type]
     smoke=file_model(SmokeTest) | None,
-    calibration=file_model(Calibration, slope=Positive, relevant=file_model(Verdicts), nothing=file_model(Verdicts))
+    calibration=file_model(
+        Calibration,
+        slope=Annotated[Positive, Field(le=_BOUND)],
+        offset=_Bounded,
+        relevant=file_model(Verdicts),
+        nothing=file_model(Verdicts),
+    )
     | None,
 )
 

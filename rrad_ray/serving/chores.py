@@ -68,11 +68,20 @@ class WinnerWatch:
         self.refused: dict[str, str] = {}  # by name: the fingerprint of the winner that was refused last
 
     async def look(self) -> None:
-        """Look at each input once, and swap the models whose winner is another one than before."""
+        """Look at each input once, and swap the models whose winner is another one than before.
+
+        Raises the first error once all were looked at: who writes to one input keeps no other from changing.
+        """
+        errors = list[Exception]()
         for name, uri in self.model_uris.items():
-            served = await asyncio.to_thread(winners.find_winner, uri, self.root)
-            if served.fingerprint not in (self.models[name].served.fingerprint, self.refused.get(name)):
-                await self._swap(name, served)
+            try:
+                served = await asyncio.to_thread(winners.find_winner, uri, self.root)
+                if served.fingerprint not in (self.models[name].served.fingerprint, self.refused.get(name)):
+                    await self._swap(name, served)
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
     async def _swap(self, name: str, served: winners.ServedModel) -> None:
         """Load a new winner and give it the requests from now on; the old one finishes those that it has."""

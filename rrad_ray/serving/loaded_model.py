@@ -7,7 +7,10 @@ import copy
 import math
 import uuid
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+import psutil
 
 from rrad_ray import tables
 from rrad_ray.config import ServeConfig
@@ -18,6 +21,8 @@ from rrad_ray.serving import winners
 from rrad_ray.serving.requests import ScoringRequest
 from rrad_ray.serving.scorer import Model, PairScorer, ScoreNotFinite
 from rrad_ray.tables import checkpoints
+
+CGROUP = Path("/sys/fs/cgroup")  # of a container
 
 WARM_UP = ("is the model ready", ["yes", "It has been loaded, and now it scores."])
 
@@ -30,8 +35,9 @@ def load_model(served: winners.ServedModel, cfg: ServeConfig) -> Model:
 class LoadedModel:
     """A served student, loaded and warm, with the bi-encoders that it is fused with.
 
-    Raises `RradError` if the backend does not serve it or its scores are no numbers, `winners.ScoreMismatch` if it no
-    longer scores as it did when it won.
+    Raises `RradError` if the backend does not serve it, its weights would not fit into the memory that is free (the
+    system would end the replica, and with it the winner that it has) or its scores are no numbers,
+    `winners.ScoreMismatch` if it no longer scores as it did when it won.
     """
 
     def __init__(self, served: winners.ServedModel, cfg: ServeConfig) -> None:
@@ -41,6 +47,7 @@ class LoadedModel:
             from rrad_ray.rankers.ranker import Ranker, score_tokens
 
         folder, device = winners.local_folder(served), "cuda" if cfg.resources.get("GPU") else "cpu"
+        _check_memory(served.checkpoint, folder)
         with at_place(served.checkpoint, "set backend=torch"):
             self.ranker = Ranker.load(folder, device=device, dtype=cfg.precision, backend=cfg.backend)
             in_chunks = ChunkRanker(self.ranker, cfg.chunks)
@@ -102,7 +109,9 @@ class LoadedEncoder:
         from rrad_ray.rankers.bi_encoder import BiEncoder
 
         with at_place(facts["model"], "run retrieve and the stages after it with another model"):
-            self.encoder = BiEncoder(checkpoints.resolve_served(facts["model"]), max_length=facts["max_length"])
+            folder = checkpoints.resolve_served(facts["model"])
+            _check_memory(facts["model"], folder)
+            self.encoder = BiEncoder(folder, max_length=facts["max_length"])
         self.tokenizer = copy.deepcopy(self.encoder.model.tokenizer)  # `score` pads with its own, in another thread
         self.name, self.version = name, uuid.uuid4().hex
         query, texts = WARM_UP
@@ -124,6 +133,24 @@ class LoadedEncoder:
         row_of = dict(zip(queries, self.encoder.queries(queries), strict=True))
         documents = self.encoder.documents([pair["text"] for pair in pairs])
         return [float(document @ row_of[pair["query"]]) for document, pair in zip(documents, pairs, strict=True)]
+
+
+def _check_memory(checkpoint: str, folder: str) -> None:
+    """Raise `RradError` for weights of more bytes than are free."""
+    size, free = sum(path.stat().st_size for path in Path(folder).glob("*.safetensors")), free_memory()
+    if size > free:
+        problem = f"has weights of {size:,} bytes, and {free:,} bytes of memory are free"
+        raise RradError(checkpoint, problem, "serve a smaller model, or give the replicas more memory")
+
+
+def free_memory() -> int:
+    """Return the bytes of memory that this process may still take: of the machine's, or of its container's."""
+    free = int(psutil.virtual_memory().available)
+    with contextlib.suppress(OSError, ValueError, KeyError):  # of no container, or one without a limit ("max")
+        limit, used = (int((CGROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
+        stat = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+        free = min(free, limit - used + int(stat["inactive_file"]))  # what only caches files can be had
+    return free
 
 
 def _encoders(served: winners.ServedModel) -> dict[str, PairScorer]:

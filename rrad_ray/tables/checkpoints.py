@@ -32,7 +32,10 @@ E5_SHA256 = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"
 
 WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.onnx", "*.h5", "*.msgpack")
 
+# By their names, and by how files begin that pickle and `torch.save` write: an index may call a shard anything.
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
+
+ZIP, PICKLE, PROTOCOLS = b"PK\x03\x04", 0x80, range(6)
 
 BUNDLED = ("bundled:all-minilm-l6-v2", "bundled:smollm2-135m-instruct", "bundled:multilingual-e5-small")
 
@@ -88,11 +91,20 @@ def resolve_served(model: str) -> str:
     of pickles is given.
     """
     folder = resolve(model)
-    pickled = sorted(path.name for ending in PICKLED for path in Path(folder).rglob(ending)) if is_s3(model) else []
+    pickled = sorted(path.name for path in Path(folder).rglob("*") if _is_pickled(path)) if is_s3(model) else []
     if pickled:
         problem = f"it comes from a store and holds pickles ({', '.join(pickled)})"
         raise RradError(model, problem, "save its weights as safetensors (`save_pretrained`) and nothing as a pickle")
     return folder
+
+
+def _is_pickled(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        start = file.read(4)
+    begins = len(start) > 1 and start[0] == PICKLE and start[1] in PROTOCOLS
+    return begins or start == ZIP or any(map(path.match, PICKLED))
 
 
 def revision(folder: str) -> dict[str, str]:

@@ -56,14 +56,17 @@ def decoded(content: bytes, uri: str, first: int = 1, errors: str = "strict") ->
     raise RradError(f"{uri}:{line}", problem, ENCODING_REMEDY)
 
 
-def read_text(uri: str) -> str:
+def read_text(uri: str, most_bytes: int | None = None) -> str:
     """Return the text of a file without a byte order mark.
 
-    Raises `RradError` if it cannot be read, or is no UTF-8.
+    Raises `RradError` if it cannot be read, is no UTF-8, or has more than `most_bytes`, of which no more are read.
     """
     fs, path = filesystem(uri)
+    limit = {} if most_bytes is None else {"start": 0, "end": most_bytes + 1}
     with io_errors(uri, "check the path"):
-        content = fs.cat_file(path)  # one request: an object may be written anew between two
+        content = fs.cat_file(path, **limit)  # one request: an object may be written anew between two
+    if most_bytes is not None and len(content) > most_bytes:
+        raise RradError(uri, f"has more than {most_bytes:,} bytes", "look what has been written there")
     return decoded(content, uri).lstrip(BYTE_ORDER_MARK)
 
 

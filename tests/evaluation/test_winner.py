@@ -245,6 +245,7 @@ def test_a_system_without_a_figure_never_wins_and_none_is_chosen_by_a_pnr_that_i
         choose_winner(report(paired("bm25", 2.0, "first_stage"), paired("good", none)), FOLDERS, PAIRS)
 
 
+SLOPE = '{"slope": 1e300, "offset": 0, "ece_before": 0, "ece_after": 0, "threshold": 0.5}'
 FIRST = '{"system": "bm25", "student": "", "checkpoint": "", "weights": {"bm25": 1.0}}'
 FUSED = '{"system": "x", "student": "s", "checkpoint": "y", "weights": {"bm25": 1.0, "s": 2}, "smoke": null}'
 
@@ -254,6 +255,9 @@ FUSED = '{"system": "x", "student": "s", "checkpoint": "y", "weights": {"bm25": 
     [
         ("1.0", "NaN", "weights.bm25=nan: "),
         ("1.0", "Infinity", "weights.bm25=inf: "),
+        ("1.0", "1e300", r"weights.bm25=1e\+300: "),
+        ("1.0", "-1e300", r"weights.bm25=-1e\+300: "),
+        ('"smoke": null', f'"calibration": {SLOPE}', r"calibration.slope=1e\+300: "),
         ("1.0", '"1"', "weights.bm25='1': "),
         ("1.0", "null", "weights.bm25=None: "),
         ("1.0", "true", "weights.bm25=True: "),

@@ -141,6 +141,21 @@ def test_a_winner_that_does_not_score_as_it_did_is_refused_once_and_the_old_one_
     assert winner_watch.models["winner"].served.name == "second"
 
 
+def test_a_broken_winner_of_one_model_keeps_no_other_from_going_live(uri: str) -> None:
+    winner_watch, load, results = watch(uri)
+    write_winner(Path(uri).parent / "other", "first", Path(uri).parent / "tiny", {})
+    other = str(Path(uri).parent / "other")
+    winner_watch.models |= {"other": SimpleNamespace(served=find_winner(other))}
+    winner_watch.model_uris = {"winner": uri, "other": other}
+    (Path(uri) / "winner.json").write_text("{")
+    publish(other, "second")
+    with pytest.raises(RradError, match="holds no winner"):
+        asyncio.run(winner_watch.look())
+    served = {name: model.served.name for name, model in winner_watch.models.items()}
+    assert served == {"winner": "first", "other": "second"}
+    assert (load.loaded, results) == (["second"], ["live"])
+
+
 def test_a_winner_that_cannot_be_loaded_is_tried_again(uri: str) -> None:
     winner_watch, load, results = watch(uri)
     publish(uri, "broken")

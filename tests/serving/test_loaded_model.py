@@ -6,13 +6,14 @@ import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 
 from rrad_ray.config import ServeConfig
 from rrad_ray.errors import RradError, in_stage
 from rrad_ray.rankers.ranker import Ranker
-from rrad_ray.serving import winners
+from rrad_ray.serving import loaded_model, winners
 from rrad_ray.serving.loaded_model import LoadedModel
 from rrad_ray.serving.requests import ScoringRequest
 from tests import endpoints, tiny
@@ -91,3 +92,19 @@ def test_a_score_that_is_not_a_number_is_an_error() -> None:
     model.tokens, model.ranker = 1, SimpleNamespace(logits=lambda pairs, tokens: torch.tensor([1.0, float("nan")]))
     with pytest.raises(ValueError, match="a score that is not a number"):
         model.score([{}, {}])
+
+
+def test_weights_that_would_not_fit_into_the_memory_are_refused_before_they_are_read(
+    student: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served, gib = winners.find_winner(student), 2**30
+    monkeypatch.setattr(loaded_model, "CGROUP", tmp_path)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=gib))
+    assert loaded_model.free_memory() == gib
+    for name, text in (("max", "max"), ("current", "5000"), ("stat", "anon 1\ninactive_file 3000\n")):
+        (tmp_path / f"memory.{name}").write_text(f"{text}\n")
+    assert loaded_model.free_memory() == gib, "a container without a limit"
+    (tmp_path / "memory.max").write_text("6000\n")
+    assert loaded_model.free_memory() == 4000
+    with pytest.raises(RradError, match=r"has weights of [0-9,]+ bytes, and 4,000 bytes of memory are free"):
+        LoadedModel(served, ServeConfig(student))

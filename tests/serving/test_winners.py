@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from rrad_ray.errors import RradError
+from rrad_ray.serving import winners
 from rrad_ray.serving.winners import (
     TOLERANCE,
     ScoreMismatch,
@@ -93,6 +94,18 @@ def test_a_winner_from_before_the_first_stage_could_win_is_refused_with_a_remedy
     (tmp_path / "winner.json").write_text(json.dumps({"system": "tiny", "checkpoint": str(checkpoint)}))
     with pytest.raises(RradError, match=r"holds no winner: .*; run select again"):
         find_winner(str(tmp_path))
+
+
+def test_a_winners_file_that_would_fill_the_memory_of_an_endpoint_is_not_read(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_winner(tmp_path / "winner", "one", checkpoint, SMOKE)
+    size = (tmp_path / "winner" / "winner.json").stat().st_size
+    monkeypatch.setattr(winners, "MOST_BYTES", size)
+    assert find_winner(str(tmp_path / "winner")).name == "one"
+    monkeypatch.setattr(winners, "MOST_BYTES", size - 1)
+    with pytest.raises(RradError, match=rf"winner\.json: has more than {size - 1:,} bytes"):
+        find_winner(str(tmp_path / "winner"))
 
 
 def test_another_winner_has_another_fingerprint_and_the_same_one_has_the_same(

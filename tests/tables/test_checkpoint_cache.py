@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import stat
 import time
 from collections.abc import Iterator
@@ -131,12 +132,32 @@ def test_the_cache_is_private_and_one_that_others_may_write_to_is_refused(folder
         checkpoint_cache.cache()
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "2_Dense/pytorch_model.bin", "lm_head.pt"])
-def test_an_endpoint_takes_no_pickle_from_a_store(name: str, s3_uri: str, folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        *((name, b"x") for name in ("pytorch_model.bin", "2_Dense/pytorch_model.bin", "lm_head.pt")),
+        ("model-1.dat", pickle.dumps({"weight": 1})),  # as an index of shards may call it
+        ("model-1.safetensors", b"PK\x03\x04, as torch.save writes it"),
+    ],
+    ids=str,
+)
+def test_an_endpoint_takes_no_pickle_from_a_store(
+    name: str, content: bytes, s3_uri: str, folder: Path, tmp_path: Path
+) -> None:
     assert checkpoints.resolve_served(checkpoint(s3_uri)) == checkpoints.resolve(s3_uri)
-    tables.write_text(f"{s3_uri}/{name}", "x")
+    tables.write_bytes(f"{s3_uri}/{name}", content)
     with pytest.raises(RradError, match=r"it comes from a store and holds pickles") as caught:
         checkpoints.resolve_served(s3_uri)
     assert (caught.value.place, "safetensors" in caught.value.remedy) == (s3_uri, True)
     local = checkpoints.resolve(s3_uri)  # training may start from it, and a local folder is its user's own
     assert checkpoints.resolve_served(local) == local
+
+
+def test_a_model_that_may_change_behind_its_name_has_a_revision(s3_uri: str, folder: Path, tmp_path: Path) -> None:
+    """A run that goes on says so where it is another one than before: half of its rows are by each."""
+    first = checkpoints.revision(checkpoints.resolve(checkpoint(s3_uri)))
+    assert first == checkpoints.revision(checkpoints.resolve(s3_uri))
+    assert checkpoints.revision(checkpoints.resolve(checkpoint(s3_uri, "two"))) != first
+    assert list(first) == ["model"]
+    assert checkpoints.revision("hub/models--a--b/snapshots/4f5e") == {"model": "4f5e"}
+    assert checkpoints.revision(str(tmp_path)) == {}

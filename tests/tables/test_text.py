@@ -84,3 +84,12 @@ def test_a_text_that_is_written_anew_all_the_time_is_read_whole(s3_uri: str) -> 
     finally:
         over.set()
         writer.join()
+
+
+@pytest.mark.parametrize("where", ["local", "s3"])
+def test_of_a_text_beyond_its_bound_no_more_is_read(tmp_path: Path, s3_uri: str, where: str) -> None:
+    uri = f"{tmp_path if where == 'local' else s3_uri}/x.txt"
+    tables.write_text(uri, "seven\n")
+    assert tables.read_text(uri, 6) == tables.read_text(uri, 1000) == "seven\n"
+    with pytest.raises(RradError, match=r"x\.txt: has more than 5 bytes"):
+        tables.read_text(uri, 5)
