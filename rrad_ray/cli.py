@@ -20,7 +20,7 @@ from rrad_ray.config import ExperimentConfig, JudgeConfig, TrafficConfig, load
 from rrad_ray.config.catalog import STAGES
 from rrad_ray.config.reference import help_text, keys_of
 from rrad_ray.errors import NothingToDo, RradError, in_stage
-from rrad_ray.progress import QUIET_LIBRARIES
+from rrad_ray.progress import QUIET_LIBRARIES, printable
 from rrad_ray.tables import status
 
 # Lines that Ray's and vLLM's workers print on every run and no user can act on; failures reach the user as errors.
@@ -228,7 +228,7 @@ def show_status(
 ) -> None:
     """Print how far a run is."""
     states = status.of_run(run)
-    print(json.dumps(states, indent=2) if as_json else "\n".join(status.status_lines(states)))
+    print(json.dumps(states, indent=2) if as_json else printable("\n".join(status.status_lines(states))))
 
 
 @app.command(
@@ -338,7 +338,7 @@ def main(*command: str) -> None:
     try:
         app([*command, *sys.argv[1:]])
     except RradError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        print(printable(f"error: {error}"), file=sys.stderr, flush=True)
         sys.exit(2)
     except NothingToDo as end:
         print(end, flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,9 +13,18 @@ from rrad_ray.errors import stage_name
 QUIET_LIBRARIES = {"TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
 
 
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and line feed
+
+
+def printable(text: str) -> str:
+    """Return a text with escapes for control characters: names and reasons come from buckets too, and would steer the
+    terminal, its title and what is copied from it."""
+    return CONTROLS.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+
+
 def say(text: str) -> None:
     """Print a line for the user, behind the name of the stage that runs."""
-    print(f"[{stage_name() or 'rrad'}] {text}", flush=True)
+    print(f"[{stage_name() or 'rrad'}] {printable(text)}", flush=True)
 
 
 class Progress:

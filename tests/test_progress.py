@@ -32,3 +32,8 @@ def test_the_last_line_is_always_printed(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().out == ""
     lines.add(1)
     assert capsys.readouterr().out.startswith("[judge] 3 of 3 queries, 100 %")
+
+
+def test_a_name_from_a_bucket_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    progress.say("set aside \x1b]0;title\x07 \x9b2J\rsize\t\u00fc\n")
+    assert capsys.readouterr().out == "[judge] set aside \\x1b]0;title\\x07 \\x9b2J\\x0dsize\t\u00fc\n\n"

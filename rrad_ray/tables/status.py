@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import socket
 import time
+from contextlib import suppress
 from typing import Any
 
 from rrad_ray.errors import RradError, in_stage
 from rrad_ray.tables.claims import find_started
-from rrad_ray.tables.files import exists, filesystem, io_errors, join
-from rrad_ray.tables.leases import process_mark
+from rrad_ray.tables.files import exists, filesystem, io_errors, join, listed
+from rrad_ray.tables.leases import LEASES, RENEW_S, process_mark
 from rrad_ray.tables.manifest import find_manifest
 from rrad_ray.tables.reading import PROGRESS, STARTED
 from rrad_ray.tables.text import read_json
 
-SILENT_S = 120.0  # a run on another machine that has told nothing for so long is taken for dead
+SILENT_S = 120.0  # a run on another machine that has told something within this time, by its clock and ours, runs
+WATCHED_S = 1.5 * RENEW_S  # for which any other is watched for a sign of life: their clocks may differ by hours
+LOOK_S = 0.5  # between two looks at it
+
+State = dict[str, Any]
 
 
 @in_stage("status")
-def of_run(uri: str) -> list[dict[str, Any]]:
+def of_run(uri: str) -> list[State]:
     """Return the state of the output at `uri`, or of every output right under it, oldest first.
 
-    Raises `RradError` if there is none.
+    Takes up to `WATCHED_S` where a run on another machine is silent. Raises `RradError` if there is none.
     """
     fs, path = filesystem(uri)
     uris = [uri]
@@ -32,13 +37,15 @@ def of_run(uri: str) -> list[dict[str, Any]]:
         uris = [each for each in uris if exists(join(each, STARTED))]
     if not uris:
         raise RradError(uri, "no output of a stage stands there", "give a run's folder, or one stage's output")
-    states = [state for each in uris for state in _states(each)]
+    silent: list[tuple[State, str]] = []
+    states = [state for each in uris for state in _states(each, silent)]
+    _watch(silent)
     return sorted(states, key=lambda state: (state["began"], state["name"]))
 
 
-def _states(uri: str) -> list[dict[str, Any]]:
+def _states(uri: str, silent: list[tuple[State, str]]) -> list[State]:
     """Return the state of an output; of one that several runs write, a slice each (`judge`'s `slice`), those of all
-    runs."""
+    runs. States of silent runs on other machines are added to `silent`, with the folders of their leases."""
     fs, path = filesystem(join(uri, STARTED))
     began = fs.modified(path).timestamp()
     name = uri.rstrip("/").rpartition("/")[2]
@@ -60,9 +67,11 @@ def _states(uri: str) -> list[dict[str, Any]]:
     states = []
     for each in entries:
         if each.startswith(stem) and each.endswith(".json") and (progress := _progress(join(uri, each))) is not None:
-            run = f"{name} {each.removesuffix('.json')[len(stem) + 1 :]}".rstrip()
+            mark = each.removesuffix(".json")[len(stem) :]
             word = "slice done" if progress.get("ended") else "running" if _alive(progress) else "stopped"
-            states.append({**state, "name": run, "state": word, "facts": progress})
+            states.append({**state, "name": f"{name} {mark[1:]}".rstrip(), "state": word, "facts": progress})
+            if word == "stopped" and progress["host"] != socket.gethostname():
+                silent.append((states[-1], join(uri, LEASES + mark)))
     return states or [state]
 
 
@@ -83,14 +92,34 @@ def _progress(uri: str) -> dict[str, Any] | None:
 
 
 def _alive(progress: dict[str, Any]) -> bool:
-    """Return true while the process that wrote this progress runs; on another machine, while it has written
-    lately."""
+    """Return true while the process that wrote this progress runs; on another machine, if it has written lately."""
     if progress["host"] != socket.gethostname():
-        return time.time() - progress["updated"] < SILENT_S
+        return abs(time.time() - progress["updated"]) < SILENT_S
     return process_mark(int(progress["pid"])) is not None
 
 
-def status_lines(states: list[dict[str, Any]]) -> list[str]:
+def _watch(silent: list[tuple[State, str]]) -> None:
+    """Set the state of silent runs to running where they renew their leases meanwhile: no clocks are compared."""
+    before = [(state, folder, lease) for state, folder in silent if (lease := _lease(folder))]
+    until = time.monotonic() + WATCHED_S
+    while before and time.monotonic() < until:
+        time.sleep(LOOK_S)
+        for state, folder, lease in before:
+            if (now := _lease(folder)) and now != lease:
+                state["state"] = "running"
+        before = [each for each in before if each[0]["state"] != "running"]
+
+
+def _lease(folder: str) -> dict[str, Any]:
+    """Return the lease that a run renews while it lives; empty where there is none, or it has ended."""
+    names = [name for name in listed(folder) if name.endswith(".json")]
+    with suppress(RradError):  # it is being written, or was just deleted, as its run ends
+        lease = read_json(join(folder, max(names))) if names else None
+        return lease if isinstance(lease, dict) and not lease.get("ended") else {}
+    return {}
+
+
+def status_lines(states: list[State]) -> list[str]:
     """Return a line for each output, and one with the figures of what is under way."""
     width = max(len(state["name"]) for state in states)
     lines = []
@@ -106,7 +135,7 @@ def status_lines(states: list[dict[str, Any]]) -> list[str]:
             head += (
                 f", {facts['done']:,} of {facts['total']:,} {facts['unit']} ({share:.0f} %), {facts['rate']:.1f}/s"
             )
-            ago = time.time() - facts["updated"]
+            ago = max(0.0, time.time() - facts["updated"])  # another machine's clock may be ahead
             head += f", told {ago:.0f} s ago"
             if state["state"] == "running" and facts.get("left_s") is not None:
                 head += f", {facts['left_s'] / 60:.0f} min left"

@@ -337,6 +337,10 @@ def test_the_command_prints_one_line_and_exits_with_2_for_a_users_mistake(
     assert caught.value.code == 2
     assert told.startswith(f"error: config: {path}: ")
     assert told.count("\n") == 1
+    monkeypatch.setattr("sys.argv", ["rrad", "train", "\x1b[2J.yaml"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "\\x1b[2J.yaml" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

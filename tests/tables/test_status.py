@@ -7,15 +7,17 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from rrad_ray import tables
+from rrad_ray.cli import app
 from rrad_ray.config import SelectConfig
 from rrad_ray.errors import RradError
-from rrad_ray.tables import status
+from rrad_ray.tables import leases, status
 
 
 def started(folder: Path, name: str) -> tables.Output:
@@ -46,6 +48,16 @@ def test_a_pipelines_folder_shows_every_output_and_a_stages_output_itself(tmp_pa
     assert text(tmp_path / "labels").startswith("labels  judge     done")
 
 
+def test_a_record_of_progress_in_a_bucket_does_not_steer_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told(started(tmp_path, "a"), note="\x1b[2J")
+    app(["status", str(tmp_path)], standalone_mode=False)
+    out = capsys.readouterr().out
+    assert "note \\x1b[2J" in out
+    assert "\x1b" not in out
+
+
 def test_a_killed_run_is_told_from_one_that_runs(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", "pass"])
     process.wait()
@@ -61,6 +73,26 @@ def test_a_run_on_another_machine_is_taken_for_dead_after_a_silence(tmp_path: Pa
     told(out, host=f"not-{socket.gethostname()}", pid=1)
     assert "running" in text(tmp_path)
     told(out, host=f"not-{socket.gethostname()}", pid=1, updated=time.time() - 2 * status.SILENT_S)
+    assert "stopped" in text(tmp_path)
+
+
+@pytest.mark.parametrize("hours", [-3, 3])
+def test_a_run_on_a_machine_with_another_clock_lives_while_it_renews_its_lease(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hours: float
+) -> None:
+    out = started(tmp_path, "a")
+    told(out, host=f"not-{socket.gethostname()}", pid=1, updated=time.time() + 3600 * hours)
+    monkeypatch.setattr(status, "LOOK_S", 0.01)
+    monkeypatch.setattr(leases, "RENEW_S", 0.01)
+    with leases.Lease(out.uri, "judge") as lease:
+        assert "running, 40 of 100" in text(tmp_path)
+        assert "told -" not in text(tmp_path)
+        lease.over.set()  # as if it were killed: nobody renews it
+        for thread in threading.enumerate():
+            if thread.name == f"lease of {out.uri}":
+                thread.join()
+        monkeypatch.setattr(status, "WATCHED_S", 0.1)
+        assert "stopped, 40 of 100" in text(tmp_path)
     assert "stopped" in text(tmp_path)
 
 
