@@ -68,9 +68,28 @@ def test_what_is_no_secret_stays_as_it_is() -> None:
         "monkey": "x",
         "TOKEN": "",
         "key": None,
-        "list": ["s3://bucket/a@b:c", "https://host:8000/v1", 1, None, "q: a@b"],
+        "list": [
+            "s3://bucket/a@b:c",
+            "https://host:8000/v1",
+            1,
+            None,
+            "q: a@b",
+            "https://host/v1?page=2&sort_keys=a",
+        ],
+        "MONKEY": "the Bearer of this letter",
+        "turkey": "s3://bucket/key=7/token=8",
     }
     assert redacted(content) == content
     assert redacted({"a": [{"X-Api-Key": "x", "Authorization": "Bearer y"}]}) == {
         "a": [{"X-Api-Key": "***", "Authorization": "***"}]
     }
+
+
+def test_secrets_in_camel_case_in_one_word_in_a_urls_query_and_in_a_header_are_hidden_too() -> None:
+    names = ("apiKey", "apikey", "accessToken", "hfToken", "AUTHTOKEN", "clientSecret", "privatekey", "db_passphrase")
+    assert redacted(dict.fromkeys(names, "x")) == dict.fromkeys(names, "***")
+    signed = "https://store/blob?sv=2&sig=a%2Bb&page=1#top and https://host/v1?api_key=abc&x=1"
+    assert redacted([signed, "Authorization: Bearer sk-abcdef123"]) == [
+        "https://store/blob?sv=2&sig=***&page=1#top and https://host/v1?api_key=***&x=1",
+        "Authorization: Bearer ***",
+    ]
