@@ -16,7 +16,9 @@ import click
 import httpx
 
 from benchmarks import harness, servers
+from benchmarks.command import table
 from benchmarks.fuzzer import QUERY, TEXTS
+from benchmarks.memory import MemoryLog
 from rrad_ray.config import OnlineConfig, SearchConfig
 from tests import endpoints
 from tests.commands import ROOT
@@ -38,7 +40,7 @@ def bench(quick: bool, scratch: str, minutes: float) -> harness.Result:
     ordinary: Counter[str] = Counter()
     search = SearchConfig(harness.collection())
     with servers.ours(f"{scratch}/student", online=online, search=search) as url, httpx.Client(timeout=150) as client:
-        before, right = _replicas(), _ask(client, url)
+        before, right, log = _replicas(), _ask(client, url), MemoryLog()
         with ThreadPoolExecutor() as pool:
             fuzzers = {"raw sockets": pool.submit(_raw, url, seconds)}
             if SCHEMATHESIS.exists():
@@ -47,7 +49,7 @@ def bench(quick: bool, scratch: str, minutes: float) -> harness.Result:
                 print(f"schemathesis is left out: no {SCHEMATHESIS}, which `make test` makes", flush=True)
             while not all(fuzzer.done() for fuzzer in fuzzers.values()):
                 time.sleep(LOOK_S)
-                sizes.append(servers.resident_bytes() / 2**20)
+                sizes.append(log.look())
                 answer = _ask(client, url)
                 ordinary["busy" if answer in BUSY else "right" if answer == right else f"wrong: {answer}"] += 1
         after = _replicas()
@@ -61,12 +63,15 @@ def bench(quick: bool, scratch: str, minutes: float) -> harness.Result:
         "replicas_lost": float(len(set(before) - set(after))),
         "ordinary_changed": float(ordinary.total() - ordinary["right"] - ordinary["busy"]),
         "rss_growth_mib": last - warm,
+        "memory_flat": float(log.is_flat()),
     }
+    print(table(log.rows()), flush=True)
     rows = [
         {"fuzzer": name, "requests": each.total(), "ended by": _listing(each)} for name, (each, _) in ends.items()
     ]
     settings = {"seconds": seconds, "ordinary": ordinary, "harm": harm, "replicas": [before, after]}
     settings["rss_mib"] = {"warm": warm, "end": last, "most": max(sizes)}
+    settings["memory"] = log.rows()
     print(settings, flush=True)
     return harness.Result(figures, rows, settings)
 

@@ -12,9 +12,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks import attacks, harness, load, servers
+from benchmarks.command import table
+from benchmarks.memory import MemoryLog
 from tests.commands import ROOT
 
 DOCUMENTS, HOSTILE = 20, 64
+MOST_OVER_CALM = 2.0  # of p99, for the endpoint to hold
 SHARE = 0.25  # of the capacity, sent by the clock: a latency that waits for the endpoint alone
 
 
@@ -31,11 +34,11 @@ def bench(quick: bool, scratch: str) -> harness.Result:
         load.send(load.Load(url, bodies, 2, 10.0))  # warm
         every = load.send(load.Load(url, bodies, 4, 10.0))
         capacity = len(every["answers"]) / every["seconds"]
-        ordinary = load.Load(url, bodies, 16, seconds, rate=SHARE * capacity)
+        ordinary, log = load.Load(url, bodies, 16, seconds, rate=SHARE * capacity), MemoryLog()
         for _ in range(rounds):
-            quiet, quiet_mib = _watched(ordinary)
+            quiet, quiet_mib = _watched(ordinary, log)
             enemy = _start(url, seconds + 5)
-            noisy, noisy_mib = _watched(ordinary)
+            noisy, noisy_mib = _watched(ordinary, log)
             for name, counts in json.loads(enemy.communicate()[0]).items():
                 ends[name].update(counts)
             calm += quiet["answers"]
@@ -49,7 +52,10 @@ def bench(quick: bool, scratch: str) -> harness.Result:
         "server_errors": float(sum(count for status, count in statuses.items() if status in ("500", "502"))),
         "rss_growth_mib": peaks[-1][1] - peaks[0][0],
         "rss_growth_of_last_round_mib": peaks[-1][1] - peaks[-2][1],
+        "p99_within_2x": float(p99[1] <= MOST_OVER_CALM * p99[0]),
+        "memory_flat": float(log.is_flat()),
     }
+    print(table(log.rows()), flush=True)
     rows = [{"attack": name, "tries": counts.total(), **_most(counts)} for name, counts in ends.items()]
     settings = {"p99_calm_ms": p99[0], "p99_beside_ms": p99[1], "requests_per_s": SHARE * capacity, "peaks": peaks}
     print(settings, flush=True)
@@ -66,14 +72,14 @@ def _start(url: str, seconds: float) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 
-def _watched(ordinary: load.Load) -> tuple[dict[str, Any], float]:
+def _watched(ordinary: load.Load, log: MemoryLog) -> tuple[dict[str, Any], float]:
     """Return the answers to ordinary requests, and the most MiB that Serve's processes had meanwhile."""
     sizes: list[float] = []
     over = threading.Event()
 
     def watch() -> None:
         while not over.wait(0.2):
-            sizes.append(servers.resident_bytes() / 2**20)
+            sizes.append(log.look())
 
     watcher = threading.Thread(target=watch)
     watcher.start()
