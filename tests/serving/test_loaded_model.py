@@ -101,7 +101,7 @@ def test_weights_that_would_not_fit_into_the_memory_are_refused_before_they_are_
     monkeypatch.setattr(loaded_model, "CGROUP", tmp_path)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=gib))
     assert loaded_model.free_memory() == gib
-    for name, text in (("max", "max"), ("current", "5000"), ("stat", "anon 1\ninactive_file 3000\n")):
+    for name, text in (("max", "max"), ("current", "5000"), ("stat", "anon 1\ninactive_file 3000")):
         (tmp_path / f"memory.{name}").write_text(f"{text}\n")
     assert loaded_model.free_memory() == gib, "a container without a limit"
     (tmp_path / "memory.max").write_text("6000\n")
