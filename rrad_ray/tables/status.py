@@ -17,7 +17,7 @@ from rrad_ray.tables.text import read_json
 
 SILENT_S = 120.0  # a run on another machine that has told something within this time, by its clock and ours, runs
 WATCHED_S = 1.5 * RENEW_S  # for which any other is watched for a sign of life: their clocks may differ by hours
-LOOK_S = 0.5  # between two looks at it
+WATCH_EVERY_S = 0.5  # between two looks at it
 
 State = dict[str, Any]
 
@@ -103,7 +103,7 @@ def _watch(silent: list[tuple[State, str]]) -> None:
     before = [(state, folder, lease) for state, folder in silent if (lease := _lease(folder))]
     until = time.monotonic() + WATCHED_S
     while before and time.monotonic() < until:
-        time.sleep(LOOK_S)
+        time.sleep(WATCH_EVERY_S)
         for state, folder, lease in before:
             if (now := _lease(folder)) and now != lease:
                 state["state"] = "running"

@@ -101,9 +101,9 @@ def test_a_winners_file_that_would_fill_the_memory_of_an_endpoint_is_not_read(
 ) -> None:
     write_winner(tmp_path / "winner", "one", checkpoint, SMOKE)
     size = (tmp_path / "winner" / "winner.json").stat().st_size
-    monkeypatch.setattr(winners, "MOST_BYTES", size)
+    monkeypatch.setattr(winners, "MOST_WINNER_BYTES", size)
     assert find_winner(str(tmp_path / "winner")).name == "one"
-    monkeypatch.setattr(winners, "MOST_BYTES", size - 1)
+    monkeypatch.setattr(winners, "MOST_WINNER_BYTES", size - 1)
     with pytest.raises(RradError, match=rf"winner\.json: has more than {size - 1:,} bytes"):
         find_winner(str(tmp_path / "winner"))
 

@@ -82,7 +82,7 @@ def test_a_run_on_a_machine_with_another_clock_lives_while_it_renews_its_lease(
 ) -> None:
     out = started(tmp_path, "a")
     told(out, host=f"not-{socket.gethostname()}", pid=1, updated=time.time() + 3600 * hours)
-    monkeypatch.setattr(status, "LOOK_S", 0.01)
+    monkeypatch.setattr(status, "WATCH_EVERY_S", 0.01)
     monkeypatch.setattr(leases, "RENEW_S", 0.01)
     with leases.Lease(out.uri, "judge") as lease:
         assert "running, 40 of 100" in text(tmp_path)
