@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from rrad_ray import tables
 from rrad_ray.config.problems import first_error, problem_of
@@ -44,6 +44,7 @@ class _NightLine(BaseModel):
     queries: int = 0
     sets: dict[str, _SetFigures] = {}
     drift: dict[str, float | None] = {}
+    created: Annotated[AwareDatetime | None, Field(strict=False)] = None
 
 
 def read_nights(store: str) -> list[NightEntry]:
@@ -105,8 +106,26 @@ def _figures(name: str, ended: Sequence[Mapping[str, Any]]) -> list[tuple[float 
 
 def is_far(value: float | None, earlier: Sequence[float | None]) -> bool:
     """Return true for a value more than `DEVIATIONS` standard deviations from the mean of `BEFORE` or more others."""
+    return abs(deviation(value, earlier)) > DEVIATIONS
+
+
+def deviation(value: float | None, earlier: Sequence[float | None]) -> float:
+    """Return how many standard deviations a value is above the mean of `BEFORE` or more others; 0 without a value,
+    and for fewer others."""
     known = [each for each in earlier if each is not None]
     if value is None or len(known) < BEFORE:
-        return False
+        return 0.0
     # Nights that were all alike have no deviation but that of rounding.
-    return abs(value - float(np.mean(known))) > DEVIATIONS * max(float(np.std(known, ddof=1)), 1e-9)
+    return (value - float(np.mean(known))) / max(float(np.std(known, ddof=1)), 1e-9)
+
+
+def last_deviations(entries: Sequence[NightEntry]) -> dict[str, float]:
+    """Return the `deviation` of each figure of the last night that has any, by name."""
+    *earlier, last = [entry["drift"] for entry in entries if entry.get("drift")] or [{}]
+    return {name: deviation(value, [each.get(name) for each in earlier]) for name, value in last.items()}
+
+
+def last_decision(entries: Sequence[NightEntry]) -> float:
+    """Return when the last of some nights was decided, in seconds since 1970; 0 where no entry says so."""
+    times = [created for entry in entries if (created := _NightLine.model_validate(entry).created)]
+    return max(times).timestamp() if times else 0.0

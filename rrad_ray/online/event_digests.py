@@ -13,7 +13,6 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +23,7 @@ from rrad_ray.languages.scripts import query_words, word_count
 from rrad_ray.online.event_log import log_files, usable_tables
 from rrad_ray.online.event_rows import EXPOSURES
 from rrad_ray.progress import Progress
-from rrad_ray.tables.files import listed
+from rrad_ray.tables.files import listed, version_mark
 from rrad_ray.tables.part_files import open_parquet
 from rrad_ray.tables.text import read_json
 
@@ -51,7 +50,7 @@ class LogDigests:
         self.kind, self.folder = kind, tables.join(state, kind)
         self.files = log_files(log, kind)
         facts = listed(tables.join(log, kind))
-        self.marks = {file.name: _mark(facts[file.name]) for file in self.files}
+        self.marks = {file.name: version_mark(facts[file.name]) for file in self.files}
         self.sizes = {file.name: facts[file.name]["size"] for file in self.files}
         self.numbers = {file.name: number for number, file in enumerate(self.files)}
         self.digests = list(self._standing())
@@ -126,11 +125,6 @@ class LogDigests:
                 writer.close()
         tables.write_json(f"{digest.uri}.json", {"files": marks, "bad": bad})
         return EventDigest(digest.uri, marks, bad)
-
-
-def _mark(facts: Mapping[str, Any]) -> str:
-    """Return what tells a file from a changed one."""
-    return f"{facts['size']} {facts.get('ETag') or facts.get('mtime')}"
 
 
 def with_words(table: pa.Table) -> pa.Table:

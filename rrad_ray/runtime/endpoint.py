@@ -19,7 +19,7 @@ from rrad_ray.runtime.endpoint_metrics import RayMetrics
 from rrad_ray.serving import requests, search, winners
 from rrad_ray.serving.api_keys import ApiKeys
 from rrad_ray.serving.asgi import Manners, call_of
-from rrad_ray.serving.chores import Chores, WinnerWatch, flush_journal, refresh_keys
+from rrad_ray.serving.chores import Chores, NightWatch, WinnerWatch, flush_journal, refresh_keys
 from rrad_ray.serving.event_requests import EventsRequest
 from rrad_ray.serving.headers import read_headers
 from rrad_ray.serving.loaded_model import load_model
@@ -93,6 +93,8 @@ class Endpoint:
         parts: dict[str, Any] = {"keys": keys, "searcher": searcher, "journal": self.journal, "signer": signer}
         self.service = RerankService(cfg, models, metrics, **parts)
         self.chores.repeat(cfg.watch_s, WinnerWatch(models, model_uris, root, load, metrics).look)
+        if not cfg.input.startswith("bundled:"):
+            self.chores.repeat(cfg.watch_s, NightWatch(model_uris[WINNER], metrics).look)
         if keys:
             self.chores.repeat(cfg.watch_s, functools.partial(refresh_keys, keys))
         if self.journal is not None:

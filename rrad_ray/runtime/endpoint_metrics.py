@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ray.serve.metrics import Counter, Gauge, Histogram
@@ -10,6 +10,10 @@ from ray.serve.metrics import Counter, Gauge, Histogram
 MILLISECONDS: list[float] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 60_000]
 
 TOKENS: list[float] = [256, 1024, 4096, 8192, 16_384, 32_768, 65_536]
+
+RELEVANCE: list[float] = [0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99]
+
+WORDS: list[float] = [1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 50]
 
 
 class RayMetrics:
@@ -34,6 +38,25 @@ class RayMetrics:
             "rrad_serve_clicks_refused", "Clicks on no page of the test", tag_keys=by_reason
         )
         self.winners = Counter("rrad_serve_winners", "New winners", tag_keys=by_result)
+        self._begin_drift()
+
+    def _begin_drift(self) -> None:
+        """Begin the measurements of what drifts, and of what is served in another's place."""
+        by_use: Any = ("use",)
+        by_model: Any = ("model",)
+        by_input: Any = ("input",)
+        by_figure: Any = ("figure",)
+        self.first_stage = Counter(
+            "rrad_serve_first_stage", "Rankings of models that sum its scores", tag_keys=by_use
+        )
+        self.best_scores = Histogram(
+            "rrad_serve_best_score", "Relevance score of the best document", boundaries=RELEVANCE, tag_keys=by_model
+        )
+        self.query_words = Histogram("rrad_serve_query_words", "Words of a query", boundaries=WORDS)
+        self.older = Gauge("rrad_serve_winner_behind", "1: an older model is served", tag_keys=by_input)
+        self.night_ended = Gauge("rrad_serve_night_ended", "When the last night was decided, seconds since 1970")
+        self.deviations = Gauge("rrad_serve_night_deviations", "Of its drift from earlier nights", tag_keys=by_figure)
+        self.figures = set[str]()
 
     def request(self, path: str, status: str) -> None:
         self.requests.inc(tags={"path": path, "status": status})
@@ -55,6 +78,12 @@ class RayMetrics:
             if count:
                 self.cached_pairs.inc(count, tags={"result": result})
 
+    def ranked(self, model: str, first_stage: str, best: float, words: int) -> None:
+        if first_stage:
+            self.first_stage.inc(tags={"use": first_stage})
+        self.best_scores.observe(best, tags={"model": model})
+        self.query_words.observe(words)
+
     def inside(self, count: int) -> None:
         self.requests_inside.set(count)
 
@@ -72,3 +101,13 @@ class RayMetrics:
 
     def winner(self, result: str) -> None:
         self.winners.inc(tags={"result": result})
+
+    def behind(self, name: str, is_behind: bool) -> None:
+        self.older.set(int(is_behind), tags={"input": name})
+
+    def night(self, ended: float, deviations: Mapping[str, float]) -> None:
+        self.night_ended.set(ended)
+        gone = dict.fromkeys(self.figures - deviations.keys(), 0.0)  # a gauge keeps its value until it gets another
+        for figure, value in {**gone, **deviations}.items():
+            self.deviations.set(value, tags={"figure": figure})
+        self.figures |= deviations.keys()

@@ -6,11 +6,14 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
+from rrad_ray import tables
+from rrad_ray.evaluation.night_history import NIGHTS_FILE, last_decision, last_deviations, read_nights
 from rrad_ray.online.event_journal import EventJournal
 from rrad_ray.serving import winners
 from rrad_ray.serving.api_keys import ApiKeys
 from rrad_ray.serving.scorer import Model
 from rrad_ray.serving.service_metrics import ServiceMetrics
+from rrad_ray.tables.files import listed, version_mark
 
 logger = logging.getLogger("ray.serve")
 
@@ -75,13 +78,18 @@ class WinnerWatch:
         errors = list[Exception]()
         for name, uri in self.model_uris.items():
             try:
-                served = await asyncio.to_thread(winners.find_winner, uri, self.root)
-                if served.fingerprint not in (self.models[name].served.fingerprint, self.refused.get(name)):
-                    await self._swap(name, served)
+                await self._look_at(name, uri)
             except Exception as error:
+                self.metrics.behind(name, True)
                 errors.append(error)
         if errors:
             raise errors[0]
+
+    async def _look_at(self, name: str, uri: str) -> None:
+        served = await asyncio.to_thread(winners.find_winner, uri, self.root)
+        if served.fingerprint not in (self.models[name].served.fingerprint, self.refused.get(name)):
+            await self._swap(name, served)
+        self.metrics.behind(name, served.fingerprint != self.models[name].served.fingerprint)
 
     async def _swap(self, name: str, served: winners.ServedModel) -> None:
         """Load a new winner and give it the requests from now on; the old one finishes those that it has."""
@@ -94,6 +102,26 @@ class WinnerWatch:
             raise
         self.metrics.winner("live")
         logger.warning(f"'{served.name}' is live")
+
+
+class NightWatch:
+    """A watch over the history of a store's nights: the metrics show the last one's drift; a folder without a history
+    has none.
+
+    A night's job has ended before Prometheus asks it for metrics. The endpoint that serves its winner goes on.
+    """
+
+    def __init__(self, store: str, metrics: ServiceMetrics) -> None:
+        self.store, self.metrics, self.seen = store, metrics, ""
+
+    async def look(self) -> None:
+        """Read the history where it has changed. Raises `RradError` for a line that is no entry."""
+        facts = (await asyncio.to_thread(listed, tables.join(self.store, NIGHTS_FILE))).get("")
+        if facts is None or (mark := version_mark(facts)) == self.seen:
+            return
+        entries = await asyncio.to_thread(read_nights, self.store)
+        self.metrics.night(last_decision(entries), last_deviations(entries))
+        self.seen = mark
 
 
 async def refresh_keys(keys: ApiKeys) -> None:

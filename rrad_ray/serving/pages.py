@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from rrad_ray.config import IDENTITY
+from rrad_ray.languages.scripts import word_count
 from rrad_ray.online import assignment
 from rrad_ray.rows import Exposure
 from rrad_ray.serving.documents import distinct_ids, text_digest
 from rrad_ray.serving.fusing import FirstStageUse, ModelScores
 from rrad_ray.serving.requests import ScoringRequest
+from rrad_ray.serving.service_metrics import ServiceMetrics
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,12 @@ def scored_page(request: ScoringRequest, variant: str, scored: ModelScores) -> R
     shown = list(scored.scores) if request.raw else sigmoids(scored.scores)
     order, use = best_first(scored.scores, request.top_n), scored.first_stage
     return RankedPage(scored.model, variant, shown, order, scored.tokens, first_stage=use, chunks=scored.chunks)
+
+
+def observe_ranking(metrics: ServiceMetrics, request: ScoringRequest, scored: ModelScores) -> None:
+    """Report what shows drift in a model's scores for a request, and whether it had the first stage's."""
+    best = sigmoid(max(scored.scores))
+    metrics.ranked(scored.model, scored.first_stage, best, word_count(request.queries[0]))
 
 
 def identity_page(request: ScoringRequest, variant: str) -> RankedPage:

@@ -200,8 +200,7 @@ class RerankService:
     async def _reranked(self, request: ScoringRequest, wire: WireFormat, exchange: Exchange) -> Rendered:
         request_id = headers.page_id(exchange.call.headers, request.unit, request.queries[0])
         page, more_headers = await self._page(request, wire, exchange, request_id)
-        if page.first_stage:
-            more_headers = {**more_headers, "X-First-Stage": page.first_stage}
+        more_headers |= {"X-First-Stage": page.first_stage} if page.first_stage else {}
         with spans.begin("answer"):
             return page, render_answer(wire, request, page, request_id), more_headers
 
@@ -265,6 +264,7 @@ class RerankService:
         facts = {"rrad.model": model.served.name, "rrad.model.fingerprint": model.served.fingerprint}
         with spans.begin("rank", {**facts, "rrad.documents": len(request.texts)}):
             scores = await model_scores(model, request, self.scorer, deadline)
+        pages.observe_ranking(self.metrics, request, scores)
         return pages.scored_page(request, variant, scores)
 
     async def _explained(self, request: ScoringRequest, model: Model | None, page: RankedPage) -> RankedPage:

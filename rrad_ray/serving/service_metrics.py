@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 
@@ -24,6 +24,10 @@ class ServiceMetrics(Protocol):
     def lookup(self, hits: int, misses: int) -> None:
         """Count the pairs of a request that the score cache knew, and those that it did not."""
 
+    def ranked(self, model: str, first_stage: str, best: float, words: int) -> None:
+        """Observe a ranking: what gave its scores, whether the first stage's are in them (as of `ModelScores`), the
+        relevance score of its best document, and the words of its query."""
+
     def inside(self, count: int) -> None:
         """Set the number of requests inside the replica."""
 
@@ -41,3 +45,10 @@ class ServiceMetrics(Protocol):
 
     def winner(self, result: str) -> None:
         """Count a new winner: `live` or `refused`."""
+
+    def behind(self, name: str, is_behind: bool) -> None:
+        """Set whether a model, by its name among the endpoint's, is an older one than its input holds."""
+
+    def night(self, ended: float, deviations: Mapping[str, float]) -> None:
+        """Set when the last night was decided, in seconds since 1970, and how far each figure of its drift is from
+        those of earlier nights, in their standard deviations."""

@@ -7,7 +7,7 @@ import gzip
 import os
 import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -237,3 +237,8 @@ def listed(uri: str) -> dict[str, dict[str, Any]]:
         files = fs.find(path, detail=True, **refusing) if _exists(fs, path) else {}
     names = {name: name.rstrip("/")[len(path) :].lstrip("/") for name in sorted(files)}
     return {names[name]: files[name] for name in names if not name.endswith("/")}  # S3's marks of folders end so
+
+
+def version_mark(facts: Mapping[str, Any]) -> str:
+    """Return what tells a file from a changed one, by fsspec's facts."""
+    return f"{facts['size']} {facts.get('ETag') or facts.get('mtime')}"

@@ -36,7 +36,7 @@ def exported() -> set[str]:
     """Return the names that Prometheus reads of all metrics of ours."""
     text = (ROOT / "rrad_ray" / "runtime" / "endpoint_metrics.py").read_text(encoding="utf-8")
     ends = {"Counter": ["_total"], "Gauge": [""], "Histogram": ["_bucket", "_sum", "_count"]}
-    serve = [f"{name}{end}" for kind, name in re.findall(r'(\w+)\("(rrad_serve_\w+)"', text) for end in ends[kind]]
+    serve = [f"{name}{end}" for kind, name in re.findall(r'(\w+)\(\s*"(rrad_serve_\w+)"', text) for end in ends[kind]]
     judge = RunMetrics(JudgeConfig("a", "b", task="order")).facts().keys() | {"cost"}
     train = {"step", "loss", "dev_ndcg", "dev_perplexity", "pairs_per_s"}
     names = [*serve, *(f"rrad_judge_{name}" for name in judge), *(f"rrad_train_{name}" for name in train)]
@@ -67,7 +67,7 @@ def test_an_alert_is_a_rule_of_prometheus_on_what_is_exported(rule: dict[str, An
 
 def test_the_uids_and_the_alerts_names_differ() -> None:
     assert len(DASHBOARDS) == len({path.stem for path in DASHBOARDS}) == 3
-    assert len(RULES) == len({rule["alert"] for rule in RULES}) == 10
+    assert len(RULES) == len({rule["alert"] for rule in RULES}) == 16
 
 
 def test_a_stages_figures_are_gauges_with_its_output(monkeypatch: pytest.MonkeyPatch) -> None:

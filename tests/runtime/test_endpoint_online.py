@@ -17,6 +17,7 @@ import pytest
 
 from rrad_ray.config import ExperimentConfig, ExperimentDesign, OnlineConfig, ServeConfig
 from rrad_ray.errors import RradError
+from rrad_ray.evaluation.night_history import record_night
 from rrad_ray.online import assignment, event_log
 from rrad_ray.rankers.ranker import Ranker
 from rrad_ray.serving import winners
@@ -33,6 +34,7 @@ QUERY = "how to open a file for writing"
 TEXTS = ["len(x) counts items", "open(path, 'w') opens a file", "a socket connects", "shutil.copy copies a file"]
 VARIANTS = {"identity": 1.0, "winner": 1.0}
 CACHED = 40
+FIGURE = "words of a query"
 AT_ONCE = {"X-Deadline-Ms": "0"}  # answers what needs no scoring, and nothing else
 Endpoint = tuple[httpx.Client, Path]
 
@@ -56,6 +58,9 @@ def endpoint(
 ) -> Iterator[Endpoint]:
     files, (folder, scores) = tmp_path_factory.mktemp("endpoint"), trained
     named_winner(files / "winner", "first", folder / "one", scores["one"])
+    for number in range(6):
+        drift = {FIGURE: float(number + 15 * (number == 5))}
+        record_night(str(files / "winner"), f"night {number}", "refused", "", drift=drift)
     online = OnlineConfig(str(files / "events"), "test", VARIANTS, journal=str(files / "journal"), flush_s=0.5)
     others = {"other": str(folder / "two")}
     cfg = ServeConfig(
@@ -240,19 +245,27 @@ def test_a_new_winner_goes_live_without_a_failed_request_and_a_wrong_one_does_no
     assert statuses[200] > 5
 
 
+def behind(samples: list[Any]) -> set[float]:
+    return {each.value for each in samples if each.name == "ray_rrad_serve_winner_behind"}
+
+
 def test_prometheus_reads_what_the_dashboard_draws(endpoint: Endpoint) -> None:
     rerank(endpoint[0], user="somebody")
     dashboard = (ROOT / "cluster" / "monitoring" / "endpoint.json").read_text()
     rare = {"ray_rrad_serve_exposures_not_logged_total", "ray_rrad_serve_events_set_aside_total"}
+    rare.add("ray_rrad_serve_first_stage_total")
     drawn = set(re.findall(r"ray_rrad_serve_\w+", dashboard)) - rare
-    assert len(drawn) == 9
+    assert len(drawn) == 15
     end, samples = time.monotonic() + PATIENCE_S, list[Any]()
-    while not drawn <= {sample.name for sample in samples} and time.monotonic() < end:
-        samples = exported()
+    while not (drawn <= {each.name for each in samples} and behind(samples) == {0}) and time.monotonic() < end:
+        samples = exported()  # some seconds old: from when a wrong winner was refused, it may be
         time.sleep(1)
     names = {sample.name for sample in samples}
     assert drawn <= names, "after a winner has gone live, which the test above sees to"
     assert "open a file" not in str(samples), "no query in a metric"
+    far = [each for each in samples if each.name == "ray_rrad_serve_night_deviations"]
+    assert {each.labels["figure"]: each.value for each in far} == {FIGURE: pytest.approx(18 / 2.5**0.5)}
+    assert behind(samples) == {0}
 
 
 def test_a_winner_that_does_not_score_as_it_did_is_not_served(

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from rrad_ray.errors import RradError
+from rrad_ray.evaluation.night_history import record_night
 from rrad_ray.online import event_log
 from rrad_ray.online.event_journal import EventJournal
 from rrad_ray.serving import chores
 from rrad_ray.serving.api_keys import ApiKeys
-from rrad_ray.serving.chores import Chores, WinnerWatch, flush_journal, refresh_keys
+from rrad_ray.serving.chores import Chores, NightWatch, WinnerWatch, flush_journal, refresh_keys
 from rrad_ray.serving.winners import ScoreMismatch, ServedModel, find_winner
 from tests.winners import write as write_winner
 
@@ -108,37 +109,40 @@ class Loader:
         return SimpleNamespace(served=served)
 
 
-def watch(uri: str) -> tuple[WinnerWatch, Loader, list[str]]:
-    """Return a watch over a winner that is served already, its loader, and the results that it counts."""
-    load, results = Loader(), list[str]()
-    metrics: Any = SimpleNamespace(winner=results.append)
+def watch(uri: str) -> tuple[WinnerWatch, Loader, list[str], dict[str, bool]]:
+    """Return a watch over a winner that is served already, its loader, the results that it counts, and which models
+    are behind their inputs."""
+    load, results, older = Loader(), list[str](), dict[str, bool]()
+    metrics: Any = SimpleNamespace(winner=results.append, behind=older.__setitem__)
     models = {"winner": load(find_winner(uri))}
     load.loaded.clear()
-    return WinnerWatch(models, {"winner": uri}, "", load, metrics), load, results
+    return WinnerWatch(models, {"winner": uri}, "", load, metrics), load, results, older
 
 
 def test_a_new_winner_goes_live_once_and_the_same_one_is_not_loaded_again(uri: str) -> None:
-    winner_watch, load, results = watch(uri)
+    winner_watch, load, results, older = watch(uri)
     asyncio.run(winner_watch.look())
     assert (load.loaded, results) == ([], [])
     publish(uri, "second")
     for _ in range(2):
         asyncio.run(winner_watch.look())
     assert winner_watch.models["winner"].served.name == "second"
-    assert (load.loaded, results) == (["second"], ["live"])
+    assert (load.loaded, results, older) == (["second"], ["live"], {"winner": False})
 
 
 def test_a_winner_that_does_not_score_as_it_did_is_refused_once_and_the_old_one_stays(uri: str) -> None:
-    winner_watch, load, results = watch(uri)
+    winner_watch, load, results, older = watch(uri)
     publish(uri, "wrong")
     with pytest.raises(ScoreMismatch):
         asyncio.run(winner_watch.look())
     asyncio.run(winner_watch.look())
     assert (load.loaded, results) == (["wrong"], ["refused"]), "it would score so again"
+    assert older == {"winner": True}
     assert winner_watch.models["winner"].served.name == "first"
     publish(uri, "second")
     asyncio.run(winner_watch.look())
     assert winner_watch.models["winner"].served.name == "second"
+    assert older == {"winner": False}
 
 
 def test_a_broken_winner_of_one_model_keeps_no_other_from_going_live(uri: str) -> None:
@@ -157,13 +161,53 @@ def test_a_broken_winner_of_one_model_keeps_no_other_from_going_live(uri: str) -
 
 
 def test_a_winner_that_cannot_be_loaded_is_tried_again(uri: str) -> None:
-    winner_watch, load, results = watch(uri)
+    winner_watch, load, results, older = watch(uri)
     publish(uri, "broken")
     for _ in range(2):
         with pytest.raises(RradError):
             asyncio.run(winner_watch.look())
-    assert (load.loaded, results) == (["broken"] * 2, [])
+    assert (load.loaded, results, older) == (["broken"] * 2, [], {"winner": True})
     assert winner_watch.models["winner"].served.name == "first"
+    Path(uri, "winner.json").write_text("{}")
+    with pytest.raises(RradError):
+        asyncio.run(winner_watch.look())
+    assert older == {"winner": True}
+    publish(uri, "first")
+    asyncio.run(winner_watch.look())
+    assert older == {"winner": False}, "it is the one that is served"
+
+
+def test_the_last_nights_drift_is_shown_once_for_each_night_and_a_folder_without_nights_shows_none(
+    tmp_path: Path,
+) -> None:
+    store, shown = str(tmp_path), list[tuple[float, dict[str, float]]]()
+    metrics: Any = SimpleNamespace(night=lambda *figures: shown.append(figures))
+    night_watch = NightWatch(store, metrics)
+    asyncio.run(night_watch.look())
+    assert shown == []
+    for number in range(6):
+        facts = {"created": f"2026-11-0{number + 1}T02:00:00Z", "drift": {"words": float(number % 5), "new": None}}
+        record_night(store, f"n{number}", "refused", "", **facts)
+    for _ in range(2):
+        asyncio.run(night_watch.look())
+    decided, deviations = 1793930400.0, {"words": pytest.approx(-2 / 2.5**0.5), "new": 0.0}
+    assert shown == [(decided, deviations)]
+    record_night(store, "n6", "waits", "few queries", created="2026-11-07T02:00:00Z")
+    asyncio.run(night_watch.look())
+    assert shown[1:] == [(decided + 86_400, deviations)], "a night that waits has no drift of its own"
+
+
+def test_a_history_that_cannot_be_read_is_an_error_until_it_is_mended(tmp_path: Path) -> None:
+    shown = list[tuple[float, dict[str, float]]]()
+    metrics: Any = SimpleNamespace(night=lambda *figures: shown.append(figures))
+    night_watch = NightWatch(str(tmp_path), metrics)
+    (tmp_path / "history.jsonl").write_text('{"night": "1", "decision": "refused", "created": "today"}\n')
+    for _ in range(2):
+        with pytest.raises(RradError, match=r"history\.jsonl:1: no entry of a night"):
+            asyncio.run(night_watch.look())
+    (tmp_path / "history.jsonl").write_text('{"night": "1", "decision": "refused"}\n')
+    asyncio.run(night_watch.look())
+    assert shown == [(0.0, {})]
 
 
 def test_keys_are_read_again(tmp_path: Path) -> None:

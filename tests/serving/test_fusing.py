@@ -134,6 +134,11 @@ def test_without_the_first_stages_scores_the_student_answers_alone_and_a_header_
     pairs = {"queries": ["w1", "w2"], "documents": ["w3", "w4"], "first_stage": {"bm25": [1, 2], "dense": [1, 2]}}
     answer = ask(service, pairs, requests.VLLM_SCORE)
     assert answer.headers["X-First-Stage"] == "missing", "z-scores compare the documents of one query"
+    ask(service, body_of(evaluation.test[0], "bm25", "dense"))
+    metrics: Any = service.metrics
+    *without, last = [(model, use) for model, use, *_ in metrics.rankings]
+    assert set(without) == {("mine", "missing")}
+    assert last == ("mine+first", "used")
 
 
 def test_a_student_alone_has_no_use_for_them_and_no_header(evaluation: Evaluation, tmp_path: Path) -> None:

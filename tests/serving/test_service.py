@@ -80,6 +80,7 @@ class Recorder:
         self.insides: list[int] = []
         self.held = self.lost = 0
         self.refused: Counter[str] = Counter()
+        self.rankings: list[tuple[str, str, float, int]] = []
 
     def request(self, path: str, status: str) -> None:
         self.requests[path, status] += 1
@@ -95,6 +96,9 @@ class Recorder:
 
     def lookup(self, hits: int, misses: int) -> None:
         self.lookups.append((hits, misses))
+
+    def ranked(self, model: str, first_stage: str, best: float, words: int) -> None:
+        self.rankings.append((model, first_stage, best, words))
 
     def inside(self, count: int) -> None:
         self.insides.append(count)
@@ -113,6 +117,12 @@ class Recorder:
 
     def winner(self, result: str) -> None:
         raise AssertionError("a service swaps no winners")
+
+    def behind(self, name: str, is_behind: bool) -> None:
+        raise AssertionError("a service looks at no input")
+
+    def night(self, ended: float, deviations: Mapping[str, float]) -> None:
+        raise AssertionError("a service reads no history")
 
 
 class MemoryJournal:
@@ -600,6 +610,17 @@ def test_scores_in_the_order_of_the_request_are_no_page_of_the_test() -> None:
     served = replica("ab")
     answer = served.answer({"queries": QUERY, "documents": TEXTS}, requests.VLLM_SCORE, x_unit="u")
     assert (answer.status, dict(answer.headers), served.journal.rows) == (200, {}, [])
+
+
+def test_a_ranking_is_observed_by_its_best_score_and_the_querys_words_and_the_order_of_the_request_is_none() -> None:
+    served = replica("interleave")
+    served.answer(body(query="two words"))
+    served.answer(body(query="张三的天气", model="small"))
+    served.answer(body(model="identity"))
+    served.answer(body(user="u"))
+    first, small, mixed = sigmoid(3.0), sigmoid(-1.0), sigmoid(3.0)
+    rankings = [("first", "", first, 2), ("tiny", "", small, 3), ("first", "", mixed, 1)]
+    assert served.metrics.rankings == rankings, "of an interleaved page each model's own scores, not those shown"
 
 
 def test_an_interleaved_page_says_whose_each_document_is_in_its_exposure() -> None:
