@@ -8,7 +8,7 @@ import math
 import os
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
 from operator import itemgetter
 from typing import Any
@@ -38,6 +38,7 @@ from rrad_ray.runtime.engine_rows import (
     to_engine,
     vllm_score,
 )
+from rrad_ray.tables import spans
 
 LIGHT_CPUS = 0.1  # the stages around the engines wait more than they work
 
@@ -230,11 +231,14 @@ def _twin(model: str) -> str:
     return vllm_likelihood.architecture(name)
 
 
-def openai(cfg: JudgeConfig, planned: Any) -> Any:
-    """Return the answers of an OpenAI-compatible endpoint, which as many actors as the config's `engines` ask."""
+def openai(cfg: JudgeConfig, planned: Any, trace: Mapping[str, str]) -> Any:
+    """Return the answers of an OpenAI-compatible endpoint, which as many actors as the config's `engines` ask.
+
+    `trace`: the headers of the driver's span.
+    """
     return planned.map(
         Requests,
-        fn_constructor_args=(cfg,),
+        fn_constructor_args=(cfg, trace),
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=cfg.engines),
         num_cpus=LIGHT_CPUS,
         max_concurrency=cfg.concurrent_batches,
@@ -257,19 +261,23 @@ class Requests:
     """An actor: prompts to an OpenAI-compatible endpoint, `concurrency` at a time.
 
     The client waits and tries again after 429, 5xx and broken connections, as long as the endpoint asks for it or
-    twice as long each time; what then still fails is the query's error.
+    twice as long each time; what then still fails is the query's error. Each request has a span below that of `trace`,
+    the headers of the driver's, and goes out with its `traceparent`.
     """
 
-    def __init__(self, cfg: JudgeConfig) -> None:
+    def __init__(self, cfg: JudgeConfig, trace: Mapping[str, str]) -> None:
         from openai import AsyncOpenAI
 
-        self.cfg = cfg
+        self.cfg, self.trace = cfg, trace
         key = os.environ.get(cfg.openai.key_env) or "none"  # many endpoints of one's own ask for none
         limits = cfg.openai
         self.client = AsyncOpenAI(
             base_url=limits.url, api_key=key, timeout=limits.timeout_s, max_retries=limits.retries
         )
         self.slots = asyncio.Semaphore(cfg.openai.concurrency)
+
+    def __del__(self) -> None:
+        spans.flush()  # Ray ends the actor's process without another chance
 
     async def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         return carried(row) | EMPTY | {"chunk": chunk_of(row)} | await self._row(row)
@@ -290,11 +298,13 @@ class Requests:
     async def _answer(self, messages: list[dict[str, str]]) -> dict[str, Any]:
         try:
             async with self.slots:
-                reply = await self.client.chat.completions.create(
-                    model=self.cfg.model,
-                    messages=with_system_as(self.cfg.openai.system_role, messages),  # type: ignore[arg-type]
-                    extra_body=request_fields(self.cfg),
-                )
+                with spans.begin("ask", {"rrad.model": self.cfg.model}, carrier=self.trace):
+                    reply = await self.client.chat.completions.create(
+                        model=self.cfg.model,
+                        messages=with_system_as(self.cfg.openai.system_role, messages),  # type: ignore[arg-type]
+                        extra_body=request_fields(self.cfg),
+                        extra_headers=spans.outgoing(),
+                    )
         except Exception as error:
             return {"error": f"{type(error).__name__}: {error}".splitlines()[0][:500]}
         return self._read(reply)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from rrad_ray.labelling.source import source_reader, source_row
 from rrad_ray.runtime import cluster, engines
 from rrad_ray.runtime.collector import ShardCollector
 from rrad_ray.runtime.engine_rows import settled, to_answer, to_engine
-from rrad_ray.tables import checkpoints, shards
+from rrad_ray.tables import checkpoints, shards, spans
 from rrad_ray.tables.shards import Shard
 
 MOST_UNITS = 20_000
@@ -36,7 +36,8 @@ def label_shards(cfg: JudgeConfig, out: tables.Output, todo: Sequence[Shard], do
     least = least_rows(todo)
     work = [unit for number, shard in enumerate(todo) for unit in units_of(cfg, number, shard, collected, least)]
     in_vain = partial(cluster.in_vain, cfg.resources) if cfg.engine == "vllm" else str
-    return collected.parts(answer_stream(cfg, model, todo, work), total, in_vain)
+    stream = answer_stream(cfg, model, todo, work, spans.outgoing())  # a thread runs it, without the current span
+    return collected.parts(stream, total, in_vain)
 
 
 def least_rows(todo: Sequence[Shard]) -> int:
@@ -86,9 +87,12 @@ class PlanPrompts:
 
 
 def answer_stream(
-    cfg: JudgeConfig, model: str, todo: Sequence[Shard], work: list[dict[str, Any]]
+    cfg: JudgeConfig, model: str, todo: Sequence[Shard], work: list[dict[str, Any]], trace: Mapping[str, str]
 ) -> Iterator[dict[str, Any]]:
-    """Yield the answers to the prompts of the shards as they come; prompts go through the engine in their order."""
+    """Yield the answers to the prompts of the shards as they come; prompts go through the engine in their order.
+
+    `trace`: the headers of the driver's span.
+    """
     planned = ray.data.from_items(work, override_num_blocks=len(work)).flat_map(
         PlanPrompts,
         fn_constructor_args=(cfg, model, list(todo)),
@@ -98,7 +102,7 @@ def answer_stream(
         ledger = engines.start_ledger()  # it lives as long as this name does
         answered = engines.vllm(cfg, model, len(work), ledger)(planned)
     elif cfg.engine == "openai":
-        answered = engines.openai(cfg, planned)
+        answered = engines.openai(cfg, planned, trace)
     else:
         answered = planned.map(settled, **engines.light(cfg))
     for row in answered.iter_rows():

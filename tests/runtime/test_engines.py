@@ -123,6 +123,7 @@ class Endpoint:
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
         self.bodies: list[dict[str, Any]] = []
+        self.traceparents: list[str] = []
         self.logprobs: dict[str, list[tuple[str, float]]] = {}  # part of a prompt -> its first token's likeliest
         self.refuse: dict[str, list[int]] = {}  # part of a prompt -> statuses to answer first
         endpoint = self
@@ -131,6 +132,7 @@ class Endpoint:
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 endpoint.bodies.append(body)
+                endpoint.traceparents.append(self.headers.get("traceparent", ""))
                 status, content = endpoint.answer(body["messages"][-1]["content"])
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")

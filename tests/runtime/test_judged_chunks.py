@@ -68,7 +68,7 @@ def test_an_endpoint_is_asked_about_every_chunk_and_no_more_at_once_than_it_take
     cfg = config(
         tmp_path, task="grade", engine="openai", model="m", resources={"CPU": 1}, chunks=ChunksConfig(tokens=9)
     )
-    requests = Requests(dataclasses.replace(cfg, openai=dataclasses.replace(cfg.openai, concurrency=2)))
+    requests = Requests(dataclasses.replace(cfg, openai=dataclasses.replace(cfg.openai, concurrency=2)), {})
     under_way, most, asked = 0, 0, list[str]()
 
     async def create(*, messages: Any, **_: Any) -> Any:

@@ -26,7 +26,9 @@ from tests.fixtures import row_of, table_of
 def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """The plan, the answers and the collecting are those of a run; only Ray Data between them is left out."""
 
-    def answers(cfg: JudgeConfig, model: str, todo: Sequence[Shard], work: list[dict[str, Any]]) -> Iterator[Any]:
+    def answers(
+        cfg: JudgeConfig, model: str, todo: Sequence[Shard], work: list[dict[str, Any]], trace: dict[str, str]
+    ) -> Iterator[Any]:
         plan = judging.PlanPrompts(cfg, model, todo)
         for unit in work:
             yield from (to_answer(settled(row)) for row in plan(unit))
