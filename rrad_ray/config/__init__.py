@@ -9,7 +9,7 @@ from rrad_ray.config.base import MINILM, MULTILINGUAL_E5, SMOLLM2, StagePaths
 from rrad_ray.config.chunks import ChunksConfig
 from rrad_ray.config.data import IndexConfig, PickConfig, PrerankConfig, RetrieveConfig
 from rrad_ray.config.evaluation import EvaluateConfig, QrelsConfig, SelectConfig, WinnerRule
-from rrad_ray.config.exporting import STUDENT_FORMATS, ExportConfig
+from rrad_ray.config.exporting import LOG_FORMATS, STUDENT_FORMATS, ExportConfig
 from rrad_ray.config.labelling import GateConfig, JudgeConfig, LabelConfig, PromptConfig
 from rrad_ray.config.nightly import LAST_STUDENT, NEW_STUDENT, CollectConfig, PublishConfig
 from rrad_ray.config.online import ONLINE_METRICS, ExpectConfig, ExperimentConfig, ExperimentDesign, TrafficConfig
@@ -19,6 +19,7 @@ from rrad_ray.config.training import FinetuneConfig, FitConfig, GenerationConfig
 __all__ = [
     "IDENTITY",
     "LAST_STUDENT",
+    "LOG_FORMATS",
     "MINILM",
     "MULTILINGUAL_E5",
     "NEW_STUDENT",

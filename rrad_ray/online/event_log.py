@@ -2,6 +2,7 @@
 
     INPUT/exposures/*.parquet    rows.Exposure, one for each page of results
     INPUT/clicks/*.parquet       rows.ClickEvent
+    INPUT/clicks/*.ndjson        events of User Behavior Insights, of which clicks are read (ubi.py)
 
 Files may be in subfolders and come in any number and order: a log grows, so it has no manifest.
 """
@@ -19,11 +20,10 @@ import pyarrow.compute as pc
 from rrad_ray import tables
 from rrad_ray.data.text_files import Reject
 from rrad_ray.errors import RradError
-from rrad_ray.online.event_rows import CLICKS, EXPOSURES, KINDS, MAX_DWELL_S, MAX_POSITION, MAX_TIME_S
+from rrad_ray.online.event_rows import CLICKS, EVENT_ROWS, EXPOSURES, KINDS, MAX_DWELL_S, MAX_POSITION, MAX_TIME_S
+from rrad_ray.online.ubi import UBI_ENDINGS, read_ubi_clicks
 from rrad_ray.rows import ClickEvent, Exposure, Row
 from rrad_ray.tables.part_files import open_parquet
-
-ROWS = 65_536  # that are read at a time
 
 MAY_BE_EMPTY = {"variant", "query", "model"}
 
@@ -46,9 +46,10 @@ def read_click_events(uri: str, reject: Reject) -> Iterator[ClickEvent]:
 
 
 def log_files(uri: str, kind: str) -> list[tables.DataFile]:
-    """Return all Parquet files of a kind of events, in subfolders too, in order. Raises `RradError` if there are no
+    """Return all files of a kind of events, in subfolders too, in order. Raises `RradError` if there are no
     exposures."""
-    files = tables.data_files(tables.join(uri, kind), (".parquet",))
+    endings = (".parquet", *UBI_ENDINGS) if kind == CLICKS else (".parquet",)
+    files = tables.data_files(tables.join(uri, kind), endings)
     if not files and kind == EXPOSURES:
         problem = f"no .parquet file under {EXPOSURES}/"
         raise RradError(uri, problem, f"name the folder that holds {EXPOSURES}/ and {CLICKS}/")
@@ -56,11 +57,14 @@ def log_files(uri: str, kind: str) -> list[tables.DataFile]:
 
 
 def usable_tables(file: tables.DataFile, kind: str, reject: Reject) -> Iterator[pa.Table]:
-    """Yield the usable rows of a file, `ROWS` at a time; the others go to `reject` by their id, with the reason and
+    """Yield the usable rows of a file, `EVENT_ROWS` at a time; the others go to `reject` by their id, with the reason and
     the row.
 
     Raises `RradError` for a column that is missing, of another kind altogether, or of ids that a float has rounded.
     """
+    if file.uri.lower().endswith(UBI_ENDINGS):
+        yield from read_ubi_clicks(file, reject)
+        return
     row, number = KINDS[kind], 1
     schema = tables.schema_of(row)
     fs, path = tables.filesystem(file.uri)
@@ -68,7 +72,7 @@ def usable_tables(file: tables.DataFile, kind: str, reject: Reject) -> Iterator[
         parquet = open_parquet(opened)
         empty = tables.with_partitions(parquet.schema_arrow.empty_table(), file, schema)
         tables.check_schema(empty, row, file.uri)
-        for batch in parquet.iter_batches(ROWS):
+        for batch in parquet.iter_batches(EVENT_ROWS):
             table = tables.with_partitions(pa.Table.from_batches([batch]), file, schema)
             clean = _clean(table, kind)
             if clean is None:  # one bad row at least: each is looked at by itself

@@ -18,6 +18,7 @@ from rrad_ray.errors import InvalidInput
 from rrad_ray.rows import ClickEvent, Exposure
 
 EXPOSURES, CLICKS = "exposures", "clicks"
+EVENT_ROWS = 65_536  # of a file that are read at a time
 KINDS: dict[str, type] = {EXPOSURES: Exposure, CLICKS: ClickEvent}
 
 MAX_ID_CHARS = 256  # of a user, a unit, an event, a request or a document

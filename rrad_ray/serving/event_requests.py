@@ -1,13 +1,14 @@
-"""The body of `POST /v1/events`: clicks on pages of the online test."""
+"""The body of `POST /v1/events`: clicks on pages of the online test, in our format or as events of UBI."""
 
 from __future__ import annotations
 
 import math
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
 
 from rrad_ray.online.event_rows import MAX_DWELL_S, MAX_ID_CHARS, MAX_POSITION, MAX_TIME_S
+from rrad_ray.online.ubi import ubi_clicks
 from rrad_ray.serving.documents import IdField, NotBlank
 from rrad_ray.serving.errors import COHERE, HTTPError
 
@@ -17,6 +18,9 @@ MAX_EVENTS = 10_000  # of a request
 MAX_VALUES = 20 * MAX_EVENTS  # of its JSON
 
 EventTime = Annotated[float, Field(ge=0, le=MAX_TIME_S, allow_inf_nan=False)]
+
+
+_JSON = TypeAdapter[Any](Any)
 
 
 class ClickRequest(BaseModel):
@@ -43,9 +47,11 @@ class EventsRequest(BaseModel):
 def parse_clicks(body: bytes, now: float) -> list[dict[str, Any]]:
     """Return the rows (`rows.ClickEvent`) of a body; `now`, in seconds since 1970, is for clicks without a time.
 
-    Raises `HTTPError`.
+    A body that is an event of UBI, or a list of them, has its clicks in it. Raises `HTTPError`.
     """
     try:
+        if b'"action_name"' in body and (ubi := _ubi_events(body)) is not None:
+            return [dict(click) for click in ubi_clicks(ubi)]
         events = EventsRequest.model_validate_json(body).events
     except ValidationError as error:
         raise HTTPError.of(error, COHERE) from error
@@ -60,3 +66,14 @@ def parse_clicks(body: bytes, now: float) -> list[dict[str, Any]]:
         }
         for click in events
     ]
+
+
+def _ubi_events(body: bytes) -> list[Any] | None:
+    """Return the events of UBI in a body; None for one in our format. Raises `ValidationError` and `HTTPError`."""
+    content = _JSON.validate_json(body)
+    if isinstance(content, dict) and "events" in content:
+        return None
+    events = content if isinstance(content, list) else [content]
+    if len(events) > MAX_EVENTS:
+        raise HTTPError(422, "events", f"{len(events)} events, at most {MAX_EVENTS}")
+    return events

@@ -50,7 +50,8 @@ class OnlineEvents:
         `unit` is who sends them, empty if that is not known. Raises `HTTPError` as `_log` does.
         """
         if self.gate is None:
-            await self._log(CLICKS, clicks)
+            if clicks:  # of UBI's events there may be none
+                await self._log(CLICKS, clicks)
             return {"accepted": len(clicks)}
         passing, refused = self.gate.check(clicks, unit, self.now())
         for reason, count in refused.items():

@@ -1,4 +1,4 @@
-"""export: labels in the files that other trainers read, or a student in those that other engines load."""
+"""export: labels in other trainers' files, a student in those of other engines, an online test's log as UBI."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from rrad_ray import tables
-from rrad_ray.config import STUDENT_FORMATS, ExportConfig
+from rrad_ray.config import LOG_FORMATS, STUDENT_FORMATS, ExportConfig
 from rrad_ray.data import exports
 from rrad_ray.errors import RradError, at_place
+from rrad_ray.online.ubi_files import write_ubi
 from rrad_ray.progress import say
 from rrad_ray.rows import Labels
 from rrad_ray.serving import winners
@@ -22,7 +23,10 @@ from rrad_ray.tables import shards
 def run(cfg: ExportConfig, out: tables.Output) -> None:
     """Write the file or files of `cfg.format`. Raises `RradError` for labels that the format cannot hold, where no
     query is of the splits, and for an input without a student that the engine takes."""
-    facts = _export_student(cfg) if cfg.format in STUDENT_FORMATS else _export_labels(cfg, out)
+    if cfg.format in STUDENT_FORMATS:
+        facts = _export_student(cfg)
+    else:
+        facts = _export_log(cfg, out) if cfg.format in LOG_FORMATS else _export_labels(cfg, out)
     out.commit(lineage=tables.lineage_of(cfg.input), **facts)
 
 
@@ -45,6 +49,15 @@ def _export_labels(cfg: ExportConfig, out: tables.Output) -> dict[str, Any]:
     names = exports.write(itertools.chain([first], rows), cfg.output, cfg.format)
     say(f"{count:,} queries -> {', '.join(tables.join(cfg.output, name) for name in names)}")
     return {"queries": count, "files": names}
+
+
+def _export_log(cfg: ExportConfig, out: tables.Output) -> dict[str, Any]:
+    """Write the log of an online test; return how many queries and events."""
+    counts = write_ubi(cfg.input, cfg.output, out.quarantine)
+    say(f"{counts['queries']:,} queries and {counts['events']:,} events -> {cfg.output}")
+    if counts["without_page"]:
+        say(f"left out: {counts['without_page']:,} x click without an exposure")
+    return dict(counts)
 
 
 def _export_student(cfg: ExportConfig) -> dict[str, Any]:
