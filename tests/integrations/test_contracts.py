@@ -2,7 +2,8 @@
 
 Each sender and reader here does what the program's own source does (read in November 2026): ml-commons and
 neural-search of OpenSearch, the custom inference service of Elasticsearch, LiteLLM's hosted_vllm, LibreChat's agents,
-Open WebUI and Dify's plugin.
+Open WebUI and Dify's plugin. Vespa's application is checked by its documentation's form; its tokens and its model are
+tried in tests/stages/test_export.py.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from xml.etree import ElementTree
 
 import pytest
 import yaml
@@ -160,6 +162,80 @@ def test_elasticsearchs_searches_ask_the_endpoint_for_the_query_that_they_search
     lexical, student = content_of("elasticsearch/search-fused.json")["retriever"]["linear"]["retrievers"]
     assert student["retriever"]["text_similarity_reranker"] == reranker
     assert lexical["retriever"] == reranker["retriever"]
+
+
+def blocks(name: str, text: str) -> dict[str, str]:
+    """Return what stands in the braces of each element of a kind in a Vespa schema, by the element's name."""
+    inside = {}
+    for match in re.finditer(rf"\b{name} ([\w-]+)[^{{\n]*{{", text):
+        depth, end = 1, match.end()
+        while depth:
+            depth += {"{": 1, "}": -1}.get(text[end], 0)
+            end += 1
+        inside[match[1]] = text[match.end() : end - 1]
+    return inside
+
+
+def vespa_schema() -> str:
+    text = (FILES / "vespa" / "schemas" / "passage.sd").read_text(encoding="utf-8")
+    return re.sub(r"#.*", "", text)
+
+
+def test_vespas_application_has_the_parts_that_it_names() -> None:
+    services = ElementTree.parse(FILES / "vespa" / "services.xml").getroot()
+    assert (services.tag, services.get("version")) == ("services", "1.0")
+    container, content = services.find("container"), services.find("content")
+    assert container is not None
+    assert content is not None
+    assert [child.tag for child in container] == ["component", "search", "document-api"]
+    component, model = container.find("component"), container.find("component/model")
+    assert component is not None
+    assert model is not None
+    assert component.attrib == {"id": "tokenizer", "type": "hugging-face-tokenizer"}
+    assert model.attrib == {"path": "models/tokenizer.json"}
+    assert [each.attrib for each in content.iterfind("documents/document")] == [{"type": "passage", "mode": "index"}]
+    assert content.findtext("min-redundancy") == "1"
+    assert content.find("nodes/node[@distribution-key='0']") is not None
+    assert "| embed tokenizer | attribute" in blocks("schema", vespa_schema())["passage"]
+
+
+def test_vespas_schema_is_whole_and_its_profiles_use_what_it_declares() -> None:
+    text = vespa_schema()
+    [(name, schema)] = blocks("schema", text).items()
+    assert text.count("{") == text.count("}")
+    assert (FILES / "vespa" / "schemas" / f"{name}.sd").exists(), "Vespa asks for a file of the schema's name"
+    assert list(blocks("document", schema)) == [name]
+    fields, profiles = blocks("field", schema), blocks("rank-profile", schema)
+    assert list(fields) == ["title", "body", "tokens"]
+    assert blocks("fieldset", schema)["default"].split() == ["fields:", "title,", "body"]
+    student = profiles["student"]
+    [model] = blocks("onnx-model", student).values()
+    inputs = dict(re.findall(r"input (\w+): (\w+)", model))
+    assert list(inputs) == ["input_ids", "attention_mask", "token_type_ids"], "those of the exported model"
+    functions = blocks("function", student)
+    assert {*inputs.values(), "bm25_score", "student_score"} == functions.keys()
+    assert "models/model.onnx" in model
+    assert re.findall(r"output (\w+): (\w+)", model) == [("logits", "score")]
+    assert "onnx(student).score{d0:0,d1:0}" in functions["student_score"]
+    for attribute in re.findall(r"attribute\((\w+)\)", student):
+        assert "attribute" in fields[attribute]
+    for field in re.findall(r"bm25\((\w+)\)", student):
+        assert "enable-bm25" in fields[field]
+    assert "rank-profile fused inherits student" in schema
+    summed = re.findall(r"normalize_linear\((\w+)\)", profiles["fused"])
+    assert summed == ["bm25_score", "student_score"]
+
+
+def test_vespas_tensors_have_one_length_and_its_query_sets_the_input() -> None:
+    schema = vespa_schema()
+    lengths = set(re.findall(r"token(?:InputIds|AttentionMask|TypeIds)\((\d+), query\(q_tokens\)", schema))
+    assert lengths == set(re.findall(r"field tokens type tensor<float>\(d0\[(\d+)\]\)", schema)) == {"128"}
+    query = content_of("vespa/query.json")
+    assert query["ranking"] in blocks("rank-profile", schema)
+    assert query["input.query(q_tokens)"] == "embed(tokenizer, @query)"
+    assert "query(q_tokens) tensor<float>(d0[32])" in schema
+    assert query["yql"] == f"select * from {next(iter(blocks('document', schema)))} where userQuery()"
+    assert query["query"].strip()
 
 
 # ---- gateways and chats -------------------------------------------------------------------------------------
