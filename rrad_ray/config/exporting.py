@@ -28,15 +28,15 @@ ExportFormat = Literal[
 @dataclass(frozen=True, config=CHECKED)
 class ExportConfig(StagePaths):
     """Labels in the files of other trainers, a student in those of other engines, or an online test's log. `input`:
-    the output of `label`; for `onnx` and `openvino` that of `select` or `train`, or a checkpoint folder; for `ubi` the
-    folder of `online.events`."""
+    the output of `label`; for `onnx` and `openvino` that of `select` or `train`, or a checkpoint folder; for `ubi`
+    the folder of `online.events`."""
 
     format: ExportFormat = "rankllm"
     """`trec`: a run file. `rankllm`: requests, best first. `rankllm-train`, `first`: RankLLM's training conversations
     with numbers, or with letters for its rank loss. `rankgpt`: passages and permutations. `sentence-transformers`:
     listwise columns. `clicks`: what `finetune` reads; documents with a target above 0 stand in for clicked ones.
-    `onnx`, `openvino`: an encoder student with its tokenizer, for sentence-transformers, Vespa, OpenSearch. `ubi`:
-    queries and events of OpenSearch's User Behavior Insights, for `_bulk`."""
+    `onnx`, `openvino`: an encoder student with its tokenizer, for sentence-transformers, Vespa, OpenSearch.
+    `ubi`: queries and events of OpenSearch's User Behavior Insights, for `_bulk`."""
     splits: tuple[Split, ...] = ("train", "unlabelled")
     """The splits of labels that are written."""
     precision: Literal["float32", "int8"] = "float32"

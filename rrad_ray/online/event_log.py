@@ -20,7 +20,15 @@ import pyarrow.compute as pc
 from rrad_ray import tables
 from rrad_ray.data.text_files import Reject
 from rrad_ray.errors import RradError
-from rrad_ray.online.event_rows import CLICKS, EVENT_ROWS, EXPOSURES, KINDS, MAX_DWELL_S, MAX_POSITION, MAX_TIME_S
+from rrad_ray.online.event_rows import (
+    CLICKS,
+    EVENT_ROWS,
+    EXPOSURES,
+    KINDS,
+    MAX_DWELL_S,
+    MAX_POSITION,
+    MAX_TIME_S,
+)
 from rrad_ray.online.ubi import UBI_ENDINGS, read_ubi_clicks
 from rrad_ray.rows import ClickEvent, Exposure, Row
 from rrad_ray.tables.part_files import open_parquet
@@ -57,8 +65,8 @@ def log_files(uri: str, kind: str) -> list[tables.DataFile]:
 
 
 def usable_tables(file: tables.DataFile, kind: str, reject: Reject) -> Iterator[pa.Table]:
-    """Yield the usable rows of a file, `EVENT_ROWS` at a time; the others go to `reject` by their id, with the reason and
-    the row.
+    """Yield the usable rows of a file, `EVENT_ROWS` at a time; the others go to `reject` by their id, with the reason
+    and the row.
 
     Raises `RradError` for a column that is missing, of another kind altogether, or of ids that a float has rounded.
     """

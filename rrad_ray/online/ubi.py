@@ -1,7 +1,8 @@
 """User Behavior Insights (UBI 1.3), OpenSearch's schema for queries and events, to and from an online test's log.
 
-A page is a query of UBI whose `query_id` is the page's `request_id`; a click is its event of the action `click`. Times
-are ISO 8601 with milliseconds, as the plugin's mapping (`strict_date_time`) has them. https://github.com/o19s/ubi
+A page is a query of UBI whose `query_id` is the page's `request_id`; a click is its event of the action `click`.
+Times are ISO 8601 with milliseconds, as the plugin's mapping (`strict_date_time`) has them.
+https://github.com/o19s/ubi
 """
 
 from __future__ import annotations

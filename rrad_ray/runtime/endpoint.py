@@ -156,8 +156,8 @@ class Endpoint:
 
     @api.post("/v1/events", openapi_extra=openapi(EventsRequest))
     async def events(self, request: Request) -> JSONResponse:
-        """Clicks on pages of the online test, or events of User Behavior Insights with clicks among them. An answer of
-        200 means that the clicks are on disk."""
+        """Clicks on pages of the online test, or events of User Behavior Insights with clicks among them. An answer
+        of 200 means that the clicks are on disk."""
         return _response(await self.service.events(_call(request)))
 
     @api.get("/", response_class=HTMLResponse)

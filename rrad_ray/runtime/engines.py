@@ -261,8 +261,8 @@ class Requests:
     """An actor: prompts to an OpenAI-compatible endpoint, `concurrency` at a time.
 
     The client waits and tries again after 429, 5xx and broken connections, as long as the endpoint asks for it or
-    twice as long each time; what then still fails is the query's error. Each request has a span below that of `trace`,
-    the headers of the driver's, and goes out with its `traceparent`.
+    twice as long each time; what then still fails is the query's error. Each request has a span below that of
+    `trace`, the headers of the driver's, and goes out with its `traceparent`.
     """
 
     def __init__(self, cfg: JudgeConfig, trace: Mapping[str, str]) -> None:

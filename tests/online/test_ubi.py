@@ -1,4 +1,4 @@
-"""User Behavior Insights: clicks come in as OpenSearch's clients send and store them, and a log goes out by its schema.
+"""User Behavior Insights: clicks come in as OpenSearch's clients send and store them, a log goes out by the schema.
 
 `ubi/` has the schema and the mappings of OpenSearch's plugin.
 """
@@ -156,7 +156,7 @@ def test_whatever_is_accepted_can_be_stored(path: tuple[str, ...], value: Any) -
         events_table(CLICKS, received(changed(*path, value=value)))
 
 
-def test_a_log_holds_the_events_as_the_index_gives_them_back_and_sets_aside_what_it_cannot_use(tmp_path: Path) -> None:
+def test_a_log_holds_events_as_the_index_gives_them_back_and_sets_aside_what_it_cannot_use(tmp_path: Path) -> None:
     """Lines of events, of a search's hits and of `_bulk`."""
     hit = {"_index": "ubi_events", "_id": "x", "_source": changed("query_id", value="hit")}
     bad = changed("event_attributes", "position", "ordinal", value=-1)
@@ -239,7 +239,7 @@ def test_queries_say_the_variant_or_the_teams_and_events_whose_they_are(exported
     assert event["event_attributes"]["dwell_s"] == 2.5
 
 
-def test_what_is_written_is_read_back_by_the_endpoint_and_by_a_log(exported: tuple[str, Path], tmp_path: Path) -> None:
+def test_what_is_written_is_read_back_by_endpoint_and_log(exported: tuple[str, Path], tmp_path: Path) -> None:
     uri, folder = exported
     clicks = {
         (row["request_id"], row["doc_id"], row["position"], row["time"])
