@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -199,7 +200,8 @@ def exported(tmp_path: Path) -> tuple[str, Path]:
     page = exposure(1) | {"request_id": "p1", "unit": "anna", "query": "tonér", "time": SECONDS}
     mixed = page | {"request_id": "p2", "variant": "", "teams": ["a", "b"], "doc_ids": ["x", "y"]}
     clicks = [click(number) | {"request_id": f"p{number}", "time": SECONDS, "dwell_s": 2.5} for number in (1, 2, 9)]
-    uri = log(tmp_path / "log", [page, page, mixed], [*clicks, clicks[0] | {"event_id": "later", "dwell_s": None}])
+    later = clicks[0] | {"event_id": "later", "dwell_s": math.nan}
+    uri = log(tmp_path / "log", [page, page, mixed], [*clicks, later])
     export.run(ExportConfig(uri, f"{tmp_path}/ubi", "ubi"))
     return uri, tmp_path / "ubi"
 
