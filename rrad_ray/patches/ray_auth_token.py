@@ -13,8 +13,10 @@ Breaks: with another place of the file Ray makes a token of its own, as it would
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
+import tempfile
 from pathlib import Path
 
 OWN = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")  # tokens that are the user's to look after
@@ -27,8 +29,12 @@ def keep_private() -> None:
         return
     path = Path.home() / ".ray" / "auth_token"
     path.parent.mkdir(mode=0o700, exist_ok=True)
-    try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(secrets.token_hex(32))
-    except FileExistsError:
+    if path.exists():
         path.chmod(0o600)
+        return
+    # Of two runs that begin at once one must not read a file into which the other has not written yet.
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f"{path.name}.") as file:  # its mode is 0600
+        file.write(secrets.token_hex(32))
+        file.flush()
+        with contextlib.suppress(FileExistsError):
+            os.link(file.name, path)

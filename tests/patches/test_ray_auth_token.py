@@ -45,3 +45,17 @@ def test_no_token_is_made_where_ray_uses_none_or_another_one(
     monkeypatch.setenv(name, value)
     ray_auth_token.keep_private()
     assert not token.parent.exists()
+
+
+def test_a_token_is_there_whole_or_not_at_all_and_of_two_runs_that_begin_at_once_both_take_the_first_ones(
+    token: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other_run(count: int) -> str:
+        assert not token.exists(), "another run would read a file without a token"
+        token.write_text("the other's")
+        return "ours"
+
+    monkeypatch.setattr(ray_auth_token.secrets, "token_hex", other_run)
+    ray_auth_token.keep_private()
+    assert token.read_text() == "the other's"
+    assert os.listdir(token.parent) == [token.name], "its own file was left behind"
