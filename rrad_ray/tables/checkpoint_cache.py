@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -122,8 +123,11 @@ def _fetch(uri: str, files: Mapping[str, tuple[int, str]], folder: Path) -> None
 
 def _prune() -> None:
     """Delete downloads that nobody has asked for lately, but for the newest, and what killed processes have left."""
-    now, folder = time.time(), cache()
-    used = {path: path.stat().st_mtime for path in folder.iterdir() if path.is_dir()}
+    now, used = time.time(), dict[Path, float]()
+    for path in cache().iterdir():
+        with suppress(FileNotFoundError):  # another process has just renamed or deleted it
+            if path.is_dir():
+                used[path] = path.stat().st_mtime
     downloads = sorted((path for path in used if path.name.startswith(DOWNLOAD)), key=lambda path: -used[path])
     old = [path for path in downloads[KEPT_DOWNLOADS:] if now - used[path] > LATELY_S]
     old += [path for path in used if path.name.startswith(SCRATCH) and now - used[path] > DEAD_S]

@@ -90,9 +90,16 @@ def scratch_folder() -> Iterator[Path]:
                     shutil.rmtree(lock.parent)
             own = Path(tempfile.mkdtemp(dir=above))
             in_use.enter_context(_locked(own / LOCK))
-        in_use.callback(shutil.rmtree, own)
+        in_use.callback(_delete, own)
         (own / "files").mkdir()
         yield own / "files"
+
+
+def _delete(folder: Path) -> None:
+    """Delete a folder of `scratch_folder` while no other process looks which ones are in use: it would meet one that
+    is half gone, or make its lock anew."""
+    with _locked(folder.parent / LOCK):
+        shutil.rmtree(folder)
 
 
 @contextmanager

@@ -125,6 +125,22 @@ def test_downloads_that_nobody_asks_for_are_deleted_and_the_newest_and_those_in_
     assert (Path(dead).exists(), Path(alive).exists()) == (False, True)
 
 
+def test_what_another_process_puts_into_its_place_meanwhile_is_passed_over(
+    s3_uri: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others, genuine = Path(checkpoint_cache.scratch()), Path.is_dir
+
+    def is_dir(path: Path) -> bool:
+        if path == others and genuine(path):
+            others.rmdir()
+            return True
+        return genuine(path)
+
+    monkeypatch.setattr(Path, "is_dir", is_dir)
+    downloaded = checkpoints.resolve(checkpoint(s3_uri))
+    assert left(folder) == [Path(downloaded).name]
+
+
 def test_the_cache_is_private_and_one_that_others_may_write_to_is_refused(folder: Path) -> None:
     assert stat.S_IMODE(checkpoint_cache.cache().stat().st_mode) == 0o700
     folder.chmod(0o777)

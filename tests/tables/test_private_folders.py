@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -136,3 +138,19 @@ def test_scratch_goes_with_its_block_and_that_of_a_killed_process_as_another_one
     holders[1].communicate()
     left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert left == {f"rrad-ray-{os.geteuid()}/scratch/lock"}
+
+
+def test_scratch_goes_while_no_other_process_looks_which_folders_are_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    deleted = []
+
+    def delete(folder: Path) -> None:
+        with (folder.parent / "lock").open() as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        deleted.append(folder)
+
+    with scratch_folder() as own:
+        monkeypatch.setattr(shutil, "rmtree", delete)
+    assert deleted == [own.parent]
