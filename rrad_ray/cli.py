@@ -257,7 +257,7 @@ def show_doctor(
     uris: Annotated[list[str] | None, typer.Argument(help="where tables shall be, as in s3://bucket/runs")] = None,
     model: Annotated[list[str] | None, typer.Option(help="a model that shall be there; may be repeated")] = None,
     engine: Annotated[str, typer.Option(metavar="MODEL", help="have vLLM start with a model and write a token")] = "",
-    port: Annotated[int, typer.Option(help="the port of `rrad serve`")] = 8000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="the port of `rrad serve`")] = 8000,
     as_json: AsJson = False,
 ) -> None:
     """Print each check as a line that says what to do; exit code 1 if one has failed."""

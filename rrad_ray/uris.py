@@ -13,6 +13,8 @@ SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 # Schemes that are written with one slash too. A local folder may be called `a:`, so no others are guessed.
 ONE_SLASH = re.compile(r"(s3|s3a|s3n|gs|gcs|hdfs|file|abfss?|wasbs?|dbfs|https?):/(?!/)", re.IGNORECASE)
 
+HALF = re.compile("[\ud800-\udfff]")  # of a character: bytes of a name that are no UTF-8, which no JSON takes
+
 URI_REMEDY = "write a local path or s3://BUCKET/PATH; AWS_ENDPOINT_URL names another store that speaks S3"
 
 
@@ -23,7 +25,7 @@ def check_uri(uri: str) -> str:
     Raises `InvalidInput` for another scheme, `s3://` without a bucket, and what is no path at all.
     """
     scheme = SCHEME.match(uri) or ONE_SLASH.match(uri)
-    if not uri or "\0" in uri:
+    if not uri or "\0" in uri or (not uri.isascii() and HALF.search(uri)):
         raise InvalidInput("is no path", URI_REMEDY)
     if scheme and not uri.startswith(S3):
         raise InvalidInput(f"'{scheme.group()}' is no place that rrad-ray reads or writes", URI_REMEDY)

@@ -118,3 +118,9 @@ def test_a_template_whose_answers_would_be_misread_ends_a_pipeline_before_its_fi
     with pytest.raises(RradError, match="reads 1 > 2 > 3 from an answer") as caught:
         cli.build_steps(str(tmp_path / "pipeline.yaml"), [])
     assert (caught.value.stage, caught.value.place) == ("config", f"{tmp_path}/own.yaml:3")
+
+
+@pytest.mark.parametrize("port", ["70000", "0", "-1"])
+def test_doctor_refuses_what_is_no_port(port: str) -> None:
+    done = CliRunner().invoke(cli.app, ["doctor", "--port", port])
+    assert (done.exit_code, "1<=x<=65535" in done.output) == (2, True)

@@ -52,6 +52,8 @@ def read_yaml(path: str, above: tuple[str, ...] = (), *, as_texts: bool = False)
         node = OmegaConf.create(texts.read_texts(text) or {} if as_texts else text)
     except (YAMLError, OmegaConfBaseException) as error:
         raise RradError(path, f"not YAML: {error}", "mend the file") from error
+    except RecursionError as error:
+        raise RradError(path, "its brackets are nested too deeply", "mend the file") from error
     if not isinstance(node, DictConfig):
         raise RradError(path, "not a mapping of keys to values", "write `key: value` lines")
     base = node.pop("base", None)

@@ -14,7 +14,7 @@ from rrad_ray.evaluation.metrics import row_ndcg
 
 WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)  # the grid of a source's weight
 
-LARGE = 1e100  # of a score whose square would overflow
+LARGE = 1e100  # of a score whose square would overflow; that of one below its inverse would be 0
 
 
 @dataclass
@@ -57,10 +57,12 @@ def zscores(values: Sequence[float]) -> np.ndarray:
     if not known.any():
         return np.zeros(len(data))
     data = np.where(known, data, data[known].min())
-    if (largest := np.abs(data).max()) > LARGE:
-        data = data / largest
+    largest = np.abs(data).max()
+    if largest > LARGE or 0 < largest < 1 / LARGE:
+        data, largest = data / largest, 1.0
     spread = data.std()
-    return (data - data.mean()) / spread if spread > 1e-9 else np.zeros(len(data))
+    # Scores may be tiny, as probabilities are: what is equal goes by their size.
+    return (data - data.mean()) / spread if spread > 1e-9 * min(largest, 1.0) else np.zeros(len(data))
 
 
 def fuse(scores: Mapping[str, Sequence[float]], weights: Mapping[str, float]) -> list[float]:

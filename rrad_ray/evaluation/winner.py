@@ -20,6 +20,7 @@ from rrad_ray.evaluation.calibration import Calibration, Verdicts
 from rrad_ray.evaluation.summary import BASELINES, STUDENTS, ReportContent, System, mean_of, number
 from rrad_ray.tables.checkpoints import WINNER_FILE
 from rrad_ray.tables.file_models import file_model
+from rrad_ray.tables.text import read_json
 
 MAY_WIN = (*BASELINES, *STUDENTS)  # kinds; a teacher and a run from elsewhere cannot be served
 
@@ -131,6 +132,15 @@ def _check_consistent(winner: Winner) -> None:
     if winner.smoke and len(winner.smoke["scores"]) != len(winner.smoke["documents"]):
         counts = f"{len(winner.smoke['documents'])} documents and {len(winner.smoke['scores'])} scores"
         raise ValueError(f"smoke has {counts}")
+
+
+def read_report(uri: str) -> ReportContent:
+    """Return the `report.json` of an output of `evaluate`; raises `RradError` where none has systems."""
+    report_uri = tables.join(uri, "report.json")
+    content = read_json(report_uri)
+    if not isinstance(content, dict) or not isinstance(content.get("systems"), list):
+        raise RradError(report_uri, "is missing, or no report of evaluate", "run evaluate again")
+    return content
 
 
 def choose_winner(

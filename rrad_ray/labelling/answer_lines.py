@@ -36,7 +36,10 @@ _SCORE_FIRST = re.compile(
     rf"(?P<ids>(?:\[|{ANY_NAME}\s?)[^\n]{{1,300}})$",
     re.IGNORECASE | re.MULTILINE,
 )
-_PLACE = r"(?P<place>\d{1,3})(?:st|nd|rd|th|位|위|名)"
+_PLACE = (
+    r"(?P<place>\d{1,3})(?:(?:\.|[ºª°]|-?[а-яa-z]{1,3})?[ ]?(?:platz|place|puesto|lugar|posto|miejsce|plaats|sıra|"
+    r"место|місце)|st|nd|rd|th|位|위|名|[ºª])"
+)
 _BRACKETED = rf"\[(?:{ANY_NAME}\s?)?(?P<id>\d{{1,18}})\]"
 _PLACE_FIRST = re.compile(
     rf"(?<!\w)(?:{_PLACE}[ \t*_]*[:.\-–=→)]?|(?:rank(?:ing)?|position)[ _]?#?(?P<rank>\d{{1,3}})[ \t*_]*[:=→])"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from rrad_ray.labelling.answer_refusals import refuses
 from rrad_ray.labelling.answer_tokens import Mention, gap_between, one_order
-from rrad_ray.labelling.answer_words import ABOVE, BELOW, FINALLY, NEXT, UNSURE
+from rrad_ray.labelling.answer_words import ABOVE, BEGINS_WORST, BELOW, FINALLY, NEXT, UNSURE
 
 LEADING_MARKS = r"[ \t>*_#|•●\-–+\"'`(\[{]*"
 BLANK = re.compile(rf"{LEADING_MARKS}\Z")
@@ -54,6 +54,8 @@ def said_order(text: str, mentions: Sequence[Mention]) -> tuple[int, ...]:
     """
     pairs = [(one, two, text[one.end : two.start]) for one, two in itertools.pairwise(mentions)]
     compares = any(is_compared(gap) for *_, gap in pairs)
+    if not compares and BEGINS_WORST.search(lead_of(text, mentions[0].start, 0)):
+        return ()  # "the least relevant is [3], then [1], then [2]"
     orders, says = [mentions[0].numbers], compares
     for one, two, gap in pairs:
         better, worse = one.numbers[-1], two.numbers[0]

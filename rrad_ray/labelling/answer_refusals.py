@@ -17,7 +17,9 @@ _UNABLE = re.compile(
     r"(?:impossible|hard|difficult) to)\s(?:\w+\s){0,2}?(?:say|tell|determine|decide|rank|order|provide|give|output|"
     r"produce|judge|choose|answer|return|write|state|help|assist|comply|compare|evaluate|sort|rate|score|classify)\b|"
     r"\bne (?:peux|saurais|pouvons) pas|\bno (?:puedo|podemos|es posible)\b|\bnão (?:posso|consigo)\b|"
-    r"\bnon posso\b|\bkann (?:\w+\s){0,2}?(?:nicht|keine)\b|\bне (?:могу|можем)\b|无法|無法|不能",
+    r"\bnon posso\b|\bkann (?:\w+\s){0,2}?(?:nicht|keine)\b|\bне (?:могу|можем|можу)\b|无法|無法|不能|"
+    r"\bkan (?:niet|inte|ikke)\b|\bnie mog[ęe]\b|không thể|\btidak (?:dapat|bisa)\b|لا (?:أستطيع|يمكنني)|ไม่สามารถ|"
+    r"söyleyemem|karar veremem",
     re.IGNORECASE,
 )
 _UNDECIDED = re.compile(
@@ -36,13 +38,15 @@ _BEHIND = re.compile(
 # What takes an order back that stands behind it, or before it: "[1] > [2] is wrong", "not [1] > [2]".
 _NOT = re.compile(
     r"(?:\b(?:not|never|instead of|rather than|unlike|nicht|statt|anstatt|anstelle von|pas|plutôt que|au lieu de|"
-    r"en lugar de|en vez de|al posto di|invece di|em vez de|вместо|не)|n['’]t(?: be)?|而不是|不是|代替)[\W_]*\Z",
+    r"en lugar de|en vez de|al posto di|invece di|em vez de|вместо|не)|n['’]t(?: be)?|而不是|不是|代替)[\W_]*\Z|"
+    r"(?:\b(?:no|non|nie|niet|não|inte|ikke)|ليس)\s+\Z",
     re.IGNORECASE,
 )
 _WRONG = re.compile(
     r"[^.!?\n\[\d]{0,40}?\b(?:(?:is|was|would be|seems|looks)\s(?:\w+\s)?(?:wrong|incorrect|mistaken|backwards?|"
     r"not (?:right|correct)|reversed|a mistake)|isn['’]t (?:right|correct)|ist falsch|est faux|es incorrecto)\b|"
-    "[^。\n\\[\\d]{0,20}?(?:是错|是不对|不正确|は(?:間違|誤)|은 틀|는 틀|은 잘못|는 잘못)",
+    "[^。\n\\[\\d]{0,20}?(?:是错|是不对|不正确|は(?:間違|誤)|은 틀|는 틀|은 잘못|는 잘못)|"
+    r"\s?(?:[でじ](?:は|ゃ)?なく|[이가] 아니|değil)",
     re.IGNORECASE,
 )
 # A change in words of the order before it, which would have to be carried out: "Edit: swap 1 and 3".

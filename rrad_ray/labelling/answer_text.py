@@ -12,7 +12,7 @@ _PLAIN |= dict.fromkeys(map(ord, "【〔「『〖"), "[") | dict.fromkeys(map(or
 _PLAIN |= dict.fromkeys(map(ord, "⟨〈《"), "<") | dict.fromkeys(map(ord, "⟩〉》"), ">")
 _PLAIN |= dict.fromkeys(map(ord, "≻≫≥≽⪰⩾›"), ">") | dict.fromkeys(map(ord, "≺≪≤≼⪯⩽‹"), "<")
 _PLAIN |= dict.fromkeys(map(ord, "→➔➜➡⟶⇒▶►"), "→") | dict.fromkeys(map(ord, "←⟵⇐"), "<")
-_PLAIN |= dict.fromkeys(map(ord, "、・·，"), ",") | {ord("。"): ". ", ord("\u3000"): " ", ord("\u00a0"): " "}
+_PLAIN |= dict.fromkeys(map(ord, "、・·，،"), ",") | {ord("。"): ". ", ord("\u3000"): " ", ord("\u00a0"): " "}
 _PLAIN |= dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\u00ad"), "")  # without a width
 _PLAIN |= {ord("≈"): "=", ord("∼"): "~", ord("〜"): "~", ord("\r"): "\n"}
 _LATEX = {

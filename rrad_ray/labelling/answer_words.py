@@ -17,7 +17,9 @@ _DOCUMENT = _any(
     *(r"(?:passage|document|doc|text|item|candidate|result|snippet|article|paragraph|option)s?",),
     *("文档", "文檔", "文書", "文件", "文章", "段落", "文献", "候选", "候補"),
     *("ドキュメント", "テキスト", "パッセージ", "記事", "문서", "단락", "지문", "본문", "구절", "문단", "후보"),
-    *("dokument", "passagem", "documento", "texte", "texto", "pasaje", "absatz"),
+    *("dokument", "passagem", "documento", "texte", "texto", "pasaje", "absatz", "passaggio", "doküman", "belge"),
+    *("документ", "пассаж", "отрывок", "уривок", "المستند", "الوثيقة", "المقطع", "đoạn", "tài liệu"),
+    *("दस्तावेज़", "เอกสาร"),
 )
 _BY_NUMBER = _any("ids?", r"no\.?", "numbers?", "identifier", "编号", "番号", "번호", "号")
 # A document's name, before its number: `Document ID: 3`, `passage no. 3`, `doc_3`, 文档编号3.
@@ -30,6 +32,10 @@ _ANNOUNCES = _any(
     *(r"\brangfolge\b", r"\bclassement\b", r"\bclasificaci[oó]n\b", r"\bantwort\b", r"\bréponse\b", r"\brespuesta\b"),
     *("排名", "排序", "顺序", "順序", "排列", "结果", "結果", "答案", "最终", "最終", "结论", "順位", "順番", "回答"),
     *("答え", "並び", "結論", "ランキング", "순위", "순서", "정답", "답변", "결과", "최종", "결론"),
+    *(r"\b(?:reihenfolge|endgültig\w*|ergebnis|ordre|orden|ordem|ordine|finale|resposta|risposta)\b",),
+    *(r"\b(?:resultado|risultato|volgorde|antwoord|odpowiedź|kolejność|sıralama|cevap|yanıt|sonuç)\b",),
+    *(r"\b(?:jawaban|urutan|peringkat)\b", "xếp hạng", "trả lời", "итогов", "ответ", "порядок", "рейтинг"),
+    *("відповідь", "الإجابة", "الترتيب", "उत्तर", "คำตอบ", "ลำดับ"),
 )
 ANNOUNCEMENT = re.compile(_ANNOUNCES, re.IGNORECASE)
 # What announces an order stands right before it, with no end of a sentence between.
@@ -48,6 +54,13 @@ NEGATIVE = _compiled(
         "non pertinent",
         "hors sujet",
     ),
+    *("nicht passend", "sans rapport", "pas pertinent", "no relacionad", "non rilevan", "irrilevan"),
+    "não (?:são )?relevan",
+    *("niet relevant", "(?:inte|ikke) relevant", "nerelevant", "nieistotn", "nie (?:są )?(?:istotn|trafn|relewant)"),
+    *("ilgisiz", "alakasız", "ilgili değil", "không liên quan", "tidak (?:relevan|terkait|berkaitan)", "epäolennai"),
+    *("нерелевант", "не (?:относ|связан|имеют? отношения|релевант|стосу)", "άσχετ"),
+    *("אינ[הםן]? רלוונטי", "לא רלוונטי"),
+    *("غير (?:ذات|ذي|مرتبط|متعلق)", "لا صلة", "نامرتبط", "अप्रासंगिक", "प्रासंगिक नहीं", "ไม่เกี่ยวข้อง"),
     *(
         "(?:不|无|無|没有|沒有|非)(?:太)?(?:相关|相關|关联|關聯)",
         "无关",
@@ -61,49 +74,69 @@ NEGATIVE = _compiled(
 EXAMPLE = _compiled(
     *(r"\b(?:example|instance)s?\b", r"\be\.g\.", r"\bformat\b", r"\btemplate\b", r"\bsuch as\b"),
     *("例えば", "例如", "示例", "格式", "例:", "예시", "형식", "예를", r"\bbeispiel", r"\bexemple", r"\bejemplo"),
+    *(r"\besempi", r"\bexemplo", "voorbeeld", r"\bprzykład", r"\be[kx]sempel", r"\bexempel"),
+    *(r"\börne[kğ]", r"\bcontoh"),
+    *("пример(?!но)", "приклад", "مثال", "उदाहरण", "ví dụ", "ตัวอย่าง", "範例"),
 )
 IN_FORMAT = re.compile(r"\b(?:in|using|with|following)\b[^.\n]{0,40}\bformat\b", re.IGNORECASE)
 # "From least to most" in the languages whose words for both are known, in every combination: a text has one language.
 _LEAST = _any(
     *(r"\b(?:least|worst|lowest|minst|meno|menos|moins|najmniej|nejméně|mindst|mins?st|wenigsten|legkevésbé)\b",),
-    *(r"\ben az\b", "наименее", "найменш", "ít liên quan nhất", "الأقل", "सबसे कम", "paling (?:tidak|kurang)"),
+    *(
+        r"\b(?:peor(?:es)?|pior(?:es)?|peggior[ei]|pires?|schlechteste\w*|slechtste|najgorsz\w*|sämst\w*|vähiten|unwichtigste\w*)\b",
+    ),
+    *(r"\b(?:en az|kötü\w*|mai puțin)\b", "наименее", "найменш", "худш", "найгірш", "ít liên quan nhất", "λιγότερο"),
+    *("الأقل", "सबसे कम", "paling (?:tidak|kurang)", "น้อยที่สุด", "ה?פחות רלוונטי", "کم.{0,12}ترین"),
 )
 _MOST = _any(
-    *(r"\b(?:most|best|highest|first|meest|più|más|mais|plus|najbardziej|nejvíce|mest|meisten|leginkább)\b",),
-    *(r"\ben çok\b", "наиболее", "найбільш", "liên quan nhất", "الأكثر", "सबसे (?:अधिक|ज़्यादा)", "paling relevan"),
+    *(r"\b(?:most|best|highest|meest|più|más|mais|plus|najbardziej|nejvíce|mest|meisten|leginkább)\b",),
+    *(
+        r"\b(?:mejor(?:es)?|melhor(?:es)?|miglior[ei]|meilleure?s?|(?:be|relevante|wichtig)ste\w*|najlepsz\w*|bäst\w*|eniten)\b",
+    ),
+    *(r"\b(?:en çok|iyi\w*|mai (?!puțin)\w+)\b", "наиболее", "найбільш", "лучш", "найкращ"),
+    "(?<!ít )liên quan nhất",
+    *("الأكثر", "सबसे (?:अधिक|ज़्यादा)", "paling relevan", "มากที่สุด", "יותר רלוונטי", "بیش‌?ترین|مرتبط.{0,2}ترین"),
+    *("περισσότερο",),
 )
-_TURNED = rf"{_LEAST}[^.\n]{{0,40}}?{_MOST}"
-WORST_FIRST = _compiled(
+_TURNED = rf"{_LEAST}[^.\n]{{0,40}}?(?:{_MOST}|\bfirst\b)"
+_FROM = r"\b(?:from|von|vom|de|du|des|dal?|dalla|van|od|från|fra|dari|từ)\b|от |від |من |از |จาก|[从從由]"
+_DOWN = rf"{_MOST}(?:(?!{_FROM})[^.\n]){{0,40}}?{_LEAST}"
+_RISING = _any(
     _TURNED,
-    r"\b(?:ascending|aufsteigend\w*)\b",
+    r"\b(?:ascending|ascendent\w*|aufsteigend\w*|oplopend\w*|stigand?e|rosnąc\w*|vzestupn\w*|crescător|artan)\b",
     r"\b(?:increasing|growing|revers(?:e|ed)) (?:order )?(?:of |in )?(?:relevan|useful|importan)|"
-    r"\b(?:croissant|creciente|crescente)\b|возрастани",
+    r"\b(?:croissant|creciente|crescente)\b|возрастани|зростання|تصاعدي|आरोही|tăng dần|αύξουσα|จากน้อยไปมาก|صعودی",
     r"\brevers(?:e|ing) (?:this|the) (?:order|ranking)",
     *(
-        "从低到高",
-        "由低到高",
-        "从差到好",
+        "[从從由][低弱差小][到至][高强強好大]",
+        "[从從由]最不",
+        "最不相[关關]到",
         "升序",
+        "[递遞]增",
         "昇順",
         "低い順",
+        "低い(?:もの|方)から",
         "오름차순",
         r"낮은\s?순",
-        "低い(?:もの|方)から",
-        "从最不",
-        "最不相关到",
+        r"낮은\s?(?:것|쪽)부터",
     ),
     *(r"\bbottom (?:to|up to) top\b", r"\bmenor a mayor\b"),
 )
+# What is said first counts: in "du plus au moins pertinent, avec plus de poids sur ...", nothing rises.
+WORST_FIRST = re.compile(rf"\A(?:(?!{_DOWN})[\s\S])*?{_RISING}", re.IGNORECASE)
+# A document that prose begins with, and calls the worst of all.
+BEGINS_WORST = re.compile(rf"\A(?:(?!{_MOST})[\s\S])*{_LEAST}(?:(?!{_MOST})[\s\S])*\Z", re.IGNORECASE)
 # Likewise behind an order, in its own clause: `[1] -> [2] (least to most relevant)`.
 WORST_FIRST_BEHIND = re.compile(
-    rf"[^.\n\[\d:;]{{0,80}}?(?:{_LEAST}[^.\n\[\d:;]{{0,40}}?{_MOST}|\bworst first|"
+    rf"[^.\n\[\d:;]{{0,80}}?(?:{_LEAST}[^.\n\[\d:;]{{0,40}}?(?:{_MOST}|\bfirst\b)|\bworst first|"
     r"\b(?:ascending|increasing|reversed?) (?:order|relevance)|"
     r">[\"'` ]{0,3}(?:here )?(?:means|denotes|reads|stands for|indicates|=)[^.\n]{0,20}\b(?:less|worse|lower)\b|"
     "从低到高|由低到高|升序|昇順|低い順|오름차순|낮은 ?순)",
     re.IGNORECASE,
 )
-# A list that goes down to what is irrelevant is not one of what is irrelevant.
+# A list that goes down to what is irrelevant, or up from there, is not one of what is irrelevant.
 DOWN_TO = re.compile(
+    rf"{_DOWN}|{_TURNED}|[从從由]最不(?:太)?相[关關]|"
     r"最相[关關][^。\n]{0,6}?最?不(?:太)?相[关關]|\bmost[^.\n]{0,30}\bto\b[^.\n]{0,15}?(?:ir|un|not )relevant",
     re.IGNORECASE,
 )
@@ -114,7 +147,11 @@ EQUALLY = re.compile(
     re.IGNORECASE,
 )
 # Between two orders of which none is chosen.
-OR = re.compile(r"[ ,]*(?:\b(?:or|oder|ou)\b|还是|還是|或者?|또는|아니면|それとも|または)[ ]*", re.IGNORECASE)
+OR = re.compile(
+    r"[ ,]*(?:\b(?:or|oder|ou|o|czy|lub|albo|veya|ya da|hay|hoặc|atau|eller|или|або)\b|"
+    r"还是|還是|或者?|또는|아니면|それとも|または|か(?=[ \[])|أو|หรือ)[ ]*",
+    re.IGNORECASE,
+)
 # What takes back the order before it.
 RETRACTION = re.compile(
     r"\b(?:correction|corrected|wait|actually|oops|sorry|scratch that|(?:made|was) an? (?:mistake|error)|i was wrong|"
@@ -126,20 +163,24 @@ RETRACTION = re.compile(
 INITIAL = _compiled(
     r"\b(?:initial|original|input|given|preliminary|tentative|draft|previous|"
     r"first (?:thought|guess|idea|impression))",
-    "初步",
-    "最初",
-    "처음",
-    "초기",
+    r"\b(?:ursprünglich|vorläufig|inicial|inizial|provisi?o(?:r|nal)|provvisor)",
+    r"\b(?:oorspronkelijk|aanvankelijk|voorlopig)",
+    *(r"\b(?:pierwotn|początkow|wstępn)", "исходн", "первоначальн", "начальн", "الأولي", "الأصلي", "ban đầu"),
+    *("初步", "最初", "原始", "初始", "元の", "当初", "처음", "초기", "원래"),
 )
 # Grades in words, as verdicts on one document begin with them.
 HIGH = _compiled(
     r"\b(?:high|highly|very|perfect|perfectly|excellent|fully|direct|directly|strong|strongly|best|exact|exactly|top|most)\b",
     r"\b(?:extremely|definitely|essential|ideal|critical|completely|sehr|hoch|très|élevée?|muy|alta|alto)\b",
     *("高", "높", "매우", "아주", "가장", "완전", "非常", "极", "極", "完全", "直接", "最", "とても", "很相关", "强"),
+    r"\b(?:высок\w*|очень|дуже|wysok\w*|bardzo|hoog|hoge|zeer|molto|muito|yüksek|çok|cao|rất)\b",
+    r"\b(?:tinggi|sangat)\b|عالي|उच्च",
 )
 GOOD = _compiled(
     r"\b(?:good|mostly|relevant|useful|helpful|related|fairly|match|matches|pertinente?|relevante|gut)\b",
     *("相关", "相關", "関連", "関係", "관련", "有用", "好"),
+    r"\b(?:релевантн\w*|trafn\w*|istotn\w*|ilgili|rilevant\w*|relevantes|liên quan|relevan)\b",
+    *("ذو صلة", "प्रासंगिक"),
 )
 MEDIUM = _compiled(
     r"\b(?:medium|moderate|moderately|partial|partially|partly|somewhat|fair|average|mixed|ok|okay|maybe|possibly)\b",
@@ -157,16 +198,25 @@ MEDIUM = _compiled(
         "やや",
     ),
     *("ある程度", "普通", "可能", "한정적"),
+    r"\b(?:средн\w*|частично|częściowo|średni\w*|gemiddeld|matig|deels|parzialmente|m[ée]di[ao])\b",
+    r"\b(?:orta|kısmen|sedang)\b",
+    *("trung bình", "một phần", "sebagian", "متوسط", "جزئي", "मध्यम", "आंशिक"),
 )
 LOW = _compiled(
     r"\b(?:low|lower|slight|slightly|weak|weakly|marginal|marginally|poor|poorly|barely|less|least|little|limited)\b",
     r"\b(?:minimal|minimally|worst|tangential|tangentially|loosely|niedrig|kaum|wenig|faible|peu|baja|bajo|poco)\b",
     *("低", "낮", "약간", "조금", "거의", "略", "稍", "弱", "少し", "わずか", "薄い"),
+    r"\b(?:низк\w*|слаб\w*|мало|nisk\w*|mało|laag|lage|weinig|basso|bassa|baix[ao]|pouco)\b",
+    r"\b(?:düşük|thấp|rendah)\b|منخفض|निम्न",
 )
-YES = _compiled("yes|y|yep|true|t|ja|oui|s[ií]|是|是的|对|對|有|はい|あり|예|네|그렇다|있음|맞음")
+YES = _compiled(
+    "yes|y|yep|true|t|ja|oui|s[ií]|是|是的|对|對|有|はい|あり|예|네|그렇다|있음|맞음",
+    "да|так|tak|evet|sim|có|ya|نعم|हाँ|हां|ใช่",
+)
 NO = _compiled(
     "no|n|nope|false|f|none|nein|non|否|不是|不|没有|無|无|いいえ|なし|아니오|아니요|아니다|없음|아님",
     "not|not at all|wrong|useless|bad|unhelpful|worthless|zero|no match|毫无关系",
+    "нет|ні|nie|hayır|não|không|tidak|nee|nej|nei|لا|नहीं|ไม่",
 )
 # Places in words, the first one's first; what goes on with the next place; and the last place.
 ORDINALS = tuple(
@@ -198,16 +248,22 @@ NEXT = re.compile(
     re.IGNORECASE,
 )
 FINALLY = re.compile(_LAST, re.IGNORECASE)
-RANK_WORD = r"(?:rank|place|position|top|no\.?|第|順位|排名|순위)"  # before a place in numbers
+# Before a place in numbers.
+RANK_WORD = r"(?:rank|place|position|top|no\.?|platz|rang|puesto|lugar|miejsce|plaats|место|місце|第|順位|排名|순위)"
 # Names of columns and members: a rank by what the name ends in, whatever stands before it.
 RANK = re.compile(
-    r".*(?:rank|ranking|position)|(?:\w+[ _-])?(?:place|order)|#|no\.?|.*(?:排名|名次|順位|순위)", re.IGNORECASE
+    r".*(?:rank|ranking|position)|(?:\w+[ _-])?(?:place|order)|#|no\.?|.*(?:排名|名次|順位|순위)|"
+    r"rang|platz|puesto|posici[oó]n|posição|posizione|miejsce|pozycja|sıra|plaats|ранг|место|місце",
+    re.IGNORECASE,
 )
 SCORE = re.compile(
     r"(?:.*[ _-])?(?:score|rating|grade|probability|points?|confidence|usefulness|helpfulness|similarity|importance|"
     r"quality|utility|match|fit|verdict|stars?|logit|prob)|\w+score|relevan(?:ce|cy)(?:[ _-]\w+)?|"
     r"(?:.*[ _-])?relevan(?:ce|cy)|.*(?:分数|得分|评分|評分|相关性|相關性|相关度|相关程度|関連度|関連性|"
-    "スコア|点数|점수|관련도|관련성|적합도)",
+    "スコア|点数|점수|관련도|관련성|적합도)|"
+    r"bewertung|punkte|relevanz|pertinence|puntuaci[oó]n|relevancia|pontuação|relevância|punteggio|"
+    "rilevanza|pertinenza|"
+    "ocena|puan|skor|оценка|балл[ыа]?|релевантность|оцінка",
     re.IGNORECASE,
 )
 # Names of figures of which the lowest is the best.

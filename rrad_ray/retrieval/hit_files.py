@@ -26,12 +26,18 @@ def hits_uri(work: str, source: str, block: str, folder: str = "hits") -> str:
 
 def write_hits(uri: str, hits: Hits) -> None:
     """Write hits whole or not at all; their queries are numbers in the block."""
-    columns = {"query": hits.queries, "document": hits.documents, **hits.scores}
+    scores = {_score_column(source): values for source, values in hits.scores.items()}
+    columns = {"query": hits.queries, "document": hits.documents, **scores}
     write_table(uri, pa.table({name: pa.array(column) for name, column in columns.items()}), HIT_ROWS)
 
 
 def read_hits(uri: str, sources: Sequence[str]) -> Hits:
     """Read what `write_hits` has written."""
     table = read_table(uri)
-    scores = {source: table[source].to_numpy() for source in sources}
+    scores = {source: table[_score_column(source)].to_numpy() for source in sources}
     return Hits(table["query"].to_numpy(), table["document"].to_numpy(), scores)
+
+
+def _score_column(source: str) -> str:
+    """Return the column of a source's scores; users name their runs, and one may be called `query`."""
+    return f"score of {source}"

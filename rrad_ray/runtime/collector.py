@@ -55,7 +55,8 @@ class AnswerJournal:
         self.queries: set[tuple[str, int]] = set()
         self.last = time.monotonic()
         self.names = tables.part_names(self.uri)
-        self.number = 1 + max((tables.part_number(name) for name in self.names), default=-1)
+        taken = (tables.part_number(name) for name in self.names if tables.is_own_part(name))  # no copies of them
+        self.number = 1 + max(taken, default=-1)
 
     def load(self, parts: set[str]) -> dict[str, dict[PromptKey, Answer]]:
         """Return the answers that earlier runs have of these parts."""

@@ -269,7 +269,8 @@ class Requests:
         from openai import AsyncOpenAI
 
         self.cfg, self.trace = cfg, trace
-        key = os.environ.get(cfg.openai.key_env) or "none"  # many endpoints of one's own ask for none
+        # Secrets of Kubernetes often end in a line's end, which no header takes. Many endpoints ask for no key.
+        key = os.environ.get(cfg.openai.key_env, "").strip() or "none"
         limits = cfg.openai
         self.client = AsyncOpenAI(
             base_url=limits.url, api_key=key, timeout=limits.timeout_s, max_retries=limits.retries

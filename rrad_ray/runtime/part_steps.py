@@ -40,6 +40,8 @@ class SearchSteps:
     def run(self) -> Search:
         """Prepare and search every part; return what the search has read."""
         search = self._plan()
+        if "query_vectors" in search.own:
+            self._check_queries(search)
         self._prepare(search)
         self._count(search)
         if self.cfg.index.probes:
@@ -121,6 +123,22 @@ class SearchSteps:
             )
             raise RradError(uri, f"holds vectors of something else ({changed})", "name another folder")
         return False
+
+    def _check_queries(self, search: Search) -> None:
+        """Set aside the queries that the user's own vectors lack: the search by vectors finds nothing for them.
+
+        Raises `RradError` where these are all.
+        """
+        lacking: list[tuple[str, str]] = []
+        for block in self.block_sizes:
+            bare = pa.array(np.flatnonzero(~search.vectors("query_vectors", block).any(1)))
+            queries = read_table(tables.join(self.work, "queries", block), ["query_id", "query"]).take(bare)
+            lacking += zip(*(column.to_pylist() for column in queries.columns), strict=True)
+        if len(lacking) == sum(self.block_sizes.values()):
+            problem = f"holds no vector of any query, such as {lacking[0][0]!r}"
+            raise RradError(self.cfg.query_vectors, problem, "write `id` as the queries of the collection have it")
+        for query_id, text in lacking:
+            self.out.quarantine(query_id, "no vector: BM25 alone finds documents for this query", text)
 
     def _prepare(self, search: Search) -> None:
         """Embed and count what is missing of the slices."""

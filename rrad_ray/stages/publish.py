@@ -17,11 +17,10 @@ from rrad_ray.errors import RradError
 from rrad_ray.evaluation import nights
 from rrad_ray.evaluation.bench import fused_name
 from rrad_ray.evaluation.night_history import ASKED, NIGHTS_PAGE, record_night
-from rrad_ray.evaluation.winner import Winner, choose_winner, read_winner, write_winner
+from rrad_ray.evaluation.winner import Winner, choose_winner, read_report, read_winner, write_winner
 from rrad_ray.progress import say
 from rrad_ray.rows import Candidates, CollectedQuery
 from rrad_ray.tables.leases import Lease
-from rrad_ray.tables.text import read_json
 
 INPUTS = ("input", "fresh_input", "frozen", "fresh", "labels", "collected")
 
@@ -70,7 +69,7 @@ def _chosen(cfg: PublishConfig) -> Winner:
     if NEW_STUDENT not in students:
         problem = f"no evaluation of a student '{NEW_STUDENT}'"
         raise RradError(cfg.input, problem, f"run evaluate with students.{NEW_STUDENT}=...")
-    content = read_json(tables.join(cfg.input, "report.json"))
+    content = read_report(cfg.input)
     encoders = lineage.first_stage.encoders if lineage.first_stage else {}
     return choose_winner(content, {NEW_STUDENT: students[NEW_STUDENT]}, cfg, encoders)
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import tempfile
 
 from rrad_ray import tables
 from rrad_ray.config import SelectConfig
 from rrad_ray.errors import RradError, at_place
 from rrad_ray.evaluation import report_html, summary
-from rrad_ray.evaluation.winner import Winner, calibration_of, choose_winner, write_winner
+from rrad_ray.evaluation.winner import Winner, calibration_of, choose_winner, read_report, write_winner
 from rrad_ray.progress import say
 from rrad_ray.tables import checkpoints
 
@@ -24,7 +23,7 @@ def run(cfg: SelectConfig, out: tables.Output) -> None:
     lineage = tables.read_manifest(cfg.input).lineage
     if lineage.evaluation is None:
         raise RradError(cfg.input, "no output of evaluate", "name the output of evaluate")
-    content = json.loads(tables.read_text(tables.join(cfg.input, "report.json")))
+    content = read_report(cfg.input)
     encoders = lineage.first_stage.encoders if lineage.first_stage else {}
     winner = choose_winner(content, lineage.evaluation.students, cfg, encoders)
     if cfg.calibrate:

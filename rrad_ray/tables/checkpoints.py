@@ -43,13 +43,15 @@ BUNDLED = ("bundled:all-minilm-l6-v2", "bundled:smollm2-135m-instruct", "bundled
 def student_of(model: str) -> str:
     """Return the checkpoint of the winner that a folder names in `winner.json`; any other model as it is.
 
-    Raises `RradError` for a winner that is a first stage.
+    Raises `RradError` for a winner that is a first stage, and for a file that holds none.
     """
     if not is_s3(model) and not os.path.isdir(absolute(model)):
         return model
     winner = read_json(join(model, WINNER_FILE))
     if winner is None:
         return model
+    if not isinstance(winner, dict):
+        raise RradError(model, f"its {WINNER_FILE} is no JSON object", "run select again")
     if not winner.get("checkpoint"):
         problem = f"its winner, {winner.get('system')!r}, is a first stage, which has no student"
         raise RradError(model, problem, "name a model or a checkpoint")

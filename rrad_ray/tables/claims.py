@@ -15,7 +15,7 @@ from rrad_ray.tables.fingerprints import input_difference, same_input
 from rrad_ray.tables.json_files import json_text
 from rrad_ray.tables.leases import LEASES
 from rrad_ray.tables.manifest import MANIFEST, Manifest, find_manifest
-from rrad_ray.tables.reading import PROGRESS, QUARANTINE, STARTED, part_names
+from rrad_ray.tables.reading import PROGRESS, QUARANTINE, STARTED, is_own_part, part_names
 from rrad_ray.tables.secrets import redacted
 from rrad_ray.tables.text import read_json
 
@@ -88,6 +88,9 @@ def claim_of(cfg: Any, inputs: Mapping[str, str]) -> Claim:
         # They would become part of the new table, or be written over.
         reason = f"holds {len(strays)} parts that no run marks as its own ({strays[0]}, ...), and neither {MANIFEST}"
         return Claim("refused", f"{reason} nor {STARTED}")
+    if started is not None and (strays := [name for name in part_names(uri) if not is_own_part(name)]):
+        reason = f"holds {len(strays)} parts that no stage has written ({strays[0]}, ...): their rows would count too"
+        return Claim("refused", reason)
     if started is None or not _anything_done(uri):
         return Claim("new")  # a run that failed before it had anything to show binds nobody
     # The remedy of `commit` may be taken: what is done stays good when more bad rows are allowed.

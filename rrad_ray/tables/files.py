@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gzip
+import lzma
 import os
 import shutil
 import zlib
@@ -21,7 +22,7 @@ from rrad_ray.errors import RradError, at_place
 from rrad_ray.uris import S3, URI_REMEDY, check_uri, is_s3
 
 # What unpacking and Parquet raise for the content of a file.
-DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error, pa.ArrowInvalid)
+DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, pa.ArrowInvalid)
 
 REMOVERS = 16  # requests side by side that delete files of an object store
 

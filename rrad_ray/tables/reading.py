@@ -160,6 +160,12 @@ def part_number(name: str) -> int:
     return int(name.removeprefix("part-").removesuffix(".parquet"))
 
 
+def is_own_part(name: str) -> bool:
+    """Return true for a name as of `part_name`; false for that of a file manager's copy: `part-00003 (1).parquet`."""
+    number = name.removeprefix("part-").removesuffix(".parquet")
+    return number.isascii() and number.isdecimal() and name == part_name(int(number))
+
+
 def name_of_slice(name: str, cfg: Any) -> str:
     """Return the name of a file or folder of a run's own: `progress-3-of-12.json`, where it does a slice of the
     work."""

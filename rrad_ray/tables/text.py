@@ -8,6 +8,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from fsspec.utils import infer_compression
+
 from rrad_ray.errors import RradError
 from rrad_ray.tables.files import exists, filesystem, io_errors
 
@@ -15,18 +17,23 @@ BYTE_ORDER_MARK = "\ufeff"  # the byte order mark of UTF-8
 
 OTHER_MARKS = {codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
 
+UNPACKED = (None, "gzip", "bz2", "xz")  # by fsspec's names; each of them notices a file that is cut short
+
 ENCODING_REMEDY = "write the file as UTF-8, for example by `iconv -f LATIN1 -t UTF-8 OLD > NEW` (or -f UTF-16)"
 
 
 def text_lines(uri: str, remedy: str) -> Iterator[tuple[int, str]]:
-    """Yield the lines of a text file with their numbers from 1, streamed, without blank ones and line ends; `.gz` is
-    unpacked.
+    """Yield the lines of a text file with their numbers from 1, streamed, without blank ones and line ends; `.gz`,
+    `.bz2` and `.xz` are unpacked.
 
     A byte order mark is taken off every line: files that were joined have some in their middle. Lone surrogates, as
     Java writes them, pass: a row with one is bad, the file is not. Raises `RradError` for a file that is not there
-    (with `remedy`), that cannot be read, or that is no UTF-8.
+    (with `remedy`), that cannot be read, that is packed otherwise, or that is no UTF-8.
     """
     fs, path = filesystem(uri)
+    packing = infer_compression(path)
+    if packing not in UNPACKED:  # of several files in a `.zip`, fsspec reads the first
+        raise RradError(uri, f"is packed by {packing}, which is not read", "unpack it, or pack it by gzip as NAME.gz")
     with io_errors(uri, remedy), fs.open(path, "rb", compression="infer") as file:
         for number, raw in enumerate(file, 1):
             line = decoded(raw, uri, number, "surrogatepass").rstrip("\r\n").lstrip(BYTE_ORDER_MARK)

@@ -110,6 +110,12 @@ def test_zscores_do_not_see_scale_or_shift(values: list[float], scale: float, sh
     np.testing.assert_allclose(zscores([scale * value + shift for value in values]), normal, atol=1e-6)
 
 
+@pytest.mark.parametrize("unit", [1e-12, 1e-200, 5e-324])
+def test_scores_as_small_as_probabilities_are_told_apart(unit: float) -> None:
+    np.testing.assert_allclose(zscores([2 * unit, 4 * unit, 6 * unit]), [-math.sqrt(1.5), 0.0, math.sqrt(1.5)])
+    assert zscores([unit, unit, unit]).tolist() == [0.0, 0.0, 0.0]
+
+
 def test_fuse_is_the_weighted_sum_of_zscores() -> None:
     scores = {"a": [1.0, 3.0], "b": [10.0, 0.0], "unused": [math.nan, 0.0]}
     assert fuse(scores, {"a": 2.0, "b": 0.5}) == pytest.approx([-2.0 + 0.5, 2.0 - 0.5])

@@ -10,7 +10,7 @@ import pytest
 from rrad_ray.config import SelectConfig
 from rrad_ray.errors import RradError
 from rrad_ray.evaluation import summary
-from rrad_ray.evaluation.winner import SmokeTest, Winner, choose_winner, parse_winner, write_winner
+from rrad_ray.evaluation.winner import SmokeTest, Winner, choose_winner, parse_winner, read_report, write_winner
 
 FOLDERS = {name: f"out/{name}" for name in ("small", "good", "large", "untimed", "slow", "fast", "infinite")}
 CFG = SelectConfig(input="evaluation", output="", max_p99_ms=100.0)
@@ -310,3 +310,14 @@ def test_what_the_report_notes_of_the_winner_is_in_the_reason() -> None:
     systems = [system("good", 0.6, 10.0) | {"note": "gives all documents of a query the same score"}]
     reason = choose_winner({"systems": systems}, FOLDERS, CFG).reason
     assert reason == "nDCG@10 0.600 at p99 10 ms; good gives all documents of a query the same score"
+
+
+@pytest.mark.parametrize("content", [None, "[]", "{}", '{"systems": 5}'])
+def test_a_report_that_is_missing_or_none_is_named(content: str | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "report.json").write_text(content)
+    with pytest.raises(RradError, match=r"report\.json: is missing, or no report of evaluate; run evaluate again"):
+        read_report(str(tmp_path))
+    (tmp_path / "report.json").write_text('{"systems":')
+    with pytest.raises(RradError, match=r"report\.json: is no JSON"):
+        read_report(str(tmp_path))

@@ -28,7 +28,7 @@ from rrad_ray.labelling.crash_ledger import AFTER_ONE_DEATH, Ledger, groups
 from rrad_ray.patches.ray_actor_arguments import ByName
 from rrad_ray.rows import JudgeOutput, Labels, Quarantined
 from rrad_ray.runtime import engines
-from rrad_ray.runtime.engines import request_fields, slide
+from rrad_ray.runtime.engines import Requests, request_fields, slide
 from rrad_ray.runtime.first_errors import ALIKE, FirstErrors
 from rrad_ray.stages import judge, label
 from tests import tiny
@@ -247,6 +247,18 @@ def test_an_endpoint_gets_the_fields_that_the_config_names_and_none_that_it_drop
     assert body == {"model": "m", **more, "chat_template_kwargs": {"thinks": False}}
     fields = request_fields(config(tmp_path, engine="openai", max_tokens=9))
     assert fields == {"max_tokens": 9, "temperature": 0.0}
+
+
+def test_a_line_end_behind_an_endpoints_key_is_no_part_of_it(
+    tmp_path: Path, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As secrets of Kubernetes have one: no header takes it, and the client would tell of a broken connection."""
+    monkeypatch.setenv("A_KEY", " sk-1\n")
+    options = OpenAIConfig(url=endpoint.url, key_env="A_KEY", retries=0)
+    asked = Requests(config(tmp_path, engine="openai", openai=options))
+    assert asked.client.api_key == "sk-1"
+    reply = asyncio.run(asked._answer([{"role": "user", "content": "rank"}]))
+    assert reply["text"] == "[2] > [1]"
 
 
 def test_a_run_of_which_all_requests_fail_alike_says_why_stops_early_and_can_be_mended(

@@ -127,6 +127,13 @@ def test_a_winner_that_is_a_first_stage_is_no_model(tmp_path: Path) -> None:
         checkpoints.resolve(str(tmp_path))
 
 
+@pytest.mark.parametrize("content", ["[1]", "5", '"fusion"'])
+def test_a_winner_file_that_holds_no_object_is_named(content: str, tmp_path: Path) -> None:
+    (tmp_path / "winner.json").write_text(content)
+    with pytest.raises(RradError, match=r"its winner\.json is no JSON object; run select again"):
+        checkpoints.resolve(str(tmp_path))
+
+
 def test_a_night_with_too_few_new_queries_ends_well_and_is_no_output(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

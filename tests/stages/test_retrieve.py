@@ -95,6 +95,20 @@ def test_parts_blocks_and_their_order_change_no_candidate_score_or_order(
     assert not tables.exists(f"{tmp_path}/parts/work")
 
 
+def test_queries_that_the_users_own_vectors_lack_are_counted_and_none_at_all_is_an_error(
+    searched: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_ray(monkeypatch, 1)
+    searched["query_vectors"] = own_vectors(tmp_path / "some.parquet", [f"q{number}" for number in range(19)], 2)
+    rows = rows_of(RetrieveConfig(output=f"{tmp_path}/some", **searched))
+    assert len(rows) == 20
+    bad = tables.read_part(f"{tmp_path}/some/quarantine", tables.part_name(0), Quarantined)
+    assert {each["id"]: each["reason"].partition(":")[0] for each in bad} == {"d89": "no vector", "q19": "no vector"}
+    searched["query_vectors"] = own_vectors(tmp_path / "none.parquet", [str(number) for number in range(20)], 2)
+    with pytest.raises(RradError, match=r"none\.parquet: holds no vector of any query, such as 'q\d+'; write"):
+        retrieve.run(RetrieveConfig(output=f"{tmp_path}/none", **searched))
+
+
 @pytest.mark.parametrize("steps", [1, 20, 38])
 def test_a_run_that_ends_at_any_step_goes_on_with_the_missing_ones(
     steps: int, searched: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

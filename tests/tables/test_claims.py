@@ -1,8 +1,10 @@
-"""What a run would do with an output that an earlier version has written, before there were some of today's keys."""
+"""What a run would do with an output that an earlier version has written, before there were some of today's keys, or
+that somebody has put files into."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,3 +62,16 @@ def test_a_key_that_is_gone_still_tells_two_runs_apart(tmp_path: Path) -> None:
     tables.Output("prerank", cfg, PrerankOutput, {}).commit(rows=0)
     earlier(tmp_path / "out" / "manifest.json", lambda config: config.update(window=3))
     assert claim_of(cfg, {}).reason == "holds the output of another config (window=3 -> None)"
+
+
+@pytest.mark.parametrize("name", ["part-00000 (1).parquet", "part-00000-old.parquet", "part-0.parquet"])
+def test_a_run_does_not_go_on_beside_a_copy_of_a_part_whose_rows_would_come_twice(name: str, tmp_path: Path) -> None:
+    cfg = PrerankConfig("given", str(tmp_path / "out"))
+    out = tables.Output("prerank", cfg, PrerankOutput, {})
+    out.write_part(tables.part_name(0), [{**row_of("q1", ["a", "b"]), "best_chunks": []}])
+    shutil.copy(tmp_path / "out" / tables.part_name(0), tmp_path / "out" / name)
+    assert claim_of(cfg, {}).state == "refused"
+    with pytest.raises(RradError, match="parts that no stage has written"):
+        tables.Output("prerank", cfg, PrerankOutput, {})
+    (tmp_path / "out" / name).unlink()
+    assert claim_of(cfg, {}).state == "resume"

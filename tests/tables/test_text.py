@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
 import codecs
 import gzip
+import lzma
 import threading
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -93,3 +96,22 @@ def test_of_a_text_beyond_its_bound_no_more_is_read(tmp_path: Path, s3_uri: str,
     assert tables.read_text(uri, 6) == tables.read_text(uri, 1000) == "seven\n"
     with pytest.raises(RradError, match=r"x\.txt: has more than 5 bytes"):
         tables.read_text(uri, 5)
+
+
+def test_a_file_in_bzip2_or_xz_is_unpacked_and_a_torn_one_is_named(tmp_path: Path) -> None:
+    for ending, pack in {"bz2": bz2.compress, "xz": lzma.compress}.items():
+        path = tmp_path / f"x.{ending}"
+        path.write_bytes(pack(TEXT.encode()))
+        assert lines(path) == [(1, "größe\t☃"), (3, "zwei")]
+        for damaged in (pack(TEXT.encode() * 999)[:-9], b"no such file", pack(b"a")[:12] + b"x" * 40):
+            path.write_bytes(damaged)
+            with pytest.raises(RradError, match="cut short, damaged, or of another kind"):
+                lines(path)
+
+
+def test_a_zip_of_which_one_file_would_be_read_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as packed:
+        packed.writestr("a.tsv", "one")
+        packed.writestr("b.tsv", "two")
+    with pytest.raises(RradError, match="is packed by zip, which is not read; unpack it"):
+        lines(tmp_path / "x.zip")
