@@ -123,4 +123,4 @@ def test_a_template_whose_answers_would_be_misread_ends_a_pipeline_before_its_fi
 @pytest.mark.parametrize("port", ["70000", "0", "-1"])
 def test_doctor_refuses_what_is_no_port(port: str) -> None:
     done = CliRunner().invoke(cli.app, ["doctor", "--port", port])
-    assert (done.exit_code, "1<=x<=65535" in done.output) == (2, True)
+    assert (done.exit_code, "--port" in done.output) == (2, True)
