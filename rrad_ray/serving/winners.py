@@ -17,9 +17,7 @@ from rrad_ray.rows import BM25
 from rrad_ray.tables import checkpoints
 from rrad_ray.tables.checkpoints import WINNER_FILE
 
-MOST_WINNER_BYTES = (
-    32_000_000  # of `winner.json`, which an endpoint reads every few seconds: a query and its documents
-)
+MOST_WINNER_BYTES = 32_000_000  # of `winner.json`, which an endpoint reads every few seconds
 
 TOLERANCE = 0.05  # of the largest stored score: what other hardware and bfloat16 may change
 

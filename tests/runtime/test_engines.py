@@ -255,7 +255,7 @@ def test_a_line_end_behind_an_endpoints_key_is_no_part_of_it(
     """As secrets of Kubernetes have one: no header takes it, and the client would tell of a broken connection."""
     monkeypatch.setenv("A_KEY", " sk-1\n")
     options = OpenAIConfig(url=endpoint.url, key_env="A_KEY", retries=0)
-    asked = Requests(config(tmp_path, engine="openai", openai=options))
+    asked = Requests(config(tmp_path, engine="openai", openai=options), {})
     assert asked.client.api_key == "sk-1"
     reply = asyncio.run(asked._answer([{"role": "user", "content": "rank"}]))
     assert reply["text"] == "[2] > [1]"
