@@ -162,7 +162,7 @@ class TrainConfig(FitConfig):
 
     more: list[GivenUri] = Field(default_factory=list)
     """Further outputs of `label` that are learnt from alike, such as those of earlier rounds. Dev is measured on
-    `input` alone."""
+    `input` alone. A query whose text is that of another table's dev or test query is passed over."""
     kind: Literal["encoder", "decoder"] = "encoder"
     """`encoder`: RRA-BERT, a cross-encoder. `decoder`: RRA-GPT, a ranking layer on the last token."""
     model: str = MINILM

@@ -75,9 +75,9 @@ def _parquet_run(files: list[tables.DataFile]) -> pa.Table:
             table = parquet.read(columns=RUN_SCHEMA.names)
         columns = [tables.column_as(table, field, file.uri) for field in RUN_SCHEMA]
         table = pa.Table.from_arrays(columns, schema=RUN_SCHEMA)
-        usable = pc.and_(
-            pc.and_(table["query_id"].is_valid(), table["doc_id"].is_valid()), pc.is_finite(table["score"])
-        )
+        usable = pc.is_finite(table["score"])
+        for name in ("query_id", "doc_id"):  # a null is none either
+            usable = pc.and_(usable, pc.not_equal(pc.utf8_trim_whitespace(table[name]), ""))
         if not pc.all(pc.fill_null(usable, False), min_count=0).as_py():  # all of none are
             row = pc.index(pc.fill_null(usable, False), False).as_py()
             raise RradError(file.uri, f"row {row} is no line of a run: {table.slice(row, 1).to_pylist()}", RUN_LINE)

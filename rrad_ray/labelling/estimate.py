@@ -23,7 +23,7 @@ from rrad_ray.labelling.source import source_reader, source_row
 from rrad_ray.rows import Row
 from rrad_ray.tables import checkpoints, shards
 from rrad_ray.tables.shards import Shard
-from rrad_ray.tables.text import read_json
+from rrad_ray.tables.status import read_progress
 
 SAMPLE_QUERIES = 256  # queries whose prompts are planned
 SAMPLE_SHARDS = 32  # that they are read from
@@ -148,7 +148,7 @@ def _speed(cfg: JudgeConfig) -> tuple[float, str]:
     """Return the tokens, prompt and answer together, that one engine does in a second, and how that is known."""
     if cfg.engine_tokens_per_s:
         return cfg.engine_tokens_per_s, "engine_tokens_per_s"
-    progress = read_json(tables.join(cfg.output, tables.PROGRESS)) or {}
+    progress = read_progress(tables.join(cfg.output, tables.PROGRESS)) or {}
     rates = [progress.get(f"{kind}_tokens_per_s", 0.0) for kind in ("prompt", "generated")]
     return sum(rates) / cfg.engines, "as this output's last run"
 

@@ -17,6 +17,7 @@ from rrad_ray.labelling.answers import parse_answer
 from rrad_ray.labelling.chat_template import ChatTemplate
 from rrad_ray.labelling.label_tokens import identifiers, label_tokens
 from rrad_ray.labelling.prompt_calls import Prompt, joined_chunks
+from rrad_ray.languages.scripts import first_words
 from rrad_ray.rankers.chunker import Chunker
 from rrad_ray.rows import Row
 
@@ -308,11 +309,6 @@ def _lost(docs: Sequence[Sequence[int]], cut: int, doc_tokens: int) -> int:
 def _windowed(query: str, texts: Sequence[str]) -> dict[str, Any]:
     """Return the prompt that `engines.slide` reads: windows are planned as the answers come."""
     return {"sliding": json.dumps({"query": query, "texts": list(texts)})}
-
-
-def first_words(text: str, count: int) -> str:
-    """Return the first words of a text, for engines whose tokenizer is not at hand."""
-    return " ".join(text.split()[:count])
 
 
 def echoed_answer(row: Row, slot: int, cfg: PromptConfig) -> dict[str, Any]:

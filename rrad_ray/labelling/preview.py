@@ -16,6 +16,7 @@ from rrad_ray.labelling import chat_template, planner
 from rrad_ray.labelling.answer_patterns import check_template
 from rrad_ray.labelling.prompt_calls import Prompt, calls_of
 from rrad_ray.labelling.source import source_reader, source_row
+from rrad_ray.languages.scripts import first_words
 from rrad_ray.rows import Row
 from rrad_ray.tables import checkpoints, shards
 
@@ -92,7 +93,7 @@ class PromptTexts:
         """Return what an engine that asks would send: as `openai` does, since no tokenizer is at hand."""
         if self.cfg.task in ("order", "grade", "explain"):
             return [f"messages\n{_chat(chat)}" for chat in self.planner.chats(row)]
-        texts = [planner.first_words(text, self.cfg.doc_tokens) for text in row["texts"]]
+        texts = [first_words(text, self.cfg.doc_tokens) for text in row["texts"]]
         if self.cfg.task == "score":
             return [f"pair\n{row['query']}\n{text}" for text in texts]
         before, between, lead = self.cfg.prompt.pieces

@@ -22,6 +22,8 @@ _APART = "|".join(f"(?P<{kind}>[{chars}]+)" for kind, chars in _CLASSES.items())
 # `\w` of `regex` takes in combining marks, without which a Hindi word would fall apart.
 RUN = regex.compile(rf"{_APART}|(?P<{WORD}>[\w--[{''.join(_CLASSES.values())}]]+)", regex.V1)
 _PIECE = regex.compile(f"[{_CLASSES[CJ]}{_CLASSES[SEA]}]{{1,2}}|[^{_CLASSES[CJ]}{_CLASSES[SEA]}]+")
+_LONG = 16  # letters that a tokenizer hardly ever takes for one token: addresses, Base64, compounds
+_WORD = regex.compile(rf"[{_CLASSES[CJ]}{_CLASSES[SEA]}]{{1,2}}|[^\s{_CLASSES[CJ]}{_CLASSES[SEA]}]{{1,{_LONG}}}")
 CUT = regex.compile(f"[{''.join(_CLASSES.values())}]")  # a character of a script that is not cut at spaces alone
 HAN, HIRAGANA = regex.compile(r"\p{Han}"), regex.compile(r"\p{Hiragana}+")
 
@@ -69,6 +71,19 @@ def word_count(text: str) -> int:
     """Return the number of words between spaces; two characters of a script without spaces count as a word."""
     words = pieces(normalized(text)[0])
     return sum(max(1, sum(RUN.search(piece) is not None for piece in word)) for word in words)
+
+
+def first_words(text: str, count: int) -> str:
+    """Return the first words of a text, where no tokenizer is at hand to count tokens. Two characters of a script
+    without spaces count as a word, and so does every piece of 16 of a longer one.
+
+    >>> first_words("Python3  北京天气，好", 2)
+    'Python3 北京'
+    """
+    end = 0
+    for word in islice(_WORD.finditer(text), count):
+        end = word.end()
+    return " ".join(text[:end].split())
 
 
 def query_words(text: str) -> tuple[str, ...]:

@@ -16,11 +16,11 @@ import asyncio
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rrad_ray import tables
 from rrad_ray.errors import RradError
@@ -31,6 +31,16 @@ from rrad_ray.tables.private_folders import private_folder, state_folder
 SEGMENT_BYTES = 8 * 2**20  # of a segment, before another one begins: what a flush holds in memory
 BATCH_BYTES = 4 * 2**20  # of the lines that share an `fsync`
 MOST_BYTES = 256_000_000
+
+Made = TypeVar("Made")
+
+
+FEW_ROWS = 200  # that are worked on where the event loop runs; a thread's start costs about as much
+
+
+async def beside_loop(work: Callable[..., Made], rows: Sequence[Any], *more: Any) -> Made:
+    """Return what `work(rows, *more)` does: in a thread where the rows are many, for the loop answers others too."""
+    return await asyncio.to_thread(work, rows, *more) if len(rows) > FEW_ROWS else work(rows, *more)
 
 
 class JournalFull(Exception):
@@ -79,7 +89,7 @@ class EventJournal:
         Raises `InvalidInput` if a row does not fit into its table, `JournalFull`, or `OSError` if the disk does not
         take them; then none of them is logged.
         """
-        lines = encode_events(kind, rows)
+        lines = await beside_loop(encode_events, rows, kind)
         waiting = self.held_bytes + self.left_bytes
         if self.held + len(rows) > self.most or waiting + len(lines) > self.most_bytes:
             reason = f" ({self.failed})" if self.failed else ""

@@ -79,7 +79,7 @@ def _table(kind: str, rows: Sequence[dict[str, Any]]) -> pa.Table:
         raise InvalidInput(f"no rows of {kind}: {error}", f"write the columns of {KINDS[kind].__name__}") from error
 
 
-def encode_events(kind: str, rows: Sequence[Any]) -> bytes:
+def encode_events(rows: Sequence[Any], kind: str) -> bytes:
     """Return rows of a kind as lines of a segment; `InvalidInput` if a row could not be stored."""
     events_table(kind, rows)
     return b"".join(json.dumps([kind, row]).encode() + b"\n" for row in rows)

@@ -23,8 +23,18 @@ import pyarrow.parquet as pq
 
 from rrad_ray import tables
 from rrad_ray.retrieval.part_terms import TermCounts
+from rrad_ray.tables.text import read_json
 
 VECTOR_SCHEMA = pa.schema([("id", pa.string()), ("vector", pa.list_(pa.float32()))])
+
+
+VECTORS = "vectors.json"  # in a folder of kept vectors: what they are of
+
+
+def holds_own_vectors(uri: str) -> bool:
+    """Return true for a folder or file of the user's own vectors; false for one that a run keeps its vectors in, or
+    will."""
+    return read_json(tables.join(uri, VECTORS)) is None and bool(tables.data_files(uri, (".parquet",)))
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,9 @@ SPARE = 1000
 
 BURST = 1000  # requests that Serve holds for busy replicas; more get its own, plain 503
 
+# glibc keeps what threads free in an arena of each, up to eight for a core; the large buffers are in none of them.
+FEW_ARENAS = {"MALLOC_ARENA_MAX": "2"}
+
 BACKSTOP_S = 10  # that Serve waits beyond the replica's own deadline: its refusal is in no client's format
 
 logger = logging.getLogger("ray.serve")
@@ -63,7 +66,7 @@ def application(cfg: ServeConfig) -> Application:
     deployment = serve.deployment(
         name="Endpoint",
         **({"num_replicas": low} if low == high else {"autoscaling_config": autoscaling}),
-        ray_actor_options=cluster.resources(cfg.resources),
+        ray_actor_options={**cluster.resources(cfg.resources), "runtime_env": {"env_vars": FEW_ARENAS}},
         max_ongoing_requests=cfg.max_queued + SPARE,
         max_queued_requests=BURST,
         backpressure_config=BackpressureConfig(retry_after_s=errors.RETRY_AFTER_S),

@@ -18,9 +18,9 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -29,8 +29,9 @@ import pyarrow.compute as pc
 import ray
 
 from rrad_ray import tables
+from rrad_ray.languages.scripts import folded
 from rrad_ray.patches import ray_data_context
-from rrad_ray.rows import Labels, TrainingRow, with_qrels
+from rrad_ray.rows import MEASURED, Candidates, Labels, TrainingRow, with_qrels
 from rrad_ray.runtime import cluster
 from rrad_ray.tables import shards
 from rrad_ray.tables.part_files import digest_in_manifest, opened_part
@@ -49,6 +50,8 @@ class LabelFeed:
     `parts`: the table and the name of each. `counts`: rows to learn from in each part; skipped rows
     (`Prepare.skip_reason`) are not counted. `dev`: the dev queries with qrels that are measured, by (index of the
     part, index among the part's dev rows). `prepare`: applied to each row that is read; None where no row is skipped.
+    `held`: by table, the texts of dev and test queries of the other ones, folded: `label` has looked through its own
+    only, and a student that learns from them has seen what it is tested on.
     """
 
     splits: tuple[str, ...]
@@ -56,6 +59,7 @@ class LabelFeed:
     counts: tuple[int, ...]
     dev: RowRefs
     prepare: Prepare | None = None
+    held: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def dev_rows(self) -> list[Any]:
         """Return the `Labels` rows of the dev queries that are measured."""
@@ -79,7 +83,7 @@ class LabelFeed:
             {"part": part, "uri": self.parts[part][0], "name": self.parts[part][1], "indices": chosen}
             for part, chosen in indices
         ]
-        fetch = partial(_fetch, self.splits, self.prepare)
+        fetch = partial(_fetch, self.splits, self.prepare, self.held)
         if len(refs) == sum(self.counts):  # the whole of a set that fits in memory: faster than starting a task
             return _in_order([fetch(pa.Table.from_pylist(pieces))], refs)
         ray_data_context.raise_causes(cluster.quiet_data())
@@ -107,12 +111,15 @@ def _in_order(fetched: Iterable[pa.Table], refs: RowRefs) -> list[Any]:
     return [rows[ref] for ref in refs]
 
 
-def _fetch(splits: Sequence[str], rules: Prepare | None, pieces: pa.Table) -> pa.Table:
+def _fetch(
+    splits: Sequence[str], rules: Prepare | None, held: Mapping[str, frozenset[str]], pieces: pa.Table
+) -> pa.Table:
     """Return the `TrainingRow`s of some pieces (part, uri, name, indices), with columns `part` and `index`."""
     tables_of_pieces = []
     for piece in pieces.to_pylist():
-        indices = piece["indices"]
-        table = read_rows(piece["uri"], piece["name"], splits, indices, TrainingRow, rules)
+        indices, uri = piece["indices"], piece["uri"]
+        others = held.get(uri, frozenset())
+        table = read_rows(uri, piece["name"], splits, indices, TrainingRow, rules, others)
         part = pa.array([piece["part"]] * len(indices))
         tables_of_pieces.append(table.append_column("part", part).append_column("index", pa.array(indices)))
     return pa.concat_tables(tables_of_pieces)
@@ -127,19 +134,25 @@ def by_part(refs: RowRefs) -> dict[int, list[int]]:
 
 
 def read_rows(
-    uri: str, name: str, splits: Sequence[str], indices: Sequence[int], row: type, rules: Prepare | None = None
+    uri: str,
+    name: str,
+    splits: Sequence[str],
+    indices: Sequence[int],
+    row: type,
+    rules: Prepare | None = None,
+    held: frozenset[str] = frozenset(),
 ) -> pa.Table:
     """Return the columns of `row` of some rows of a part, by their indices among its rows to learn from."""
     # The texts, which are read, are nearly all of a part.
     table = tables.read_columns(uri, name, tables.schema_of(row).names, whole=True)
-    table, reasons = _of_splits(table, splits, rules)
+    table, reasons = _of_splits(table, splits, rules, held)
     if any(reasons):
         table = table.filter(pa.array([reason is None for reason in reasons]))
     return tables.check_schema(table.take(pa.array(indices)), row, tables.join(uri, name))
 
 
 def _of_splits(
-    table: pa.Table, splits: Sequence[str], rules: Prepare | None
+    table: pa.Table, splits: Sequence[str], rules: Prepare | None, held: frozenset[str]
 ) -> tuple[pa.Table, list[SkipReason | None]]:
     """Return the rows of these splits, and for each the reason why it is skipped, None for a row to learn from.
 
@@ -148,7 +161,12 @@ def _of_splits(
     table = table.filter(pc.is_in(table["split"], pa.array(splits)))
     if rules is None:
         return table, [None] * len(table)
-    return table, [rules.skip_reason(targets) for targets in table["targets"].to_pylist()]
+    reasons = [rules.skip_reason(targets) for targets in table["targets"].to_pylist()]
+    if held:
+        for index, row in enumerate(table.select(["query", "split"]).to_pylist()):
+            if row["split"] not in MEASURED and folded(row["query"]) in held:
+                reasons[index] = reasons[index] or SkipReason.MEASURED_QUERY
+    return table, reasons
 
 
 def index_labels(
@@ -163,32 +181,44 @@ def index_labels(
 
     `uris`: the tables; the dev queries are those of the first. `rules`: which rows are skipped; None: no row is.
     `visit` is called with every row of the splits, skipped or not. At most `measured` dev queries with qrels are
-    drawn, by the seed. No text is read. Raises `RradError` for a table that is not finished, or lacks a column.
+    drawn, by the seed. No text is read but, of several tables, the queries'. Raises `RradError` for a table that is
+    not finished, or lacks a column.
     """
     parts = [(uri, name) for uri in uris for name in tables.finished_parts(uri)]
+    held = _held_elsewhere(uris)
+    texts = ["query"] if held else []
     counts: list[int] = []
     measurable: RowRefs = []
     with ThreadPoolExecutor(shards.SHARD_READERS) as pool:
-        for part, table in enumerate(pool.map(lambda part: _small_columns(*part), parts)):
-            rows, reasons = _of_splits(table, splits, rules)
+        for part, table in enumerate(pool.map(lambda part: _small_columns(*part, *texts), parts)):
+            uri = parts[part][0]
+            rows, reasons = _of_splits(table, splits, rules, held.get(uri, frozenset()))
             counts.append(reasons.count(None))
             for query_id, targets, reason in zip(
                 rows["query_id"].to_pylist(), rows["targets"].to_pylist(), reasons, strict=True
             ):
                 visit(query_id, targets, reason)
-            if parts[part][0] != uris[0]:
+            if uri != uris[0]:
                 continue
             dev = table.filter(pc.equal(table["split"], "dev")).to_pylist()
             measurable += [(part, index) for index, row in enumerate(dev) if with_qrels([row])]
     chosen = random.Random(seed).sample(measurable, min(len(measurable), measured))
-    return LabelFeed(tuple(splits), tuple(parts), tuple(counts), chosen)
+    return LabelFeed(tuple(splits), tuple(parts), tuple(counts), chosen, held=held)
 
 
-def _small_columns(uri: str, name: str) -> pa.Table:
-    """Return the columns of a part that hold no text."""
+def _held_elsewhere(uris: Sequence[str]) -> dict[str, frozenset[str]]:
+    """Return, of several tables, the texts of dev and test queries of the other ones; nothing of one alone."""
+    if len({*uris}) == 1:
+        return {}
+    texts = {uri: {folded(row["query"]) for row in tables.read_split(uri, Candidates, *MEASURED)} for uri in {*uris}}
+    return {uri: frozenset().union(*(each for other, each in texts.items() if other != uri)) for uri in texts}
+
+
+def _small_columns(uri: str, name: str, *more: str) -> pa.Table:
+    """Return the columns of a part that hold no text, and `more` of them."""
     part = tables.join(uri, name)
     with opened_part(part, digest_in_manifest(uri, name)) as file:
         schema = file.schema_arrow
-        table = file.read(columns=["query_id", "split", "qrel_grades", "targets"])
+        table = file.read(columns=["query_id", "split", "qrel_grades", "targets", *more])
     tables.check_schema(schema.empty_table(), Labels, part)
     return table

@@ -18,13 +18,11 @@ from rrad_ray.retrieval.hit_files import COMPARED, hits_uri, read_hits
 from rrad_ray.retrieval.hits import EXACT, INDEX, recall, union
 from rrad_ray.retrieval.preparing import PrepareSlice
 from rrad_ray.retrieval.searching import Search, SearchPart, TrainLists, unit_name
-from rrad_ray.retrieval.workspace import Slice, read_table, slices, write_table
+from rrad_ray.retrieval.workspace import VECTORS, Slice, holds_own_vectors, read_table, slices, write_table
 from rrad_ray.rows import BM25, DENSE
 from rrad_ray.runtime import cluster
 from rrad_ray.tables import checkpoints
 from rrad_ray.tables.text import read_json
-
-VECTORS = "vectors.json"  # in a folder of kept vectors: what they are of
 
 
 @dataclass(frozen=True)
@@ -97,8 +95,10 @@ class SearchSteps:
         own = set[str]()
         if self.cfg.vectors:
             folders["vectors"] = self.cfg.vectors
-            if self._is_own(self.cfg.vectors):
+            if holds_own_vectors(self.cfg.vectors):
                 own.add("vectors")
+            else:
+                self._check_kept(self.cfg.vectors)
         if self.cfg.query_vectors:
             folders["query_vectors"] = self.cfg.query_vectors
             own.add("query_vectors")
@@ -107,14 +107,12 @@ class SearchSteps:
         sampled = self._sampled() if self.cfg.index.probes else {}
         return Search(self.work, folders, frozenset(own), documents, queries, depths, self.cfg.index, sampled)
 
-    def _is_own(self, uri: str) -> bool:
-        """Return true for a folder or file of the user's own vectors; raises `RradError` for vectors that an earlier
-        run has kept of something else."""
+    def _check_kept(self, uri: str) -> None:
+        """Write down what the vectors are of that runs keep in a folder; raises `RradError` where an earlier run has
+        kept those of something else."""
         mark, keys = tables.join(uri, VECTORS), ("model", "max_length", "part_documents", "columns")
         now = {key: tables.plain(self.cfg)[key] for key in keys} | {"data": self.out.inputs.get("data", PYDOC)}
         kept = read_json(mark)
-        if kept is None and tables.data_files(uri, (".parquet",)):
-            return True
         if kept is None:
             tables.write_json(mark, now)
         elif kept != now:
@@ -122,7 +120,6 @@ class SearchSteps:
                 f"{key}={kept.get(key)!r} -> {now[key]!r}" for key in now if kept.get(key) != now[key]
             )
             raise RradError(uri, f"holds vectors of something else ({changed})", "name another folder")
-        return False
 
     def _check_queries(self, search: Search) -> None:
         """Set aside the queries that the user's own vectors lack: the search by vectors finds nothing for them.

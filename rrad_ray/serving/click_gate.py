@@ -8,7 +8,7 @@ from typing import Any
 
 from cachetools import LRUCache
 
-from rrad_ray.online.signatures import ExposureSigner
+from rrad_ray.online.signatures import ExposureSigner, SignedPage
 
 REMEMBERED = 10_000  # pages whose clicks a replica knows; `experiment` counts a click once however often it comes
 CLOCKS_DIFFER_S = 60.0  # that the clocks of replicas and senders may differ
@@ -27,15 +27,22 @@ class ClickGate:
         self.signer, self.max_age_s, self.max_clicks = signer, max_age_s, max_clicks
         self.seen: LRUCache[str, set[int]] = LRUCache(REMEMBERED)
 
-    def check(self, clicks: Sequence[dict[str, Any]], unit: str, now: float) -> tuple[list[Any], Counter[str]]:
+    def pages(self, clicks: Sequence[dict[str, Any]], unit: str) -> list[SignedPage | None]:
+        """Return the page of each click, None for one that was not shown to `unit`, empty if that is not known."""
+        digest = self.signer.unit_digest(unit) if unit else ""
+        pages = (self.signer.verify(click["request_id"]) for click in clicks)
+        return [page if page is not None and digest in ("", page.unit_digest) else None for page in pages]
+
+    def check(
+        self, clicks: Sequence[dict[str, Any]], pages: Sequence[SignedPage | None], now: float
+    ) -> tuple[list[Any], Counter[str]]:
         """Return the clicks that pass, and the number of the others by reason.
 
-        `unit` is who sends them, empty if that is not known. `now`: seconds since 1970.
+        `pages`: of the clicks, as `pages` returns them. `now`: seconds since 1970.
         """
         passing, refused, fresh = list[Any](), Counter[str](), Seen()
-        for click in clicks:
-            page = self.signer.verify(click["request_id"])
-            if page is None or (unit and self.signer.unit_digest(unit) != page.unit_digest):
+        for click, page in zip(clicks, pages, strict=True):
+            if page is None:
                 refused["forged"] += 1
                 continue
             events = fresh.setdefault(page.request_id, set(self.seen.get(page.request_id, ())))

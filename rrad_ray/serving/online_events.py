@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rrad_ray.errors import InvalidInput
-from rrad_ray.online.event_journal import EventJournal, JournalFull
+from rrad_ray.online.event_journal import EventJournal, JournalFull, beside_loop
 from rrad_ray.online.event_rows import CLICKS, EXPOSURES
 from rrad_ray.online.signatures import ExposureSigner
 from rrad_ray.rows import Exposure
@@ -53,7 +53,8 @@ class OnlineEvents:
             if clicks:  # of UBI's events there may be none
                 await self._log(CLICKS, clicks)
             return {"accepted": len(clicks)}
-        passing, refused = self.gate.check(clicks, unit, self.now())
+        pages = await beside_loop(self.gate.pages, clicks, unit)
+        passing, refused = self.gate.check(clicks, pages, self.now())
         for reason, count in refused.items():
             self.metrics.clicks_refused(reason, count)
         if passing:

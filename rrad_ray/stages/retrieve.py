@@ -19,6 +19,7 @@ from rrad_ray.data.collection import Query
 from rrad_ray.errors import RradError, at_place
 from rrad_ray.languages.analyser import analyser, chosen
 from rrad_ray.progress import say
+from rrad_ray.retrieval.workspace import holds_own_vectors
 from rrad_ray.rows import DENSE, Candidates
 from rrad_ray.runtime.first_stage import FirstStage
 from rrad_ray.tables.sampling import draw_hash
@@ -27,6 +28,8 @@ from rrad_ray.tables.sampling import draw_hash
 def _inputs(cfg: RetrieveConfig) -> dict[str, str]:
     named = {"run": cfg.run, **{f"runs.{name}": uri for name, uri in cfg.runs.items()}}
     named |= {"collected": cfg.collected, "query_vectors": cfg.query_vectors}
+    if cfg.vectors and holds_own_vectors(cfg.vectors):  # others are made of the data by the model
+        named["vectors"] = cfg.vectors
     named |= {f"qrels.{split}": file for split, file in cfg.qrels.items()}
     return named if cfg.data.startswith("pydoc:") else named | {"data": cfg.data}
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import socket
 import time
 from contextlib import suppress
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from rrad_ray.errors import RradError, in_stage
 from rrad_ray.tables.claims import find_started
+from rrad_ray.tables.file_models import misfit_of
 from rrad_ray.tables.files import exists, filesystem, io_errors, join, listed
 from rrad_ray.tables.leases import LEASES, RENEW_S, process_mark
 from rrad_ray.tables.manifest import find_manifest
@@ -66,7 +69,8 @@ def _states(uri: str, silent: list[tuple[State, str]]) -> list[State]:
         entries = sorted(entry.rpartition("/")[2] for entry in fs.ls(path.rpartition("/")[0], detail=False))
     states = []
     for each in entries:
-        if each.startswith(stem) and each.endswith(".json") and (progress := _progress(join(uri, each))) is not None:
+        is_record = each.startswith(stem) and each.endswith(".json")
+        if is_record and (progress := read_progress(join(uri, each))) is not None:
             mark = each.removesuffix(".json")[len(stem) :]
             word = "slice done" if progress.get("ended") else "running" if _alive(progress) else "stopped"
             states.append({**state, "name": f"{name} {mark[1:]}".rstrip(), "state": word, "facts": progress})
@@ -75,19 +79,37 @@ def _states(uri: str, silent: list[tuple[State, str]]) -> list[State]:
     return states or [state]
 
 
-def _progress(uri: str) -> dict[str, Any] | None:
+class _ProgressFile(BaseModel):
+    """A run's record of how far it is: these keys, and any others of its stage."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    host: str
+    pid: Annotated[int, Field(gt=0, lt=2**31)]
+    updated: float
+    unit: str = "rows"
+    left_s: float | None = None
+    prompt_tokens_per_s: float = 0.0
+    generated_tokens_per_s: float = 0.0
+
+
+class _CountedFile(_ProgressFile):
+    """A record that counts."""
+
+    done: float
+    total: float
+    rate: float
+
+
+def read_progress(uri: str) -> dict[str, Any] | None:
     """Return the record of how far a run is; None where there is none. Raises `RradError` for what is no such."""
     facts = read_json(uri)
     if facts is None:
         return None
-    numbers = ("updated", "pid", *(("done", "total", "rate") if isinstance(facts, dict) and "total" in facts else ()))
-    known = isinstance(facts, dict) and all(isinstance(facts.get(key), int | float) for key in numbers)
-    if (
-        not known
-        or not isinstance(facts.get("host"), str)
-        or not isinstance(facts.get("left_s", 0.0) or 0.0, int | float)
-    ):
-        raise RradError(uri, "is no record of progress", "delete the file: the next run writes it anew")
+    counted = isinstance(facts, dict) and "total" in facts
+    if misfit := misfit_of(_CountedFile if counted else _ProgressFile, facts):
+        remedy = "delete the file: the next run writes it anew"
+        raise RradError(uri, f"is no record of progress ({misfit})", remedy)
     return {"unit": "rows", **facts}
 
 
@@ -95,7 +117,7 @@ def _alive(progress: dict[str, Any]) -> bool:
     """Return true while the process that wrote this progress runs; on another machine, if it has written lately."""
     if progress["host"] != socket.gethostname():
         return abs(time.time() - progress["updated"]) < SILENT_S
-    return process_mark(int(progress["pid"])) is not None
+    return process_mark(progress["pid"]) is not None
 
 
 def _watch(silent: list[tuple[State, str]]) -> None:

@@ -19,6 +19,10 @@ OTHER_MARKS = {codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF16_LE: "UTF-16", cod
 
 UNPACKED = (None, "gzip", "bz2", "xz")  # by fsspec's names; each of them notices a file that is cut short
 
+PACKED_MARKS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
+
+PACK_REMEDY = "unpack it, or pack it by gzip as NAME.gz"
+
 ENCODING_REMEDY = "write the file as UTF-8, for example by `iconv -f LATIN1 -t UTF-8 OLD > NEW` (or -f UTF-16)"
 
 
@@ -33,7 +37,7 @@ def text_lines(uri: str, remedy: str) -> Iterator[tuple[int, str]]:
     fs, path = filesystem(uri)
     packing = infer_compression(path)
     if packing not in UNPACKED:  # of several files in a `.zip`, fsspec reads the first
-        raise RradError(uri, f"is packed by {packing}, which is not read", "unpack it, or pack it by gzip as NAME.gz")
+        raise RradError(uri, f"is packed by {packing}, which is not read", PACK_REMEDY)
     with io_errors(uri, remedy), fs.open(path, "rb", compression="infer") as file:
         for number, raw in enumerate(file, 1):
             line = decoded(raw, uri, number, "surrogatepass").rstrip("\r\n").lstrip(BYTE_ORDER_MARK)
@@ -58,8 +62,11 @@ def decoded(content: bytes, uri: str, first: int = 1, errors: str = "strict") ->
     mark = next((name for mark, name in OTHER_MARKS.items() if content.startswith(mark) and first == 1), "")
     if mark:
         problem = f"no UTF-8 text: byte 1 of the line is 0x{content[0]:02X}, of the byte order mark of {mark}"
-    if content.startswith(b"\x1f\x8b") and first == 1:
-        problem += "; it is packed by gzip, and its name does not end in .gz"
+    packed = next((name for mark, name in PACKED_MARKS.items() if content.startswith(mark) and first == 1), "")
+    if packed:
+        raise RradError(
+            uri, f"is packed by {packed}, and its name does not say so in a way that is read", PACK_REMEDY
+        )
     raise RradError(f"{uri}:{line}", problem, ENCODING_REMEDY)
 
 

@@ -31,6 +31,7 @@ class SkipReason(enum.Enum):
     NO_DOCUMENT = "no document"
     ONE_DOCUMENT = "one document"
     NO_PREFERENCE = "no preference"
+    MEASURED_QUERY = "text of a dev or test query of another table"
 
     @property
     def is_error(self) -> bool:

@@ -52,11 +52,12 @@ def test_a_parquet_run_without_a_column_or_with_a_missing_value_is_named(tmp_pat
     pq.write_table(pa.table({"query_id": ["q"], "docid": ["a"], "score": [1.0]}), tmp_path / "other.parquet")
     with pytest.raises(RradError, match="has no column 'doc_id'"):
         read_run(f"{tmp_path}/other.parquet")
-    pq.write_table(
-        pa.table({"query_id": ["q", "q"], "doc_id": ["a", None], "score": [1.0, 2.0]}), tmp_path / "b.parquet"
-    )
-    with pytest.raises(RradError, match="row 1 is no line of a run"):
-        read_run(f"{tmp_path}/b.parquet")
+    for missing in (None, "", " "):
+        pq.write_table(
+            pa.table({"query_id": ["q", "q"], "doc_id": ["a", missing], "score": [1.0, 2.0]}), tmp_path / "b.parquet"
+        )
+        with pytest.raises(RradError, match="row 1 is no line of a run"):
+            read_run(f"{tmp_path}/b.parquet")
     pq.write_table(pq.read_table(tmp_path / "b.parquet").slice(0, 0), tmp_path / "empty.parquet")
     with pytest.raises(RradError, match="is an empty run"):
         read_run(f"{tmp_path}/empty.parquet")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rrad_ray.languages.scripts import folded, normalized, pieces, query_words, word_count
+from rrad_ray.languages.scripts import first_words, folded, normalized, pieces, query_words, word_count
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,25 @@ from rrad_ray.languages.scripts import folded, normalized, pieces, query_words, 
 def test_scripts_without_spaces_have_words_too(query: str, words: tuple[str, ...], count: int) -> None:
     assert query_words(query) == words
     assert word_count(query) == count
+
+
+@pytest.mark.parametrize(
+    ("text", "count", "words"),
+    [
+        ("one two  three", 2, "one two"),
+        ("one", 3, "one"),
+        (" one\ntwo ", 9, "one two"),
+        ("one", 0, ""),
+        ("北京天气预报", 2, "北京天气"),
+        ("用 Python3 写的程序", 3, "用 Python3 写的"),
+        ("กรุงเทพ", 2, "กรุง"),
+        ("x" * 100, 2, "x" * 32),
+    ],
+)
+def test_the_first_words_are_few_in_scripts_without_spaces_and_of_long_words_too(
+    text: str, count: int, words: str
+) -> None:
+    assert first_words(text, count) == words
 
 
 def test_a_longer_query_shares_words_with_the_one_that_it_rewrites() -> None:

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -79,6 +80,28 @@ def test_what_was_added_is_read_back_by_the_experiment(tmp_path: Path, s3_uri: s
         assert sorted(row["unit"] for row in rows) == ["u1", "u2"]
         assert log.held == 0
         assert not list((tmp_path / "journal").iterdir())
+
+
+def test_many_clicks_are_checked_beside_the_loop_that_answers_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode, threads = event_journal.encode_events, list[int]()
+
+    def encoded(rows: Any, kind: str) -> bytes:
+        threads.append(threading.get_ident())
+        return encode(rows, kind)
+
+    monkeypatch.setattr(event_journal, "encode_events", encoded)
+
+    async def run() -> int:
+        log = EventJournal(f"{tmp_path}/log", f"{tmp_path}/journal", most=10_000)
+        await log.add(CLICKS, [click(0)])
+        await log.add(CLICKS, [click(number) for number in range(1, 10_000)])
+        return await log.flush()
+
+    assert asyncio.run(run()) == 10_000
+    assert threads[0] == threading.get_ident() != threads[1]
+    assert len(ids(f"{tmp_path}/log")) == 10_000
 
 
 def test_a_killed_process_loses_nothing_that_it_acknowledged_and_nothing_is_there_twice(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_any_row_that_the_journal_takes_is_in_the_store_as_it_was(kind: str, dat
         return
     [back] = table.to_pylist()
     assert same([row], [back])
-    by_kind, unfit = event_rows.decode_events([event_rows.encode_events(kind, [row]).rstrip(b"\n")])
+    by_kind, unfit = event_rows.decode_events([event_rows.encode_events([row], kind).rstrip(b"\n")])
     assert unfit == {}
     assert by_kind[kind].equals(table) or not math.isfinite(row["time"]) or math.isnan(row.get("dwell_s", 0))
 

@@ -33,6 +33,7 @@ def label_row(number: int) -> dict[str, Any]:
     judged = {"qrel_ids": [f"q{number}-1"], "qrel_grades": [number // 4 % 2]}
     label = {"targets": [float(number), 1.0], "missing": [False] * 2, "confidence": [1.0] * 2, "reasons": []}
     row = row_of(f"q{number}", [f"text {number}", "other"])
+    judged["query"] = f"add {number} numbers"
     return {**row, **label, **judged, "split": SPLITS[number % 4], "parse_status": ["ok"]}
 
 
@@ -140,6 +141,34 @@ def test_two_tables_are_one_set_and_the_dev_rows_are_those_of_the_first(tmp_path
     refs = [(part, index) for part in range(6) for index in range(4)]
     names = [f"q{number}" for count in (32, 16) for number in range(count) if number % 4 < 2]
     assert [row["query_id"] for row in labels.read(refs)] == names
+
+
+def test_a_query_that_another_table_measures_is_not_learnt_from(tmp_path: Path) -> None:
+    """The second table's train query q0 asks what the first one's dev query q2 asks, and its q4 what its own q6 does:
+    `label` has looked for that."""
+    cluster.start_ray()
+    rows = [label_row(number) for number in range(8)]
+    rows[0]["query"], rows[4]["query"] = "Add 2  numbers?", "add ten numbers"
+    rows[6]["query"] = "add ten numbers"
+    one, two = table(f"{tmp_path}/one", 8), f"{tmp_path}/two"
+    out = tables.Output("label", SelectConfig(input="", output=two), Labels, {})
+    out.write_all(rows, 8)
+    out.commit()
+    skipped = list[tuple[str, str]]()
+
+    def visit(query_id: str, targets: list[float], reason: targets.SkipReason | None) -> None:
+        if reason:
+            skipped.append((query_id, reason.value))
+
+    rules = targets.Prepare("none", pointwise=True)
+    labels = feed.index_labels([one, two], LEARNT, 60, 0, rules, visit)
+    labels = dataclasses.replace(labels, prepare=rules)
+    assert skipped == [("q0", "text of a dev or test query of another table")]
+    assert labels.counts == (4, 3)
+    learnt = ["q0", "q1", "q4", "q5", "q1", "q4", "q5"]
+    assert [row["query_id"] for row in labels.read([(0, n) for n in range(4)] + [(1, n) for n in range(3)])] == learnt
+    some = [(1, 2), (0, 3), (1, 0)]  # through Ray Data
+    assert [row["query_id"] for row in labels.read(some)] == ["q5", "q5", "q1"]
 
 
 def test_a_table_without_a_column_is_named_before_training(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def click(event: str = "1", page: int = 0, time: float = SHOWN, **keys: Any) -> 
 
 
 def send(gate: ClickGate, *clicks: dict[str, Any], unit: str = "", now: float = SHOWN) -> tuple[int, dict[str, int]]:
-    passing, refused = gate.check(clicks, unit, now)
+    passing, refused = gate.check(clicks, gate.pages(clicks, unit), now)
     gate.passed(passing)
     return len(passing), dict(refused)
 

@@ -109,6 +109,18 @@ def test_queries_that_the_users_own_vectors_lack_are_counted_and_none_at_all_is_
         retrieve.run(RetrieveConfig(output=f"{tmp_path}/none", **searched))
 
 
+def test_a_run_does_not_go_on_with_other_vectors_of_the_users_own(
+    searched: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = RetrieveConfig(output=f"{tmp_path}/out", part_documents=16, block_queries=4, **searched)
+    without_ray(monkeypatch, 1, 38)
+    with pytest.raises(KeyboardInterrupt):
+        retrieve.run(cfg)
+    own_vectors(Path(searched["vectors"]), [f"d{number}" for number in range(89)], 3)
+    with pytest.raises(RradError, match=r"out: holds the output of another inputs \(vectors='.*' -> '.*'"):
+        retrieve.run(cfg)
+
+
 @pytest.mark.parametrize("steps", [1, 20, 38])
 def test_a_run_that_ends_at_any_step_goes_on_with_the_missing_ones(
     steps: int, searched: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -122,9 +122,13 @@ def test_a_place_without_any_output_is_an_error(tmp_path: Path) -> None:
         '{"host": "x", "pid": 1, "updated": 1, "total": null, "done": 1, "rate": 1}',
         "3",
         '"running"',
+        '{"host": "x", "pid": 1000000000000000000000000000000, "updated": 1}',
+        '{"host": "x", "pid": 1e308, "updated": 1}',
+        '{"host": "x", "pid": 1, "updated": 1, "generated_tokens_per_s": "fast"}',
     ],
 )
 def test_a_record_of_progress_that_is_none_is_named_and_may_be_deleted(tmp_path: Path, content: str) -> None:
     (Path(started(tmp_path, "a").uri) / tables.PROGRESS).write_text(content)
-    with pytest.raises(RradError, match=r"status: .*progress\.json: is no record of progress; delete the file"):
+    message = r"status: .*progress\.json: is no record of progress \(.+\); delete the file"
+    with pytest.raises(RradError, match=message):
         status.of_run(str(tmp_path))

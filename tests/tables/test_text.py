@@ -58,8 +58,11 @@ def test_the_byte_is_counted_from_the_beginning_of_its_line(tmp_path: Path) -> N
 
 def test_a_packed_file_without_its_ending_and_a_torn_one_are_named(tmp_path: Path) -> None:
     (tmp_path / "x.tsv").write_bytes(gzip.compress(b"a\n"))
-    with pytest.raises(RradError, match="packed by gzip"):
+    with pytest.raises(RradError, match=r"x\.tsv: is packed by gzip.*; unpack it, or pack it by gzip as NAME\.gz"):
         lines(tmp_path / "x.tsv")
+    (tmp_path / "x.zst").write_bytes(b"\x28\xb5\x2f\xfd\x04\x00\x11\x00\x00a\n\x8e")
+    with pytest.raises(RradError, match=r"x\.zst: is packed by zstd"):
+        lines(tmp_path / "x.zst")
     (tmp_path / "x.gz").write_bytes(gzip.compress(b"a\n" * 9999)[:40])
     with pytest.raises(RradError, match=r"x\.gz"):
         lines(tmp_path / "x.gz")
