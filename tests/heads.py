@@ -21,7 +21,7 @@ import pytest
 
 from tests.commands import PATIENCE_S, ROOT
 
-MARK = "RRAD_TEST_CLUSTER"
+MARK, NODE = "RRAD_TEST_CLUSTER", "RRAD_TEST_NODE"
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,21 @@ def started(options: Sequence[str] = (), env: Mapping[str, str] | None = None, p
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def join(head: Head, name: str, options: Sequence[str] = ()) -> None:
+    """`ray start` of one more node of a cluster on this machine. It ends with the head, or by `kill_node`."""
+    command = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--disable-usage-stats"]
+    command += [f"--address={head.address}", "--node-ip-address=127.0.0.1", f"--node-name={name}"]
+    command += ["--min-worker-port=0", "--max-worker-port=0", *options]  # any that are free: nodes share this machine
+    command += [f"--dashboard-agent-listen-port={free_port()}", f"--dashboard-agent-grpc-port={free_port()}"]
+    env = {**head.env, NODE: name}
+    subprocess.Popen(command, env=env, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def kill_node(head: Head, name: str) -> None:
+    """kill -9 of all that runs on a node, as when its machine goes."""
+    end(head.env[MARK], name)
+
+
 def free_port() -> int:
     """A port below those of Ray Serve's replicas and those that the system gives to outgoing connections, of which
     another test's Ray opens many, and above those that local clusters and Ray keep for themselves. None is given
@@ -97,13 +112,14 @@ def listens(port: int) -> bool:
     return False
 
 
-def end(mark: str) -> None:
-    """Ends every process with this mark; newly born ones too."""
+def end(mark: str, node: str = "") -> None:
+    """Ends every process with this mark, or those of one node; newly born ones too."""
+    wanted = {MARK: mark, NODE: node} if node else {MARK: mark}
     for _ in range(5):
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
-                if process.pid != os.getpid() and process.environ().get(MARK) == mark:
+                if process.pid != os.getpid() and wanted.items() <= process.environ().items():
                     found.append(process)
         for process in found:
             with contextlib.suppress(psutil.Error):

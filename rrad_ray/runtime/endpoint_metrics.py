@@ -7,6 +7,8 @@ from typing import Any
 
 from ray.serve.metrics import Counter, Gauge, Histogram
 
+from rrad_ray.runtime.gauges import LastingGauge, keep_renewed
+
 MILLISECONDS: list[float] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 60_000]
 
 TOKENS: list[float] = [256, 1024, 4096, 8192, 16_384, 32_768, 65_536]
@@ -29,8 +31,8 @@ class RayMetrics:
         self.latency_ms = Histogram("rrad_serve_ms", "Latency", boundaries=MILLISECONDS, tag_keys=by_stage)
         self.batch_tokens = Histogram("rrad_serve_pass_tokens", "Tokens of a scoring call", boundaries=TOKENS)
         self.cached_pairs = Counter("rrad_serve_cache", "Pairs that a cache was asked for", tag_keys=by_result)
-        self.requests_inside = Gauge("rrad_serve_inside", "Requests that are inside a replica")
-        self.held = Gauge("rrad_serve_events_held", "Events on this disk and not yet in the store")
+        self.requests_inside = LastingGauge(Gauge("rrad_serve_inside", "Requests that are inside a replica"))
+        self.held = LastingGauge(Gauge("rrad_serve_events_held", "Events on this disk and not yet in the store"))
         self.set_aside = Counter("rrad_serve_events_set_aside", "Events on this disk that no table can hold")
         self.exposures_lost = Counter("rrad_serve_exposures_not_logged", "Pages answered without an exposure")
         by_reason: Any = ("reason",)
@@ -39,6 +41,7 @@ class RayMetrics:
         )
         self.winners = Counter("rrad_serve_winners", "New winners", tag_keys=by_result)
         self._begin_drift()
+        keep_renewed(self)
 
     def _begin_drift(self) -> None:
         """Begin the measurements of what drifts, and of what is served in another's place."""
@@ -53,10 +56,16 @@ class RayMetrics:
             "rrad_serve_best_score", "Relevance score of the best document", boundaries=RELEVANCE, tag_keys=by_model
         )
         self.query_words = Histogram("rrad_serve_query_words", "Words of a query", boundaries=WORDS)
-        self.older = Gauge("rrad_serve_winner_behind", "1: an older model is served", tag_keys=by_input)
-        self.night_ended = Gauge("rrad_serve_night_ended", "When the last night was decided, seconds since 1970")
-        self.deviations = Gauge("rrad_serve_night_deviations", "Of its drift from earlier nights", tag_keys=by_figure)
-        self.figures = set[str]()
+        older = Gauge("rrad_serve_winner_behind", "1: an older model is served", tag_keys=by_input)
+        night_ended = Gauge("rrad_serve_night_ended", "When the last night was decided, seconds since 1970")
+        deviations = Gauge("rrad_serve_night_deviations", "Of its drift from earlier nights", tag_keys=by_figure)
+        self.older, self.night_ended = LastingGauge(older), LastingGauge(night_ended)
+        self.deviations, self.figures = LastingGauge(deviations), set[str]()
+
+    def renew(self) -> None:
+        """Export the last value of every gauge again."""
+        for gauge in (self.requests_inside, self.held, self.older, self.night_ended, self.deviations):
+            gauge.renew()
 
     def request(self, path: str, status: str) -> None:
         self.requests.inc(tags={"path": path, "status": status})

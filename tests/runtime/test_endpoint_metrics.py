@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+import threading
+import time
 from typing import Any
 
 import pytest
 
-from rrad_ray.runtime import endpoint_metrics
+from rrad_ray.runtime import endpoint_metrics, gauges
 from rrad_ray.runtime.endpoint_metrics import RayMetrics
+from tests.commands import PATIENCE_S
 
 
 @pytest.fixture
@@ -28,6 +32,28 @@ def values(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[tuple[float, dict[
     for kind in ("Counter", "Gauge", "Histogram"):
         monkeypatch.setattr(endpoint_metrics, kind, Recorded)
     return recorded
+
+
+def test_gauges_are_exported_again_until_nobody_holds_them(
+    values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray forgets a value after twenty seconds, and a night is decided once a day."""
+    monkeypatch.setattr(gauges, "RENEW_S", 0.01)
+    before = {*threading.enumerate()}  # other tests may have some
+    metrics = RayMetrics()
+    metrics.night(5.0, {"words": 4.0})
+    metrics.behind("winner", True)
+    [renewal] = {*threading.enumerate()} - before
+    last = {"night_ended": (5.0, {}), "night_deviations": (4.0, {"figure": "words"})}
+    last["winner_behind"] = (1, {"input": "winner"})
+    until = time.monotonic() + PATIENCE_S
+    while min(len(values[f"rrad_serve_{name}"]) for name in last) < 3 and time.monotonic() < until:
+        time.sleep(0.01)
+    assert {name: values[f"rrad_serve_{name}"][2] for name in last} == last
+    del metrics
+    gc.collect()
+    renewal.join(PATIENCE_S)
+    assert not renewal.is_alive()
 
 
 def test_a_figure_that_the_last_night_does_not_have_no_longer_deviates(values: dict[str, Any]) -> None:
