@@ -103,8 +103,9 @@ def test_a_labellers_endpoint_gets_the_traceparent_of_each_requests_span(tmp_pat
     endpoint.server.shutdown()
     stage, asked = one_stage(received, "stage judge"), received.named("ask")
     assert {span.parent_span_id for span in asked} == {stage.span_id}
-    sent = {f"00-{span.trace_id.hex()}-{span.span_id.hex()}-01" for span in asked}
-    assert set(endpoint.traceparents) == sent
+    sent = {f"00-{span.trace_id.hex()}-{span.span_id.hex()}" for span in asked}
+    assert {each.rpartition("-")[0] for each in endpoint.traceparents} == sent
+    assert all(int(each.rpartition("-")[2], 16) & 1 for each in endpoint.traceparents), "sampled"
     failed = [attributes(span)["error.type"] for span in asked if span.status.code == 2]
     assert failed == ["BadRequestError"]
     assert b"not now" not in received.bodies

@@ -146,7 +146,7 @@ def test_a_winner_that_does_not_score_as_it_did_is_refused_once_and_the_old_one_
 
 
 def test_a_broken_winner_of_one_model_keeps_no_other_from_going_live(uri: str) -> None:
-    winner_watch, load, results = watch(uri)
+    winner_watch, load, results, older = watch(uri)
     write_winner(Path(uri).parent / "other", "first", Path(uri).parent / "tiny", {})
     other = str(Path(uri).parent / "other")
     winner_watch.models |= {"other": SimpleNamespace(served=find_winner(other))}
@@ -157,7 +157,7 @@ def test_a_broken_winner_of_one_model_keeps_no_other_from_going_live(uri: str) -
         asyncio.run(winner_watch.look())
     served = {name: model.served.name for name, model in winner_watch.models.items()}
     assert served == {"winner": "first", "other": "second"}
-    assert (load.loaded, results) == (["second"], ["live"])
+    assert (load.loaded, results, older) == (["second"], ["live"], {"winner": True, "other": False})
 
 
 def test_a_winner_that_cannot_be_loaded_is_tried_again(uri: str) -> None:
