@@ -85,8 +85,12 @@ def test_price_is_of_tokens_or_of_the_hours_that_the_speed_makes(candidates: str
     cfg = config(candidates, num_workers=2)
     assert "set engine_tokens_per_s" in estimate_lines(cfg, estimated(cfg))[-1]
     rates = {"prompt_tokens_per_s": 900.0, "generated_tokens_per_s": 100.0}
-    tables.write_json(tables.join(cfg.output, tables.PROGRESS), rates)
+    run = {"host": "node", "pid": 1, "updated": 1.0}
+    tables.write_json(tables.join(cfg.output, tables.PROGRESS), {**run, **rates})
     assert estimated(cfg).engine_tokens_per_s == 500.0
+    tables.write_json(tables.join(cfg.output, tables.PROGRESS), [rates])
+    with pytest.raises(RradError, match=r"progress\.json: is no record of progress .*; delete the file"):
+        estimated(cfg)
 
 
 def test_an_engine_that_asks_nothing_and_an_input_without_documents_are_refused(tmp_path: Path) -> None:
