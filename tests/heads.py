@@ -27,12 +27,13 @@ MARK, NODE = "RRAD_TEST_CLUSTER", "RRAD_TEST_NODE"
 @dataclass(frozen=True)
 class Head:
     """`address`: of the cluster; `dashboard`: what `ray job submit` talks to; `metrics`: what Prometheus reads of
-    this node; `env`: of a driver that joins."""
+    this node; `env`: of a driver that joins; `folder`: of its logs."""
 
     address: str
     dashboard: str
     metrics: str
     env: dict[str, str]
+    folder: str
 
 
 @contextlib.contextmanager
@@ -57,6 +58,7 @@ def started(options: Sequence[str] = (), env: Mapping[str, str] | None = None, p
             f"http://127.0.0.1:{dashboard}",
             f"http://127.0.0.1:{metrics}/metrics",
             {**common, "RAY_ADDRESS": address},
+            folder,
         )
     finally:
         end(mark)
@@ -70,7 +72,8 @@ def join(head: Head, name: str, options: Sequence[str] = ()) -> None:
     command += ["--min-worker-port=0", "--max-worker-port=0", *options]  # any that are free: nodes share this machine
     command += [f"--dashboard-agent-listen-port={free_port()}", f"--dashboard-agent-grpc-port={free_port()}"]
     env = {**head.env, NODE: name}
-    subprocess.Popen(command, env=env, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with open(Path(head.folder, f"said-{name}"), "wb") as log:
+        subprocess.Popen(command, env=env, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
 
 
 def kill_node(head: Head, name: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import ray
 from ray.data.llm import build_processor, vLLMEngineProcessorConfig
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rrad_ray import prompts
 from rrad_ray.config import JudgeConfig, PromptConfig
@@ -40,7 +41,7 @@ from rrad_ray.runtime.engine_rows import (
 )
 from rrad_ray.tables import spans
 
-LIGHT_CPUS = 0.1  # the stages around the engines wait more than they work
+LIGHT_CPUS = 0.1  # of an actor that waits for an endpoint's answers
 
 ENGINES_FED = 8  # by one process of each of them
 
@@ -142,9 +143,13 @@ class CrashGuard:
 
 
 def light(cfg: JudgeConfig) -> dict[str, Any]:
-    """Return options of the processes around the engines: as few as keep these fed. At a tenth of a CPU, Ray Data
-    would otherwise start dozens, and on a small machine their imports alone take minutes."""
-    return {"num_cpus": LIGHT_CPUS, "concurrency": math.ceil(cfg.engines / ENGINES_FED)}
+    """Return options of the tasks around the engines: as few as keep these fed. Ray Data would otherwise start
+    dozens, and on a small machine their imports alone take minutes.
+
+    They wait more than they work, and ask for no CPU: where engines hold all CPUs of a cluster, a task that asked for
+    some would never start, and the engines would wait for it.
+    """
+    return {"num_cpus": 0, "concurrency": math.ceil(cfg.engines / ENGINES_FED)}
 
 
 def kind(cfg: JudgeConfig) -> str:
@@ -168,9 +173,10 @@ def engine_kwargs(cfg: JudgeConfig, model: str) -> dict[str, Any]:
 
 
 def start_ledger() -> ray_actor_arguments.ByName:
-    """Start the ledger of a run's engines."""
-    name = f"rrad-ledger-{uuid.uuid4().hex}"
-    actor = ray.remote(Ledger).options(name=name, num_cpus=0, max_concurrency=1).remote()
+    """Start the ledger of a run's engines, on the driver's node: any other may die, and the run goes on."""
+    name, options = f"rrad-ledger-{uuid.uuid4().hex}", {"num_cpus": 0, "max_concurrency": 1}
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor = ray.remote(Ledger).options(name=name, scheduling_strategy=here, **options).remote()
     return ray_actor_arguments.ByName(actor, name)
 
 

@@ -58,19 +58,29 @@ def wait_until(holds: Callable[[], object], what: str, running: subprocess.Popen
 
 
 def alive(head: Head) -> set[str]:
-    """Names of the cluster's nodes that live, as its dashboard tells them."""
-    answer = httpx.get(f"{head.dashboard}/api/v0/nodes", params={"limit": 100}, trust_env=False, timeout=60).json()
-    return {node["node_name"] for node in answer["data"]["result"]["result"] if node["state"] == "ALIVE"}
+    """Names of the cluster's nodes that live, as its dashboard tells them; none before it listens."""
+    try:
+        answer = httpx.get(f"{head.dashboard}/api/v0/nodes", params={"limit": 100}, trust_env=False, timeout=60)
+    except httpx.ConnectError:
+        return set()
+    nodes = answer.raise_for_status().json()["data"]["result"]["result"]
+    return {node["node_name"] for node in nodes if node["state"] == "ALIVE"}
+
+
+def joined(head: Head, name: str, job: subprocess.Popen[bytes] | None = None) -> None:
+    """Start a node and wait for it: of two that start at once on one machine, Ray gives both the same sockets."""
+    join(head, name, NODE_OPTIONS)
+    wait_until(lambda: name in alive(head), f"node {name}", job)
 
 
 @pytest.fixture(scope="module")
 def nodes(s3_endpoint: str) -> Iterator[Head]:
     """A head without work and two nodes with a CPU each, which know the S3 server."""
-    quick = {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "3", "PYTHONPATH": str(ROOT)}
+    quick = {"RAY_health_check_period_ms": "2000", "PYTHONPATH": str(ROOT)}
     with started(["--num-cpus=0", "--object-store-memory=300000000"], quick) as head:
+        wait_until(lambda: alive(head), "the head itself")  # which refuses nodes before
         for name in ("one", "two"):
-            join(head, name, NODE_OPTIONS)
-        wait_until(lambda: {"one", "two"} <= alive(head), "two nodes")
+            joined(head, name)
         yield head
 
 
@@ -105,8 +115,7 @@ def job(nodes: Head, beir: Path, s3_endpoint: str) -> tuple[str, str]:
     process = command(nodes, *submit, *SMALL)
     judged = f"{bucket}/run/judged"
     wait_until(lambda: tables.part_names(judged), "the first labels", process)
-    join(nodes, "late", NODE_OPTIONS)
-    wait_until(lambda: "late" in alive(nodes), "a third node", process)
+    joined(nodes, "late", process)
     assert not tables.exists(f"{judged}/manifest.json"), "labelling was over before a node could die"
     kill_node(nodes, "one")
     said = output_of(process)
