@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from rrad_ray import tables
 from rrad_ray.config import JudgeConfig
 from rrad_ray.labelling.answer_patterns import AnswerReader, answer_reader
-from rrad_ray.rows import Candidates, JudgeOutput
-from rrad_ray.tables.manifest import lineage_of
+from rrad_ray.languages.scripts import folded
+from rrad_ray.rows import MEASURED, Candidates, JudgeOutput
 
 
 def source_row(cfg: JudgeConfig) -> type:
@@ -16,8 +17,13 @@ def source_row(cfg: JudgeConfig) -> type:
 def source_regex(uri: str) -> str:
     """Return the regular expression by which the answers in a table are read; empty: the built-in parser, as for
     tables without answers."""
-    judge = lineage_of(uri).judge
+    judge = tables.lineage_of(uri).judge
     return judge.answer_regex if judge else ""
+
+
+def measured_queries(uri: str) -> frozenset[str]:
+    """Return the texts of a table's dev and test queries, as `folded` compares them."""
+    return frozenset(folded(row["query"]) for row in tables.read_split(uri, Candidates, *MEASURED))
 
 
 def source_reader(uri: str) -> AnswerReader:

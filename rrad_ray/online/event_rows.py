@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from typing import Annotated, Any, get_type_hints
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic_core import PydanticCustomError
 
 from rrad_ray import tables
 from rrad_ray.errors import InvalidInput
@@ -25,6 +26,16 @@ MAX_ID_CHARS = 256  # of a user, a unit, an event, a request or a document
 MAX_POSITION = 2**31 - 1
 MAX_DWELL_S = 86_400.0  # a day: who is away for longer does not read
 MAX_TIME_S = 2.0**32  # the year 2106: milliseconds since 1970, a common slip, are far beyond
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise PydanticCustomError("blank", "must not be blank")
+    return text
+
+
+NotBlank = Annotated[str, AfterValidator(_not_blank)]
+IdToName = Annotated[NotBlank, Field(max_length=MAX_ID_CHARS)]
 
 _INT64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 

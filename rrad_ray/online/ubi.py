@@ -16,13 +16,13 @@ from itertools import islice
 from typing import Annotated, Any
 
 import pyarrow as pa
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from rrad_ray import tables
 from rrad_ray.config.problems import first_error, problem_of
 from rrad_ray.data import text_files
 from rrad_ray.data.text_files import BadRow, Reject
-from rrad_ray.online.event_rows import EVENT_ROWS, MAX_ID_CHARS, MAX_POSITION, MAX_TIME_S
+from rrad_ray.online.event_rows import EVENT_ROWS, MAX_POSITION, MAX_TIME_S, IdToName
 from rrad_ray.rows import ClickEvent, Row
 
 UBI_QUERIES, UBI_EVENTS = "ubi_queries", "ubi_events"  # the indices of OpenSearch's plugin
@@ -32,12 +32,6 @@ UBI_ENDINGS = (".ndjson", ".ndjson.gz", ".jsonl", ".jsonl.gz")
 CLICK_ACTION = "click"  # the others say nothing of a document that was chosen on a page
 
 APPLICATION = "rrad-ray"
-
-
-def _not_blank(text: str) -> str:
-    if not text.strip():
-        raise ValueError("must not be blank")
-    return text
 
 
 def _as_text(name: Any) -> Any:
@@ -57,15 +51,12 @@ def _in_seconds(time: Any) -> float:
     return seconds
 
 
-UbiId = Annotated[str, Field(max_length=MAX_ID_CHARS), AfterValidator(_not_blank)]
-
-
 class _Ubi(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore")
 
 
 class _UbiObject(_Ubi):
-    object_id: Annotated[UbiId, BeforeValidator(_as_text)]
+    object_id: Annotated[IdToName, BeforeValidator(_as_text)]
 
 
 class _UbiPosition(_Ubi):
@@ -78,7 +69,7 @@ class _UbiAttributes(_Ubi):
 
 
 class _UbiClick(_Ubi):
-    query_id: UbiId
+    query_id: IdToName
     timestamp: Annotated[float, BeforeValidator(_in_seconds)]
     event_attributes: _UbiAttributes
 

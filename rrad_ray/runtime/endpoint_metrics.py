@@ -60,7 +60,7 @@ class RayMetrics:
         night_ended = Gauge("rrad_serve_night_ended", "When the last night was decided, seconds since 1970")
         deviations = Gauge("rrad_serve_night_deviations", "Of its drift from earlier nights", tag_keys=by_figure)
         self.older, self.night_ended = LastingGauge(older), LastingGauge(night_ended)
-        self.deviations, self.figures = LastingGauge(deviations), set[str]()
+        self.deviations = LastingGauge(deviations)
 
     def renew(self) -> None:
         """Export the last value of every gauge again."""
@@ -116,7 +116,6 @@ class RayMetrics:
 
     def night(self, ended: float, deviations: Mapping[str, float]) -> None:
         self.night_ended.set(ended)
-        gone = dict.fromkeys(self.figures - deviations.keys(), 0.0)  # a gauge keeps its value until it gets another
-        for figure, value in {**gone, **deviations}.items():
+        known = (figure for [(_, figure)] in self.deviations.values)  # a gauge keeps its value until it gets another
+        for figure, value in {**dict.fromkeys(known, 0.0), **deviations}.items():
             self.deviations.set(value, tags={"figure": figure})
-        self.figures |= deviations.keys()

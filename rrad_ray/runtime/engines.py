@@ -174,10 +174,10 @@ def engine_kwargs(cfg: JudgeConfig, model: str) -> dict[str, Any]:
 
 def start_ledger() -> ray_actor_arguments.ByName:
     """Start the ledger of a run's engines, on the driver's node: any other may die, and the run goes on."""
-    name, options = f"rrad-ledger-{uuid.uuid4().hex}", {"num_cpus": 0, "max_concurrency": 1}
+    name = f"rrad-ledger-{uuid.uuid4().hex}"
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    actor = ray.remote(Ledger).options(name=name, scheduling_strategy=here, **options).remote()
-    return ray_actor_arguments.ByName(actor, name)
+    ledger = ray.remote(Ledger).options(name=name, num_cpus=0, max_concurrency=1, scheduling_strategy=here)
+    return ray_actor_arguments.ByName(ledger.remote(), name)
 
 
 def vllm(cfg: JudgeConfig, model: str, units: int, ledger: ray_actor_arguments.ByName) -> Any:

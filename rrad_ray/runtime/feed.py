@@ -29,9 +29,10 @@ import pyarrow.compute as pc
 import ray
 
 from rrad_ray import tables
+from rrad_ray.labelling.source import measured_queries
 from rrad_ray.languages.scripts import folded
 from rrad_ray.patches import ray_data_context
-from rrad_ray.rows import MEASURED, Candidates, Labels, TrainingRow, with_qrels
+from rrad_ray.rows import MEASURED, Labels, TrainingRow, with_qrels
 from rrad_ray.runtime import cluster
 from rrad_ray.tables import shards
 from rrad_ray.tables.part_files import digest_in_manifest, opened_part
@@ -210,7 +211,7 @@ def _held_elsewhere(uris: Sequence[str]) -> dict[str, frozenset[str]]:
     """Return, of several tables, the texts of dev and test queries of the other ones; nothing of one alone."""
     if len({*uris}) == 1:
         return {}
-    texts = {uri: {folded(row["query"]) for row in tables.read_split(uri, Candidates, *MEASURED)} for uri in {*uris}}
+    texts = {uri: measured_queries(uri) for uri in {*uris}}
     return {uri: frozenset().union(*(each for other, each in texts.items() if other != uri)) for uri in texts}
 
 

@@ -58,10 +58,11 @@ class OutputGauges:
     def __init__(self, stage: str, output: str) -> None:
         self.stage, self.output = stage, output
         self.gauges: dict[str, LastingGauge] = {}
-        keep_renewed(self)
 
     def set(self, figures: Mapping[str, float]) -> None:
         """Export figures by name."""
+        if not self.gauges:  # of several training workers one alone has figures
+            keep_renewed(self)
         for name, value in figures.items():
             if name not in self.gauges:
                 description = f"rrad-ray {self.stage}: {name}"

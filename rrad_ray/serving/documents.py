@@ -119,12 +119,6 @@ def _few_sources(value: Any) -> Any:
     return value
 
 
-def _not_blank(value: str) -> str:
-    if not value.strip():
-        raise PydanticCustomError("blank", "must not be blank")
-    return value
-
-
 def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
@@ -149,8 +143,6 @@ _DOCUMENT_OBJECT = {
 }
 
 _DOCUMENT_SCHEMA = WithJsonSchema({"anyOf": [{"type": "string"}, _DOCUMENT_OBJECT]})
-
-NotBlank = Annotated[str, AfterValidator(_not_blank)]
 
 # Of a user, a page, an event or a document. A blank one is none: all that are blank would be one.
 IdField = Annotated[str, Field(max_length=MAX_ID_CHARS), AfterValidator(lambda name: name if name.strip() else "")]

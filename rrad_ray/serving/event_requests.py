@@ -7,12 +7,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
 
-from rrad_ray.online.event_rows import MAX_DWELL_S, MAX_ID_CHARS, MAX_POSITION, MAX_TIME_S
+from rrad_ray.online.event_rows import MAX_DWELL_S, MAX_POSITION, MAX_TIME_S, IdToName
 from rrad_ray.online.ubi import ubi_clicks
-from rrad_ray.serving.documents import IdField, NotBlank
+from rrad_ray.serving.documents import IdField
 from rrad_ray.serving.errors import COHERE, HTTPError
 
-IdToName = Annotated[NotBlank, Field(max_length=MAX_ID_CHARS)]
 DwellSeconds = Annotated[float, Field(ge=0, le=MAX_DWELL_S, allow_inf_nan=False)]
 MAX_EVENTS = 10_000  # of a request
 MAX_VALUES = 20 * MAX_EVENTS  # of its JSON

@@ -29,12 +29,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
+from rrad_ray.online.event_rows import NotBlank
 from rrad_ray.serving.documents import (
     CountField,
     DocumentList,
     FirstStageScores,
     IdField,
-    NotBlank,
     OneOrMore,
     Texts,
     first_stage_columns,

@@ -19,10 +19,9 @@ from rrad_ray.labelling.answer_patterns import AnswerReader
 from rrad_ray.labelling.label_quality import SAMPLE, LabelQuality
 from rrad_ray.labelling.other_teachers import OtherTeachers
 from rrad_ray.labelling.part_labels import LABELS, MOMENTS, LabelPart, LabelPlan, ScoreMoments
-from rrad_ray.labelling.source import source_reader
-from rrad_ray.languages.scripts import folded
+from rrad_ray.labelling.source import measured_queries, source_reader
 from rrad_ray.progress import say
-from rrad_ray.rows import JUDGE, MEASURED, Candidates, JudgeOutput, Labels, by_source, with_qrels
+from rrad_ray.rows import JUDGE, Candidates, JudgeOutput, Labels, by_source, with_qrels
 from rrad_ray.runtime import cluster
 from rrad_ray.tables import shards
 
@@ -82,7 +81,7 @@ def _held(cfg: LabelConfig) -> frozenset[str]:
     """Return the texts of dev and test queries, as `folded` compares them; none where they may be learnt from."""
     if cfg.keep_overlap:
         return frozenset()
-    return frozenset(folded(row["query"]) for row in tables.read_split(cfg.input, Candidates, *MEASURED))
+    return measured_queries(cfg.input)
 
 
 def _compared(source: tables.Manifest) -> dict[str, int]:

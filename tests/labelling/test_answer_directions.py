@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rrad_ray.labelling.answers import parse_answer
+from tests.labelling.orders import listed, orders, read_order
 
-orders = st.integers(3, 9).flatmap(lambda n: st.permutations(range(1, n + 1)))
 FROM_LEAST_TO_MOST = (
     "From least to most relevant",
     "In increasing order of relevance",
@@ -30,14 +30,9 @@ FROM_LEAST_TO_MOST = (
 )
 
 
-def _read(answer: str, n: int) -> list[int]:
-    return [index + 1 for index in parse_answer(answer, n).ranked]
-
-
 @given(orders, st.sampled_from(FROM_LEAST_TO_MOST))
 def test_a_list_that_is_said_to_be_worst_first_is_turned_round_in_every_language(order: list[int], lead: str) -> None:
-    listed = ", ".join(f"[{number}]" for number in order)
-    assert _read(f"{lead}: {listed}", len(order)) == order[::-1]
+    assert read_order(f"{lead}: {listed(order)}", len(order)) == order[::-1]
 
 
 @given(orders, st.sampled_from(FROM_LEAST_TO_MOST))
@@ -87,7 +82,7 @@ def test_an_order_that_the_words_around_it_take_back_is_not_the_answer(order: li
             )
         )
     )
-    assert _read(form.format(right=right, wrong=wrong), len(order)) == order
+    assert read_order(form.format(right=right, wrong=wrong), len(order)) == order
 
 
 @pytest.mark.parametrize(
@@ -142,7 +137,7 @@ def test_an_order_that_the_words_around_it_take_back_is_not_the_answer(order: li
     ],
 )
 def test_what_a_figure_column_or_word_means_decides_the_order(answer: str, n: int, order: list[int]) -> None:
-    assert _read(answer, n) == order
+    assert read_order(answer, n) == order
 
 
 @pytest.mark.parametrize("words", ["is worse", "is the less relevant one", "is the weaker of them", "is inferior"])

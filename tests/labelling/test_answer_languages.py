@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rrad_ray.labelling.answers import parse_answer
+from tests.labelling.orders import listed, orders, read_order
 
-orders = st.integers(3, 9).flatmap(lambda n: st.permutations(range(1, n + 1)))
 FROM_WORST = (
     "De peor a mejor",
     "Do pior ao melhor",
@@ -70,28 +70,20 @@ IRRELEVANT = (
 )
 
 
-def _read(answer: str, n: int) -> list[int]:
-    return [index + 1 for index in parse_answer(answer, n).ranked]
-
-
-def _listed(order: list[int]) -> str:
-    return ", ".join(f"[{number}]" for number in order)
-
-
 @given(orders, st.sampled_from(FROM_WORST))
 def test_a_list_that_goes_up_is_turned_round(order: list[int], lead: str) -> None:
-    assert _read(f"{lead}: {_listed(order)}", len(order)) == order[::-1]
+    assert read_order(f"{lead}: {listed(order)}", len(order)) == order[::-1]
 
 
 @given(orders, st.sampled_from(FROM_BEST))
 def test_a_list_that_goes_down_stays_as_it_is(order: list[int], lead: str) -> None:
-    assert _read(f"{lead}: {_listed(order)}", len(order)) == order
+    assert read_order(f"{lead}: {listed(order)}", len(order)) == order
 
 
 @given(orders, st.sampled_from(IRRELEVANT), st.integers(1, 2))
 def test_documents_that_are_called_irrelevant_are_not_ranked(order: list[int], words: str, kept: int) -> None:
-    listed, n = f"{words}: {_listed(order[kept:])}", len(order)
-    assert _read(f"{_listed(order[:kept])}\n\n{listed}", n) in (order[:kept], [])
+    left_out, n = f"{words}: {listed(order[kept:])}", len(order)
+    assert read_order(f"{listed(order[:kept])}\n\n{left_out}", n) in (order[:kept], [])
     chain = " > ".join(f"[{number}]" for number in order[:2])
-    assert _read(f"{chain}\n\n{words}: {_listed(order[2:])}", n) == order[:2]
-    assert parse_answer(f"{words}: {_listed(order)}", n).rejected
+    assert read_order(f"{chain}\n\n{words}: {listed(order[2:])}", n) == order[:2]
+    assert parse_answer(f"{words}: {listed(order)}", n).rejected
