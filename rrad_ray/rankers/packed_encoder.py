@@ -2,11 +2,11 @@
 
 Serves the families of BERT and RoBERTa (MiniLM, bge-reranker), whose layers are alike. Products are oneDNN's, with
 bias, GELU or residual fused in; or of whole numbers (`int8`). Attention is a kernel of our own where there is one: in
-bfloat16 on a CPU with AMX (`amx`, layer norm too), in float32 with AVX2 or AVX-512 (`vectors`); nothing is padded.
+bfloat16 on a CPU with AMX (`amx`, layer norm too), or with AVX2 or AVX-512 (`vectors`); nothing is padded.
 Elsewhere torch's attention gets pairs padded to a multiple of `ROW_MULTIPLE` tokens: it takes up to twice as long for
 a length that fills no whole vector.
-Products have one of few numbers of rows (`product_rows`), of which the last ones have no meaning: oneDNN makes and
-keeps kernels for each number. That takes longer than the product itself and, over some hundred of them, 300 MiB.
+The rows of a product are padded to one of a few numbers (`product_rows`): oneDNN makes and keeps kernels for each
+number of rows. That takes longer than the product itself and, over some hundred of them, 300 MiB.
 
 A lane is a scoring thread with torch threads of its own. Lanes take parts of the pairs, where torch's threads take
 parts of each product: lanes wait for each other once, at the end, and not sixty times a pass, each time for the one
@@ -67,9 +67,9 @@ def fits(model: Any) -> bool:
 
 
 def _vectors(model: Any, wide: float) -> vectors.Vectors | None:
-    """Return our float32 kernels if they run here and fit a model whose heads have `wide` dimensions."""
+    """Return our vector kernels if they run here and fit a model whose heads have `wide` dimensions."""
     sizes = (wide, model.config.intermediate_size)
-    if model.dtype != torch.float32 or any(size % vectors.WIDTH for size in sizes):
+    if model.dtype not in (torch.float32, torch.bfloat16) or any(size % vectors.WIDTH for size in sizes):
         return None
     kernels = vectors.vector_kernels()
     return vectors.Vectors(kernels) if kernels else None
@@ -246,8 +246,8 @@ def _start_thread_pool(count: int, threads: int) -> ThreadPoolExecutor:
 
 
 def product_rows(count: int) -> int:
-    """Return the rows of a product of which `count` have a meaning: a multiple of `ROW_MULTIPLE`, of which there are
-    eight at most between one power of two and the next."""
+    """Return the number of rows that a product of `count` rows is padded to: a multiple of `ROW_MULTIPLE`, of which
+    eight at most are used between one power of two and the next."""
     multiple = max(ROW_MULTIPLE, 1 << max(0, (count - 1).bit_length() - 4))
     return -(-count // multiple) * multiple
 

@@ -208,7 +208,7 @@ class Ranker(nn.Module):
         The backend computes them, or the model itself where gradients are needed.
         """
         if self.backend is not None and not torch.is_grad_enabled():
-            return self.backend(pairs, tokens)
+            return of_distinct(pairs, tokens, self.backend)
         return self.in_passes(pairs, tokens, lambda chunk: self.model(**chunk).logits)
 
     def in_passes(self, pairs: Encoded, tokens: int, run: Callable[[BatchEncoding], Tensor]) -> Tensor:
@@ -239,11 +239,23 @@ class Ranker(nn.Module):
         return self.score_pairs([query] * len(texts), texts)
 
 
+def of_distinct(pairs: Encoded, tokens: int, score: backends.Scorer) -> Tensor:
+    """Return the scores (P,) of encoded pairs, of which `score` gets each once: the same tokens have the same score,
+    whatever else is in a pass."""
+    keys = [tuple(pair["input_ids"]) for pair in pairs]
+    distinct = dict(zip(keys, pairs, strict=True))
+    number_of = {key: number for number, key in enumerate(distinct)}
+    return score(list(distinct.values()), tokens)[[number_of[key] for key in keys]]
+
+
 def number_format(folder: str, dtype: str, backend: str, device: str) -> str:
     """Return the number format in which `Ranker.load` computes with these arguments: `auto` becomes one."""
     if dtype != "auto":
         return dtype
-    best = torch.float32 if backend == "onnx" else dtype_of(dtype, device, AutoConfig.from_pretrained(folder))
+    if backend == "onnx":
+        best = torch.float32
+    else:
+        best = dtype_of(dtype, device, AutoConfig.from_pretrained(folder, trust_remote_code=False))
     return str(best).removeprefix("torch.")
 
 

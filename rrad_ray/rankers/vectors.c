@@ -1,10 +1,10 @@
 /* Attention, layer norm, GELU and quantization of an encoder over packed tokens (one pair after the other, without
-   padding), in float32, for any CPU with AVX2 or AVX-512: the compiler makes vectors of the width that it is allowed.
-   vectors.py compiles and calls them.
+   padding), computed in float32, for any CPU with AVX2 or AVX-512: the compiler makes vectors of the width that it is
+   allowed. vectors.py compiles and calls them.
 
    A product of int8 numbers comes as it leaves oneDNN, in float32, without what its inputs were divided by. Each input
    row (a token) was q = (x - least) / step, so an output is step * product + least * sum + bias, where sum is that of
-   the output's weights. `Range` holds a token's step and least number; `undone` computes this while it reads. */
+   the output's weights. `Range` holds a token's step and least number; `output` computes this while it reads. */
 
 #include <math.h>
 #include <stdint.h>
@@ -21,17 +21,24 @@
 
 typedef float Floats __attribute__((vector_size(4 * LANES)));
 typedef int32_t Ints __attribute__((vector_size(4 * LANES)));
+typedef uint32_t Bits __attribute__((vector_size(4 * LANES)));
+typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
 typedef float Anywhere __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef uint16_t HalvesAnywhere __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
 
 typedef struct {
     float step, least;
 } Range;
 
-/* What turns a product of int8 numbers into the layer's output; without ranges it is that already. */
+/* A linear layer's outputs, a row for each token: float32, bfloat16, or a product of int8 numbers with what turns it
+   into the output. */
 typedef struct {
-    const Range *ranges; /* of each token, or null */
+    const void *values;
+    int bfloat16;
+    int64_t size;        /* of a row */
+    const Range *ranges; /* of each token where this is a product of int8 numbers, or null */
     const float *sums, *bias;
-} Undo;
+} Outputs;
 
 static inline Floats load(const float *from) { return *(const Anywhere *)from; }
 static inline void store(float *to, Floats values) { *(Anywhere *)to = values; }
@@ -52,11 +59,23 @@ static inline float largest_of(Floats values) {
     return most;
 }
 
-static inline Floats undone(const float *row, Undo undo, int64_t token, int64_t at) {
-    Floats values = load(row + at);
-    if (!undo.ranges) return values;
-    const Range range = undo.ranges[token];
-    return values * range.step + (load(undo.sums + at) * range.least + load(undo.bias + at));
+static inline Floats load_bfloat16(const uint16_t *from) {
+    return (Floats)(__builtin_convertvector((Halves) * (const HalvesAnywhere *)from, Bits) << 16);
+}
+
+/* Rounds to the nearest bfloat16, and to the even one of two. */
+static inline void store_bfloat16(uint16_t *to, Floats values) {
+    const Bits bits = (Bits)values;
+    *(HalvesAnywhere *)to = __builtin_convertvector((bits + 0x7fff + (bits >> 16 & 1)) >> 16, Halves);
+}
+
+static inline Floats output(Outputs outputs, int64_t token, int64_t at) {
+    const int64_t index = token * outputs.size + at;
+    if (outputs.bfloat16) return load_bfloat16((const uint16_t *)outputs.values + index);
+    const Floats values = load((const float *)outputs.values + index);
+    if (!outputs.ranges) return values;
+    const Range range = outputs.ranges[token];
+    return values * range.step + (load(outputs.sums + at) * range.least + load(outputs.bias + at));
 }
 
 /* Computes 2^x for x <= 0, with a relative error of 2e-7; below -126 it gives about 1e-38. */
@@ -141,43 +160,51 @@ static Scratch make_scratch(int64_t padded, int64_t wide) {
 }
 
 /* Copies rows of one head, `wide` numbers each, and rows of zeros behind them up to `padded`. */
-static void copy_rows(const float *qkv, int64_t stride, Undo undo, int64_t token, int64_t at, int64_t wide,
-                      int64_t length, int64_t padded, float *to) {
+static void copy_rows(Outputs qkv, int64_t token, int64_t at, int64_t wide, int64_t length, int64_t padded, float *to) {
     for (int64_t i = 0; i < length; i++)
-        for (int64_t dim = 0; dim < wide; dim += LANES)
-            store(to + i * wide + dim, undone(qkv + (token + i) * stride, undo, token + i, at + dim));
+        for (int64_t dim = 0; dim < wide; dim += LANES) store(to + i * wide + dim, output(qkv, token + i, at + dim));
     memset(to + length * wide, 0, 4 * (padded - length) * wide);
 }
 
-/* Computes one head of one pair, whose tokens begin at `token`, for the first `num_queries` of them. */
-static void attend(const float *qkv, int64_t across, Undo undo, int64_t token, int64_t length, int64_t num_queries,
-                   int64_t at, int64_t wide, float to_base_2, float *out, Scratch scratch) {
-    const int64_t stride = 3 * across, padded = up_to(length, COLUMNS);
-    copy_rows(qkv, stride, undo, token, across + at, wide, length, padded, scratch.values);
+/* Writes `wide` numbers of a row of the result, from number `index` on. */
+static inline void write_sums(const float *sums, int64_t wide, int bfloat16, void *out, int64_t index) {
+    if (!bfloat16)
+        memcpy((float *)out + index, sums, 4 * wide);
+    else
+        for (int64_t dim = 0; dim < wide; dim += LANES)
+            store_bfloat16((uint16_t *)out + index + dim, load(sums + dim));
+}
+
+/* Computes one head of one pair, whose tokens begin at `token`, for the first `num_queries` of them. `at`: the head's
+   first number in a row of `out`, of which the first one for this pair is `out_row`. */
+static void attend(Outputs qkv, int64_t token, int64_t length, int64_t num_queries, int64_t at, int64_t wide,
+                   float to_base_2, void *out, int64_t out_row, Scratch scratch) {
+    const int64_t across = qkv.size / 3, padded = up_to(length, COLUMNS);
+    copy_rows(qkv, token, across + at, wide, length, padded, scratch.values);
     for (int64_t i = 0; i < padded; i++)
         for (int64_t dim = 0; dim < wide; dim++) scratch.keys[dim * padded + i] = scratch.values[i * wide + dim];
-    copy_rows(qkv, stride, undo, token, 2 * across + at, wide, length, length, scratch.values);
+    copy_rows(qkv, token, 2 * across + at, wide, length, length, scratch.values);
     for (int64_t first = 0; first < num_queries; first += ROWS) {
         const int64_t here = num_queries - first < ROWS ? num_queries - first : ROWS;
-        copy_rows(qkv, stride, undo, token + first, at, wide, here, ROWS, scratch.queries);
+        copy_rows(qkv, token + first, at, wide, here, ROWS, scratch.queries);
         for (int64_t k = 0; k < padded; k += COLUMNS)
             multiply_block(scratch.queries, wide, scratch.keys + k, padded, wide, scratch.logits + k, padded);
         for (int64_t i = 0; i < here; i++) softmax(scratch.logits + i * padded, length, padded, to_base_2);
         for (int64_t dim = 0; dim < wide; dim += COLUMNS)
             multiply_block(scratch.logits, padded, scratch.values + dim, wide, length, scratch.sums + dim, wide);
         for (int64_t i = 0; i < here; i++)
-            memcpy(out + (first + i) * across + at, scratch.sums + i * wide, 4 * wide);
+            write_sums(scratch.sums + i * wide, wide, qkv.bfloat16, out, (out_row + first + i) * across + at);
     }
 }
 
 /* Attention of packed tokens. `qkv`: queries, keys and values of all heads side by side, a row for each token;
    `starts` (pairs + 1): the first token of each pair, and the end of the last. `out`: a row for each token, or for
-   each pair where only first tokens ask. Returns 1 if there is no memory. */
-int rrad_attend(const float *qkv, const Range *ranges, const float *sums, const float *bias, const int64_t *starts,
-                int64_t pairs, int64_t heads, int64_t wide, int first_only, float *out, int threads) {
-    const int64_t across = heads * wide;
+   each pair where only first tokens ask, in bfloat16 where `qkv` is. Returns 1 if there is no memory. */
+int rrad_attend(const void *qkv, const Range *ranges, const float *sums, const float *bias, int bfloat16,
+                const int64_t *starts, int64_t pairs, int64_t heads, int64_t wide, int first_only, void *out,
+                int threads) {
     const float to_base_2 = 1.44269504088896340736f / sqrtf((float)wide);
-    const Undo undo = {ranges, sums, bias};
+    const Outputs rows = {qkv, bfloat16, 3 * heads * wide, ranges, sums, bias};
     int64_t longest = 0;
     int lacking = 0;
     for (int64_t p = 0; p < pairs; p++)
@@ -193,53 +220,97 @@ int rrad_attend(const float *qkv, const Range *ranges, const float *sums, const 
         for (int64_t task = 0; task < pairs * heads; task++) {
             if (!scratch.queries) continue;
             const int64_t pair = task / heads, token = starts[pair], length = starts[pair + 1] - token;
-            attend(qkv, across, undo, token, length, first_only ? 1 : length, task % heads * wide, wide, to_base_2,
-                   out + (first_only ? pair : token) * across, scratch);
+            attend(rows, token, length, first_only ? 1 : length, task % heads * wide, wide, to_base_2, out,
+                   first_only ? pair : token, scratch);
         }
         free(scratch.queries);
     }
     return lacking;
 }
 
-static inline Floats scaled(const float *row, const float *factors, int64_t at) {
-    return factors ? load(row + at) * load(factors + at) : load(row + at);
+/* Lane i takes the number of lane i ^ stride. */
+static inline Floats partners(Floats values, int stride) {
+    Floats out;
+    for (int i = 0; i < LANES; i++) out[i] = values[i ^ stride];
+    return out;
 }
 
-/* Writes a row, times a factor for each column where there are some, as numbers from 0 to 255, and its range. */
-static inline void quantize_row(const float *row, const float *factors, int64_t size, uint8_t *out, Range *range) {
+/* One stage of `rotate` within a vector. */
+static inline Floats crossed(Floats values, int stride) {
+    Floats signs;
+    for (int i = 0; i < LANES; i++) signs[i] = i & stride ? -1.0f : 1.0f;
+    return values * signs + partners(values, stride);
+}
+
+/* Multiplies each block of a row by a Hadamard matrix (of 1 and -1, not normalized), in place. A block has as many
+   numbers as the largest power of two that divides `size`. */
+static void rotate(float *row, int64_t size) {
+    const int64_t block = size & -size;
+    for (int64_t i = 0; i < size; i += LANES) {
+        Floats values = crossed(crossed(crossed(load(row + i), 1), 2), 4);
+        store(row + i, LANES == 16 ? crossed(values, 8) : values);
+    }
+    for (int64_t stride = LANES; stride < block; stride *= 2)
+        for (int64_t start = 0; start < size; start += 2 * stride)
+            for (int64_t i = start; i < start + stride; i += LANES) {
+                const Floats first = load(row + i), second = load(row + i + stride);
+                store(row + i, first + second);
+                store(row + i + stride, first - second);
+            }
+}
+
+/* Writes a row as numbers from 0 to 255, and its range. */
+static inline void quantize_row(const float *row, int64_t size, uint8_t *out, Range *range) {
     typedef uint8_t Bytes __attribute__((vector_size(LANES)));
-    Floats least = scaled(row, factors, 0), most = least;
+    Floats least = load(row), most = least;
     for (int64_t i = LANES; i < size; i += LANES) {
-        least = smaller(least, scaled(row, factors, i));
-        most = larger(most, scaled(row, factors, i));
+        least = smaller(least, load(row + i));
+        most = larger(most, load(row + i));
     }
     const float low = -largest_of(-least), high = largest_of(most);
     range->least = low;
     range->step = (high - low) / 255;
     const float factor = high > low ? 255 / (high - low) : 0;
     for (int64_t i = 0; i < size; i += LANES) {
-        const Ints numbers = __builtin_convertvector((scaled(row, factors, i) - low) * factor + 0.5f, Ints);
+        const Ints numbers = __builtin_convertvector((load(row + i) - low) * factor + 0.5f, Ints);
         const Bytes bytes = __builtin_convertvector(numbers, Bytes);
         memcpy(out + i, &bytes, LANES);
     }
 }
 
-/* Quantizes rows (tokens, size), times `factors` (size) where there are some. */
+/* Multiplies rows (tokens, size) by `factors` (size) and rotates them. */
+void rrad_rotate(const float *rows, const float *factors, int64_t tokens, int64_t size, float *out, int threads) {
+#pragma omp parallel for num_threads(threads)
+    for (int64_t t = 0; t < tokens; t++) {
+        for (int64_t i = 0; i < size; i += LANES)
+            store(out + t * size + i, load(rows + t * size + i) * load(factors + i));
+        rotate(out + t * size, size);
+    }
+}
+
+/* Multiplies rows (tokens, size) by `factors` (size), rotates and quantizes them. */
 void rrad_quantize(const float *rows, const float *factors, int64_t tokens, int64_t size, uint8_t *out, Range *ranges,
                    int threads) {
 #pragma omp parallel for num_threads(threads)
-    for (int64_t t = 0; t < tokens; t++) quantize_row(rows + t * size, factors, size, out + t * size, ranges + t);
+    for (int64_t t = 0; t < tokens; t++) {
+        float row[size];
+        for (int64_t i = 0; i < size; i += LANES) store(row + i, load(rows + t * size + i) * load(factors + i));
+        rotate(row, size);
+        quantize_row(row, size, out + t * size, ranges + t);
+    }
 }
 
-/* Undoes an int8 product's rows (tokens, size) in place, puts them through GELU and quantizes them. */
-void rrad_gelu(float *rows, const Range *ranges, const float *sums, const float *bias, int64_t tokens, int64_t size,
-               uint8_t *out, Range *out_ranges, int threads) {
-    const Undo undo = {ranges, sums, bias};
+/* Puts an int8 product's rows (tokens, size) through GELU, multiplies them by `factors` (size), rotates and quantizes
+   them. The product is overwritten. */
+void rrad_gelu(float *rows, const Range *ranges, const float *sums, const float *bias, const float *factors,
+               int64_t tokens, int64_t size, uint8_t *out, Range *out_ranges, int threads) {
+    const Outputs outputs = {rows, 0, size, ranges, sums, bias};
 #pragma omp parallel for num_threads(threads)
     for (int64_t t = 0; t < tokens; t++) {
         float *row = rows + t * size;
-        for (int64_t i = 0; i < size; i += LANES) store(row + i, gelu(undone(row, undo, t, i)));
-        quantize_row(row, 0, size, out + t * size, out_ranges + t);
+        for (int64_t i = 0; i < size; i += LANES) store(row + i, gelu(output(outputs, t, i)) * load(factors + i));
+        rotate(row, size);
+        quantize_row(row, size, out + t * size, out_ranges + t);
     }
 }
 
@@ -247,13 +318,13 @@ void rrad_gelu(float *rows, const Range *ranges, const float *sums, const float 
 void rrad_layer_norm(const float *rows, const Range *ranges, const float *sums, const float *bias,
                      const float *residual, const float *weight, const float *shift, float epsilon, int64_t tokens,
                      int64_t size, float *out, int threads) {
-    const Undo undo = {ranges, sums, bias};
+    const Outputs outputs = {rows, 0, size, ranges, sums, bias};
 #pragma omp parallel for num_threads(threads)
     for (int64_t t = 0; t < tokens; t++) {
         float *to = out + t * size;
         Floats sum = {}, squares = {};
         for (int64_t i = 0; i < size; i += LANES) {
-            const Floats values = undone(rows + t * size, undo, t, i) + load(residual + t * size + i);
+            const Floats values = output(outputs, t, i) + load(residual + t * size + i);
             store(to + i, values);
             sum += values;
         }

@@ -1,6 +1,7 @@
 """Attention and what surrounds int8 products over packed tokens, by kernels of our own (`vectors.c`) in float32.
 
-For CPUs with AVX2 or AVX-512. Attention reads each pair's tokens where they stand, without padding.
+For CPUs with AVX2 or AVX-512. Attention reads each pair's tokens where they stand, without padding, in float32 or
+bfloat16.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from rrad_ray.rankers.kernels import FLOAT, INT, INT64, POINTER, compile_kernels
 INSTRUCTIONS = {"AVX512": ("avx512f", "avx512bw", "avx512dq", "avx512vl", "fma"), "AVX2": ("avx2", "fma")}
 
 _ARGUMENTS = {  # in the order of `vectors.c`
-    "rrad_attend": [*[POINTER] * 5, INT64, INT64, INT64, INT, POINTER, INT],
+    "rrad_attend": [*[POINTER] * 4, INT, POINTER, INT64, INT64, INT64, INT, POINTER, INT],
+    "rrad_rotate": [POINTER, POINTER, INT64, INT64, POINTER, INT],
     "rrad_quantize": [POINTER, POINTER, INT64, INT64, POINTER, POINTER, INT],
-    "rrad_gelu": [*[POINTER] * 4, INT64, INT64, POINTER, POINTER, INT],
+    "rrad_gelu": [*[POINTER] * 5, INT64, INT64, POINTER, POINTER, INT],
     "rrad_layer_norm": [*[POINTER] * 7, FLOAT, INT64, INT64, POINTER, INT],
 }
 
@@ -53,7 +55,7 @@ class Product:
     """The output of a linear layer: `values`, or what `ranges`, `sums` and `bias` make of an int8 product."""
 
     values: Tensor
-    """float32 (T, out)"""
+    """float32 (T, out); without `ranges` also bfloat16"""
     ranges: Tensor | None = None
     """float32 (T, 2): of the rows that were multiplied; output = step * value + least * sum + bias"""
     sums: Tensor | None = None
@@ -84,29 +86,42 @@ class Vectors:
     ) -> Tensor:
         """Return the attention output (`rows`, D) of each token, or of each pair's first token only.
 
-        A token attends to its own pair. `qkv_TX`: queries, keys and values side by side (T, 3 D); D / heads is a
-        multiple of `WIDTH`. `starts` (P + 1): the first token of each pair, and the end of the last one. Rows behind
-        the last token, or behind the last pair, are zeros. Raises `MemoryError` if there is no memory.
+        A token attends to its own pair. `qkv_TX`: queries, keys and values side by side (T, 3 D), in float32 or, as
+        the output then is, in bfloat16; D / heads is a multiple of `WIDTH`. `starts` (P + 1): the first token of each
+        pair, and the end of the last one. Rows after the last token, or after the last pair, are zeros. Raises
+        `MemoryError` if there is no memory.
         """
         qkv = qkv_TX if isinstance(qkv_TX, Product) else Product(qkv_TX)
         across, pairs = qkv.values.shape[1] // 3, len(starts) - 1
-        out = torch.empty(rows, across, dtype=torch.float32)
+        out = qkv.values.new_empty(rows, across)
         out[pairs if first_only else int(starts[-1]) :] = 0
-        inputs = (*qkv.pointers(), starts.data_ptr(), pairs, heads, across // heads, first_only)
+        halves = qkv.values.dtype == torch.bfloat16
+        inputs = (*qkv.pointers(), halves, starts.data_ptr(), pairs, heads, across // heads, first_only)
         if self.kernels.rrad_attend(*inputs, out.data_ptr(), torch.get_num_threads()):
             raise MemoryError(f"no memory for the attention of {pairs} pairs")
         return out
 
-    def quantized(self, x_TD: Tensor, factors_D: Tensor | None = None) -> Quantized:
-        """Return rows, times a factor for each column where there are some, quantized, each by its own range."""
-        out = Quantized.empty(*x_TD.shape)
-        self.kernels.rrad_quantize(x_TD.data_ptr(), _address(factors_D), *x_TD.shape, *_into(out))
+    def rotated(self, x_TD: Tensor, factors_D: Tensor) -> Tensor:
+        """Return rows, each column times its factor, of which each block is multiplied by a Hadamard matrix.
+
+        Such a matrix holds 1 and -1, and is not normalized. A block has `rotated_block(D)` numbers.
+        """
+        out = torch.empty_like(x_TD)
+        inputs = (x_TD.data_ptr(), factors_D.data_ptr(), *x_TD.shape)
+        self.kernels.rrad_rotate(*inputs, out.data_ptr(), torch.get_num_threads())
         return out
 
-    def gelu(self, product: Product) -> Quantized:
-        """Return an int8 product through GELU, quantized; its values are overwritten."""
+    def quantized(self, x_TD: Tensor, factors_D: Tensor) -> Quantized:
+        """Return `rotated` rows, each quantized by its own range."""
+        out = Quantized.empty(*x_TD.shape)
+        self.kernels.rrad_quantize(x_TD.data_ptr(), factors_D.data_ptr(), *x_TD.shape, *_into(out))
+        return out
+
+    def gelu(self, product: Product, factors_D: Tensor) -> Quantized:
+        """Return an int8 product through GELU, `rotated` and quantized; its values are overwritten."""
         out = Quantized.empty(*product.values.shape)
-        self.kernels.rrad_gelu(*product.pointers(), *product.values.shape, *_into(out))
+        inputs = (*product.pointers(), factors_D.data_ptr(), *product.values.shape)
+        self.kernels.rrad_gelu(*inputs, *_into(out))
         return out
 
     def layer_norm(self, product: Product, add_TD: Tensor, norm: nn.LayerNorm) -> Tensor:
@@ -116,6 +131,11 @@ class Vectors:
         inputs = (*product.pointers(), add_TD.data_ptr(), *weights, *add_TD.shape)
         self.kernels.rrad_layer_norm(*inputs, out.data_ptr(), torch.get_num_threads())
         return out
+
+
+def rotated_block(size: int) -> int:
+    """Return how many numbers of a row of `size` are rotated together: the largest power of two that divides it."""
+    return size & -size
 
 
 def _into(rows: Quantized) -> tuple[int, int, int]:

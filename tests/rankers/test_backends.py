@@ -70,6 +70,14 @@ def test_a_backend_gives_the_models_scores_and_their_order(student: str, backend
     assert np.asarray(backwards) == pytest.approx(scores, rel=0, abs=share * np.ptp(wanted))
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+def test_equal_pairs_have_equal_scores_wherever_they_stand(student: str, precision: str) -> None:
+    mixed = [text for each in TEXTS for text in (each, "the same text " * 20)]
+    scores = Ranker.load(student, dtype=precision).score(QUERY, [*mixed, *TEXTS])
+    assert len(set(scores[1 : len(mixed) : 2])) == 1
+    assert scores[: len(mixed) : 2] == scores[len(mixed) :]
+
+
 def test_what_is_loaded_to_score_still_learns(student: str) -> None:
     ranker = Ranker.load(student, dtype="float32")
     scores = ranker(ranker.encode([QUERY] * 2, TEXTS[:2]), torch.ones(1, 2, dtype=torch.bool), 10**6)
