@@ -19,6 +19,8 @@ NIGHTS_FILE, NIGHTS_PAGE = "history.jsonl", "history.html"
 
 ASKED = "asked"  # the folder of the nights' queries below the store
 
+MOST_HISTORY_BYTES = 64_000_000  # thousands of nights; an endpoint reads it every few seconds
+
 NIGHTS_SHOWN = 8  # nights, the last ones, whose figures stand side by side
 
 BEFORE, DEVIATIONS = 5, 3.0  # earlier nights that a figure needs, and how far from their mean it is marked
@@ -48,10 +50,12 @@ class _NightLine(BaseModel):
 
 
 def read_nights(store: str) -> list[NightEntry]:
-    """Return the entries of a store's history, by night. Raises `RradError` for a line that is no entry."""
+    """Return the entries of a store's history, by night. Raises `RradError` for a line that is no entry, and for a
+    file of more than `MOST_HISTORY_BYTES`."""
     uri = tables.join(store, NIGHTS_FILE)
     entries: list[NightEntry] = []
-    for number, line in enumerate(tables.read_text(uri).splitlines() if tables.exists(uri) else [], 1):
+    text = tables.read_text(uri, MOST_HISTORY_BYTES) if tables.exists(uri) else ""
+    for number, line in enumerate(text.splitlines(), 1):
         try:
             entry = json.loads(line)
             _NightLine.model_validate(entry)

@@ -22,7 +22,7 @@ from rrad_ray.errors import RradError, at_place
 from rrad_ray.rankers.chunker import ChunkRanker
 from rrad_ray.rankers.ranker import Ranker, number_format
 from rrad_ray.rows import Candidates, Row, StudentScores
-from rrad_ray.tables import checkpoints
+from rrad_ray.tables import checkpoint_cache, checkpoints
 from rrad_ray.tables.text import read_json
 
 QUERIES, SCORES, FORMATS = (tables.join(tables.WORK, name) for name in ("queries", "scores", "formats.json"))
@@ -41,6 +41,8 @@ class StudentLoader:
         """Return a student; raises `RradError` where the config's backend cannot load it."""
         if self.last is None or self.last[0] != name:
             self.last, uri = None, self.cfg.students[name]  # two need not fit into memory
+            if self.cfg.backend == "compile":
+                checkpoint_cache.keep_compiled_apart()
             with at_place(uri, "set backend=torch"):
                 options = {"device": device, "dtype": self.formats[name], "backend": self.cfg.backend}
                 ranker = Ranker.load(checkpoints.resolve(uri), **options)

@@ -100,7 +100,8 @@ class EventJournal:
         if self.committing is None or self.committing.done():
             self.committing = asyncio.create_task(self._commit())
         await entry.durable
-        if self.held > self.most // 2 and not self.failed and not self.flushing.locked():
+        half_full = self.held > self.most // 2 or self.held_bytes > self.most_bytes // 2
+        if half_full and not self.failed and not self.flushing.locked():
             self.early = asyncio.create_task(self.flush())  # a burst does not fill it until the next flush
 
     def _count(self, rows: int, size: int) -> None:

@@ -25,10 +25,13 @@ class BiEncoder:
 
         check_bi_encoder(source, max_length)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model = SentenceTransformer(source, device=device, model_kwargs={"dtype": dtype_of(dtype, device)})
+        # The checkpoint's own files may ask for pickles that run code, name code, or a folder to write weights to.
+        safe = {"weights_only": True, "trust_remote_code": False, "device_map": None, "offload_folder": None}
+        options: dict[str, Any] = {"model_kwargs": {**safe, "dtype": dtype_of(dtype, device)}}
+        self.model = SentenceTransformer(source, device=device, trust_remote_code=False, **options)
         if (model := getattr(self.model[0], "auto_model", None)) is not None:
             loading.check_positions(model, max_length)
-            options: dict[str, Any] = {"may_lack": loading.pooler, "device_map": "meta"}
+            options = {"may_lack": loading.pooler, "device_map": "meta"}
             loading.load_whole(type(model), model.name_or_path, **options)
             loading.check_vocabulary(self.model.tokenizer, model, model.name_or_path)
         self.model.max_seq_length = max_length

@@ -7,6 +7,7 @@ same with and without an answer. At inference nothing is written, unless `Explai
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -107,6 +108,7 @@ class Explainer:
 
     def __init__(self, ranker: Ranker, head: nn.Module | None = None) -> None:
         self.ranker, self.project = ranker, projection(ranker, head)
+        self.tokenizer = copy.deepcopy(ranker.tokenizer)  # its truncation is its own: `score` has another
 
     @classmethod
     def load(cls, folder: str, *, device: str = "cpu", dtype: str = "auto") -> Explainer:
@@ -136,7 +138,7 @@ class Explainer:
 
         A pair that leaves no room for them among the model's positions is cut, of few positions to half of them.
         """
-        tokenizer, model = self.ranker.tokenizer, self.ranker.model
+        tokenizer, model = self.tokenizer, self.ranker.model
         context = loading.positions(model) or self.ranker.max_length + max_tokens
         max_tokens = min(max_tokens, context // 2)
         most = min(self.ranker.max_length, context - max_tokens)

@@ -25,7 +25,7 @@ class LikelihoodRanker(nn.Module):
 
     def __init__(self, source: str, *, template: str, doc_tokens: int, query_tokens: int = 64, dtype: str = "auto"):
         super().__init__()
-        chosen = dtype_of(dtype, config=AutoConfig.from_pretrained(source))
+        chosen = dtype_of(dtype, config=AutoConfig.from_pretrained(source, trust_remote_code=False))
         self.model = loading.load_whole(AutoModelForCausalLM, source, dtype=chosen).eval()
         self.tokenizer = loading.load_tokenizer(source, self.model)
         limit = loading.positions(self.model) or None

@@ -51,7 +51,7 @@ def load_whole(auto_class: Any, folder: str, *, may_lack: MayLack = lambda name,
     """
     try:
         model, report = auto_class.from_pretrained(
-            folder, output_loading_info=True, ignore_mismatched_sizes=True, **options
+            folder, output_loading_info=True, ignore_mismatched_sizes=True, trust_remote_code=False, **options
         )
     except Exception as error:  # transformers raises what the readers of its files raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -159,7 +159,7 @@ def load_student(folder: str, **options: Any) -> Any:
 def load_tokenizer(folder: str, model: Any) -> Any:
     """Return the tokenizer of a checkpoint. Raises `ValueError` for none, and as `check_vocabulary` does."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # transformers raises what the readers of its files raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         remedy = "copy all tokenizer files of the model into it"
@@ -224,7 +224,7 @@ def without_weights(folder: str) -> Any:
 
     A model that vLLM has and transformers does not have has a config only.
     """
-    config = AutoConfig.from_pretrained(folder).get_text_config()
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config()
     try:
         with torch.device("meta"):
             return AutoModel.from_config(config)
@@ -232,6 +232,14 @@ def without_weights(folder: str) -> Any:
         model: Any = nn.Module()
         model.config = config
         return model
+
+
+def least_bytes(folder: str) -> int:
+    """Return the bytes that a checkpoint's weights take in memory at least, by its config: in 16 bits each. Of a
+    folder whose config stands elsewhere, as in some of sentence-transformers, 0."""
+    if not (Path(folder) / "config.json").is_file():
+        return 0
+    return 2 * sum(weight.numel() for weight in without_weights(folder).parameters())
 
 
 def usable_length(tokenizer: Any, model: Any) -> int:

@@ -227,7 +227,7 @@ def _twin(model: str) -> str:
     """Return the architecture that pools likelihoods for a model; `RradError` if it is no causal LM."""
     from transformers import AutoConfig
 
-    name = (AutoConfig.from_pretrained(model).architectures or ["nothing"])[0]
+    name = (AutoConfig.from_pretrained(model, trust_remote_code=False).architectures or ["nothing"])[0]
     if not name.endswith("ForCausalLM"):
         raise RradError(
             model,
@@ -264,7 +264,7 @@ def request_fields(cfg: JudgeConfig) -> dict[str, Any]:
 
 
 class Requests:
-    """An actor: prompts to an OpenAI-compatible endpoint, `concurrency` at a time.
+    """An actor that sends prompts to an OpenAI-compatible endpoint, `concurrency` at a time.
 
     The client waits and tries again after 429, 5xx and broken connections, as long as the endpoint asks for it or
     twice as long each time; what then still fails is the query's error. Each request has a span below that of

@@ -13,6 +13,8 @@ from rrad_ray.serving.service_metrics import ServiceMetrics
 
 BODIES = 16  # of the largest size that a replica holds at a time; smaller ones are many more
 
+SMALL = 2**16  # bytes of a body that are taken whatever others hold: a few large ones keep no ordinary request out
+
 Done = TypeVar("Done")
 
 
@@ -20,7 +22,7 @@ class Admission:
     """The door of a replica: requests with a valid key, at most `limit` of them at a time.
 
     A request takes its place once its body is there, so that slow senders keep nobody out. What all bodies hold
-    together is bounded by `most_bytes`.
+    together is bounded by `most_bytes`, but for the first `SMALL` bytes of each.
     """
 
     def __init__(self, keys: ApiKeys | None, limit: int, most_bytes: int, metrics: ServiceMetrics) -> None:
@@ -41,7 +43,7 @@ class Admission:
         """Let a request in for this block, and give it a function that counts the bytes of its body.
 
         Raises `HTTPError`: 401 without a key, 503 if too many are inside. The function raises 503 for bytes beyond
-        `most_bytes`.
+        `most_bytes` and the first `SMALL` of a body.
         """
         self.check_key(headers)
         self._check_room()
@@ -49,7 +51,7 @@ class Admission:
 
         def hold(size: int) -> None:
             nonlocal held
-            if self.held_bytes + size > self.most_bytes:
+            if held + size > SMALL and self.held_bytes + size > self.most_bytes:
                 problem = f"{self.held_bytes:,} bytes of requests are held, at most {self.most_bytes:,}"
                 raise HTTPError(503, "requests", f"{problem} ({BODIES} x max_body_bytes)")
             held, self.held_bytes = held + size, self.held_bytes + size

@@ -1,4 +1,4 @@
-"""What every request of the endpoint meets before its route and after it: an ASGI middleware, without a web server.
+"""An ASGI middleware around every route of the endpoint, without a web server.
 
 A path may end with a slash. `HEAD` is `GET` without the body. `OPTIONS` says which methods a path takes, and, to
 pages of the origins in `cors_origins`, that they may send them. An unknown path, another method and a fault of ours

@@ -78,7 +78,7 @@ async def read_body(
 class Outline:
     """A count of the values of a JSON text that comes in pieces: of its commas and brackets outside of strings.
 
-    Of JSON these are at least a quarter of the quotes; so many are counted where there are less.
+    In JSON there is at least one of these for four quotes, so a quarter of the quotes is the least that is counted.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,6 @@
 """Web pages of other sites are kept away from the endpoint, and browsers get told what its answers are.
 
-A page that a user visits can send requests from within his network. It reads their answers if its own name resolves
+A page that a user visits can send requests from within their network. It reads their answers if its own name resolves
 to the endpoint's address (DNS rebinding): so names are checked. Requests whose answers it cannot read have effects
 still: so where they come from is checked, and what a form can send is refused.
 """

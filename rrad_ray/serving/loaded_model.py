@@ -20,7 +20,7 @@ from rrad_ray.rankers.chunker import Chunker, ChunkRanker
 from rrad_ray.serving import winners
 from rrad_ray.serving.requests import ScoringRequest
 from rrad_ray.serving.scorer import Model, PairScorer, ScoreNotFinite
-from rrad_ray.tables import checkpoints
+from rrad_ray.tables import checkpoint_cache, checkpoints
 
 CGROUP = Path("/sys/fs/cgroup")  # of a container
 
@@ -48,6 +48,8 @@ class LoadedModel:
 
         folder, device = winners.local_folder(served), "cuda" if cfg.resources.get("GPU") else "cpu"
         _check_memory(served.checkpoint, folder)
+        if cfg.backend == "compile":
+            checkpoint_cache.keep_compiled_apart()
         with at_place(served.checkpoint, "set backend=torch"):
             self.ranker = Ranker.load(folder, device=device, dtype=cfg.precision, backend=cfg.backend)
             in_chunks = ChunkRanker(self.ranker, cfg.chunks)
@@ -136,8 +138,14 @@ class LoadedEncoder:
 
 
 def _check_memory(checkpoint: str, folder: str) -> None:
-    """Raise `RradError` for weights of more bytes than are free."""
-    size, free = sum(path.stat().st_size for path in Path(folder).glob("*.safetensors")), free_memory()
+    """Raise `RradError` for weights of more bytes than are free: those of the files, or those of the shapes that the
+    config names, which are there before any file is read."""
+    from rrad_ray.rankers import loading
+
+    stored = sum(path.stat().st_size for path in Path(folder).rglob("*.safetensors"))
+    with at_place(checkpoint, "give a whole checkpoint"):
+        shaped = loading.least_bytes(folder)
+    size, free = max(stored, shaped), free_memory()
     if size > free:
         problem = f"has weights of {size:,} bytes, and {free:,} bytes of memory are free"
         raise RradError(checkpoint, problem, "serve a smaller model, or give the replicas more memory")

@@ -124,7 +124,7 @@ class TeiRequest(BaseModel):
     def to_scoring(self, wire: WireFormat) -> ScoringRequest:
         """Return the request for the model. Raises `HTTPError` for a value that is not served."""
         if self.truncation_direction.lower() != "right":
-            raise HTTPError(422, "truncation_direction", "only 'right' can be had")
+            raise HTTPError(422, "truncation_direction", "only 'right' is served; leave it out")
         queries = [self.query] * len(self.texts)
         columns = first_stage_columns(self.first_stage, self.texts)
         options: dict[str, Any] = {"give_back": self.return_text, "raw": self.raw_scores}

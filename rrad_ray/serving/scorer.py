@@ -23,8 +23,8 @@ from rrad_ray.tables import spans
 logger = logging.getLogger("ray.serve")
 
 
-# A request with more of them is tokenized in a thread for such requests, one after the other: it takes seconds, and
-# those of the event loop are few.
+# Requests with more characters are tokenized one after the other in a thread of their own: each takes seconds, and
+# would hold one of the few threads that the event loop has.
 LONG_CHARS = 500_000
 
 
@@ -126,7 +126,7 @@ def _encoded(model: PairScorer, request: ScoringRequest, indices: Sequence[int])
 
 
 def _scored(scores: Sequence[float], sizes: Sequence[int], split: Chunked | None) -> list[Scored]:
-    """Return what the scores of all pairs, of so many tokens each, say of each text: that of its best chunk."""
+    """Return each text's score, that of its best chunk, from the scores and token counts (`sizes`) of all pairs."""
     if split is None:
         return [Scored(score, size) for score, size in zip(scores, sizes, strict=True)]
     read = Counter[int]()

@@ -17,8 +17,6 @@ from rrad_ray.rows import BM25
 from rrad_ray.tables import checkpoints
 from rrad_ray.tables.checkpoints import WINNER_FILE
 
-MOST_WINNER_BYTES = 32_000_000  # of `winner.json`, which an endpoint reads every few seconds
-
 TOLERANCE = 0.05  # of the largest stored score: what other hardware and bfloat16 may change
 
 
@@ -60,7 +58,7 @@ def find_winner(uri: str, root: str = "") -> ServedModel:
     """
     winner_uri = tables.join(uri, WINNER_FILE)
     if not uri.startswith("bundled:") and tables.exists(winner_uri):
-        text = tables.read_text(winner_uri, MOST_WINNER_BYTES)
+        text = tables.read_text(winner_uri, checkpoints.MOST_WINNER_BYTES)
         winner = parse_winner(text, uri)
         checkpoint = _located(winner.checkpoint, root) if winner.student else ""
         encoders = {

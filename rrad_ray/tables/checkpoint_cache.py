@@ -19,12 +19,17 @@ from typing import Any
 from rrad_ray.errors import RradError
 from rrad_ray.tables.files import exists, filesystem, io_errors, join
 from rrad_ray.tables.private_folders import private_folder
+from rrad_ray.tables.text import read_json
 
 DOWNLOAD, SCRATCH = "s3-", "tmp-"  # what names of downloads and of unfinished folders begin with
 
 KEPT_DOWNLOADS = 3  # besides those that a process has asked for lately
 
 MOST_OF_FREE = 0.9  # of the disk's free bytes that a download may take: events are on it too
+
+MOST_CONFIG_BYTES = 32_000_000
+
+LOADS_PROGRAMS = ("BertJapanese",)  # of transformers' tokenizers: by MeCab's and Sudachi's plugins and settings
 
 LATELY_S, DEAD_S = 3600.0, 86_400.0  # an endpoint asks every few seconds; no download takes a day
 
@@ -33,6 +38,13 @@ def cache() -> Path:
     """Return the folder of converted and downloaded models. Raises `RradError` where other users may write to it."""
     root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return private_folder(Path(root) / "rrad-ray")
+
+
+def keep_compiled_apart() -> None:
+    """Have torch keep what it compiles in the cache: its own folder below /tmp has a known name, so that another user
+    may make it first, with programs in it."""
+    for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
+        os.environ.setdefault(name, str(private_folder(cache() / name.partition("_")[0].lower())))
 
 
 def scratch() -> str:
@@ -54,8 +66,8 @@ def into_place(temporary: str, target: Path) -> str:
 def download(uri: str) -> str:
     """Return a checkpoint folder from S3, downloaded once per content.
 
-    Raises `RradError` for a folder without a model, for one that changes meanwhile or would fill the disk, and for
-    names that would be written elsewhere.
+    Raises `RradError` for a folder without a model, for one that changes meanwhile or would fill the disk, for names
+    that would be written elsewhere, and as `check_configs` does.
     """
     if exists(join(uri, "model", "config.json")):
         uri = join(uri, "model")
@@ -72,6 +84,7 @@ def download(uri: str) -> str:
         _fetch(uri, files, Path(temporary))
         if _objects(uri) != files:
             raise RradError(uri, "has changed while it was downloaded", "run again when it is whole")
+        check_configs(uri, Path(temporary))
     except RradError:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -105,7 +118,7 @@ def _check_room(uri: str, size: int) -> None:
     free = shutil.disk_usage(cache()).free
     if size > MOST_OF_FREE * free:
         problem = f"has {size:,} bytes, and {free:,} are free in {cache()}"
-        raise RradError(uri, problem, "free some space, set XDG_CACHE_HOME, or look what is there")
+        raise RradError(uri, problem, "free some space, or set XDG_CACHE_HOME to a larger disk")
 
 
 def _fetch(uri: str, files: Mapping[str, tuple[int, str]], folder: Path) -> None:
@@ -119,6 +132,22 @@ def _fetch(uri: str, files: Mapping[str, tuple[int, str]], folder: Path) -> None
         if (came := local.stat().st_size) != size:
             problem = f"{came:,} bytes came of the {size:,} that the store lists"
             raise RradError(join(uri, name), problem, "run again when the store and the network are well")
+
+
+def check_configs(uri: str, folder: Path) -> None:
+    """Raise `RradError` for a tokenizer that loads a program which its files name, and for a config that is none.
+
+    Who writes to the store would choose the program.
+    """
+    for path in (path for name in ("config.json", "tokenizer_config.json") for path in folder.rglob(name)):
+        config_uri = join(uri, path.relative_to(folder).as_posix())
+        if path.stat().st_size > MOST_CONFIG_BYTES:
+            problem = f"has {path.stat().st_size:,} bytes, which no config has"
+            raise RradError(config_uri, problem, "check that it is the model you mean")
+        content = repr(read_json(str(path)))  # parsed, for JSON may write letters as escapes
+        if named := next((name for name in LOADS_PROGRAMS if name in content), ""):
+            problem = f"names {named}, which loads programs of this machine that the model's files choose"
+            raise RradError(config_uri, problem, "copy the model to a folder of this machine, if you trust it")
 
 
 def _prune() -> None:

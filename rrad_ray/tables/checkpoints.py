@@ -16,11 +16,13 @@ from typing import Any
 from rrad_ray.errors import RradError
 from rrad_ray.progress import say
 from rrad_ray.tables import checkpoint_cache
-from rrad_ray.tables.files import absolute, join
+from rrad_ray.tables.files import absolute, exists, join
 from rrad_ray.tables.text import read_json
 from rrad_ray.uris import is_s3
 
 WINNER_FILE = "winner.json"
+
+MOST_WINNER_BYTES = 2_000_000  # an endpoint reads it every few seconds, and JSON takes a hundred times as much
 
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -47,7 +49,7 @@ def student_of(model: str) -> str:
     """
     if not is_s3(model) and not os.path.isdir(absolute(model)):
         return model
-    winner = read_json(join(model, WINNER_FILE))
+    winner = read_json(join(model, WINNER_FILE), MOST_WINNER_BYTES)
     if winner is None:
         return model
     if not isinstance(winner, dict):
@@ -56,6 +58,15 @@ def student_of(model: str) -> str:
         problem = f"its winner, {winner.get('system')!r}, is a first stage, which has no student"
         raise RradError(model, problem, "name a model or a checkpoint")
     return str(winner["checkpoint"])
+
+
+def input_of(model: str) -> str:
+    """Return the folder whose files a model is, as the input of a stage that starts from it; empty for a bundled
+    model, one of the hub, and one that is not there."""
+    if model.startswith("bundled:") or not (is_s3(model) or os.path.isdir(absolute(model))):
+        return ""
+    folder = student_of(model)
+    return folder if exists(folder) else ""
 
 
 def resolve(model: str, *, weights: bool = True) -> str:
@@ -89,10 +100,11 @@ def resolve(model: str, *, weights: bool = True) -> str:
 def resolve_served(model: str) -> str:
     """Return a folder as `resolve` does, for an endpoint, which takes new winners by itself.
 
-    Raises `RradError` also for one from S3 that holds pickles: who writes to a bucket is not to choose what a reader
-    of pickles is given.
+    Raises `RradError` also for one from S3 that holds pickles, and as `checkpoint_cache.check_configs` does wherever
+    it is: who writes to a bucket, from which the name may come, is not to choose what runs.
     """
     folder = resolve(model)
+    checkpoint_cache.check_configs(model, Path(folder))
     pickled = sorted(path.name for path in Path(folder).rglob("*") if _is_pickled(path)) if is_s3(model) else []
     if pickled:
         problem = f"it comes from a store and holds pickles ({', '.join(pickled)})"
@@ -110,8 +122,8 @@ def _is_pickled(path: Path) -> bool:
 
 
 def revision(folder: str) -> dict[str, str]:
-    """Return the state of a model that may change behind its name, of a folder that `resolve` gave: the hub's commit,
-    or the digest of a download, by `model`. Nothing for a folder of this machine."""
+    """Return which version of a model `folder` (from `resolve`) holds, where the same name may later mean another:
+    `{"model": ...}`, the hub's commit or a download's digest. Empty for a folder of this machine."""
     path = Path(folder)
     moves = path.parent.name == "snapshots" or path.name.startswith(checkpoint_cache.DOWNLOAD)
     return {"model": path.name} if moves else {}

@@ -80,18 +80,18 @@ def read_text(uri: str, most_bytes: int | None = None) -> str:
     with io_errors(uri, "check the path"):
         content = fs.cat_file(path, **limit)  # one request: an object may be written anew between two
     if most_bytes is not None and len(content) > most_bytes:
-        raise RradError(uri, f"has more than {most_bytes:,} bytes", "look what has been written there")
+        raise RradError(uri, f"has more than {most_bytes:,} bytes", "check that it is the file you mean")
     return decoded(content, uri).lstrip(BYTE_ORDER_MARK)
 
 
-def read_json(uri: str) -> Any:
-    """Return the content of a JSON file; None where there is no such file. Raises `RradError` for a torn one, and for
-    one that says `null`, which nobody writes."""
+def read_json(uri: str, most_bytes: int | None = None) -> Any:
+    """Return the content of a JSON file; None where there is no such file. Raises `RradError` for a torn one, for one
+    that says `null`, which nobody writes, and for one of more than `most_bytes`."""
     if not exists(uri):
         return None
     remedy = "mend the file, or delete it and run again"
     try:
-        content = json.loads(read_text(uri))
+        content = json.loads(read_text(uri, most_bytes))
     except (ValueError, RecursionError) as error:
         raise RradError(uri, f"is no JSON ({error})", remedy) from error
     if content is None:

@@ -91,7 +91,8 @@ class ClickTask(TrainTask):
     def __init__(self, source: str, tokenizer: Any, cfg: FinetuneConfig) -> None:
         super().__init__()
         self.model, self.tokenizer, self.cfg = load_causal_lm(source, cfg), tokenizer, cfg
-        self.dtype = AutoConfig.from_pretrained(source).dtype or torch.float32  # in which it is saved again
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        self.dtype = config.dtype or torch.float32  # in which it is saved again
 
     def pairs(self, rows: Rows) -> int:
         """Return the number of examples: each is a query with a document, or with a list of documents."""

@@ -530,3 +530,17 @@ def test_events_are_read_and_brought_by_no_other_user(tmp_path: Path) -> None:
     (tmp_path / "journal").chmod(0o777)
     with pytest.raises(RradError, match="other users may write to it"):
         journal(tmp_path, str(tmp_path / "log"))
+
+
+def test_large_events_are_stored_before_they_fill_the_journal(tmp_path: Path) -> None:
+    log = EventJournal(str(tmp_path / "log"), str(tmp_path / "journal"), most=1000, most_bytes=100_000)
+
+    async def run() -> None:
+        for number in range(40):
+            await log.add(CLICKS, [click(number) | {"doc_id": "d" * 9000}])
+            while log.held_bytes > 80_000:
+                await asyncio.sleep(0.01)
+        await log.flush()
+
+    asyncio.run(run())
+    assert len(ids(str(tmp_path / "log"))) == 40

@@ -262,6 +262,11 @@ def test_a_saved_student_writes_the_label_and_the_reason_that_it_learned(
     explainer = Explainer.load(str(learned[1]), dtype="float32")
     for row in ROWS[:4]:
         assert [explainer.explain(row["query"], text) for text in row["texts"]] == target_texts(row)
+    ranker = explainer.ranker
+    ranker.score(QUERY, TEXTS)
+    truncation = ranker.tokenizer.backend_tokenizer.truncation
+    explainer.explain(QUERY, "a list " * 500, max_tokens=2000)  # the pair has to leave room for them
+    assert ranker.tokenizer.backend_tokenizer.truncation == truncation, "other threads score by it meanwhile"
     short = explainer.explain(ROWS[0]["query"], ROWS[0]["texts"][0], max_tokens=4)
     assert 0 < len(short) < len(target_texts(ROWS[0])[0])
     assert target_texts(ROWS[0])[0].startswith(short)

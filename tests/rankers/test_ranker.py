@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import pickle
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from sentence_transformers import CrossEncoder
+from sentence_transformers import CrossEncoder, SentenceTransformer
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -30,6 +32,7 @@ from rrad_ray.rankers.checkpoint import PAD
 from rrad_ray.rankers.likelihood import LikelihoodRanker
 from rrad_ray.rankers.ranker import PAD_MULTIPLE, Ranker, one_by_one
 from rrad_ray.tables import checkpoints
+from tests import tiny
 from tests.toys import causal_lm
 
 MINILM, SMOLLM2, _ = checkpoints.BUNDLED
@@ -394,6 +397,30 @@ def test_the_bi_encoder_gives_unit_vectors_in_which_related_texts_are_near() -> 
     assert int(nearness.argmax()) == len(texts) - 1
     alone = np.concatenate([encoder.documents([text]) for text in texts])
     np.testing.assert_allclose(alone, vectors, atol=1e-4)
+
+
+class Runs:
+    """A pickle that makes a file when it is read by a reader that runs what pickles say."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.mark,)
+
+
+def test_a_bi_encoder_whose_own_files_ask_for_pickles_that_run_code_runs_none(tmp_path: Path) -> None:
+    folder, mark = tmp_path / "encoder", tmp_path / "has run"
+    SentenceTransformer(tiny.save(tmp_path / "tiny", "Bert", "Model")).save(str(folder))
+    BiEncoder(str(folder), max_length=16)
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Runs(mark), protocol=2))
+    for key in ("model_args", "model_kwargs"):
+        settings = json.loads((folder / "sentence_bert_config.json").read_text())
+        (folder / "sentence_bert_config.json").write_text(json.dumps(settings | {key: {"weights_only": False}}))
+        with pytest.raises(Exception, match=r"(?i)weights|load"):
+            BiEncoder(str(folder), max_length=16)
+    assert not mark.exists()
 
 
 # ---- where models come from ---------------------------------------------------------------------------------

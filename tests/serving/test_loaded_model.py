@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -108,3 +110,10 @@ def test_weights_that_would_not_fit_into_the_memory_are_refused_before_they_are_
     assert loaded_model.free_memory() == 4000
     with pytest.raises(RradError, match=r"has weights of [0-9,]+ bytes, and 4,000 bytes of memory are free"):
         LoadedModel(served, ServeConfig(student))
+    (tmp_path / "memory.max").write_text(f"{4 * gib}\n")
+    for name in ("config.json", "model.safetensors"):  # of a table of words that no file has
+        shutil.copy(Path(student, name), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "vocab_size": 10**9}))
+    with pytest.raises(RradError, match=r"has weights of [0-9,]{14,} bytes, and 1,073,741,824 bytes of memory"):
+        loaded_model._check_memory("its", str(tmp_path))

@@ -26,7 +26,7 @@ from rrad_ray.online.event_journal import EventJournal, JournalFull
 from rrad_ray.online.event_log import read_exposures
 from rrad_ray.online.event_rows import CLICKS, EXPOSURES
 from rrad_ray.online.signatures import ExposureSigner
-from rrad_ray.serving import requests
+from rrad_ray.serving import admission, requests
 from rrad_ray.serving.api_keys import ApiKeys
 from rrad_ray.serving.pages import sigmoid
 from rrad_ray.serving.requests import ScoringRequest, WireFormat
@@ -366,7 +366,8 @@ def test_slow_senders_hold_no_places_and_are_sent_away() -> None:
     assert served.service.admission.held_bytes == 0
 
 
-def test_all_bodies_together_have_a_bound_and_leave_no_trace() -> None:
+def test_all_bodies_together_have_a_bound_and_leave_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "SMALL", 0)
     served = replica(max_body_bytes=1000)
     large = body(documents=["a" * 900])
 
@@ -379,6 +380,28 @@ def test_all_bodies_together_have_a_bound_and_leave_no_trace() -> None:
 
     statuses = Counter(answer.status for answer in asyncio.run(run()))
     assert statuses == {200: 17, 503: 23}, "16,000 bytes, a body of 941 each"
+    assert served.service.admission.held_bytes == 0
+
+
+def test_large_bodies_that_hold_all_room_keep_no_small_one_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "SMALL", 500)
+    served = replica(max_body_bytes=1000, read_s=30)
+
+    async def stalls() -> AsyncIterator[bytes]:
+        yield b"a" * 999
+        await asyncio.sleep(60)
+
+    async def run() -> list[int]:
+        slow = [served.service.rerank(Call("/v2/rerank", {}, stalls()), requests.COHERE_V2) for _ in range(16)]
+        waiting = [asyncio.ensure_future(one) for one in slow]
+        await asyncio.sleep(0.05)
+        statuses = [(await served.send(body(documents=["a" * size]))).status for size in (10, 400, 900)]
+        for each in waiting:
+            each.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        return statuses
+
+    assert asyncio.run(run()) == [200, 200, 503]
     assert served.service.admission.held_bytes == 0
 
 

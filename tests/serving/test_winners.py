@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from rrad_ray.errors import RradError
-from rrad_ray.serving import winners
 from rrad_ray.serving.winners import (
     TOLERANCE,
     ScoreMismatch,
@@ -21,6 +20,7 @@ from rrad_ray.serving.winners import (
     find_winner,
     local_folder,
 )
+from rrad_ray.tables import checkpoints
 from tests.winners import write as write_winner
 
 SMOKE = {"query": "q", "documents": ["a", "b", "c"], "scores": [4.0, -2.0, 0.5]}
@@ -101,9 +101,9 @@ def test_a_winners_file_that_would_fill_the_memory_of_an_endpoint_is_not_read(
 ) -> None:
     write_winner(tmp_path / "winner", "one", checkpoint, SMOKE)
     size = (tmp_path / "winner" / "winner.json").stat().st_size
-    monkeypatch.setattr(winners, "MOST_WINNER_BYTES", size)
+    monkeypatch.setattr(checkpoints, "MOST_WINNER_BYTES", size)
     assert find_winner(str(tmp_path / "winner")).name == "one"
-    monkeypatch.setattr(winners, "MOST_WINNER_BYTES", size - 1)
+    monkeypatch.setattr(checkpoints, "MOST_WINNER_BYTES", size - 1)
     with pytest.raises(RradError, match=rf"winner\.json: has more than {size - 1:,} bytes"):
         find_winner(str(tmp_path / "winner"))
 

@@ -177,3 +177,42 @@ def test_a_model_that_may_change_behind_its_name_has_a_revision(s3_uri: str, fol
     assert list(first) == ["model"]
     assert checkpoints.revision("hub/models--a--b/snapshots/4f5e") == {"model": "4f5e"}
     assert checkpoints.revision(str(tmp_path)) == {}
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "0_Transformer/tokenizer_config.json"])
+def test_a_tokenizer_that_loads_programs_is_not_taken_from_a_store(name: str, s3_uri: str, folder: Path) -> None:
+    checkpoint(s3_uri)
+    tables.write_text(f"{s3_uri}/{name}", '{"tokenizer_class": "Bert\\u004aapaneseTokenizer", "sudachi_kwargs": {}}')
+    with pytest.raises(RradError, match="names BertJapanese, which loads programs of this machine") as caught:
+        checkpoints.resolve(s3_uri)
+    assert caught.value.place == f"{s3_uri}/{name}"
+    assert left(folder) == []
+    local = folder.parent / "local"
+    for file in ("config.json", name):  # a name that comes from a store's winner.json
+        tables.write_text(f"{local}/{file}", tables.read_text(f"{s3_uri}/{file}"))
+    with pytest.raises(RradError, match="names BertJapanese"):
+        checkpoints.resolve_served(str(local))
+
+
+def test_files_that_are_read_whole_have_a_bound(s3_uri: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint(s3_uri)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_cache, "MOST_CONFIG_BYTES", 1)
+        with pytest.raises(RradError, match=r"config\.json: has 2 bytes, which no config has"):
+            checkpoints.resolve(s3_uri)
+    monkeypatch.setattr(checkpoints, "MOST_WINNER_BYTES", 1)
+    tables.write_text(f"{s3_uri}/winner.json", '{"checkpoint": ""}')
+    with pytest.raises(RradError, match=r"winner\.json: has more than 1 bytes"):
+        checkpoints.resolve(s3_uri)
+
+
+def test_what_torch_compiles_is_kept_where_nobody_else_puts_programs(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    monkeypatch.setenv("TRITON_CACHE_DIR", "/the/users/own")
+    checkpoint_cache.keep_compiled_apart()
+    kept = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+    assert (kept.parent, stat.S_IMODE(kept.stat().st_mode)) == (folder, 0o700)
+    assert os.environ["TRITON_CACHE_DIR"] == "/the/users/own"
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
