@@ -77,7 +77,9 @@ def test_a_variable_is_called_after_what_it_holds(name: str) -> None:
 def test_everything_public_has_a_docstring_that_begins_with_a_statement(
     name: str,
 ) -> None:
-    assert ast.get_docstring(TREES[name]), "the module"
+    opening = ast.get_docstring(TREES[name]) or ""
+    assert opening, "the module"
+    assert not opening.startswith(OPENINGS), opening.splitlines()[0]
     for node in definitions(name):
         docstring = ast.get_docstring(node) or ""
         assert not docstring.startswith(OPENINGS), f"{node.name}: {docstring.splitlines()[0]}"

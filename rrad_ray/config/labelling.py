@@ -97,8 +97,8 @@ class PromptConfig:
     """`order`: calls for each query, each with the documents in an order of its own; with `block`, the calls that a
     document is shown in."""
     block: CountOrNone = 0
-    """`order`: at most so many documents in a call, in overlapping blocks, each document in `repeats` of them: for
-    long lists, with `aggregate: bradley_terry`; 2: pairs; 0: all documents in each call."""
+    """`order`: the most documents in a call. A list is shown in overlapping blocks, and each document in `repeats` of
+    them: for long lists, with `aggregate: bradley_terry`. 2: pairs; 0: all documents in each call."""
     shuffle: bool = True
     """`order`: shuffle the documents, since an LLM that echoes its input must not inherit the first stage's
     quality."""
@@ -210,7 +210,10 @@ class JudgeConfig(PromptConfig, StagePaths):
     RESUMABLE: ClassVar[tuple[str, ...]] = (
         *("num_workers", "resources", "batch_size", "concurrent_batches", "durable_s", "openai"),
         *("engine_deaths", "gpu_hour_price", "engine_tokens_per_s", "stall_s", "slice"),
+        *("gate", "engine_kwargs.gpu_memory_utilization"),
     )
+    # Of these, what a finished table is made by, though one that failed may go on with a mended value.
+    MADE_BY: ClassVar[tuple[str, ...]] = ("openai.request", "openai.system_role", "gate")
 
     model: str = SMOLLM2
     """The LLM: a local folder, an `s3://` folder, a hub id, a `bundled:` model, or what an endpoint calls it."""
@@ -236,7 +239,7 @@ class JudgeConfig(PromptConfig, StagePaths):
     engine_env: dict[str, str] = Field(default_factory=dict)
     """vLLM's own environment variables, as in {VLLM_CPU_KVCACHE_SPACE: "1"}."""
     engine_deaths: Count = 4
-    """A prompt that was being answered when so many engines died is quarantined."""
+    """Engine deaths after which a prompt that was being answered at each of them is quarantined."""
     gpu_hour_price: NotNegative = 0.0
     """Price of one GPU hour, to show what labels cost; 0: no cost is shown."""
     engine_tokens_per_s: NotNegative = 0.0
@@ -286,10 +289,10 @@ class JudgeConfig(PromptConfig, StagePaths):
 
 @dataclass(frozen=True, config=CHECKED)
 class LabelConfig(StagePaths):
-    """The judge's output to training targets.
+    """Training targets from the judge's output.
 
-    Of `likelihood` and `score`: the fused teacher, z-scores of a weighted sum of z-scores. Or, with `targets:
-    grades`, the collection's own qrels, on which DisRanker fine-tunes its teacher.
+    For `likelihood`, `score` and `grade`, they are the fused teacher's: z-scores of a weighted sum of z-scores. With
+    `targets: grades`, they are the collection's own qrels, on which DisRanker fine-tunes its teacher.
     """
 
     RESUMABLE: ClassVar[tuple[str, ...]] = ("num_workers", "resources")
@@ -300,7 +303,7 @@ class LabelConfig(StagePaths):
     """`grades`: candidates without a grade are dropped, or take grade 0 (`negative`); dev and test stay whole."""
     teachers: dict[str, GivenUri] = Field(default_factory=dict)
     """Other teachers by a name of yours: outputs of `judge` about the same queries, as in {gpt: s3://b/by-gpt}. They
-    are fused as sources are; a query or document that one of them lacks counts nothing for it."""
+    are fused as sources are. A query that one lacks is decided by the others, a document gets its lowest score."""
     weights: dict[str, Number] = Field(default_factory=dict)
     """Weights of `judge`, of other teachers and of sources by name, as in {judge: 1, bm25: 0.5}; empty: fitted on
     dev."""

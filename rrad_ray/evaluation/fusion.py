@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,8 @@ import numpy as np
 from rrad_ray.evaluation.metrics import row_ndcg
 
 WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)  # the grid of a source's weight
+
+GRID_SOURCES = 4  # of the full grid, whose points are 6 to the power of their number
 
 LARGE = 1e100  # of a score whose square would overflow; that of one below its inverse would be 0
 
@@ -52,17 +54,23 @@ def zscores(values: Sequence[float]) -> np.ndarray:
 
     A document without a score (NaN or infinite) gets the lowest one; where all scores are equal, all z-scores are 0.
     """
-    data = np.asarray(values, dtype=float)
-    known = np.isfinite(data)
-    if not known.any():
+    data = lowest_for_unscored(values)
+    if not len(data) or not np.isfinite(data).all():
         return np.zeros(len(data))
-    data = np.where(known, data, data[known].min())
     largest = np.abs(data).max()
     if largest > LARGE or 0 < largest < 1 / LARGE:
         data, largest = data / largest, 1.0
     spread = data.std()
     # Scores may be tiny, as probabilities are: what is equal goes by their size.
     return (data - data.mean()) / spread if spread > 1e-9 * min(largest, 1.0) else np.zeros(len(data))
+
+
+def lowest_for_unscored(values: Sequence[float]) -> np.ndarray:
+    """Return one query's scores (N,), in which a document without one (NaN or infinite) has the lowest of the others;
+    as they are where no document has one."""
+    data = np.asarray(values, dtype=float)
+    known = np.isfinite(data)
+    return np.where(known, data, data[known].min()) if known.any() else data
 
 
 def fuse(scores: Mapping[str, Sequence[float]], weights: Mapping[str, float]) -> list[float]:
@@ -92,19 +100,42 @@ def _mix(normal: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np.n
 def fit_weights(
     rows: Sequence[Mapping[str, Any]], scores: Sequence[Mapping[str, Sequence[float]]], names: Sequence[str]
 ) -> tuple[dict[str, float], float]:
-    """Return the fusion weights with the best mean nDCG@10 over rows with qrels, by a full grid, and that nDCG.
+    """Return the fusion weights with the best mean nDCG@10 over rows with qrels, and that nDCG.
 
-    Only ratios of weights matter, so at least one weight of each grid point is 1. Of equally good points the first
-    of the grid, that with the smallest weights, wins.
+    By a full grid of up to `GRID_SOURCES` sources. Only ratios of weights matter, so at least one weight of each grid
+    point is 1. Of equally good points the first of the grid, that with the smallest weights, wins. Of more sources,
+    whose grid would take hours, each one's weight is chosen in turn beside those of the others, from 1 on, until none
+    changes.
     """
     normal = [{name: zscores(by_name[name]) for name in names} for by_name in scores]
+
+    def ndcg(weights: Mapping[str, float]) -> float:
+        return float(np.mean([row_ndcg(row, _mix(z, weights).tolist()) for row, z in zip(rows, normal, strict=True)]))
+
+    if len(names) > GRID_SOURCES:
+        return _fit_in_turn(names, ndcg)
     best: tuple[dict[str, float], float] = ({}, -1.0)
     for grid in itertools.product(WEIGHTS, repeat=len(names)):
         if 1.0 not in grid:
             continue
         weights = dict(zip(names, grid, strict=True))
-        mixed = [row_ndcg(row, _mix(z, weights).tolist()) for row, z in zip(rows, normal, strict=True)]
-        mean = float(np.mean(mixed))
+        mean = ndcg(weights)
         if mean > best[1] + 1e-9:
             best = (weights, mean)
     return best
+
+
+def _fit_in_turn(
+    names: Sequence[str], ndcg: Callable[[Mapping[str, float]], float]
+) -> tuple[dict[str, float], float]:
+    """Return weights that no change of a single one makes better, and their nDCG."""
+    weights = dict.fromkeys(names, 1.0)
+    best, before = ndcg(weights), -1.0
+    while best > before:
+        before = best
+        for name in names:
+            for weight in WEIGHTS:
+                mean = ndcg({**weights, name: weight})
+                if mean > best + 1e-9:
+                    weights, best = {**weights, name: weight}, mean
+    return weights, best

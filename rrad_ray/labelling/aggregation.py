@@ -56,8 +56,8 @@ def aggregate(
 
     `borda` scores a document by the number of documents that it beats, averaged over the answers; ties at the bottom
     count half (Borda count over weak orders). `copeland` scores it by the number of documents that it beats in a
-    majority of the answers (Copeland's method), which a single stray answer moves less. Of documents that it does not
-    meet, a document is taken to beat the same share as of those that it meets. `bradley_terry` scores it by its
+    majority of the answers (Copeland's method), which a single stray answer moves less. Both assume that a document
+    beats the same share of the documents it never meets as of those it meets. `bradley_terry` scores it by its
     strength in a Bradley-Terry model of all preferences, in which it counts whom it beats; its confidence is the mean
     probability that the model gives to the targets' order of it and another one. A document that most answers leave
     out is missing, whatever the others say. `missing="append"` puts documents left out behind the ranked ones, in the

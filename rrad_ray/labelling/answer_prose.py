@@ -1,4 +1,4 @@
-"""What the words around identifiers say: what introduces them, whether they are refused, which one is better."""
+"""The words around identifiers: those that introduce them, refuse them, or say which one is better."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which prompts kill their engines.
+"""A ledger of the prompts that kill their engines.
 
 A prompt that kills its engine must not loop: Ray restarts the actor and gives it the same batch again, without end.
 Here an engine writes down what it begins; what was begun and never ended was there when an engine died, and is tried
@@ -16,7 +16,7 @@ AFTER_ONE_DEATH = 8  # prompts that are tried together again after an engine die
 
 
 class Ledger:
-    """An actor: which prompts are under way, and how many engines died while each of them was."""
+    """An actor that knows which prompts are being answered, and how many engines died during each of them."""
 
     def __init__(self) -> None:
         self.open: set[str] = set()

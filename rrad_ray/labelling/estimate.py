@@ -11,13 +11,13 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from rrad_ray import prompts, tables
 from rrad_ray.config import JudgeConfig
 from rrad_ray.errors import RradError, at_place, in_stage
 from rrad_ray.labelling import planner
 from rrad_ray.labelling.answer_patterns import check_template
+from rrad_ray.labelling.chat_template import ChatTemplate
 from rrad_ray.labelling.prompt_calls import Prompt, calls_of
 from rrad_ray.labelling.source import source_reader, source_row
 from rrad_ray.rows import Row
@@ -86,6 +86,9 @@ def estimated(cfg: JudgeConfig) -> Estimate:
         whole = _Cost()
         for group in groups:
             whole += group
+        if not whole.calls and whole.too_long:
+            problem = f"all {whole.too_long:,} prompts of the sample are too long for the model"
+            raise RradError("doc_tokens", problem, "lower it, or raise engine_kwargs.max_model_len")
         if not whole.calls:
             raise RradError(cfg.input, f"no query that task={cfg.task} asks about", "check the input and the task")
         units = sum(_units(cfg, shard.rows, shard.documents) for shard in every)
@@ -148,7 +151,7 @@ def _speed(cfg: JudgeConfig) -> tuple[float, str]:
     """Return the tokens, prompt and answer together, that one engine does in a second, and how that is known."""
     if cfg.engine_tokens_per_s:
         return cfg.engine_tokens_per_s, "engine_tokens_per_s"
-    progress = read_progress(tables.join(cfg.output, tables.PROGRESS)) or {}
+    progress = read_progress(tables.join(cfg.output, tables.name_of_slice(tables.PROGRESS, cfg))) or {}
     rates = [progress.get(f"{kind}_tokens_per_s", 0.0) for kind in ("prompt", "generated")]
     return sum(rates) / cfg.engines, "as this output's last run"
 
@@ -188,7 +191,7 @@ def _margin(groups: Sequence[_Cost], whole: _Cost, factor: float) -> float:
 
 
 class _Counter:
-    """A row to the cost of its prompts."""
+    """A function of a row that returns the cost of its prompts."""
 
     def __init__(self, cfg: JudgeConfig) -> None:
         from rrad_ray.rankers import loading
@@ -196,9 +199,11 @@ class _Counter:
         self.cfg = cfg
         model = cfg.model if cfg.engine == "vllm" else cfg.openai.tokenizer
         folder = checkpoints.resolve(model, weights=False)
-        self.planner = planner.Planner(cfg, folder, source_reader(cfg.input))
         with at_place(model, "name a model with a tokenizer and a chat template"):
+            self.planner = planner.Planner(cfg, folder, source_reader(cfg.input))
             self.tokenizer = loading.load_tokenizer(folder, loading.without_weights(folder))
+            if cfg.engine == "openai":
+                self.chat_template = ChatTemplate(self.tokenizer, cfg.chat_template_kwargs)
 
     def __call__(self, row: Row) -> _Cost:
         cost = _Cost(1, _units(self.cfg, 1, len(row["doc_ids"])))
@@ -226,15 +231,11 @@ class _Counter:
                 if cfg.engine == "vllm":
                     yield len(self.planner.window(row["query"], shown)["token_ids"]), len(shown)
                 else:
-                    yield self._chat(cfg.prompt.chat(row["query"], shown)), len(shown)
+                    yield len(self.chat_template.ids(cfg.prompt.chat(row["query"], shown))), len(shown)
         elif "messages" in prompt:
-            yield self._chat(json.loads(prompt["messages"])), prompt["documents"]
+            yield len(self.chat_template.ids(json.loads(prompt["messages"]))), prompt["documents"]
         else:
             yield len(prompt["token_ids"]), prompt["documents"]
-
-    def _chat(self, messages: list[dict[str, Any]]) -> int:
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _most(self, prompt: Prompt) -> int:
         """Return the most tokens that an answer may have; one that is read off the prompt's pass has none."""

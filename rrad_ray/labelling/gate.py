@@ -47,8 +47,8 @@ class Gate:
         return len(judged) < max(LEAST_QUERIES, self.cfg.gate.min_queries)
 
     def look(self, done: list[str]) -> None:
-        """Raise `RradError` once all dev parts are done and the labeller beats neither shuffled input nor first
-        stage."""
+        """Raise `RradError` once all dev parts are done, unless the labeller beats both its shuffled input and the
+        first stage."""
         self.waiting -= set(done)
         if self.waiting or self.facts or not self.dev:
             return

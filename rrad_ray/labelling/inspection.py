@@ -189,13 +189,16 @@ def _prompts(table: Table) -> tuple[PromptTexts | None, str]:
 
 
 def _view(row: Row, judged: Row | None, read: Any) -> dict[str, Any]:
-    """Return a row as the page shows it: its documents, the best target first, and its answers."""
+    """Return a row as the page shows it: its documents, the best target first, and its answers.
+
+    Labels may have fewer documents than `judged`, or others where that was made again."""
     verdict = _verdict(row, read)
     orders = list(zip(judged["responses"], judged["shown"], strict=True)) if judged and judged["responses"] else []
-    answers = [_answer(text, shown, row["doc_ids"], read) for text, shown in orders]
+    asked = judged["doc_ids"] if judged else []
+    answers = [_answer(text, shown, asked, row["doc_ids"], read) for text, shown in orders]
     grades = dict(zip(row["qrel_ids"], row["qrel_grades"], strict=True))
     order = sorted(range(len(row["doc_ids"])), key=lambda index: -verdict.targets[index])
-    scores = judged["judge_scores"] if judged and judged["judge_scores"] else None
+    scores = dict(zip(asked, judged["judge_scores"], strict=True)) if judged and judged["judge_scores"] else {}
     documents = [
         {
             "rank": rank,
@@ -206,7 +209,7 @@ def _view(row: Row, judged: Row | None, read: Any) -> dict[str, Any]:
             "missing": verdict.missing[index],
             "confidence": verdict.confidence[index],
             "grade": grades.get(row["doc_ids"][index]),
-            "score": scores[index] if scores else None,
+            "score": scores.get(row["doc_ids"][index]),
             "reason": row["reasons"][index] if row["reasons"] else "",
             "ranks": [answer["ranks"][index] for answer in answers],
         }
@@ -227,18 +230,22 @@ def _view(row: Row, judged: Row | None, read: Any) -> dict[str, Any]:
     }
 
 
-def _answer(text: str, shown: Sequence[int], doc_ids: Sequence[str], read: Any) -> dict[str, Any]:
-    """Return one answer with what was read in it: `ranks[i]` holds the rank of document i, None where it is left out
-    or was not shown, and its position in the prompt, None where it was not shown."""
+def _answer(
+    text: str, shown: Sequence[int], asked: Sequence[str], doc_ids: Sequence[str], read: Any
+) -> dict[str, Any]:
+    """Return one answer with what was read in it. `shown`: the documents of the prompt, of those that were `asked`
+    about. `ranks[i]` holds the rank of document i of `doc_ids`, None where it is left out or was not shown, and its
+    position in the prompt, None where it was not shown."""
     parsed = read(text, len(shown))
-    position = {index: number for number, index in enumerate(shown, 1)}
-    rank = {shown[each]: number for number, each in enumerate(parsed.ranked, 1)}
+    ids = [asked[index] for index in shown]
+    position = {doc_id: number for number, doc_id in enumerate(ids, 1)}
+    rank = {ids[each]: number for number, each in enumerate(parsed.ranked, 1)}
     return {
         "text": text,
         "kind": parsed.kind,
         "why": parsed.rejection or ", ".join(parsed.repairs),
-        "order": [(each + 1, doc_ids[shown[each]]) for each in parsed.ranked],
-        "missing": [(each + 1, doc_ids[shown[each]]) for each in parsed.missing],
-        "ranks": [(rank.get(index), position.get(index)) for index in range(len(doc_ids))],
-        "order_by": candidate_ranks(parsed, shown, len(doc_ids)),
+        "order": [(each + 1, ids[each]) for each in parsed.ranked],
+        "missing": [(each + 1, ids[each]) for each in parsed.missing],
+        "ranks": [(rank.get(doc_id), position.get(doc_id)) for doc_id in doc_ids],
+        "order_by": candidate_ranks(parsed, shown, len(asked)),
     }

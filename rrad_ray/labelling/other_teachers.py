@@ -21,8 +21,8 @@ from rrad_ray.tables.sampling import named_rows
 class OtherTeachers:
     """The tables of `LabelConfig.teachers`, as further sources of a row's scores.
 
-    Of queries that a teacher says nothing about, and of documents that it was not shown, its scores are NaN, which
-    weighs nothing in a fusion. Of every query of a teacher 12 bytes are held, which say where its row is.
+    A document that a teacher was not shown has a NaN score; a fusion replaces it by the lowest one. A query that it
+    says nothing about has NaN scores only, which weigh nothing. 12 bytes a query are held, to find its rows.
     """
 
     def __init__(self, cfg: LabelConfig) -> None:

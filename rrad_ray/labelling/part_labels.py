@@ -106,6 +106,10 @@ class LabelPart:
             if verdict.rejected:
                 self.out.quarantine(row["query_id"], verdict.rejection, "\n---\n".join(row["responses"]))
                 continue
+            if self._unscored(scores):
+                [source] = self.plan.weights
+                self.out.quarantine(row["query_id"], f"no score: '{source}' knows none of its documents")
+                continue
             yield {
                 "reasons": [],
                 **row,
@@ -115,11 +119,16 @@ class LabelPart:
                 "parse_status": verdict.statuses,
             }
 
+    def _unscored(self, scores: Mapping[str, Sequence[float]]) -> bool:
+        """Return true where the only source of targets on a scale of all queries has no score for this one."""
+        return "mean" in self.plan.scale and not any(map(math.isfinite, scores[next(iter(self.plan.weights))]))
+
     def _targets(self, scores: Mapping[str, Sequence[float]], judged: list[float]) -> list[float]:
         """Return a query's targets: its scores on the table's scale, fused z-scores, or the judge's own."""
         if "mean" in self.plan.scale:
             [source] = self.plan.weights
-            return [(score - self.plan.scale["mean"]) / self.plan.scale["deviation"] for score in scores[source]]
+            known = fusion.lowest_for_unscored(scores[source]).tolist()
+            return [(score - self.plan.scale["mean"]) / self.plan.scale["deviation"] for score in known]
         if not self.plan.weights:
             return judged
         # z-scored again: the targets' spread, which soft losses read, must not hang on the weights' sum
@@ -139,7 +148,7 @@ class ScoreMoments:
         for row in shards.usable_rows(tables.read_part(self.cfg.input, name, self.kind)):
             verdict = teacher.verdict(row, self.cfg.aggregate, self.cfg.missing, self.read)
             require_sources(self.cfg, row, self.cfg.weights)
-            moments.add(teacher.with_judge(row, verdict)[source])
+            moments.add(list(filter(math.isfinite, teacher.with_judge(row, verdict)[source])))
         write_tally(self.out, MOMENTS, name, {MOMENTS: dataclasses.asdict(moments)})
 
 

@@ -1,4 +1,4 @@
-"""Which queries are worth a label: drawn at random, the longest, or those about whose documents two rankers disagree.
+"""The choice of queries to label: at random, the longest, or those about whose documents two rankers disagree.
 
 Labels for the queries where student and first stage disagree most are query by committee (Seung et al., 1992).
 """

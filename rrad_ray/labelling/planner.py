@@ -1,4 +1,4 @@
-"""What to ask about a query: all prompts of a row, planned up front and independent of each other's answers."""
+"""The prompts about a query: all prompts of a row, planned up front and independent of each other's answers."""
 
 from __future__ import annotations
 

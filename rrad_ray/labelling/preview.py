@@ -51,7 +51,7 @@ def _heading(cfg: JudgeConfig) -> str:
 
 
 class PromptTexts:
-    """A row to the texts of its prompts, with the number of tokens where they are known."""
+    """A function of a row that returns the texts of its prompts, with the number of tokens where it is known."""
 
     def __init__(self, cfg: JudgeConfig) -> None:
         self.cfg = cfg

@@ -1,4 +1,4 @@
-"""What `judge` reads, and `label` after it: the rows, and how the answers in them are to be read."""
+"""The input of `judge`, and of `label` after it: its rows, and the reader of the answers in them."""
 
 from __future__ import annotations
 
@@ -14,18 +14,13 @@ def source_row(cfg: JudgeConfig) -> type:
     return JudgeOutput if cfg.task == "explain" else Candidates
 
 
-def source_regex(uri: str) -> str:
-    """Return the regular expression by which the answers in a table are read; empty: the built-in parser, as for
-    tables without answers."""
-    judge = tables.lineage_of(uri).judge
-    return judge.answer_regex if judge else ""
-
-
 def measured_queries(uri: str) -> frozenset[str]:
     """Return the texts of a table's dev and test queries, as `folded` compares them."""
     return frozenset(folded(row["query"]) for row in tables.read_split(uri, Candidates, *MEASURED))
 
 
 def source_reader(uri: str) -> AnswerReader:
-    """Return the reader of the answers in a table, which its `judge` has recorded."""
-    return answer_reader(source_regex(uri))
+    """Return the reader of the answers in a table, which its `judge` has recorded; without a record the built-in
+    one."""
+    judge = tables.lineage_of(uri).judge
+    return answer_reader(judge.answer_regex if judge else "")

@@ -1,4 +1,4 @@
-"""How every stage meets Ray: one way to start, and one check that what a worker asks for can ever be had."""
+"""The one way in which every stage starts Ray, and one check that a cluster can ever give what a worker asks for."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def start_ray() -> None:
     """Join the cluster that `RAY_ADDRESS` or a submitted job names; otherwise a local one, ended with the process."""
     if ray.is_initialized():
         return
-    local = "RAY_ADDRESS" not in os.environ
+    local = not os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {}
     proxy: dict[str, str] = {}
     if local:
@@ -152,7 +152,7 @@ def _can_grow() -> bool:
 
 class PartActor:
     """An actor that runs `work.part(name)` for each part name that it is sent; a failure comes back as place, problem
-    and remedy, of which a function may know none but the problem. `trace`: the headers of the driver's span."""
+    and remedy; place and remedy may be empty. `trace`: the headers of the driver's span."""
 
     def __init__(self, work: Callable[..., Any], options: Mapping[str, Any], trace: Mapping[str, str]) -> None:
         self.work, self.trace = work(**options), trace

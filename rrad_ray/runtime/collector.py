@@ -20,12 +20,10 @@ from rrad_ray.labelling.answer_patterns import answer_reader
 from rrad_ray.labelling.source import source_reader, source_row
 from rrad_ray.progress import Progress, say
 from rrad_ray.rows import Answer
-from rrad_ray.runtime.first_errors import FirstErrors
+from rrad_ray.runtime.first_errors import ASKED_AGAIN, FirstErrors
 from rrad_ray.runtime.gauges import OutputGauges
 from rrad_ray.tables import shards, spans
 from rrad_ray.tables.shards import Shard
-
-JOURNAL = "journal"
 
 # Figures of an answer that are summed for its query and its run.
 TOTALS: tuple[Literal["prompt_tokens", "generated_tokens", "truncated"], ...] = (
@@ -49,7 +47,7 @@ class AnswerJournal:
 
     def __init__(self, cfg: JudgeConfig, out: tables.Output) -> None:
         self.out, self.every_s = out, cfg.durable_s
-        self.folder = tables.name_of_slice(JOURNAL, cfg)
+        self.folder = tables.name_of_slice(tables.JOURNAL, cfg)
         self.uri = tables.join(out.uri, self.folder)
         self.pending: dict[str, list[Answer]] = {}  # by shard
         self.queries: set[tuple[str, int]] = set()
@@ -59,11 +57,11 @@ class AnswerJournal:
         self.number = 1 + max(taken, default=-1)
 
     def load(self, parts: set[str]) -> dict[str, dict[PromptKey, Answer]]:
-        """Return the answers that earlier runs have of these parts."""
+        """Return the answers that earlier runs have of these parts, without errors that are `ASKED_AGAIN`."""
         answers: dict[str, dict[PromptKey, Answer]] = {part: {} for part in parts}
         for name in self.names:
             for answer in tables.read_part(self.uri, name, Answer):
-                if answer["part"] in parts:
+                if answer["part"] in parts and not answer["error"].startswith(ASKED_AGAIN):
                     answers[answer["part"]][answer["row"], answer["slot"]] = answer  # type: ignore[assignment]
         return answers
 
@@ -92,7 +90,7 @@ class AnswerJournal:
 
 def drop_journal(cfg: JudgeConfig) -> None:
     """Remove the journal of a run whose parts all stand, which is not read again."""
-    tables.remove(tables.join(cfg.output, tables.name_of_slice(JOURNAL, cfg)))
+    tables.remove(tables.join(cfg.output, tables.name_of_slice(tables.JOURNAL, cfg)))
 
 
 class RunMetrics:

@@ -67,7 +67,7 @@ def _cluster_checks(questions: Questions) -> Iterator[Check]:
     """Yield the checks of the cluster and of its nodes."""
     from rrad_ray.runtime import cluster_health  # Ray takes seconds to import
 
-    if "RAY_ADDRESS" not in os.environ:
+    if not os.environ.get("RAY_ADDRESS"):
         finding = "RAY_ADDRESS names no cluster: commands start one on this machine"
         yield Check("Ray", "ok", finding, "to join one, set RAY_ADDRESS or use `ray job submit`")
         return

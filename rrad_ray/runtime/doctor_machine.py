@@ -17,6 +17,7 @@ from rrad_ray.errors import RradError
 from rrad_ray.patches import ray_haproxy
 from rrad_ray.runtime.doctor_check import Check, failure
 from rrad_ray.tables import checkpoint_cache, checkpoints
+from rrad_ray.tables.text import read_json
 from rrad_ray.uris import is_s3
 
 PATIENCE_S = 600.0  # for vLLM: a cold import from a network disk takes minutes
@@ -128,13 +129,18 @@ def check_disk() -> list[Check]:
 
 
 def check_model(model: str, *, optional: bool = False) -> Check:
-    """Return whether a model is to be had, without its weights where it is far; one that is `optional` may lack."""
+    """Return whether a model can be loaded; a remote one's weights are not fetched. `optional`: it may be missing."""
     try:
+        if not model.strip():
+            raise RradError(repr(model), "names no model", "leave --model out, or name one")
         if is_s3(model):
             if not any(tables.exists(tables.join(model, *path, "config.json")) for path in ((), ("model",))):
                 raise RradError(model, "no model there (no config.json)", "check the path")
             return Check(f"model {model}", "ok", "is there")
-        return Check(f"model {model}", "ok", checkpoints.resolve(model, weights=False))
+        folder = checkpoints.resolve(model, weights=False)
+        if not isinstance(read_json(os.path.join(folder, "config.json")), dict):
+            raise RradError(model, "no model there (no config.json that is a JSON object)", "check the path")
+        return Check(f"model {model}", "ok", folder)
     except RradError as error:
         if optional:
             return Check(f"model {model}", "warning", error.problem, "name the models that you use: --model NAME")

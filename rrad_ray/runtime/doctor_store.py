@@ -24,6 +24,8 @@ SKEW_S = 60  # beyond which the times of events and manifests of several machine
 def check_store(uri: str) -> list[Check]:
     """Return whether tables can be kept at `uri`, and on S3 whether its clock and ours agree."""
     try:
+        if not uri.strip():
+            raise RradError(repr(uri), "names no place", "name a folder or an s3:// prefix")
         checks = [Check(uri, "ok", _round_trip(uri))]
     except RradError as error:
         checks = [failure(uri, error)]

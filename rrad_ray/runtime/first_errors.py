@@ -11,6 +11,15 @@ from rrad_ray.progress import say
 
 ALIKE = 16  # failures of one kind, before any answer, that end a run
 
+# Errors of an endpoint that are no query's own, and may be over when the run goes on.
+ASKED_AGAIN = tuple(
+    f"engine error: {name}"
+    for name in (
+        *("AuthenticationError", "PermissionDeniedError", "RateLimitError", "InternalServerError"),
+        *("APIConnectionError", "APITimeoutError"),
+    )
+)
+
 
 class FirstErrors:
     """The engine's errors until it answers for the first time: the first one is shown, and `ALIKE` that are alike end

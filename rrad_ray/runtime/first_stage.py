@@ -205,7 +205,8 @@ class FirstStage:
         depths = None if self.runs else {BM25: self.cfg.bm25_depth, DENSE: self.cfg.dense_depth}
         options = {"out": self.out, "work": self.work, "blocks": self.blocks, "parts": list(self.parts)}
         options |= {"sources": sources, "depths": depths, "rows_per_part": self.cfg.rows_per_part}
-        done = tables.names_in(tables.join(self.work, "joined"), ".json")
+        joined, standing = tables.names_in(tables.join(self.work, "joined"), ".json"), set(self.out.parts())
+        done = {block for block in joined if self._parts_of(block) <= standing}
         cluster.each_part(
             self.cfg, self.out, JoinBlock, options, list(self.blocks), done, "blocks of queries", self.cfg.data
         )
@@ -215,6 +216,11 @@ class FirstStage:
                 self.out.quarantine(query_id, "no candidates: the first stage found no document", text)
                 rows -= 1
         return rows
+
+    def _parts_of(self, block: str) -> set[str]:
+        """Return the names of the output's parts that hold a block of queries."""
+        start, size, rows = self.blocks[block], self.block_sizes[block], self.cfg.rows_per_part
+        return {tables.part_name(first // rows) for first in range(start, start + size, rows)}
 
     def clear(self) -> None:
         """Delete the working folder of a finished run."""

@@ -64,7 +64,7 @@ def units_of(
 
 
 class PlanPrompts:
-    """An actor: some rows of a shard to those of their prompts that are not answered yet."""
+    """An actor that plans the prompts of some rows of a shard, without those that are answered."""
 
     def __init__(self, cfg: JudgeConfig, model: str, todo: Sequence[Shard]) -> None:
         self.cfg, self.todo = cfg, todo

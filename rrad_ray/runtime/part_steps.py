@@ -108,8 +108,8 @@ class SearchSteps:
         return Search(self.work, folders, frozenset(own), documents, queries, depths, self.cfg.index, sampled)
 
     def _check_kept(self, uri: str) -> None:
-        """Write down what the vectors are of that runs keep in a folder; raises `RradError` where an earlier run has
-        kept those of something else."""
+        """Record in a folder of kept vectors which data and model they are of. Raises `RradError` where an earlier
+        run has kept there the vectors of other data or another model."""
         mark, keys = tables.join(uri, VECTORS), ("model", "max_length", "part_documents", "columns")
         now = {key: tables.plain(self.cfg)[key] for key in keys} | {"data": self.out.inputs.get("data", PYDOC)}
         kept = read_json(mark)
@@ -119,7 +119,7 @@ class SearchSteps:
             changed = ", ".join(
                 f"{key}={kept.get(key)!r} -> {now[key]!r}" for key in now if kept.get(key) != now[key]
             )
-            raise RradError(uri, f"holds vectors of something else ({changed})", "name another folder")
+            raise RradError(uri, f"holds vectors of other data or settings ({changed})", "name another folder")
 
     def _check_queries(self, search: Search) -> None:
         """Set aside the queries that the user's own vectors lack: the search by vectors finds nothing for them.

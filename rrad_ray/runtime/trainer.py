@@ -31,7 +31,6 @@ from rrad_ray.training.trackers import make_trackers
 
 FAILED = "failed.json"  # in the output folder: a failure that a retry would meet again, until the user has read it
 
-RAY_FOLDER = "ray"  # in the output folder: Ray Train's own storage, with the checkpoints that a run resumes from
 
 Loop = Callable[[Any, str, TrainWorker], None]  # config, the model's folder, this process's worker
 
@@ -74,7 +73,7 @@ def _take_failure(cfg: FitConfig) -> RradError | None:
 
 def _trainer(cfg: FitConfig, loop: Loop, source: str, task: type[TrainTask]) -> TorchTrainer:
     """Return Ray Train's trainer, with the same storage path and name on every run: so Ray Train v2 resumes it."""
-    fs, path = tables.filesystem(tables.join(cfg.output, RAY_FOLDER))
+    fs, path = tables.filesystem(tables.join(cfg.output, tables.RAY_FOLDER))
     remote = {} if "file" in fs.protocol else {"storage_filesystem": pafs.PyFileSystem(pafs.FSSpecHandler(fs))}
     keep = CheckpointConfig(
         num_to_keep=2,

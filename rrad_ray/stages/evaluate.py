@@ -21,7 +21,8 @@ from rrad_ray.tables import shards
 
 def _inputs(cfg: EvaluateConfig) -> dict[str, str]:
     """Return the URIs that the stage reads, by name."""
-    return {"input": cfg.input, "labels": cfg.labels, **{f"student.{k}": v for k, v in cfg.students.items()}}
+    students = {f"student.{name}": uri for name, uri in cfg.students.items()}
+    return {"input": cfg.input, "labels": cfg.labels, **students, **{f"run.{k}": uri for k, uri in cfg.runs.items()}}
 
 
 @tables.stage("evaluate", Ranking, _inputs, until_done=tables.WORK)

@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping
 
 from rrad_ray import tables
 from rrad_ray.config import ExperimentConfig
+from rrad_ray.errors import RradError
 from rrad_ray.online import analysis, report_html
 from rrad_ray.online.event_digests import LogDigests
 from rrad_ray.online.event_rows import CLICKS, EXPOSURES, KINDS
 from rrad_ray.online.traffic_join import join_traffic
 from rrad_ray.progress import say
+from rrad_ray.tables.apart import lies_within
 from rrad_ray.tables.private_folders import scratch_folder
 
 
@@ -19,9 +21,10 @@ from rrad_ray.tables.private_folders import scratch_folder
 def run(cfg: ExperimentConfig, out: tables.Output) -> None:
     """Write `report.json` and `report.html` of an online test.
 
-    Raises `RradError` if there are no exposures, a file cannot be read, or more than `max_quarantined` of the rows
-    are bad.
+    Raises `RradError` if there are no exposures, a file cannot be read, more than `max_quarantined` of the rows are
+    bad, or `state` is the log itself.
     """
+    _check_state(cfg)
     with scratch_folder() as folder:
         state = cfg.state or str(folder / "state")
         digests = {kind: LogDigests(cfg.input, kind, state) for kind in KINDS}
@@ -40,6 +43,13 @@ def run(cfg: ExperimentConfig, out: tables.Output) -> None:
     new_files = sum(each.new_files for each in digests.values())
     figures = {"pages": content["pages"], "units": content["units"], "left_out": content["events"]["left_out"]}
     out.commit(**figures, new_files=new_files)
+
+
+def _check_state(cfg: ExperimentConfig) -> None:
+    """Raise `RradError` for a state among the files of the log, which would be read as events the next time."""
+    for kind in KINDS if cfg.state else ():
+        if lies_within(tables.join(cfg.state, kind), tables.join(cfg.input, kind)):
+            raise RradError("state", f"{cfg.state} is where the log's {kind} are", "name a folder beside the log")
 
 
 def _set_aside(digests: Mapping[str, LogDigests], out: tables.Output) -> int:

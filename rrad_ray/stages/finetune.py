@@ -27,7 +27,11 @@ from rrad_ray.training.task import TrainTask, TrainWorker
 EXAMPLES_FOLDER = "examples"  # in the output folder: a file of each worker with the counts of its examples
 
 
-@tables.stage("finetune", None, until_done=trainer.RAY_FOLDER)
+def _inputs(cfg: FinetuneConfig) -> dict[str, str]:
+    return {"input": cfg.input, "model": checkpoints.input_of(cfg.model)}
+
+
+@tables.stage("finetune", None, _inputs, until_done=tables.RAY_FOLDER)
 def run(cfg: FinetuneConfig, out: tables.Output) -> None:
     """Write a causal LM's checkpoint folder `model/`, the best one on dev, for `judge` and `train` as their model.
 
@@ -72,7 +76,7 @@ def _loop(cfg: FinetuneConfig, source: str, worker: TrainWorker) -> None:
 
     task: TrainTask
     if cfg.objective == "clicks":
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         examples, dev = _from_clicks(cfg, tokenizer, worker, skip)
         task = lm_task.ClickTask(source, tokenizer, cfg)
     else:

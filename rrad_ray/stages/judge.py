@@ -15,12 +15,13 @@ from rrad_ray.config import JudgeConfig
 from rrad_ray.errors import at_place
 from rrad_ray.labelling.answer_patterns import check_template
 from rrad_ray.labelling.gate import Gate
-from rrad_ray.labelling.source import source_regex, source_row
+from rrad_ray.labelling.source import source_row
 from rrad_ray.progress import say
 from rrad_ray.rows import JudgeOutput
-from rrad_ray.runtime.collector import JOURNAL, drop_journal, recount
+from rrad_ray.runtime.collector import drop_journal, recount
+from rrad_ray.runtime.first_errors import ASKED_AGAIN
 from rrad_ray.runtime.judging import label_shards
-from rrad_ray.tables import shards
+from rrad_ray.tables import checkpoints, shards
 from rrad_ray.tables.shards import Shard
 
 SIMULATED = {
@@ -29,7 +30,11 @@ SIMULATED = {
 }
 
 
-@tables.stage("judge", JudgeOutput, until_done=JOURNAL)
+def _inputs(cfg: JudgeConfig) -> dict[str, str]:
+    return {"input": cfg.input, "model": checkpoints.input_of(cfg.model) if cfg.engine == "vllm" else ""}
+
+
+@tables.stage("judge", JudgeOutput, _inputs, until_done=tables.JOURNAL, keeps_quarantine=True)
 def run(cfg: JudgeConfig, out: tables.Output) -> None:
     """Write the judge's output for every query. Raises `RradError` if the labeller fails its gate, no answer comes
     for `stall_s`, a token budget is spent, or the cluster can never fit an engine."""
@@ -56,18 +61,19 @@ def run(cfg: JudgeConfig, out: tables.Output) -> None:
     gate_facts = {key: value for key, value in check.facts.items() if key != "per_query"}
     # Reasons for simulated labels are simulated, whoever writes them.
     simulated = SIMULATED.get(cfg.engine, lineage.simulated if cfg.task == "explain" else "")
-    # What `explain` adds is no order: the answers in its output are still those of its input.
-    answer_regex = source_regex(cfg.input) if cfg.task == "explain" else cfg.answer_regex
-    facts = tables.JudgeFacts(cfg.model, gate_facts, answer_regex, cfg.grades)
+    # What `explain` adds is no order: labeller and answers in its output are still those of its input.
+    labeller = lineage.judge if cfg.task == "explain" else None
+    facts = labeller or tables.JudgeFacts(cfg.model, gate_facts, cfg.answer_regex, cfg.grades)
     lineage = dataclasses.replace(lineage, judge=facts, simulated=simulated)
     counts |= shards.repeats(every)
     seen = sum(shard.rows for shard in every)
-    out.commit(seen=seen, max_quarantined=cfg.max_quarantined, lineage=lineage, **counts)
+    planned = [shard.part for shard in every]
+    out.commit(seen=seen, max_quarantined=cfg.max_quarantined, lineage=lineage, planned=planned, **counts)
 
 
 def _labelled(cfg: JudgeConfig, out: tables.Output, own: list[Shard]) -> Gate:
     """Label the shards that no earlier run has labelled; return the check of the labeller on their dev queries."""
-    standing = set(out.parts())
+    standing = set(out.parts()) - _refused_parts(cfg, out)
     done = [shard.part for shard in own if shard.part in standing]
     # Dev queries first: the labeller is checked on them before the rest is paid for.
     todo = sorted((shard for shard in own if shard.part not in standing), key=lambda shard: not shard.dev)
@@ -81,6 +87,21 @@ def _labelled(cfg: JudgeConfig, out: tables.Output, own: list[Shard]) -> Gate:
         for part in label_shards(cfg, out, todo, done):
             check.look([part])
     return check
+
+
+def _refused_parts(cfg: JudgeConfig, out: tables.Output) -> set[str]:
+    """Return the parts with a query that an endpoint did not answer for a reason that may be over by now, such as a
+    key without credit: a run that goes on asks those queries again."""
+    if cfg.engine != "openai" or not out.resumed:
+        return set()
+    folder, refused = tables.join(out.uri, tables.QUARANTINE), dict[str, int]()
+    for name in tables.part_names(folder):
+        reasons = tables.read_columns(folder, name, ["reason"])["reason"].to_pylist()
+        if count := sum(reason.startswith(ASKED_AGAIN) for reason in reasons):
+            refused[name] = count
+    if refused:
+        say(f"asks again: {sum(refused.values()):,} queries without an answer, of {len(refused)} parts")
+    return set(refused)
 
 
 def _check(cfg: JudgeConfig, out: tables.Output, own: list[Shard]) -> Gate:

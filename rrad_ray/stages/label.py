@@ -30,7 +30,7 @@ def _inputs(cfg: LabelConfig) -> dict[str, str]:
     return {"input": cfg.input, **{f"teachers.{name}": uri for name, uri in cfg.teachers.items()}}
 
 
-@tables.stage("label", Labels, _inputs, until_done=tables.WORK)
+@tables.stage("label", Labels, _inputs, until_done=tables.WORK, keeps_quarantine=True)
 def run(cfg: LabelConfig, out: tables.Output) -> None:
     """Write targets for every query of the judge's output, part by part. Raises `RradError` if more answers than
     `max_quarantined` are unusable, if fusion weights name a source that is not there or cannot be fitted for want of
@@ -62,6 +62,7 @@ def run(cfg: LabelConfig, out: tables.Output) -> None:
     out.commit(
         seen=counts["rows"] + counts["overlap"] + counts["set_aside"] + sum(facts.get("passed_over", {}).values()),
         max_quarantined=cfg.max_quarantined,
+        planned=names,
         rows=counts["rows"],
         overlap=counts["overlap"],
         lineage=dataclasses.replace(source.lineage, labels=labels, simulated=simulated),
@@ -70,8 +71,13 @@ def run(cfg: LabelConfig, out: tables.Output) -> None:
 
 
 def _each_part(cfg: LabelConfig, out: tables.Output, work: type, options: dict[str, Any], kind: str) -> list[str]:
-    """Have the work done for every part of the input that has no tally of this kind; return the parts' names."""
+    """Have the work done for every part of the input that is not done; return the parts' names.
+
+    A part is done if it has a tally of this kind; a part of labels must also stand in the output.
+    """
     names, done = tables.finished_parts(cfg.input), part_labels.tallied_parts(out, kind)
+    if kind == LABELS:
+        done &= set(out.parts())
     here = actors_of(cfg.num_workers) == (1, 1)
     cluster.each_part(cfg, out, work, options, names, done, "parts", cfg.input, here=here)
     return names

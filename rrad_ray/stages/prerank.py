@@ -32,7 +32,9 @@ from rrad_ray.tables.shards import Shard
 
 
 def _inputs(cfg: PrerankConfig) -> dict[str, str]:
-    read = {"input": cfg.input, "student": cfg.student}
+    read = {"input": cfg.input, "student": checkpoints.input_of(cfg.student) if cfg.student else ""}
+    if not cfg.student and not cfg.source:
+        read["model"] = checkpoints.input_of(cfg.model)
     return read | {f"pick.without.{number}": uri for number, uri in enumerate(cfg.pick.without)}
 
 
@@ -47,7 +49,8 @@ def run(cfg: PrerankConfig, out: tables.Output) -> None:
     options = {"cfg": cfg, "model": source, "out": out, "planned": every}
     cluster.each_part(cfg, out, PrerankPart, options, [shard.part for shard in every], standing, "parts", cfg.input)
     counts = _count(cfg, out, every) | shards.repeats(every)
-    out.commit(max_quarantined=cfg.max_quarantined, lineage=_lineage(cfg), **counts)
+    planned = [shard.part for shard in every]
+    out.commit(max_quarantined=cfg.max_quarantined, lineage=_lineage(cfg), planned=planned, **counts)
 
 
 def _lineage(cfg: PrerankConfig) -> tables.Lineage:
@@ -102,7 +105,7 @@ def _query_ids(uri: str) -> Iterator[str]:
 
 
 class PrerankPart:
-    """An actor: the name of a part to that part of the output, ordered and cut."""
+    """An actor that orders and cuts a part, given its name, and writes it."""
 
     def __init__(self, cfg: PrerankConfig, model: str, out: tables.Output, planned: list[Shard]) -> None:
         """`model`: the folder of the bi-encoder or the student; empty where a source orders."""
@@ -134,7 +137,7 @@ class PrerankPart:
         )
 
     def _eligible(self, name: str) -> list[dict[str, Any]]:
-        """Return the rows of a part of the input, without those of other splits, picked before, or of no document."""
+        """Return a part's rows in the wanted splits that have documents and were not picked before."""
         wanted, whole = self.cfg.splits, self.cfg.keep_whole
         return [
             row

@@ -22,12 +22,15 @@ from rrad_ray.progress import say
 from rrad_ray.retrieval.workspace import holds_own_vectors
 from rrad_ray.rows import DENSE, Candidates
 from rrad_ray.runtime.first_stage import FirstStage
+from rrad_ray.tables import checkpoints
 from rrad_ray.tables.sampling import draw_hash
 
 
 def _inputs(cfg: RetrieveConfig) -> dict[str, str]:
     named = {"run": cfg.run, **{f"runs.{name}": uri for name, uri in cfg.runs.items()}}
     named |= {"collected": cfg.collected, "query_vectors": cfg.query_vectors}
+    if not cfg.all_runs and not candidate_files.is_candidates(cfg.data):
+        named["model"] = checkpoints.input_of(cfg.model)
     if cfg.vectors and holds_own_vectors(cfg.vectors):  # others are made of the data by the model
         named["vectors"] = cfg.vectors
     named |= {f"qrels.{split}": file for split, file in cfg.qrels.items()}
@@ -88,7 +91,7 @@ def _given(cfg: RetrieveConfig, out: tables.Output) -> None:
 
     count = out.write_all(chosen(), cfg.rows_per_part)
     seen = count + documents + len(out.quarantined)  # a bad row is a query or a document
-    facts = {"rows": count, "documents": documents, "queries": dict(splits)}
+    facts: dict[str, Any] = {"rows": count, "documents": documents, "queries": dict(splits)}
     lineage = tables.Lineage(tables.FirstStageFacts(cfg.data))
     out.commit(seen=seen, max_quarantined=cfg.max_quarantined, lineage=lineage, **facts)
 

@@ -23,10 +23,11 @@ from rrad_ray.training.task import TrainWorker
 
 
 def _inputs(cfg: TrainConfig) -> dict[str, str]:
-    return {"input": cfg.input, **{f"more.{number}": uri for number, uri in enumerate(cfg.more)}}
+    more = {f"more.{number}": uri for number, uri in enumerate(cfg.more)}
+    return {"input": cfg.input, **more, "model": checkpoints.input_of(cfg.model)}
 
 
-@tables.stage("train", None, _inputs, until_done=trainer.RAY_FOLDER)
+@tables.stage("train", None, _inputs, until_done=tables.RAY_FOLDER)
 def run(cfg: TrainConfig, out: tables.Output) -> None:
     """Write a checkpoint folder `model/`, the best one on dev.
 

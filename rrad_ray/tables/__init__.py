@@ -1,6 +1,6 @@
 """Tables: Parquet parts under one URI, local or `s3://`, the manifest last; and checkpoint folders.
 
-Imports the vocabulary only (errors, rows, progress, versions).
+Imports the vocabulary only (errors, rows, progress, uris, versions).
 """
 
 from rrad_ray.tables.apart import check_apart, lies_within
@@ -43,8 +43,10 @@ from rrad_ray.tables.manifest import (
 )
 from rrad_ray.tables.output import Output, Stage, stage
 from rrad_ray.tables.reading import (
+    JOURNAL,
     PROGRESS,
     QUARANTINE,
+    RAY_FOLDER,
     STARTED,
     WORK,
     finished_parts,
@@ -63,9 +65,11 @@ from rrad_ray.tables.schema import arrow_type, as_type, check_columns, check_sch
 from rrad_ray.tables.text import read_text, text_lines
 
 __all__ = [
+    "JOURNAL",
     "MANIFEST",
     "PROGRESS",
     "QUARANTINE",
+    "RAY_FOLDER",
     "STARTED",
     "WORK",
     "Claim",

@@ -1,4 +1,4 @@
-"""What a run with some config would do with an output folder: begin it, go on with it, nothing, or leave it alone."""
+"""The claim of a run to its output folder: it begins the output, goes on, finds it finished, or is refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,16 @@ from rrad_ray.tables.fingerprints import input_difference, same_input
 from rrad_ray.tables.json_files import json_text
 from rrad_ray.tables.leases import LEASES
 from rrad_ray.tables.manifest import MANIFEST, Manifest, find_manifest
-from rrad_ray.tables.reading import PROGRESS, QUARANTINE, STARTED, is_own_part, part_names
+from rrad_ray.tables.reading import (
+    JOURNAL,
+    PROGRESS,
+    QUARANTINE,
+    RAY_FOLDER,
+    STARTED,
+    WORK,
+    is_own_part,
+    part_names,
+)
 from rrad_ray.tables.secrets import redacted
 from rrad_ray.tables.text import read_json
 
@@ -72,8 +81,13 @@ def settings_of(cfg: Any) -> dict[str, Any]:
 
 
 def _resumable(cfg: Any) -> tuple[str, ...]:
-    """Return the keys that say how a run is made, not what it makes."""
+    """Return the keys that a killed run may go on with other values of, also within others: `openai.request`."""
     return getattr(type(cfg), "RESUMABLE", ())
+
+
+def _made_by(cfg: Any) -> tuple[str, ...]:
+    """Return those of `_resumable` whose values make another output once it is finished."""
+    return getattr(type(cfg), "MADE_BY", ())
 
 
 def claim_of(cfg: Any, inputs: Mapping[str, str]) -> Claim:
@@ -81,13 +95,17 @@ def claim_of(cfg: Any, inputs: Mapping[str, str]) -> Claim:
     uri, resumable = cfg.output, _resumable(cfg)
     finished = find_manifest(uri)
     if finished is not None:
-        reason = _another_run(finished, cfg, inputs, resumable)
+        reason = _another_run(finished, cfg, inputs, resumable, _made_by(cfg))
         return Claim("refused", reason) if reason else Claim("finished")
     started = find_started(uri)
     if started is None and (strays := [*part_names(uri), *part_names(join(uri, QUARANTINE))]):
         # They would become part of the new table, or be written over.
         reason = f"holds {len(strays)} parts that no run marks as its own ({strays[0]}, ...), and neither {MANIFEST}"
         return Claim("refused", f"{reason} nor {STARTED}")
+    if started is None and (folders := _left_behind(uri)):
+        # This run would go on from what another one has kept there, whatever that was made by.
+        reason = f"holds {folders[0]}/ of a run that did not end, and no {STARTED} says which run that was"
+        return Claim("refused", reason)
     if started is not None and (strays := [name for name in part_names(uri) if not is_own_part(name)]):
         reason = f"holds {len(strays)} parts that no stage has written ({strays[0]}, ...): their rows would count too"
         return Claim("refused", reason)
@@ -98,18 +116,46 @@ def claim_of(cfg: Any, inputs: Mapping[str, str]) -> Claim:
     return Claim("refused", reason) if reason else Claim("resume")
 
 
-def _another_run(owner: Started | Manifest, cfg: Any, inputs: Mapping[str, str], resumable: Sequence[str]) -> str:
-    """Return how the run that owns a folder differs from this one; empty where `resumable` keys alone differ."""
+def _another_run(
+    owner: Started | Manifest,
+    cfg: Any,
+    inputs: Mapping[str, str],
+    resumable: Sequence[str],
+    made_by: Sequence[str] = (),
+) -> str:
+    """Return how the run that owns a folder differs from this one; empty where `resumable` keys alone differ, and
+    none of those in `made_by`."""
     was = redacted(_with_new_keys(owner.config, type(cfg)))  # earlier versions wrote secrets too
     now = settings_of(cfg)
-    changed = sorted(key for key in {*was, *now} - {*resumable} if was.get(key) != now.get(key))
+    kept_was, kept_now = (_without(values, resumable) for values in (was, now))
+    changed = sorted(key for key in {*kept_was, *kept_now} if kept_was.get(key) != kept_now.get(key))
+    changed += [key for key in made_by if _value_at(was, key) != _value_at(now, key)]
     if changed:
-        listing = ", ".join(f"{key}={was.get(key)!r} -> {now.get(key)!r}" for key in changed)
+        listing = ", ".join(f"{key}={_value_at(was, key)!r} -> {_value_at(now, key)!r}" for key in changed)
         return f"holds the output of another config ({listing})"
-    pairs = {name: (owner.inputs.get(name), inputs.get(name)) for name in {*owner.inputs, *inputs} - {*resumable}}
+    # Of an input that earlier versions did not take down, nothing is known; one that has gone is not read again.
+    pairs = {name: (owner.inputs[name], inputs[name]) for name in {*owner.inputs} & {*inputs} - {*resumable}}
     differing = sorted(name for name, pair in pairs.items() if not same_input(*pair))
     listing = ", ".join(f"{name}={input_difference(*pairs[name])}" for name in differing)
-    return f"holds the output of another inputs ({listing})" if differing else ""
+    return f"holds the output of other inputs ({listing})" if differing else ""
+
+
+def _value_at(values: Mapping[str, Any], key: str) -> Any:
+    """Return the value of a key, also within another: `openai.request`; None where there is none."""
+    name, _, rest = key.partition(".")
+    value = values.get(name)
+    if not rest:
+        return value
+    return _value_at(value, rest) if isinstance(value, Mapping) else None
+
+
+def _without(values: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """Return the values without these keys."""
+    kept = {name: value for name, value in values.items() if name not in keys}
+    for name, _, rest in (key.partition(".") for key in keys):
+        if rest and isinstance(kept.get(name), Mapping):
+            kept[name] = _without(kept[name], [rest])
+    return kept
 
 
 def _with_new_keys(was: Mapping[str, Any], schema: type) -> dict[str, Any]:
@@ -135,8 +181,18 @@ def _plain_value(value: Any) -> Any:
 
 def _anything_done(uri: str) -> bool:
     """Return true where the folder holds more than the marks of a run that has begun."""
+    marks = (STARTED, PROGRESS.removesuffix(".json"), LEASES)
+    return any(not name.startswith(marks) and not name.endswith(".tmp") for name in _names(uri))
+
+
+def _left_behind(uri: str) -> list[str]:
+    """Return the folders there that a killed run of ours goes on from."""
+    kept = (WORK, JOURNAL, RAY_FOLDER)
+    return [name for name in _names(uri) if name in kept or name.startswith(f"{JOURNAL}-")]
+
+
+def _names(uri: str) -> list[str]:
     fs, path = filesystem(uri)
     with io_errors(uri):
-        names = [entry.rpartition("/")[2] for entry in fs.ls(path, detail=False)]
-    marks = (STARTED, PROGRESS.removesuffix(".json"), LEASES)
-    return any(not name.startswith(marks) and not name.endswith(".tmp") for name in names)
+        entries = fs.ls(path, detail=False) if fs.exists(path) else []
+    return sorted(entry.rstrip("/").rpartition("/")[2] for entry in entries)

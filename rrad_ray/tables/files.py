@@ -230,12 +230,17 @@ def remove(uri: str) -> None:
 
 def listed(uri: str) -> dict[str, dict[str, Any]]:
     """Return fsspec's facts (`size`, ...) of every file below a folder, by its name relative to the folder, sorted;
-    of a file: its own, under the empty name. Without such a folder there are none."""
+    of a file: its own, under the empty name. Without such a folder there are none.
+
+    Raises `RradError` for a link to a folder, whose files would be left out."""
     fs, path = filesystem(uri)
     with io_errors(uri):
         # Left to itself, fsspec takes a local folder that may not be listed for an empty one.
         refusing = {"on_error": _raise_refusal} if "file" in fs.protocol else {}
         files = fs.find(path, detail=True, **refusing) if _exists(fs, path) else {}
+    for name, facts in files.items():
+        if facts.get("islink") and name != path and os.path.isdir(name):
+            raise RradError(name, "is a link to a folder, which is not followed", "put the folder there, or name it")
     names = {name: name.rstrip("/")[len(path) :].lstrip("/") for name in sorted(files)}
     return {names[name]: files[name] for name in names if not name.endswith("/")}  # S3's marks of folders end so
 

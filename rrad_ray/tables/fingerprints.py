@@ -12,12 +12,14 @@ from typing import Any
 
 from rrad_ray.errors import RradError
 from rrad_ray.tables.checkpoint_cache import cache
-from rrad_ray.tables.data_files import is_hidden
+from rrad_ray.tables.data_files import data_files
 from rrad_ray.tables.files import absolute, io_errors, join, listed, write_text
 from rrad_ray.tables.manifest import find_manifest
 from rrad_ray.uris import is_s3
 
 KEPT_FROM = 2**20  # bytes from which on a file's digest is kept for the next process
+
+MODEL = "model"  # the folder of a student's checkpoint in the output of `train`
 
 SETTLED_S = 2.0  # a file that was written later may be written again in the same tick of its file system's clock
 
@@ -25,13 +27,22 @@ SETTLED_S = 2.0  # a file that was written later may be written again in the sam
 def fingerprint(uri: str) -> str:
     """Return `NAMES-CONTENT`, two short digests of an input URI.
 
-    Of a table: its config and inputs, and the rows, bytes and digests of its parts. Else: names and sizes of its
-    files, and their contents (on S3 their ETags). Raises `RradError` where nothing is.
+    Of a table: its config and inputs, and the rows, bytes and digests of its parts; of a student its weights too.
+    Else: names and sizes of its files, and their contents (on S3 their ETags). Raises `RradError` where nothing is.
     """
     manifest = find_manifest(uri)
     if manifest is not None:
-        return f"{_short([manifest.stage, manifest.config, manifest.inputs])}-{_short(manifest.parts)}"
-    files = {name: facts for name, facts in listed(uri).items() if not is_hidden(name)}
+        origin = _short([manifest.stage, manifest.config, manifest.inputs])
+        model = join(uri, MODEL)
+        if manifest.parts is None and listed(model):
+            return f"{origin}-{_short(_of_files(model))}"
+        return f"{origin}-{_short(manifest.parts)}"
+    return _of_files(uri)
+
+
+def _of_files(uri: str) -> str:
+    every = listed(uri)
+    files = {file.name: every[file.name] for file in data_files(uri) if file.name in every}
     if not files:
         raise RradError(uri, "nothing there", "check the path")
     sizes = [(name or uri.rpartition("/")[2], facts["size"]) for name, facts in files.items()]

@@ -38,7 +38,7 @@ LOOK_S = 1.0  # between two looks at the lease of another machine
 
 
 def machine_mark() -> str:
-    """Return what processes share that see each other by their ids: host, boot and namespace of process ids."""
+    """Return a mark that is equal for processes that see each other's ids: host, boot and PID namespace."""
     marks = [socket.gethostname()]
     with suppress(OSError):  # of systems without /proc
         marks += [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]

@@ -54,8 +54,8 @@ class EncoderFacts(TypedDict):
 
 
 class IndexFacts(TypedDict):
-    """The index that a search by vectors went by: the lists that a query met (`probes`) of all of a part (`lists`, 0:
-    four times the root of its documents), and which share of the exact best `depth` it found, on so many queries."""
+    """The index of a search by vectors. A query met `probes` of a part's `lists` (0: four times the square root of
+    its number of documents). `recall`: the share of the exact best `depth` that it found, on `queries` queries."""
 
     probes: int
     lists: int

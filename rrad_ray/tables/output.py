@@ -64,9 +64,11 @@ class Stage(Generic[C]):
         row: type | None,
         inputs: Callable[[C], Mapping[str, str]],
         until_done: str,
+        keeps_quarantine: bool,
         body: Callable[[C, Output], None],
     ) -> None:
         self.name, self.row, self.inputs, self.until_done, self.body = name, row, inputs, until_done, body
+        self.keeps_quarantine = keeps_quarantine
         self.__doc__ = body.__doc__
 
     def __call__(self, cfg: C) -> str:
@@ -83,6 +85,8 @@ class Stage(Generic[C]):
             out = Output(self.name, cfg, self.row, self.inputs(cfg), lease)  # looks again: a run may just have ended
             span.set({"rrad.output": redacted(out.uri), "rrad.finished_before": out.finished})
             if not out.finished:
+                if out.resumed and not self.keeps_quarantine:  # this run sets all bad rows aside again
+                    remove(join(out.uri, QUARANTINE))
                 self.body(cfg, out)
             if self.until_done:  # not by the body, for a kill in between must not leave it for good
                 remove(join(out.uri, self.until_done))
@@ -99,16 +103,22 @@ class Stage(Generic[C]):
 
 
 def stage(
-    name: str, row: type | None, inputs: Callable[[Any], Mapping[str, str]] = _input, *, until_done: str = ""
+    name: str,
+    row: type | None,
+    inputs: Callable[[Any], Mapping[str, str]] = _input,
+    *,
+    until_done: str = "",
+    keeps_quarantine: bool = False,
 ) -> Callable[[Callable[[C, Output], None]], Stage[C]]:
     """Make `body(cfg, out)` a stage: its errors and progress lines begin with its name, and its output is opened for
     it.
 
     A finished output is left as it is. `row`: the type of the rows that the stage writes; None: it writes other
     files. `inputs`: the tables and files that it reads, by name. `until_done`: the folder below the output that a
-    killed run goes on from, which goes once the manifest stands.
+    killed run goes on from, which goes once the manifest stands. `keeps_quarantine`: a run that goes on does not read
+    the finished parts' input again, so what is set aside of it stays; each part has a quarantine of its own.
     """
-    return lambda body: Stage(name, row, inputs, until_done, body)
+    return lambda body: Stage(name, row, inputs, until_done, keeps_quarantine, body)
 
 
 def _fingerprints(inputs: Mapping[str, str]) -> dict[str, str]:
@@ -132,6 +142,7 @@ class Output:
         self.began = time.time()
         self.quarantined: list[Quarantined] = []
         self.versions: dict[str, str] = {}
+        self.resumed = False
         self.finished = self._claim(cfg)
         say(f"{'already done, nothing to do' if self.finished else 'running'} -> {self.uri}")
 
@@ -143,6 +154,7 @@ class Output:
         if claim.state == "finished":
             return True
         if claim.state == "resume":
+            self.resumed = True
             started = find_started(self.uri)
             self.versions = started.versions if started else {}
         self.note_versions(versions.installed())
@@ -206,10 +218,13 @@ class Output:
         self.quarantined.append({"stage": self.stage, "id": id, "reason": reason, "content": content})
 
     def write_quarantine(self, name: str) -> None:
-        """Write what has been set aside since the last call, as part `name` of the quarantine."""
+        """Write what has been set aside since the last call, as part `name` of the quarantine, in place of what an
+        earlier run has set aside of that part."""
         if self.quarantined:
             self.write_part(name, self.quarantined, Quarantined, QUARANTINE)
             self.quarantined = []
+        elif self.resumed:
+            remove(join(self.uri, QUARANTINE, name))
 
     def _reasons(self) -> dict[str, int]:
         """Return how many rows were quarantined for each reason, by this run and by earlier ones of the same
@@ -232,7 +247,8 @@ class Output:
 
         Raises `RradError` if more than the share `max_quarantined` of them were bad; the quarantine stays to be read.
         """
-        self.write_quarantine(part_name(0))
+        if self.quarantined:
+            self.write_quarantine(part_name(0))
         reasons = self._reasons()
         bad = sum(reasons.values())
         uri = join(self.uri, QUARANTINE)
@@ -250,12 +266,17 @@ class Output:
         seen: int | None = None,
         max_quarantined: float = 1.0,
         lineage: Lineage | None = None,
+        planned: Iterable[str] | None = None,
         **facts: Any,
     ) -> str:
         """Write the quarantine as `check_quarantine` does, which may raise, then the manifest, and return the URI.
 
-        `lineage`: what the output hands to later stages; default: nothing. `facts`: figures of the run for people.
+        `lineage`: what the output hands to later stages; default: nothing. `planned`: the names of all parts that the
+        run has; another one there raises `RradError`. `facts`: figures of the run for people.
         """
+        if planned is not None and (strays := sorted({*part_names(self.uri)} - {*planned})):
+            problem = "is no part of this run: its rows would count too, and may be another part's"
+            raise RradError(join(self.uri, strays[0]), problem, "delete it, and run again")
         reasons = self.check_quarantine(seen, max_quarantined)
         manifest = Manifest(
             stage=self.stage,

@@ -70,8 +70,8 @@ def socket_folder(name: str) -> Path:
 
 
 def sessions_folder() -> Path:
-    """Return a folder for what opens its own folders to everyone, as Ray does: of the one above it, nobody else can
-    look into it. It is below RAY_TMPDIR where that is set, else below the temporary folder."""
+    """Return a folder for programs that open their own folders to everyone, as Ray does: nobody else can enter the
+    folder above it. It is below RAY_TMPDIR where that is set, else below the temporary folder."""
     above = _temporary_folder(os.environ.get("RAY_TMPDIR", ""))
     above.chmod(0o700)
     return above / "ray"

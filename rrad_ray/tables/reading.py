@@ -18,7 +18,9 @@ from rrad_ray.tables.schema import check_columns, check_schema
 
 STARTED, PROGRESS, QUARANTINE = "started.json", "progress.json", "quarantine"
 
-WORK = "work"  # a folder in an output until that is finished: what a killed run goes on from
+# Folders in an output until that is finished, which a killed run goes on from: files of any stage, answers of `judge`
+# (those of a slice in `journal-3-of-12`), and Ray Train's own storage with its checkpoints.
+WORK, JOURNAL, RAY_FOLDER = "work", "journal", "ray"
 
 FOOTER_READERS = 16  # parts whose footers are read side by side
 

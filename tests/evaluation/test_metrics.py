@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 from typing import Any
 
 import ir_measures
@@ -204,3 +205,24 @@ def test_paired_p_is_that_of_the_t_test() -> None:
 
 def test_lists_that_never_differ_have_p_one() -> None:
     assert paired_p([0.1, 0.5], [0.1, 0.5]) == 1.0
+
+
+def test_weights_of_many_sources_are_fitted_in_turn_and_no_single_change_makes_them_better() -> None:
+    source = random.Random(0)
+    rows, scores = [], []
+    for number in range(30):
+        ids = [f"{number}-{index}" for index in range(8)]
+        grades = [source.choice([0, 0, 1, 2]) for _ in ids]
+        rows.append({"doc_ids": ids, "qrel_ids": ids, "qrel_grades": grades})
+        noisy = {f"s{noise}": [grade + source.gauss(0, 0.2 + noise) for grade in grades] for noise in range(8)}
+        scores.append(noisy)
+    names = list(scores[0])
+    weights, best = fusion.fit_weights(rows, scores, names)
+
+    def ndcg(weights: dict[str, float]) -> float:
+        return float(np.mean([row_ndcg(row, fusion.fuse(by, weights)) for row, by in zip(rows, scores, strict=True)]))
+
+    assert ndcg(weights) == pytest.approx(best)
+    assert best > max(ndcg({name: 1.0}) for name in names[1:])
+    changes = [{**weights, name: weight} for name in names for weight in fusion.WEIGHTS]
+    assert max(map(ndcg, changes)) <= best + 1e-9

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +20,7 @@ from rrad_ray.errors import RradError
 from rrad_ray.labelling import gate, teacher
 from rrad_ray.labelling.estimate import SAMPLE_QUERIES, estimate_lines, estimated
 from rrad_ray.labelling.planner import Planner
-from rrad_ray.rows import Candidates
+from rrad_ray.rows import Candidates, JudgeOutput
 from rrad_ray.tables import checkpoints, shards
 from tests.commands import PATIENCE_S, ROOT
 from tests.fixtures import row_of, table_of
@@ -156,3 +158,36 @@ def test_the_gate_checks_a_folder_of_ones_own_by_its_graded_qrels(tmp_path: Path
 def test_a_slice_costs_what_its_own_queries_cost(candidates: str) -> None:
     cost = estimated(config(candidates, shard_queries=1, slice="2/3"))
     assert (cost.queries, cost.documents) == (2, 4), "the second and the fifth query"
+
+
+def test_a_model_that_cannot_be_asked_is_an_error_that_names_it(candidates: str, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoints.resolve(JudgeConfig(input="", output="").model), folder)
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings.pop("chat_template", None)
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    asked = [{"model": str(folder)}, {"engine": "openai", "openai": OpenAIConfig(tokenizer=str(folder))}]
+    for options in asked:
+        with pytest.raises(RradError, match="the model has no chat template") as caught:
+            estimated(config(candidates, **options))
+        assert caught.value.place == str(folder)
+    settings["chat_template"] = (
+        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+        "{{ m.content }}{% endfor %}"
+    )
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert estimated(config(candidates, **asked[1])).calls == 5, "the instruction heads the user's message then"
+
+
+def test_prompts_that_are_all_too_long_are_told_from_an_input_without_documents(candidates: str) -> None:
+    with pytest.raises(RradError, match="doc_tokens: all 5 prompts of the sample are too long for the model; lower"):
+        estimated(config(candidates, engine_kwargs={"max_model_len": 64}))
+
+
+def test_a_slice_goes_by_the_speed_of_its_own_last_run(candidates: str) -> None:
+    cfg = config(candidates, slice="2/3", shard_queries=1)
+    rates = {"prompt_tokens_per_s": 90.0, "generated_tokens_per_s": 10.0}
+    state = {"unit": "prompts", "done": 1, "total": 2, "rate": 1.0, "ended": False, **rates}
+    tables.Output("judge", cfg, JudgeOutput, {}).write_progress(state)
+    assert estimated(cfg).engine_tokens_per_s == 100.0

@@ -186,3 +186,18 @@ def test_in_a_browser_it_filters_searches_and_moves_by_keys(tmp_path: Path) -> N
         page.fill("#words", "nothing says this")
         expect(page.locator("#none")).to_be_visible()
         assert problems == [], "such as a breach of the page's policy"
+
+
+def test_labels_with_fewer_documents_than_the_judge_saw_show_each_ones_own_score_and_place(tmp_path: Path) -> None:
+    scored = {"task": "likelihood", "shown": [], "judge_scores": [-3.25, -1.5, -2.0]}
+    grades = {"qrel_ids": ["q0-1", "q0-2"], "qrel_grades": [0, 2]}
+    output = output_of(tmp_path, [judged_row(0, [], **scored, **grades)], task="likelihood", repeats=1)
+    labels = label.run(LabelConfig(input=output, output=f"{tmp_path}/labels", targets="grades"))
+    text = " ".join(Page(inspection_page(labels, 9)).text.split())
+    assert "-3.25" not in text.replace("\N{MINUS SIGN}", "-"), "of the document that was dropped"
+    assert "1q0-2sorts" in text
+    assert text.index("\N{MINUS SIGN}2.00") < text.index("q0-1") < text.index("\N{MINUS SIGN}1.50")
+    ordered = output_of(tmp_path / "order", [judged_row(0, [GOOD, "[3] > [1]"], **grades)])
+    labels = label.run(LabelConfig(input=ordered, output=f"{tmp_path}/ordered", targets="grades"))
+    text = " ".join(Page(inspection_page(labels, 9)).text.split())
+    assert "Read as [3] q0-0 [1] q0-2 Left out [2] q0-1" in text

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from rrad_ray import tables
 from rrad_ray.config import ExperimentConfig
+from rrad_ray.errors import RradError
 from rrad_ray.online import traffic
 from rrad_ray.rows import ClickEvent, Exposure
 from rrad_ray.stages import experiment
@@ -135,3 +136,13 @@ def test_events_beyond_memory_are_joined_on_disk(cfg: ExperimentConfig) -> None:
     clicks = [click(f"{n}", f"{n}-3", position=4) for n in range(0, 30_000, 3)]
     small = dataclasses.replace(cfg, memory_gib=0.1)
     assert analysed(pages, clicks, small) == reference.analyse(pages, clicks, small)
+
+
+def test_the_log_is_no_place_for_what_was_read_of_it(cfg: ExperimentConfig) -> None:
+    _store(cfg, 1)
+    before = sorted(tables.files.listed(cfg.input))
+    for state in (cfg.input, f"{cfg.input}/"):
+        with pytest.raises(RradError, match=r"state: .* is where the log's exposures are; name a folder beside"):
+            experiment.run(dataclasses.replace(cfg, state=state))
+    assert sorted(tables.files.listed(cfg.input)) == before
+    experiment.run(dataclasses.replace(cfg, state=f"{cfg.input}/state"))

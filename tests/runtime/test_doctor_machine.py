@@ -107,6 +107,8 @@ def test_a_model_that_is_named_must_be_there(tmp_path: Path, s3_uri: str) -> Non
     assert machine.check_model(str(tmp_path / "none")).state == "failed"
     assert machine.check_model("bundled:none", optional=True).state == "warning"
     assert machine.check_model(f"{s3_uri}/none").state == "failed"
+    for name in ("", " ", str(tmp_path)):
+        assert machine.check_model(name).state == "failed", name
     machine.tables.write_text(f"{s3_uri}/student/model/config.json", "{}")
     assert machine.check_model(f"{s3_uri}/student").state == "ok"
 

@@ -73,3 +73,9 @@ def test_a_store_that_does_not_answer_is_an_error_and_its_clock_a_warning(
     store.tables.filesystem("s3://b/")[0].clear_instance_cache()
     assert (trip.state, clock.state) == ("failed", "warning")
     assert "AWS_ENDPOINT_URL" in trip.remedy
+
+
+@pytest.mark.parametrize("uri", ["", " "])
+def test_no_name_is_no_place(uri: str) -> None:
+    [check] = store.check_store(uri)
+    assert (check.state, check.finding) == ("failed", "names no place")

@@ -276,6 +276,23 @@ def test_a_run_of_which_all_requests_fail_alike_says_why_stops_early_and_can_be_
     assert len(list(tables.read(output, JudgeOutput))) == 400, "what has failed is asked again"
 
 
+def test_queries_that_an_endpoint_did_not_answer_are_asked_again_by_a_run_that_goes_on(
+    tmp_path: Path, endpoint: Endpoint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A key that expires, or has no credit left, in the middle of a run."""
+    folder(tmp_path, [row(number) for number in range(40)])
+    endpoint.refuse = {f"query number {number}": [401] * 100 for number in range(5, 9)}
+    options: dict[str, Any] = {"engine": "openai", "openai": OpenAIConfig(url=endpoint.url), "shard_queries": 8}
+    with pytest.raises(RradError, match="4 of 40 rows are bad"):
+        judge.run(config(tmp_path, **options))
+    asked, endpoint.refuse = len(endpoint.bodies), {}
+    output = judge.run(config(tmp_path, **options))
+    assert "asks again: 4 queries without an answer, of 2 parts" in capsys.readouterr().out
+    assert len(list(tables.read(output, JudgeOutput))) == 40
+    assert tables.read_manifest(output).quarantined == {}
+    assert len(endpoint.bodies) - asked <= 16, "two of five parts, at most"
+
+
 def test_only_errors_that_are_alike_and_come_before_any_answer_end_a_run() -> None:
     def outcome(errors: list[str]) -> bool:
         first = FirstErrors()

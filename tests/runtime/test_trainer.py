@@ -53,7 +53,7 @@ def test_the_best_checkpoint_is_kept_without_the_optimizers_state_and_rays_stora
     for index, figure in enumerate(figures):
         dev = {} if figure is None else {"dev_given": figure}
         metrics = {"step": 10 * (index + 1), "loss": 0.5, "recent": 1.0, **dev}
-        kept.append((checkpoint(f"{uri}/out/{trainer.RAY_FOLDER}/run", str(index)), metrics))
+        kept.append((checkpoint(f"{uri}/out/{tables.RAY_FOLDER}/run", str(index)), metrics))
     result = SimpleNamespace(best_checkpoints=kept, metrics={"ended": "steps", "step": 30, "planned_steps": 30})
     facts = trainer._keep(TrainConfig("in", f"{uri}/out"), result, task)
     dev = {} if figures[best] is None else {"dev_given": figures[best]}
@@ -63,8 +63,8 @@ def test_the_best_checkpoint_is_kept_without_the_optimizers_state_and_rays_stora
     files = {file.name for file in tables.data_files(f"{uri}/out/model")}
     assert files == {"model.safetensors", "adapter/adapter.safetensors"}
     assert tables.read_text(f"{uri}/out/model/model.safetensors") == str(best)
-    assert tables.exists(f"{uri}/out/{trainer.RAY_FOLDER}/run/{best}/{STATE}")
-    assert {train.run.until_done, finetune.run.until_done} == {trainer.RAY_FOLDER}
+    assert tables.exists(f"{uri}/out/{tables.RAY_FOLDER}/run/{best}/{STATE}")
+    assert {train.run.until_done, finetune.run.until_done} == {tables.RAY_FOLDER}
 
 
 def test_a_run_that_the_clock_cut_short_says_so_on_the_terminal_and_in_its_manifest(

@@ -301,7 +301,8 @@ def test_answers_of_a_template_with_a_regex_become_labels_and_reasons_read_by_it
     assert manifest.lineage.judge is not None
     assert manifest.lineage.judge.answer_regex == "<doc>(?P<id>[A-Z]+)</doc>"
     gate = GateConfig(enabled=False)
-    explain = JudgeConfig(input=judged, output=f"{tmp_path}/why", engine="echo", task="explain", gate=gate)
+    why = {"input": judged, "output": f"{tmp_path}/why", "model": "another/model"}
+    explain = JudgeConfig(**why, engine="echo", task="explain", gate=gate)
     for source in (judged, judge.run(explain)):
         labels = label.run(LabelConfig(input=source, output=f"{source}-labels"))
         (first, *others) = tables.read(labels, Labels)
@@ -309,6 +310,7 @@ def test_answers_of_a_template_with_a_regex_become_labels_and_reasons_read_by_it
         assert first["parse_status"] == ["ok"]
         assert first["targets"][0] > first["targets"][1] > first["targets"][2]
     assert next(tables.read(explain.output, JudgeOutput))["reasons"] == ["echo"] * 3
+    assert tables.read_manifest(explain.output).lineage.judge == manifest.lineage.judge, "who explains labels nothing"
     (tmp_path / "own.yaml").write_text(text.replace("{query} ", "Query {query} "))
     with pytest.raises(RradError, match=r"holds the output of another config \(template_digest="):
         _echo(f"{tmp_path}/candidates", tmp_path, **template)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -171,3 +172,51 @@ def test_a_killed_run_goes_on_with_the_parts_that_are_missing(
     monkeypatch.undo()
     whole = dataclasses.replace(killed, output=f"{tmp_path}/whole")
     assert contents(killed.output) == contents(label.run(whole))
+
+
+def test_a_part_that_has_gone_since_a_run_was_killed_is_labelled_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged, cfg = answered(tmp_path), LabelConfig("", f"{tmp_path}/killed", max_quarantined=0.2)
+    cfg = dataclasses.replace(cfg, input=judged)
+    with monkeypatch.context() as killed:
+        killed.setattr(tables.Output, "commit", lambda self, **facts: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            label.run(cfg)
+    tables.remove(f"{cfg.output}/{tables.part_name(2)}")
+    label.run(cfg)
+    assert contents(cfg.output) == contents(label.run(dataclasses.replace(cfg, output=f"{tmp_path}/whole")))
+
+
+@pytest.mark.parametrize("scale", ["absolute", "table"])
+def test_on_a_scale_of_all_queries_an_unscored_document_has_the_lowest_score_and_an_unscored_query_is_set_aside(
+    tmp_path: Path, scale: str
+) -> None:
+    nan = math.nan
+    rows = [of_sources("one", splade=[3, nan, 1]), of_sources("two", splade=[nan] * 3)]
+    cfg = LabelConfig(
+        table_of(tmp_path / "table", rows), f"{tmp_path}/labels",
+        weights={"splade": 1.0}, scale=scale, max_quarantined=0.5,  # type: ignore[arg-type]
+    )  # fmt: skip
+    [row] = tables.read(label.run(cfg), Labels)
+    assert row["targets"] == ([3, 1, 1] if scale == "absolute" else [1, -1, -1])
+    [bad] = tables.read_part(f"{cfg.output}/quarantine", tables.part_name(0), Quarantined)
+    assert (bad["id"], bad["reason"]) == ("two", "no score: 'splade' knows none of its documents")
+
+
+def test_a_part_that_was_copied_to_another_number_is_named_before_its_rows_count_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = LabelConfig(answered(tmp_path), f"{tmp_path}/killed", max_quarantined=0.2)
+    with monkeypatch.context() as killed:
+        killed.setattr(tables.Output, "commit", lambda self, **facts: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            label.run(cfg)
+    copy = Path(cfg.output, tables.part_name(7))
+    shutil.copy(Path(cfg.output, tables.part_name(2)), copy)
+    with pytest.raises(RradError, match="is no part of this run: its rows would count too") as caught:
+        label.run(cfg)
+    assert caught.value.place == str(copy)
+    copy.unlink()
+    label.run(cfg)
+    assert contents(cfg.output) == contents(label.run(dataclasses.replace(cfg, output=f"{tmp_path}/whole")))

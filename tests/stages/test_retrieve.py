@@ -117,7 +117,7 @@ def test_a_run_does_not_go_on_with_other_vectors_of_the_users_own(
     with pytest.raises(KeyboardInterrupt):
         retrieve.run(cfg)
     own_vectors(Path(searched["vectors"]), [f"d{number}" for number in range(89)], 3)
-    with pytest.raises(RradError, match=r"out: holds the output of another inputs \(vectors='.*' -> '.*'"):
+    with pytest.raises(RradError, match=r"out: holds the output of other inputs \(vectors='.*' -> '.*'"):
         retrieve.run(cfg)
 
 
@@ -338,3 +338,16 @@ def test_an_index_without_faiss_is_an_error_that_names_the_extra(
 def test_an_index_that_cannot_serve_is_a_config_error(change: dict[str, Any], key: str) -> None:
     with pytest.raises(ValueError, match=key):
         RetrieveConfig(data="data", output="out", **change)
+
+
+def test_a_part_that_has_gone_since_a_run_was_killed_is_joined_again(
+    searched: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = rows_of(RetrieveConfig(output=f"{tmp_path}/whole", **searched))
+    cfg = RetrieveConfig(output=f"{tmp_path}/out", block_queries=4, **searched)
+    with monkeypatch.context() as killed:
+        killed.setattr(tables.Output, "commit", lambda self, **facts: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            retrieve.run(cfg)
+    tables.remove(f"{cfg.output}/{tables.part_name(2)}")
+    assert rows_of(cfg) == whole

@@ -3,6 +3,7 @@ that somebody has put files into."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -12,10 +13,21 @@ from typing import Any
 import pytest
 
 from rrad_ray import tables
-from rrad_ray.config import ChunksConfig, PickConfig, PrerankConfig, TrainConfig
+from rrad_ray.config import (
+    ChunksConfig,
+    EvaluateConfig,
+    FinetuneConfig,
+    JudgeConfig,
+    PickConfig,
+    PrerankConfig,
+    RetrieveConfig,
+    TrainConfig,
+)
 from rrad_ray.errors import RradError
 from rrad_ray.rows import PrerankOutput
+from rrad_ray.stages import evaluate, finetune, judge, prerank, retrieve, train
 from rrad_ray.tables.claims import claim_of
+from rrad_ray.tables.fingerprints import fingerprint
 from tests.fixtures import row_of
 
 
@@ -75,3 +87,58 @@ def test_a_run_does_not_go_on_beside_a_copy_of_a_part_whose_rows_would_come_twic
         tables.Output("prerank", cfg, PrerankOutput, {})
     (tmp_path / "out" / name).unlink()
     assert claim_of(cfg, {}).state == "resume"
+
+
+def test_a_student_whose_weights_have_changed_is_another_input(uri_of_student: str) -> None:
+    before = fingerprint(uri_of_student)
+    assert fingerprint(uri_of_student) == before
+    tables.write_text(f"{uri_of_student}/model/model.safetensors", "two")
+    assert fingerprint(uri_of_student).partition("-")[0] == before.partition("-")[0]
+    assert fingerprint(uri_of_student) != before
+
+
+@pytest.fixture
+def uri_of_student(tmp_path: Path) -> str:
+    """An output of train, as far as it is a model."""
+    folder = f"{tmp_path}/student"
+    tables.write_text(f"{folder}/model/config.json", "{}")
+    tables.write_text(f"{folder}/model/model.safetensors", "one")
+    tables.Output("train", TrainConfig(input="labels", output=folder), None, {}).commit()
+    return folder
+
+
+def test_a_model_in_a_folder_is_an_input_of_every_stage_that_starts_from_it(uri_of_student: str) -> None:
+    given = {"input": "in", "output": "out"}
+    configs: list[tuple[Any, Any]] = [
+        (train.run, TrainConfig(**given, model=uri_of_student)),
+        (finetune.run, FinetuneConfig(**given, model=uri_of_student)),
+        (judge.run, JudgeConfig(**given, model=uri_of_student)),
+        (prerank.run, PrerankConfig(**given, model=uri_of_student)),
+        (retrieve.run, RetrieveConfig("data", "out", model=uri_of_student)),
+    ]
+    for run, cfg in configs:
+        assert run.inputs(cfg)["model"] == uri_of_student
+        for name in ("bundled:all-minilm-l6-v2", "Qwen/Qwen3-0.6B", f"{uri_of_student}-gone"):
+            assert run.inputs(dataclasses.replace(cfg, model=name))["model"] == ""
+    asked = JudgeConfig(**given, model=uri_of_student, engine="openai", task="order")
+    assert judge.run.inputs(asked)["model"] == "", "an endpoint's name for it"
+    runs = EvaluateConfig(**given, runs={"ours": "ours.trec"})
+    assert evaluate.run.inputs(runs)["run.ours"] == "ours.trec"
+
+
+def test_an_input_that_an_earlier_version_did_not_take_down_refuses_nothing(tmp_path: Path) -> None:
+    tables.write_text(f"{tmp_path}/model", "weights")
+    cfg = PrerankConfig("in", f"{tmp_path}/out", source="bm25")
+    tables.Output("prerank", cfg, PrerankOutput, {}).commit()
+    assert tables.Output("prerank", cfg, PrerankOutput, {"model": f"{tmp_path}/model"}).finished
+
+
+def test_a_link_to_a_folder_is_named_for_its_files_would_be_left_out(tmp_path: Path) -> None:
+    tables.write_text(f"{tmp_path}/elsewhere/rows.parquet", "rows")
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log" / "day=1").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RradError, match="is a link to a folder, which is not followed") as caught:
+        tables.data_files(f"{tmp_path}/log")
+    assert caught.value.place == f"{tmp_path}/log/day=1"
+    (tmp_path / "linked").symlink_to(tmp_path / "elsewhere")
+    assert [file.name for file in tables.data_files(f"{tmp_path}/linked")] == ["rows.parquet"]

@@ -160,10 +160,10 @@ def test_a_killed_run_is_told_that_its_inputs_content_has_changed_and_not_its_si
     write("one")
     Output("test", Config(place, source), Candidates, {"input": source}).write_part(PART, [row_of("q", ["a", "b"])])
     write("two")
-    with pytest.raises(RradError, match=r"another inputs \(input='.*' -> '.*': its content has changed, not its"):
+    with pytest.raises(RradError, match=r"other inputs \(input='.*' -> '.*': its content has changed, not its"):
         resumed()
     write("one")
     assert resumed() == [PART]
     write("four")
-    with pytest.raises(RradError, match=r"another inputs \(input='[^:]*' -> '[^:]*'\)|its content has changed"):
+    with pytest.raises(RradError, match=r"other inputs \(input='[^:]*' -> '[^:]*'\)|its content has changed"):
         resumed()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -10,7 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import fsspec
 import pyarrow as pa
@@ -26,6 +27,7 @@ from rrad_ray.config import LabelConfig
 from rrad_ray.errors import RradError, in_stage
 from rrad_ray.rows import Candidates, JudgeOutput, Labels, Quarantined
 from rrad_ray.tables import Lineage, Manifest, Output, join, part_name, shards
+from rrad_ray.tables.fingerprints import fingerprint
 
 pytestmark = pytest.mark.usefixtures("in_judge")
 
@@ -195,7 +197,7 @@ def test_a_changed_input_is_an_error_that_names_it(uri: str) -> None:
     out.commit()
     assert Output("test", Config(place, source), Candidates, {"input": source}).finished
     tables.write_text(source, "one and two")
-    with pytest.raises(RradError, match=r"another inputs.*input="):
+    with pytest.raises(RradError, match=r"other inputs.*input="):
         Output("test", Config(place, source), Candidates, {"input": source})
 
 
@@ -598,7 +600,7 @@ def test_an_input_whose_content_changes_under_its_name_size_and_time_is_another_
         tables.write_text(changed, after)
         if times:
             os.utime(changed, ns=(times.st_atime_ns, times.st_mtime_ns))
-        with pytest.raises(RradError, match="holds the output of another inputs"):
+        with pytest.raises(RradError, match="holds the output of other inputs"):
             Output("test", Config(place, uri), Candidates, inputs)
         tables.write_text(changed, before)
     assert Output("test", Config(place, uri), Candidates, inputs).finished
@@ -622,7 +624,7 @@ def test_a_table_of_an_earlier_version_is_read_and_finished_and_its_killed_run_g
     tables.remove(join(place, "manifest.json"))
     assert Output("test", Config(place, source), Candidates, {"input": source}).parts() == ["part-00000.parquet"]
     tables.write_text(source, "three")
-    with pytest.raises(RradError, match="holds the output of another inputs"):
+    with pytest.raises(RradError, match="holds the output of other inputs"):
         Output("test", Config(place, source), Candidates, {"input": source})
 
 
@@ -672,3 +674,88 @@ def test_what_a_killed_run_goes_on_from_stays_until_the_manifest_stands_and_no_l
     run(Config(uri))
     assert not tables.exists(f"{uri}/journal/0")
     assert len(list(tables.read(uri, Candidates))) == 1
+
+
+def test_a_run_that_stopped_for_bad_rows_ends_well_once_its_input_is_mended(uri: str) -> None:
+    bad = ["q8", "q9"]
+
+    @tables.stage("make", Candidates, lambda cfg: {})
+    def run(cfg: Config, out: Output) -> None:
+        out.write_all([candidates()], 1)
+        for name in bad:
+            out.quarantine(name, "rejected: empty")
+        out.commit(seen=1 + len(bad), max_quarantined=cfg.max_quarantined)
+
+    with pytest.raises(RradError, match="2 of 3 rows are bad"):
+        run(Config(uri))
+    assert len(tables.read_part(join(uri, "quarantine"), part_name(0), Quarantined)) == 2
+    bad.clear()
+    run(Config(uri))
+    assert tables.read_manifest(uri).quarantined == {}
+
+
+def test_a_part_that_is_made_again_has_a_new_quarantine_and_other_parts_keep_theirs(
+    uri: str,
+) -> None:
+    bad = {0: "q8", 1: "q9"}
+
+    @tables.stage("make", Candidates, lambda cfg: {}, keeps_quarantine=True)
+    def run(cfg: Config, out: Output) -> None:
+        for number in {0, 1} - {tables.part_number(name) for name in out.parts()}:
+            if number in bad:
+                out.quarantine(bad[number], "rejected: empty")
+            out.write_quarantine(part_name(number))
+            out.write_part(part_name(number), [candidates()])
+        out.commit(seen=4, max_quarantined=cfg.max_quarantined)
+
+    with pytest.raises(RradError, match="2 of 4 rows are bad"):
+        run(Config(uri, max_quarantined=0.25))
+    tables.remove(join(uri, part_name(1)))  # its failed queries are to be asked again
+    bad.clear()
+    run(Config(uri, max_quarantined=0.25))
+    assert tables.read_manifest(uri).quarantined == {"rejected": 1}
+    [kept] = tables.read_part(join(uri, "quarantine"), part_name(0), Quarantined)
+    assert kept["id"] == "q8"
+
+
+@pytest.mark.parametrize("left", ["journal", "journal-3-of-12", "work/labels", "ray/run"])
+def test_what_a_run_left_to_go_on_from_is_not_taken_over_where_nothing_says_which_run_it_was(
+    uri: str, left: str
+) -> None:
+    tables.write_text(join(uri, left, "part-00000.parquet.json"), "answers by another model")
+    with pytest.raises(RradError, match=rf"holds {left.partition('/')[0]}/ of a run that did not end"):
+        Output("test", Config(uri), Candidates, {})
+    tables.remove(uri)
+    tables.write_text(join(uri, "workshop.txt"), "a file of the user's")
+    Output("test", Config(uri), Candidates, {})
+
+
+@dataclass(frozen=True)
+class Asked(Config):
+    RESUMABLE: ClassVar[tuple[str, ...]] = ("openai", "kwargs.memory")
+    MADE_BY: ClassVar[tuple[str, ...]] = ("openai.request",)
+    openai: Any = None
+    kwargs: Any = None
+
+
+def test_a_key_within_a_key_may_change_until_the_output_is_finished_where_the_config_says_so(uri: str) -> None:
+    asked = Asked(uri, openai={"request": {"n": 1}, "url": "a"}, kwargs={"memory": 1, "length": 9})
+    mended = dataclasses.replace(asked, openai={"request": {"n": 2}, "url": "b"}, kwargs={"memory": 2, "length": 9})
+    Output("test", asked, Candidates, {}).write_all([candidates()], 1)
+    with pytest.raises(RradError, match=r"another config \(kwargs="):
+        Output("test", dataclasses.replace(mended, kwargs={"memory": 2, "length": 8}), Candidates, {})
+    Output("test", mended, Candidates, {}).commit()
+    for same_output in (mended, dataclasses.replace(mended, openai={"request": {"n": 2}, "url": "c"})):
+        assert Output("test", same_output, Candidates, {}).finished
+    with pytest.raises(RradError, match=r"another config \(openai.request=\{'n': 2\} -> \{'n': 1\}\)"):
+        Output("test", asked, Candidates, {})
+
+
+def test_rows_that_a_delta_table_deletes_make_another_input(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        tables.write_text(f"{tmp_path}/table/{name}.parquet", name)
+    log = tmp_path / "table" / "_delta_log"
+    tables.write_text(f"{log}/0.json", '{"add": {"path": "a.parquet"}}\n{"add": {"path": "b.parquet"}}\n')
+    before = fingerprint(f"{tmp_path}/table")
+    tables.write_text(f"{log}/1.json", '{"remove": {"path": "b.parquet"}}\n')
+    assert fingerprint(f"{tmp_path}/table") != before
