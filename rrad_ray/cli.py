@@ -254,8 +254,8 @@ def inspect_command(
 
 @app.command("doctor", help="Check what runs need: this machine, stores, and each node of RAY_ADDRESS's cluster.")
 def show_doctor(
-    uris: Annotated[list[str] | None, typer.Argument(help="where tables shall be, as in s3://bucket/runs")] = None,
-    model: Annotated[list[str] | None, typer.Option(help="a model that shall be there; may be repeated")] = None,
+    uris: Annotated[list[str] | None, typer.Argument(help="a place for tables, as in s3://bucket/runs")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="a model to look for; may be repeated")] = None,
     engine: Annotated[str, typer.Option(metavar="MODEL", help="have vLLM start with a model and write a token")] = "",
     port: Annotated[int, typer.Option(min=1, max=65535, help="the port of `rrad serve`")] = 8000,
     as_json: AsJson = False,

@@ -1,7 +1,7 @@
 """The row types: one TypedDict per table that passes between stages.
 
 One row is one query with its parallel lists of documents, so a row is all that an actor needs: no joins while
-labelling. `tables.py` derives each table's Arrow schema from these types and checks it on reading and writing.
+labelling. `tables/schema.py` derives each table's Arrow schema from these types; readers and writers check it.
 """
 
 from __future__ import annotations

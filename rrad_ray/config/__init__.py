@@ -1,7 +1,8 @@
 """One frozen, checked class per stage: every key has a type, a default and a description.
 
-Imports the vocabulary and pydantic; `load`, which reads YAML and overrides, also `tables`. A URI is a local path or
-`s3://bucket/prefix`. Environment variables carry credentials only. All keys: docs/configuration.md.
+Imports the vocabulary, `languages`, ir_measures and pydantic; `load`, which reads YAML and overrides, also `tables`.
+A URI is a local path or `s3://bucket/prefix`. Environment variables carry credentials only. All keys:
+docs/configuration.md.
 """
 
 from rrad_ray.config.answering import OpenAIConfig, SimulatedConfig

@@ -12,12 +12,12 @@ class ChunksConfig:
     """Long documents in chunks: each is scored as a document is, and the best one speaks for its document."""
 
     tokens: CountOrNone = 0
-    """Tokens of a chunk, by the model's tokenizer; a document of no more stays whole. 0: no chunks, long documents
-    are cut."""
+    """Tokens of a chunk, by the model's tokenizer; a document that is no longer stays whole. 0: no chunks, long
+    documents are cut."""
     overlap: CountOrNone = 0
     """Tokens that a chunk has in common with the one before it."""
     most: Count = 16
-    """Chunks of a document, from its start; what stands behind them is not read."""
+    """The most chunks of a document, from its start; the text after them is not read."""
 
     def __post_init__(self) -> None:
         fits = self.overlap < self.tokens or not self.overlap

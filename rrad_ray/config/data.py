@@ -42,9 +42,9 @@ class IndexConfig:
     of the lists nearest to it. It needs the extra `faiss`."""
 
     probes: CountOrNone = 0
-    """Lists that each query meets, of each part of the collection; 0: no index, every query meets every document."""
+    """Lists of each part that a query is compared with; 0: no index, each query is compared with every document."""
     lists: CountOrNone = 0
-    """Lists of each part; 0: four times the root of its documents."""
+    """Lists of each part; 0: four times the square root of its number of documents."""
     sample: Count = 100
     """Queries on which the index is compared with the exact product: `recall` in the manifest and the report."""
 
@@ -100,8 +100,8 @@ class RetrieveConfig:
     queries: dict[str, Integer] = Field(default_factory=dict)
     """The most queries of a split, as in {test: 300}; a split that is not named gives all of them."""
     document_queries: CountOrNone = 0
-    """So many further unlabelled queries, made of sentences of the documents. The first stage's scores for them are
-    free labels, which a student learns before those of an LLM; an LLM need not be asked about them."""
+    """The number of further unlabelled queries to make from sentences of the documents. The first stage's scores for
+    them are free labels, which a student learns before those of an LLM; an LLM need not be asked about them."""
     batch_tokens: Count = 8192
     """Tokens of one forward pass of the bi-encoder."""
     max_length: Count = 128
@@ -166,8 +166,8 @@ class PickConfig:
     share: Annotated[float, Field(gt=0, le=1), NO_BOOL] = 1.0
     """The share of the queries that stay, of each shard of the input; 1: all."""
     against: str = "dense"
-    """`disagreement`: the source whose order is compared; `prerank`, of a table that another student has ordered:
-    two students."""
+    """`disagreement`: the source whose order is compared. To compare two students, give a table that `prerank` made
+    with the other student, and `prerank` here."""
     without: list[GivenUri] = Field(default_factory=list)
     """Tables whose queries are not picked again, such as the labels of an earlier round."""
 

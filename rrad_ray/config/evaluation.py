@@ -65,11 +65,11 @@ class EvaluateConfig(StagePaths):
     teacher: str = ""
     """The teacher's model, to measure its latency; empty: no figure."""
     template: str = "question"
-    """The likelihood prompt of that measurement, as of `judge`."""
+    """The likelihood prompt of that measurement, as in `judge`."""
     doc_tokens: Count = 96
     """Tokens that a document is cut to in that measurement."""
     runs: dict[str, GivenUri] = Field(default_factory=dict)
-    """TREC run files of these queries by name, measured beside."""
+    """TREC run files of these queries by name, measured beside the other systems."""
     metrics: tuple[str, ...] = ()
     """More measures by the names of ir-measures, as in [AP, R@100, "nDCG(gains={1:1,2:3})@5"]."""
     title: str = ""

@@ -130,15 +130,15 @@ class ExperimentConfig(TrafficConfig, StagePaths):
     min_units: Annotated[int, Field(ge=2), NO_BOOL] = 100
     """Units of each variant before a reading, which the normal approximation needs."""
     max_dwell_s: Positive = 1800.0
-    """Seconds that a longer dwell counts as: who is away for longer does not read."""
+    """Seconds that a longer dwell is counted as: somebody who is away for longer is not reading."""
     max_age_s: Positive = DAY_S
-    """Seconds between a page and a click on it; later ones are left out."""
+    """The most seconds between a page and a click on it; later clicks are left out."""
     max_clicks: Count = 100
-    """Clicks of a page that count, those that the log has first."""
+    """The most clicks of a page that count: the first ones in the log."""
     state: Uri = ""
     """A folder that keeps what has been read of the log, for this reading and later ones: files that it knows are not
     read again. Empty: the whole log is read."""
     memory_gib: Positive = 0.5
-    """Memory of the join of pages and clicks, beyond which it goes on in files of this machine."""
+    """Memory of the join of pages and clicks, in GiB; beyond it, the join spills to files on this machine."""
     max_quarantined: Share = 0.05
     """The share of bad rows above which the stage stops."""

@@ -1,4 +1,4 @@
-"""What pydantic found wrong with a value, in one line that names the key, the value and what is wanted."""
+"""The fault that pydantic finds in a value, in one line that names the key, the value and what is wanted."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ Every key of every stage, with its type, default and meaning. This page is gener
 
 A stage reads a YAML file and `key=value` overrides: `rrad train configs/train.yaml input=LABELS output=OUT lr=2e-5`.
 A nested key is written with a dot, as in `gate.enabled=false`. A mapping that you give replaces the default one.
-`base: OTHER.yaml` builds a file on another one: one beside it, on an absolute path, or on `s3://`.
+`base: OTHER.yaml` (beside the file, an absolute path, or on `s3://`) builds a file on another; mappings are merged.
 `rrad STAGE --help` lists a stage's keys, `rrad STAGE CONFIG --show` prints the resolved config, and a misspelt key
 gets a suggestion. Credentials come from environment variables only.
 """

@@ -42,11 +42,11 @@ class OnlineConfig:
     events: Uri = ""
     """Where exposures and clicks are stored, local or `s3://`; empty: no test runs and nothing is written."""
     name: str = ""
-    """The test's name, as of `experiment`."""
+    """The test's name, as in `experiment`."""
     variants: dict[str, Number] = Field(default_factory=dict)
-    """Variants with their weights, as of `experiment`: each a name in `models`, `winner` or `identity`."""
+    """Variants with their weights, as in `experiment`: each a name in `models`, `winner` or `identity`."""
     design: Literal["ab", "interleave"] = "ab"
-    """The test's design, as of `experiment`."""
+    """The test's design, as in `experiment`."""
     journal: Uri = ""
     """A folder on the replica's own disk that only its user may write to; empty: one for `events` below
     XDG_STATE_HOME, or else in a folder of the user's below the temporary folder."""
@@ -121,9 +121,9 @@ class ServeConfig:
     batch_tokens: Count = 16_384
     """Tokens that one scoring call takes from the requests that wait."""
     max_queued: Count = 128
-    """Requests that wait in a replica; more get 503."""
+    """Requests inside a replica, waiting or being scored; more get 503."""
     cache_entries: CountOrNone = 0
-    """Pairs whose scores a replica remembers, those asked for last; 0: none."""
+    """Pairs whose scores a replica remembers, least recently used dropped first; 0: none."""
     read_s: Positive = 10.0
     """Seconds within which the body of a request has to come; a slower one gets 408."""
     timeout_s: Positive = 120.0
@@ -133,7 +133,7 @@ class ServeConfig:
     watch_s: NotNegative = 10.0
     """Seconds between two looks for another winner in `input` and other keys in `api_keys`; 0: never."""
     api_keys: Uri = ""
-    """A file of bearer keys, one a line; empty: everyone may ask. If it goes while serving, nobody may."""
+    """A file of bearer keys, one a line; empty: everyone may ask. If it vanishes while serving, no key is valid."""
     cors_origins: tuple[str, ...] = ()
     """Origins of web pages that may use the endpoint, as in [https://shop.example]; "*" among them: all."""
     online: OnlineConfig = Field(default_factory=OnlineConfig)

@@ -1,6 +1,6 @@
 """Text keys take what was written. YAML reads `012` as 10, `12:30` as 750 and `yes` as true; no path means that.
 
-So YAML and overrides are read twice: by YAML's rules, and as text. Which of the two a key takes, its type says.
+So YAML and overrides are read twice: by YAML's rules, and as text. A key's type says which of the two it takes.
 """
 
 from __future__ import annotations

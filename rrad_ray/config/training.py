@@ -87,15 +87,15 @@ class FitConfig(StagePaths):
     layers: CountOrNone = 0
     """Keep the first n layers of the model; 0: all."""
     lora_rank: CountOrNone = 0
-    """Of a causal LM or a decoder: 0 trains all weights; n trains adapters of rank n by peft, and a ranking layer in
-    full. They are saved merged; `finetune` keeps the adapters alone in `adapter/` too."""
+    """For a causal LM or a decoder. 0: all weights are trained. n: adapters of rank n (peft), and a ranking layer in
+    full. They are saved merged; `finetune` also keeps the adapters by themselves in `adapter/`."""
     epochs: Positive = 1.0
     """Passes over the training rows."""
     max_steps: CountOrNone = 0
     """The most steps; 0: as many as the epochs give."""
     max_seconds: NotNegative = 0.0
-    """A safety: seconds after which training is cut short, wherever its schedule is. Its student is another one on
-    every machine: the terminal, the manifest, the report and `select` say so. 0: no limit."""
+    """A safety limit: seconds after which training is cut short, wherever its schedule is. The student then depends
+    on the machine's speed: the terminal, the manifest, the report and `select` say so. 0: no limit."""
     lr: Positive = 1e-4
     """Peak learning rate."""
     weight_decay: NotNegative = 0.01
@@ -112,8 +112,8 @@ class FitConfig(StagePaths):
     freeze_embeddings: bool = False
     """Leave the embeddings as they are."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
-    """Number format of the weights: `auto` is the faster of both where it runs, by measurement; the optimizer keeps
-    float32 either way."""
+    """Number format of the weights: `auto` measures both on the machine that trains and takes the faster one; the
+    optimizer keeps float32 either way."""
     eval_steps: Count = 100
     """Steps between two measurements on dev, each with a checkpoint."""
     patience: CountOrNone = 0
@@ -161,8 +161,8 @@ class TrainConfig(FitConfig):
     """A student, distilled under Ray Train from the output of `label`."""
 
     more: list[GivenUri] = Field(default_factory=list)
-    """Further outputs of `label` that are learnt from alike, such as those of earlier rounds. Dev is measured on
-    `input` alone. A query whose text is that of another table's dev or test query is passed over."""
+    """Further outputs of `label` to learn from in the same way, such as those of earlier rounds. Quality on dev is
+    measured on `input` alone. A query with the text of another table's dev or test query is left out."""
     kind: Literal["encoder", "decoder"] = "encoder"
     """`encoder`: RRA-BERT, a cross-encoder. `decoder`: RRA-GPT, a ranking layer on the last token."""
     model: str = MINILM
@@ -187,8 +187,8 @@ class TrainConfig(FitConfig):
     target_scale: Positive = 2.0
     """The slope of `soft_ranknet`, unless its options name one: sigmoid(target_scale * target difference)."""
     normalize: Literal["none", "query", "global"] = "none"
-    """What targets go through before the losses. `none`: as they are. `query`: z-scores within each list. `global`:
-    minus the mean and over the deviation of all targets. Losses of the order alone (ranknet without gap_power,
+    """How targets are scaled before the losses. `none`: not at all. `query`: z-scores within each list. `global`:
+    z-scores over all targets. Losses that read the order alone (ranknet without gap_power,
     margin, contrastive, listmle, p_listmle) learn the same from each; lambda and approx_ndcg want grades as they are;
     bce wants [0, 1]. point_mse, margin_mse, soft_ranknet and listnet read distances: `none` is right for what `label`
     fused (z-scores of the list already) and for grades, `query` for orders (which count up to the list's length) and
@@ -203,7 +203,7 @@ class TrainConfig(FitConfig):
     """Dropout in training: soft targets regularise enough, and drawing masks costs a CPU more than half its speed."""
     word_dropout: ShareBelowOne = 0.0
     """Share of the words of query and documents that a step does not see. It keeps a student of few labels from
-    learning them by heart, at no cost. Words stand between white space: Chinese or Japanese text stays whole."""
+    learning them by heart, at no cost. Two characters of a script without spaces count as a word."""
     freeze_embeddings: bool = True
     """Leave the embeddings as they are."""
     eval_queries: CountOrNone = 60
@@ -242,11 +242,11 @@ class FinetuneConfig(FitConfig):
     model: str = SMOLLM2
     """The causal LM: a local folder, an `s3://` folder, a hub id, or a `bundled:` model."""
     max_length: Count = 1024
-    """Tokens of a sequence, which holds as many examples as fit, and so of an example."""
+    """Tokens of a sequence, which holds as many examples as fit; no example is longer."""
     sequences_per_step: Count = 4
     """Sequences of one worker in a step."""
     min_clicks: Count = 1
-    """`clicks`: learn from documents that were clicked at least so often."""
+    """`clicks`: learn from documents with at least this many clicks."""
     held_out: ShareBelowOne = 0.02
     """`clicks`: share of the queries on which perplexity is measured and nothing is learnt."""
     orders: Count = 1

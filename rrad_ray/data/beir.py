@@ -52,9 +52,9 @@ def read_judged(
 ) -> tuple[list[Query], list[qrels.Judged]]:
     """Return the queries of a BEIR folder with their splits and grades, and its qrels files.
 
-    A query in several qrels files takes its split and its grades from the first of test, dev, train. `ids`: those
-    that judgments have to be of, where all are known. Raises `RradError` for a qrels file of no split that there is,
-    or without one judgment of the collection.
+    A query in several qrels files takes its split and its grades from the first of test, dev, train. `ids`: the
+    ids that judgments must name, where all are known. Raises `RradError` for a qrels file whose name is no split's,
+    or without any judgment of the collection.
     """
     judged = {
         split: qrels.read_qrels(file.uri, reject, f"qrels/{file.name}", ids)

@@ -46,7 +46,11 @@ def conversation(row: Row, letters: bool = False) -> dict[str, Any]:
     letters."""
     order, count = order_of(row), len(row["doc_ids"])
     if letters and count > 26:
-        raise RradError("format=first", f"{row['query_id']} has {count} documents", "FIRST has 26 letters")
+        raise RradError(
+            "format=first",
+            f"{row['query_id']} has {count} documents",
+            "FIRST has 26 letters: take shorter lists (top_k of `prerank`), or format=rankllm-train",
+        )
     names = [f"[{chr(ord('A') + index) if letters else index + 1}]" for index in range(count)]
     passages = [f"{name} {' '.join(text.split())}" for name, text in zip(names, row["texts"], strict=True)]
     kind = "an alphabetical" if letters else "a numerical"

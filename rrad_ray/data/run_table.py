@@ -70,7 +70,7 @@ def _parquet_run(files: list[tables.DataFile]) -> pa.Table:
         fs, path = tables.filesystem(file.uri)
         with tables.io_errors(file.uri), fs.open(path, "rb") as opened:
             parquet = pq.ParquetFile(opened)
-            remedy = "a run needs query_id, doc_id and score"
+            remedy = "name its columns query_id, doc_id and score"
             tables.check_columns(RUN_SCHEMA.names, parquet.schema_arrow.names, file.uri, remedy)
             table = parquet.read(columns=RUN_SCHEMA.names)
         columns = [tables.column_as(table, field, file.uri) for field in RUN_SCHEMA]

@@ -17,8 +17,8 @@ COLOURS = {
     "student": "#0b6fa4", "teacher": "#b3650a", "loss": "#c4473a",
 }  # fmt: skip
 
-# Of pages that run nothing and load nothing: what a text of theirs would bring with it, were it not escaped, does not
-# run, and fetches and sends nothing. Styles are in attributes too, which no hash names.
+# The policy of pages that run nothing and load nothing: should a text in them ever not be escaped, it still cannot
+# run a script, fetch or send anything. Inline styles are allowed: some are in attributes, which no hash can name.
 REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 

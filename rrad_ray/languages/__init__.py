@@ -1,4 +1,4 @@
-"""How text becomes terms, in all languages: one analyser for whatever compares words.
+"""One analyser for all languages: it turns text into terms, for whatever compares words.
 
 It imports the vocabulary and libraries that cut text.
 """

@@ -74,8 +74,8 @@ class Analyser:
         self.kept_stem = functools.lru_cache(maxsize=1 << 17)(self._stem)
 
     def stem(self, word: str) -> str:
-        """Return a word's stem as `_stem` does, which is kept: but not of long ones, of which a client can make up as
-        many as fill the memory."""
+        """Return a word's stem as `_stem` does, and keep it; not that of a long word, since clients could fill the
+        memory with invented ones."""
         return self.kept_stem(word) if len(word) <= KEPT_CHARS else self._stem(word)
 
     def _stem(self, word: str) -> str:

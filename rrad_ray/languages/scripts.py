@@ -32,7 +32,7 @@ _WIDE = {0x3000: " ", **{code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF
 _UNSEEN = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u2060\ufeff"), "")
 _CLUSTER = regex.compile(r"\X")
 
-SAMPLED = 2000  # documents that `scripts` counts
+SAMPLED = 2000  # documents whose letters `shares` counts
 
 
 def normalized(text: str) -> tuple[str, list[tuple[int, int]]]:

@@ -1,4 +1,4 @@
-"""Whether an autoscaler is starting nodes.
+"""A look at whether an autoscaler is starting nodes.
 
 Uses: the key `__autoscaling_status` of Ray's internal key-value store, and `ray.autoscaler.v2.sdk` (Ray 2.60).
 

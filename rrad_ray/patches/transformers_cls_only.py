@@ -59,15 +59,15 @@ class FirstTokenLayer:
 
 
 class FirstTokenBertLayer(FirstTokenLayer, BertLayer):  # type: ignore[misc]
-    """Of BERT and MiniLM."""
+    """The last layer of BERT and MiniLM."""
 
 
 class FirstTokenRobertaLayer(FirstTokenLayer, RobertaLayer):  # type: ignore[misc]
-    """Of RoBERTa."""
+    """The last layer of RoBERTa."""
 
 
 class FirstTokenXLMRobertaLayer(FirstTokenLayer, XLMRobertaLayer):  # type: ignore[misc]
-    """Of XLM-RoBERTa and bge-reranker."""
+    """The last layer of XLM-RoBERTa and bge-reranker."""
 
 
 # The three are one and the same by construction; layers of other models stay as they are.

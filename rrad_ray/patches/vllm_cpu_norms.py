@@ -2,8 +2,8 @@
 
 vLLM's CPU build has these kernels, but its dispatcher (0.29) offers them to GPUs only and computes the norms in
 eager PyTorch, in float32: a third of a small model's time. An engine uses them with
-`ir_op_priority: {rms_norm: [rrad_cpu], fused_add_rms_norm: [rrad_cpu]}`. vLLM finds `register` by the entry point
-`vllm.general_plugins`, in each of its processes.
+`ir_op_priority: {rms_norm: [rrad_cpu], fused_add_rms_norm: [rrad_cpu]}`. vLLM finds `register_cpu_norms` by the
+entry point `vllm.general_plugins`, in each of its processes.
 
 Uses: `vllm.ir.ops`, `torch.ops._C` and `current_platform.import_kernels` (vLLM 0.29).
 

@@ -6,7 +6,7 @@ its pooler takes the hidden states before the query's tokens, projects them in o
 returns the mean log-probability. `PoolingParams.extra_kwargs["start"]` says where the query begins.
 
 An engine uses it with `runner="pooling"` and `hf_overrides={"architectures": [architecture("LlamaForCausalLM")]}`.
-vLLM finds `register` by the entry point `vllm.general_plugins`, in each of its processes.
+vLLM finds `register_likelihood` by the entry point `vllm.general_plugins`, in each of its processes.
 
 Uses: `ModelRegistry.models[...].load_model_cls` and vLLM's pooler classes (vLLM 0.29).
 

@@ -14,7 +14,7 @@ COUNTED = "counted"  # the folder of parts' sums
 
 
 class CountPart:
-    """An actor: the name of a part to how many of its documents hold each term of the queries.
+    """An actor that counts how many documents of a part, given its name, hold each term of the queries.
 
     `terms`: the folder of the counts of `slices`, those of each part.
     """

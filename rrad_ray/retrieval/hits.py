@@ -67,8 +67,8 @@ def recall(hits: Iterable[Hits], depth: int) -> float:
 
 
 def union(parts: Iterable[Hits], depths: Mapping[str, int]) -> Hits:
-    """Return the best hits of all parts, of which each has its own best ones at least. In any grouping and order of
-    parts they are the same; two parts are held at once."""
+    """Return the best hits of all parts. Each part has at least its own best ones, so grouping and order of the parts
+    make no difference; two parts are held at once."""
     whole = Hits(np.zeros(0, np.int64), np.zeros(0, np.int64), {source: np.zeros(0) for source in depths})
     for part in parts:
         whole = joined_hits([whole, part]).best(depths)

@@ -19,7 +19,7 @@ TextOfNumber = Mapping[int, tuple[str, str]]  # id and text of a document by its
 
 
 class JoinBlock:
-    """An actor: the name of a block of queries to its parts of the output, of `rows_per_part` queries each.
+    """An actor that writes a block of queries, given its name, as parts of `rows_per_part` queries each.
 
     `blocks`: the first query of each block. `parts`: those of the collection. `depths`: of each source;
     None: the hits are those of runs, which all stay, in the order of their file.

@@ -19,7 +19,7 @@ from rrad_ray.retrieval.workspace import Slice, read_table, vector_table, vector
 
 
 class PrepareSlice:
-    """An actor: the name of a slice of documents or queries to its vectors, and of documents to its term counts.
+    """An actor that embeds a slice of documents or queries, given its name, and counts the terms of documents.
 
     `todo`: slices by name, each with what it lacks of `vectors`, `terms` and `query_vectors`. `folders`: the folders
     of these. `model`: the bi-encoder's folder, loaded where it is needed.

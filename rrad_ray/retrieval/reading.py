@@ -39,7 +39,7 @@ class Wanted:
 
 
 class ReadFile:
-    """An actor: the number of a file of the collection to its parts, and what cannot be used of it."""
+    """An actor that writes a file of the collection, given its number, as parts, and what cannot be used of it."""
 
     def __init__(self, cfg: RetrieveConfig, files: Sequence[tables.DataFile], work: str, wanted: Wanted) -> None:
         self.cfg, self.files, self.work, self.wanted = cfg, files, work, wanted

@@ -84,7 +84,7 @@ def unit_name(part: str, block: str) -> str:
 
 
 class TrainLists:
-    """An actor: the name of a part to its trained lists."""
+    """An actor that trains the lists of a part, given its name."""
 
     def __init__(self, search: Search) -> None:
         self.search = search
@@ -96,7 +96,7 @@ class TrainLists:
 
 
 class SearchPart:
-    """An actor: the name of a part and of a block of queries to the block's hits. It keeps the part for the next
+    """An actor that searches a part for a block of queries, given the names of both. It keeps the part for the next
     block."""
 
     def __init__(self, search: Search) -> None:
