@@ -101,6 +101,8 @@ def _path(scope: Mapping[str, Any]) -> str:
 
 
 def _routes_take(scope: Mapping[str, Any]) -> bool:
+    if scope["path"].endswith("\n"):  # before which the pattern of a route may end
+        return False
     return any(route.matches(scope)[0].name == "FULL" for route in scope["app"].routes)
 
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from ray import serve
 
@@ -92,6 +92,8 @@ BODIES = st.lists(VALID | VALID.map(gzip.compress) | st.binary(max_size=30), max
 
 @settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(METHODS, PATHS, st.sampled_from(["", "/"]), HEADERS, BODIES, st.booleans())
+@example("POST", "/\n", "", [], [], False)
+@example("GET", "/v1/models\n", "", [], [], False)
 def test_whatever_comes_is_answered_in_the_format_and_counted(
     runner: asyncio.Runner,
     served: Replica,
