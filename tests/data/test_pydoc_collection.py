@@ -34,6 +34,7 @@ def digest(seed: str, first: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, cwd=ROOT)
 
 
+@pytest.mark.slow
 def test_two_processes_with_other_hash_seeds_and_import_orders_build_the_same_bytes_and_print_nothing() -> None:
     one, other = digest("1", ""), digest("2", ", xml.dom.minidom, pandas.testing, numpy.ma")
     assert one.stdout == other.stdout

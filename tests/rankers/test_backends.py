@@ -197,7 +197,7 @@ def test_a_decoder_is_refused_by_the_backends_for_encoders(tmp_path: Path, backe
 @pytest.mark.parametrize(
     ("kind", "dtype", "close"),
     [
-        ("encoder", "float32", 1e-4),
+        pytest.param("encoder", "float32", 1e-4, marks=pytest.mark.slow),
         pytest.param("encoder", "bfloat16", 0.02, marks=pytest.mark.slow),
         pytest.param("decoder", "float32", 1e-4, marks=pytest.mark.slow),
     ],

@@ -120,6 +120,7 @@ def candidates(folder: Path, texts: list[str]) -> str:
     return out.commit()
 
 
+@pytest.mark.slow
 def test_run_answers_a_probe_by_another_backend_and_ends(
     local_ray: None, student: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -180,7 +181,7 @@ def test_a_replica_that_does_not_start_says_why(local_ray: None, student: str, t
     [
         pytest.param("1", signal.SIGTERM, marks=pytest.mark.slow),
         pytest.param("0", signal.SIGINT, marks=pytest.mark.slow),
-        ("1", signal.SIGKILL),
+        pytest.param("1", signal.SIGKILL, marks=pytest.mark.slow),
     ],
 )
 def test_blocking_run_ends_by_signal_and_what_listens_for_it_too(

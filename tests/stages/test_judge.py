@@ -56,6 +56,7 @@ def test_listwise_answers_of_a_real_small_model_are_parsed_set_aside_or_counted(
         assert not lowest or max(lowest) < min(ranked)
 
 
+@pytest.mark.slow
 def test_a_fine_tuned_teacher_scores_by_vllm_as_by_transformers(tmp_path: Path) -> None:
     torch.manual_seed(0)
     ranker = Ranker.decoder(checkpoints.resolve(checkpoints.BUNDLED[1]), max_length=64, layers=2).eval()

@@ -65,6 +65,7 @@ def written(uri: str, rows: list[dict[str, Any]]) -> str:
     return out.commit()
 
 
+@pytest.mark.slow
 def test_train_killed_in_the_middle_goes_on_from_its_checkpoint_to_the_end(
     labels: str, tmp_path: Path, killed: Callable[..., str]
 ) -> None:
@@ -132,6 +133,7 @@ def test_a_worker_killed_in_mid_epoch_costs_nothing_of_what_is_learnt(labels: st
     assert tables.read_manifest(f"{tmp_path}/killed").facts["ended"] == "steps"
 
 
+@pytest.mark.slow
 def test_two_workers_train_one_student_together(labels: str, tmp_path: Path) -> None:
     options = {"num_workers": 2, "epochs": 4, "eval_steps": 50, "dtype": "bfloat16", "terms": TermsConfig(0.5)}
     cfg = TrainConfig(input=labels, output=f"{tmp_path}/two", **options, **SMALL)

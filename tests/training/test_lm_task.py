@@ -216,6 +216,7 @@ def test_every_epoch_takes_the_sequences_in_another_order_the_same_for_a_seed(ex
     assert first == [pack for batch in lm_task.Packs(packs, CFG, 2)(0) for pack in batch]
 
 
+@pytest.mark.slow
 def test_a_labeller_learns_an_order_and_its_dev_figures_are_of_the_orders_it_writes(tmp_path: Path) -> None:
     """The document that speaks of sorting is the best wherever it is shown: a few steps teach the form."""
     rows = [row([1.0, 2.0, 3.0, 0.0], query_id=f"q{number}") for number in range(16)]
