@@ -37,6 +37,16 @@ ENGINE = {
 }
 
 
+def kill_before_the_manifest(monkeypatch: pytest.MonkeyPatch, run: Callable[[], Any]) -> None:
+    """Have a stage's run end when all but its manifest is written."""
+    from rrad_ray import tables
+
+    with monkeypatch.context() as killed:
+        killed.setattr(tables.Output, "commit", lambda self, **facts: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _quiet_ray() -> Iterator[None]:
     """Whatever a test module started in this process ends with the session; nothing else is touched."""

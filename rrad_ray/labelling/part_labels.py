@@ -52,6 +52,11 @@ class LabelPlan:
     held: frozenset[str]
     compared: Mapping[str, int]
 
+    @property
+    def scaled(self) -> str:
+        """The only source of targets that are on a scale of all queries; empty where they are on each query's own."""
+        return next(iter(self.weights)) if "mean" in self.scale else ""
+
 
 class LabelPart:
     """Writes the labels of parts."""
@@ -106,8 +111,7 @@ class LabelPart:
             if verdict.rejected:
                 self.out.quarantine(row["query_id"], verdict.rejection, "\n---\n".join(row["responses"]))
                 continue
-            if self._unscored(scores):
-                [source] = self.plan.weights
+            if (source := self.plan.scaled) and not any(map(math.isfinite, scores[source])):
                 self.out.quarantine(row["query_id"], f"no score: '{source}' knows none of its documents")
                 continue
             yield {
@@ -119,14 +123,9 @@ class LabelPart:
                 "parse_status": verdict.statuses,
             }
 
-    def _unscored(self, scores: Mapping[str, Sequence[float]]) -> bool:
-        """Return true where the only source of targets on a scale of all queries has no score for this one."""
-        return "mean" in self.plan.scale and not any(map(math.isfinite, scores[next(iter(self.plan.weights))]))
-
     def _targets(self, scores: Mapping[str, Sequence[float]], judged: list[float]) -> list[float]:
         """Return a query's targets: its scores on the table's scale, fused z-scores, or the judge's own."""
-        if "mean" in self.plan.scale:
-            [source] = self.plan.weights
+        if source := self.plan.scaled:
             known = fusion.lowest_for_unscored(scores[source]).tolist()
             return [(score - self.plan.scale["mean"]) / self.plan.scale["deviation"] for score in known]
         if not self.plan.weights:

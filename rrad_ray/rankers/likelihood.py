@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 from rrad_ray import prompts
 from rrad_ray.config.template_files import load_template
@@ -25,7 +25,7 @@ class LikelihoodRanker(nn.Module):
 
     def __init__(self, source: str, *, template: str, doc_tokens: int, query_tokens: int = 64, dtype: str = "auto"):
         super().__init__()
-        chosen = dtype_of(dtype, config=AutoConfig.from_pretrained(source, trust_remote_code=False))
+        chosen = dtype_of(dtype, config=loading.config_of(source))
         self.model = loading.load_whole(AutoModelForCausalLM, source, dtype=chosen).eval()
         self.tokenizer = loading.load_tokenizer(source, self.model)
         limit = loading.positions(self.model) or None

@@ -219,12 +219,17 @@ def _declared(config: Any) -> int:
     return declared if isinstance(declared, int) and declared > 0 else 0
 
 
+def config_of(folder: str) -> Any:
+    """Return the config of a checkpoint, by which no code of the checkpoint's own runs."""
+    return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+
+
 def without_weights(folder: str) -> Any:
     """Return the base model of a checkpoint on torch's `meta` device: its shapes alone, in a fraction of a second.
 
     A model that vLLM has and transformers does not have has a config only.
     """
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config()
+    config = config_of(folder).get_text_config()
     try:
         with torch.device("meta"):
             return AutoModel.from_config(config)

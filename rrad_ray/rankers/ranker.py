@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, BatchEncoding
+from transformers import BatchEncoding
 
 from rrad_ray.errors import InvalidInput
 from rrad_ray.rankers import backends, loading
@@ -252,10 +252,7 @@ def number_format(folder: str, dtype: str, backend: str, device: str) -> str:
     """Return the number format in which `Ranker.load` computes with these arguments: `auto` becomes one."""
     if dtype != "auto":
         return dtype
-    if backend == "onnx":
-        best = torch.float32
-    else:
-        best = dtype_of(dtype, device, AutoConfig.from_pretrained(folder, trust_remote_code=False))
+    best = torch.float32 if backend == "onnx" else dtype_of(dtype, device, loading.config_of(folder))
     return str(best).removeprefix("torch.")
 
 

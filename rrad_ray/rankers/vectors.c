@@ -278,14 +278,16 @@ static inline void quantize_row(const float *row, int64_t size, uint8_t *out, Ra
     }
 }
 
+/* Writes a row, times `factors`, rotated. */
+static void rotate_to(const float *row, const float *factors, int64_t size, float *out) {
+    for (int64_t i = 0; i < size; i += LANES) store(out + i, load(row + i) * load(factors + i));
+    rotate(out, size);
+}
+
 /* Multiplies rows (tokens, size) by `factors` (size) and rotates them. */
 void rrad_rotate(const float *rows, const float *factors, int64_t tokens, int64_t size, float *out, int threads) {
 #pragma omp parallel for num_threads(threads)
-    for (int64_t t = 0; t < tokens; t++) {
-        for (int64_t i = 0; i < size; i += LANES)
-            store(out + t * size + i, load(rows + t * size + i) * load(factors + i));
-        rotate(out + t * size, size);
-    }
+    for (int64_t t = 0; t < tokens; t++) rotate_to(rows + t * size, factors, size, out + t * size);
 }
 
 /* Multiplies rows (tokens, size) by `factors` (size), rotates and quantizes them. */
@@ -294,8 +296,7 @@ void rrad_quantize(const float *rows, const float *factors, int64_t tokens, int6
 #pragma omp parallel for num_threads(threads)
     for (int64_t t = 0; t < tokens; t++) {
         float row[size];
-        for (int64_t i = 0; i < size; i += LANES) store(row + i, load(rows + t * size + i) * load(factors + i));
-        rotate(row, size);
+        rotate_to(rows + t * size, factors, size, row);
         quantize_row(row, size, out + t * size, ranges + t);
     }
 }

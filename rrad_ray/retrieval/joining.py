@@ -43,10 +43,10 @@ class JoinBlock:
         queries = read_table(tables.join(self.work, "queries", name)).drop_columns(["terms"]).to_pylist()
         hits = self._hits(name)
         texts = self._texts(hits.documents)
-        for start in range(0, len(queries), self.rows_per_part):
+        parts = parts_of_block(self.blocks[name], len(queries), self.rows_per_part)
+        for start, part in zip(range(0, len(queries), self.rows_per_part), parts, strict=True):
             some = queries[start : start + self.rows_per_part]
-            rows = list(candidates(some, start, hits, self.sources, texts))
-            self.out.write_part(tables.part_name((self.blocks[name] + start) // self.rows_per_part), rows)
+            self.out.write_part(part, list(candidates(some, start, hits, self.sources, texts)))
         known = set(hits.queries.tolist())
         bare = [[row["query_id"], row["query"]] for number, row in enumerate(queries) if number not in known]
         tables.write_json(tables.join(self.work, "joined", f"{name}.json"), bare)
@@ -71,6 +71,11 @@ class JoinBlock:
             pairs = zip(rows["id"].to_pylist(), rows["text"].to_pylist(), strict=True)
             texts |= dict(zip(numbers.tolist(), pairs, strict=True))
         return texts
+
+
+def parts_of_block(first: int, count: int, rows_per_part: int) -> list[str]:
+    """Return the names of the output's parts with `count` queries, of which the first has number `first`."""
+    return [tables.part_name(number // rows_per_part) for number in range(first, first + count, rows_per_part)]
 
 
 def in_listed_order(hits: Hits, depths: Mapping[str, int]) -> Hits:

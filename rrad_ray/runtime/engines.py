@@ -225,9 +225,9 @@ def _check_ranker(model: str) -> None:
 
 def _twin(model: str) -> str:
     """Return the architecture that pools likelihoods for a model; `RradError` if it is no causal LM."""
-    from transformers import AutoConfig
+    from rrad_ray.rankers import loading
 
-    name = (AutoConfig.from_pretrained(model, trust_remote_code=False).architectures or ["nothing"])[0]
+    name = (loading.config_of(model).architectures or ["nothing"])[0]
     if not name.endswith("ForCausalLM"):
         raise RradError(
             model,

@@ -26,7 +26,7 @@ from rrad_ray.retrieval.approximate import faiss_module
 from rrad_ray.retrieval.costs import source_costs
 from rrad_ray.retrieval.document_queries import document_queries
 from rrad_ray.retrieval.hit_files import RUNS, hits_uri, write_hits
-from rrad_ray.retrieval.joining import JoinBlock
+from rrad_ray.retrieval.joining import JoinBlock, parts_of_block
 from rrad_ray.retrieval.reading import ReadFile, Wanted, drop_repeats, write_documents
 from rrad_ray.retrieval.workspace import read_table, write_table
 from rrad_ray.rows import BM25, DENSE, CollectedQuery, Row
@@ -206,7 +206,12 @@ class FirstStage:
         options = {"out": self.out, "work": self.work, "blocks": self.blocks, "parts": list(self.parts)}
         options |= {"sources": sources, "depths": depths, "rows_per_part": self.cfg.rows_per_part}
         joined, standing = tables.names_in(tables.join(self.work, "joined"), ".json"), set(self.out.parts())
-        done = {block for block in joined if self._parts_of(block) <= standing}
+        rows_per_part = self.cfg.rows_per_part
+        done = {
+            block
+            for block in joined
+            if standing.issuperset(parts_of_block(self.blocks[block], self.block_sizes[block], rows_per_part))
+        }
         cluster.each_part(
             self.cfg, self.out, JoinBlock, options, list(self.blocks), done, "blocks of queries", self.cfg.data
         )
@@ -216,11 +221,6 @@ class FirstStage:
                 self.out.quarantine(query_id, "no candidates: the first stage found no document", text)
                 rows -= 1
         return rows
-
-    def _parts_of(self, block: str) -> set[str]:
-        """Return the names of the output's parts that hold a block of queries."""
-        start, size, rows = self.blocks[block], self.block_sizes[block], self.cfg.rows_per_part
-        return {tables.part_name(first // rows) for first in range(start, start + size, rows)}
 
     def clear(self) -> None:
         """Delete the working folder of a finished run."""

@@ -94,11 +94,8 @@ def _refused_parts(cfg: JudgeConfig, out: tables.Output) -> set[str]:
     key without credit: a run that goes on asks those queries again."""
     if cfg.engine != "openai" or not out.resumed:
         return set()
-    folder, refused = tables.join(out.uri, tables.QUARANTINE), dict[str, int]()
-    for name in tables.part_names(folder):
-        reasons = tables.read_columns(folder, name, ["reason"])["reason"].to_pylist()
-        if count := sum(reason.startswith(ASKED_AGAIN) for reason in reasons):
-            refused[name] = count
+    counts = {name: sum(reason.startswith(ASKED_AGAIN) for reason in reasons) for name, reasons in out.set_aside()}
+    refused = {name: count for name, count in counts.items() if count}
     if refused:
         say(f"asks again: {sum(refused.values()):,} queries without an answer, of {len(refused)} parts")
     return set(refused)

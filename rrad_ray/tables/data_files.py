@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -70,12 +71,17 @@ def data_files(uri: str, endings: Sequence[str] | None = None) -> list[DataFile]
 
     `endings`: the endings of names that count, in either case; None: all. Without such a folder there are none.
     """
-    every = list(listed(uri))
-    gone = _deleted_by_delta(uri, every)
-    names = [name for name in every if not is_hidden(name) and name not in gone]
+    names = list(data_facts(uri))
     if endings is not None:
         names = [name for name in names if (name or uri).lower().endswith(tuple(endings))]
     return [DataFile(uri, name) for name in names]
+
+
+def data_facts(uri: str) -> dict[str, dict[str, Any]]:
+    """Return the facts of `listed` of those files that hold data: none that are hidden, or deleted by a Delta log."""
+    every = listed(uri)
+    gone = _deleted_by_delta(uri, list(every))
+    return {name: facts for name, facts in every.items() if not is_hidden(name) and name not in gone}
 
 
 def names_in(uri: str, ending: str) -> set[str]:

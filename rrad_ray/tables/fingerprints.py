@@ -7,13 +7,14 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rrad_ray.errors import RradError
 from rrad_ray.tables.checkpoint_cache import cache
-from rrad_ray.tables.data_files import data_files
-from rrad_ray.tables.files import absolute, io_errors, join, listed, write_text
+from rrad_ray.tables.data_files import data_facts
+from rrad_ray.tables.files import absolute, io_errors, join, write_text
 from rrad_ray.tables.manifest import find_manifest
 from rrad_ray.uris import is_s3
 
@@ -32,19 +33,17 @@ def fingerprint(uri: str) -> str:
     """
     manifest = find_manifest(uri)
     if manifest is not None:
-        origin = _short([manifest.stage, manifest.config, manifest.inputs])
         model = join(uri, MODEL)
-        if manifest.parts is None and listed(model):
-            return f"{origin}-{_short(_of_files(model))}"
-        return f"{origin}-{_short(manifest.parts)}"
-    return _of_files(uri)
-
-
-def _of_files(uri: str) -> str:
-    every = listed(uri)
-    files = {file.name: every[file.name] for file in data_files(uri) if file.name in every}
-    if not files:
+        weights = data_facts(model) if manifest.parts is None else {}
+        made_of = _of_files(model, weights) if weights else manifest.parts
+        return f"{_short([manifest.stage, manifest.config, manifest.inputs])}-{_short(made_of)}"
+    if not (files := data_facts(uri)):
         raise RradError(uri, "nothing there", "check the path")
+    return _of_files(uri, files)
+
+
+def _of_files(uri: str, files: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the fingerprint of files below `uri`, by their facts."""
     sizes = [(name or uri.rpartition("/")[2], facts["size"]) for name, facts in files.items()]
     if is_s3(uri):
         contents = [facts.get("ETag") for facts in files.values()]

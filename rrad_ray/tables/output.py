@@ -16,7 +16,7 @@ import dataclasses
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Generic, TypeVar
 
@@ -226,13 +226,18 @@ class Output:
         elif self.resumed:
             remove(join(self.uri, QUARANTINE, name))
 
+    def set_aside(self) -> Iterator[tuple[str, list[str]]]:
+        """Yield each part of the quarantine with the reasons of its rows."""
+        folder = join(self.uri, QUARANTINE)
+        for name in part_names(folder):
+            yield name, read_columns(folder, name, ["reason"])["reason"].to_pylist()
+
     def _reasons(self) -> dict[str, int]:
         """Return how many rows were quarantined for each reason, by this run and by earlier ones of the same
         output."""
         counts: dict[str, int] = {}
-        folder = join(self.uri, QUARANTINE)
-        for name in part_names(folder):
-            for reason in read_columns(folder, name, ["reason"])["reason"].to_pylist():
+        for _, reasons in self.set_aside():
+            for reason in reasons:
                 kind = reason.partition(":")[0]
                 counts[kind] = counts.get(kind, 0) + 1
         return counts

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 from rrad_ray.config import FinetuneConfig
 from rrad_ray.errors import InvalidInput
@@ -91,8 +91,7 @@ class ClickTask(TrainTask):
     def __init__(self, source: str, tokenizer: Any, cfg: FinetuneConfig) -> None:
         super().__init__()
         self.model, self.tokenizer, self.cfg = load_causal_lm(source, cfg), tokenizer, cfg
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-        self.dtype = config.dtype or torch.float32  # in which it is saved again
+        self.dtype = loading.config_of(source).dtype or torch.float32  # in which it is saved again
 
     def pairs(self, rows: Rows) -> int:
         """Return the number of examples: each is a query with a document, or with a list of documents."""

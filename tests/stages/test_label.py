@@ -17,7 +17,7 @@ from rrad_ray.errors import RradError
 from rrad_ray.labelling import part_labels
 from rrad_ray.rows import JudgeOutput, Labels, Quarantined
 from rrad_ray.stages import label
-from tests.fixtures import row_of, table_of
+from tests.fixtures import kill_before_the_manifest, row_of, table_of
 
 TEXTS = ["one", "two", "three"]
 
@@ -179,10 +179,7 @@ def test_a_part_that_has_gone_since_a_run_was_killed_is_labelled_again(
 ) -> None:
     judged, cfg = answered(tmp_path), LabelConfig("", f"{tmp_path}/killed", max_quarantined=0.2)
     cfg = dataclasses.replace(cfg, input=judged)
-    with monkeypatch.context() as killed:
-        killed.setattr(tables.Output, "commit", lambda self, **facts: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            label.run(cfg)
+    kill_before_the_manifest(monkeypatch, lambda: label.run(cfg))
     tables.remove(f"{cfg.output}/{tables.part_name(2)}")
     label.run(cfg)
     assert contents(cfg.output) == contents(label.run(dataclasses.replace(cfg, output=f"{tmp_path}/whole")))
@@ -208,10 +205,7 @@ def test_a_part_that_was_copied_to_another_number_is_named_before_its_rows_count
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cfg = LabelConfig(answered(tmp_path), f"{tmp_path}/killed", max_quarantined=0.2)
-    with monkeypatch.context() as killed:
-        killed.setattr(tables.Output, "commit", lambda self, **facts: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            label.run(cfg)
+    kill_before_the_manifest(monkeypatch, lambda: label.run(cfg))
     copy = Path(cfg.output, tables.part_name(7))
     shutil.copy(Path(cfg.output, tables.part_name(2)), copy)
     with pytest.raises(RradError, match="is no part of this run: its rows would count too") as caught:

@@ -24,7 +24,7 @@ from rrad_ray.rows import Candidates, CollectedQuery, Quarantined
 from rrad_ray.runtime import cluster
 from rrad_ray.stages import retrieve
 from tests import tiny
-from tests.fixtures import rrad
+from tests.fixtures import kill_before_the_manifest, rrad
 
 WORDS = [f"w{number}" for number in range(60)]
 
@@ -345,9 +345,6 @@ def test_a_part_that_has_gone_since_a_run_was_killed_is_joined_again(
 ) -> None:
     whole = rows_of(RetrieveConfig(output=f"{tmp_path}/whole", **searched))
     cfg = RetrieveConfig(output=f"{tmp_path}/out", block_queries=4, **searched)
-    with monkeypatch.context() as killed:
-        killed.setattr(tables.Output, "commit", lambda self, **facts: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            retrieve.run(cfg)
+    kill_before_the_manifest(monkeypatch, lambda: retrieve.run(cfg))
     tables.remove(f"{cfg.output}/{tables.part_name(2)}")
     assert rows_of(cfg) == whole
