@@ -135,30 +135,58 @@ def writing(uri: str, *, durable: bool = True) -> Iterator[BinaryIO]:
     is renamed. It outlives a power cut from then on, unless it is not `durable`: one that is written every few
     seconds and that nobody needs after a power cut."""
     fs, path = filesystem(uri)
-    local = "file" in fs.protocol
-    temporary = f"{path}.tmp" if local else path
-    with io_errors(uri):
-        if local:
-            fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-        file = fs.open(temporary, "wb")
-        try:
-            yield file
-            if local and durable:
-                file.flush()
-                os.fsync(file.fileno())
-        except BaseException:
-            if local:
-                with suppress(OSError):  # of a full disk, which says so again
-                    file.close()
-            else:
-                file.discard()  # closing would put what is there so far
-                file.closed = True
-            raise
-        file.close()
-        if local:
-            os.replace(temporary, path)  # `fs.mv` would move it into a folder of that name
-            if durable:
-                sync_names(path)
+    with io_errors(uri), _writing_local(path, durable) if "file" in fs.protocol else _uploading(fs, path) as file:
+        yield file
+
+
+@contextmanager
+def _uploading(fs: AbstractFileSystem, path: str) -> Iterator[BinaryIO]:
+    file = fs.open(path, "wb")
+    try:
+        yield file
+    except BaseException:
+        file.discard()  # closing would put what is there so far
+        file.closed = True
+        raise
+    file.close()
+
+
+@contextmanager
+def _writing_local(path: str, durable: bool) -> Iterator[BinaryIO]:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    temporary = f"{path}.tmp"
+    file = _open_new(temporary)
+    try:
+        yield file
+        file.flush()
+        if durable:
+            os.fsync(file.fileno())
+        if not _is_still(file, temporary):
+            raise RradError(path, "another process writes it at the same time", "run one of them alone, then again")
+    except BaseException:
+        with suppress(OSError):  # of a full disk, which says so again
+            file.close()
+        raise
+    file.close()
+    os.replace(temporary, path)
+    if durable:
+        sync_names(path)
+
+
+def _open_new(path: str) -> BinaryIO:
+    """Open a file to write to that did not exist before. One that a killed process has left goes first, and a link,
+    which may lead to a file of the user's where others can write to the folder, is not followed."""
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666), "wb")
+
+
+def _is_still(file: BinaryIO, path: str) -> bool:
+    """Return whether an open file is the one that has this name now."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.lstat(path))
+    except FileNotFoundError:
+        return False
 
 
 def copy_folder(folder: str, uri: str) -> list[str]:

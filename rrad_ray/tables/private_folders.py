@@ -23,7 +23,8 @@ def private_folder(path: str | os.PathLike[str]) -> Path:
     """Return a folder that this user alone can write to; where there is none, it is made with mode 0700.
 
     Raises `RradError` for one that belongs to another user, or that others may write to: they could replace what is
-    in it, or put there what would be taken for ours.
+    in it, or put there what would be taken for ours. The same for one below a folder in which everyone may rename
+    what is others': they could put another one in its place.
     """
     folder = Path(path)
     try:
@@ -43,7 +44,26 @@ def private_folder(path: str | os.PathLike[str]) -> Path:
     if mode & OTHERS_WRITE:
         problem = f"other users may write to it (mode {stat.S_IMODE(mode):04o})"
         raise RradError(str(folder), problem, "chmod 700, or name a folder below it, which is then made")
+    _check_above(folder)
     return folder
+
+
+def _check_above(folder: Path) -> None:
+    """Raise `RradError` for a folder that anyone on the machine could rename, as the sticky bit of /tmp forbids.
+
+    A volume of a container (Kubernetes' emptyDir is open to all, without that bit) is seen by those containers only
+    that mount it.
+    """
+    for above in folder.resolve().parents:
+        mode = above.stat().st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX and not (above.is_mount() and _in_container()):
+            problem = f"is below {above}, in which everyone may rename it (mode {stat.S_IMODE(mode):04o})"
+            raise RradError(str(folder), problem, f"chmod +t {above}, or name a folder elsewhere")
+
+
+def _in_container() -> bool:
+    marks = ("/.dockerenv", "/run/.containerenv")
+    return "KUBERNETES_SERVICE_HOST" in os.environ or any(map(os.path.exists, marks))
 
 
 def state_folder() -> Path:

@@ -161,3 +161,32 @@ def test_a_folder_without_rights_is_an_error_and_not_an_empty_one(mode: int) -> 
     finally:
         folder.chmod(0o700)
         shutil.rmtree(folder)
+
+
+def test_a_link_in_the_place_of_a_file_that_is_being_written_leads_nowhere(tmp_path: Path) -> None:
+    """Where others can write to the folder too, one of them may have put it there."""
+    own = tmp_path / "own"
+    own.write_text("the user's own")
+    (tmp_path / "new.tmp").symlink_to(own)
+    tables.write_text(str(tmp_path / "new"), "new")
+    assert own.read_text() == "the user's own"
+    assert (tmp_path / "new").read_text() == "new"
+    assert sorted(os.listdir(tmp_path)) == ["new", "own"]
+
+
+@pytest.mark.parametrize("first_ends_first", [True, False])
+def test_of_two_that_write_one_file_at_once_one_is_told_and_the_other_ones_is_whole(
+    tmp_path: Path, first_ends_first: bool
+) -> None:
+    path = str(tmp_path / "file")
+    first, second = tables.writing(path), tables.writing(path)
+    first.__enter__().write(b"first")
+    second.__enter__().write(b"second")
+    if not first_ends_first:
+        second.__exit__(None, None, None)
+    with pytest.raises(RradError, match="another process writes it at the same time"):
+        first.__exit__(None, None, None)
+    if first_ends_first:
+        second.__exit__(None, None, None)
+    assert Path(path).read_text() == "second"
+    assert os.listdir(tmp_path) == ["file"]

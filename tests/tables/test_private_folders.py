@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from rrad_ray.errors import RradError
+from rrad_ray.tables import private_folders
 from rrad_ray.tables.private_folders import (
     private_folder,
     scratch_folder,
@@ -51,6 +52,29 @@ def test_a_folder_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
     with pytest.raises(RradError, match=rf"belongs to another user \(uid {uid}\); name another folder"):
         private_folder(tmp_path / "folder")
+
+
+def test_a_folder_that_everyone_could_rename_is_refused_but_in_a_volume_of_a_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    above, folder = tmp_path / "above", tmp_path / "above" / "new" / "folder"
+    above.mkdir()
+    above.chmod(0o1777)
+    private_folder(folder)
+    above.chmod(0o777)
+    with pytest.raises(RradError, match=r"everyone may rename it \(mode 0777\); chmod \+t .*above, or name a folder"):
+        private_folder(folder)
+    (tmp_path / "link").symlink_to(above)
+    with pytest.raises(RradError, match="everyone may rename it"):
+        private_folder(tmp_path / "link" / "new" / "folder")
+    monkeypatch.setattr(private_folders, "_in_container", lambda: True)
+    with pytest.raises(RradError, match="everyone may rename it"):
+        private_folder(folder)
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == above)
+    assert private_folder(folder) == folder
+    monkeypatch.setattr(private_folders, "_in_container", lambda: False)
+    with pytest.raises(RradError, match="everyone may rename it"):
+        private_folder(folder)
 
 
 def test_a_file_and_a_path_that_cannot_be_made_are_refused(tmp_path: Path) -> None:
