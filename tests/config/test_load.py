@@ -258,6 +258,29 @@ def test_a_pipeline_gives_its_steps_in_order_with_variables_filled_and_overrides
     ]
 
 
+@pytest.mark.parametrize(
+    ("language", "encoder", "template", "checked"),
+    [
+        ("auto", "bundled:all-minilm-l6-v2", "search", True),
+        ("en", "bundled:all-minilm-l6-v2", "search", True),
+        ("ko", "bundled:multilingual-e5-small", "search-ko", False),
+        ("zh", "bundled:multilingual-e5-small", "search-zh", False),
+        ("ja", "bundled:multilingual-e5-small", "search-ja", False),
+    ],
+)
+def test_the_pipeline_of_your_collection_has_what_its_language_needs(
+    language: str, encoder: str, template: str, checked: bool
+) -> None:
+    """The bundled LLM knows English alone: elsewhere its labels are fused with the first stage, unchecked."""
+    _, steps = load.load_pipeline("configs/beir/pipeline.yaml", ["data=x", f"language={language}"])
+    values = {step.name: step.values for step in steps}
+    assert (values["retrieve"]["model"], values["judge"]["template"]) == (encoder, template)
+    assert values["judge"]["gate"] == {"enabled": checked}
+    again = ["data=x", "language=fi", f"encoder={encoder}", f"template={template}", f"gate={checked}"]
+    _, steps = load.load_pipeline("configs/beir/pipeline.yaml", again)
+    assert {step.name: step.values for step in steps}["judge"] == values["judge"]
+
+
 def test_a_pipeline_may_stand_on_a_base(tmp_path: Path) -> None:
     write(tmp_path, PIPELINE, "base.yaml")
     path = write(tmp_path, "base: base.yaml\ndata: mine\nsteps: {encoder: {epochs: 9}}\n")
