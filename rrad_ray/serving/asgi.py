@@ -2,21 +2,28 @@
 
 A path may end with a slash. `HEAD` is `GET` without the body. `OPTIONS` says which methods a path takes, and, to
 pages of the origins in `cors_origins`, that they may send them. An unknown path, another method and a fault of ours
-get the error body of the path's format and are counted.
+get the error body of the path's format and are counted. A long answer goes in pieces, each when the client has read
+what was before it: what a request holds is held until then.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from rrad_ray.serving import bodies, cross_site, errors, headers, requests
+from rrad_ray.serving.admission import within
 from rrad_ray.serving.errors import HTTPError
 from rrad_ray.serving.service import Call, HTTPAnswer, RerankService
 
 UNKNOWN_PATH = "unknown"  # in the metrics: each path is a series there, and clients can make up any number of them
+
+UNTIL_SENT = "rrad_ray.until_sent"  # in a request's scope: an `ExitStack` that ends when its answer has been sent
+
+PIECE = 2**16  # bytes of an answer that are sent at a time, which is what a server buffers before it waits
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")  # that routes have
 
@@ -28,7 +35,8 @@ logger = logging.getLogger("ray.serve")
 
 def call_of(scope: Mapping[str, Any], receive: Receive) -> Call:
     """Return an ASGI request as the service takes it."""
-    return Call(scope["path"], headers.read_headers(scope["headers"]), bodies.received(receive))
+    fields, body = headers.read_headers(scope["headers"]), bodies.received(receive)
+    return Call(scope["path"], fields, body, scope.get(UNTIL_SENT))
 
 
 class Manners:
@@ -43,13 +51,14 @@ class Manners:
             return
         service, fields = self.service(), headers.read_headers(scope["headers"])
         cors = headers.cors_headers(fields.get("origin", ""), service.cfg.cors_origins)
-        reply = _Reply(send, cors, head=scope["method"] == "HEAD")
+        reply = _Reply(send, cors, scope["method"] == "HEAD", service.cfg.timeout_s)
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         routed = {**scope, "path": scope["path"].rstrip("/") or "/", "method": method}
         try:
             if _routes_take(routed):
                 cross_site.check_caller(method, fields, service.cfg)
-                await self.app(routed, receive, reply)
+                with contextlib.ExitStack() as until_sent:
+                    await self.app({**routed, UNTIL_SENT: until_sent}, receive, reply)
             else:
                 await reply.answer(_without_route(routed, cors))
         except Exception as error:
@@ -62,10 +71,12 @@ class Manners:
 
 
 class _Reply:
-    """The sending half of one request: `extra` headers come to those of the answer, and a `head` has no body."""
+    """The sending half of one request: `extra` headers come to those of the answer, and a `head` has no body. A
+    client has `seconds` to read a body."""
 
-    def __init__(self, send: Send, extra: Mapping[str, str], head: bool) -> None:
-        self.send, self.extra, self.head, self.started = send, _encoded(extra), head, False
+    def __init__(self, send: Send, extra: Mapping[str, str], head: bool, seconds: float) -> None:
+        self.send, self.extra, self.head, self.seconds = send, _encoded(extra), head, seconds
+        self.started = False
 
     async def __call__(self, message: Any) -> None:
         if message["type"] == "http.response.start":
@@ -76,7 +87,18 @@ class _Reply:
             message = {**message, "headers": [*own, *self.extra, *defaults]}
         elif self.head and message["type"] == "http.response.body":
             message = {**message, "body": b""}
-        await self.send(message)
+        body = message.get("body", b"")
+        if len(body) <= PIECE:
+            await self.send(message)
+            return
+        slow = HTTPError(errors.HUNG_UP, "answer", f"not read within {self.seconds:g} s (timeout_s)")
+        await within(self.seconds, self._in_pieces(message), slow)
+
+    async def _in_pieces(self, message: Any) -> None:
+        body = message["body"]
+        for begin in range(0, len(body), PIECE):
+            more = begin + PIECE < len(body) or message.get("more_body", False)
+            await self.send({**message, "body": body[begin : begin + PIECE], "more_body": more})
 
     async def answer(self, answer: HTTPAnswer) -> None:
         """Send a whole answer; None is an empty one."""

@@ -8,6 +8,7 @@ ranked and, in a test, logged as an exposure; and the page is rendered in the re
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -43,11 +44,15 @@ Rendered = tuple[RankedPage, Any, dict[str, str]]  # a page, its JSON answer and
 
 @dataclass(frozen=True)
 class Call:
-    """An HTTP request as a server hands it on; `headers` are looked up by names in lower case."""
+    """An HTTP request as a server hands it on; `headers` are looked up by names in lower case.
+
+    `until_sent` ends when the client has its answer, for servers that tell.
+    """
 
     path: str
     headers: Mapping[str, str]
     body: AsyncIterator[bytes]
+    until_sent: contextlib.ExitStack | None = None
 
 
 @dataclass(frozen=True)
@@ -145,11 +150,12 @@ class RerankService:
         """Admit a request, do its work and count how it ended.
 
         What the work raises becomes the answer, in the dialect of the request. It is cancelled (504) when the
-        request's time is over. `most_values` is of its JSON.
+        request's time is over. `most_values` is of its JSON. What its body holds, its answer holds until it is sent.
         """
         exchange = Exchange(call, dialect, self.clock())
         try:
-            with self.admission.enter(call.headers) as hold:
+            with contextlib.ExitStack() as until_made:
+                hold = (call.until_sent or until_made).enter_context(self.admission.enter(call.headers))
                 allowed_s = headers.timeout_s(call.headers, self.cfg.timeout_s)
                 exchange.deadline = exchange.began + allowed_s
                 late = HTTPError(504, "deadline", "it has passed")

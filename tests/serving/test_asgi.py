@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -12,8 +13,9 @@ from starlette.responses import HTMLResponse, JSONResponse, StreamingResponse
 from starlette.routing import Route
 
 from rrad_ray.serving import cross_site, requests
-from rrad_ray.serving.asgi import UNKNOWN_PATH, Manners, call_of
-from tests.asgi import Answer, ask
+from rrad_ray.serving.asgi import PIECE, UNKNOWN_PATH, Manners, call_of
+from rrad_ray.serving.errors import HUNG_UP, HTTPError
+from tests.asgi import Answer, ask, scope_of
 from tests.serving.test_service import Replica, replica
 
 ORIGIN = b"https://shop.example"
@@ -54,6 +56,38 @@ def application(served: Replica) -> Starlette:
 def answer(served: Replica, method: str, path: str, *chunks: bytes, origin: bytes = b"", **more: Any) -> Answer:
     headers = [(b"origin", origin)] if origin else []
     return asyncio.run(ask(application(served), method, path, *chunks, headers=headers, **more))
+
+
+@pytest.mark.parametrize("reads_on", [True, False])
+def test_a_long_answer_that_nobody_reads_holds_the_bytes_of_its_request_and_is_given_up(reads_on: bool) -> None:
+    served = replica(timeout_s=0.2)
+    texts = ["word " * 20_000, "another " * 20_000]
+    body = json.dumps({"query": "q", "documents": texts, "return_documents": True}).encode()
+    coming, sent, held = [{"type": "http.request", "body": body}], list[Any](), list[int]()
+
+    async def receive() -> Any:
+        return coming.pop(0)
+
+    async def send(message: Any) -> None:
+        held.append(served.service.admission.held_bytes)
+        if len(sent) == 2 and not reads_on:  # the start and one piece
+            await asyncio.sleep(60)
+        sent.append(message)
+
+    scope = scope_of("POST", "/rerank", [(b"content-type", b"application/json")])
+    if reads_on:
+        asyncio.run(application(served)(scope, receive, send))
+        pieces = [message["body"] for message in sent[1:]]
+        assert [len(piece) for piece in pieces[:-1]] == [PIECE] * (len(pieces) - 1)
+        found = json.loads(b"".join(pieces))["results"]
+        assert sorted(result["document"]["text"] for result in found) == sorted(texts)
+        assert [message["more_body"] for message in sent[1:]] == [True] * (len(pieces) - 1) + [False]
+    else:
+        with pytest.raises(HTTPError, match=r"not read within 0\.2 s"):
+            asyncio.run(application(served)(scope, receive, send))
+        assert served.metrics.requests[("/rerank", str(HUNG_UP))] == 1
+    assert set(held) == {len(body)}
+    assert served.service.admission.held_bytes == 0
 
 
 @pytest.mark.parametrize(
