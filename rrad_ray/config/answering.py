@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
-from rrad_ray.config.base import CHECKED, SMOLLM2, Count, CountOrNone, NotNegative, Positive, Share
+from rrad_ray.config.base import CHECKED, SMOLLM2, Count, CountOrNone, KeyProblem, NotNegative, Positive, Share
 
 
 def _http(url: str) -> str:
@@ -16,13 +17,20 @@ def _http(url: str) -> str:
     return url
 
 
+def _variable(name: str) -> str:
+    if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
+        shown = "is no name of an environment variable (it is not shown, for it may be the key itself)"
+        raise KeyProblem(f"openai.key_env: {shown}; write the name of the variable that holds the key")
+    return name
+
+
 @dataclass(frozen=True, config=CHECKED)
 class OpenAIConfig:
     """Any endpoint that speaks OpenAI's chat completions (`engine: openai`)."""
 
     url: Annotated[str, AfterValidator(_http)] = "http://127.0.0.1:8000/v1"
     """The base URL."""
-    key_env: str = "OPENAI_API_KEY"
+    key_env: Annotated[str, AfterValidator(_variable)] = "OPENAI_API_KEY"
     """The environment variable that holds the key, where the actors run."""
     concurrency: Count = 32
     """Requests that one actor has under way."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rrad_ray.labelling.answer_chains import CUT
 from rrad_ray.labelling.answers import ParsedOrder
 
 # The precision (1 / variance) of a Bradley-Terry strength's prior, which keeps that of an unbeaten document finite.
@@ -88,8 +89,10 @@ def aggregate(
 
 
 def _candidate_ranks(order: ParsedOrder, shown: Sequence[int], missing: str) -> dict[int, int]:
-    """Return the 0-based rank of each ranked document, by candidate index."""
-    ranked = [*order.ranked, *order.missing] if missing == "append" else order.ranked
+    """Return the 0-based rank of each ranked document, by candidate index. An answer that is cut off has not come to
+    the others, and does not leave them out."""
+    append = missing == "append" or CUT in order.repairs
+    ranked = [*order.ranked, *order.missing] if append else order.ranked
     return {shown[index]: rank for rank, index in enumerate(ranked)}
 
 

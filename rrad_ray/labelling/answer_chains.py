@@ -57,6 +57,9 @@ from rrad_ray.labelling.answer_words import (
     WORST_FIRST_BEHIND,
 )
 
+# Repairs that matter to what is done with an order.
+CUT, REVERSED = "cut off", "worst first"
+
 _ITEM = re.compile(rf"[ \t>*_#|•●\-–+\"'`]*+(?:{ANY_NAME}[ \t]*)?+[*_]*+\Z", re.IGNORECASE)
 _LABEL = re.compile(
     rf"^{LEADING_MARKS}(?:(?P<word>{RANK_WORD})[ ]?)?#?(?P<number>\d{{1,3}})"
@@ -240,10 +243,10 @@ def _chain(text: str, notation: str, run: Sequence[Mention], floor: int, n: int)
         return Reading(rank, notation, start, tuple(numbers), problem="an order that is changed in words")
     if not compares and len(numbers) == n > 1 and EQUALLY.search(lead):
         return Reading(rank, notation, start, tuple(numbers), problem="documents that are called equal")
-    repairs = ["cut off"] if run[-1].cut else []
+    repairs = [CUT] if run[-1].cut else []
     if "less" in kinds or ("more" not in kinds and turned):
         numbers = turned_round(numbers, kinds, "less" if "less" in kinds else "comma")
-        repairs.append("worst first")
+        repairs.append(REVERSED)
     return Reading(rank, notation, start, tuple(numbers), tuple(repairs))
 
 
@@ -317,7 +320,7 @@ def _listed(text: str, notation: str, group: Sequence[_Item]) -> Iterator[Readin
     repairs = ["numbered list"] if group[0].label else []
     if WORST_FIRST.search(lead):
         numbers = numbers[::-1]
-        repairs.append("worst first")
+        repairs.append(REVERSED)
     yield Reading(_ranked(Rank.LIST, lead), notation, group[0].start, tuple(numbers), tuple(repairs), is_list=True)
 
 

@@ -18,7 +18,7 @@ from rrad_ray.config import PromptConfig
 from rrad_ray.config.template_files import template_place
 from rrad_ray.config.templates import OrderTemplate
 from rrad_ray.errors import RradError
-from rrad_ray.labelling.answer_chains import Rank, Reading, is_echo
+from rrad_ray.labelling.answer_chains import CUT, Rank, Reading, is_echo
 from rrad_ray.labelling.answer_text import spoken_text
 from rrad_ray.labelling.answer_tokens import BRACKETED, find_mentions, outside
 from rrad_ray.labelling.answer_words import PROSE
@@ -121,7 +121,7 @@ def _read(pattern: Any, answer: str, n: int) -> ParsedOrder:
         problem = worthless(text, reading, n)
     repairs += _set_aside(text, [span for span, _ in spans], n)
     if CUT_OFF.search(text, end):
-        repairs += ("cut off",)
+        repairs += (CUT,)
     return parsed_order(numbers, n, repairs, problem)
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rrad_ray.labelling.answer_chains import Rank, Reading, best_reading, is_echo
+from rrad_ray.labelling.answer_chains import CUT, REVERSED, Rank, Reading, best_reading, is_echo
 from rrad_ray.labelling.answer_records import read_records
 from rrad_ray.labelling.answer_text import final_text, without_counts, without_item_tags
 from rrad_ray.labelling.answer_tokens import BRACKETED, find_mentions, outside
@@ -23,7 +23,8 @@ _ONE_NAME = re.compile(
     re.IGNORECASE,
 )
 _NUMBER = re.compile(r"\d+")
-CUT_OFF = re.compile(r"(?:[\[({<]\s*\w{0,12}\s*#?\d{0,6}|(?<![\w/])>)\s*\Z")
+# A bracket that is not closed, of which `<` behind a name compares, or a `>` that nothing follows.
+CUT_OFF = re.compile(r"(?:(?:[\[({]|(?<![\w\])}] )(?<![\w\])}])<)\s*\w{0,12}\s*#?\d{0,6}|(?<![\w/])>)\s*\Z")
 _OPENS = (":", ">", "=")
 _WORSE = re.compile(r"\b(?:worse|worst|less|least|weaker|weakest|inferior|lower|lowest)\b", re.IGNORECASE)
 SET_ASIDE = "other identifiers set aside"
@@ -68,15 +69,15 @@ def parse_answer(answer: str, n: int) -> ParsedOrder:
     passages in the order shown (well formed, but no ranking).
     """
     if _AS_ASKED.fullmatch(answer):
-        return parsed_order([int(number) for number in _NUMBER.findall(answer)], n, ())
+        return _order_of([int(number) for number in _NUMBER.findall(answer)], n, ())
     text, thought = final_text(answer)
     repairs = ["thinking removed"] if thought else []
     text = without_counts(text)
     records = read_records(text, n)
     text = without_item_tags(text)
     if records is not None:
-        return parsed_order(records.numbers, n, (*repairs, *records.repairs), records.problem)
-    reading = best_reading(text, n) or _one_name(text)
+        return _order_of(records.numbers, n, (*repairs, *records.repairs), records.problem)
+    reading = best_reading(CUT_OFF.sub("", text), n) or _one_name(text)
     if reading is None:
         return rejected_order(n, "no identifiers")
     repairs += reading.repairs
@@ -84,9 +85,9 @@ def parse_answer(answer: str, n: int) -> ParsedOrder:
         repairs.append(SET_ASIDE)
     if reading.notation in _NOTES:
         repairs.append(_NOTES[reading.notation])
-    if "cut off" not in repairs and CUT_OFF.search(text):
-        repairs.append("cut off")
-    return parsed_order(reading.numbers, n, tuple(repairs), reading.problem or worthless(text, reading, n))
+    if CUT not in repairs and CUT_OFF.search(text):
+        repairs.append(CUT)
+    return _order_of(reading.numbers, n, tuple(repairs), reading.problem or worthless(text, reading, n))
 
 
 def _leaves_unread(text: str, reading: Reading, n: int) -> bool:
@@ -106,11 +107,26 @@ def _one_name(text: str) -> Reading | None:
     return Reading(Rank.LIST, "named", match.end("lead"), (int(match["named"] or match["counted"]),))
 
 
+def _order_of(numbers: Sequence[int], n: int, repairs: tuple[str, ...], problem: str = "") -> ParsedOrder:
+    """Return the order of the numbers in an answer.
+
+    Numbers that count the documents from 0 are read so where all of them are there, and else not at all: taken as
+    they stand, each would be another document's.
+    """
+    if problem or 0 not in numbers or not set(numbers) <= set(range(n)):
+        return parsed_order(numbers, n, repairs, problem)
+    if len(set(numbers)) < max(n, 2):
+        return rejected_order(n, "counts from 0")
+    return parsed_order([number + 1 for number in numbers], n, (*repairs, "counted from 0"))
+
+
 def parsed_order(numbers: Sequence[int], n: int, repairs: tuple[str, ...], problem: str = "") -> ParsedOrder:
     """Return the order of identifiers: each document once, by its first place."""
     ranked = list(dict.fromkeys(number - 1 for number in numbers if 1 <= number <= n))
     if problem or not ranked:
         return rejected_order(n, problem or "no identifiers")
+    if len(ranked) < n and {CUT, REVERSED} <= set(repairs):
+        return rejected_order(n, "worst first, and cut off before the best")
     outside = sum(not 1 <= number <= n for number in numbers)
     counts = ((outside, "out of range"), (len(numbers) - outside - len(ranked), "repeated"))
     missing = tuple(sorted(set(range(n)) - set(ranked)))

@@ -46,6 +46,7 @@ class _Logprobs(BaseModel):
 
 class _Choice(BaseModel):
     message: _Message
+    finish_reason: Any = None
     logprobs: _Logprobs | None = None
 
 
@@ -65,6 +66,16 @@ class ChatReply(BaseModel):
         """The answer; of one that comes in parts, its parts of text."""
         content = self.choices[0].message.content or ""
         return content if isinstance(content, str) else "".join(part.text for part in content)
+
+    def check_whole(self, order: bool) -> None:
+        """Raise `InvalidInput` for an answer without text, and for an `order` that ends where its tokens do: the
+        documents that it does not come to would be taken for left out."""
+        finish = self.choices[0].finish_reason
+        remedy = "raise max_tokens (or max_completion_tokens in openai.request), or have the model think less"
+        if not self.text.strip():
+            raise InvalidInput(f"the answer has no text (finish_reason: {finish})", remedy)
+        if order and finish == "length":
+            raise InvalidInput("the order is cut off (finish_reason: length)", remedy)
 
     @property
     def tokens(self) -> dict[str, int]:

@@ -21,6 +21,8 @@ from rrad_ray.languages.scripts import first_words
 from rrad_ray.rankers.chunker import Chunker
 from rrad_ray.rows import Row
 
+ENDING = 4  # tokens for the end of an answer, and for what stands before it
+
 IDENTIFIER_ROOM = 8  # the room for an answer's first token and for the pieces of an identifier before it
 
 Chat = list[dict[str, str]] | str  # messages, or the whole text of a prompt
@@ -65,6 +67,16 @@ def slots(row: Row, cfg: PromptConfig, read: AnswerReader = parse_answer) -> int
     if cfg.task == "explain" and (row["split"] in ("dev", "test") or teacher.verdict(row, read=read).rejected):
         return 0  # a reason is a training target, and without a verdict there is nothing to give one for
     return len(row["doc_ids"])
+
+
+def answer_tokens(cfg: PromptConfig, tokenizer: Any, count: int) -> int:
+    """Return the tokens that an answer about `count` documents may have. An order of all of them fits: those that a
+    cut one does not come to would be taken for left out."""
+    most = cfg.max_tokens
+    if cfg.task == "order" and count:
+        whole = cfg.prompt.written(range(count - 1, -1, -1))
+        most = max(most, len(tokenizer(whole, add_special_tokens=False)["input_ids"]) + ENDING)
+    return cfg.thinking_tokens + most
 
 
 class Planner:
@@ -222,7 +234,8 @@ class Planner:
     def _fitted(self, row: Row, docs: Sequence[Sequence[int]]) -> tuple[list[list[int]], int]:
         """Return a row's chats, tokenized, and the tokens that every document had to be cut to for that; or raise
         `TooLong`."""
-        cut, answer = self.cfg.doc_tokens, self.cfg.thinking_tokens + self.cfg.max_tokens
+        longest = max(map(len, shown(row, self.cfg)), default=0)
+        cut, answer = self.cfg.doc_tokens, answer_tokens(self.cfg, self.tokenizer, longest)
         if self.cfg.reads_logits:
             answer = 1 if self.cfg.task == "grade" else IDENTIFIER_ROOM
         room = self.limit - answer
@@ -245,7 +258,7 @@ class Planner:
 
     def _sampling(self, count: int) -> dict[str, Any]:
         """Return greedy sampling; with `structured`, of nothing but identifiers of `count` documents."""
-        most = self.cfg.thinking_tokens + self.cfg.max_tokens
+        most = answer_tokens(self.cfg, self.tokenizer, count)
         sampling: dict[str, Any] = {"max_tokens": most, "temperature": 0.0}
         if self.cfg.thinking_tokens:
             sampling["thinking_token_budget"] = self.cfg.thinking_tokens

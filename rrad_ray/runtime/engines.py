@@ -323,6 +323,7 @@ class Requests:
             read = read_reply(reply)
             tokens = read.tokens
             if self.cfg.task != "grade":
+                read.check_whole(order=self.cfg.task == "order")
                 return {"text": read.text, **tokens}
             return {
                 "score": float(self.cfg.prompt.value(endpoint_logprobs(read.likely, self.cfg.prompt.labels))),

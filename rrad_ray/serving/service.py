@@ -147,10 +147,9 @@ class RerankService:
             return answer
 
     async def _admitted(self, call: Call, dialect: Dialect, most_values: int, work: Work) -> HTTPAnswer:
-        """Admit a request, do its work and count how it ended.
+        """Admit a request, do its work and count how it ended; its body counts until its answer is sent.
 
-        What the work raises becomes the answer, in the dialect of the request. It is cancelled (504) when the
-        request's time is over. `most_values` is of its JSON. What its body holds, its answer holds until it is sent.
+        What the work raises becomes the answer, in its dialect. It is cancelled (504) when its time is over.
         """
         exchange = Exchange(call, dialect, self.clock())
         try:

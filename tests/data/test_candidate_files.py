@@ -81,6 +81,21 @@ def test_ms_marcos_top1000_is_grouped_wherever_its_lines_stand_and_keeps_their_o
     assert (identity, reason.partition(":")[0]) == ("top1000.dev.tsv:4", "malformed line")
 
 
+def test_a_line_whose_id_has_another_text_above_is_handed_over(tmp_path: Path) -> None:
+    """Passages whose ids count within each query would otherwise be those of the first query."""
+    lines = ["1\t1\tapple recipe\tapple pie", "2\t1\tcar repair\tengine manual", "1\t2\tcar repair\ttyre change"]
+    (tmp_path / "top.tsv").write_text("\n".join([*lines, "2\t3\tcar repair\ttyre change"]))
+    rows, rejected = read(f"{tmp_path}/top.tsv")
+    assert [(row["query"], row["texts"]) for row in rows] == [
+        ("apple recipe", ["apple pie"]),
+        ("car repair", ["tyre change"]),
+    ]
+    assert [reason for _, reason, _ in rejected] == [
+        "other text: top.tsv:2 gives passage '1' another text than a line above, which stays",
+        "other text: top.tsv:3 gives query '1' another text than a line above, which stays",
+    ]
+
+
 def test_what_cannot_be_used_is_handed_over_with_its_reason_and_the_rest_stays(tmp_path: Path) -> None:
     documents = [{"docid": "a", "doc": "text"}, {"docid": "a", "doc": "again"}, {"docid": "b", "doc": " "}]
     items = [

@@ -59,6 +59,19 @@ def test_append_puts_left_out_documents_last_in_the_order_shown_as_rankgpt_does(
     assert (verdict.targets, verdict.missing) == ([4.0, 2.0, 1.0, 3.0], [False] * 4)
 
 
+@pytest.mark.parametrize("missing", ["negative", "append"])
+def test_an_answer_that_is_cut_off_leaves_no_document_out(missing: str) -> None:
+    cut = parse_answer("[3] > [1] > [", 4)
+    assert (cut.ranked, cut.status) == ((2, 0), "repaired: cut off")
+    verdict = aggregate([cut], [[0, 1, 2, 3]], method="borda", missing=missing)
+    assert (verdict.targets, verdict.missing) == ([3.0, 2.0, 4.0, 1.0], [False] * 4)
+
+
+def test_an_order_from_the_worst_that_is_cut_off_does_not_come_to_the_best_and_is_none() -> None:
+    cut = parse_answer("From worst to best: [3], [1], [", 4)
+    assert cut.status == "rejected: worst first, and cut off before the best"
+
+
 @given(st.data(), st.integers(1, 8), st.integers(1, 4), st.sampled_from(["borda", "copeland"]))
 def test_missing_documents_are_tied_below_every_ranked_one_and_repeats_of_one_answer_change_nothing(
     data: st.DataObject, n: int, repeats: int, method: str

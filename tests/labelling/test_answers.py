@@ -248,6 +248,24 @@ def _mess(source: random.Random, n: int) -> str:
     return text[: source.randint(0, len(text))] if source.random() < 0.2 else text
 
 
+@pytest.mark.parametrize(
+    ("answer", "n", "ranked", "status"),
+    [
+        ("[0] > [2] > [1]", 3, (0, 2, 1), "repaired: counted from 0"),
+        ("[2] > [0]", 3, (), "rejected: counts from 0"),
+        ("[3] > [0] > [1] > [2]", 3, (2, 0, 1), "repaired: 1 out of range"),
+        ('{"ranking": [1, 0]}', 2, (1, 0), "repaired: JSON, counted from 0"),
+        ('[{"id": 0, "score": 0.2}, {"id": 1, "score": 0.9}]', 2, (1, 0), "repaired: JSON, counted from 0"),
+        ("0", 1, (), "rejected: counts from 0"),
+    ],
+)
+def test_an_order_that_counts_from_0_is_read_so_where_it_is_whole_and_not_at_all_elsewhere(
+    answer: str, n: int, ranked: tuple[int, ...], status: str
+) -> None:
+    order = parse_answer(answer, n)
+    assert (order.ranked, order.status) == (ranked, status)
+
+
 @pytest.mark.parametrize("count", [20_000, pytest.param(250_000, marks=pytest.mark.slow)])
 def test_messy_answers_never_raise_and_never_invent_double_or_lose_a_document(count: int) -> None:
     source = random.Random(0)
@@ -261,6 +279,7 @@ def test_messy_answers_never_raise_and_never_invent_double_or_lose_a_document(co
             assert not ranked & missing, answer
             assert ranked | missing == set(range(n)), answer
             if "-" not in answer:  # makes ranges
-                assert {index + 1 for index in ranked} <= set(map(int, re.findall(r"\d{1,18}", answer))), answer
+                first = 0 if "counted from 0" in order.repairs else 1
+                assert {index + first for index in ranked} <= set(map(int, re.findall(r"\d{1,18}", answer))), answer
             kinds[order.kind] += 1
     assert min(kinds[kind] for kind in ("ok", "repaired", "rejected")) > count // 50, kinds

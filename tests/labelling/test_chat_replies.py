@@ -91,5 +91,25 @@ def test_any_reply_is_read_or_refused_in_words(value: Any, where: str) -> None:
         str(error).encode(errors="strict")
 
 
+@pytest.mark.parametrize("text", ["", " \n", None])
+def test_an_answer_without_text_is_an_error_that_says_what_ended_it(text: str | None) -> None:
+    """A model that thinks may have spent all its tokens on that."""
+    reply = read_reply({"choices": [{"message": {"content": text}, "finish_reason": "length"}]})
+    for order in (True, False):
+        with pytest.raises(InvalidInput, match=r"has no text \(finish_reason: length\)") as caught:
+            reply.check_whole(order)
+        assert "raise max_tokens" in caught.value.remedy
+
+
+def test_an_order_that_its_tokens_end_is_an_error_and_a_reason_is_none() -> None:
+    """Documents that it does not come to are not left out by the model."""
+    reply = read_reply({"choices": [{"message": {"content": "[2] > [1]"}, "finish_reason": "length"}]})
+    with pytest.raises(InvalidInput, match="cut off"):
+        reply.check_whole(order=True)
+    reply.check_whole(order=False)
+    for finish in ("stop", None, 7):
+        read_reply({"choices": [{"message": {"content": "[2]"}, "finish_reason": finish}]}).check_whole(order=True)
+
+
 def test_a_label_that_an_endpoint_rules_out_has_no_probability() -> None:
     assert endpoint_logprobs([("yes", -0.1), ("no", -math.inf)], {"yes": 1.0, "no": 0.0}) == [-0.1, -math.inf]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from rrad_ray import prompts
 from rrad_ray.config import PromptConfig, SimulatedConfig
 from rrad_ray.labelling import planner, teacher
 from rrad_ray.labelling.answer_patterns import answer_reader
@@ -51,9 +52,9 @@ def test_repeats_show_the_same_documents_in_orders_of_their_own() -> None:
     item, cfg = row([f"text number {n}" for n in range(6)]), config(repeats=3)
     orders = planner.shown(item, cfg)
     assert len({tuple(order) for order in orders}) == 3
-    prompts = planned(item, repeats=3)
-    assert len(prompts) == planner.slots(item, cfg) == 3
-    for prompt, order in zip(prompts, orders, strict=True):
+    all_planned = planned(item, repeats=3)
+    assert len(all_planned) == planner.slots(item, cfg) == 3
+    for prompt, order in zip(all_planned, orders, strict=True):
         asked = text_of(prompt)
         assert all(f"[{place}] text number {index}\n" in asked for place, index in enumerate(order, 1))
     assert planner.shown(item, config(shuffle=False)) == [list(range(6))]
@@ -93,6 +94,22 @@ def test_a_likelihood_prompt_keeps_its_query_whole_and_loses_the_end_of_its_docu
     assert [prompt["truncated"] for prompt in found] == [1, 0]
     assert len(found[0]["token_ids"]) == 128
     assert text_of(found[0]).endswith("add numbers")
+
+
+@pytest.mark.parametrize("count", [2, 20, 40])
+def test_an_order_of_all_documents_fits_its_answer_whatever_max_tokens_is(count: int) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(checkpoints.resolve(MODEL))
+    whole = len(tokenizer(prompts.written(range(count - 1, -1, -1)), add_special_tokens=False)["input_ids"])
+    texts = [f"text {number} " + "word " * 90 for number in range(count)]
+    for limit in (2048, whole + 500):
+        [prompt] = planned(row(texts), max_tokens=8, engine_kwargs={"max_model_len": limit})
+        most = prompt["sampling_params"]["max_tokens"]
+        assert whole < most < whole + 10
+        assert len(prompt["token_ids"]) + most <= limit
+    [prompt] = planned(row(texts), max_tokens=500)
+    assert prompt["sampling_params"]["max_tokens"] == 500
 
 
 def test_the_grammar_is_sent_only_when_asked_for() -> None:
