@@ -179,6 +179,17 @@ def test_the_cron_jobs_night_is_the_day_by_which_a_retry_finds_it_again() -> Non
     assert store["applications"][0]["args"]["input"] == steps["publish"].store, "what it publishes is what is served"
 
 
+def test_all_tries_of_a_night_end_before_the_next_one_and_the_last_begins_on_its_day() -> None:
+    spec = rendered("gpu")["RayCronJob", "rrad-nightly"]["spec"]
+    job = spec["jobTemplate"]
+    minute, hour, *days = spec["schedule"].split()
+    assert (days, spec["timeZone"]) == (["*"] * 3, "Etc/UTC")
+    of_a_try, tries = job["activeDeadlineSeconds"], job["backoffLimit"] + 1  # KubeRay sets StartTime anew on a retry
+    assert tries > 1
+    assert tries * of_a_try < 86400
+    assert 3600 * int(hour) + 60 * int(minute) + (tries - 1) * of_a_try < 18 * 3600
+
+
 def test_the_files_name_the_ray_that_is_pinned() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert f"ray[data,train,serve,default]=={clusters('gpu')['RayCluster']['rayVersion']}" in project["dependencies"]
