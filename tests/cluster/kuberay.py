@@ -101,6 +101,7 @@ def of_job(spec: dict[str, Any]) -> Iterator[str]:
         yield "backoffLimit with clusterSelector"
     if spec.get("submissionMode") == "InteractiveMode" and spec.get("backoffLimit", 0) > 0:
         yield "backoffLimit with InteractiveMode"
+    yield from of_submitter(spec)
     for key in ("activeDeadlineSeconds", "preRunningDeadlineSeconds"):
         if spec.get(key, 1) <= 0:
             yield f"{key} is not positive"
@@ -109,6 +110,16 @@ def of_job(spec: dict[str, Any]) -> Iterator[str]:
     yield from of_deletion(spec)
     if own is not None:
         yield from of_cluster(own)
+
+
+def of_submitter(spec: dict[str, Any]) -> Iterator[str]:
+    pod = spec.get("submitterPodTemplate")
+    for key in ("submitterPodTemplate", "submitterConfig"):
+        if key in spec and spec.get("submissionMode") == "SidecarMode":
+            yield f"{key} with SidecarMode"
+    policy = pod["spec"].get("restartPolicy", "Always") if pod else "Never"
+    if policy not in ("Never", "OnFailure"):  # a rule of Kubernetes, for the Job that KubeRay makes of it
+        yield f"the submitter's restartPolicy: {policy}"
 
 
 def of_deletion(spec: dict[str, Any]) -> Iterator[str]:

@@ -62,6 +62,20 @@ def pods(cluster: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield group["template"]["spec"]
 
 
+def jobs(overlay: str) -> dict[str, dict[str, Any]]:
+    """Return the spec of each kind's Ray job."""
+    documents = rendered(overlay)
+    return {
+        "RayJob": documents["RayJob", "rrad-judge"]["spec"],
+        "RayCronJob": documents["RayCronJob", "rrad-nightly"]["spec"]["jobTemplate"],
+    }
+
+
+def submitters(overlay: str) -> list[dict[str, Any]]:
+    """Return the pods that call `ray job submit`; KubeRay's own has no security context."""
+    return [job["submitterPodTemplate"]["spec"] for job in jobs(overlay).values()]
+
+
 @EVERY
 @pytest.mark.parametrize("everything", [False, True])
 def test_kuberay_takes_every_document(overlay: str, everything: bool) -> None:
@@ -112,7 +126,7 @@ def test_overlays_differ_in_their_workers() -> None:
 def test_no_pod_is_roots_or_writes_its_image_or_has_keys_in_its_environment(overlay: str) -> None:
     cluster = clusters(overlay)["RayService"]
     autoscaler = cluster["autoscalerOptions"]
-    for pod in pods(cluster):
+    for pod in (*pods(cluster), *submitters(overlay)):
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         volumes = {volume["name"] for volume in pod["volumes"]}
@@ -132,6 +146,20 @@ def test_no_pod_is_roots_or_writes_its_image_or_has_keys_in_its_environment(over
     assert [pod.get("automountServiceAccountToken", True) for pod in pods(cluster)][1:] == [False] * (
         len(cluster["workerGroupSpecs"])
     )
+    assert [pod["automountServiceAccountToken"] for pod in submitters(overlay)] == [False] * 2
+
+
+@EVERY
+def test_a_job_is_submitted_by_a_pod_with_the_image_and_the_rights_of_the_clusters_pods(overlay: str) -> None:
+    head = next(pods(clusters(overlay)["RayJob"]))
+    tag = {"cpu": "0.1.0-cpu", "gpu": "0.1.0-gpu", "spot": "0.1.0-gpu"}[overlay]
+    for pod in submitters(overlay):
+        [container], [ray] = pod["containers"], head["containers"]
+        assert container["image"] == ray["image"] == f"registry.example/rrad-ray:{tag}"
+        assert container["securityContext"] == ray["securityContext"]
+        assert pod["securityContext"] == head["securityContext"]
+        assert "command" not in container, "KubeRay adds its own only where there is none"
+        assert "serviceAccountName" not in pod, "it asks the head alone"
 
 
 def test_only_the_endpoints_port_is_open_to_everyone() -> None:
@@ -205,6 +233,8 @@ def test_the_files_name_the_ray_that_is_pinned() -> None:
         ({"backoffLimits": 3}, "backoffLimits"),
         ({"backoffLimit": "3"}, "'3' is not of type 'integer'"),
         ({"rayClusterSpec": None, "clusterSelector": {}}, "None is not of type 'object'"),
+        ({"submissionMode": "SidecarMode"}, "submitterPodTemplate with SidecarMode"),
+        ({"submitterPodTemplate": {"spec": {"containers": []}}}, "the submitter's restartPolicy: Always"),
     ],
 )
 def test_what_kuberay_would_refuse_is_seen(change: dict[str, Any], words: str) -> None:
