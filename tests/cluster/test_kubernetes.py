@@ -170,6 +170,29 @@ def test_only_the_endpoints_port_is_open_to_everyone() -> None:
     assert all("from" in rule for rule in policy["ingress"])
 
 
+@pytest.mark.parametrize(
+    ("labels", "ports"),
+    [
+        ({"name": "kuberay-operator", "component": "kuberay-operator"}, {8265, 8000}),  # by Helm
+        ({"name": "kuberay", "component": "kuberay-operator"}, {8265, 8000}),  # by kustomize
+        ({"name": "kuberay"}, {8000}),  # KubeRay's label of Ray's pods, of all namespaces
+        ({"name": "prometheus"}, {8080, 8000}),
+        ({}, {8000}),
+    ],
+)
+def test_the_operator_reaches_the_dashboard_however_it_is_installed(labels: dict[str, str], ports: set[int]) -> None:
+    pod = {f"app.kubernetes.io/{key}": value for key, value in labels.items()}
+    rules = rendered("gpu")["NetworkPolicy", "rrad-ray"]["spec"]["ingress"]
+    reached = {
+        port["port"]
+        for rule in rules
+        for peer in rule["from"]
+        if "namespaceSelector" in peer and peer.get("podSelector", {}).get("matchLabels", {}).items() <= pod.items()
+        for port in rule["ports"]
+    }
+    assert reached == ports
+
+
 @EVERY
 def test_haproxy_sends_again_what_that_of_a_local_cluster_does(overlay: str) -> None:
     for pod in pods(clusters(overlay)["RayService"]):
