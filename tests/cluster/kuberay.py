@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import zoneinfo
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,7 @@ DEFINITIONS = ROOT.parent / "shared" / "data" / "kuberay"
 LONGEST = {"RayCluster": 53, "RayJob": 47, "RayService": 47, "RayCronJob": 36}
 DNS_LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 DELETION_ORDER = ("DeleteWorkers", "DeleteCluster", "DeleteSelf")
+TIME_ZONES = zoneinfo.available_timezones() | {"UTC", "Etc/UTC", "Local"}
 SIZES = {"num-cpus", "num-gpus", "memory", "resources"}
 
 
@@ -54,6 +56,8 @@ def refusals(document: dict[str, Any]) -> list[str]:
     kind, spec = document["kind"], document["spec"]
     validator = jsonschema.Draft7Validator(schema_of(kind))
     errors = [f"{error.json_path}: {error.message}" for error in validator.iter_errors(document)]
+    if errors:  # the operator does not see what the API server has refused
+        return errors
     name = document["metadata"]["name"]
     if len(name) > LONGEST[kind] or not DNS_LABEL.fullmatch(name):
         errors.append(f"name: {name}")
@@ -83,6 +87,8 @@ def of_cluster(spec: dict[str, Any]) -> Iterator[str]:
             yield f"{name}: minReplicas above maxReplicas"
         if (group.get("priority") or group.get("idleTimeoutSeconds") is not None) and not second:
             yield f"{name}: priority and idleTimeoutSeconds want autoscaler v2"
+        if group.get("priority") and version(spec) < (2, 56):
+            yield f"{name}: priority wants Ray 2.56"
     if spec.get("authOptions", {}).get("mode") == "token" and version(spec) < (2, 52):
         yield "authOptions: a token wants Ray 2.52"
     if "networkPolicy" in spec:
@@ -102,9 +108,9 @@ def of_job(spec: dict[str, Any]) -> Iterator[str]:
     if spec.get("submissionMode") == "InteractiveMode" and spec.get("backoffLimit", 0) > 0:
         yield "backoffLimit with InteractiveMode"
     yield from of_submitter(spec)
-    for key in ("activeDeadlineSeconds", "preRunningDeadlineSeconds"):
-        if spec.get(key, 1) <= 0:
-            yield f"{key} is not positive"
+    for key, least in (("activeDeadlineSeconds", 1), ("preRunningDeadlineSeconds", 1), ("backoffLimit", 0)):
+        if spec.get(key, least) < least:
+            yield f"{key} is below {least}"
     if spec.get("ttlSecondsAfterFinished", 0) > 0 and not spec.get("shutdownAfterJobFinishes"):
         yield "ttlSecondsAfterFinished without shutdownAfterJobFinishes"
     yield from of_deletion(spec)
@@ -131,6 +137,9 @@ def of_deletion(spec: dict[str, Any]) -> Iterator[str]:
         yield "deletionStrategy without deletionRules, or without both of onSuccess and onFailure"
     if rules and (spec.get("shutdownAfterJobFinishes") or old):
         yield "deletionRules with shutdownAfterJobFinishes or onSuccess"
+    policies_of_old = {spec["deletionStrategy"][key].get("policy") for key in old}
+    if spec.get("shutdownAfterJobFinishes") and "DeleteNone" in policies_of_old:
+        yield "DeleteNone with shutdownAfterJobFinishes"
     seen: dict[str, dict[str, int]] = {}
     for rule in rules:
         states = [str(value) for key, value in rule["condition"].items() if key != "ttlSeconds"]
@@ -153,6 +162,8 @@ def of_deletion(spec: dict[str, Any]) -> Iterator[str]:
 def of_cron_job(spec: dict[str, Any]) -> Iterator[str]:
     if "TZ" in spec["schedule"] or len(spec["schedule"].split()) != 5:
         yield f"schedule: {spec['schedule']}"
+    if spec.get("timeZone", "UTC") not in TIME_ZONES:
+        yield f"timeZone: {spec['timeZone']}"
     yield from of_job(spec["jobTemplate"])
 
 

@@ -27,6 +27,7 @@ from tests.commands import ROOT
 FILES = ROOT / "cluster" / "kubernetes"
 OVERLAYS = ("cpu", "gpu", "spot")
 EVERY = pytest.mark.parametrize("overlay", OVERLAYS)
+KEEP = {"onSuccess": {"policy": "DeleteNone"}, "onFailure": {"policy": "DeleteCluster"}}
 RAY_KINDS = ("RayCluster", "RayJob", "RayCronJob", "RayService")
 
 
@@ -252,7 +253,9 @@ def test_the_files_name_the_ray_that_is_pinned() -> None:
         ({"clusterSelector": {"ray.io/cluster": "rrad"}}, "backoffLimit with clusterSelector"),
         ({"shutdownAfterJobFinishes": True}, "deletionRules with shutdownAfterJobFinishes"),
         ({"deletionStrategy": {}}, "deletionStrategy without deletionRules"),
-        ({"activeDeadlineSeconds": 0}, "activeDeadlineSeconds is not positive"),
+        ({"activeDeadlineSeconds": 0}, "activeDeadlineSeconds is below 1"),
+        ({"backoffLimit": -1}, "backoffLimit is below 0"),
+        ({"shutdownAfterJobFinishes": True, "deletionStrategy": KEEP}, "DeleteNone with shutdownAfterJobFinishes"),
         ({"backoffLimits": 3}, "backoffLimits"),
         ({"backoffLimit": "3"}, "'3' is not of type 'integer'"),
         ({"rayClusterSpec": None, "clusterSelector": {}}, "None is not of type 'object'"),
@@ -264,6 +267,25 @@ def test_what_kuberay_would_refuse_is_seen(change: dict[str, Any], words: str) -
     document = copy.deepcopy(rendered("gpu")["RayJob", "rrad-judge"])
     document["spec"].update(change)
     assert words in "; ".join(refusals(document))
+
+
+def test_a_time_zone_that_kuberay_would_refuse_is_seen() -> None:
+    document = copy.deepcopy(rendered("gpu")["RayCronJob", "rrad-nightly"])
+    problems = {}
+    for zone in ("Etc/UTC", "Mars/Olympus", ""):
+        document["spec"]["timeZone"] = zone
+        problems[zone] = refusals(document)
+    del document["spec"]["timeZone"]
+    assert refusals(document) == problems["Etc/UTC"] == []
+    assert problems["Mars/Olympus"] == ["timeZone: Mars/Olympus"]
+    assert problems[""] == ["$.spec.timeZone: '' should be non-empty"]
+
+
+def test_a_priority_that_the_version_of_ray_does_not_know_is_seen() -> None:
+    document = copy.deepcopy(rendered("spot")["RayCluster", "rrad"])
+    for version, problems in (("2.56.0", []), ("2.55.1", ["spot: priority wants Ray 2.56"])):
+        document["spec"]["rayVersion"] = version
+        assert refusals(document) == problems
 
 
 def test_what_kuberay_would_refuse_of_a_cluster_and_a_service_is_seen() -> None:
@@ -279,6 +301,7 @@ def test_what_kuberay_would_refuse_of_a_cluster_and_a_service_is_seen() -> None:
         "clusterUpgradeOptions",
         "head",
         "gpu",
+        "spot",
         "spot",
         "authOptions",
     ]
