@@ -124,6 +124,13 @@ def test_overlays_differ_in_their_workers() -> None:
 
 
 @EVERY
+def test_a_head_does_no_work_and_workers_do(overlay: str) -> None:
+    for cluster in clusters(overlay).values():
+        assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+        assert not any("num-cpus" in group["rayStartParams"] for group in cluster["workerGroupSpecs"])
+
+
+@EVERY
 def test_no_pod_is_roots_or_writes_its_image_or_has_keys_in_its_environment(overlay: str) -> None:
     cluster = clusters(overlay)["RayService"]
     autoscaler = cluster["autoscalerOptions"]
