@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import shlex
+import string
 from typing import Any
 
 import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from rrad_ray.config import JudgeConfig, load
 from tests.commands import ROOT
 
 FILES = sorted((ROOT / "cluster" / "ray-up").iterdir())
@@ -54,7 +57,17 @@ def test_skypilot_runs_commands_of_ours_with_variables_that_it_declares() -> Non
     task = yaml.safe_load((ROOT / "cluster" / "skypilot.yaml").read_text(encoding="utf-8"))
     known = {"name", "num_nodes", "resources", "envs", "workdir", "setup", "run"}
     assert task.keys() == known
-    for line in task["run"].splitlines():
-        program, *words = shlex.split(line)
-        assert program == "rrad"
-        assert {name for name in ("PIECE", "BUCKET") if f"${name}" in " ".join(words)} == task["envs"].keys()
+    assert set(re.findall(r"\$(\w+)", task["run"])) == task["envs"].keys()
+    assert all(shlex.split(line)[0] == "rrad" for line in task["run"].splitlines())
+
+
+def test_skypilots_jobs_label_slices_of_one_input_into_one_table() -> None:
+    task = yaml.safe_load((ROOT / "cluster" / "skypilot.yaml").read_text(encoding="utf-8"))
+    runs = []
+    for variables in (task["envs"], {**task["envs"], "SLICE": "4/4"}):
+        line = string.Template(task["run"].splitlines()[-1]).substitute(variables)
+        _, judge, config, *overrides = shlex.split(line)
+        assert judge == "judge"
+        runs.append(load.load_config(JudgeConfig, config, overrides))
+    assert [run.slice for run in runs] == ["1/4", "4/4"]
+    assert len({(run.input, run.output) for run in runs}) == 1
