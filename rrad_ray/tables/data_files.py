@@ -1,13 +1,14 @@
 """The data files of a folder, local or on S3: one answer for every reader of other programs' folders.
 
 What Spark, Hive and Delta hide is no data: a file below the folder with a part of its path that begins with `_` or
-`.`, unless that part is `name=value`. Such parts are Hive's partitions: columns of the rows of their files.
+`.`, unless that part is `name=value`. Such parts are Hive's partitions: columns of the rows of their files. Of a
+Delta table, the data are the files of its last version.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -16,11 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rrad_ray.errors import RradError
-from rrad_ray.tables.files import join, listed
+from rrad_ray.tables.delta_log import DELTA_LOG, WHOLE_LOG, live_files
+from rrad_ray.tables.files import above_partitions, join, listed, visible_facts
 from rrad_ray.tables.schema import as_type, check_single, column_as
-from rrad_ray.tables.text import text_lines
-
-DELTA_LOG = "_delta_log/"
 
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # Hive's null
 
@@ -29,11 +28,13 @@ NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # Hive's null
 class DataFile:
     """A file of data: its name relative to the folder (empty: it was named itself), and the values of its partitions.
 
-    A folder that is named down to `day=1/split=dev` is in these partitions too.
+    A folder that is named down to `day=1/split=dev` is in these partitions too. `logged`: values of partitions that a
+    table's log has and the path has not.
     """
 
     folder: str
     name: str
+    logged: tuple[tuple[str, str | None], ...] = ()
 
     @property
     def uri(self) -> str:
@@ -58,7 +59,7 @@ class DataFile:
             if values.setdefault(unquote(name), value) != value:
                 problem = f"its path says {name}={values[unquote(name)]} and {name}={value}"
                 raise RradError(self.uri, problem, "give a partition one value in a path")
-        return values
+        return dict(self.logged) | values
 
 
 def is_hidden(name: str) -> bool:
@@ -71,17 +72,16 @@ def data_files(uri: str, endings: Sequence[str] | None = None) -> list[DataFile]
 
     `endings`: the endings of names that count, in either case; None: all. Without such a folder there are none.
     """
-    names = list(data_facts(uri))
-    if endings is not None:
-        names = [name for name in names if (name or uri).lower().endswith(tuple(endings))]
-    return [DataFile(uri, name) for name in names]
+    every = listed(uri)
+    facts = _of_data(uri, every)
+    names = [name for name in facts if endings is None or (name or uri).lower().endswith(tuple(endings))]
+    return [DataFile(uri, name, facts[name].get("partitions", ())) for name in names]
 
 
 def data_facts(uri: str) -> dict[str, dict[str, Any]]:
-    """Return the facts of `listed` of those files that hold data: none that are hidden, or deleted by a Delta log."""
-    every = listed(uri)
-    gone = _deleted_by_delta(uri, list(every))
-    return {name: facts for name, facts in every.items() if not is_hidden(name) and name not in gone}
+    """Return the facts of `listed` of those files that hold data: none that are hidden, or that are no longer part of
+    a Delta table. `partitions`: values that such a table's log alone has, where there are some."""
+    return _of_data(uri, listed(uri))
 
 
 def names_in(uri: str, ending: str) -> set[str]:
@@ -89,23 +89,51 @@ def names_in(uri: str, ending: str) -> set[str]:
     return {file.name.removesuffix(ending) for file in data_files(uri, (ending,))}
 
 
-def _deleted_by_delta(uri: str, names: Sequence[str]) -> set[str]:
-    """Return the files that a Delta table's log takes out of the table and that nobody has vacuumed yet: their rows
-    stand in other files, or nowhere."""
-    gone: set[str] = set()
-    for name in names:  # commits have their number as name, so they come in order
-        if not (name.startswith(DELTA_LOG) and name.endswith(".json")):
-            continue
-        for _, line in text_lines(join(uri, name), "check the path"):
-            try:
-                action = json.loads(line)
-            except ValueError:  # no action of Delta's
-                continue
-            for kind, change in (("remove", gone.add), ("add", gone.discard)):
-                fields = action.get(kind) if isinstance(action, dict) else None
-                if isinstance(fields, dict) and isinstance(fields.get("path"), str):
-                    change(unquote(fields["path"]))
-    return gone
+@dataclass(frozen=True)
+class _DeltaTable:
+    """A Delta table: its URI, the files of its log, and the folder in a listing that has its files or some of them.
+
+    `folder` and `below` end in a slash, or are empty: `corpus/` of a folder with such a table, and `day=1/` of a
+    table of which this folder alone is listed.
+    """
+
+    uri: str
+    log: Sequence[str]
+    folder: str = ""
+    below: str = ""
+
+
+def _of_data(uri: str, every: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the facts of the files that hold data among those of a listing of `uri`."""
+    facts = {name: each for name, each in every.items() if not is_hidden(name)}
+    for table in _delta_tables(uri, every):
+        facts = {name: each for name, each in facts.items() if not name.startswith(table.folder)}
+        for live, values in live_files(table.uri, table.log, table.below).items():
+            name = table.folder + live.removeprefix(table.below)
+            if name not in every:
+                problem = "belongs to the last version of its Delta table, and is not there"
+                raise RradError(join(uri, name), problem, f"{WHOLE_LOG}; if it was being written, run again")
+            in_path = DataFile(uri, name).partitions
+            logged = tuple((key, value) for key, value in values if key not in in_path)
+            facts[name] = every[name] | ({"partitions": logged} if logged else {})
+    return dict(sorted(facts.items()))
+
+
+def _delta_tables(uri: str, every: Mapping[str, Any]) -> Iterator[_DeltaTable]:
+    """Yield the Delta tables in a listing of `uri`, or the one of which `uri` is a partition."""
+    logs = defaultdict[str, list[str]](list)
+    for name in every:
+        folder, log, rest = name.partition(f"{DELTA_LOG}/")
+        if log and (not folder or folder.endswith("/")) and not is_hidden(folder):
+            logs[folder].append(rest)
+    if every and "" not in every and "" not in logs:
+        for table, below in above_partitions(uri):
+            if log_names := list(visible_facts(join(table, DELTA_LOG))):
+                yield _DeltaTable(table, log_names, below=below)
+                return
+    for folder, names in logs.items():
+        if not any(folder != other and folder.startswith(other) for other in logs):
+            yield _DeltaTable(join(uri, folder.rstrip("/")) if folder else uri, names, folder)
 
 
 def with_partitions(table: pa.Table, file: DataFile, schema: pa.Schema) -> pa.Table:

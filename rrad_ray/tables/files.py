@@ -55,6 +55,14 @@ def absolute(uri: str) -> str:
     return f"/{path.lstrip('/')}" if os.sep == "/" else path  # POSIX lets `//` begin a path
 
 
+def above_partitions(uri: str) -> Iterator[tuple[str, str]]:
+    """Yield the folders above one that is named down to a partition, nearest first, with the way down: `day=1/`."""
+    folder, below = absolute(uri).rstrip("/"), ""
+    while "=" in (name := folder.rpartition("/")[2]):
+        folder, below = folder.rpartition("/")[0], f"{name}/{below}"
+        yield folder, below
+
+
 @contextmanager
 def io_errors(uri: str, missing: str = "") -> Iterator[None]:
     """Raise what fails in this block as the `RradError` that says what an I/O error at `uri` means for the user.
@@ -271,6 +279,16 @@ def listed(uri: str) -> dict[str, dict[str, Any]]:
             raise RradError(name, "is a link to a folder, which is not followed", "put the folder there, or name it")
     names = {name: name.rstrip("/")[len(path) :].lstrip("/") for name in sorted(files)}
     return {names[name]: files[name] for name in names if not name.endswith("/")}  # S3's marks of folders end so
+
+
+def visible_facts(uri: str) -> dict[str, dict[str, Any]]:
+    """Return `listed` of a folder above or beside the one that is read; nothing where the user may not look there."""
+    try:
+        return listed(uri)
+    except RradError as error:
+        if isinstance(error.__cause__, PermissionError):
+            return {}
+        raise
 
 
 def version_mark(facts: Mapping[str, Any]) -> str:

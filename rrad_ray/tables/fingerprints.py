@@ -44,7 +44,9 @@ def fingerprint(uri: str) -> str:
 
 def _of_files(uri: str, files: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the fingerprint of files below `uri`, by their facts."""
-    sizes = [(name or uri.rpartition("/")[2], facts["size"]) for name, facts in files.items()]
+    sizes = [
+        (name or uri.rpartition("/")[2], facts["size"], *facts.get("partitions", ())) for name, facts in files.items()
+    ]
     if is_s3(uri):
         contents = [facts.get("ETag") for facts in files.values()]
     else:

@@ -5,6 +5,7 @@ A shard is the unit of work of a long stage and one part of its output, whatever
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ class Shard:
 
     `documents`: how many its queries have together, each counted once a query. `repeated`: how many more the file
     lists, of which the first one counts. `known`: the ids of its queries that earlier shards hold too. `digest`: of
-    the file in its table's manifest; `whole`: the shard is all of the file.
+    the file in its table's manifest; `whole`: the shard is all of the file. `logged`: see `DataFile`.
     """
 
     part: str
@@ -52,6 +53,7 @@ class Shard:
     known: tuple[str, ...] = ()
     digest: str = ""
     whole: bool = False
+    logged: tuple[tuple[str, str | None], ...] = ()
 
     @property
     def rows(self) -> int:
@@ -91,7 +93,8 @@ def plan_shards(uri: str, size: int, row: type) -> list[Shard]:
             above = np.flatnonzero(first_rows[offset + start : offset + stop] < offset + start)
             known = tuple(filter(None, look.query_ids.take(start + above).to_pylist()))
             whole = stop - start == len(look.documents)
-            shards.append(Shard(part, file.name, start, stop, dev, documents, repeated, known, look.digest, whole))
+            shard = Shard(part, file.name, start, stop, dev, documents, repeated, known, look.digest, whole)
+            shards.append(dataclasses.replace(shard, logged=file.logged))
         offset += len(look.documents)
     return shards
 
@@ -122,7 +125,7 @@ def read_shard(uri: str, shard: Shard, row: type, reject: RejectRow = _ignore) -
     Of a document that a row lists twice, the first one counts. Rows with nulls, whose lists do not belong together,
     or of a query that an earlier row of the input has, go to `reject`.
     """
-    file = DataFile(uri, shard.file)
+    file = DataFile(uri, shard.file, shard.logged)
     with opened_part(file.uri, shard.digest, whole=shard.whole) as opened:
         table = rows_between(opened, shard.start, shard.stop)
     # Nothing is filled into a finished table: `plan_shards` has seen that it has every column.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -23,7 +22,7 @@ HIDDEN = (
     "_metadata",
     ".hidden.parquet",
     ".part-0.parquet.crc",
-    "_delta_log/00000000000000000010.checkpoint.parquet",
+    "_delta_index/part-0.parquet",
     "day=1/_temporary/x.parquet",
     "day=1/.x.parquet",
     ".ipynb_checkpoints/x.parquet",
@@ -78,21 +77,6 @@ def test_every_reader_of_a_folder_leaves_hidden_files_out(uri: str) -> None:
     assert len(list(event_log.read_click_events(events, lambda *bad: rejected.append(bad)))) == 1
     assert len(list(read_clicks(tables.join(uri, "log"), lambda *bad: rejected.append(bad)))) == 1
     assert rejected == []
-
-
-def test_a_file_that_a_delta_table_has_replaced_is_no_data(uri: str) -> None:
-    for name in ("old.parquet", "day=1%202/old.parquet", "new.parquet"):
-        put(uri, name, candidates(name))
-    actions = [
-        [{"protocol": {"minReaderVersion": 1}}, {"add": {"path": "old.parquet"}}, {"add": {"path": "new.parquet"}}],
-        [{"remove": {"path": "old.parquet"}}, {"remove": {"path": "day=1%25202/old.parquet"}}],
-        [{"remove": {"path": "new.parquet"}}],
-        [{"add": {"path": "new.parquet"}}],
-    ]
-    for number, commit in enumerate(actions):
-        text = "\n".join(map(json.dumps, commit))
-        tables.write_text(tables.join(uri, f"_delta_log/{number:020d}.json"), text)
-    assert [row["query_id"] for row in read(uri)] == ["new.parquet"]
 
 
 def test_a_folder_of_hidden_files_alone_is_no_input(uri: str) -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from rrad_ray import tables
 from rrad_ray.errors import InvalidInput, RradError
+from rrad_ray.tables import files
 from rrad_ray.tables.files import listed
 from rrad_ray.uris import check_uri
 
@@ -190,3 +191,24 @@ def test_of_two_that_write_one_file_at_once_one_is_told_and_the_other_ones_is_wh
         second.__exit__(None, None, None)
     assert Path(path).read_text() == "second"
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_folder_above_or_beside_the_one_that_is_read_may_be_closed_to_the_user(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refused(*_: object) -> bool:
+        raise PermissionError("AccessDenied")
+
+    assert files.visible_facts(str(tmp_path / "missing")) == {}
+    monkeypatch.setattr(files, "_exists", refused)
+    assert files.visible_facts(str(tmp_path)) == {}
+    with pytest.raises(RradError, match="AccessDenied"):
+        listed(str(tmp_path))
+
+
+def test_the_folders_above_a_partition_come_nearest_first_with_the_way_down() -> None:
+    assert list(files.above_partitions("s3://b/t/day=1/split=dev/")) == [
+        ("s3://b/t/day=1", "split=dev/"),
+        ("s3://b/t", "day=1/split=dev/"),
+    ]
+    assert list(files.above_partitions("s3://b/t")) == []

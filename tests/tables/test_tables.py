@@ -28,7 +28,6 @@ from rrad_ray.config import LabelConfig
 from rrad_ray.errors import RradError, in_stage
 from rrad_ray.rows import Candidates, JudgeOutput, Labels, Quarantined
 from rrad_ray.tables import Lineage, Manifest, Output, join, part_name, shards
-from rrad_ray.tables.fingerprints import fingerprint
 
 pytestmark = pytest.mark.usefixtures("in_judge")
 
@@ -758,13 +757,3 @@ def test_a_key_within_a_key_may_change_until_the_output_is_finished_where_the_co
         assert Output("test", same_output, Candidates, {}).finished
     with pytest.raises(RradError, match=r"another config \(openai.request=\{'n': 2\} -> \{'n': 1\}\)"):
         Output("test", asked, Candidates, {})
-
-
-def test_rows_that_a_delta_table_deletes_make_another_input(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        tables.write_text(f"{tmp_path}/table/{name}.parquet", name)
-    log = tmp_path / "table" / "_delta_log"
-    tables.write_text(f"{log}/0.json", '{"add": {"path": "a.parquet"}}\n{"add": {"path": "b.parquet"}}\n')
-    before = fingerprint(f"{tmp_path}/table")
-    tables.write_text(f"{log}/1.json", '{"remove": {"path": "b.parquet"}}\n')
-    assert fingerprint(f"{tmp_path}/table") != before
