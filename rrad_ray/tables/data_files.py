@@ -2,7 +2,7 @@
 
 What Spark, Hive and Delta hide is no data: a file below the folder with a part of its path that begins with `_` or
 `.`, unless that part is `name=value`. Such parts are Hive's partitions: columns of the rows of their files. Of a
-Delta table, the data are the files of its last version.
+Delta table, the data are the files of its last version; tables of other such formats are refused.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from rrad_ray.errors import RradError
 from rrad_ray.tables.delta_log import DELTA_LOG, WHOLE_LOG, live_files
 from rrad_ray.tables.files import above_partitions, join, listed, visible_facts
 from rrad_ray.tables.schema import as_type, check_single, column_as
+from rrad_ray.tables.table_formats import check_formats
 
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # Hive's null
 
@@ -75,6 +76,7 @@ def data_files(uri: str, endings: Sequence[str] | None = None) -> list[DataFile]
     every = listed(uri)
     facts = _of_data(uri, every)
     names = [name for name in facts if endings is None or (name or uri).lower().endswith(tuple(endings))]
+    check_formats(uri, every, names)
     return [DataFile(uri, name, facts[name].get("partitions", ())) for name in names]
 
 
