@@ -19,10 +19,14 @@ MEGABYTE = 2**20
 
 @dataclass(frozen=True)
 class Attack:
-    """What a client sends at once, and what it sends then, a byte of it each second, for as long as it may."""
+    """What a client sends at once, and what it sends then, a byte of it each second, for as long as it may.
+
+    `unread_s`: for how long it then reads no more of an answer than the status.
+    """
 
     at_once: bytes
     drip: bytes = b""
+    unread_s: float = 0.0
 
 
 def request(body: bytes, length: int | None = None, path: str = "/v2/rerank", **headers: str) -> bytes:
@@ -38,6 +42,7 @@ def attacks() -> dict[str, Attack]:
     small = b'{"query": "q", "documents": ["a"]}'
     wrong = b'{"queries": "q", "documents": [' + b"1," * 2 * MEGABYTE + b"1]}"
     many = b'{"query": "q", "documents": [' + b'"a",' * MEGABYTE + b'"a"]}'
+    large = {"query": "q", "documents": ["a" * 50_000] * 100, "return_documents": True, "model": "identity"}
     bomb = gzip.compress(b'{"query": "q", "documents": ["' + b"a" * 200 * MEGABYTE)
     return {
         "says nothing": Attack(b""),
@@ -49,6 +54,7 @@ def attacks() -> dict[str, Attack]:
         "a million brackets": Attack(request(b"[" * MEGABYTE)),
         "gzip of 200 MB": Attack(request(bomb, content_encoding="gzip")),
         "a deadline of 5,000 digits": Attack(request(small, x_deadline_ms="9" * 5000)),
+        "an answer of 5 MB that is not read": Attack(request(json.dumps(large).encode()), unread_s=20.0),
         "another site": Attack(request(small, origin="https://evil.example")),
     }
 
@@ -61,7 +67,9 @@ async def attack(address: tuple[str, int], sent: Attack) -> str:
             answer = asyncio.ensure_future(reader.readuntil(b"\r\n"))
             try:
                 await _send(writer, sent, answer)
-                return (await answer).split()[1].decode()
+                status = (await answer).split()[1].decode()
+                await asyncio.sleep(sent.unread_s if status == "200" else 0)
+                return status
             finally:
                 answer.cancel()
                 writer.close()

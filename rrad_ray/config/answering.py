@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Annotated, Any, Literal
 
@@ -18,7 +19,7 @@ def _http(url: str) -> str:
 
 
 def _variable(name: str) -> str:
-    if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
+    if name and not re.fullmatch("[A-Z_][A-Z0-9_]{0,63}", name) and name not in os.environ:
         shown = "is no name of an environment variable (it is not shown, for it may be the key itself)"
         raise KeyProblem(f"openai.key_env: {shown}; write the name of the variable that holds the key")
     return name
@@ -31,7 +32,7 @@ class OpenAIConfig:
     url: Annotated[str, AfterValidator(_http)] = "http://127.0.0.1:8000/v1"
     """The base URL."""
     key_env: Annotated[str, AfterValidator(_variable)] = "OPENAI_API_KEY"
-    """The environment variable that holds the key, where the actors run."""
+    """The environment variable that holds the key, where the actors run; empty: no key is sent."""
     concurrency: Count = 32
     """Requests that one actor has under way."""
     retries: CountOrNone = 6

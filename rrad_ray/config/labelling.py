@@ -84,7 +84,7 @@ class PromptConfig:
     query_tokens: Count = 64
     """Tokens that a query is cut to in a likelihood prompt."""
     max_tokens: Count = 128
-    """Tokens of an answer, for `order` and `explain`. vLLM: as many more as an order of all documents has."""
+    """Tokens of an answer, for `order` and `explain`. vLLM: at least those of an order of all documents."""
     thinking_tokens: CountOrNone = 0
     """vLLM: tokens that a model may think for before `max_tokens` of answer, where `<think>` and `</think>` (or
     `engine_kwargs.reasoning_config`) stand around it; 0: thinking counts as answer."""

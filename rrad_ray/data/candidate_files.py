@@ -249,11 +249,13 @@ def _top1000(files: Sequence[tables.DataFile], reject: Reject) -> Iterator[Given
                     continue
             try:
                 query_id, doc_id, query, passage = _top1000_cells(line, columns)
-                _check_repeated("query", query_id, query, queries.setdefault(query_id, (name, query))[1])
-                _check_repeated("passage", doc_id, passage, texts.setdefault(doc_id, passage))
+                _check_repeated("query", query_id, query, queries.get(query_id, (name, query))[1])
+                _check_repeated("passage", doc_id, passage, texts.get(doc_id, passage))
             except BadRow as bad:
                 reject(f"{name}:{number}", f"{bad.category}: {name}:{number} {bad.problem}", line)
                 continue
+            queries.setdefault(query_id, (name, query))
+            texts.setdefault(doc_id, passage)
             doc_ids_of.setdefault(query_id, []).append(doc_id)
     for query_id, doc_ids in doc_ids_of.items():
         documents = [(doc_id, texts[doc_id], -float(rank)) for rank, doc_id in enumerate(doc_ids)]
@@ -262,7 +264,7 @@ def _top1000(files: Sequence[tables.DataFile], reject: Reject) -> Iterator[Given
 
 
 def _check_repeated(kind: str, id: str, text: str, first: str) -> None:
-    """Raise `BadRow` where an id comes again with another text, as a passage's does that counts within each query."""
+    """Raise `BadRow` where an id comes again with another text, as where passages are numbered within each query."""
     if text != first:
         raise BadRow("other text", f"gives {kind} '{id}' another text than a line above, which stays")
 

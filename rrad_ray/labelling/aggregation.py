@@ -61,8 +61,8 @@ def aggregate(
     beats the same share of the documents it never meets as of those it meets. `bradley_terry` scores it by its
     strength in a Bradley-Terry model of all preferences, in which it counts whom it beats; its confidence is the mean
     probability that the model gives to the targets' order of it and another one. A document that most answers leave
-    out is missing, whatever the others say. `missing="append"` puts documents left out behind the ranked ones, in the
-    order shown, as RankGPT does: none is then missing. Rejected answers are not counted.
+    out is missing, whatever the others say. `missing="append"` puts documents left out last, in the order shown, as
+    RankGPT does. Those that a cut answer does not come to are tied last. Rejected answers are not counted.
     """
     statuses, n = [order.status for order in orders], len({index for each in shown for index in each})
     usable = [(order, each) for order, each in zip(orders, shown, strict=True) if not order.rejected]
@@ -89,18 +89,20 @@ def aggregate(
 
 
 def _candidate_ranks(order: ParsedOrder, shown: Sequence[int], missing: str) -> dict[int, int]:
-    """Return the 0-based rank of each ranked document, by candidate index. An answer that is cut off has not come to
-    the others, and does not leave them out."""
-    append = missing == "append" or CUT in order.repairs
-    ranked = [*order.ranked, *order.missing] if append else order.ranked
-    return {shown[index]: rank for rank, index in enumerate(ranked)}
+    """Return the 0-based rank of each ranked document, by candidate index. An answer that is cut off leaves none out:
+    those that it has not come to share the last rank."""
+    ranked = [*order.ranked, *order.missing] if missing == "append" else order.ranked
+    ranks = {shown[index]: rank for rank, index in enumerate(ranked)}
+    if CUT in order.repairs and missing != "append":
+        ranks |= dict.fromkeys((shown[index] for index in order.missing), len(order.ranked))
+    return ranks
 
 
 def _single(ranks: dict[int, int], n: int, statuses: list[str]) -> Verdict:
     """Return the verdict of a single usable answer: its order, with full confidence."""
     targets, missing = [0.0] * n, [True] * n
     for index, rank in ranks.items():
-        targets[index], missing[index] = float(len(ranks) - rank), False
+        targets[index], missing[index] = 1.0 + sum(other > rank for other in ranks.values()), False
     return Verdict(targets, missing, [1.0] * n, statuses)
 
 

@@ -26,8 +26,8 @@ from rrad_ray.labelling.answers import (
     CUT_OFF,
     SET_ASIDE,
     ParsedOrder,
+    counted_order,
     parse_answer,
-    parsed_order,
     rejected_order,
     worthless,
 )
@@ -122,7 +122,7 @@ def _read(pattern: Any, answer: str, n: int) -> ParsedOrder:
     repairs += _set_aside(text, [span for span, _ in spans], n)
     if CUT_OFF.search(text, end):
         repairs += (CUT,)
-    return parsed_order(numbers, n, repairs, problem)
+    return counted_order(numbers, n, repairs, problem)
 
 
 def _part(text: str, spans: list[tuple[int, int]], n: int, repairs: tuple[str, ...]) -> ParsedOrder:
@@ -145,12 +145,12 @@ def _set_aside(text: str, spans: list[tuple[int, int]], n: int) -> tuple[str, ..
 
 
 def _number(name: str) -> int:
-    """Return the number of a document that an answer names, by a number or a capital letter; 0: it names none."""
+    """Return the number of a document that an answer names, by a number or a capital letter; -1: it names none."""
     name = name.strip()
     if name.isdecimal() and len(name) <= 18:
         return int(name)
     if not (name.isascii() and name.isupper() and name.isalpha() and len(name) <= 3):
-        return 0
+        return -1
     number = 0
     for letter in name:
         number = 26 * number + ord(letter) - ord("A") + 1

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rrad_ray.labelling.answer_chains import best_reading
+from rrad_ray.labelling.answer_chains import CUT, best_reading
 from rrad_ray.labelling.answer_lines import NOT_UNDERSTOOD, Records, has_chain, read_lines
 from rrad_ray.labelling.answer_markup import (
     BRACKETED_ID,
@@ -60,9 +60,9 @@ def read_records(tagged: str, n: int) -> Records | None:
     tagged = with_markdown_tables(tagged)
     text = without_item_tags(tagged)
     values = list(_json_values(text)) or list(_json_values(_as_json(text)))
-    for value in reversed(values):
+    for value, cut in reversed(values):
         if (numbers := _meaning(value, n, 0)) is not None:
-            return _records(numbers, "JSON")
+            return _records(numbers, "JSON", *([CUT] if cut else []))
     if values and text.strip()[0] in "{[" and text.strip()[-1] in "}]" and not has_chain(text, n):
         return Records((), (), "JSON without an order")
     written = ((*table_rows(text), "table"), (*csv_rows(text), "table"), (*tag_rows(tagged), "XML"))
@@ -79,12 +79,13 @@ def _as_json(text: str) -> str:
     return _PYTHON_KEY.sub(r'"\1"', _PYTHON_PAIR.sub(r"[\1]", text))
 
 
-def _records(numbers: Sequence[int], repair: str) -> Records:
-    return Records(numbers, (repair,), "" if numbers else NOT_UNDERSTOOD)
+def _records(numbers: Sequence[int], *repairs: str) -> Records:
+    return Records(numbers, repairs, "" if numbers else NOT_UNDERSTOOD)
 
 
-def _json_values(text: str) -> Iterator[Any]:
-    """Give the JSON values in a text: the whole of it, what stands in code fences, objects and lists in prose."""
+def _json_values(text: str) -> Iterator[tuple[Any, bool]]:
+    """Give the JSON values in a text (the whole of it, what stands in code fences, objects and lists in prose), each
+    with whether it is cut off."""
     body = text.strip()
     if not _STARTS.search(body):
         return
@@ -94,12 +95,12 @@ def _json_values(text: str) -> Iterator[Any]:
             value = json.loads(part)
         except (ValueError, RecursionError):
             if _OBJECT.match(part) and (value := _cut_off(part)) is not None:
-                yield value
+                yield value, True
             else:
-                yield from _embedded(part)
+                yield from ((each, False) for each in _embedded(part))
         else:
             if isinstance(value, dict) or (isinstance(value, list) and (len(value) > 1 or _is_record(value))):
-                yield value  # `[2]` is an identifier in brackets
+                yield value, False  # `[2]` is an identifier in brackets
 
 
 def _cut_off(text: str) -> Any:

@@ -23,8 +23,9 @@ _ONE_NAME = re.compile(
     re.IGNORECASE,
 )
 _NUMBER = re.compile(r"\d+")
-# A bracket that is not closed, of which `<` behind a name compares, or a `>` that nothing follows.
-CUT_OFF = re.compile(r"(?:(?:[\[({]|(?<![\w\])}] )(?<![\w\])}])<)\s*\w{0,12}\s*#?\d{0,6}|(?<![\w/])>)\s*\Z")
+# A bracket that is not closed, a `<` among them only where none compares; or a sign that nothing follows.
+_OPENED = r"(?:[\[({]|(?:\A|(?<=[>,;:\n])|(?<=[>,;:\n] ))<)\s*\w{0,12}\s*#?\d{0,6}"
+CUT_OFF = re.compile(rf"(?:{_OPENED}|(?<![\w/-])[<>])\s*\Z")
 _OPENS = (":", ">", "=")
 _WORSE = re.compile(r"\b(?:worse|worst|less|least|weaker|weakest|inferior|lower|lowest)\b", re.IGNORECASE)
 SET_ASIDE = "other identifiers set aside"
@@ -69,14 +70,14 @@ def parse_answer(answer: str, n: int) -> ParsedOrder:
     passages in the order shown (well formed, but no ranking).
     """
     if _AS_ASKED.fullmatch(answer):
-        return _order_of([int(number) for number in _NUMBER.findall(answer)], n, ())
+        return counted_order([int(number) for number in _NUMBER.findall(answer)], n, ())
     text, thought = final_text(answer)
     repairs = ["thinking removed"] if thought else []
     text = without_counts(text)
     records = read_records(text, n)
     text = without_item_tags(text)
     if records is not None:
-        return _order_of(records.numbers, n, (*repairs, *records.repairs), records.problem)
+        return counted_order(records.numbers, n, (*repairs, *records.repairs), records.problem)
     reading = best_reading(CUT_OFF.sub("", text), n) or _one_name(text)
     if reading is None:
         return rejected_order(n, "no identifiers")
@@ -87,7 +88,7 @@ def parse_answer(answer: str, n: int) -> ParsedOrder:
         repairs.append(_NOTES[reading.notation])
     if CUT not in repairs and CUT_OFF.search(text):
         repairs.append(CUT)
-    return _order_of(reading.numbers, n, tuple(repairs), reading.problem or worthless(text, reading, n))
+    return counted_order(reading.numbers, n, tuple(repairs), reading.problem or worthless(text, reading, n))
 
 
 def _leaves_unread(text: str, reading: Reading, n: int) -> bool:
@@ -107,20 +108,20 @@ def _one_name(text: str) -> Reading | None:
     return Reading(Rank.LIST, "named", match.end("lead"), (int(match["named"] or match["counted"]),))
 
 
-def _order_of(numbers: Sequence[int], n: int, repairs: tuple[str, ...], problem: str = "") -> ParsedOrder:
+def counted_order(numbers: Sequence[int], n: int, repairs: tuple[str, ...], problem: str = "") -> ParsedOrder:
     """Return the order of the numbers in an answer.
 
     Numbers that count the documents from 0 are read so where all of them are there, and else not at all: taken as
     they stand, each would be another document's.
     """
     if problem or 0 not in numbers or not set(numbers) <= set(range(n)):
-        return parsed_order(numbers, n, repairs, problem)
+        return _parsed_order(numbers, n, repairs, problem)
     if len(set(numbers)) < max(n, 2):
         return rejected_order(n, "counts from 0")
-    return parsed_order([number + 1 for number in numbers], n, (*repairs, "counted from 0"))
+    return _parsed_order([number + 1 for number in numbers], n, (*repairs, "counted from 0"))
 
 
-def parsed_order(numbers: Sequence[int], n: int, repairs: tuple[str, ...], problem: str = "") -> ParsedOrder:
+def _parsed_order(numbers: Sequence[int], n: int, repairs: tuple[str, ...], problem: str = "") -> ParsedOrder:
     """Return the order of identifiers: each document once, by its first place."""
     ranked = list(dict.fromkeys(number - 1 for number in numbers if 1 <= number <= n))
     if problem or not ranked:

@@ -10,6 +10,12 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from rrad_ray.errors import InvalidInput
+from rrad_ray.labelling.answers import ParsedOrder
+
+# What begins the errors of answers that their tokens end.
+NO_TEXT, ORDER_CUT = "the answer has no text", "the order is cut off"
+
+MORE_TOKENS = "raise max_tokens (or max_completion_tokens in openai.request), or have the model think less"
 
 _MOST_TOKENS = 2**53
 
@@ -67,15 +73,16 @@ class ChatReply(BaseModel):
         content = self.choices[0].message.content or ""
         return content if isinstance(content, str) else "".join(part.text for part in content)
 
-    def check_whole(self, order: bool) -> None:
-        """Raise `InvalidInput` for an answer without text, and for an `order` that ends where its tokens do: the
-        documents that it does not come to would be taken for left out."""
-        finish = self.choices[0].finish_reason
-        remedy = "raise max_tokens (or max_completion_tokens in openai.request), or have the model think less"
+    def check_text(self) -> None:
+        """Raise `InvalidInput` for an answer without text."""
         if not self.text.strip():
-            raise InvalidInput(f"the answer has no text (finish_reason: {finish})", remedy)
-        if order and finish == "length":
-            raise InvalidInput("the order is cut off (finish_reason: length)", remedy)
+            raise InvalidInput(f"{NO_TEXT} (finish_reason: {self.choices[0].finish_reason})", MORE_TOKENS)
+
+    def check_order(self, order: ParsedOrder) -> None:
+        """Raise `InvalidInput` where the answer's tokens end before its `order` does: the documents that it does not
+        come to would be taken for left out."""
+        if self.choices[0].finish_reason == "length" and (order.rejected or order.missing):
+            raise InvalidInput(f"{ORDER_CUT} (finish_reason: length)", MORE_TOKENS)
 
     @property
     def tokens(self) -> dict[str, int]:

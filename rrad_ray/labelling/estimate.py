@@ -241,8 +241,10 @@ class _Counter:
         """Return the most tokens that an answer may have; one that is read off the prompt's pass has none."""
         if self.cfg.task == "grade":
             return 1
-        if "messages" in prompt or "sliding" in prompt:
+        if "messages" in prompt:
             return self.cfg.max_tokens
+        if "sliding" in prompt:
+            return planner.answer_tokens(self.cfg, self.tokenizer, self.cfg.window)
         return int(prompt.get("sampling_params", {}).get("max_tokens", 0))
 
     def _answer(self, shown: int) -> int:

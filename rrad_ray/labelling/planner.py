@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, cast
 
 from rrad_ray import prompts
@@ -74,9 +75,13 @@ def answer_tokens(cfg: PromptConfig, tokenizer: Any, count: int) -> int:
     cut one does not come to would be taken for left out."""
     most = cfg.max_tokens
     if cfg.task == "order" and count:
-        whole = cfg.prompt.written(range(count - 1, -1, -1))
-        most = max(most, len(tokenizer(whole, add_special_tokens=False)["input_ids"]) + ENDING)
+        most = max(most, _tokens_of(tokenizer, cfg.prompt.written(range(count - 1, -1, -1))) + ENDING)
     return cfg.thinking_tokens + most
+
+
+@lru_cache(1000)  # of the same few orders in each prompt
+def _tokens_of(tokenizer: Any, text: str) -> int:
+    return len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 class Planner:

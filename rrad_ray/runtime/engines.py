@@ -274,7 +274,7 @@ class Requests:
     def __init__(self, cfg: JudgeConfig, trace: Mapping[str, str]) -> None:
         from openai import AsyncOpenAI
 
-        self.cfg, self.trace = cfg, trace
+        self.cfg, self.trace, self.read_order = cfg, trace, answer_reader(cfg.prompt.regex)
         # Secrets of Kubernetes often end in a line's end, which no header takes. Many endpoints ask for no key.
         key = os.environ.get(cfg.openai.key_env, "").strip() or "none"
         limits = cfg.openai
@@ -294,15 +294,16 @@ class Requests:
             tokens = ("prompt_tokens", "generated_tokens")
             return await best_answer(row, self._call, itemgetter("score"), "error", tokens)
         if not self.cfg.window:
-            return await self._answer(json.loads(row["messages"]))
+            return await self._answer(json.loads(row["messages"]), row["documents"])
+        chat = self.cfg.prompt.chat
         return await slide(
-            row["sliding"], self.cfg, lambda query, texts: self._answer(self.cfg.prompt.chat(query, texts))
+            row["sliding"], self.cfg, lambda query, texts: self._answer(chat(query, texts), len(texts))
         )
 
     async def _call(self, prompt: Prompt) -> dict[str, Any]:
-        return await self._answer(json.loads(prompt["messages"]))
+        return await self._answer(json.loads(prompt["messages"]), 1)
 
-    async def _answer(self, messages: list[dict[str, str]]) -> dict[str, Any]:
+    async def _answer(self, messages: list[dict[str, str]], documents: int) -> dict[str, Any]:
         try:
             async with self.slots:
                 with spans.begin("ask", {"rrad.model": self.cfg.model}, carrier=self.trace):
@@ -314,16 +315,18 @@ class Requests:
                     )
         except Exception as error:
             return {"error": f"{type(error).__name__}: {error}".splitlines()[0][:500]}
-        return self._read(reply)
+        return self._read(reply, documents)
 
-    def _read(self, reply: Any) -> dict[str, Any]:
-        """Return the answer in a reply, with its tokens."""
+    def _read(self, reply: Any, documents: int) -> dict[str, Any]:
+        """Return the answer in a reply to a prompt that showed `documents`, with its tokens."""
         tokens: dict[str, int] = {}
         try:
             read = read_reply(reply)
             tokens = read.tokens
             if self.cfg.task != "grade":
-                read.check_whole(order=self.cfg.task == "order")
+                read.check_text()
+                if self.cfg.task == "order":
+                    read.check_order(self.read_order(read.text, documents))
                 return {"text": read.text, **tokens}
             return {
                 "score": float(self.cfg.prompt.value(endpoint_logprobs(read.likely, self.cfg.prompt.labels))),

@@ -7,16 +7,18 @@ from collections import Counter
 
 from rrad_ray import prompts
 from rrad_ray.errors import RradError
+from rrad_ray.labelling.chat_replies import NO_TEXT, ORDER_CUT
 from rrad_ray.progress import say
 
 ALIKE = 16  # failures of one kind, before any answer, that end a run
 
-# Errors of an endpoint that are no query's own, and may be over when the run goes on.
+# Errors of an endpoint that may be over when the run goes on: the first ones are no query's own, and the last ones
+# end with other fields of `openai.request`.
 ASKED_AGAIN = tuple(
     f"engine error: {name}"
     for name in (
         *("AuthenticationError", "PermissionDeniedError", "RateLimitError", "InternalServerError"),
-        *("APIConnectionError", "APITimeoutError"),
+        *("APIConnectionError", "APITimeoutError", NO_TEXT, ORDER_CUT),
     )
 )
 

@@ -63,6 +63,8 @@ class Manners:
                 await reply.answer(_without_route(routed, cors))
         except Exception as error:
             refusal = _refusal(error, routed)
+            if reply.started and refusal.status == errors.HUNG_UP:
+                return  # the server ends the connection; the request is counted by the answer that was sent so far
             answer = HTTPAnswer(*refusal.render(requests.dialect_of(_path(routed))))
             service.metrics.request(UNKNOWN_PATH if refusal.status == 404 else routed["path"], str(answer.status))
             if reply.started:
@@ -72,7 +74,7 @@ class Manners:
 
 class _Reply:
     """The sending half of one request: `extra` headers come to those of the answer, and a `head` has no body. A
-    client has `seconds` to read a body."""
+    client has `seconds` to read a long body."""
 
     def __init__(self, send: Send, extra: Mapping[str, str], head: bool, seconds: float) -> None:
         self.send, self.extra, self.head, self.seconds = send, _encoded(extra), head, seconds

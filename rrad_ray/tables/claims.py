@@ -10,7 +10,7 @@ from typing import Any
 
 from rrad_ray.errors import RradError
 from rrad_ray.tables.file_models import file_model, misfit_of
-from rrad_ray.tables.files import filesystem, io_errors, join
+from rrad_ray.tables.files import join, names_in_folder
 from rrad_ray.tables.fingerprints import input_difference, same_input
 from rrad_ray.tables.json_files import json_text
 from rrad_ray.tables.leases import LEASES
@@ -182,17 +182,10 @@ def _plain_value(value: Any) -> Any:
 def _anything_done(uri: str) -> bool:
     """Return true where the folder holds more than the marks of a run that has begun."""
     marks = (STARTED, PROGRESS.removesuffix(".json"), LEASES)
-    return any(not name.startswith(marks) and not name.endswith(".tmp") for name in _names(uri))
+    return any(not name.startswith(marks) and not name.endswith(".tmp") for name in names_in_folder(uri))
 
 
 def _left_behind(uri: str) -> list[str]:
     """Return the folders there that a killed run of ours goes on from."""
     kept = (WORK, JOURNAL, RAY_FOLDER)
-    return [name for name in _names(uri) if name in kept or name.startswith(f"{JOURNAL}-")]
-
-
-def _names(uri: str) -> list[str]:
-    fs, path = filesystem(uri)
-    with io_errors(uri):
-        entries = fs.ls(path, detail=False) if fs.exists(path) else []
-    return sorted(entry.rstrip("/").rpartition("/")[2] for entry in entries)
+    return [name for name in names_in_folder(uri) if name in kept or name.startswith(f"{JOURNAL}-")]

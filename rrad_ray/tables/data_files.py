@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from rrad_ray.errors import RradError
 from rrad_ray.tables.delta_log import DELTA_LOG, WHOLE_LOG, live_files
-from rrad_ray.tables.files import above_partitions, join, listed, visible_facts
+from rrad_ray.tables.files import above_partitions, join, listed, visible_names
 from rrad_ray.tables.schema import as_type, check_single, column_as
 from rrad_ray.tables.table_formats import check_formats
 
@@ -130,7 +130,7 @@ def _delta_tables(uri: str, every: Mapping[str, Any]) -> Iterator[_DeltaTable]:
             logs[folder].append(rest)
     if every and "" not in every and "" not in logs:
         for table, below in above_partitions(uri):
-            if log_names := list(visible_facts(join(table, DELTA_LOG))):
+            if log_names := visible_names(join(table, DELTA_LOG)):
                 yield _DeltaTable(table, log_names, below=below)
                 return
     for folder, names in logs.items():

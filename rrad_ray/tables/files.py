@@ -6,7 +6,10 @@ import errno
 import gzip
 import lzma
 import os
+import re
+import secrets
 import shutil
+import time
 import zlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +26,10 @@ from rrad_ray.uris import S3, URI_REMEDY, check_uri, is_s3
 
 # What unpacking and Parquet raise for the content of a file.
 DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, pa.ArrowInvalid)
+
+_ABANDONED = re.compile(r".+\.[0-9a-f]{8}\.tmp", re.DOTALL)  # the names of `_writing_local`
+
+ABANDONED_S = 3600.0
 
 REMOVERS = 16  # requests side by side that delete files of an object store
 
@@ -162,18 +169,20 @@ def _uploading(fs: AbstractFileSystem, path: str) -> Iterator[BinaryIO]:
 @contextmanager
 def _writing_local(path: str, durable: bool) -> Iterator[BinaryIO]:
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    temporary = f"{path}.tmp"
-    file = _open_new(temporary)
+    # A name that nobody has: of two that write one file, the last one's is the whole file in the end. A link, which
+    # may lead to a file of the user's where others can write to the folder too, is not followed.
+    temporary = f"{path}.{secrets.token_hex(4)}.tmp"
+    file = os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666), "wb")
     try:
         yield file
         file.flush()
         if durable:
             os.fsync(file.fileno())
-        if not _is_still(file, temporary):
-            raise RradError(path, "another process writes it at the same time", "run one of them alone, then again")
     except BaseException:
         with suppress(OSError):  # of a full disk, which says so again
             file.close()
+        with suppress(OSError):
+            os.unlink(temporary)
         raise
     file.close()
     os.replace(temporary, path)
@@ -181,20 +190,14 @@ def _writing_local(path: str, durable: bool) -> Iterator[BinaryIO]:
         sync_names(path)
 
 
-def _open_new(path: str) -> BinaryIO:
-    """Open a file to write to that did not exist before. One that a killed process has left goes first, and a link,
-    which may lead to a file of the user's where others can write to the folder, is not followed."""
-    with suppress(FileNotFoundError):
-        os.unlink(path)
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666), "wb")
-
-
-def _is_still(file: BinaryIO, path: str) -> bool:
-    """Return whether an open file is the one that has this name now."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), os.lstat(path))
-    except FileNotFoundError:
-        return False
+def remove_abandoned(uri: str) -> None:
+    """Delete what killed processes have left in a local folder of files that they wrote an hour ago or earlier."""
+    if is_s3(uri):
+        return
+    for path in Path(absolute(uri)).rglob("*.tmp"):
+        with suppress(FileNotFoundError):
+            if _ABANDONED.fullmatch(path.name) and time.time() - path.lstat().st_mtime > ABANDONED_S:
+                path.unlink()
 
 
 def copy_folder(folder: str, uri: str) -> list[str]:
@@ -281,13 +284,21 @@ def listed(uri: str) -> dict[str, dict[str, Any]]:
     return {names[name]: files[name] for name in names if not name.endswith("/")}  # S3's marks of folders end so
 
 
-def visible_facts(uri: str) -> dict[str, dict[str, Any]]:
-    """Return `listed` of a folder above or beside the one that is read; nothing where the user may not look there."""
+def names_in_folder(uri: str) -> list[str]:
+    """Return the names of what is in a folder, without what is below that, sorted; none where there is no folder."""
+    fs, path = filesystem(uri)
+    with io_errors(uri):
+        entries = fs.ls(path, detail=False) if _exists(fs, path) else []
+    return sorted(entry.rstrip("/").rpartition("/")[2] for entry in entries)
+
+
+def visible_names(uri: str) -> list[str]:
+    """Return the names in a folder above or beside the one that is read; none where the user may not look there."""
     try:
-        return listed(uri)
+        return names_in_folder(uri)
     except RradError as error:
         if isinstance(error.__cause__, PermissionError):
-            return {}
+            return []
         raise
 
 

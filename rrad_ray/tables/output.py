@@ -29,7 +29,7 @@ from rrad_ray.rows import Quarantined
 from rrad_ray.tables import spans
 from rrad_ray.tables.apart import check_apart
 from rrad_ray.tables.claims import Claim, Started, claim_of, find_started, settings_of
-from rrad_ray.tables.files import join, remove, write_bytes, write_text
+from rrad_ray.tables.files import join, remove, remove_abandoned, write_bytes, write_text
 from rrad_ray.tables.fingerprints import fingerprint
 from rrad_ray.tables.json_files import json_text, write_json
 from rrad_ray.tables.leases import LEASES, Lease
@@ -155,6 +155,7 @@ class Output:
             return True
         if claim.state == "resume":
             self.resumed = True
+            remove_abandoned(self.uri)
             started = find_started(self.uri)
             self.versions = started.versions if started else {}
         self.note_versions(versions.installed())

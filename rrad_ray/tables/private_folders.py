@@ -51,14 +51,18 @@ def private_folder(path: str | os.PathLike[str]) -> Path:
 def _check_above(folder: Path) -> None:
     """Raise `RradError` for a folder that anyone on the machine could rename, as the sticky bit of /tmp forbids.
 
-    A volume of a container (Kubernetes' emptyDir is open to all, without that bit) is seen by those containers only
-    that mount it.
+    In a container, its own folders are seen by itself alone, and the root of a volume (Kubernetes' emptyDir is open
+    to all, without that bit) by those containers only that mount it.
     """
-    for above in folder.resolve().parents:
+    for above in {*folder.resolve().parents, *folder.absolute().parents}:
         mode = above.stat().st_mode
-        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX and not (above.is_mount() and _in_container()):
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX and not (_in_container() and _is_its_own(above)):
             problem = f"is below {above}, in which everyone may rename it (mode {stat.S_IMODE(mode):04o})"
             raise RradError(str(folder), problem, f"chmod +t {above}, or name a folder elsewhere")
+
+
+def _is_its_own(folder: Path) -> bool:
+    return folder.is_mount() or folder.stat().st_dev == Path("/").stat().st_dev
 
 
 def _in_container() -> bool:

@@ -12,11 +12,13 @@ from typing import Any
 
 from rrad_ray.errors import RradError
 from rrad_ray.tables.delta_log import DELTA_LOG
-from rrad_ray.tables.files import above_partitions, absolute, join, visible_facts
+from rrad_ray.tables.files import above_partitions, absolute, join, visible_names
 
 # The names of the files by which a format is known, behind the table's folder (Hudi's: or a partition's).
 FORMAT_MARKS = {
-    "Apache Iceberg": re.compile(r"(?P<folder>(?:.*/)?)metadata/[^/]+\.metadata\.json(?:\.gz)?"),
+    "Apache Iceberg": re.compile(
+        r"(?P<folder>(?:.*/)?)metadata/(?:v\d+|\d{5}-[^/]+)\.(?:gz\.)?metadata\.json(?:\.gz)?"
+    ),
     "Apache Hudi": re.compile(r"(?P<folder>(?:.*/)?)(?:\.hoodie/.+|\.hoodie_partition_metadata[^/]*)"),
 }
 
@@ -40,7 +42,7 @@ def check_formats(uri: str, every: Mapping[str, Any], names: Collection[str]) ->
     folder = [uri, *(table for table, _ in above_partitions(uri))][-1]
     above, _, last = absolute(folder).rstrip("/").rpartition("/")
     if names and "" not in every and last == ICEBERG_DATA and not above.endswith(":/"):  # no bucket called `data`
-        beside = (f"metadata/{name}" for name in visible_facts(join(above, "metadata")))
+        beside = (f"metadata/{name}" for name in visible_names(join(above, "metadata")))
         if any(map(FORMAT_MARKS["Apache Iceberg"].fullmatch, beside)):
             raise _not_read(above, "Apache Iceberg")
 

@@ -205,7 +205,7 @@ def test_the_operator_reaches_the_dashboard_however_it_is_installed(labels: dict
 def test_haproxy_sends_again_what_that_of_a_local_cluster_does(overlay: str) -> None:
     for pod in pods(clusters(overlay)["RayService"]):
         variables = {each["name"]: each["value"] for each in pod["containers"][0]["env"]}
-        wanted = ray_haproxy.RETRIES | ray_haproxy.PATIENCE | ray_serve_headers.VARIABLES
+        wanted = ray_haproxy.RETRIES | ray_haproxy.PATIENCE | ray_haproxy.ONE_LOOP | ray_serve_headers.VARIABLES
         assert wanted.items() <= variables.items()
         assert variables["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
 

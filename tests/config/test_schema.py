@@ -60,6 +60,16 @@ PATHS = {"input": "a", "output": "b"}
             {"openai": {"url": "localhost:8000"}},
             "openai.url='localhost:8000': must begin with http(s)://",
         ),
+        (
+            JudgeConfig,
+            {"openai": {"key_env": "sk-abcDEF123"}},
+            "openai.key_env: is no name of an environment",
+        ),
+        (
+            JudgeConfig,
+            {"openai": {"key_env": "hf_abcDEF123"}},
+            "openai.key_env: is no name of an environment",
+        ),
         (JudgeConfig, {"resources": {"GPU": -1}}, "resources.GPU=-1: must be at least 0"),
         (TrainConfig, {"resources": {"CPU": 0}}, "resources={'CPU': 0}: name at least one resource above 0"),
         (ServeConfig, {"resources": {}}, "resources={}: name at least one resource above 0"),

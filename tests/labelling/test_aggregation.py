@@ -63,8 +63,11 @@ def test_append_puts_left_out_documents_last_in_the_order_shown_as_rankgpt_does(
 def test_an_answer_that_is_cut_off_leaves_no_document_out(missing: str) -> None:
     cut = parse_answer("[3] > [1] > [", 4)
     assert (cut.ranked, cut.status) == ((2, 0), "repaired: cut off")
+    second = 1.0 if missing == "negative" else 2.0  # appended, it comes before the last one
     verdict = aggregate([cut], [[0, 1, 2, 3]], method="borda", missing=missing)
-    assert (verdict.targets, verdict.missing) == ([3.0, 2.0, 4.0, 1.0], [False] * 4)
+    assert (verdict.targets, verdict.missing) == ([3.0, second, 4.0, 1.0], [False] * 4)
+    twice = aggregate([cut, cut], [[0, 1, 2, 3]] * 2, method="borda", missing="negative")
+    assert (twice.targets[1], twice.missing) == (twice.targets[3], [False] * 4)
 
 
 def test_an_order_from_the_worst_that_is_cut_off_does_not_come_to_the_best_and_is_none() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from openai._models import construct_type
 from openai.types.chat import ChatCompletion
 
 from rrad_ray.errors import InvalidInput
+from rrad_ray.labelling.answers import parse_answer
 from rrad_ray.labelling.chat_replies import read_reply
 from rrad_ray.labelling.label_tokens import endpoint_logprobs
 
@@ -95,20 +97,19 @@ def test_any_reply_is_read_or_refused_in_words(value: Any, where: str) -> None:
 def test_an_answer_without_text_is_an_error_that_says_what_ended_it(text: str | None) -> None:
     """A model that thinks may have spent all its tokens on that."""
     reply = read_reply({"choices": [{"message": {"content": text}, "finish_reason": "length"}]})
-    for order in (True, False):
-        with pytest.raises(InvalidInput, match=r"has no text \(finish_reason: length\)") as caught:
-            reply.check_whole(order)
-        assert "raise max_tokens" in caught.value.remedy
+    with pytest.raises(InvalidInput, match=r"has no text \(finish_reason: length\)") as caught:
+        reply.check_text()
+    assert "raise max_tokens" in caught.value.remedy
 
 
-def test_an_order_that_its_tokens_end_is_an_error_and_a_reason_is_none() -> None:
+@pytest.mark.parametrize("n", [2, 3])
+def test_an_order_that_its_tokens_end_is_an_error_unless_all_documents_are_in_it(n: int) -> None:
     """Documents that it does not come to are not left out by the model."""
-    reply = read_reply({"choices": [{"message": {"content": "[2] > [1]"}, "finish_reason": "length"}]})
-    with pytest.raises(InvalidInput, match="cut off"):
-        reply.check_whole(order=True)
-    reply.check_whole(order=False)
-    for finish in ("stop", None, 7):
-        read_reply({"choices": [{"message": {"content": "[2]"}, "finish_reason": finish}]}).check_whole(order=True)
+    for finish in ("length", "stop", None, 7):
+        reply = read_reply({"choices": [{"message": {"content": "[2] > [1]"}, "finish_reason": finish}]})
+        cut = pytest.raises(InvalidInput, match="cut off") if (finish, n) == ("length", 3) else nullcontext()
+        with cut:
+            reply.check_order(parse_answer(reply.text, n))
 
 
 def test_a_label_that_an_endpoint_rules_out_has_no_probability() -> None:

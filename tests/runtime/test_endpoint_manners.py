@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import http.client
 import io
 import json
+import resource
 import socket
 import time
 from collections.abc import Iterator
@@ -28,6 +30,7 @@ ORIGIN = "https://shop.example"
 GETS = ("/healthz", "/health", "/livez", "/v1/models", "/", "/openapi.json", "/docs")
 POSTS = ("/v2/rerank", "/v1/rerank", "/rerank", "/score", "/v1/score", "/v1/search", "/v1/events")
 LIMIT = 2_000_000
+SILENT = 4200  # connections, of which HAProxy takes 4096 at a time
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +207,23 @@ def test_no_path_or_query_makes_a_request_a_servers_error(address: tuple[str, in
         answer = ask(address, message(method, path, BODY), method)
         assert answer.status < 500
         assert answer.getheader("x-other") is None
+
+
+@pytest.mark.slow
+def test_more_silent_connections_than_haproxy_takes_do_not_keep_a_request_out(address: tuple[str, int]) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 3 * SILENT:
+        pytest.skip(f"a process may open {hard} files here, and {SILENT} connections want as many at either end")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2 * SILENT), hard))
+    with contextlib.ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        silent = [stack.enter_context(socket.create_connection(address)) for _ in range(SILENT)]
+        wire = stack.enter_context(socket.create_connection(address, timeout=PATIENCE_S))
+        wire.sendall(message("POST", "/v2/rerank", BODY))
+        assert wire.recv(12) == b"HTTP/1.1 200"
+        for each in (silent[0], silent[-1]):
+            each.settimeout(PATIENCE_S)
+            assert each.recv(100)[:12] in (b"HTTP/1.1 408", b""), "closed, with or without a word"
 
 
 def test_32_clients_with_limits_of_their_own_get_what_each_gets_alone(address: tuple[str, int]) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gzip
 import os
+import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 from rrad_ray import tables
 from rrad_ray.errors import InvalidInput, RradError
 from rrad_ray.tables import files
-from rrad_ray.tables.files import listed
+from rrad_ray.tables.files import ABANDONED_S, listed, remove_abandoned
 from rrad_ray.uris import check_uri
 
 # Names that other code gives a meaning: globs, escapes, fsspec's chains, versions, schemes, homes.
@@ -164,33 +166,51 @@ def test_a_folder_without_rights_is_an_error_and_not_an_empty_one(mode: int) -> 
         shutil.rmtree(folder)
 
 
-def test_a_link_in_the_place_of_a_file_that_is_being_written_leads_nowhere(tmp_path: Path) -> None:
+def test_a_link_in_the_place_of_a_file_that_is_being_written_leads_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where others can write to the folder too, one of them may have put it there."""
+    monkeypatch.setattr(secrets, "token_hex", lambda size: "0" * 2 * size)
     own = tmp_path / "own"
     own.write_text("the user's own")
-    (tmp_path / "new.tmp").symlink_to(own)
-    tables.write_text(str(tmp_path / "new"), "new")
+    (tmp_path / "new.00000000.tmp").symlink_to(own)
+    with pytest.raises(RradError, match="File exists"):
+        tables.write_text(str(tmp_path / "new"), "new")
     assert own.read_text() == "the user's own"
-    assert (tmp_path / "new").read_text() == "new"
-    assert sorted(os.listdir(tmp_path)) == ["new", "own"]
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("first_ends_first", [True, False])
-def test_of_two_that_write_one_file_at_once_one_is_told_and_the_other_ones_is_whole(
+def test_of_two_that_write_one_file_at_once_each_writes_it_whole_and_the_last_ones_stands(
     tmp_path: Path, first_ends_first: bool
 ) -> None:
     path = str(tmp_path / "file")
-    first, second = tables.writing(path), tables.writing(path)
-    first.__enter__().write(b"first")
-    second.__enter__().write(b"second")
-    if not first_ends_first:
-        second.__exit__(None, None, None)
-    with pytest.raises(RradError, match="another process writes it at the same time"):
-        first.__exit__(None, None, None)
-    if first_ends_first:
-        second.__exit__(None, None, None)
-    assert Path(path).read_text() == "second"
+    with ExitStack() as outer, ExitStack() as inner:
+        first, second = (outer, inner) if not first_ends_first else (inner, outer)
+        first.enter_context(tables.writing(path)).write(b"first")
+        second.enter_context(tables.writing(path)).write(b"second")
+        inner.close()
+        assert Path(path).read_text() == ("first" if first_ends_first else "second")
+    assert Path(path).read_text() == ("second" if first_ends_first else "first")
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_file_whose_writing_fails_leaves_nothing_and_the_old_one_stays(tmp_path: Path) -> None:
+    tables.write_text(str(tmp_path / "file"), "old")
+    with pytest.raises(RradError, match="TypeError"), tables.writing(str(tmp_path / "file")) as file:
+        file.write("new")  # type: ignore[arg-type]
+    assert (os.listdir(tmp_path), (tmp_path / "file").read_text()) == (["file"], "old")
+
+
+def test_only_what_killed_processes_have_left_for_an_hour_is_deleted(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    kept = ("a.0123abcd.tmp", "old.tmp", "old.0123ABCD.tmp", "part.parquet")
+    for name in (*kept, "old.0123abcd.tmp", "below/old.0123abcd.tmp"):
+        (tmp_path / name).touch()
+        if "old" in name:
+            os.utime(tmp_path / name, (0, time.time() - ABANDONED_S - 60))
+    remove_abandoned(str(tmp_path))
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == set(kept)
 
 
 def test_a_folder_above_or_beside_the_one_that_is_read_may_be_closed_to_the_user(
@@ -199,9 +219,9 @@ def test_a_folder_above_or_beside_the_one_that_is_read_may_be_closed_to_the_user
     def refused(*_: object) -> bool:
         raise PermissionError("AccessDenied")
 
-    assert files.visible_facts(str(tmp_path / "missing")) == {}
+    assert files.visible_names(str(tmp_path / "missing")) == []
     monkeypatch.setattr(files, "_exists", refused)
-    assert files.visible_facts(str(tmp_path)) == {}
+    assert files.visible_names(str(tmp_path)) == []
     with pytest.raises(RradError, match="AccessDenied"):
         listed(str(tmp_path))
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,7 @@ def test_a_folder_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest
 def test_a_folder_that_everyone_could_rename_is_refused_but_in_a_volume_of_a_container(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(private_folders, "_in_container", lambda: False)
     above, folder = tmp_path / "above", tmp_path / "above" / "new" / "folder"
     above.mkdir()
     above.chmod(0o1777)
@@ -67,12 +69,17 @@ def test_a_folder_that_everyone_could_rename_is_refused_but_in_a_volume_of_a_con
     (tmp_path / "link").symlink_to(above)
     with pytest.raises(RradError, match="everyone may rename it"):
         private_folder(tmp_path / "link" / "new" / "folder")
-    monkeypatch.setattr(private_folders, "_in_container", lambda: True)
+    (above / "link").symlink_to(tmp_path)  # which everyone could replace
     with pytest.raises(RradError, match="everyone may rename it"):
-        private_folder(folder)
-    monkeypatch.setattr(Path, "is_mount", lambda path: path == above)
-    assert private_folder(folder) == folder
+        private_folder(above / "link" / "new")
+    monkeypatch.setattr(private_folders, "_in_container", lambda: True)
+    own = private_folders._is_its_own
+    for its_own in (True, False):
+        monkeypatch.setattr(private_folders, "_is_its_own", lambda path, its_own=its_own: its_own and own(path))
+        with nullcontext() if its_own else pytest.raises(RradError, match="everyone may rename it"):
+            private_folder(folder)
     monkeypatch.setattr(private_folders, "_in_container", lambda: False)
+    monkeypatch.setattr(private_folders, "_is_its_own", own)
     with pytest.raises(RradError, match="everyone may rename it"):
         private_folder(folder)
 
