@@ -168,6 +168,13 @@ def test_a_winner_that_writes_gives_its_reasons(client: httpx.Client, writer: st
     assert (refused.status_code, refused.json()["field"]) == (422, "explain")
 
 
+def test_models_are_listed_for_those_with_a_key_alone(client: httpx.Client) -> None:
+    assert client.get("/v1/models").status_code == 200
+    refused = client.get("/v1/models", headers={"Authorization": "Bearer another"})
+    assert (refused.status_code, refused.json()["field"]) == (401, "authorization")
+    assert "model" not in client.get("/healthz", headers={"Authorization": "Bearer another"}).json()
+
+
 @pytest.mark.parametrize(
     ("body", "headers", "status", "field"),
     [
