@@ -274,7 +274,8 @@ class Requests:
     def __init__(self, cfg: JudgeConfig, trace: Mapping[str, str]) -> None:
         from openai import AsyncOpenAI
 
-        self.cfg, self.trace, self.read_order = cfg, trace, answer_reader(cfg.prompt.regex)
+        self.cfg, self.trace = cfg, trace
+        self.read_order = answer_reader(cfg.prompt.regex if cfg.task == "order" else "")
         # Secrets of Kubernetes often end in a line's end, which no header takes. Many endpoints ask for no key.
         key = os.environ.get(cfg.openai.key_env, "").strip() or "none"
         limits = cfg.openai

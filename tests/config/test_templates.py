@@ -340,7 +340,7 @@ def test_identifiers_as_people_name_documents_pass(tmp_path: Path, identifier: s
         ("identifier: '{number}'\nanswer: 'Ranking of 12 passages: {order}'", 11, "reads 12 > 2 > 1 .* 12 documents"),
         ("answer: 'Ranking of 40 passages: {order}'\njoiner: ', '\nidentifier: '{number}'", 10, "over 40 documents"),
         ("document: '{id} {text}'\nidentifier: 'D{number}'", 11, "reads nothing .* as asked for: 'D2 > "),
-        ("joiner: ', '\nregex: '(?P<id>[0-9])'", 11, "reads 1 > 2 > .* over 12 documents"),
+        ("joiner: ', '\nregex: '(?P<id>[0-9])'", 11, "reads nothing .counts from 0. .* over 12 documents"),
     ],
 )  # fmt: skip
 def test_a_form_of_answer_that_says_something_else_to_the_reader_is_refused_at_its_line(

@@ -126,6 +126,7 @@ class Endpoint:
         self.traceparents: list[str] = []
         self.logprobs: dict[str, list[tuple[str, float]]] = {}  # part of a prompt -> its first token's likeliest
         self.refuse: dict[str, list[int]] = {}  # part of a prompt -> statuses to answer first
+        self.text, self.finish = "[2] > [1]", "stop"
         endpoint = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -155,8 +156,8 @@ class Endpoint:
         for part, statuses in self.refuse.items():
             if part in content and statuses:
                 return statuses.pop(0), {"error": {"message": "not now"}}
-        choice: dict[str, Any] = {"index": 0, "finish_reason": "stop"}
-        choice["message"] = {"role": "assistant", "content": "[2] > [1]"}
+        choice: dict[str, Any] = {"index": 0, "finish_reason": self.finish}
+        choice["message"] = {"role": "assistant", "content": self.text}
         for part, top in self.logprobs.items():
             if part in content:
                 each = [{"token": token, "logprob": logprob, "bytes": None} for token, logprob in top]
@@ -257,7 +258,7 @@ def test_a_line_end_behind_an_endpoints_key_is_no_part_of_it(
     options = OpenAIConfig(url=endpoint.url, key_env="A_KEY", retries=0)
     asked = Requests(config(tmp_path, engine="openai", openai=options), {})
     assert asked.client.api_key == "sk-1"
-    reply = asyncio.run(asked._answer([{"role": "user", "content": "rank"}]))
+    reply = asyncio.run(asked._answer([{"role": "user", "content": "rank"}], 2))
     assert reply["text"] == "[2] > [1]"
 
 
@@ -266,14 +267,34 @@ def test_a_run_of_which_all_requests_fail_alike_says_why_stops_early_and_can_be_
 ) -> None:
     """Fault 13: 48 of 48 requests of a model that refuses `max_tokens`."""
     endpoint.refuse = {"query number": [400] * 10_000}
-    folder(tmp_path, [row(number) for number in range(400)])
+    folder(tmp_path, [row(number) for number in range(120)])
     options = {"engine": "openai", "batch_size": 2, "concurrent_batches": 1}
     with pytest.raises(RradError, match=r"no answer, and 16 times the same error.*BadRequest.*not now"):
         judge.run(config(tmp_path, openai=OpenAIConfig(url=endpoint.url, concurrency=1), **options))
     assert capsys.readouterr().out.count("the first error: engine error: BadRequestError") == 1
     endpoint.refuse = {}
     output = judge.run(config(tmp_path, openai=OpenAIConfig(url=endpoint.url), **options))
-    assert len(list(tables.read(output, JudgeOutput))) == 400, "what has failed is asked again"
+    assert len(list(tables.read(output, JudgeOutput))) == 120, "what has failed is asked again"
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [pytest.param("", "the answer has no text", marks=pytest.mark.slow), ("[2] >", "the order is cut off")],
+)
+def test_answers_that_their_tokens_end_stop_a_run_and_whole_orders_among_them_are_taken(
+    tmp_path: Path, endpoint: Endpoint, text: str, error: str
+) -> None:
+    """As those of a model that has spent its tokens on thinking."""
+    endpoint.text, endpoint.finish = text, "length"
+    folder(tmp_path, [row(number) for number in range(60)])
+    options: dict[str, Any] = {"engine": "openai", "batch_size": 2, "concurrent_batches": 1}
+    options["openai"] = OpenAIConfig(url=endpoint.url, concurrency=1)
+    with pytest.raises(RradError, match=rf"16 times .* engine error: {error} .*length.*raise max_tokens"):
+        judge.run(config(tmp_path, **options))
+    assert len(endpoint.bodies) < 60
+    endpoint.text = "[2] > [1] and more"
+    output = judge.run(config(tmp_path, **options))
+    assert len(list(tables.read(output, JudgeOutput))) == 60
 
 
 def test_queries_that_an_endpoint_did_not_answer_are_asked_again_by_a_run_that_goes_on(
