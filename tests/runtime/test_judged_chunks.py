@@ -80,7 +80,7 @@ def test_an_endpoint_is_asked_about_every_chunk_and_no_more_at_once_than_it_take
         return asked[-1]
 
     monkeypatch.setattr(requests.client.chat.completions, "create", create)
-    monkeypatch.setattr(requests, "_read", lambda text: {"score": 2.5 if "plus sign" in text else 0.5})
+    monkeypatch.setattr(requests, "_read", lambda text, documents: {"score": 2.5 if "plus sign" in text else 0.5})
     prompts = Planner(cfg, "")(row_of("q1", TEXTS))
     row = {**KEYS, **to_engine(prompts[1])}
     answer = to_answer(asyncio.run(requests(row)))
