@@ -241,7 +241,7 @@ class _Counter:
         """Return the most tokens that an answer may have; one that is read off the prompt's pass has none."""
         if self.cfg.task == "grade":
             return 1
-        if "messages" in prompt:
+        if self.cfg.engine == "openai":
             return self.cfg.max_tokens
         if "sliding" in prompt:
             return planner.answer_tokens(self.cfg, self.tokenizer, self.cfg.window)
@@ -251,4 +251,4 @@ class _Counter:
         """Return the tokens of an answer that names every document, with its end."""
         if self.cfg.task != "order":
             return self.cfg.max_tokens
-        return len(self.tokenizer(self.cfg.prompt.written(range(shown)), add_special_tokens=False)["input_ids"]) + 1
+        return planner.order_tokens(self.tokenizer, self.cfg.prompt, shown) + 1

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from rrad_ray import prompts
 from rrad_ray.config import PromptConfig
+from rrad_ray.config.templates import OrderTemplate
 from rrad_ray.control_tokens import ControlTokens, spaced
 from rrad_ray.errors import InvalidInput
 from rrad_ray.labelling import teacher
@@ -23,7 +24,6 @@ from rrad_ray.rankers.chunker import Chunker
 from rrad_ray.rows import Row
 
 ENDING = 4  # tokens for the end of an answer, and for what stands before it
-
 IDENTIFIER_ROOM = 8  # the room for an answer's first token and for the pieces of an identifier before it
 
 Chat = list[dict[str, str]] | str  # messages, or the whole text of a prompt
@@ -75,13 +75,14 @@ def answer_tokens(cfg: PromptConfig, tokenizer: Any, count: int) -> int:
     cut one does not come to would be taken for left out."""
     most = cfg.max_tokens
     if cfg.task == "order" and count:
-        most = max(most, _tokens_of(tokenizer, cfg.prompt.written(range(count - 1, -1, -1))) + ENDING)
+        most = max(most, order_tokens(tokenizer, cfg.prompt, count) + ENDING)
     return cfg.thinking_tokens + most
 
 
 @lru_cache(1000)  # of the same few orders in each prompt
-def _tokens_of(tokenizer: Any, text: str) -> int:
-    return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+def order_tokens(tokenizer: Any, template: OrderTemplate, count: int) -> int:
+    """Return the tokens of an answer that names each of `count` documents, without its end."""
+    return len(tokenizer(template.written(range(count)), add_special_tokens=False)["input_ids"])
 
 
 class Planner:
