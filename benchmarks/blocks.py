@@ -19,7 +19,7 @@ from rrad_ray.config import PromptConfig, SimulatedConfig
 from rrad_ray.data.bm25 import BM25Index, top_k
 from rrad_ray.data.reader import read_collection
 from rrad_ray.evaluation import fusion, metrics
-from rrad_ray.labelling import planner, teacher
+from rrad_ray.labelling import planner, simulated_answers, teacher
 from rrad_ray.rows import Row
 from rrad_ray.runtime import engines
 
@@ -140,7 +140,7 @@ def slid(row: Row, cfg: PromptConfig) -> str:
 def answer(row: Row, shown: Sequence[int], cfg: PromptConfig, call: str) -> str:
     """Return one answer of the simulated teacher: all documents shown, in the order that they seem to have."""
     source = random.Random(f"{cfg.seed}:{row['query_id']}:{call}")
-    scores = teacher.simulated_scores(row, shown, cfg, source)
+    scores = simulated_answers.simulated_scores(row, shown, cfg, source)
     return str(cfg.prompt.written(sorted(range(len(shown)), key=lambda position: -scores[position])))
 
 

@@ -73,7 +73,8 @@ class PromptConfig:
     template: str = ""
     """The words of the prompt: a shipped template by name (`order`, `order-ko`, `rankgpt`, `grade`, `qwen3-reranker`,
     `explain`, `question`, ...), or a YAML file of your own, local or `s3://`; empty: `order`, `grade`, `explain` or
-    `question`, by the task, in `language`. `--show-prompts 3` prints what would be sent."""
+    `question`, by the task, in `language`, and for `score` the pair as the model's tokenizer joins it.
+    `--show-prompts 3` prints what would be sent."""
     language: Language = "auto"
     """The language of the shipped template where none is named: `ko`, `zh`, `ja`; others have English words."""
     doc_tokens: Count = 96
@@ -140,8 +141,6 @@ class PromptConfig:
         if self.answer == "first_token":
             ok = self.task == "order" and self.engine == "vllm" and not self.window and not self.structured
             require(ok, "answer", self.answer, "needs task=order, engine=vllm, window=0 and structured=false")
-        asks = self.task != "score" or not self.template
-        require(asks, "template", self.template, "task=score asks no words: leave it out")
         if self.engine == "openai" and self.task == "grade":
             ok = self.prompt.messages and self.prompt.score != "logit"
             require(
@@ -158,9 +157,11 @@ class PromptConfig:
 
     @cached_property
     def prompt(self) -> Any:
-        """The template: one of `template_files.TEMPLATES`, by the task; None for `score`. Raises `RradError`."""
-        schema = TEMPLATES.get(self.task)
-        return load_template(schema, self.template, self.language) if schema else None
+        """The template: one of `template_files.TEMPLATES`, by the task; None for `score` without words of its own.
+        Raises `RradError`."""
+        if self.task == "score" and not self.template:
+            return None
+        return load_template(TEMPLATES[self.task], self.template, self.language)
 
     def calls(self, documents: float) -> float:
         """Return the number of prompts about a query with so many documents."""

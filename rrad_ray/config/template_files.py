@@ -23,6 +23,7 @@ from rrad_ray.config.templates import (
     LikelihoodTemplate,
     OrderTemplate,
     PromptTemplate,
+    ScoreTemplate,
     TemplateProblem,
 )
 from rrad_ray.errors import RradError, in_stage
@@ -35,7 +36,9 @@ TEMPLATES: dict[str, type[PromptTemplate]] = {
     "explain": ExplainTemplate,
     "likelihood": LikelihoodTemplate,
     "grade": GradeTemplate,
+    "score": ScoreTemplate,
 }
+WORDS_OF = {"score": "grade"}  # a task that also takes the templates of another, and reads their words alone
 DEFAULTS = {
     "order": "order",
     "explain": "explain",
@@ -47,7 +50,7 @@ DEFAULTS = {
 def load_template(schema: type[Template], name: str, language: str = "") -> Template:
     """Return a template of this class: a shipped one by name, or a YAML file, local or `s3://`.
 
-    An empty name is the task's own template, in this language where one is shipped.
+    An empty name is the task's own template, in this language where one is shipped; `score` has none.
 
     Raises `RradError` that names file and line, what is wrong there, and what to do.
     """
@@ -56,7 +59,7 @@ def load_template(schema: type[Template], name: str, language: str = "") -> Temp
 
         with in_stage("config"):
             return _parsed(read_text(name), name, schema)
-    own = DEFAULTS[_task(schema)]
+    own = DEFAULTS.get(_task(schema), "")
     if (SHIPPED / f"{own}-{language}.yaml").is_file():
         own = f"{own}-{language}"
     return cast(Template, _shipped(name or own, _task(schema)))
@@ -95,9 +98,9 @@ def _shipped(name: str, task: str) -> PromptTemplate:
 
 def shipped_templates(task: str) -> list[str]:
     """Return the names of the shipped templates for a task."""
-    return sorted(
-        path.stem for path in SHIPPED.glob("*.yaml") if f"\ntask: {task}\n" in f"\n{path.read_text(encoding='utf-8')}"
-    )
+    texts_of = {path.stem: f"\n{path.read_text(encoding='utf-8')}" for path in SHIPPED.glob("*.yaml")}
+    lines = [f"\ntask: {each}\n" for each in (task, WORDS_OF.get(task))]
+    return sorted(name for name, text in texts_of.items() if any(line in text for line in lines))
 
 
 def _parsed(text: str, uri: str, schema: type[Template]) -> Template:
@@ -109,7 +112,9 @@ def _parsed(text: str, uri: str, schema: type[Template]) -> Template:
     if values.get("task") not in TEMPLATES:
         problem = f"task={values.get('task')!r}: what the template is for"
         raise RradError(f"{uri}:{_line(root, text, ['task'])}", problem, f"write one of {', '.join(TEMPLATES)}")
-    if values["task"] != task:
+    if values["task"] == WORDS_OF.get(task):
+        schema = cast(type[Template], TEMPLATES[values["task"]])
+    elif values["task"] != task:
         where = f"{uri}:{_line(root, text, ['task'])}"
         remedy = f"take a template for it: {', '.join(shipped_templates(task))}, or one of your own"
         raise RradError(where, f"a template for task={values['task']}, and the config has task={task}", remedy)

@@ -193,17 +193,15 @@ class LikelihoodTemplate(PromptTemplate):
 
 
 @dataclass(frozen=True, config=CHECKED)
-class GradeTemplate(PromptTemplate):
-    """A prompt about one document that one token answers: a label, and the grade that it stands for.
+class ScoreTemplate(PromptTemplate):
+    """A prompt about one document, which a classification head scores.
 
     `messages` of a chat, or `prompt`, a text with the model's own control tokens; both hold {query} and {document}.
     """
 
-    task: Literal["grade"]
-    labels: dict[str, float]
+    task: Literal["score", "grade"]
     messages: tuple[ChatMessage, ...] = ()
     prompt: str = ""
-    score: Literal["expected", "log_odds", "logit"] = "expected"
 
     def __post_init__(self) -> None:
         if bool(self.messages) == bool(self.prompt):
@@ -212,6 +210,26 @@ class GradeTemplate(PromptTemplate):
             _check_single(self.messages, ("query", "document"))
         else:
             _check_once(("prompt",), self.prompt, ("document", "query"))
+
+    def chat(self, query: str, text: str) -> list[dict[str, str]] | str:
+        """Return the messages that ask about a document, or the whole text of the prompt."""
+        query = " ".join(query.split())
+        if self.prompt:
+            return prompts.fill(self.prompt, {"query": query, "document": text})
+        values = {"query": query, "document": " ".join(text.split())}
+        return [{"role": each.role, "content": prompts.fill(each.content, values)} for each in self.messages]
+
+
+@dataclass(frozen=True, config=CHECKED, kw_only=True)
+class GradeTemplate(ScoreTemplate):
+    """A prompt about one document that one token answers: a label, and the grade that it stands for."""
+
+    task: Literal["grade"]
+    labels: dict[str, float]
+    score: Literal["expected", "log_odds", "logit"] = "expected"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if len(set(self.labels.values())) < 2 and self.score != "logit":
             _refuse(("labels",), "they tell no grade from another", 'write at least two, as in {"yes": 1, "no": 0}')
         if len({label.strip() for label in self.labels}) < len(self.labels):
@@ -219,14 +237,6 @@ class GradeTemplate(PromptTemplate):
         want = {"expected": len(self.labels), "log_odds": 2, "logit": 1}[self.score]
         if len(self.labels) != want or not self.labels:
             _refuse(("labels",), f"{len(self.labels)} labels for score={self.score}", f"write {want}")
-
-    def chat(self, query: str, text: str) -> list[dict[str, str]] | str:
-        """Return the messages that ask for a document's grade, or the whole text of the prompt."""
-        query = " ".join(query.split())
-        if self.prompt:
-            return prompts.fill(self.prompt, {"query": query, "document": text})
-        values = {"query": query, "document": " ".join(text.split())}
-        return [{"role": each.role, "content": prompts.fill(each.content, values)} for each in self.messages]
 
     def value(self, logits: Sequence[float]) -> float:
         """Return a document's score from the logits, or log-probabilities, of the labels' tokens.

@@ -19,12 +19,15 @@ from rrad_ray.labelling.answers import parse_answer
 from rrad_ray.labelling.chat_template import ChatTemplate
 from rrad_ray.labelling.label_tokens import identifiers, label_tokens
 from rrad_ray.labelling.prompt_calls import Prompt, joined_chunks
+from rrad_ray.labelling.simulated_answers import echoed_answer, simulated_answer
 from rrad_ray.languages.scripts import first_words
 from rrad_ray.rankers.chunker import Chunker
 from rrad_ray.rows import Row
 
 ENDING = 4  # tokens for the end of an answer, and for what stands before it
 IDENTIFIER_ROOM = 8  # the room for an answer's first token and for the pieces of an identifier before it
+ABOUT_ONE = ("grade", "score")  # tasks whose words are about one document, and whose answer is a number
+AS_IT_IS = {"use_activation": False}  # the score of a classification head
 
 Chat = list[dict[str, str]] | str  # messages, or the whole text of a prompt
 
@@ -32,13 +35,6 @@ PROBE: Row = {  # a row that every chat template is tried with before anything i
     **{"query_id": "", "query": "query", "split": "train"},
     **{"doc_ids": ["1", "2"], "texts": ["one", "two"]},
 }
-
-GARBAGE = (  # what `simulated` writes where an answer is to say nothing
-    "",
-    "I'm sorry, I cannot rank these passages.",
-    "The most relevant passage is the one that answers the query.",
-    "<think>Let me compare the passages. [1] speaks of",
-)
 
 
 def shown(row: Row, cfg: PromptConfig) -> list[list[int]]:
@@ -85,6 +81,13 @@ def order_tokens(tokenizer: Any, template: OrderTemplate, count: int) -> int:
     return len(tokenizer(template.written(range(count)), add_special_tokens=False)["input_ids"])
 
 
+def _room_kept(cfg: PromptConfig, tokenizer: Any, count: int) -> int:
+    """Return the tokens that a prompt about `count` documents leaves to its answer."""
+    if cfg.task in ABOUT_ONE:
+        return int(cfg.task == "grade")
+    return IDENTIFIER_ROOM if cfg.reads_logits else answer_tokens(cfg, tokenizer, count)
+
+
 class Planner:
     """A row to its prompts, `slots(row, cfg)` of them, for `cfg.engine`.
 
@@ -113,8 +116,8 @@ class Planner:
             generated = 0 if cfg.likelihood_by == "pooler" else 1
             options = (cfg.prompt.pieces, cfg.doc_tokens, cfg.query_tokens, self.limit - generated)
             self.likelihood = prompts.LikelihoodPlan(self.tokenizer, *options)
-        elif cfg.task != "score":
-            if cfg.task != "grade" or cfg.prompt.messages:
+        elif cfg.prompt:
+            if cfg.task not in ABOUT_ONE or cfg.prompt.messages:
                 self.chat_template = ChatTemplate(self.tokenizer, cfg.chat_template_kwargs)
             for chat in self._conversations(PROBE, first_words):
                 self._ids(chat)
@@ -139,7 +142,8 @@ class Planner:
         cfg = self.cfg
         if cfg.engine in ("echo", "simulated"):
             answer = echoed_answer if cfg.engine == "echo" else simulated_answer
-            return [_prompt(answer=answer(row, slot, cfg)) for slot in range(count)]
+            orders = shown(row, cfg) or [list(range(len(row["doc_ids"])))] * count
+            return [_prompt(answer=answer(row, slot, cfg, order)) for slot, order in enumerate(orders)]
         if cfg.engine == "openai":
             if cfg.window:
                 texts = [self.guarded(first_words(text, cfg.doc_tokens)) for text in row["texts"]]
@@ -148,11 +152,11 @@ class Planner:
         try:
             if cfg.task == "likelihood":
                 return [_scored(span, cfg.likelihood_by) for span in self.likelihood(row["query"], row["texts"])]
-            if cfg.task == "score":
+            if cfg.task == "score" and not cfg.prompt:
                 return [self._pair(row["query"], text) for text in row["texts"]]
             if cfg.window:
                 return [self._sliding(row)]
-            return self._graded(row) if cfg.task == "grade" else self._tokenized_chats(row)
+            return self._scored_chats(row) if cfg.task in ABOUT_ONE else self._tokenized_chats(row)
         except prompts.TooLong as error:
             return [_prompt(too_long=error.detail)] * count
 
@@ -164,7 +168,7 @@ class Planner:
         if cut:
             options = {"truncation": True, "max_length": limit, "split_special_tokens": True}
             ids = self.tokenizer(query, text, **options)["input_ids"]
-        return _prompt(ids, truncated=cut, pooling_params={"use_activation": False})
+        return _prompt(ids, truncated=cut, pooling_params=AS_IT_IS)
 
     def _tokenized_chats(self, row: Row) -> list[Prompt]:
         """Return the chats of `order` and `explain`, whose answer is text."""
@@ -182,14 +186,15 @@ class Planner:
             for ids, each, sampling in zip(chats, shown_docs, samplings, strict=True)
         ]
 
-    def _graded(self, row: Row) -> list[Prompt]:
-        """Return the chats of `grade`, each about one document: the labels' tokens are looked at, none is chosen."""
+    def _scored_chats(self, row: Row) -> list[Prompt]:
+        """Return the chats of `grade`, whose labels' tokens are looked at, or of `score`, about one document."""
         docs = self._tokenized(row["texts"])
         chats, cut = self._fitted(row, docs)
+        asked: dict[str, Any] = {"pooling_params": AS_IT_IS}
+        if self.cfg.task == "grade":
+            asked = _looking_at(self.label_ids)
         return [
-            _prompt(
-                ids, start=len(ids), truncated=_lost([doc], cut, self.cfg.doc_tokens), **_looking_at(self.label_ids)
-            )
+            _prompt(ids, start=len(ids), truncated=_lost([doc], cut, self.cfg.doc_tokens), **asked)
             for ids, doc in zip(chats, docs, strict=True)
         ]
 
@@ -241,9 +246,7 @@ class Planner:
         """Return a row's chats, tokenized, and the tokens that every document had to be cut to for that; or raise
         `TooLong`."""
         longest = max(map(len, shown(row, self.cfg)), default=0)
-        cut, answer = self.cfg.doc_tokens, answer_tokens(self.cfg, self.tokenizer, longest)
-        if self.cfg.reads_logits:
-            answer = 1 if self.cfg.task == "grade" else IDENTIFIER_ROOM
+        cut, answer = self.cfg.doc_tokens, _room_kept(self.cfg, self.tokenizer, longest)
         room = self.limit - answer
         while True:
             chats = [
@@ -273,7 +276,7 @@ class Planner:
         return {"sampling_params": sampling}
 
     def chats(self, row: Row) -> list[Chat]:
-        """Return the chats of `order`, `grade` and `explain`, with documents cut to words: no tokenizer is needed."""
+        """Return a row's chats with documents cut to words: no tokenizer is needed."""
         return self._conversations(row, first_words)
 
     def _conversations(self, row: Row, cut: Callable[[str, int], str]) -> list[Chat]:
@@ -281,7 +284,7 @@ class Planner:
         texts = [self.guarded(cut(text, self.cfg.doc_tokens)) for text in row["texts"]]
         if self.cfg.task == "order":
             return [self.cfg.prompt.chat(query, [texts[index] for index in order]) for order in shown(row, self.cfg)]
-        if self.cfg.task == "grade":
+        if self.cfg.task in ABOUT_ONE:
             return [self.cfg.prompt.chat(query, text) for text in texts]
         ranks = teacher.ranks(teacher.verdict(row, read=self.read))
         return [self.cfg.prompt.chat(query, text, rank, len(texts)) for text, rank in zip(texts, ranks, strict=True)]
@@ -328,23 +331,3 @@ def _lost(docs: Sequence[Sequence[int]], cut: int, doc_tokens: int) -> int:
 def _windowed(query: str, texts: Sequence[str]) -> dict[str, Any]:
     """Return the prompt that `engines.slide` reads: windows are planned as the answers come."""
     return {"sliding": json.dumps({"query": query, "texts": list(texts)})}
-
-
-def echoed_answer(row: Row, slot: int, cfg: PromptConfig) -> dict[str, Any]:
-    """Return the documents in the order shown. For dry runs and scale tests only."""
-    text = cfg.prompt.written(range(len(row["doc_ids"]))) if cfg.task == "order" else "echo"
-    return {"text": text, "score": -float(slot)}
-
-
-def simulated_answer(row: Row, slot: int, cfg: PromptConfig) -> dict[str, Any]:
-    """Return the answer of a teacher that knows the qrels, with the config's noise, gaps and garbage."""
-    source = random.Random(f"{cfg.seed}:{row['query_id']}:{slot if cfg.task == 'order' else ''}")
-    order_shown = shown(row, cfg)[slot] if cfg.task == "order" else list(range(len(row["doc_ids"])))
-    scores = teacher.simulated_scores(row, order_shown, cfg, source)
-    if cfg.task != "order":
-        return {"text": "a simulated reason", "score": scores[slot]}
-    if source.random() < cfg.simulated.malformed:
-        return {"text": source.choice(GARBAGE), "score": 0.0}
-    order = sorted(range(len(order_shown)), key=lambda position: -scores[position])
-    kept = max(1, len(order) - sum(source.random() < cfg.simulated.missing for _ in order))
-    return {"text": cfg.prompt.written(order[:kept]), "score": 0.0}

@@ -91,10 +91,10 @@ class PromptTexts:
 
     def _unasked(self, row: Row) -> list[str]:
         """Return what an engine that asks would send: as `openai` does, since no tokenizer is at hand."""
-        if self.cfg.task in ("order", "grade", "explain"):
+        if self.cfg.prompt and self.cfg.task != "likelihood":
             return [f"messages\n{_chat(chat)}" for chat in self.planner.chats(row)]
         texts = [first_words(text, self.cfg.doc_tokens) for text in row["texts"]]
-        if self.cfg.task == "score":
+        if not self.cfg.prompt:
             return [f"pair\n{row['query']}\n{text}" for text in texts]
         before, between, lead = self.cfg.prompt.pieces
         return [f"text\n{before}{text}{between}{lead}{row['query']}" for text in texts]

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from rrad_ray.config import PromptConfig
 from rrad_ray.evaluation import metrics
 from rrad_ray.evaluation.fusion import fit_weights
 from rrad_ray.labelling import aggregation, answers
@@ -71,20 +70,6 @@ def ranks(verdict: aggregation.Verdict) -> list[int]:
     ranked = [index for index in order if not verdict.missing[index]]
     rank_of = {index: rank for rank, index in enumerate(ranked, 1)}
     return [rank_of.get(index, 0) for index in range(len(verdict.targets))]
-
-
-def simulated_scores(row: Row, order: Sequence[int], cfg: PromptConfig, source: random.Random) -> list[float]:
-    """Return how good each document shown seems to a simulated teacher in one answer."""
-    teacher_cfg, grades = cfg.simulated, dict(zip(row["qrel_ids"], row["qrel_grades"], strict=True))
-    lasting = random.Random(f"{cfg.seed}:{row['query_id']}:lasting")
-    errors = [lasting.gauss(0.0, teacher_cfg.lasting_noise) for _ in row["doc_ids"]]
-    noise = teacher_cfg.noise * (len(order) / 10) ** teacher_cfg.length_noise
-    noises = [source.gauss(0.0, noise) for _ in row["doc_ids"]]
-    bias = teacher_cfg.position_bias / max(len(order) - 1, 1) if cfg.task == "order" else 0.0
-    return [
-        grades.get(row["doc_ids"][index], 0) + errors[index] + noises[index] - bias * position
-        for position, index in enumerate(order)
-    ]
 
 
 def with_judge(row: Row, verdict: aggregation.Verdict) -> dict[str, Sequence[float]]:

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from rrad_ray import prompts
 from rrad_ray.errors import InvalidInput
-from rrad_ray.rankers import lora
+from rrad_ray.rankers import loading, lora
 
 
 def end_of(tokenizer: Any) -> int:
@@ -77,11 +77,8 @@ def check_tokenizer(tokenizer: Any, kind: str) -> None:
     """
     if kind == "decoder":
         end_of(tokenizer)
-    elif not tokenizer.num_special_tokens_to_add(pair=True):
-        problem = f"the tokenizer of {tokenizer.name_or_path or 'this model'} puts nothing between query and document"
-        raise InvalidInput(
-            f"{problem} ([SEP] or the like)", "choose an encoder whose tokenizer does, or kind=decoder"
-        )
+    else:
+        loading.check_pairs(tokenizer, "choose an encoder whose tokenizer does, or kind=decoder")
 
 
 def add_pad_token(model: Any, tokenizer: Any) -> None:

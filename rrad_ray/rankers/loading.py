@@ -140,9 +140,22 @@ def load_ranker(folder: str, **options: Any) -> Any:
     return transformers_cls_only.with_first_token_layer(model)
 
 
-def check_ranker(folder: str) -> None:
-    """Raise `ValueError` where `load_ranker` or `load_tokenizer` would: the weights are looked at, and not read."""
-    load_tokenizer(folder, load_ranker(folder, device_map="meta"))
+def check_ranker(folder: str, *, worded: bool = False) -> None:
+    """Raise `ValueError` where `load_ranker`, `load_tokenizer` or `check_pairs` would: the weights are looked at, and
+    not read. `worded`: its pairs come as one text, with words around query and document."""
+    tokenizer = load_tokenizer(folder, load_ranker(folder, device_map="meta"))
+    if not worded:
+        check_pairs(tokenizer)
+
+
+def check_pairs(tokenizer: Any, remedy: str = "") -> None:
+    """Raise `ValueError` for a tokenizer that joins query and document into what could be one text."""
+    if not tokenizer.num_special_tokens_to_add(pair=True):
+        problem = f"the tokenizer of {tokenizer.name_or_path or 'this model'} puts nothing between query and document"
+        words = (
+            "take a model whose tokenizer does; as a teacher, name the words that it was trained with: template=..."
+        )
+        raise InvalidInput(f"{problem} ([SEP] or the like)", remedy or words)
 
 
 def load_student(folder: str, **options: Any) -> Any:

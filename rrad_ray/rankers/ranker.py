@@ -68,8 +68,8 @@ class Ranker(nn.Module):
         `bfloat16`, `float32`, for encoders on CPUs with `torch` or `onnx` also `int8`; `auto` is float32 with `onnx`,
         and elsewhere the faster of bfloat16 and float32 here (`precision.best_dtype`).
 
-        Raises `ValueError` if the folder holds no ranker with all its weights, or if the backend's library is not
-        installed, or does not support or compile the model.
+        Raises `ValueError` if the folder holds no ranker with all its weights, as `loading.check_pairs` does, or if
+        the backend's library is not installed, or does not support or compile the model.
         """
         loading.check_head(folder)
         dtype = number_format(folder, dtype, backend, device)
@@ -77,6 +77,7 @@ class Ranker(nn.Module):
         model_dtype = torch.float32 if converted else dtype_of(dtype)
         model = loading.load_ranker(folder, dtype=model_dtype).to(device)
         tokenizer = loading.load_tokenizer(folder, model)
+        loading.check_pairs(tokenizer)
         ranker = cls(model, tokenizer, loading.usable_length(tokenizer, model)).eval()
         ranker.backend = backends.make(ranker, backend, dtype)
         return ranker

@@ -184,14 +184,15 @@ def vllm(cfg: JudgeConfig, model: str, units: int, ledger: ray_actor_arguments.B
     """Return `ray.data.llm`'s processor with only the engine stage: prompts come tokenized, texts leave detokenized.
 
     No more engines are asked for than there are `units` of work. Raises `RradError` for a model whose tokenizer is
-    missing or another's or has no chat template, which would else be an actor's error, after an engine has started.
+    missing or another's or has no chat template, and for a teacher of `score` without a head of one output or without
+    words between query and document: before an engine starts, which would draw a head at random.
     """
     most = min(cfg.engines, units)
     if cfg.task == "score" and "hf_overrides" not in cfg.engine_kwargs:  # these make a ranker of another model
-        _check_ranker(model)
-    else:
-        with at_place(model, "name a whole checkpoint"):
-            planner.Planner(cfg, model)  # its tokenizer and chat template are checked
+        with at_place(model, "name a cross-encoder with one output"):
+            loading.check_ranker(model, worded=bool(cfg.prompt))
+    with at_place(model, "name a whole checkpoint"):
+        planner.Planner(cfg, model)  # its tokenizer and chat template are checked
     config = vLLMEngineProcessorConfig(
         model_source=model,
         task_type=kind(cfg),
@@ -215,12 +216,6 @@ def vllm(cfg: JudgeConfig, model: str, units: int, ledger: ray_actor_arguments.B
     name = "vLLMEngineStage"
     processor.stages[name] = guarded(processor.get_stage_by_name(name), partial(CrashGuard, ledger, cfg, model))
     return processor
-
-
-def _check_ranker(model: str) -> None:
-    """Raise `RradError` for a teacher of `score` that has no head with one output, or lacks weights."""
-    with at_place(model, "name a cross-encoder with one output"):
-        loading.check_ranker(model)
 
 
 def _twin(model: str) -> str:

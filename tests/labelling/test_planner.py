@@ -15,6 +15,7 @@ from rrad_ray.config import PromptConfig, SimulatedConfig
 from rrad_ray.labelling import planner, teacher
 from rrad_ray.labelling.answer_patterns import answer_reader
 from rrad_ray.labelling.answers import parse_answer
+from rrad_ray.labelling.simulated_answers import simulated_answer, simulated_scores
 from rrad_ray.tables import checkpoints
 
 MODEL = checkpoints.BUNDLED[1]
@@ -270,20 +271,20 @@ def test_a_simulated_teachers_errors_are_those_that_are_set() -> None:
     quiet = {"noise": 0.0, "missing": 0.0, "malformed": 0.0}
     biased = config(repeats=2, simulated=SimulatedConfig(**quiet, position_bias=3.1))
     for slot, order in enumerate(planner.shown(item, biased)):
-        ranked = parse_answer(planner.simulated_answer(item, slot, biased)["text"], 100).ranked
+        ranked = parse_answer(simulated_answer(item, slot, biased, order)["text"], 100).ranked
         first = order.index(0)  # the relevant document, of grade 2; the first one shown gains 3, the last none
         expected = sorted(range(100), key=lambda place: -(2 * (place == first) - 3.1 * place / 99))
         assert list(ranked) == expected
     lasting = config(repeats=2, simulated=SimulatedConfig(**quiet, lasting_noise=1.0))
-    texts = [planner.simulated_answer(item, slot, lasting)["text"] for slot in (0, 1)]
+    shown = planner.shown(item, lasting)
+    texts = [simulated_answer(item, slot, lasting, shown[slot])["text"] for slot in (0, 1)]
     orders = [
-        [order[place] for place in parse_answer(text, 100).ranked]
-        for text, order in zip(texts, planner.shown(item, lasting), strict=True)
+        [order[place] for place in parse_answer(text, 100).ranked] for text, order in zip(texts, shown, strict=True)
     ]
     assert orders[0] == orders[1] != sorted(orders[0]), "the same errors in every answer"
     spread = []
     for power in (0.0, 0.5):
         cfg = config(simulated=SimulatedConfig(noise=1.0, length_noise=power))
-        scores = teacher.simulated_scores(item, list(range(1, 100)), cfg, random.Random(0))
+        scores = simulated_scores(item, list(range(1, 100)), cfg, random.Random(0))
         spread.append(statistics.pstdev(scores))
     assert spread[1] / spread[0] == pytest.approx(9.9**0.5)

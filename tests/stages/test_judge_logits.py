@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from rrad_ray import tables
 from rrad_ray.config import FinetuneConfig, GateConfig, JudgeConfig, LabelConfig
+from rrad_ray.errors import RradError
 from rrad_ray.rows import JudgeOutput, Labels
+from rrad_ray.serving.pages import sigmoid
 from rrad_ray.stages import judge, label
 from rrad_ray.tables import checkpoints
 from rrad_ray.training.listwise import ListwiseExamples
@@ -72,6 +74,25 @@ def test_a_reranker_is_scored_by_vllm_as_its_authors_do(tmp_path: Path, name: st
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     expected = [AUTHORS[name](tokenizer, model, QUERY, text)[1] for text in TEXTS]
     assert answered["judge_scores"] == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.slow
+def test_a_reranker_turned_into_a_classifier_is_scored_with_its_words_as_its_authors_do(tmp_path: Path) -> None:
+    """As published for Qwen3-Reranker: the head's only row is that of "yes" less that of "no"."""
+    folder = reranker(tmp_path / "model", "qwen3-reranker")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    yes, no = (model.lm_head.weight[tokenizer.convert_tokens_to_ids(label)] for label in ("yes", "no"))
+    head = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype=torch.float32)
+    head.score.weight.data = (yes - no)[None].detach().clone()
+    head.save_pretrained(folder)
+    options: dict[str, Any] = {"task": "score", "model": folder}
+    with pytest.raises(RradError, match=r"puts nothing between query and document.*template="):
+        judged(tmp_path, [{**row_of("q", TEXTS), "query": QUERY}], **options)
+    row = {**row_of("q", TEXTS), "query": QUERY}
+    [answered] = judged(tmp_path / "worded", [row], template="qwen3-reranker", **options)
+    probabilities = [AUTHORS["qwen3-reranker"](tokenizer, model, QUERY, text)[1] for text in TEXTS]
+    assert [sigmoid(score) for score in answered["judge_scores"]] == pytest.approx(probabilities, abs=1e-3)
 
 
 @pytest.mark.slow
