@@ -18,7 +18,13 @@ VOCABULARY = {"control_tokens", "errors", "rows", "uris", "prompts", "progress",
 # What needs torch and transformers only, neither Ray, vLLM, pyarrow nor a web server; by the beginnings of names.
 BARE = ("languages", "rankers", "evaluation.metrics", "evaluation.fusion", "evaluation.statistics")
 BARE += ("labelling.answer", "labelling.aggregation", "labelling.chat_template", "labelling.label_tokens")
-BARE += ("labelling.planner", "labelling.prompt_calls", "labelling.teacher", "training")
+BARE += (
+    "labelling.planner",
+    "labelling.prompt_calls",
+    "labelling.simulated_answers",
+    "labelling.teacher",
+    "training",
+)
 BARE_PACKAGES = {"torch", "transformers", "tokenizers", "sentence_transformers", "peft", "numpy", "scipy"}
 # transformers brings regex and safetensors
 BARE_PACKAGES |= {"statsmodels", "rrad_ray", "regex", "safetensors", "bm25s", "Stemmer"}
