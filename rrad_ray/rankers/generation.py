@@ -142,6 +142,7 @@ class Explainer:
         context = loading.positions(model) or self.ranker.max_length + max_tokens
         max_tokens = min(max_tokens, context // 2)
         most = min(self.ranker.max_length, context - max_tokens)
+        (query,), (text,) = self.ranker.shortened([query], [text])
         pair = tokenizer(query, text, truncation=True, max_length=most, split_special_tokens=True)
         unread, written, cache = pair["input_ids"], list[int](), None
         while len(written) < max_tokens:

@@ -26,6 +26,10 @@ Encoded = list[dict[str, list[int]]]  # encoded pairs: for each its token ids, m
 # of them within 25 steps of the demo's student, and GPUs multiply such shapes faster.
 PAD_MULTIPLE = 16
 
+# A fast tokenizer also makes all that it cuts off: of a pair each part of one text with each part of the other. Of
+# 2,000 and of 20,000 tokens these are gigabytes.
+MOST_COMBINED = 64
+
 
 def score_tokens(device: str) -> int:
     """Return the tokens of a forward pass when scoring, padding included: enough to keep the device busy."""
@@ -124,6 +128,7 @@ class Ranker(nn.Module):
     def _prepare(cls, model: Any, tokenizer: Any, max_length: int) -> Ranker:
         """Return the student of a model and a tokenizer, with what its checkpoint has to say about both."""
         loading.check_positions(model, max_length)
+        loading.check_room(tokenizer, max_length, pair=True)
         tokenizer.model_max_length = max_length
         # sentence-transformers puts a sigmoid on a single output unless the checkpoint says otherwise.
         model.config.sentence_transformers = {"activation_fn": "torch.nn.modules.linear.Identity"}
@@ -156,7 +161,24 @@ class Ranker(nn.Module):
 
     def tokenize(self, queries: Sequence[str], texts: Sequence[str]) -> BatchEncoding:
         """Return the encoding of pairs, cut to `max_length` tokens each (the longer of the two first)."""
-        return self._tokenized(queries, texts)
+        return self._tokenized(*self.shortened(queries, texts))
+
+    def shortened(self, queries: Sequence[str], texts: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+        """Return pairs of which a tokenizer has little to cut off: of long ones, `max_length` tokens of each text.
+
+        What is read of them stays the same, but for one token where both are longer than that.
+        """
+        size = self.max_length
+        parts = [(len(query) // size) * (len(text) // size) for query, text in zip(queries, texts, strict=True)]
+        long = [index for index, combined in enumerate(parts) if combined > MOST_COMBINED]
+        if not long or not self.tokenizer.is_fast:
+            return queries, texts
+        whole = list(dict.fromkeys(each for index in long for each in (queries[index], texts[index])))
+        known = dict(zip(whole, self.cut(whole, size), strict=True))
+        pairs = [list(queries), list(texts)]
+        for index in long:
+            pairs[0][index], pairs[1][index] = known[queries[index]], known[texts[index]]
+        return pairs[0], pairs[1]
 
     def encode(self, queries: Sequence[str], texts: Sequence[str]) -> Encoded:
         """Return the model's inputs for each pair, not padded: token ids and the like."""
@@ -257,10 +279,18 @@ def number_format(folder: str, dtype: str, backend: str, device: str) -> str:
     return str(best).removeprefix("torch.")
 
 
-def _check_lists(*values: Sequence[str]) -> None:
-    """Raise `ValueError` for a string in place of a list: each of its characters would be a text."""
-    if any(isinstance(value, str) for value in values):
+def _check_lists(queries: Sequence[str], texts: Sequence[str]) -> None:
+    """Raise `ValueError` for a string in place of a list, each of whose characters would be a text, for lists of
+    different lengths, and for what is no text."""
+    if isinstance(queries, str) or isinstance(texts, str):
         raise InvalidInput("queries and texts are lists, and one is a string", "write [text] for a single one")
+    if len(queries) != len(texts):
+        problem = f"{len(queries)} queries for {len(texts)} texts"
+        raise InvalidInput(problem, "give one query for each text, or use `score` for one query")
+    for name, values in (("query", queries), ("text", texts)):
+        for index, value in enumerate(values):
+            if not isinstance(value, str):
+                raise InvalidInput(f"{name} {index} is {type(value).__name__}, not a string", "give strings only")
 
 
 def one_by_one(encoding: BatchEncoding) -> Encoded:

@@ -106,6 +106,40 @@ def test_a_string_in_place_of_a_list_is_refused(student: tuple[str, Ranker, str]
         student[1].score_pairs(QUERY, TEXTS)
 
 
+def test_lists_of_different_lengths_and_what_is_no_text_are_refused(student: tuple[str, Ranker, str]) -> None:
+    ranker, wrong = student[1], "text 1 is NoneType, not a string"
+    with pytest.raises(ValueError, match="1 queries for 2 texts"):
+        ranker.score_pairs([QUERY], TEXTS[:2])
+    with pytest.raises(ValueError, match=wrong):
+        ranker.score(QUERY, ["x", None])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="query 0 is int"):
+        ranker.score(7, ["x"])  # type: ignore[arg-type]
+
+
+def left_over(ranker: Ranker, query: str, text: str) -> int:
+    """Encodings that the tokenizer makes of what it cuts off a pair."""
+    return len(ranker.tokenize([query], [text]).encodings[0].overflowing)
+
+
+def test_a_long_query_and_a_long_document_are_not_combined_part_by_part(student: tuple[str, Ranker, str]) -> None:
+    """2,000 tokens beside 20,000 took gigabytes, and one request of an endpoint's usual limits killed it."""
+    ranker = student[1]
+    assert left_over(ranker, "sort " * 600, "a list of numbers " * 600) < 20
+    assert len(ranker.score("sort " * 4000, ["a list of numbers " * 10_000] * 2)) == 2
+
+
+@pytest.mark.parametrize("words", [(40, 900), (300, 900), (31, 4000)])
+def test_long_pairs_are_read_as_the_tokenizer_alone_would_cut_them(
+    student: tuple[str, Ranker, str], words: tuple[int, int]
+) -> None:
+    ranker, source = student[1], random.Random(0)
+    kinds = ["unbelievably", "sorted", "x" * 150, "naïve", "数値の", "Zahlen,", "f(x)=y"]
+    query, text = (" ".join(source.choices(kinds, k=count)) for count in words)
+    assert ranker.shortened([query], [text]) != ([query], [text])
+    alone = ranker.tokenizer([query], [text], truncation=True, max_length=LENGTH, split_special_tokens=True)
+    assert ranker.encode([query], [text])[0]["input_ids"] == alone["input_ids"][0]
+
+
 @pytest.mark.parametrize("batch", [1, len(TEXTS)], ids=["one by one", "padded"])
 def test_plain_transformers_scores_the_same(student: tuple[str, Ranker, str], batch: int) -> None:
     _, ranker, folder = student
