@@ -7,8 +7,11 @@ labelling. `tables/schema.py` derives each table's Arrow schema from these types
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NotRequired, TypedDict, get_args
+
+from rrad_ray.errors import InvalidInput
 
 # What mends the error of `check_sources`.
 SAME_SOURCES = "give a table whose rows all have the same sources"
@@ -285,6 +288,17 @@ def check_sources(row: Row, wanted: Iterable[str]) -> None:
     lacking = [name for name in wanted if name not in row["sources"]]
     if lacking:
         raise ValueError(f"query {row['query_id']!r} has no scores of {', '.join(lacking)}, which others have")
+
+
+def check_same_query(row: Row, other: Row) -> None:
+    """Raise `ValueError` for two rows of one query id that ask something else, but for case and white space: an id as
+    `7` names another query in every collection."""
+    asked, others = (unicodedata.normalize("NFKC", each["query"]).casefold().split() for each in (row, other))
+    if asked != others:
+        problem = (
+            f"query {row['query_id']!r} asks {other['query'][:80]!r} there, and {row['query'][:80]!r} in the input"
+        )
+        raise InvalidInput(problem, "name a table of the same collection")
 
 
 def with_qrels(rows: Sequence[Row], split: str = "dev") -> list[Row]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from rrad_ray import tables
 from rrad_ray.config import EvaluateConfig
 from rrad_ray.data import trec
-from rrad_ray.errors import RradError, at_place
+from rrad_ray.errors import InvalidInput, RradError, at_place
 from rrad_ray.evaluation import fusion
 from rrad_ray.evaluation.calibration import calibrated
 from rrad_ray.evaluation.latency import FUSED, SEARCH, fusion_cost, rerank_latency
@@ -21,7 +22,7 @@ from rrad_ray.progress import say
 from rrad_ray.rankers import loading
 from rrad_ray.rankers.chunker import ChunkRanker
 from rrad_ray.rankers.likelihood import LikelihoodRanker
-from rrad_ray.rows import BM25, DENSE, SAME_SOURCES, Labels, Row, by_source, check_sources
+from rrad_ray.rows import BM25, DENSE, SAME_SOURCES, Labels, Row, by_source, check_same_query, check_sources
 from rrad_ray.tables import checkpoints
 
 SMOKE_DOCS = 5  # documents of the query that the endpoint scores again before a winner goes live
@@ -144,9 +145,13 @@ class Evaluation:
         scores, unlabelled = [], 0
         for row in self.test:
             label = labelled.get(row["query_id"])
-            unlabelled += label is None
-            targets = dict(zip(label["doc_ids"], label["targets"], strict=True)) if label else {}
+            with at_place(f"labels: {self.cfg.labels}", "give the labels of this input"):
+                targets = _targets(row, label) if label else {}
+            unlabelled += targets.keys().isdisjoint(row["doc_ids"])
             scores.append(candidate_scores(row, targets))
+        if unlabelled == len(self.test):
+            problem = f"has a label of none of the {unlabelled} judged queries of split '{self.cfg.split}'"
+            raise RradError(f"labels: {self.cfg.labels}", problem, "give labels of this split, or leave labels out")
         note = f"{unlabelled} of {len(self.test)} test queries have no label" if unlabelled else ""
         if self.labels.simulated:
             note = f"simulated from the judgments. {note}".strip()
@@ -178,8 +183,13 @@ class Evaluation:
             ties, cut = _ties_note(test_scores, title), _cut_short(uri, title)
             tokens = self.cfg.chunks.tokens
             read = f"reads documents in chunks of {tokens} tokens, the best one counts" if tokens else ""
-            note = " and ".join(filter(None, (cut, ties, read)))
-            facts: Any = {"smoke": _smoke(self.test[0], test_scores[0]), "note": note, "constant": bool(ties)}
+            unscored = sum(not math.isfinite(score) for values in scores for score in values)
+            lost = f"gave {unscored:,} documents a score that is not a number: it cannot win" if unscored else ""
+            if lost:
+                say(f"WARNING: {title} {lost}")
+            note = " and ".join(filter(None, (cut, ties, lost, read)))
+            facts: Any = {"smoke": _smoke(self.test[0], test_scores[0]), "note": note}
+            facts |= {"constant": bool(ties), "unscored": unscored}
             cost |= calibrated(self.dev, dev_scores, self.test, test_scores)
             self.add(name, title, "student", test_scores, **cost, **facts)
             if tokens:
@@ -227,6 +237,15 @@ class Evaluation:
         fused, fused_dev = ([fusion.fuse(scores, weights) for scores in split] for split in (test, dev))
         probabilities = calibrated(self.dev, fused_dev, self.test, fused)
         self.add(name, title, kind, fused, note=note, weights=weights, **cost(weights), **probabilities)
+
+
+def _targets(row: Row, label: Row) -> dict[str, float]:
+    """Return a row's targets by document. Raises `ValueError` for a label of another query, and for a target that is
+    not a number."""
+    check_same_query(row, label)
+    if not all(map(math.isfinite, label["targets"])):
+        raise InvalidInput(f"query {row['query_id']!r} has a target that is not a number", "run label again")
+    return dict(zip(label["doc_ids"], label["targets"], strict=True))
 
 
 def _student_lineage(uri: str) -> tables.Lineage:

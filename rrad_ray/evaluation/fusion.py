@@ -82,9 +82,10 @@ def fuse(scores: Mapping[str, Sequence[float]], weights: Mapping[str, float]) ->
 
 
 def unscored_last(scores: Sequence[float]) -> list[float]:
-    """Return one source's scores as they are; a document without one gets 1 less than the lowest."""
-    lowest = min((score for score in scores if not math.isnan(score)), default=0.0) - 1.0
-    return [lowest if math.isnan(score) else score for score in scores]
+    """Return one source's scores as they are; a document without one (NaN or infinite) gets 1 less
+    than the lowest."""
+    lowest = min(filter(math.isfinite, scores), default=0.0) - 1.0
+    return [score if math.isfinite(score) else lowest for score in scores]
 
 
 def relative(weights: Mapping[str, float]) -> dict[str, float]:

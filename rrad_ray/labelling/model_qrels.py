@@ -21,6 +21,11 @@ def whole_grades(row: Row) -> dict[str, int]:
     }
 
 
+def off_scale(row: Row, scale: Sequence[float]) -> bool:
+    """Return whether a score of a graded row is none that labels of these grades can have."""
+    return any(not scale[0] - 0.5 <= score <= scale[-1] + 0.5 for score in row["judge_scores"])
+
+
 def judged_pairs(row: Row, unjudged: str) -> GradePairs:
     """Return both grades of each document of a graded row that people have judged too; with `unjudged: negative` also
     of the others of a query that they have judged, as grade 0."""

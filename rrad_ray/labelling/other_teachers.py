@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -11,10 +11,10 @@ import numpy as np
 
 from rrad_ray import tables
 from rrad_ray.config import LabelConfig
-from rrad_ray.errors import RradError
+from rrad_ray.errors import RradError, at_place
 from rrad_ray.labelling import teacher
 from rrad_ray.labelling.source import source_reader
-from rrad_ray.rows import JudgeOutput, Row
+from rrad_ray.rows import JudgeOutput, Row, check_same_query
 from rrad_ray.tables.sampling import named_rows
 
 
@@ -51,7 +51,7 @@ class OtherTeachers:
         for name in self.cfg.teachers:
             if any(name in row["sources"] for row in rows):
                 raise RradError(f"teachers.{name}", "a source has that name", "choose another name")
-            targets = self._targets(name, [row["query_id"] for row in rows])
+            targets = self._targets(name, {row["query_id"]: row for row in rows})
             for row in wide:
                 known = targets.get(row["query_id"], {})
                 scores = [known.get(doc_id, math.nan) for doc_id in row["doc_ids"]]
@@ -59,10 +59,14 @@ class OtherTeachers:
                 row["source_scores"] = [*row["source_scores"], scores]
         return wide
 
-    def _targets(self, name: str, query_ids: Sequence[str]) -> dict[str, dict[str, float]]:
-        """Return a teacher's targets by query and document, of the queries that it has usable answers about."""
-        targets = {}
-        for _, row in named_rows(self.cfg.teachers[name], self.parts[name].of(query_ids), JudgeOutput, query_ids):
+    def _targets(self, name: str, rows: Mapping[str, Row]) -> dict[str, dict[str, float]]:
+        """Return a teacher's targets by query and document, of the rows by query id that it has usable answers about.
+
+        Raises `RradError` for a query that was another one when the teacher was asked."""
+        targets, uri, query_ids = {}, self.cfg.teachers[name], list(rows)
+        for _, row in named_rows(uri, self.parts[name].of(query_ids), JudgeOutput, query_ids):
+            with at_place(f"teachers.{name}: {uri}", "ask that teacher about this input"):
+                check_same_query(rows[row["query_id"]], row)
             verdict = teacher.verdict(row, self.cfg.aggregate, self.cfg.missing, self.readers[name])
             if not verdict.rejected:
                 targets[row["query_id"]] = dict(zip(row["doc_ids"], verdict.targets, strict=True))

@@ -8,6 +8,7 @@ candidates of a second round: a student's own, of the queries where it disagrees
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 
 from rrad_ray import tables
 from rrad_ray.config import PrerankConfig
-from rrad_ray.errors import at_place
+from rrad_ray.errors import InvalidInput, at_place
 from rrad_ray.labelling.picking import picked_indices, rank_disagreement, scores_by
 from rrad_ray.languages.scripts import word_count
 from rrad_ray.progress import say
@@ -24,7 +25,7 @@ from rrad_ray.rankers import loading
 from rrad_ray.rankers.bi_encoder import BiEncoder, check_bi_encoder
 from rrad_ray.rankers.chunker import Chunker, ChunkRanker, best_indices
 from rrad_ray.rankers.ranker import Ranker
-from rrad_ray.rows import PRERANK, Candidates, PrerankOutput, by_source
+from rrad_ray.rows import PRERANK, Candidates, PrerankOutput, Row, by_source, check_same_query
 from rrad_ray.runtime import cluster
 from rrad_ray.tables import checkpoints, shards
 from rrad_ray.tables.sampling import draw_hash
@@ -99,9 +100,10 @@ def _count(cfg: PrerankConfig, out: tables.Output, every: list[Shard]) -> dict[s
     return {"rows": rows, "candidates": documents, "left_out": left_out, "seen": seen}
 
 
-def _query_ids(uri: str) -> Iterator[str]:
+def _queries(uri: str) -> Iterator[Row]:
+    """Yield query id and text of a finished table's rows."""
     for name in tables.finished_parts(uri):
-        yield from tables.read_columns(uri, name, ["query_id"])["query_id"].to_pylist()
+        yield from tables.read_columns(uri, name, ["query_id", "query"]).to_pylist()
 
 
 class PrerankPart:
@@ -115,7 +117,7 @@ class PrerankPart:
         tokens: Any = {"max_length": cfg.max_length, "batch_tokens": cfg.batch_tokens}
         self.encoder = BiEncoder(model, **tokens) if model and not cfg.student else None
         self.chunker = Chunker(self.encoder.model.tokenizer if self.encoder else None, cfg.chunks)
-        self.without = {name for uri in cfg.pick.without for name in _query_ids(uri)}
+        self.without = {row["query_id"]: row for uri in cfg.pick.without for row in _queries(uri)}
 
     def part(self, name: str) -> None:
         """Write one part of the output."""
@@ -139,12 +141,12 @@ class PrerankPart:
     def _eligible(self, name: str) -> list[dict[str, Any]]:
         """Return a part's rows in the wanted splits that have documents and were not picked before."""
         wanted, whole = self.cfg.splits, self.cfg.keep_whole
-        return [
-            row
-            for row in shards.read_shard(self.cfg.input, self.planned[name], Candidates)
-            if row["doc_ids"] and row["split"] in wanted
-            if row["split"] in whole or row["query_id"] not in self.without
-        ]
+        rows = shards.read_shard(self.cfg.input, self.planned[name], Candidates)
+        eligible = [row for row in rows if row["doc_ids"] and row["split"] in wanted]
+        with at_place("pick.without", "name labels of this input"):
+            for row in eligible:
+                check_same_query(row, self.without.get(row["query_id"], row))
+        return [row for row in eligible if row["split"] in whole or row["query_id"] not in self.without]
 
     def _stay(self, rows: list[dict[str, Any]], worth: list[float]) -> list[int]:
         """Return the indices of the rows that stay: those that are kept whole, and the share of the others."""
@@ -178,6 +180,11 @@ class PrerankPart:
         """Keep scores as source `prerank`, in place of those of a pre-ranker before it, and the best chunks."""
         if self.cfg.chunks.tokens:
             row["best_chunks"] = spans
+        if not all(map(math.isfinite, values)):
+            problem = f"gives a document of query {row['query_id']!r} a score that is not a number"
+            raise InvalidInput(
+                f"{self.cfg.student or self.cfg.model} {problem}", "train it again, or take another one"
+            )
         columns = {**by_source(row), PRERANK: values}
         row["sources"], row["source_scores"] = list(columns), list(columns.values())
 

@@ -10,9 +10,16 @@ from typing import Any
 from rrad_ray import tables
 from rrad_ray.config import QrelsConfig
 from rrad_ray.errors import RradError, at_place
-from rrad_ray.labelling.model_qrels import GradePairs, agreement, describe_qrels, judged_pairs, whole_grades
+from rrad_ray.labelling.model_qrels import (
+    GradePairs,
+    agreement,
+    describe_qrels,
+    judged_pairs,
+    off_scale,
+    whole_grades,
+)
 from rrad_ray.progress import say
-from rrad_ray.rows import MEASURED, Candidates, JudgeOutput
+from rrad_ray.rows import MEASURED, Candidates, JudgeOutput, Row, check_same_query
 from rrad_ray.tables import shards
 
 
@@ -28,22 +35,24 @@ def run(cfg: QrelsConfig, out: tables.Output) -> None:
         raise RradError(cfg.input, f"its qrels are by the model {lineage.qrels.model} already", "name its own input")
     with at_place("graded", "grade by another model"):
         tables.check_grader(source.model, lineage.teachers)
-    grades: dict[str, dict[str, int]] = {}
+    graded: dict[str, Row] = {}
     pairs: GradePairs = []
     for row in shards.usable_rows(tables.read(cfg.graded, JudgeOutput), out.quarantine):
-        grades[row["query_id"]] = whole_grades(row)
+        if off_scale(row, source.grades):
+            out.quarantine(row["query_id"], "off scale: a grade that its template does not have", str(row))
+            continue
+        graded[row["query_id"]] = {"query": row["query"], "grades": whole_grades(row)}
         pairs += judged_pairs(row, cfg.unjudged)
     every = shards.plan_shards(cfg.input, shards.MOST_ROWS, Candidates)
     rows, queries = 0, Counter[str]()
     for shard in every:
-        part = [
-            _judged(row, grades, cfg.dev_share, queries)
-            for row in shards.read_shard(cfg.input, shard, Candidates, out.quarantine)
-        ]
+        rows_of_part = shards.read_shard(cfg.input, shard, Candidates, out.quarantine)
+        with at_place(cfg.graded, "grade queries of this input"):
+            part = [_judged(row, graded, cfg.dev_share, queries) for row in rows_of_part]
         out.write_part(shard.part, part)
         rows += len(part)
     if not queries:
-        problem = f"none of its {len(grades):,} queries is in the input without qrels of people"
+        problem = f"none of its {len(graded):,} queries is in the input without qrels of people"
         raise RradError(cfg.graded, problem, "grade queries of this input that people have not judged")
     figures = agreement(pairs, source.grades) if len(pairs) >= cfg.min_judgments else {}
     simulated = tables.lineage_of(cfg.graded).simulated
@@ -66,14 +75,15 @@ def _grader(cfg: QrelsConfig) -> tables.JudgeFacts:
     return judge
 
 
-def _judged(
-    row: dict[str, Any], grades: dict[str, dict[str, int]], dev_share: float, queries: Counter[str]
-) -> dict[str, Any]:
+def _judged(row: dict[str, Any], graded: dict[str, Row], dev_share: float, queries: Counter[str]) -> dict[str, Any]:
     """Return a row with the model's grades as its qrels, counted by its split; one of people's qrels, and one that
-    was not graded, as it is."""
-    given = grades.get(row["query_id"])
-    if row["qrel_ids"] or not given:
+    was not graded, as it is. Raises `ValueError` for a query that was another one when it was graded."""
+    graded_before = graded.get(row["query_id"])
+    if graded_before:
+        check_same_query(row, graded_before)
+    if row["qrel_ids"] or not graded_before or not graded_before["grades"]:
         return row
+    given = graded_before["grades"]
     split = row["split"]
     if split not in MEASURED:
         digest = hashlib.sha256(row["query_id"].encode()).digest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import statsmodels.api as sm
 from scipy.special import expit
 
 from rrad_ray.errors import InvalidInput
+from rrad_ray.evaluation import fusion
 from rrad_ray.evaluation.calibration import calibrated, calibration, expected_error, platt
 from rrad_ray.evaluation.measures import Scores
 from tests.fixtures import row_of
@@ -103,3 +105,7 @@ def test_a_document_without_a_score_counts_as_below_all_others() -> None:
     holes = [[*values[:-1], float("nan")] for values in scores]
     lowest = [[*values[:-1], min(values[:-1]) - 1] for values in scores]
     assert calibrated(dev, holes, dev, holes) == calibrated(dev, lowest, dev, lowest)
+
+
+def test_an_infinite_score_is_none_as_it_is_in_a_fusion() -> None:
+    assert fusion.unscored_last([math.inf, 1.0, -math.inf, math.nan, 2.0]) == [0.0, 1.0, 0.0, 0.0, 2.0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from pathlib import Path
 from typing import Any
@@ -93,3 +94,11 @@ def test_what_is_no_teacher_is_refused(tmp_path: Path) -> None:
         LabelConfig(main, f"{tmp_path}/c", teachers={"judge": main})
     with pytest.raises(ValueError, match="fused by targets=teacher and scale=query"):
         LabelConfig(main, f"{tmp_path}/d", teachers={"x": main}, weights=weights, scale="table")
+
+
+def test_a_teacher_that_was_asked_other_queries_of_the_same_ids_is_refused(tmp_path: Path) -> None:
+    scores = {"q0": [3.0, 2.0, 1.0, 0.0]}
+    other = judged(tmp_path, "other", scores, query="wholly another")
+    cfg = LabelConfig(judged(tmp_path, "first", scores), f"{tmp_path}/labels", teachers={"other": other})
+    with pytest.raises(RradError, match=r"teachers\.other: .*: query 'q0' asks 'wholly another' there"):
+        label.run(dataclasses.replace(cfg, weights={"judge": 1.0, "other": 1.0}))

@@ -129,3 +129,20 @@ def test_a_student_that_is_none_is_refused_before_a_row_is_read(given: str, tmp_
     cfg = PrerankConfig(given, str(tmp_path / "out"), student=checkpoints.resolve(checkpoints.BUNDLED[0]))
     with pytest.raises(RradError, match="is no ranker with one score"):
         prerank.run(cfg)
+
+
+def test_queries_of_another_collection_with_the_same_ids_are_not_those_labelled_before(
+    given: str, tmp_path: Path
+) -> None:
+    before = table_of(tmp_path / "before", [row(number) | {"query": "another"} for number in (0, 1)])
+    with pytest.raises(RradError, match="query 'q0' asks 'another' there"):
+        preranked(given, tmp_path / "out", pick=PickConfig(without=[before]), source="bm25")
+
+
+def test_a_student_whose_scores_are_no_numbers_orders_nothing(given: str, student: str, tmp_path: Path) -> None:
+    """The candidates' order was kept, as the student's own."""
+    ranker = Ranker.load(student, dtype="float32")
+    ranker.model.classifier.weight.data *= float("nan")
+    ranker.save(tmp_path / "lost")
+    with pytest.raises(RradError, match="gives a document of query 'q0' a score that is not a number"):
+        preranked(given, tmp_path / "out", student=f"{tmp_path}/lost")

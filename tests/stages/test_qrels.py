@@ -13,7 +13,7 @@ from rrad_ray import tables
 from rrad_ray.config import EvaluateConfig, JudgeConfig, LabelConfig, QrelsConfig, SelectConfig
 from rrad_ray.errors import RradError
 from rrad_ray.evaluation import summary
-from rrad_ray.rows import Candidates, JudgeOutput
+from rrad_ray.rows import Candidates, JudgeOutput, Labels
 from rrad_ray.stages import evaluate, judge, label, qrels, select
 from rrad_ray.tables import status
 from tests.fixtures import row_of, table_of
@@ -163,3 +163,51 @@ def test_report_terminal_and_winner_say_whose_qrels_they_stand_on(
     evaluate.run(EvaluateConfig(people, f"{tmp_path}/by_people"))
     assert json.loads((tmp_path / "by_people" / "report.json").read_text())["qrels"] is None
     assert "by a model" not in (tmp_path / "by_people" / "report.html").read_text()
+
+
+def test_grades_of_another_query_under_the_same_id_are_refused(tmp_path: Path) -> None:
+    every = rows()
+    other = [row | {"query": "wholly another question"} for row in every]
+    candidates, by_model = table_of(tmp_path / "candidates", every), graded(tmp_path / "graded", other)
+    with pytest.raises(RradError, match="query 'q0' asks 'wholly another question' there, and 'add two numbers' in"):
+        qrels.run(QrelsConfig(candidates, f"{tmp_path}/qrels", graded=by_model))
+    same = graded(tmp_path / "same", [row | {"query": "  ADD two numbers"} for row in every])
+    qrels.run(QrelsConfig(candidates, f"{tmp_path}/fine", graded=same))
+
+
+def test_a_grade_that_the_template_does_not_have_is_set_aside(tmp_path: Path) -> None:
+    every = rows()
+    out = tables.Output("judge", LabelConfig("", f"{tmp_path}/graded"), JudgeOutput, {})
+    scores = [[2.6, 1e30, 0.4], *[[2.6, 0.4, 0.4]] * (len(every) - 1)]
+    graded_rows = [
+        {**row, **JUDGED, "model": "org/Grader", "judge_scores": each}
+        for row, each in zip(every, scores, strict=True)
+    ]
+    out.write_all(graded_rows, 100)
+    out.commit(lineage=tables.Lineage(judge=tables.JudgeFacts("org/Grader", grades=[0.0, 1.0, 2.0, 3.0])))
+    made = qrels.run(QrelsConfig(table_of(tmp_path / "c", every), f"{tmp_path}/q", graded=out.uri))
+    assert tables.read_manifest(made).quarantined == {"off scale": 1}
+    assert next(tables.read(made, Candidates))["qrel_ids"] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"query": "another"}, "asks 'another' there"),
+        ({"split": "train"}, "has a label of none of the 20 judged queries of split 'test'"),
+        ({"doc_ids": ["x", "y", "z"]}, "has a label of none of the 20 judged queries"),
+        ({"targets": [1.0, float("nan"), 0.0]}, "has a target that is not a number"),
+    ],
+)
+def test_labels_that_are_not_about_the_measured_queries_are_no_teacher(
+    tmp_path: Path, change: dict[str, Any], problem: str
+) -> None:
+    """Their rows took ids as `7` of another collection for their own, or the candidates' order for the teacher's."""
+    by_people = [row | {"split": "test"} for row in rows(0, 20)]
+    made = {"targets": [2.0, 1.0, 0.0], "missing": [False] * 3, "confidence": [1.0] * 3}
+    out = tables.Output("label", LabelConfig("", f"{tmp_path}/labels"), Labels, {})
+    out.write_all([{**row, **made, "reasons": [], "parse_status": [], **change} for row in by_people], 10)
+    out.commit(lineage=tables.Lineage(labels=tables.LabelFacts("teacher", {})))
+    cfg = EvaluateConfig(table_of(tmp_path / "c", by_people), f"{tmp_path}/report", labels=out.uri)
+    with pytest.raises(RradError, match=problem):
+        evaluate.run(cfg)
