@@ -8,19 +8,23 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
-from rrad_ray.config.base import CHECKED, NO_BOOL, Count, GivenUri, Seed, Share, StagePaths, Uri
+from rrad_ray.config.base import CHECKED, NO_BOOL, Count, GivenUri, Seed, Share, StagePaths, Uri, require
 from rrad_ray.config.evaluation import WinnerRule
+from rrad_ray.rows import BM25, DENSE, JUDGE, PRERANK
 
 NEW_STUDENT, LAST_STUDENT = "new", "last"  # the names of a night's two students in its evaluations
 
 
-def _file_name(value: str) -> str:
+def _night(value: str) -> str:
+    """Refuse what is no file name, and a source's name: the night's student is summed with sources, by name."""
+    if value in (BM25, DENSE, PRERANK, JUDGE):
+        raise ValueError("is the name of a source: take another one, as in 2026-11-29")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
         raise ValueError("must be letters, digits, '.', '_' and '-', as in 2026-11-29")
     return value
 
 
-Night = Annotated[str, AfterValidator(_file_name)]
+Night = Annotated[str, AfterValidator(_night)]
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -76,3 +80,8 @@ class PublishConfig(WinnerRule):
     max_p: Annotated[float, Field(gt=0, le=1), NO_BOOL] = 0.05
     """The p-value, of one-sided paired t-tests that are corrected for the two sets, below which a higher nDCG@10 is
     a better one."""
+
+    def __post_init__(self) -> None:
+        want = "the two sets are compared as two: name the evaluation on the night's own candidates"
+        require(self.fresh_input != self.input, "fresh_input", self.fresh_input, want)
+        require(self.fresh != self.frozen, "fresh", self.fresh, "name the night's own candidates")

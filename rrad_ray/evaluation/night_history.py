@@ -70,6 +70,19 @@ def read_nights(store: str) -> list[NightEntry]:
     return entries
 
 
+def check_new_night(store: str, night: str, report: str, last: str) -> None:
+    """Raise `RradError` for a night of a name that another one has, by its `report` or the winner that it began from:
+    that one's entry and queries would be written over. One that has not come to its end may begin again."""
+    for entry in (each for each in read_nights(store) if each["night"] == night and each.get("report")):
+        if (tables.absolute(entry["report"]), entry.get("last")) != (tables.absolute(report), last):
+            problem = (
+                f"the history has another night of that name (report {entry['report']}, from {entry.get('last')})"
+            )
+            raise RradError(
+                f"night={night}", problem, "name this night otherwise, or delete that line of the history"
+            )
+
+
 def record_night(store: str, night: str, decision: str, reason: str, **facts: Any) -> None:
     """Write a night's entry into the history and its page, in the place of one of the same night.
 

@@ -59,13 +59,16 @@ def served_ndcg(winner: Winner, rows: Sequence[Row], scores: Mapping[str, Mappin
     """Return nDCG@10 of each row, (Q,), in the order that the endpoint would give it: by the student's `scores`, or
     by their weighted sum with the sources' as it was when the winner was chosen.
 
-    Raises `RradError` for a row without a source that the winner sums.
+    Raises `RradError` for a row without a source that the winner sums, and for a score that is not a number.
     """
     quality = []
     for row in rows:
         given: dict[str, Sequence[float]] = dict(by_source(row))
         if winner.student:
             given[winner.student] = candidate_scores(row, scores[row["query_id"]])
+            if not all(map(math.isfinite, given[winner.student])):
+                problem = f"gave a document of query {row['query_id']!r} a score that is not a number"
+                raise RradError(winner.student, problem, "train it again")
         lacking = [name for name in winner.weights if name not in given]
         if lacking:
             problem = f"query {row['query_id']!r} has no scores of {', '.join(lacking)}, which {winner.system} sums"

@@ -7,6 +7,7 @@ its name, and the winner comes last. The endpoint that serves from the store che
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,12 +17,14 @@ from rrad_ray.config import LAST_STUDENT, NEW_STUDENT, PublishConfig
 from rrad_ray.errors import RradError
 from rrad_ray.evaluation import nights
 from rrad_ray.evaluation.bench import fused_name
-from rrad_ray.evaluation.night_history import ASKED, NIGHTS_PAGE, record_night
+from rrad_ray.evaluation.night_history import ASKED, NIGHTS_PAGE, check_new_night, record_night
 from rrad_ray.evaluation.winner import Winner, choose_winner, read_report, read_winner, write_winner
 from rrad_ray.progress import say
-from rrad_ray.rows import Candidates, CollectedQuery
+from rrad_ray.rows import Candidates, CollectedQuery, Row
+from rrad_ray.tables import checkpoints
 from rrad_ray.tables.leases import Lease
 
+REPORT = "report.html"  # of an evaluation
 INPUTS = ("input", "fresh_input", "frozen", "fresh", "labels", "collected")
 
 
@@ -30,10 +33,13 @@ def run(cfg: PublishConfig, out: tables.Output) -> None:
     """Compare the night's student with the winner that the night began from, on both sets; write the history, and the
     new winner where it is better.
 
-    Raises `RradError` for an evaluation without one of the students, and for a winner that sums sources which the
-    candidates lack.
+    Raises `RradError` for an evaluation without one of the students or of others, for candidates that are not those
+    which it has measured, for a winner that sums sources which the candidates lack, for a student that gave a score
+    that is not a number, and for the name of another night.
     """
     last, chosen = read_winner(tables.join(cfg.collected, LAST_STUDENT)), _chosen(cfg)
+    check_new_night(cfg.store, cfg.night, tables.join(cfg.input, REPORT), last.system)
+    _check_students(cfg, last)
     fresh = nights.read_scores(cfg.fresh_input)
     sets = {
         "frozen": _compared(cfg.input, nights.read_scores(cfg.input), cfg.frozen, last, chosen),
@@ -53,7 +59,7 @@ def run(cfg: PublishConfig, out: tables.Output) -> None:
             pq.write_table(pa.table({"query": asked}), file)
         decision = "published" if published else "refused"
         facts = {"system": winner.system, "checkpoint": winner.checkpoint, "last": last.system, "queries": len(asked)}
-        facts |= {"report": tables.join(cfg.input, "report.html"), "sets": sets, "drift": drift}
+        facts |= {"report": tables.join(cfg.input, REPORT), "sets": sets, "drift": drift}
         record_night(cfg.store, cfg.night, decision, reason, **facts)
         if published:
             write_winner(cfg.store, winner)
@@ -74,6 +80,28 @@ def _chosen(cfg: PublishConfig) -> Winner:
     return choose_winner(content, {NEW_STUDENT: students[NEW_STUDENT]}, cfg, encoders)
 
 
+def _check_students(cfg: PublishConfig, last: Winner) -> None:
+    """Raise `RradError` where the two evaluations measured different students of one name, or as `last` another one
+    than the winner that the night began from."""
+    measured = [
+        each.students if (each := tables.read_manifest(uri).lineage.evaluation) else {}
+        for uri in (cfg.input, cfg.fresh_input)
+    ]
+    for name in (NEW_STUDENT, LAST_STUDENT):
+        frozen, fresh = (_checkpoint(students.get(name, "")) for students in measured)
+        if frozen != fresh and frozen and fresh:
+            problem = f"its student '{name}' is {fresh}, and {frozen} in {cfg.input}"
+            raise RradError(cfg.fresh_input, problem, "measure the same students on both sets")
+        if name == LAST_STUDENT and last.student and frozen and frozen != _checkpoint(last.checkpoint):
+            problem = f"its student '{name}' is {frozen}, and the night began from {last.checkpoint}"
+            raise RradError(cfg.input, problem, f"run evaluate with students.{name}={cfg.collected}/{LAST_STUDENT}")
+
+
+def _checkpoint(model: str) -> str:
+    """Return the place of a student's checkpoint, however it is written; empty for none."""
+    return tables.absolute(checkpoints.student_of(model)).rstrip("/").removesuffix("/model") if model else ""
+
+
 def _compared(
     uri: str, scores: nights.ScoresOfSystems, candidates: str, last: Winner, new: Winner
 ) -> nights.Comparison:
@@ -83,15 +111,32 @@ def _compared(
         if winner.student and not own:
             raise RradError(uri, f"no scores of a student '{name}'", f"run evaluate with students.{name}=...")
     rows = nights.judged_rows(candidates, of_new)
-    if not rows:
-        raise RradError(candidates, f"holds none of the queries of {uri}", "name the candidates that it measured")
+    for scored in filter(None, (of_new, of_last)):
+        _check_measured(candidates, uri, rows, scored)
     return nights.compare_ndcg(nights.served_ndcg(last, rows, of_last), nights.served_ndcg(new, rows, of_new))
 
 
+def _check_measured(
+    candidates: str, uri: str, rows: Sequence[Row], scored: Mapping[str, Mapping[str, float]]
+) -> None:
+    """Raise `RradError` unless an evaluation at `uri` measured these rows, all of them and no other documents."""
+    remedy, documents = "name the candidates that it measured", {row["query_id"]: {*row["doc_ids"]} for row in rows}
+    if lacking := sorted({*scored} - {*documents}):
+        problem = f"lacks {len(lacking):,} of the {len(scored):,} queries of {uri}, as {lacking[0]!r}"
+        raise RradError(candidates, problem, remedy)
+    other = next((query_id for query_id in documents if documents[query_id] != {*scored.get(query_id, ())}), None)
+    if other is not None:
+        raise RradError(candidates, f"query {other!r} has other documents than in {uri}", remedy)
+
+
 def _named(winner: Winner, night: str) -> Winner:
-    """Return a winner whose student has the night's name: pages of results then say which night's they are."""
+    """Return a winner whose student has the night's name: pages of results then say which night's they are.
+
+    Raises `RradError` for the name of a source that it sums."""
     if not winner.student:
         return winner
+    if night != winner.student and night in winner.weights:
+        raise RradError(f"night={night}", "the winner sums a source of that name", "take another name")
     weights = {night if name == winner.student else name: weight for name, weight in winner.weights.items()}
     return dataclasses.replace(winner, system=fused_name(night) if weights else night, student=night, weights=weights)
 

@@ -31,7 +31,12 @@ def judged(number: int, fresh: bool) -> dict[str, Any]:
     return row | {"split": "test", "qrel_ids": row["doc_ids"][:1], "qrel_grades": [1]}  # type: ignore[index]
 
 
-def evaluation(folder: Path, rows: Sequence[Any], of_system: dict[str, list[Scores]]) -> str:
+def evaluation(
+    folder: Path,
+    rows: Sequence[Any],
+    of_system: dict[str, list[Scores]],
+    students: dict[str, str] | None = None,
+) -> str:
     """The output of `evaluate`, and of `retrieve` beside it, for two students, as far as `publish` reads it."""
     table_of(folder / "candidates", list(rows))
     out = tables.Output("evaluate", LabelConfig("", f"{folder}/report"), Ranking, {})
@@ -50,7 +55,7 @@ def evaluation(folder: Path, rows: Sequence[Any], of_system: dict[str, list[Scor
         report["systems"].append(system)
     out.write_all([row | {"best_chunks": []} for row in ranked], 1000)
     tables.write_json(f"{out.uri}/report.json", report)
-    facts_of = tables.EvaluationFacts({name: f"runs/{name}" for name in of_system})
+    facts_of = tables.EvaluationFacts({name: f"runs/{name}" for name in of_system} | (students or {}))
     return out.commit(lineage=tables.Lineage(evaluation=facts_of))
 
 
@@ -63,7 +68,8 @@ def night(
         winners.write(store, "encoder", "runs/encoder", {"query": "q", "documents": ["one"], "scores": [0.1]})
     for kind, scores in (("frozen", frozen), ("fresh", fresh)):
         rows = [judged(number, kind == "fresh") for number in range(len(scores))]
-        evaluation(folder / kind, rows, {"last": [last] * len(scores), "new": scores})
+        began = read_winner(str(store)).checkpoint
+        evaluation(folder / kind, rows, {"last": [last] * len(scores), "new": scores}, {"last": began or "runs/last"})
     asked = tables.Output("collect", LabelConfig("", f"{folder}/new"), CollectedQuery, {})
     one = {"query_id": "n", "query": "sort <b>lists</b>", "split": "unlabelled", "qrel_ids": [], "qrel_grades": []}
     asked.write_all([one, one | {"query_id": "m", "query": "정렬"}], 10)
@@ -248,7 +254,7 @@ def test_a_line_of_the_history_that_its_page_cannot_show_is_named_before_anythin
 
 def test_an_evaluation_without_the_nights_student_is_an_error(tmp_path: Path) -> None:
     cfg = night(tmp_path, "1", [GOOD] * 3, [GOOD] * 3)
-    evaluation(tmp_path / "other", [judged(0, False)], {"last": [FAIR]})
+    evaluation(tmp_path / "other", [judged(0, False)], {"last": [FAIR]}, {"last": "runs/encoder"})
     with pytest.raises(RradError, match="no evaluation of a student 'new'; run evaluate with students"):
         publish.run(dataclasses.replace(cfg, input=f"{tmp_path}/other/report"))
     with pytest.raises(RradError, match="no scores of a student 'new'"):
@@ -258,3 +264,76 @@ def test_an_evaluation_without_the_nights_student_is_an_error(tmp_path: Path) ->
 def test_markup_in_the_history_that_nothing_has_escaped_does_not_run(tmp_path: Path) -> None:
     record_night(str(tmp_path), "n1", "refused", "no better", drift={"words of a query": 3.0})
     browsers.check_runs_nothing(history_page(read_nights(str(tmp_path))), tmp_path)
+
+
+MANY, FEW = [GOOD] * 20 + [FAIR] * 5, [GOOD] * 9 + [FAIR]
+
+
+def change_students(report: str, **students: str) -> None:
+    manifest = json.loads(Path(report, "manifest.json").read_text())
+    manifest["lineage"]["evaluation"]["students"] |= students
+    Path(report, "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_evaluations_of_other_students_than_the_nights_two_decide_nothing(tmp_path: Path) -> None:
+    cfg = night(tmp_path, "n1", MANY, FEW)
+    change_students(cfg.fresh_input, new="runs/other")
+    with pytest.raises(RradError, match=r"its student 'new' is .*runs/other, and .*runs/new in"):
+        publish.run(cfg)
+    for report in (cfg.input, cfg.fresh_input):
+        change_students(report, new="runs/new", last="runs/ancient")
+    with pytest.raises(RradError, match=r"its student 'last' is .*runs/ancient, and the night began from"):
+        publish.run(cfg)
+    assert read_winner(cfg.store).system == "encoder"
+
+
+def test_candidates_that_are_not_those_measured_decide_nothing(tmp_path: Path) -> None:
+    cfg = night(tmp_path, "n1", MANY, FEW)
+    every = [judged(number, False) for number in range(25)]
+    table_of(tmp_path / "half", every[:5])
+    with pytest.raises(RradError, match="lacks 20 of the 25 queries of"):
+        publish.run(dataclasses.replace(cfg, frozen=f"{tmp_path}/half"))
+    table_of(tmp_path / "other", [row | {"doc_ids": ["x", "y", "z"]} for row in every])
+    with pytest.raises(RradError, match="query 'frozen-0' has other documents than in"):
+        publish.run(dataclasses.replace(cfg, frozen=f"{tmp_path}/other"))
+
+
+def test_a_score_that_is_not_a_number_is_no_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = (float("nan"),) * 3
+    monkeypatch.setitem(NDCG, lost, 1.0)
+    with pytest.raises(RradError, match="gave a document of query 'frozen-0' a score that is not a number"):
+        publish.run(night(tmp_path, "n1", [lost] * 25, [lost] * 10))
+
+
+def test_a_night_is_not_called_as_a_source_whose_weight_it_would_take(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is the name of a source"):
+        night(tmp_path, "bm25", MANY, FEW)
+    cfg = night(tmp_path, "splade", MANY, FEW)
+    report = json.loads(Path(cfg.input, "report.json").read_text())
+    both = {"system": "new+first", "kind": "student_fused", "weights": {"splade": 0.5, "new": 1.0}}
+    report["systems"].append(both | {"metrics": {"nDCG@10": {"mean": 0.99}}, "latency_ms": {"p50": 1.0, "p99": 2.0}})
+    Path(cfg.input, "report.json").write_text(json.dumps(report))
+    for kind, count in (("frozen", 25), ("fresh", 10)):
+        rows = [judged(number, kind == "fresh") | {"sources": ["splade"]} for number in range(count)]
+        table_of(tmp_path / f"{kind}-splade", rows)
+    cfg = dataclasses.replace(cfg, frozen=f"{tmp_path}/frozen-splade", fresh=f"{tmp_path}/fresh-splade")
+    with pytest.raises(RradError, match="night=splade: the winner sums a source of that name"):
+        publish.run(cfg)
+
+
+def test_another_night_of_the_same_name_is_refused_and_the_entry_stays(tmp_path: Path) -> None:
+    first = night(tmp_path, "n1", MANY, FEW)
+    publish.run(first)
+    publish.run(dataclasses.replace(first, output=f"{tmp_path}/again"))  # the same night once more
+    entries = read_nights(first.store)
+    Path(tmp_path, "n1").rename(tmp_path / "old")
+    second = night(tmp_path, "n1", [GOOD] * 20 + [BAD] * 5, [GOOD] * 10, last=BAD)
+    with pytest.raises(RradError, match="night=n1: the history has another night of that name"):
+        publish.run(dataclasses.replace(second, output=f"{tmp_path}/second"))
+    assert read_nights(first.store)[0]["last"] == entries[0]["last"] == "encoder"
+
+
+def test_the_fresh_set_is_another_one_than_the_frozen_set(tmp_path: Path) -> None:
+    cfg = night(tmp_path, "n1", MANY, FEW)
+    with pytest.raises(ValueError, match="the two sets are compared as two"):
+        dataclasses.replace(cfg, fresh_input=cfg.input)
