@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypedDict
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rrad_ray import tables
 from rrad_ray.config import WinnerRule
@@ -17,7 +17,7 @@ from rrad_ray.config.base import Count, Given, Positive
 from rrad_ray.config.problems import first_error, problem_of
 from rrad_ray.errors import RradError
 from rrad_ray.evaluation.calibration import Calibration, Verdicts
-from rrad_ray.evaluation.summary import BASELINES, STUDENTS, ReportContent, System, mean_of, number
+from rrad_ray.evaluation.summary import BASELINES, STUDENTS, ReportContent, System, latency_of, mean_of, number
 from rrad_ray.tables.checkpoints import WINNER_FILE
 from rrad_ray.tables.file_models import file_model
 from rrad_ray.tables.text import read_json
@@ -86,6 +86,28 @@ _WinnerFile = file_model(
 )
 
 
+class _Figure(BaseModel):
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    mean: float | None
+
+
+class _System(BaseModel):
+    """A system of a report, as far as the choice reads it."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    system: str
+    kind: str
+    metrics: dict[str, _Figure] | None
+    latency_ms: dict[str, float | None] | None = None
+    weights: dict[str, float] = {}
+
+
+class _Report(BaseModel):
+    systems: list[_System]
+
+
 def write_winner(uri: str, winner: Winner) -> None:
     """Write `winner.json` into a folder."""
     tables.write_json(tables.join(uri, WINNER_FILE), dataclasses.asdict(winner), indent=2)
@@ -140,6 +162,11 @@ def read_report(uri: str) -> ReportContent:
     content = read_json(report_uri)
     if not isinstance(content, dict) or not isinstance(content.get("systems"), list):
         raise RradError(report_uri, "is missing, or no report of evaluate", "run evaluate again")
+    try:
+        _Report.model_validate(content)
+    except ValidationError as error:
+        problem = problem_of(_Report, first_error(error))
+        raise RradError(report_uri, f"is no report of evaluate: {problem}", "run evaluate again") from error
     return content
 
 
@@ -155,9 +182,10 @@ def choose_winner(
     re-ranking, so a first stage always keeps it: it has scored the documents that it found. Raises `RradError` for a
     report without fusion weights or without figures to choose by, and if nothing is left to choose from.
     """
+    _check_students(content, checkpoints, cfg)
     systems = [_with_weights(system, cfg.input) for system in content["systems"] if system["kind"] in MAY_WIN]
     students = [s for s in systems if s["kind"] in STUDENTS and _student(s, checkpoints)]
-    inside = [s for s in students if s["latency_ms"] and s["latency_ms"]["p99"] <= cfg.max_p99_ms]
+    inside = [s for s in students if (p99 := latency_of(s, "p99")) is not None and 1000 * p99 <= cfg.max_p99_ms]
     first = [s for s in systems if s["kind"] in BASELINES]
     _check_figures(inside if cfg.allow_worse else [*inside, *first], cfg)
     candidates = inside
@@ -179,6 +207,15 @@ def choose_winner(
         encoders={source: facts for source, facts in (encoders or {}).items() if source in best["weights"]},
         reason=_reason(best, others, students, slow, cfg.metric),
     )
+
+
+def _check_students(content: ReportContent, checkpoints: Mapping[str, str], cfg: WinnerRule) -> None:
+    """Raise `RradError` for a student none of whose names the manifest knows: the report is another evaluation's."""
+    names = [system["system"] for system in content["systems"] if system["kind"] == "student"]
+    if names and checkpoints.keys().isdisjoint(names):
+        known = ", ".join(checkpoints) or "none"
+        problem = f"its report has the students {', '.join(names)}, and its manifest {known}"
+        raise RradError(cfg.input, problem, "run evaluate again")
 
 
 def calibration_of(content: ReportContent, system: str, uri: str) -> Calibration:
@@ -210,8 +247,10 @@ def _winner(best: System, student: str, students: Sequence[System], cfg: WinnerR
 
     Raises `RradError` if its student's stored scores are no numbers.
     """
-    smoke = next((s.get("smoke") for s in students if s["system"] == student), None)
-    if smoke and not all(score is not None and math.isfinite(score) for score in smoke["scores"]):
+    alone: System = next((s for s in students if s["system"] == student), {})
+    smoke = alone.get("smoke")
+    finite = all(score is not None and math.isfinite(score) for score in (smoke or {"scores": []})["scores"])
+    if not finite or alone.get("unscored"):
         problem = f"the best student, {student}, gave a score that is not a number"
         raise RradError(cfg.input, problem, "train it again, or leave it out, and run evaluate again")
     value = mean_of(best, cfg.metric)
@@ -245,7 +284,7 @@ def _student(system: System, checkpoints: Mapping[str, str]) -> str:
 
 def _quality(system: System, metric: str) -> tuple[float, bool, int, float]:
     """Sort by the metric; ties to a student, then to what needs fewer scores, then to the faster one."""
-    latency = (system["latency_ms"] or {}).get("p99", 0.0)
+    latency = latency_of(system, "p99") or 0.0
     value = mean_of(system, metric)
     return -math.inf if value is None else value, system["kind"] in STUDENTS, -len(system["weights"]), -latency
 
@@ -261,7 +300,8 @@ def _rule(cfg: WinnerRule) -> str:
 
 def _latencies(systems: Sequence[System]) -> str:
     """Return the p99 latencies of the systems that were timed."""
-    return ", ".join(f"{s['system']} {s['latency_ms']['p99']:.0f} ms" for s in systems if s["latency_ms"])
+    timed = ((s["system"], latency_of(s, "p99")) for s in systems)
+    return ", ".join(f"{name} {1000 * p99:.0f} ms" for name, p99 in timed if p99 is not None)
 
 
 def _reason(

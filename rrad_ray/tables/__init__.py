@@ -3,7 +3,7 @@
 Imports the vocabulary only (errors, rows, progress, uris, versions).
 """
 
-from rrad_ray.tables.apart import check_apart, lies_within
+from rrad_ray.tables.apart import check_apart, lies_within, read_places
 from rrad_ray.tables.claims import Claim, plain
 from rrad_ray.tables.data_files import DataFile, data_files, disagreement, names_in, with_partitions
 from rrad_ray.tables.files import (
@@ -122,6 +122,7 @@ __all__ = [
     "read_history",
     "read_manifest",
     "read_part",
+    "read_places",
     "read_split",
     "read_text",
     "remove",

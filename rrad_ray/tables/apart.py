@@ -44,8 +44,9 @@ def check_apart(cfg: Any) -> None:
 
     Such a run would write its marks and parts among those of its input, and read them as rows of it the next time.
     """
+    _check_published(cfg)
     output = getattr(cfg, "output", "")
-    for key, uri in _read(cfg) if output else ():
+    for key, uri in read_places(cfg) if output else ():
         if lies_within(output, uri):
             how = "lies within" if not lies_within(uri, output) else "is"
         elif lies_within(uri, output):
@@ -53,6 +54,16 @@ def check_apart(cfg: Any) -> None:
         else:
             continue
         raise RradError(output, f"the output {how} {key}={uri}", "choose an output beside what is read")
+
+
+def _check_published(cfg: Any) -> None:
+    """Raise `RradError` for a config whose `publish` is one of the places that it reads, or lies within one: it would
+    replace the report there."""
+    folder = getattr(cfg, "publish", "")
+    for key, uri in read_places(cfg) if folder else ():
+        if lies_within(folder, uri):
+            remedy = "name a folder beside what is read, or leave publish out"
+            raise RradError(f"publish={folder}", f"lies within {key}={uri}, whose report it would replace", remedy)
 
 
 def lies_within(uri: str, folder: str) -> bool:
@@ -65,7 +76,7 @@ def _real(uri: str) -> str:
     return (uri if is_s3(uri) else os.path.realpath(absolute(uri))).rstrip("/")
 
 
-def _read(cfg: Any) -> Iterator[tuple[str, str]]:
+def read_places(cfg: Any) -> Iterator[tuple[str, str]]:
     """Give the places that a config reads, with their keys."""
     for key in READ_KEYS:
         value = cfg

@@ -84,7 +84,7 @@ def io_errors(uri: str, missing: str = "") -> Iterator[None]:
         usual = "check that the place exists, and on S3 the bucket"
         if isinstance(error, FileNotFoundError):
             raise RradError(uri, "no such file", missing or usual) from error
-        if isinstance(error, NotADirectoryError):
+        if isinstance(error, NotADirectoryError | FileExistsError):
             raise RradError(uri, "a part of its path is a file, not a folder", missing or usual) from error
         raise _io_error(uri, error) from error
 

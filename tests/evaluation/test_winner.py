@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -321,3 +323,39 @@ def test_a_report_that_is_missing_or_none_is_named(content: str | None, tmp_path
     (tmp_path / "report.json").write_text('{"systems":')
     with pytest.raises(RradError, match=r"report\.json: is no JSON"):
         read_report(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("systems", "problem"),
+    [
+        (["bm25"], "systems.0='bm25'"),
+        ([{"system": "bm25", "metrics": {}}], "no value for systems.0.kind"),
+        ([free(0.5) | {"metrics": {"nDCG@10": {"mean": "0.9"}}}], "systems.0.metrics.nDCG@10.mean='0.9'"),
+        ([free(0.5) | {"weights": None}], "systems.0.weights=None"),
+        ([system("good", float("inf"), 5.0)], "systems.0.metrics.nDCG@10.mean=inf"),
+        ([system("good", float("nan"), 5.0)], "systems.0.metrics.nDCG@10.mean=nan"),
+    ],
+)
+def test_a_report_that_was_edited_is_an_error_that_names_the_key(
+    tmp_path: Path, systems: list[Any], problem: str
+) -> None:
+    (tmp_path / "report.json").write_text(json.dumps({"systems": systems}))
+    with pytest.raises(RradError, match=re.escape(problem)):
+        read_report(str(tmp_path))
+
+
+def test_a_student_without_a_p99_does_not_win_and_is_no_traceback() -> None:
+    untimed = system("good", 0.9, 5.0) | {"latency_ms": {"p50": 1.0}}
+    assert choose_winner(report(untimed, free(0.5)), FOLDERS, CFG).system == "fusion"
+    with pytest.raises(RradError, match="no student keeps p99"):
+        choose_winner(report(untimed | {"latency_ms": {"p50": 1.0, "p99": None}}), FOLDERS, CFG)
+
+
+def test_a_report_of_students_that_its_manifest_does_not_know_is_another_evaluations() -> None:
+    with pytest.raises(RradError, match="its report has the students stranger, and its manifest small, good"):
+        choose_winner(report(system("stranger", 0.9, 5.0), free(0.5)), FOLDERS, CFG)
+
+
+def test_a_student_that_gave_a_score_that_is_not_a_number_does_not_win() -> None:
+    with pytest.raises(RradError, match="the best student, good, gave a score that is not a number"):
+        choose_winner(report(system("good", 0.9, 5.0, smoke=dict(SMOKE), unscored=3), free(0.5)), FOLDERS, CFG)
