@@ -78,17 +78,23 @@ def build_steps(path: str, overrides: list[str]) -> Built:
 
 
 def _check_outputs(path: str, built: Built) -> None:
-    """Raise `RradError` if two steps write one folder: the second would be refused when the first has run."""
-    writer: dict[str, str] = {}
+    """Raise `RradError` if a step writes into the folder of another one, or reads what a later one has yet to make:
+    told now, not when the steps before it have run."""
+    outputs = {step.name: cfg.output for step, cfg in built if getattr(cfg, "output", "")}
+    later = dict(outputs)
     for step, cfg in built:
-        output = getattr(cfg, "output", "")
-        if not output:
-            continue
-        for other, name in writer.items():
-            if tables.lies_within(output, other) and tables.lies_within(other, output):
-                problem = f"writes {output}, as {name} does"
-                raise RradError(f"{path}: {step.name}", problem, "give every step an output of its own")
-        writer[output] = step.name
+        later.pop(step.name, None)
+        where, own = f"{path}: {step.name}", "give every step an output of its own"
+        for name, other in outputs.items():
+            if name != step.name and tables.lies_within(outputs.get(step.name, "/"), other):
+                raise RradError(where, f"writes {cfg.output}, as {name} does", own)
+            if name != step.name and tables.lies_within(getattr(cfg, "publish", "") or "/", other):
+                raise RradError(where, f"publishes into {other} of {name}", own)
+        for key, place in tables.read_places(cfg):
+            name = next((name for name, other in later.items() if tables.lies_within(place, other)), "")
+            if name and not tables.exists(place):
+                problem = f"reads {key}={place}, which the later step {name} makes"
+                raise RradError(where, problem, "put the steps in the order of their inputs")
 
 
 @in_stage("config")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import difflib
 import os
 import posixpath
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -180,6 +181,7 @@ def load_pipeline(path: str, overrides: Sequence[str] = ()) -> tuple[dict[str, A
     if not isinstance(node.get("steps"), DictConfig):
         raise RradError(path, "has no `steps:`", "list the stages to run under `steps:`")
     is_text = partial(_is_step_text, node.steps)
+    _check_variables(path, override(read_yaml(path), overrides, is_text))
     _check_names(path, node, override(OmegaConf.create(), overrides, is_text))
     read: list[Any] = []
     for as_texts in (False, True):
@@ -202,6 +204,17 @@ def load_pipeline(path: str, overrides: Sequence[str] = ()) -> tuple[dict[str, A
         schema = STAGES[stage][0] if stage in STAGES else None
         steps.append(Step(str(name), stage, texts.with_texts(schema, step, given)))
     return {str(key): value for key, value in values.items()}, steps
+
+
+def _check_variables(path: str, node: DictConfig) -> None:
+    """Raise `RradError` for a variable without a value that a text holds, which would read `None/candidates`."""
+    variables = OmegaConf.to_container(node, resolve=False)
+    assert isinstance(variables, dict)
+    empty = [str(key) for key, value in variables.items() if value is None]
+    text = OmegaConf.to_yaml(node, resolve=False)
+    for key in empty:
+        if re.search(rf"[^\s'\"]\$\{{{re.escape(key)}\}}|\$\{{{re.escape(key)}\}}[^\s'\"]", text):
+            raise RradError(path, f"{key} has no value, and paths are made of it", f"give it as {key}=VALUE")
 
 
 def _check_names(path: str, node: DictConfig, change: DictConfig) -> None:

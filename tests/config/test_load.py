@@ -415,3 +415,13 @@ def test_the_template_of_evaluates_teacher_is_read_with_the_config() -> None:
     with pytest.raises(RradError, match="no shipped template 'zzz'"):
         EvaluateConfig(input="a", output="b", teacher="model", template="zzz")
     EvaluateConfig(input="a", output="b", template="zzz")
+
+
+@pytest.mark.parametrize("yaml", ["out:\n", "out: null\n", "root:\nout: ${root}/x\n"])
+def test_a_variable_without_a_value_is_no_part_of_a_path(tmp_path: Path, yaml: str) -> None:
+    """It was the folder `None` beside the user's files."""
+    path = write(tmp_path, f"{yaml}steps:\n  retrieve: {{data: a, output: '${{out}}/e'}}\n", "pipeline.yaml")
+    with pytest.raises(RradError, match=r"(out|root) has no value, and paths are made of it"):
+        load.load_pipeline(path)
+    name = "root" if "root" in yaml else "out"
+    assert load.load_pipeline(path, [f"{name}=b"])[1][0].values["output"].startswith("b/")

@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 
 from rrad_ray import cli, tables
-from rrad_ray.config import EvaluateConfig, LabelConfig, PickConfig, PrerankConfig, RetrieveConfig, TrainConfig
+from rrad_ray.config import (
+    EvaluateConfig,
+    LabelConfig,
+    PickConfig,
+    PrerankConfig,
+    RetrieveConfig,
+    SelectConfig,
+    TrainConfig,
+)
 from rrad_ray.config.catalog import STAGES
 from rrad_ray.errors import RradError
 from rrad_ray.stages import label
@@ -115,3 +123,47 @@ def test_a_pipeline_with_such_a_step_or_two_steps_of_one_output_ends_before_its_
     with pytest.raises(RradError, match=r"again: writes \./b/, as label does; give every step an output") as caught:
         cli.build_steps(str(path), [])
     assert caught.value.stage == "config"
+
+
+def test_a_report_is_not_published_over_the_one_that_is_read(tmp_path: Path) -> None:
+    for folder in ("r", "r/", "r/within"):
+        with pytest.raises(RradError, match="lies within input=r, whose report it would replace"):
+            tables.check_apart(SelectConfig("r", "w", publish=folder))
+    for folder in ("", "w", ".", "p"):
+        tables.check_apart(SelectConfig("r", "w", publish=folder))
+
+
+@pytest.mark.parametrize(
+    ("steps", "problem"),
+    [
+        (
+            "evaluate: {input: c, output: e}\n  b: {stage: evaluate, input: c, output: e/quarantine}",
+            "as evaluate does",
+        ),
+        (
+            "a: {stage: select, input: e, output: w, publish: e2}\n  b: {stage: evaluate, input: c, output: e2}",
+            "publishes into e2 of b",
+        ),
+        (
+            "select: {input: e, output: w}\n  evaluate: {input: c, output: e}",
+            "reads input=e, which the later step evaluate",
+        ),
+    ],
+)
+def test_steps_that_write_into_each_other_or_stand_in_the_wrong_order_end_a_pipeline_before_its_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: str, problem: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pipeline.yaml").write_text(f"steps:\n  {steps}\n")
+    with pytest.raises(RradError, match=problem):
+        cli.build_steps("pipeline.yaml", [])
+
+
+def test_what_a_later_step_made_in_an_earlier_run_may_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "e").mkdir()
+    steps = "select: {input: e, output: w}\n  evaluate: {input: c, output: e}"
+    (tmp_path / "pipeline.yaml").write_text(f"steps:\n  {steps}\n")
+    assert len(cli.build_steps("pipeline.yaml", [])) == 2
