@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
 from pydantic.dataclasses import dataclass
 
+from rrad_ray.rows import Split
 from rrad_ray.uris import check_uri
 
 MINILM = "bundled:all-minilm-l6-v2"
@@ -62,6 +63,7 @@ def _given(value: str) -> str:
     return value
 
 
+Splits = Annotated[tuple[Split, ...], Field(min_length=1)]
 Uri = Annotated[str, AfterValidator(_uri)]  # a local path or `s3://`
 Given = Annotated[str, AfterValidator(_given)]
 GivenUri = Annotated[Uri, AfterValidator(_given)]

@@ -20,6 +20,7 @@ from rrad_ray.config.base import (
     ResourceSpec,
     Seed,
     Share,
+    Splits,
     StagePaths,
     Uri,
     require,
@@ -193,7 +194,7 @@ class PrerankConfig(StagePaths):
     """Documents kept at random from those between."""
     chunks: ChunksConfig = Field(default_factory=ChunksConfig)
     """Long documents in chunks, where `model` or `student` orders them."""
-    splits: tuple[Split, ...] = ("train", "dev", "test", "unlabelled")
+    splits: Splits = ("train", "dev", "test", "unlabelled")
     """Splits whose queries stay: `[dev, test]` gives the candidates that are to be judged."""
     pick: PickConfig = Field(default_factory=PickConfig)
     """Which queries stay, where labels for all of them cost too much."""

@@ -6,8 +6,7 @@ from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
-from rrad_ray.config.base import CHECKED, StagePaths, require
-from rrad_ray.rows import Split
+from rrad_ray.config.base import CHECKED, Splits, StagePaths, require
 
 STUDENT_FORMATS, LOG_FORMATS = ("onnx", "openvino"), ("ubi",)  # the others are of labels
 
@@ -37,7 +36,7 @@ class ExportConfig(StagePaths):
     listwise columns. `clicks`: what `finetune` reads; documents with a target above 0 stand in for clicked ones.
     `onnx`, `openvino`: an encoder student with its tokenizer, for sentence-transformers, Vespa, OpenSearch.
     `ubi`: queries and events of OpenSearch's User Behavior Insights, for `_bulk`."""
-    splits: tuple[Split, ...] = ("train", "unlabelled")
+    splits: Splits = ("train", "unlabelled")
     """The splits of labels that are written."""
     precision: Literal["float32", "int8"] = "float32"
     """Number format of a student's weights; `int8` with `onnx`."""

@@ -23,12 +23,12 @@ from rrad_ray.config.base import (
     Seed,
     Share,
     ShareBelowOne,
+    Splits,
     StagePaths,
     range_of,
     require,
 )
 from rrad_ray.languages import Language
-from rrad_ray.rows import Split
 
 Tracker = Literal["tensorboard", "mlflow", "wandb"]
 
@@ -42,6 +42,8 @@ def _losses(value: Any) -> dict[str, Any]:
         number = isinstance(weight, int | float) and not isinstance(weight, bool)
         want = "write its weight, or options as in {weight: 1.0, tau: 0.5}"
         require(number or isinstance(weight, dict), f"losses.{name}", weight, want)
+    weights = [weight.get("weight", 1.0) if isinstance(weight, dict) else weight for weight in value.values()]
+    require(any(weight != 0 for weight in weights), "losses", value, "give one of them a weight above 0")
     return {name: float(weight) if isinstance(weight, int) else weight for name, weight in value.items()}
 
 
@@ -82,7 +84,7 @@ class FitConfig(StagePaths):
     # A killed run may go on with other values: they say how a run is made, not what it makes.
     RESUMABLE: ClassVar[tuple[str, ...]] = ("max_failures", "max_seconds", "track")
 
-    splits: tuple[Split, ...] = ("train", "unlabelled")
+    splits: Splits = ("train", "unlabelled")
     """The splits that are learnt from."""
     layers: CountOrNone = 0
     """Keep the first n layers of the model; 0: all."""
@@ -211,6 +213,8 @@ class TrainConfig(FitConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        tables = [uri.rstrip("/") for uri in (self.input, *self.more)]
+        require(len({*tables}) == len(tables), "more", self.more, "name every table once: its rows would count twice")
         require(self.top_docs <= self.docs_per_query, "top_docs", self.top_docs, "at most docs_per_query")
         want = "a step has only queries_per_step queries"
         require(self.accumulate <= self.queries_per_step, "accumulate", self.accumulate, want)

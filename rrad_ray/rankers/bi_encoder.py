@@ -52,8 +52,9 @@ class BiEncoder:
 
 
 def check_bi_encoder(folder: str, max_length: int) -> None:
-    """Raise `ValueError`, before an actor loads it, for fewer positions than `max_length` or another's tokenizer."""
+    """Raise `ValueError`, before an actor loads it, for fewer positions than `max_length`, so small a
+    `max_length` that nothing of a text is read, or another's tokenizer."""
     if os.path.isfile(os.path.join(folder, "config.json")):  # elsewhere in some folders of sentence-transformers
         model = loading.without_weights(folder)
         loading.check_positions(model, max_length)
-        loading.load_tokenizer(folder, model)
+        loading.check_room(loading.load_tokenizer(folder, model), max_length, pair=False)

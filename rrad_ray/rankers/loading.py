@@ -278,3 +278,22 @@ def check_positions(model: Any, tokens: int, key: str = "max_length") -> None:
     most = positions(model)
     if most and tokens > most:
         raise InvalidInput(f"{key}: {tokens} tokens, and the model takes {most}", f"set {key} to {most} or less")
+
+
+def check_room(tokenizer: Any, tokens: int, *, pair: bool, key: str = "max_length") -> None:
+    """Raise `ValueError`, which names the config's `key`, for so few tokens that a tokenizer's own leave none for the
+    texts: cut to nothing, all of them would be alike."""
+    own = int(tokenizer.num_special_tokens_to_add(pair=pair))
+    least = own + (2 if pair else 1)
+    if tokens < least:
+        problem = f"{key}: {tokens} tokens, and the tokenizer puts {own} around {'a pair' if pair else 'a text'}"
+        raise InvalidInput(problem, f"set {key} to {least} or more")
+
+
+def check_layers(model: Any, layers: int) -> None:
+    """Raise `ValueError` for more of the first layers than a model has."""
+    have = getattr(model.config.get_text_config(), "num_hidden_layers", None)
+    if have and layers > have:
+        raise InvalidInput(
+            f"layers: {layers}, and the model has {have}", f"set layers to {have} or less, or 0 for all"
+        )

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 from rrad_ray import tables
 from rrad_ray.config import FinetuneConfig
 from rrad_ray.data import click_log
-from rrad_ray.errors import RradError, at_place
+from rrad_ray.errors import InvalidInput, RradError, at_place
 from rrad_ray.progress import say
 from rrad_ray.rows import Click, Labels, with_qrels
 from rrad_ray.runtime import feed, trainer
@@ -22,7 +22,10 @@ from rrad_ray.training import listwise, lm_task, packing
 from rrad_ray.training.loop import fit
 from rrad_ray.training.packing import Example, ExampleSkipped, SkipFunction
 from rrad_ray.training.stream import ReservoirSample
+from rrad_ray.training.targets import Prepare, SkipReason
 from rrad_ray.training.task import TrainTask, TrainWorker
+
+ORDERS = Prepare("none", pointwise=False)  # which lists say something about an order
 
 EXAMPLES_FOLDER = "examples"  # in the output folder: a file of each worker with the counts of its examples
 
@@ -54,7 +57,7 @@ def _count(cfg: FinetuneConfig, out: tables.Output) -> int:
     Raises `RradError`, before training, for too many bad rows or for no row to learn from.
     """
     if cfg.objective == "order":
-        rows = sum(feed.index_labels([cfg.input], cfg.splits, cfg.eval_rows, cfg.seed).counts)
+        rows = _count_lists(cfg, out)
         remedy = f"label queries of the splits {', '.join(cfg.splits)}, or name other splits"
     else:
         seen = rows = 0
@@ -64,6 +67,28 @@ def _count(cfg: FinetuneConfig, out: tables.Output) -> int:
         remedy = "lower min_clicks"
     if not rows:
         raise RradError(cfg.input, "holds no row to learn from", remedy)
+    return rows
+
+
+def _count_lists(cfg: FinetuneConfig, out: tables.Output) -> int:
+    """Return the number of lists, but for those with a target that is not a number, which are quarantined.
+
+    Raises `RradError` for too many of these, and for lists none of which says anything about an order.
+    """
+    skipped = Counter[SkipReason]()
+
+    def visit(query_id: str, wanted: list[float], reason: SkipReason | None) -> None:
+        if reason:
+            skipped[reason] += 1
+            if reason.is_error:
+                out.quarantine(query_id, reason.value, str(wanted))
+
+    index = feed.index_labels([cfg.input], cfg.splits, cfg.eval_rows, cfg.seed, ORDERS, visit)
+    rows = sum(index.counts) + sum(count for reason, count in skipped.items() if not reason.is_error)
+    out.check_quarantine(sum(index.counts) + skipped.total(), cfg.max_quarantined)
+    if rows and not sum(index.counts):
+        listing = ", ".join(f"{count:,} with {reason.value}" for reason, count in skipped.items())
+        raise RradError(cfg.input, f"holds no order to learn from: {listing}", "label more queries")
     return rows
 
 
@@ -85,6 +110,9 @@ def _loop(cfg: FinetuneConfig, source: str, worker: TrainWorker) -> None:
         task = lm_task.OrderTask(source, lists, cfg)
     packs = packing.pack_examples(examples, cfg.max_length)
     _write_counts(cfg, worker, packs, skipped)
+    if skipped and not len(packs.examples):
+        listing = ", ".join(f"{count:,} with {reason}" for reason, count in sorted(skipped.items()))
+        raise InvalidInput(f"no example is left to learn from: {listing}", "mend the input, or raise the limits")
     steps = lm_task.lm_steps_in_epoch(packs, cfg, worker)
     fit(task, lm_task.Packs(packs, cfg, steps), steps, cfg, worker, dev)
 

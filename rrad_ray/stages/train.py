@@ -56,7 +56,10 @@ def _check_model(source: str, cfg: TrainConfig) -> None:
     if cfg.generation.weight:
         together = "max_length + generation.max_tokens"
         loading.check_positions(model, cfg.max_length + cfg.generation.max_tokens, together)
-    check_tokenizer(loading.load_tokenizer(source, model), cfg.kind)
+    loading.check_layers(model, cfg.layers)
+    tokenizer = loading.load_tokenizer(source, model)
+    check_tokenizer(tokenizer, cfg.kind)
+    loading.check_room(tokenizer, cfg.max_length, pair=True)
 
 
 def _index(cfg: TrainConfig, out: tables.Output) -> tuple[targets.TargetStats, LabelFeed]:

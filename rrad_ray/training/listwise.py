@@ -7,6 +7,7 @@ position of the answer's first identifier is FIRST's (Reddy et al., 2024).
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -29,9 +30,11 @@ def ranked_documents(targets: Sequence[float], gone: Sequence[bool], missing: st
     """Return the documents' indices, best first; ties keep the candidates' order.
 
     `gone`: documents that the teacher left out. They are left out here too (`missing="omit"`), or follow the others
-    in the candidates' order (`missing="append"`). Raises `ExampleSkipped` for a single document, none that is
-    relevant, or targets that are all equal.
+    in the candidates' order (`missing="append"`). Raises `ExampleSkipped` for a target that is not a number, a
+    single document, none that is relevant, or targets that are all equal.
     """
+    if not all(map(math.isfinite, targets)):
+        raise ExampleSkipped("target that is not a number", f"among {targets}")
     if len(targets) < 2:
         raise ExampleSkipped("one document", f"{len(targets)} of them make no order")
     if all(gone):

@@ -65,6 +65,7 @@ def check_finetune(source: str, cfg: FinetuneConfig) -> None:
         checkpoint.end_of(tokenizer)
     lora.check_lora(cfg.lora_rank)
     loading.check_positions(model, cfg.max_length)
+    loading.check_layers(model, cfg.layers)
 
 
 def load_causal_lm(source: str, cfg: FinetuneConfig) -> Any:

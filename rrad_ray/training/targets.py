@@ -23,6 +23,8 @@ FAR = 5
 
 FAR_SHARE = 0.01
 
+LARGEST = 2.0**63  # of a target: training computes in float32, where differences of larger ones, squared, overflow
+
 
 class SkipReason(enum.Enum):
     """Why nothing is learnt from a list; the value is the text for the user and the manifest."""
@@ -61,7 +63,7 @@ class Prepare:
 
         It does not depend on `mean` and `deviation`, so it is the same before and after all lists are counted.
         """
-        if not all(map(math.isfinite, targets)):
+        if not all(abs(target) <= LARGEST for target in targets):  # nor is NaN
             return SkipReason.NOT_A_NUMBER
         if not targets:
             return SkipReason.NO_DOCUMENT
@@ -89,6 +91,7 @@ class TargetStats:
         self.lists = 0
         self.skipped: Counter[SkipReason] = Counter()
         self.moments = fusion.Moments()
+        self.range = (math.inf, -math.inf)  # the least and the greatest target
         self.sizes: Counter[int] = Counter()  # lists by the power of 2 above their largest absolute target
 
     @property
@@ -103,6 +106,7 @@ class TargetStats:
             return
         self.lists += 1
         self.moments.add(targets)
+        self.range = min(self.range[0], *targets), max(self.range[1], *targets)
         if largest := max(map(abs, targets)):
             self.sizes[math.frexp(largest)[1]] += 1
 
@@ -127,6 +131,10 @@ class TargetStats:
         make up nearly all of a squared loss, the others are not learnt, and nothing later shows why. One scale that
         is far from 1 only makes training slow, and may be intended, so it is a warning.
         """
+        low, high = self.range
+        if "bce" in self.cfg.losses and self.lists and not 0 <= low <= high <= 1:
+            problem = f"targets from {low:g} to {high:g}, and the loss bce takes those in [0, 1]"
+            raise InvalidInput(problem, "scale targets to [0, 1] or take another loss")
         reading = [name for name, spec in self.cfg.losses.items() if _reads_distances(name, spec)]
         if not reading or self.cfg.normalize == "query" or not self.sizes:
             return ""

@@ -192,3 +192,18 @@ def test_a_range_of_processes_gives_its_ends() -> None:
 def test_a_causal_lm_has_one_learning_rate_and_a_student_two() -> None:
     assert FinetuneConfig("a", "b", lr=1e-5).peak_head_lr == 1e-5
     assert TrainConfig("a", "b", lr=1e-5, head_lr=1e-3).peak_head_lr == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"losses": {"ranknet": 0}}, "give one of them a weight above 0"),
+        ({"losses": {"ranknet": 0.0, "margin": {"weight": 0, "tau": 1.0}}}, "give one of them a weight above 0"),
+        ({"splits": []}, "splits"),
+        ({"more": ["i/"]}, "name every table once"),
+        ({"more": ["j", "j"]}, "name every table once"),
+    ],
+)
+def test_a_training_that_would_learn_nothing_or_some_rows_twice_is_refused(change: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        TrainConfig("i", "o", **change)

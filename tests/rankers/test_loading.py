@@ -318,3 +318,25 @@ def test_fewer_layers_in_the_config_are_seen_whatever_loads_the_model(loader: st
 def test_the_first_layers_of_a_model_may_be_asked_for(tmp_path: Path) -> None:
     folder = tiny.save(tmp_path, "Llama", "Model", **HEADS)
     assert Ranker.decoder(folder, max_length=16, layers=1).model.config.num_hidden_layers == 1
+
+
+def test_so_few_tokens_that_nothing_of_a_text_is_read_are_refused(tmp_path: Path) -> None:
+    """All texts are alike then: a student of `max_length=3` trained, and a bi-encoder's cosines were all 1."""
+    source = tiny.save(tmp_path / "bert", "Bert", "Model")
+    for length in (1, 3, 4):
+        with pytest.raises(
+            InvalidInput, match=f"max_length: {length} tokens, and the tokenizer puts 3 around a pair"
+        ):
+            Ranker.encoder(source, max_length=length)
+    Ranker.encoder(source, max_length=5)
+    for length in (1, 2):
+        with pytest.raises(InvalidInput, match="puts 2 around a text; set max_length to 3 or more"):
+            check_bi_encoder(source, length)
+    check_bi_encoder(source, 3)
+
+
+def test_more_layers_than_a_model_has_are_named_as_such(tmp_path: Path) -> None:
+    model = loading.load_student(tiny.save(tmp_path / "bert", "Bert", "Model"), device_map="meta")
+    with pytest.raises(InvalidInput, match="layers: 50, and the model has 2; set layers to 2 or less"):
+        loading.check_layers(model, 50)
+    loading.check_layers(model, 2)

@@ -21,7 +21,7 @@ from rrad_ray.labelling import planner
 from rrad_ray.rows import Candidates, Labels, by_source
 from rrad_ray.stages import finetune
 from rrad_ray.tables import checkpoints
-from tests.fixtures import curves_of, rrad
+from tests.fixtures import curves_of, row_of, rrad
 from tests.lists import row
 from tests.toys import causal_lm
 
@@ -158,3 +158,26 @@ def test_what_cannot_work_is_said_before_a_cluster_starts(
     options = {"input": str(log), **SMALL, **changes}
     with pytest.raises(RradError, match=says):
         finetune.run(FinetuneConfig(output=f"{tmp_path}/none", **options))
+
+
+@pytest.mark.parametrize(
+    ("targets", "says"),
+    [
+        ([float("nan"), 2.0], "4 of 4 rows are bad.*target that is not a number"),
+        ([1.0, 1.0], "holds no order to learn from: 4 with no preference"),
+        ([1.0], "holds no order to learn from: 4 with one document"),
+    ],
+)
+def test_lists_without_an_order_are_said_before_a_cluster_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, targets: list[float], says: str
+) -> None:
+    """One whose targets are no numbers was learnt as the order of its candidates."""
+    monkeypatch.setattr("rrad_ray.runtime.trainer.run_training", lambda *rest: pytest.fail("training was started"))
+    labels = tables.Output("label", SelectConfig("", f"{tmp_path}/labels"), Labels, {})
+    count = len(targets)
+    made = {"targets": targets, "missing": [False] * count, "confidence": [1.0] * count, "reasons": []}
+    rows = [row_of(f"q{number}", ["one", "two"][:count]) | made | {"parse_status": ["ok"]} for number in range(4)]
+    labels.write_all(rows, 2)
+    cfg = FinetuneConfig(labels.commit(), f"{tmp_path}/none", objective="order", max_length=512)
+    with pytest.raises(RradError, match=says):
+        finetune.run(cfg)

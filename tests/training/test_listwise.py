@@ -204,3 +204,9 @@ def test_a_real_models_answer_is_what_transformers_generates() -> None:
             ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
     expected = builder.tokenizer.decode(ids[len(prompt) :], skip_special_tokens=True)
     assert listwise._answer(model, builder, prompt) == expected
+
+
+@pytest.mark.parametrize("lost", [math.nan, math.inf])
+def test_a_target_that_is_not_a_number_is_no_order(lost: float) -> None:
+    with pytest.raises(ExampleSkipped, match="target that is not a number"):
+        listwise.ranked_documents([lost, 2.0, 1.0], [False] * 3, "omit")

@@ -165,3 +165,18 @@ def test_one_scale_far_from_a_students_is_a_warning_for_point_mse_alone() -> Non
     assert "normalize=global" in warning
     assert surveyed(far, losses={"point_mse": 1.0}, normalize="global").check() == ""
     assert surveyed(far, losses={"margin_mse": 1.0}).check() == ""
+
+
+def test_targets_that_training_cannot_compute_with_are_set_aside_and_others_stay() -> None:
+    """In float32, 3e39 and 1e39 are both infinite: a list of them had no preference, and its loss was 0."""
+    rules = surveyed([]).rules
+    for huge in ([3e39, 1e39], [math.inf, 1.0], [1.0, -math.inf], [math.nan, 1.0], [1e20, 0.0]):
+        assert rules.skip_reason(huge) is SkipReason.NOT_A_NUMBER
+    assert rules.skip_reason([1.7e18, 1.6e18]) is None, "nanoseconds since 1970"
+
+
+def test_targets_that_bce_does_not_take_are_told_with_the_labels_not_at_the_first_step() -> None:
+    with pytest.raises(ValueError, match=r"targets from 0 to 3, and the loss bce takes those in \[0, 1\]"):
+        surveyed([[0.0, 1.0], [3.0, 1.0]], losses={"bce": 1.0}).check()
+    surveyed([[0.0, 1.0], [0.5, 1.0]], losses={"bce": 1.0}).check()
+    surveyed([], losses={"bce": 1.0}).check()
