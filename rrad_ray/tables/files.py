@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -125,22 +126,49 @@ def create_text(uri: str, text: str) -> bool:
     one's text stands.
     """
     fs, path = filesystem(uri)
-    local = "file" in fs.protocol
     with io_errors(uri):
-        if local:
-            fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+        if "file" not in fs.protocol:
+            return _put_new(fs, path, text.encode())
+        fs.makedirs(path.rpartition("/")[0], exist_ok=True)
         try:
-            if local:
-                with Path(path).open("xb") as file:  # fsspec would look first and write then
-                    file.write(text.encode())
-            else:
-                fs.pipe_file(path, text.encode(), mode="create")
+            with Path(path).open("xb") as file:  # fsspec would look first and write then
+                file.write(text.encode())
         except FileExistsError:
             return False
+    return True
+
+
+def create_bytes(uri: str, content: bytes) -> bool:
+    """Write a file as `writing` does where there is none yet; return whether it was written. On S3 that is one request;
+    on a disk, one look and one write."""
+    fs, path = filesystem(uri)
+    with io_errors(uri):
+        if "file" not in fs.protocol:
+            return _put_new(fs, path, content)
+        if _exists(fs, path):
+            return False
+    write_bytes(uri, content)
+    return True
+
+
+def _put_new(fs: AbstractFileSystem, path: str, content: bytes) -> bool:
+    """Put an object where there is none yet, by `If-None-Match`; return whether it was put."""
+    for wait_s in (0.1, 0.4, 1.6, None):
+        try:
+            fs.pipe_file(path, content, mode="create")
+            return True
         except OSError as error:
-            if local or error.errno != errno.ENOSYS:
+            # Not every store says in its answer which condition failed, by which s3fs knows that there is an object.
+            answer = getattr(error.__cause__, "response", {}).get("ResponseMetadata", {})
+            status = answer.get("HTTPStatusCode")
+            if status == HTTPStatus.PRECONDITION_FAILED or isinstance(error, FileExistsError):
+                return False
+            if error.errno == errno.ENOSYS:
+                break
+            if status != HTTPStatus.CONFLICT or wait_s is None:  # another one is putting or deleting it just now
                 raise
-            fs.pipe_file(path, text.encode())
+            time.sleep(wait_s)
+    fs.pipe_file(path, content)
     return True
 
 

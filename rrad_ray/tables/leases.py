@@ -3,7 +3,8 @@
     OUTPUT/.lease/00001.json    who writes the output, on which machine; written anew every few seconds while it runs
 
 A run takes the number behind the highest one, which the store creates for one run only. The highest number has the
-output: a slow run that was taken for dead finds that it was overtaken. A finished output has no leases.
+output: a slow run that was taken for dead finds that it was overtaken. A finished output has no leases: those of a
+run that was killed behind its manifest go with the next call.
 
 Whether a process of this machine runs is known at once. One of another machine is dead when its lease does not change
 for `LEASE_S` of this machine's clock: no two clocks are compared.
@@ -24,7 +25,7 @@ from typing import Any
 
 from rrad_ray.errors import RradError
 from rrad_ray.progress import say
-from rrad_ray.tables.files import create_text, join, listed, remove, write_text
+from rrad_ray.tables.files import create_text, exists, join, listed, remove, write_text
 from rrad_ray.tables.json_files import json_text
 from rrad_ray.tables.text import read_json
 
@@ -151,6 +152,14 @@ class Lease:
             if isinstance(error.__cause__, ValueError | FileNotFoundError):  # half written, or just deleted
                 return number, {}
             raise
+
+
+def clear_leases(uri: str, stage: str, folder: str = LEASES) -> None:
+    """Delete the leases of a finished output whose run was killed before it did; those of a run that lives stay, as
+    where the user may not delete them."""
+    if exists(join(uri, folder)):
+        with suppress(RradError), Lease(uri, stage, folder):
+            pass
 
 
 def _facts(content: Any) -> dict[str, Any]:

@@ -29,10 +29,10 @@ from rrad_ray.rows import Quarantined
 from rrad_ray.tables import spans
 from rrad_ray.tables.apart import check_apart
 from rrad_ray.tables.claims import Claim, Started, claim_of, find_started, settings_of
-from rrad_ray.tables.files import join, remove, remove_abandoned, write_bytes, write_text
+from rrad_ray.tables.files import create_bytes, join, remove, remove_abandoned, write_bytes, write_text
 from rrad_ray.tables.fingerprints import fingerprint
 from rrad_ray.tables.json_files import json_text, write_json
-from rrad_ray.tables.leases import LEASES, Lease
+from rrad_ray.tables.leases import LEASES, Lease, clear_leases
 from rrad_ray.tables.manifest import MANIFEST, Lineage, Manifest
 from rrad_ray.tables.part_files import part_bytes
 from rrad_ray.tables.reading import (
@@ -79,13 +79,17 @@ class Stage(Generic[C]):
         with in_stage(self.name), ExitStack() as stack:
             span = stack.enter_context(spans.begin(f"stage {self.name}", {"rrad.stage": self.name}))
             lease: Lease | None = None
-            if self.claim(cfg).state in ("new", "resume"):
-                folder = name_of_slice(LEASES, cfg)
-                lease = stack.enter_context(Lease(cfg.output, self.name, folder))  # type: ignore[attr-defined]
+            state, uri = self.claim(cfg).state, cfg.output  # type: ignore[attr-defined]
+            if state in ("new", "resume"):
+                lease = stack.enter_context(Lease(uri, self.name, name_of_slice(LEASES, cfg)))
+            elif state == "finished":
+                clear_leases(uri, self.name, name_of_slice(LEASES, cfg))
             out = Output(self.name, cfg, self.row, self.inputs(cfg), lease)  # looks again: a run may just have ended
             span.set({"rrad.output": redacted(out.uri), "rrad.finished_before": out.finished})
             if not out.finished:
                 if out.resumed and not self.keeps_quarantine:  # this run sets all bad rows aside again
+                    if lease:
+                        lease.check()
                     remove(join(out.uri, QUARANTINE))
                 self.body(cfg, out)
             if self.until_done:  # not by the body, for a kill in between must not leave it for good
@@ -195,7 +199,19 @@ class Output:
             problem = f"a row does not fit its type: {type(error).__name__}: {error}"
             raise RradError(uri, problem, "report this as a bug") from error
         check_schema(table, kind, uri)
-        write_bytes(uri, part_bytes(table))
+        self._write(uri, part_bytes(table))
+
+    def _write(self, uri: str, content: bytes) -> None:
+        """Write a file of the output; over one that is there, only while this run has the output.
+
+        A run may stand still, or its request be on the way, for as long as others have waited: what the one that took
+        over has written stays as it is.
+        """
+        if self.lease and create_bytes(uri, content):
+            return
+        if self.lease:
+            self.lease.check()
+        write_bytes(uri, content)
 
     def write_all(self, rows: Iterable[Mapping[str, Any]], rows_per_part: int) -> int:
         """Write rows in parts of a fixed size; the number of rows."""
@@ -298,6 +314,6 @@ class Output:
         )
         if self.lease:
             self.lease.check()
-        write_text(join(self.uri, MANIFEST), manifest.to_json())
+        self._write(join(self.uri, MANIFEST), manifest.to_json().encode())
         say(f"done in {manifest.seconds:.0f} s -> {self.uri}")
         return self.uri
