@@ -139,8 +139,10 @@ def create_text(uri: str, text: str) -> bool:
 
 
 def create_bytes(uri: str, content: bytes) -> bool:
-    """Write a file as `writing` does where there is none yet; return whether it was written. On S3 that is one request;
-    on a disk, one look and one write."""
+    """Write a file as `writing` does where there is none yet; return whether it was written.
+
+    On S3 that is one request; on a disk, a look and a write.
+    """
     fs, path = filesystem(uri)
     with io_errors(uri):
         if "file" not in fs.protocol:

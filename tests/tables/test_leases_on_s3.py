@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import multiprocessing
 import os
 import signal
@@ -31,25 +32,28 @@ WHOLE = {"manifest.json", "started.json", "quarantine/part-00000.parquet", *PART
 LATER = multiprocessing.get_context("forkserver")  # a fork of this process would have its locks without its threads
 LATER.set_forkserver_preload([__name__, "s3fs"])
 RENEWING = ContextVar("RENEWING", default=False)
-AT = [  # which requests, and when
-    ("change", "before"),
-    pytest.param("every", "before", marks=pytest.mark.slow),
-    pytest.param("every", "after", marks=pytest.mark.slow),
+SLICES = 8
+AT = [("change", "before", 1, 1)]  # which requests, when, from which one on, and each so many
+AT += [  # type: ignore[misc]
+    pytest.param("every", when, first, SLICES, marks=pytest.mark.slow)
+    for when in ("before", "after")
+    for first in range(1, SLICES + 1)
 ]
+EACH_STOP = pytest.mark.parametrize(("requests", "when", "first", "each"), AT)
 KILL, STOP, WAIT = signal.SIGKILL, signal.SIGSTOP, 0
 
 
 @dataclass(frozen=True)
 class Stop:
-    """Where a run stops: `before` or `after` one of its requests, `every` or those that `change` the store, counted
-    from 1 and without renewals of its lease. By a signal, or the request waits while renewals go on. `far`: the run is
-    on another machine."""
+    """Where a run stops: `before` or `after` one of its requests, of `every` one or those that `change` the store,
+    counted from 1 and without renewals of its lease. By a signal, or the request waits while renewals go on. `far`:
+    the run is on another machine."""
 
     by: int
     when: str
     requests: str
+    step: int
     far: bool = False
-    step: int = 0
 
 
 def three_parts(cfg: Config, out: tables.Output) -> None:
@@ -83,10 +87,11 @@ def first_run(uri: str, stop: Stop, environment: dict[str, str], test: Connectio
         here = counts and not RENEWING.get() and count == stop.step
         if here and stop.when == "before":
             wait() if stop.by else await asyncio.to_thread(wait)
-        answer = await request(self, operation, facts)
-        if here and stop.when == "after":
-            wait() if stop.by else await asyncio.to_thread(wait)
-        return answer
+        try:
+            return await request(self, operation, facts)
+        finally:  # an answer may also say that nothing is there
+            if here and stop.when == "after":
+                wait() if stop.by else await asyncio.to_thread(wait)
 
     def renewing(self: leases.Lease) -> None:
         RENEWING.set(True)
@@ -126,18 +131,17 @@ def received(connection: Connection) -> str | None:
     return connection.recv()  # type: ignore[no-any-return]
 
 
-def stopped_runs(uri: str, stop: Stop) -> Iterator[tuple[multiprocessing.process.BaseProcess, Connection]]:
-    """Yield runs that have stopped, each at its next request, until one has come to its end without."""
-    steps = 0
-    while True:
-        steps += 1
-        with running(uri, replace(stop, step=steps)) as (process, connection):
+def stopped_runs(uri: str, stop: Stop, each: int) -> Iterator[tuple[multiprocessing.process.BaseProcess, Connection]]:
+    """Yield runs that have stopped, one at its request `stop.step`, the next one `each` requests later, until one has
+    come to its end without."""
+    for step in itertools.count(stop.step, each):
+        with running(uri, replace(stop, step=step)) as (process, connection):
             if received(connection) is not None:
                 break
             yield process, connection
         tables.remove(uri)
     expect_whole(uri)
-    assert steps > (50 if stop.requests == "every" else 7)
+    assert step > (50 if stop.requests == "every" else 7)
 
 
 def expect_whole(uri: str) -> list[str]:
@@ -157,11 +161,11 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("far", [False, True], ids=["this machine", "another machine"])
-@pytest.mark.parametrize(("requests", "when"), AT)
+@EACH_STOP
 def test_a_run_that_is_killed_at_any_request_keeps_nobody_out_and_leaves_nothing_behind(
-    s3_uri: str, requests: str, when: str, far: bool
+    s3_uri: str, requests: str, when: str, first: int, each: int, far: bool
 ) -> None:
-    for process, _ in stopped_runs(s3_uri, Stop(KILL, when, requests, far)):
+    for process, _ in stopped_runs(s3_uri, Stop(KILL, when, requests, first, far), each):
         process.join(PATIENCE_S)
         assert process.exitcode == -KILL
         had = len(tables.part_names(s3_uri))
@@ -171,10 +175,12 @@ def test_a_run_that_is_killed_at_any_request_keeps_nobody_out_and_leaves_nothing
 
 
 @pytest.mark.parametrize("far", [False, True], ids=["this machine", "another machine"])
-@pytest.mark.parametrize(("requests", "when"), AT)
-def test_a_run_that_lives_is_robbed_at_no_request(s3_uri: str, requests: str, when: str, far: bool) -> None:
+@EACH_STOP
+def test_a_run_that_lives_is_robbed_at_no_request(
+    s3_uri: str, requests: str, when: str, first: int, each: int, far: bool
+) -> None:
     had_it = set()
-    for process, connection in stopped_runs(s3_uri, Stop(WAIT, when, requests, far)):
+    for process, connection in stopped_runs(s3_uri, Stop(WAIT, when, requests, first, far), each):
         claimed = tables.exists(f"{s3_uri}/.lease")
         finished = tables.exists(f"{s3_uri}/manifest.json")
         if claimed and not finished:
@@ -192,11 +198,11 @@ def test_a_run_that_lives_is_robbed_at_no_request(s3_uri: str, requests: str, wh
     assert had_it == {False, True}
 
 
-@pytest.mark.parametrize(("requests", "when"), AT)
+@EACH_STOP
 def test_a_run_that_stood_still_for_longer_than_it_is_waited_for_changes_nothing_of_the_run_that_took_over(
-    s3_uri: str, requests: str, when: str
+    s3_uri: str, requests: str, when: str, first: int, each: int
 ) -> None:
-    for process, connection in stopped_runs(s3_uri, Stop(STOP, when, requests, far=True)):
+    for process, connection in stopped_runs(s3_uri, Stop(STOP, when, requests, first, far=True), each):
         assert process.pid is not None
         stage_of(three_parts)(Config(s3_uri))
         writers = expect_whole(s3_uri)
