@@ -106,7 +106,7 @@ def check_disk() -> list[Check]:
     """Return whether there is room where Ray's sessions and models go, and in shared memory."""
     folders, checks = {"disk (Ray, temporary files)": tempfile.gettempdir()}, []
     try:
-        folders["disk (models)"] = str(checkpoint_cache.cache())
+        folders["disk (models)"] = str(checkpoint_cache.cache_folder())
     except RradError as error:
         checks.append(failure("disk (models)", error))
     for subject, folder in folders.items():

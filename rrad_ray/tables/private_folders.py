@@ -70,6 +70,15 @@ def _in_container() -> bool:
     return "KUBERNETES_SERVICE_HOST" in os.environ or any(map(os.path.exists, marks))
 
 
+def cache_folder() -> Path:
+    """Return the folder of converted and downloaded models, below XDG_CACHE_HOME where that is set.
+
+    Raises `RradError` where other users may write to it.
+    """
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return private_folder(Path(root) / "rrad-ray")
+
+
 def state_folder() -> Path:
     """Return this user's private folder for what outlives a process: below XDG_STATE_HOME where that is set, else
     below the temporary folder."""

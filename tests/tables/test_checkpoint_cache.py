@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import stat
 import time
 from collections.abc import Iterator
@@ -44,7 +45,9 @@ def left(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
 
-@pytest.mark.parametrize("name", ["../../../x", "sub/../../x", "/tmp/rrad-x", "/x", "a//b", "a/./b"])
+@pytest.mark.parametrize(
+    "name", ["../../../x", "sub/../../x", "/tmp/rrad-x", "/x", "a//b", "a/./b", ".rrad-sha256.json"]
+)
 def test_an_object_whose_name_leads_elsewhere_is_refused_by_its_name_and_nothing_is_written(
     name: str, s3_uri: str, folder: Path
 ) -> None:
@@ -60,7 +63,8 @@ def test_an_object_whose_name_leads_elsewhere_is_refused_by_its_name_and_nothing
 def test_marks_of_folders_are_no_files(s3_uri: str, folder: Path) -> None:
     checkpoint(s3_uri)
     put(s3_uri, "sub/", "")
-    assert sorted(os.listdir(checkpoints.resolve(s3_uri))) == ["config.json", "model.safetensors"]
+    names = sorted(os.listdir(checkpoints.resolve(s3_uri)))
+    assert names == [checkpoint_cache.DIGESTS, "config.json", "model.safetensors"]
 
 
 def test_an_object_that_comes_short_is_no_checkpoint(
@@ -105,6 +109,25 @@ def test_a_checkpoint_that_is_written_anew_meanwhile_is_not_kept_half_and_half(
     assert Path(checkpoints.resolve(s3_uri), "model.safetensors").read_text() == "two"
 
 
+def test_a_download_whose_file_has_changed_since_is_refused_until_it_is_deleted(s3_uri: str, folder: Path) -> None:
+    weights = Path(checkpoints.resolve(checkpoint(s3_uri)), "model.safetensors")
+    weights.write_text("eno")  # of the same size
+    with pytest.raises(RradError, match=f"its SHA-256 is .*; delete {weights.parent}: it is made again") as caught:
+        checkpoints.resolve(s3_uri)
+    assert caught.value.place == str(weights)
+    shutil.rmtree(weights.parent)
+    assert Path(checkpoints.resolve(s3_uri), "model.safetensors").read_text() == "one"
+
+
+def test_a_download_of_an_earlier_version_which_has_no_digests_is_brought_again(s3_uri: str, folder: Path) -> None:
+    weights = Path(checkpoints.resolve(checkpoint(s3_uri)), "model.safetensors")
+    (weights.parent / checkpoint_cache.DIGESTS).unlink()
+    weights.write_text("eno")
+    assert checkpoints.resolve(s3_uri) == str(weights.parent)
+    assert weights.read_text() == "one"
+    assert left(folder) == [weights.parent.name]
+
+
 def test_downloads_that_nobody_asks_for_are_deleted_and_the_newest_and_those_in_use_stay(
     s3_uri: str, folder: Path
 ) -> None:
@@ -142,10 +165,10 @@ def test_what_another_process_puts_into_its_place_meanwhile_is_passed_over(
 
 
 def test_the_cache_is_private_and_one_that_others_may_write_to_is_refused(folder: Path) -> None:
-    assert stat.S_IMODE(checkpoint_cache.cache().stat().st_mode) == 0o700
+    assert stat.S_IMODE(checkpoint_cache.cache_folder().stat().st_mode) == 0o700
     folder.chmod(0o777)
     with pytest.raises(RradError, match="other users may write to it"):
-        checkpoint_cache.cache()
+        checkpoint_cache.cache_folder()
 
 
 @pytest.mark.parametrize(

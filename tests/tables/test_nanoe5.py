@@ -12,7 +12,6 @@ from safetensors import safe_open
 from transformers import AutoTokenizer
 
 from rrad_ray.data.reader import read_collection
-from rrad_ray.errors import RradError
 from rrad_ray.evaluation.metrics import ndcg
 from rrad_ray.rankers.bi_encoder import BiEncoder
 from rrad_ray.rankers.ranker import Ranker
@@ -63,13 +62,6 @@ def test_queries_and_documents_get_the_checkpoints_own_prompts(folder: str) -> N
 def test_a_cross_encoder_starts_from_it(folder: str) -> None:
     ranker = Ranker.encoder(folder, max_length=32, layers=1)
     assert len(ranker.score("수도", ["서울", "바나나"])) == 2
-
-
-def test_a_file_that_was_changed_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(checkpoints, "E5_SHA256", "0" * 64)
-    with pytest.raises(RradError, match=r"its SHA-256 is 1571fc98.*, not 0000"):
-        checkpoints.resolve("bundled:multilingual-e5-small")
 
 
 @pytest.mark.slow
