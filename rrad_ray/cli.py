@@ -80,21 +80,21 @@ def build_steps(path: str, overrides: list[str]) -> Built:
 def _check_outputs(path: str, built: Built) -> None:
     """Raise `RradError` if a step writes into the folder of another one, or reads what a later one has yet to make:
     told now, not when the steps before it have run."""
-    outputs = {step.name: cfg.output for step, cfg in built if getattr(cfg, "output", "")}
-    later = dict(outputs)
+    later = dict(outputs := {step.name: cfg.output for step, cfg in built if getattr(cfg, "output", "")})
     for step, cfg in built:
         later.pop(step.name, None)
         where, own = f"{path}: {step.name}", "give every step an output of its own"
+        output, publish = outputs.get(step.name, "/"), getattr(cfg, "publish", "") or "/"
         for name, other in outputs.items():
-            if name != step.name and tables.lies_within(outputs.get(step.name, "/"), other):
-                raise RradError(where, f"writes {cfg.output}, as {name} does", own)
-            if name != step.name and tables.lies_within(getattr(cfg, "publish", "") or "/", other):
+            twice = name in later and tables.lies_within(other, output)  # which is told of the later one
+            if name != step.name and not twice and tables.lies_within(output, other):
+                raise RradError(where, f"writes {output}, as {name} does", own)
+            if name != step.name and tables.lies_within(publish, other):
                 raise RradError(where, f"publishes into {other} of {name}", own)
-        for key, place in tables.read_places(cfg):
-            name = next((name for name, other in later.items() if tables.lies_within(place, other)), "")
-            if name and not tables.exists(place):
-                problem = f"reads {key}={place}, which the later step {name} makes"
-                raise RradError(where, problem, "put the steps in the order of their inputs")
+        for key, uri in tables.read_places(cfg):
+            name = next((name for name, other in later.items() if tables.lies_within(uri, other)), "")
+            if name and not tables.exists(uri):
+                raise RradError(where, f"reads {key}={uri}, which the later step {name} makes", "mend the order")
 
 
 @in_stage("config")

@@ -183,13 +183,8 @@ class Evaluation:
             ties, cut = _ties_note(test_scores, title), _cut_short(uri, title)
             tokens = self.cfg.chunks.tokens
             read = f"reads documents in chunks of {tokens} tokens, the best one counts" if tokens else ""
-            unscored = sum(not math.isfinite(score) for values in scores for score in values)
-            lost = f"gave {unscored:,} documents a score that is not a number: it cannot win" if unscored else ""
-            if lost:
-                say(f"WARNING: {title} {lost}")
-            note = " and ".join(filter(None, (cut, ties, lost, read)))
-            facts: Any = {"smoke": _smoke(self.test[0], test_scores[0]), "note": note}
-            facts |= {"constant": bool(ties), "unscored": unscored}
+            note = " and ".join(filter(None, (cut, ties, read)))
+            facts: Any = {"smoke": _smoke(self.test[0], test_scores[0]), "note": note, "constant": bool(ties)}
             cost |= calibrated(self.dev, dev_scores, self.test, test_scores)
             self.add(name, title, "student", test_scores, **cost, **facts)
             if tokens:

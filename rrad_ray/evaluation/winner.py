@@ -247,10 +247,8 @@ def _winner(best: System, student: str, students: Sequence[System], cfg: WinnerR
 
     Raises `RradError` if its student's stored scores are no numbers.
     """
-    alone: System = next((s for s in students if s["system"] == student), {})
-    smoke = alone.get("smoke")
-    finite = all(score is not None and math.isfinite(score) for score in (smoke or {"scores": []})["scores"])
-    if not finite or alone.get("unscored"):
+    smoke = next((s.get("smoke") for s in students if s["system"] == student), None)
+    if smoke and not all(score is not None and math.isfinite(score) for score in smoke["scores"]):
         problem = f"the best student, {student}, gave a score that is not a number"
         raise RradError(cfg.input, problem, "train it again, or leave it out, and run evaluate again")
     value = mean_of(best, cfg.metric)

@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM
 
 from rrad_ray.errors import InvalidInput
 from rrad_ray.rankers import loading
-from rrad_ray.rankers.ranker import Encoded, Ranker, in_order
+from rrad_ray.rankers.ranker import Encoded, Ranker, in_order, shortened
 
 RELEVANT = ("highly relevant", "relevant", "partly relevant")  # for the first, second and last third of the ranking
 
@@ -142,7 +142,7 @@ class Explainer:
         context = loading.positions(model) or self.ranker.max_length + max_tokens
         max_tokens = min(max_tokens, context // 2)
         most = min(self.ranker.max_length, context - max_tokens)
-        (query,), (text,) = self.ranker.shortened([query], [text])
+        (query,), (text,) = shortened(self.ranker, [query], [text])
         pair = tokenizer(query, text, truncation=True, max_length=most, split_special_tokens=True)
         unread, written, cache = pair["input_ids"], list[int](), None
         while len(written) < max_tokens:

@@ -161,24 +161,7 @@ class Ranker(nn.Module):
 
     def tokenize(self, queries: Sequence[str], texts: Sequence[str]) -> BatchEncoding:
         """Return the encoding of pairs, cut to `max_length` tokens each (the longer of the two first)."""
-        return self._tokenized(*self.shortened(queries, texts))
-
-    def shortened(self, queries: Sequence[str], texts: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
-        """Return pairs of which a tokenizer has little to cut off: of long ones, `max_length` tokens of each text.
-
-        What is read of them stays the same, but for one token where both are longer than that.
-        """
-        size = self.max_length
-        parts = [(len(query) // size) * (len(text) // size) for query, text in zip(queries, texts, strict=True)]
-        long = [index for index, combined in enumerate(parts) if combined > MOST_COMBINED]
-        if not long or not self.tokenizer.is_fast:
-            return queries, texts
-        whole = list(dict.fromkeys(each for index in long for each in (queries[index], texts[index])))
-        known = dict(zip(whole, self.cut(whole, size), strict=True))
-        pairs = [list(queries), list(texts)]
-        for index in long:
-            pairs[0][index], pairs[1][index] = known[queries[index]], known[texts[index]]
-        return pairs[0], pairs[1]
+        return self._tokenized(*shortened(self, queries, texts))
 
     def encode(self, queries: Sequence[str], texts: Sequence[str]) -> Encoded:
         """Return the model's inputs for each pair, not padded: token ids and the like."""
@@ -260,6 +243,24 @@ class Ranker(nn.Module):
     def score(self, query: str, texts: Sequence[str]) -> list[float]:
         """Return the scores of a query's documents, in input order; `score_pairs` says more."""
         return self.score_pairs([query] * len(texts), texts)
+
+
+def shortened(ranker: Ranker, queries: Sequence[str], texts: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """Return pairs of which a tokenizer has little to cut off: of long ones, `max_length` tokens of each text.
+
+    What is read of them stays the same, but for one token where both are longer than that.
+    """
+    size = ranker.max_length
+    parts = [(len(query) // size) * (len(text) // size) for query, text in zip(queries, texts, strict=True)]
+    long = [index for index, combined in enumerate(parts) if combined > MOST_COMBINED]
+    if not long or not ranker.tokenizer.is_fast:
+        return queries, texts
+    whole = list(dict.fromkeys(each for index in long for each in (queries[index], texts[index])))
+    known = dict(zip(whole, ranker.cut(whole, size), strict=True))
+    pairs = [list(queries), list(texts)]
+    for index in long:
+        pairs[0][index], pairs[1][index] = known[queries[index]], known[texts[index]]
+    return pairs[0], pairs[1]
 
 
 def of_distinct(pairs: Encoded, tokens: int, score: backends.Scorer) -> Tensor:

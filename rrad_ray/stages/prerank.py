@@ -17,7 +17,7 @@ import numpy as np
 
 from rrad_ray import tables
 from rrad_ray.config import PrerankConfig
-from rrad_ray.errors import InvalidInput, at_place
+from rrad_ray.errors import RradError, at_place
 from rrad_ray.labelling.picking import picked_indices, rank_disagreement, scores_by
 from rrad_ray.languages.scripts import word_count
 from rrad_ray.progress import say
@@ -182,9 +182,7 @@ class PrerankPart:
             row["best_chunks"] = spans
         if not all(map(math.isfinite, values)):
             problem = f"gives a document of query {row['query_id']!r} a score that is not a number"
-            raise InvalidInput(
-                f"{self.cfg.student or self.cfg.model} {problem}", "train it again, or take another one"
-            )
+            raise RradError(self.cfg.student or self.cfg.model, problem, "train it again, or take another one")
         columns = {**by_source(row), PRERANK: values}
         row["sources"], row["source_scores"] = list(columns), list(columns.values())
 

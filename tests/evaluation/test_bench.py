@@ -155,12 +155,3 @@ def test_a_student_that_reads_chunks_has_the_best_ones_scores_and_names_them_in_
     span_of = dict(zip(row["doc_ids"], spans, strict=True))
     assert ranking["best_chunks"] == [span_of[doc_id] for doc_id in ranking["doc_ids"]]
     assert ranking_rows([row], first)[0]["best_chunks"] == []
-
-
-def test_a_student_whose_scores_are_no_numbers_is_named_and_counted(tmp_path: Path) -> None:
-    lost = student(tmp_path, float("nan"))
-    bench = evaluation(tmp_path, [of_sources("q0", "bm25")], students={"lost": lost}, latency_repeats=1)
-    bench.measure_all()
-    entry = bench.systems[-1].entry
-    assert entry["unscored"] > 0
-    assert "a score that is not a number: it cannot win" in entry["note"]

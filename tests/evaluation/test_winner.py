@@ -354,8 +354,3 @@ def test_a_student_without_a_p99_does_not_win_and_is_no_traceback() -> None:
 def test_a_report_of_students_that_its_manifest_does_not_know_is_another_evaluations() -> None:
     with pytest.raises(RradError, match="its report has the students stranger, and its manifest small, good"):
         choose_winner(report(system("stranger", 0.9, 5.0), free(0.5)), FOLDERS, CFG)
-
-
-def test_a_student_that_gave_a_score_that_is_not_a_number_does_not_win() -> None:
-    with pytest.raises(RradError, match="the best student, good, gave a score that is not a number"):
-        choose_winner(report(system("good", 0.9, 5.0, smoke=dict(SMOKE), unscored=3), free(0.5)), FOLDERS, CFG)

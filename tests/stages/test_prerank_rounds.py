@@ -144,5 +144,5 @@ def test_a_student_whose_scores_are_no_numbers_orders_nothing(given: str, studen
     ranker = Ranker.load(student, dtype="float32")
     ranker.model.classifier.weight.data *= float("nan")
     ranker.save(tmp_path / "lost")
-    with pytest.raises(RradError, match="gives a document of query 'q0' a score that is not a number"):
+    with pytest.raises(RradError, match="lost: gives a document of query 'q0' a score that is not a number"):
         preranked(given, tmp_path / "out", student=f"{tmp_path}/lost")
