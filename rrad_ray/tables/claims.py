@@ -98,14 +98,9 @@ def claim_of(cfg: Any, inputs: Mapping[str, str]) -> Claim:
         reason = _another_run(finished, cfg, inputs, resumable, _made_by(cfg))
         return Claim("refused", reason) if reason else Claim("finished")
     started = find_started(uri)
-    if started is None and (strays := [*part_names(uri), *part_names(join(uri, QUARANTINE))]):
-        # They would become part of the new table, or be written over.
-        reason = f"holds {len(strays)} parts that no run marks as its own ({strays[0]}, ...), and neither {MANIFEST}"
-        return Claim("refused", f"{reason} nor {STARTED}")
-    if started is None and (folders := _left_behind(uri)):
-        # This run would go on from what another one has kept there, whatever that was made by.
-        reason = f"holds {folders[0]}/ of a run that did not end, and no {STARTED} says which run that was"
-        return Claim("refused", reason)
+    if started is None and (reason := _unmarked(uri)):
+        # Another run may have begun, or ended, since this one looked for its mark.
+        return claim_of(cfg, inputs) if find_started(uri) else Claim("refused", reason)
     if started is not None and (strays := [name for name in part_names(uri) if not is_own_part(name)]):
         reason = f"holds {len(strays)} parts that no stage has written ({strays[0]}, ...): their rows would count too"
         return Claim("refused", reason)
@@ -183,6 +178,18 @@ def _anything_done(uri: str) -> bool:
     """Return true where the folder holds more than the marks of a run that has begun."""
     marks = (STARTED, PROGRESS.removesuffix(".json"), LEASES)
     return any(not name.startswith(marks) and not name.endswith(".tmp") for name in names_in_folder(uri))
+
+
+def _unmarked(uri: str) -> str:
+    """Return what is in a folder that no run marks as its own; empty where nothing is."""
+    if strays := [*part_names(uri), *part_names(join(uri, QUARANTINE))]:
+        # They would become part of the new table, or be written over.
+        reason = f"holds {len(strays)} parts that no run marks as its own ({strays[0]}, ...), and neither {MANIFEST}"
+        return f"{reason} nor {STARTED}"
+    if folders := _left_behind(uri):
+        # This run would go on from what another one has kept there, whatever that was made by.
+        return f"holds {folders[0]}/ of a run that did not end, and no {STARTED} says which run that was"
+    return ""
 
 
 def _left_behind(uri: str) -> list[str]:

@@ -26,6 +26,7 @@ from rrad_ray.config import (
 from rrad_ray.errors import RradError
 from rrad_ray.rows import PrerankOutput
 from rrad_ray.stages import evaluate, finetune, judge, prerank, retrieve, train
+from rrad_ray.tables import claims
 from rrad_ray.tables.claims import claim_of
 from rrad_ray.tables.fingerprints import fingerprint
 from tests.fixtures import row_of
@@ -87,6 +88,23 @@ def test_a_run_does_not_go_on_beside_a_copy_of_a_part_whose_rows_would_come_twic
         tables.Output("prerank", cfg, PrerankOutput, {})
     (tmp_path / "out" / name).unlink()
     assert claim_of(cfg, {}).state == "resume"
+
+
+def test_a_run_that_begins_and_ends_while_another_one_looks_is_no_run_without_a_mark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg, genuine = PrerankConfig("given", str(tmp_path / "out")), claims.find_started
+
+    def then_another_one_writes_it(uri: str) -> claims.Started | None:
+        monkeypatch.setattr(claims, "find_started", genuine)
+        before = genuine(uri)
+        out = tables.Output("prerank", cfg, PrerankOutput, {})
+        out.write_part(tables.part_name(0), [{**row_of("q1", ["a", "b"]), "best_chunks": []}])
+        out.commit(rows=1)
+        return before
+
+    monkeypatch.setattr(claims, "find_started", then_another_one_writes_it)
+    assert claim_of(cfg, {}).state == "finished"
 
 
 def test_a_student_whose_weights_have_changed_is_another_input(uri_of_student: str) -> None:
