@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,52 +21,31 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonpath_ng.ext import parse as json_path
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
-from rrad_ray.serving import requests
-from rrad_ray.serving.api_keys import ApiKeys
-from rrad_ray.serving.asgi import Manners, call_of
 from rrad_ray.serving.pages import sigmoid
-from rrad_ray.serving.requests import WireFormat
 from tests.asgi import Answer, ask
 from tests.commands import ROOT
-from tests.serving.test_service import Replica, replica
+from tests.integrations.endpoint import KEY, application, keyed_replica
+from tests.serving.test_service import Replica
 
 FILES = ROOT / "integrations"
 QUERY, TEXTS = 'say "hello" \\ in Zürich\n', ["a", 'bbb "b" {x}\t', "cc é"]
 SCORES = [sigmoid(len(text)) for text in TEXTS]
-ROUTES = {"/v1/rerank": requests.COHERE_V1, "/v2/rerank": requests.COHERE_V2, "/rerank": requests.VLLM_RERANK}
-KEY = "KEY"
 
 Sent = tuple[str, dict[str, str], str]  # URL, headers, body
 
 
 @pytest.fixture
 def served(tmp_path: Path) -> Replica:
-    """A service that asks for a key and scores a text by its length."""
-    (tmp_path / "keys").write_text(f"{KEY}\n")
-    return replica(keys=ApiKeys(str(tmp_path / "keys")))
+    return keyed_replica(tmp_path)
 
 
 def post(served: Replica, sent: Sent) -> Answer:
     """Send a request to the endpoint's paths, as the endpoint has them."""
     url, headers, body = sent
     assert url.startswith("http://rrad.example:8000/")
-
-    def route(wire: WireFormat) -> Callable[[Request], Any]:
-        async def rerank(request: Request) -> Response:
-            answer = await served.service.rerank(call_of(request.scope, request.receive), wire)
-            return JSONResponse(answer.content, answer.status, headers=dict(answer.headers))
-
-        return rerank
-
-    app = Starlette(routes=[Route(path, route(wire), methods=["POST"]) for path, wire in ROUTES.items()])
-    app.add_middleware(Manners, service=lambda: served.service)
     encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-    answer = asyncio.run(ask(app, "POST", urlsplit(url).path, body.encode(), headers=encoded))
+    answer = asyncio.run(ask(application(served), "POST", urlsplit(url).path, body.encode(), headers=encoded))
     assert answer.status == 200, answer.body
     return answer
 
@@ -300,5 +278,5 @@ def test_opensearchs_local_model_names_all_that_ml_commons_asks_of_one() -> None
 
 
 def test_every_file_is_tried_here() -> None:
-    text = Path(__file__).read_text(encoding="utf-8")
+    text = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
     assert [path.name for path in FILES.rglob("*.*") if path.name not in text] == []
