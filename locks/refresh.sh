@@ -38,7 +38,7 @@ PY
 python3.11 -m venv "$scratch/clients"
 "$scratch/clients/bin/pip" install --quiet cohere langchain-cohere llama-index-postprocessor-cohere-rerank \
     llama-index-postprocessor-tei-rerank cohere-haystack jina-haystack huggingface-api-haystack vllm-haystack \
-    rerankers schemathesis
+    rerankers litellm schemathesis
 {
     echo "# Written by \`make lock\`: clients of re-rank servers, which the tests run in a virtual environment of their own."
     "$scratch/clients/bin/pip" freeze

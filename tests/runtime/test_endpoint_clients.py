@@ -1,5 +1,6 @@
-"""The client libraries of docs/serving.md and every `curl` of the documentation against a running endpoint, and
-schemathesis, which makes requests from the endpoint's own OpenAPI schema.
+"""The client libraries of docs/serving.md, LiteLLM with `integrations/litellm.yaml`, every `curl` of the
+documentation, and schemathesis, which makes requests from the endpoint's own OpenAPI schema, against a running
+endpoint.
 
 The clients have a virtual environment of their own (`locks/clients.txt`), as users have them elsewhere too.
 """
@@ -12,6 +13,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,11 +45,16 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, li
     folder = tmp_path_factory.mktemp("endpoint")
     scores = endpoints.student(folder / "winner").score(QUERY, TEXTS)
     (folder / "keys").write_text(KEY)
+    (folder / "fused").mkdir()  # of which the first stage's scores alone count
+    fused = {"system": "fused", "student": "student", "checkpoint": str(folder / "winner")}
+    weights = {"student": 0.0, "bm25": 1.0}
+    (folder / "fused" / "winner.json").write_text(json.dumps({**fused, "weights": weights, "smoke": {}}))
     for name in ("corpus", "queries"):
         rows = [json.dumps({"_id": str(index), "text": text}) for index, text in enumerate(TEXTS)]
         (folder / f"{name}.jsonl").write_text("\n".join(rows))
     cfg = ServeConfig(
         input=str(folder / "winner"),
+        models={"fused": str(folder / "fused")},
         port=free_port(),
         api_keys=str(folder / "keys"),
         search=SearchConfig(str(folder)),
@@ -56,10 +63,12 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, li
         yield url, sorted(range(len(TEXTS)), key=lambda index: -scores[index])
 
 
-def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+def run(command: list[str], folder: Path, sent: str = "") -> subprocess.CompletedProcess[str]:
     away = {"HOME": str(folder), "NLTK_DATA": str(folder), "HAYSTACK_TELEMETRY_ENABLED": "False", "NO_PROXY": "*"}
-    environment = {**os.environ, **away}
-    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, env=environment, cwd=folder)
+    prices = {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # of models, which it asks the network for otherwise
+    environment = {**os.environ, **away, **prices, "RRAD_KEY": KEY}
+    options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": PATIENCE_S}
+    return subprocess.run(command, input=sent, env=environment, cwd=folder, **options)
 
 
 def test_the_documentation_has_a_snippet_for_every_client() -> None:
@@ -83,6 +92,65 @@ def test_a_real_client_gets_the_best_documents(
         done = run([str(CLIENTS / "python"), "-c", program], tmp_path)
         assert done.returncode == 0, done.stderr[-3000:]
         assert json.loads(done.stdout.splitlines()[-1]) == order[:3]
+
+
+ROUTED = """
+import asyncio, json, sys
+import litellm, yaml
+
+settings = yaml.safe_load(sys.stdin.read())
+router = litellm.Router(model_list=settings["model_list"])
+asked = dict(model="rerank", query=query, documents=documents, top_n=3, return_documents=True)
+results = asyncio.run(router.arerank(**asked)).results
+assert [each["document"]["text"] for each in results] == [documents[each["index"]] for each in results]
+print(json.dumps([each["index"] for each in results]))
+"""
+CALLED = """
+import json
+import litellm
+
+orders = {}
+for provider in PROVIDERS:
+    asked = dict(model=f"{provider}/winner", query=query, documents=documents, top_n=3, api_base=URL, api_key=KEY)
+    orders[provider] = [each["index"] for each in litellm.rerank(**asked).results]
+first_stage = [{"text": text, "first_stage": {"bm25": -index}} for index, text in enumerate(documents)]
+asked |= dict(model="hosted_vllm/fused", documents=first_stage, top_n=None)
+fused = [each["index"] for each in litellm.rerank(**asked).results]
+try:
+    litellm.rerank(**asked | {"api_key": "no-key"})
+except litellm.AuthenticationError as error:
+    print(json.dumps([orders, fused, str(error)]))
+"""
+
+
+def litellm(program: str, folder: Path, sent: str = "", **values: object) -> Any:
+    """Return the JSON that a program with the real LiteLLM prints last; it says things of its own before."""
+    named = {"query": QUERY, "documents": TEXTS, **values}
+    text = "".join(f"{name} = {value!r}\n" for name, value in named.items()) + program
+    done = run([str(CLIENTS / "python"), "-c", text], folder, sent)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_litellms_router_takes_our_settings_and_gets_the_best_documents(
+    endpoint: tuple[str, list[int]], tmp_path: Path
+) -> None:
+    """The router is what its proxy hands a request to, with the file's `model_list`."""
+    url, order = endpoint
+    settings = (ROOT / "integrations" / "litellm.yaml").read_text(encoding="utf-8")
+    assert litellm(ROUTED, tmp_path, settings.replace("http://rrad.example:8000", url)) == order[:3]
+
+
+def test_litellm_reads_the_formats_of_other_providers_and_passes_first_stage_scores_on(
+    endpoint: tuple[str, list[int]], tmp_path: Path
+) -> None:
+    url, order = endpoint
+    whole = ["huggingface"]  # TEI's format has no `top_n`
+    providers = ["hosted_vllm", "cohere", "jina_ai", *whole]
+    orders, fused, refusal = litellm(CALLED, tmp_path, PROVIDERS=providers, KEY=KEY, URL=url)
+    assert orders == {name: order if name in whole else order[:3] for name in providers}
+    assert fused == list(range(len(TEXTS))), "the fused winner ranks by the first stage's scores"
+    assert "no valid key" in refusal
 
 
 CURLS = {
