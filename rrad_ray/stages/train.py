@@ -11,7 +11,7 @@ from rrad_ray.config import TrainConfig
 from rrad_ray.errors import RradError, at_place
 from rrad_ray.progress import say
 from rrad_ray.rankers import loading, lora
-from rrad_ray.rankers.checkpoint import check_tokenizer
+from rrad_ray.rankers.checkpoint import PAD, check_tokenizer, with_pair_template
 from rrad_ray.runtime import feed, trainer
 from rrad_ray.runtime.feed import LabelFeed
 from rrad_ray.tables import checkpoints
@@ -59,6 +59,8 @@ def _check_model(source: str, cfg: TrainConfig) -> None:
     loading.check_layers(model, cfg.layers)
     tokenizer = loading.load_tokenizer(source, model)
     check_tokenizer(tokenizer, cfg.kind)
+    if cfg.kind == "decoder" and tokenizer.pad_token != PAD:  # its own words around a pair count too
+        tokenizer = with_pair_template(tokenizer)
     loading.check_room(tokenizer, cfg.max_length, pair=True)
 
 

@@ -302,7 +302,7 @@ def test_a_student_that_has_not_learnt_to_write_says_how_to_get_one(
     if kind == "encoder":
         Ranker.encoder(checkpoints.resolve(checkpoints.BUNDLED[0]), max_length=16, layers=1).save(tmp_path)
     else:
-        Ranker.decoder(sources["tied"], max_length=16).save(tmp_path)
+        Ranker.decoder(sources["tied"], max_length=24).save(tmp_path)
     with pytest.raises(ValueError, match=r"was not trained to write; train a decoder with generation.weight above 0"):
         Explainer.load(str(tmp_path))
 

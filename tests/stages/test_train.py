@@ -303,6 +303,25 @@ def test_a_model_with_too_few_positions_or_weights_is_an_error_before_a_cluster_
         train.run(TrainConfig(input=labels, output=f"{tmp_path}/none", model=two))
 
 
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"max_length": 3}, "bundled:.*: max_length: 3 tokens, and the tokenizer puts 3 around a pair"),
+        ({"kind": "decoder", "model": "tiny", "max_length": 10}, "max_length: 10 tokens, and the tokenizer puts"),
+        ({"layers": 50}, "layers: 50, and the model has 6; set layers to 6 or less"),
+        ({"losses": {"bce": 1.0}}, "and the loss bce takes those in"),
+    ],
+)
+def test_a_training_that_would_teach_nothing_is_an_error_before_a_cluster_starts(
+    labels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], says: str
+) -> None:
+    monkeypatch.setattr("rrad_ray.runtime.trainer.run_training", lambda *rest: pytest.fail("training was started"))
+    if changes.get("model"):
+        changes = changes | {"model": causal_lm(tmp_path / "source", ["sort a list"], tied=True)}
+    with pytest.raises(RradError, match=says):
+        train.run(TrainConfig(input=labels, output=f"{tmp_path}/none", **{**SMALL, **changes}))
+
+
 def test_too_few_labels_for_a_step_say_so(labels: str, tmp_path: Path) -> None:
     cfg = TrainConfig(input=labels, output=f"{tmp_path}/few", **(SMALL | {"queries_per_step": 512}))
     with pytest.raises(RradError, match="do not fill a step of 512"):
