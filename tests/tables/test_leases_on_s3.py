@@ -33,24 +33,22 @@ LATER = multiprocessing.get_context("forkserver")  # a fork of this process woul
 LATER.set_forkserver_preload([__name__, "s3fs"])
 RENEWING = ContextVar("RENEWING", default=False)
 SLICES = 8
-AT = [("change", "before", 1, 1)]  # which requests, when, from which one on, and each so many
+AT = [("change", 1, 1)]  # before which requests, from which one on, and each so many
+# What the store holds after a request, it holds before the next one.
 AT += [  # type: ignore[misc]
-    pytest.param("every", when, first, SLICES, marks=pytest.mark.slow)
-    for when in ("before", "after")
-    for first in range(1, SLICES + 1)
+    pytest.param("every", first, SLICES, marks=pytest.mark.slow) for first in range(1, SLICES + 1)
 ]
-EACH_STOP = pytest.mark.parametrize(("requests", "when", "first", "each"), AT)
+EACH_STOP = pytest.mark.parametrize(("requests", "first", "each"), AT)
 KILL, STOP, WAIT = signal.SIGKILL, signal.SIGSTOP, 0
 
 
 @dataclass(frozen=True)
 class Stop:
-    """Where a run stops: `before` or `after` one of its requests, of `every` one or those that `change` the store,
-    counted from 1 and without renewals of its lease. By a signal, or the request waits while renewals go on. `far`:
+    """Where a run stops: before one of its requests, of `every` one or those that `change` the store, counted from 1
+    and without renewals of its lease. By a signal, or the request waits while renewals go on. `far`:
     the run is on another machine."""
 
     by: int
-    when: str
     requests: str
     step: int
     far: bool = False
@@ -85,13 +83,9 @@ def first_run(uri: str, stop: Stop, environment: dict[str, str], test: Connectio
         counts = stop.requests == "every" or operation.startswith(("Put", "Delete"))
         count += counts and not RENEWING.get()
         here = counts and not RENEWING.get() and count == stop.step
-        if here and stop.when == "before":
+        if here:
             wait() if stop.by else await asyncio.to_thread(wait)
-        try:
-            return await request(self, operation, facts)
-        finally:  # an answer may also say that nothing is there
-            if here and stop.when == "after":
-                wait() if stop.by else await asyncio.to_thread(wait)
+        return await request(self, operation, facts)
 
     def renewing(self: leases.Lease) -> None:
         nonlocal renews
@@ -167,9 +161,9 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("far", [False, True], ids=["this machine", "another machine"])
 @EACH_STOP
 def test_a_run_that_is_killed_at_any_request_keeps_nobody_out_and_leaves_nothing_behind(
-    s3_uri: str, requests: str, when: str, first: int, each: int, far: bool
+    s3_uri: str, requests: str, first: int, each: int, far: bool
 ) -> None:
-    for process, _, _ in stopped_runs(s3_uri, Stop(KILL, when, requests, first, far), each):
+    for process, _, _ in stopped_runs(s3_uri, Stop(KILL, requests, first, far), each):
         process.join(PATIENCE_S)
         assert process.exitcode == -KILL
         had = len(tables.part_names(s3_uri))
@@ -181,11 +175,11 @@ def test_a_run_that_is_killed_at_any_request_keeps_nobody_out_and_leaves_nothing
 @pytest.mark.parametrize("far", [False, True], ids=["this machine", "another machine"])
 @EACH_STOP
 def test_a_run_that_lives_is_robbed_at_no_request(
-    s3_uri: str, requests: str, when: str, first: int, each: int, far: bool, monkeypatch: pytest.MonkeyPatch
+    s3_uri: str, requests: str, first: int, each: int, far: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(leases, "LEASE_S", 5.0)  # for a sign of life on a busy machine
     had_it = set()
-    for process, connection, renews in stopped_runs(s3_uri, Stop(WAIT, when, requests, first, far), each):
+    for process, connection, renews in stopped_runs(s3_uri, Stop(WAIT, requests, first, far), each):
         # One of another machine that hangs in its claim gives no sign, and has written nothing yet.
         claimed = tables.exists(f"{s3_uri}/.lease") and (renews or not far)
         finished = tables.exists(f"{s3_uri}/manifest.json")
@@ -206,9 +200,9 @@ def test_a_run_that_lives_is_robbed_at_no_request(
 
 @EACH_STOP
 def test_a_run_that_stood_still_for_longer_than_it_is_waited_for_changes_nothing_of_the_run_that_took_over(
-    s3_uri: str, requests: str, when: str, first: int, each: int
+    s3_uri: str, requests: str, first: int, each: int
 ) -> None:
-    for process, connection, _ in stopped_runs(s3_uri, Stop(STOP, when, requests, first, far=True), each):
+    for process, connection, _ in stopped_runs(s3_uri, Stop(STOP, requests, first, far=True), each):
         assert process.pid is not None
         stage_of(three_parts)(Config(s3_uri))
         writers = expect_whole(s3_uri)
