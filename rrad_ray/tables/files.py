@@ -85,7 +85,7 @@ def io_errors(uri: str, missing: str = "") -> Iterator[None]:
         usual = "check that the place exists, and on S3 the bucket"
         if isinstance(error, FileNotFoundError):
             raise RradError(uri, "no such file", missing or usual) from error
-        if isinstance(error, NotADirectoryError | FileExistsError):
+        if isinstance(error, NotADirectoryError):
             raise RradError(uri, "a part of its path is a file, not a folder", missing or usual) from error
         raise _io_error(uri, error) from error
 
@@ -129,7 +129,7 @@ def create_text(uri: str, text: str) -> bool:
     with io_errors(uri):
         if "file" not in fs.protocol:
             return _put_new(fs, path, text.encode())
-        fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+        _make_folder_of(path)
         try:
             with Path(path).open("xb") as file:  # fsspec would look first and write then
                 file.write(text.encode())
@@ -196,9 +196,16 @@ def _uploading(fs: AbstractFileSystem, path: str) -> Iterator[BinaryIO]:
     file.close()
 
 
+def _make_folder_of(path: str) -> None:
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+    except FileExistsError as error:  # a file stands there, which os says otherwise further up
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), error.filename) from error
+
+
 @contextmanager
 def _writing_local(path: str, durable: bool) -> Iterator[BinaryIO]:
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    _make_folder_of(path)
     # A name that nobody has: of two that write one file, the last one's is the whole file in the end. A link, which
     # may lead to a file of the user's where others can write to the folder too, is not followed.
     temporary = f"{path}.{secrets.token_hex(4)}.tmp"
