@@ -93,7 +93,7 @@ def candidates(data: str, count: int) -> list[Row]:
         docs = top_k(index.scores(query.text), DEPTH)
         if len(docs) == DEPTH and len(rows) < count:
             row: dict[str, Any] = {"query_id": query.query_id, "query": query.text, "split": "train"}
-            row |= {"doc_ids": [ids[doc] for doc in docs], "texts": [""] * DEPTH}
+            row |= {"doc_ids": [ids[doc] for doc in docs], "texts": list(map(str, range(DEPTH)))}
             rows.append({**row, "qrel_ids": list(query.judged), "qrel_grades": list(query.judged.values())})
     return rows
 
@@ -133,7 +133,7 @@ def slid(row: Row, cfg: PromptConfig) -> str:
         calls += 1
         return {"text": answer(row, list(map(int, texts)), cfg, f"window {calls}")}
 
-    sliding = json.dumps({"query": row["query"], "texts": list(map(str, range(DEPTH)))})
+    sliding = json.dumps({"query": row["query"], "texts": row["texts"]})
     return str(asyncio.run(engines.slide(sliding, cfg, ask))["text"])
 
 
