@@ -39,6 +39,8 @@ AT += [  # type: ignore[misc]
     pytest.param("every", first, SLICES, marks=pytest.mark.slow) for first in range(1, SLICES + 1)
 ]
 EACH_STOP = pytest.mark.parametrize(("requests", "first", "each"), AT)
+FAR = pytest.param(True, id="another machine", marks=pytest.mark.slow)
+WHERE = pytest.mark.parametrize("far", [pytest.param(False, id="this machine"), FAR])
 KILL, STOP, WAIT = signal.SIGKILL, signal.SIGSTOP, 0
 
 
@@ -158,7 +160,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "LOOK_S", 0.05)
 
 
-@pytest.mark.parametrize("far", [False, True], ids=["this machine", "another machine"])
+@WHERE
 @EACH_STOP
 def test_a_run_that_is_killed_at_any_request_keeps_nobody_out_and_leaves_nothing_behind(
     s3_uri: str, requests: str, first: int, each: int, far: bool
@@ -172,8 +174,8 @@ def test_a_run_that_is_killed_at_any_request_keeps_nobody_out_and_leaves_nothing
         assert [writer == str(process.pid) for writer in writers] == [number < had for number in range(3)]
 
 
-@pytest.mark.parametrize("far", [False, True], ids=["this machine", "another machine"])
-@EACH_STOP
+@WHERE
+@pytest.mark.parametrize(("requests", "first", "each"), AT[:1])  # at every one it takes a quarter of an hour
 def test_a_run_that_lives_is_robbed_at_no_request(
     s3_uri: str, requests: str, first: int, each: int, far: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
