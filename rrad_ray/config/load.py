@@ -181,13 +181,13 @@ def load_pipeline(path: str, overrides: Sequence[str] = ()) -> tuple[dict[str, A
     if not isinstance(node.get("steps"), DictConfig):
         raise RradError(path, "has no `steps:`", "list the stages to run under `steps:`")
     is_text = partial(_is_step_text, node.steps)
-    _check_variables(path, override(read_yaml(path), overrides, is_text))
+    merged = override(read_yaml(path), overrides, is_text)
+    _check_variables(path, merged)
     _check_names(path, node, override(OmegaConf.create(), overrides, is_text))
     read: list[Any] = []
-    for as_texts in (False, True):
-        merged = override(read_yaml(path, as_texts=as_texts), overrides, is_text, as_texts)
+    for each in (merged, override(read_yaml(path, as_texts=True), overrides, is_text, True)):
         try:
-            read.append(OmegaConf.to_container(merged, resolve=True, throw_on_missing=True))
+            read.append(OmegaConf.to_container(each, resolve=True, throw_on_missing=True))
         except OmegaConfBaseException as error:
             raise RradError(path, _first_line(error), "give it as key=value on the command line") from error
     values, written = read

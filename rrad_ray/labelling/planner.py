@@ -140,10 +140,11 @@ class Planner:
 
     def _planned(self, row: Row, count: int) -> list[Prompt]:
         cfg = self.cfg
-        if cfg.engine in ("echo", "simulated"):
-            answer = echoed_answer if cfg.engine == "echo" else simulated_answer
+        if cfg.engine == "echo":
+            return [_prompt(answer=echoed_answer(row, slot, cfg)) for slot in range(count)]
+        if cfg.engine == "simulated":
             orders = shown(row, cfg) or [list(range(len(row["doc_ids"])))] * count
-            return [_prompt(answer=answer(row, slot, cfg, order)) for slot, order in enumerate(orders)]
+            return [_prompt(answer=simulated_answer(row, slot, cfg, order)) for slot, order in enumerate(orders)]
         if cfg.engine == "openai":
             if cfg.window:
                 texts = [self.guarded(first_words(text, cfg.doc_tokens)) for text in row["texts"]]
@@ -190,9 +191,7 @@ class Planner:
         """Return the chats of `grade`, whose labels' tokens are looked at, or of `score`, about one document."""
         docs = self._tokenized(row["texts"])
         chats, cut = self._fitted(row, docs)
-        asked: dict[str, Any] = {"pooling_params": AS_IT_IS}
-        if self.cfg.task == "grade":
-            asked = _looking_at(self.label_ids)
+        asked = _looking_at(self.label_ids) if self.cfg.task == "grade" else {"pooling_params": AS_IT_IS}
         return [
             _prompt(ids, start=len(ids), truncated=_lost([doc], cut, self.cfg.doc_tokens), **asked)
             for ids, doc in zip(chats, docs, strict=True)

@@ -17,7 +17,7 @@ GARBAGE = (  # what `simulated` writes where an answer is to say nothing
 )
 
 
-def echoed_answer(row: Row, slot: int, cfg: PromptConfig, order: Sequence[int]) -> dict[str, Any]:
+def echoed_answer(row: Row, slot: int, cfg: PromptConfig) -> dict[str, Any]:
     """Return the documents in the order shown. For dry runs and scale tests only."""
     text = cfg.prompt.written(range(len(row["doc_ids"]))) if cfg.task == "order" else "echo"
     return {"text": text, "score": -float(slot)}
