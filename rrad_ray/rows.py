@@ -214,8 +214,8 @@ PER_DOCUMENT_OR_NONE = ("judge_scores", "reasons", "best_chunks")  # the same, o
 
 def misfit(row: Row) -> str:
     """Return why a row of candidates, of the judge's output or of labels cannot be used, as `category: problem`: a
-    value is null, the query or an id is empty, lists do not have the same length, an output holds a document
-    twice, or answers are not about the documents; empty if it can."""
+    value is null, the query or an id is empty, lists do not have the same length, a source's score is infinite, an
+    output holds a document twice, or answers are not about the documents; empty if it can."""
     for name, value in row.items():
         lists = [value, *value] if name == "source_scores" and value else [value]
         if any(each is None or (isinstance(each, list) and None in each) for each in lists):
@@ -233,6 +233,8 @@ def misfit(row: Row) -> str:
     for source, scores in zip(row.get("sources", ()), row.get("source_scores", ())):
         if len(scores) != count:
             return f"ragged row: {len(scores)} scores of source {source!r} for {count} doc_ids"
+        if any(map(math.isinf, scores)):
+            return f"infinite score: source {source!r} gives one; NaN is for a document that it did not score"
     for names, values in (("sources", "source_scores"), ("qrel_ids", "qrel_grades")):
         if len(row.get(names, ())) != len(row.get(values, ())):
             return f"ragged row: {len(row[values])} {values} for {len(row[names])} {names}"

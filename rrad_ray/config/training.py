@@ -157,6 +157,11 @@ class FitConfig(StagePaths):
         """Peak learning rate of a head's weights; a model without a head of its own has one rate."""
         return self.lr
 
+    def _check_measured(self, key: str, rows: int) -> None:
+        """Refuse a checkpoint that is chosen by rows which are learnt from."""
+        want = f"dev chooses the checkpoint: leave it out, or set {key}=0, which keeps the last one"
+        require("dev" not in self.splits or not rows, "splits", list(self.splits), want)
+
 
 @dataclass(frozen=True, config=CHECKED)
 class TrainConfig(FitConfig):
@@ -213,6 +218,7 @@ class TrainConfig(FitConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._check_measured("eval_queries", self.eval_queries)
         tables = [uri.rstrip("/") for uri in (self.input, *self.more)]
         require(len({*tables}) == len(tables), "more", self.more, "name every table once: its rows would count twice")
         require(self.top_docs <= self.docs_per_query, "top_docs", self.top_docs, "at most docs_per_query")
@@ -276,6 +282,8 @@ class FinetuneConfig(FitConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.objective == "order":  # clicks have no splits
+            self._check_measured("eval_rows", self.eval_rows)
         want = "a step has only sequences_per_step sequences"
         require(self.accumulate <= self.sequences_per_step, "accumulate", self.accumulate, want)
         room = self.objective == "clicks" or self.max_tokens < self.max_length

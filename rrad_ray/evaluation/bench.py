@@ -180,10 +180,10 @@ class Evaluation:
             latency = rerank_latency(ranker.score, self.test, self.cfg.latency_docs, self.cfg.latency_repeats)
             cost = {"parameters": ranker.parameters_count, **latency}
             title = student_title(name)
-            ties, cut = _ties_note(test_scores, title), _cut_short(uri, title)
+            ties, training = _ties_note(test_scores, title), _training_note(uri, title, self.cfg)
             tokens = self.cfg.chunks.tokens
             read = f"reads documents in chunks of {tokens} tokens, the best one counts" if tokens else ""
-            note = " and ".join(filter(None, (cut, ties, read)))
+            note = " and ".join(filter(None, (training, ties, read)))
             facts: Any = {"smoke": _smoke(self.test[0], test_scores[0]), "note": note, "constant": bool(ties)}
             cost |= calibrated(self.dev, dev_scores, self.test, test_scores)
             self.add(name, title, "student", test_scores, **cost, **facts)
@@ -248,13 +248,18 @@ def _student_lineage(uri: str) -> tables.Lineage:
     return tables.lineage_of(checkpoints.student_of(uri).rstrip("/").removesuffix("/model"))
 
 
-def _cut_short(uri: str, title: str) -> str:
-    """Return, and say, that a time limit cut a student's training short; empty for one that it did not."""
+def _training_note(uri: str, title: str, cfg: EvaluateConfig) -> str:
+    """Return, and say, that a time limit cut a student's training short, or that it learnt from queries by which it
+    is measured; empty for a student of which neither holds."""
     training = _student_lineage(uri).training
-    if training is None or not training.cut_short:
+    if training is None:
         return ""
-    say(f"WARNING: {title} {training.cut_short}")
-    return training.cut_short
+    seen = [split for split in (cfg.split, cfg.dev) if split in training.splits]
+    learnt = f"learnt from queries of split {' and '.join(seen)}, which measure it here" if seen else ""
+    note = " and ".join(filter(None, (training.cut_short, learnt)))
+    if note:
+        say(f"WARNING: {title} {note}")
+    return note
 
 
 def _ties_note(scores: Scores, title: str) -> str:

@@ -39,6 +39,8 @@ from rrad_ray.tables.part_files import digest_in_manifest, opened_part
 from rrad_ray.training.stream import RowRefs
 from rrad_ray.training.targets import Prepare, SkipReason
 
+LISTS = ("doc_ids", "targets", "missing")  # one entry for each document; texts are not read to count rows
+
 LABEL_READERS = 2  # tasks that read a worker's next window side by side
 
 Visit = Callable[[str, list[float], SkipReason | None], None]  # query id, targets, why the row is skipped
@@ -162,7 +164,11 @@ def _of_splits(
     table = table.filter(pc.is_in(table["split"], pa.array(splits)))
     if rules is None:
         return table, [None] * len(table)
-    reasons = [rules.skip_reason(targets) for targets in table["targets"].to_pylist()]
+    lengths = zip(*(pc.list_value_length(table[name]).to_pylist() for name in LISTS), strict=True)
+    reasons = [
+        rules.skip_reason(targets) if len({*each}) == 1 else SkipReason.RAGGED
+        for targets, each in zip(table["targets"].to_pylist(), lengths, strict=True)
+    ]
     if held:
         for index, row in enumerate(table.select(["query", "split"]).to_pylist()):
             if row["split"] not in MEASURED and folded(row["query"]) in held:
@@ -220,6 +226,6 @@ def _small_columns(uri: str, name: str, *more: str) -> pa.Table:
     part = tables.join(uri, name)
     with opened_part(part, digest_in_manifest(uri, name)) as file:
         schema = file.schema_arrow
-        table = file.read(columns=["query_id", "split", "qrel_grades", "targets", *more])
+        table = file.read(columns=["query_id", "split", "qrel_grades", *LISTS, *more])
     tables.check_schema(schema.empty_table(), Labels, part)
     return table

@@ -232,7 +232,7 @@ def _keep(cfg: FitConfig, result: Any, task: type[TrainTask]) -> dict[str, Any]:
                     tables.write_bytes(tables.join(cfg.output, "model", name), content.read())
     wanted = ("step", "loss", "pairs_per_s", "dtype", "seconds")
     figures = {key: value for key, value in metrics.items() if key in wanted or key.startswith("dev_")}
-    training = tables.TrainingFacts(_cut_short(cfg, result.metrics))
+    training = tables.TrainingFacts(_cut_short(cfg, result.metrics), list(cfg.splits))
     lineage = dataclasses.replace(tables.lineage_of(cfg.input), training=training)
     return {"best": figures, "ended": result.metrics["ended"], "model": "model", "lineage": lineage}
 

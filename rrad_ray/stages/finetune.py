@@ -6,7 +6,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from transformers import AutoTokenizer
 
@@ -45,6 +45,7 @@ def run(cfg: FinetuneConfig, out: tables.Output) -> None:
     with at_place(cfg.model, "mend the config, or choose another model"):
         lm_task.check_finetune(source, cfg)
     rows = _count(cfg, out)
+    _check_examples(cfg, source)
     say(f"{cfg.model} on {rows:,} {'clicks' if cfg.objective == 'clicks' else 'labelled queries'}")
     task: type[TrainTask] = lm_task.ClickTask if cfg.objective == "clicks" else lm_task.OrderTask
     facts = trainer.run_training(cfg, _loop, source, task)
@@ -92,13 +93,51 @@ def _count_lists(cfg: FinetuneConfig, out: tables.Output) -> int:
     return rows
 
 
-def _loop(cfg: FinetuneConfig, source: str, worker: TrainWorker) -> None:
-    """Train in one process of Ray Train."""
+def _check_examples(cfg: FinetuneConfig, source: str) -> None:
+    """Raise `RradError`, before a cluster starts, if no row makes an example; the first one that does is enough."""
     skipped: Counter[str] = Counter()
+    skip = _counter(skipped)
+    if cfg.objective == "clicks":
+        clicks = (click for click in _frequent_clicks(cfg) if not _is_held(cfg, click))
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        examples = packing.from_clicks(clicks, tokenizer, cfg.max_length, skip)
+    else:
+        lists = listwise.ListwiseExamples(source, cfg)
+        rows = (row for row in tables.read(cfg.input, Labels) if row["split"] in cfg.splits)
+        examples = (example for row in rows for example in lists(row, skip))
+    if next(examples, None) is None:
+        with at_place(cfg.input, "mend the input"):
+            _refuse_without_example(skipped)
+
+
+def _counter(skipped: Counter[str]) -> SkipFunction:
+    """Return the function that counts why rows make no example."""
 
     def skip(reason: ExampleSkipped) -> None:
         skipped[reason.category] += 1
 
+    return skip
+
+
+def _frequent_clicks(cfg: FinetuneConfig) -> Iterator[Click]:
+    return (row for row in click_log.read_clicks(cfg.input, lambda *bad: None) if row["clicks"] >= cfg.min_clicks)
+
+
+def _is_held(cfg: FinetuneConfig, click: Click) -> bool:
+    """Return True for a click of a query on which perplexity is measured."""
+    return random.Random(f"{cfg.seed}:{click['query']}").random() < cfg.held_out
+
+
+def _refuse_without_example(skipped: Counter[str]) -> NoReturn:
+    listing = ", ".join(f"{count:,} with {reason}" for reason, count in sorted(skipped.items()))
+    problem = f"no example is left to learn from: {listing or 'all queries are held out'}"
+    raise InvalidInput(problem, "mend the input, or raise the limits")
+
+
+def _loop(cfg: FinetuneConfig, source: str, worker: TrainWorker) -> None:
+    """Train in one process of Ray Train."""
+    skipped: Counter[str] = Counter()
+    skip = _counter(skipped)
     task: TrainTask
     if cfg.objective == "clicks":
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
@@ -111,8 +150,7 @@ def _loop(cfg: FinetuneConfig, source: str, worker: TrainWorker) -> None:
     packs = packing.pack_examples(examples, cfg.max_length)
     _write_counts(cfg, worker, packs, skipped)
     if skipped and not len(packs.examples):
-        listing = ", ".join(f"{count:,} with {reason}" for reason, count in sorted(skipped.items()))
-        raise InvalidInput(f"no example is left to learn from: {listing}", "mend the input, or raise the limits")
+        _refuse_without_example(skipped)
     steps = lm_task.lm_steps_in_epoch(packs, cfg, worker)
     fit(task, lm_task.Packs(packs, cfg, steps), steps, cfg, worker, dev)
 
@@ -124,10 +162,8 @@ def _from_clicks(
     held = ReservoirSample[Click](cfg.eval_rows, cfg.seed)
 
     def local_clicks() -> Iterator[Click]:
-        for number, click in enumerate(click_log.read_clicks(cfg.input, lambda *bad: None)):
-            if click["clicks"] < cfg.min_clicks:
-                continue
-            if random.Random(f"{cfg.seed}:{click['query']}").random() < cfg.held_out:
+        for number, click in enumerate(_frequent_clicks(cfg)):
+            if _is_held(cfg, click):
                 held.add(click)
             elif number % worker.world_size == worker.rank:
                 yield click

@@ -120,9 +120,11 @@ class LabelFacts:
 
 @dataclass(frozen=True)
 class TrainingFacts:
-    """The record of `train` and `finetune`: what cut the schedule short; empty for one that came to its end."""
+    """The record of `train` and `finetune`: what cut the schedule short, empty for one that came to its end, and the
+    splits that were learnt from."""
 
     cut_short: str = ""
+    splits: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,9 @@ from rrad_ray.rankers.checkpoint import end_of
 from rrad_ray.rows import Row
 from rrad_ray.training import losses
 from rrad_ray.training.packing import Example, ExampleSkipped, SkipFunction, fitted
+from rrad_ray.training.targets import SkipReason
+
+PARALLEL = ("doc_ids", "texts", "targets", "missing")  # the lists of a row, one entry for each document
 
 
 def ranked_documents(targets: Sequence[float], gone: Sequence[bool], missing: str) -> list[int]:
@@ -34,7 +37,7 @@ def ranked_documents(targets: Sequence[float], gone: Sequence[bool], missing: st
     single document, none that is relevant, or targets that are all equal.
     """
     if not all(map(math.isfinite, targets)):
-        raise ExampleSkipped("target that is not a number", f"among {targets}")
+        raise ExampleSkipped(SkipReason.NOT_A_NUMBER.value, f"among {targets}")
     if len(targets) < 2:
         raise ExampleSkipped("one document", f"{len(targets)} of them make no order")
     if all(gone):
@@ -48,15 +51,17 @@ def ranked_documents(targets: Sequence[float], gone: Sequence[bool], missing: st
 def sample_documents(row: Row, count: int, seed: int) -> Row:
     """Return the row with at most `count` documents, the best one and others drawn at random, in the row's order.
 
-    `count` = 0: all documents.
+    `count` = 0: all documents. Raises `ExampleSkipped` for a row without one target for each document.
     """
+    if len({len(row[key]) for key in PARALLEL}) > 1:
+        raise ExampleSkipped(SkipReason.RAGGED.value, f"{len(row['targets'])} of {len(row['doc_ids'])}")
     if not count or len(row["doc_ids"]) <= count:
         return row
     best = max(range(len(row["doc_ids"])), key=lambda index: row["targets"][index])
     rest = [index for index in range(len(row["doc_ids"])) if index != best]
     source = random.Random(f"{seed}:{row['query_id']}")
     kept = sorted([best, *source.sample(rest, count - 1)])
-    return {**row, **{key: [row[key][index] for index in kept] for key in ("doc_ids", "texts", "targets", "missing")}}
+    return {**row, **{key: [row[key][index] for index in kept] for key in PARALLEL}}
 
 
 class ListwiseExamples:
@@ -86,8 +91,8 @@ class ListwiseExamples:
 
         For a row that says nothing about an order or whose prompt is too long, call `skip` and return none.
         """
-        row = sample_documents(row, self.cfg.docs_per_query, self.cfg.seed)
         try:
+            row = sample_documents(row, self.cfg.docs_per_query, self.cfg.seed)
             best = ranked_documents(row["targets"], row["missing"], self.cfg.missing)
             shown = zip(self.planner(row), planner.shown(row, self.prompt_cfg), strict=True)
             return [self._example(row, prompt, order, best) for prompt, order in shown]

@@ -30,6 +30,7 @@ class SkipReason(enum.Enum):
     """Why nothing is learnt from a list; the value is the text for the user and the manifest."""
 
     NOT_A_NUMBER = "target that is not a number"
+    RAGGED = "not one target for each document"
     NO_DOCUMENT = "no document"
     ONE_DOCUMENT = "one document"
     NO_PREFERENCE = "no preference"
@@ -38,7 +39,7 @@ class SkipReason(enum.Enum):
     @property
     def is_error(self) -> bool:
         """True for a bad row, which belongs in the quarantine; false for a good one without a preference."""
-        return self is SkipReason.NOT_A_NUMBER
+        return self in (SkipReason.NOT_A_NUMBER, SkipReason.RAGGED)
 
 
 @dataclass(frozen=True)

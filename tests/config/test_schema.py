@@ -120,6 +120,12 @@ PATHS = {"input": "a", "output": "b"}
         (TrainConfig, {"lora_rank": 4}, "lora_rank=4: only for kind=decoder"),
         (TrainConfig, {"terms": {"weight": 1}, "kind": "decoder"}, "terms.weight=1.0: only for kind=encoder"),
         (TrainConfig, {"losses": {"bce": 1}, "normalize": "query"}, "normalize='query': the loss bce"),
+        (
+            TrainConfig,
+            {"splits": ["train", "dev"]},
+            "splits=['train', 'dev']: dev chooses the checkpoint: leave",
+        ),
+        (FinetuneConfig, {"objective": "order", "splits": ["dev"]}, "set eval_rows=0, which keeps the last one"),
         (TrainConfig, {"accumulate": 9}, "accumulate=9: a step has only queries_per_step queries"),
         (TrainConfig, {"parallel": "fsdp", "average_every": 2}, "average_every=2: workers that share one set"),
         (FinetuneConfig, {"objective": "order", "rank_weight": 1}, "docs_per_query=0: the rank loss"),

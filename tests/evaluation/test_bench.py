@@ -112,11 +112,26 @@ def test_a_student_that_tells_documents_apart_has_no_note(tmp_path: Path) -> Non
     assert bench.systems[-1].entry["note"] == ""
 
 
-@pytest.mark.parametrize("named", ["trained", "trained/model"])
-def test_a_student_that_a_time_limit_cut_short_is_noted_in_the_report(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], named: str
+CUT = "was cut short by max_seconds=90 at step 64 of 1,420"
+
+
+@pytest.mark.parametrize(
+    ("named", "cut", "splits", "note"),
+    [
+        ("trained", CUT, ["train"], CUT),
+        ("trained/model", CUT, [], CUT),
+        ("trained", "", ["train", "test"], "learnt from queries of split test, which measure it here"),
+        (
+            "trained",
+            CUT,
+            ["dev", "test"],
+            f"{CUT} and learnt from queries of split test and dev, which measure it here",
+        ),
+    ],
+)
+def test_a_student_of_a_training_cut_short_or_of_queries_that_measure_it_is_noted_in_the_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], named: str, cut: str, splits: list[str], note: str
 ) -> None:
-    cut = "was cut short by max_seconds=90 at step 64 of 1,420"
     tiny.save(tmp_path / "trained" / "model", "Bert")
     manifest = tables.Manifest(
         stage="train",
@@ -127,14 +142,14 @@ def test_a_student_that_a_time_limit_cut_short_is_noted_in_the_report(
         versions={},
         seconds=90.0,
         facts={},
-        lineage=tables.Lineage(training=tables.TrainingFacts(cut)),
+        lineage=tables.Lineage(training=tables.TrainingFacts(cut, splits)),
     )
     (tmp_path / "trained" / tables.MANIFEST).write_text(manifest.to_json())
     students = {"short": f"{tmp_path}/{named}"}
     bench = evaluation(tmp_path, [of_sources("q0", "bm25")], students=students, latency_repeats=1)
     bench.measure_all()
-    assert (bench.systems[-1].entry["note"], bench.systems[-1].entry["constant"]) == (cut, False)
-    assert f"WARNING: short student {cut}" in capsys.readouterr().out
+    assert (bench.systems[-1].entry["note"], bench.systems[-1].entry["constant"]) == (note, False)
+    assert f"WARNING: short student {note}" in capsys.readouterr().out
 
 
 def test_a_student_that_reads_chunks_has_the_best_ones_scores_and_names_them_in_its_rankings(tmp_path: Path) -> None:

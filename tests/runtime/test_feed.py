@@ -95,6 +95,22 @@ def test_rows_that_are_of_no_use_are_neither_counted_nor_brought_and_the_others_
     assert [row["targets"] for row in rows] == [[-1.0, 1.0], [1.0, -1.0], [1.0, -1.0]]
 
 
+def test_a_row_with_more_or_fewer_targets_than_documents_is_named_and_not_brought(tmp_path: Path) -> None:
+    """Its targets would be those of other documents."""
+    out = tables.Output("label", SelectConfig(input="", output=f"{tmp_path}/labels"), Labels, {})
+    short, long = label_row(1) | {"targets": [2.0]}, label_row(4) | {"targets": [3.0, 2.0, 1.0]}
+    out.write_all([label_row(0), short, long, label_row(5)], 4)
+    visited: dict[str, targets.SkipReason | None] = {}
+    rules = targets.Prepare("none", pointwise=True)
+    labels = feed.index_labels(
+        [out.commit()], LEARNT, 60, 0, rules, lambda query_id, _, reason: visited.update({query_id: reason})
+    )
+    ragged = targets.SkipReason.RAGGED
+    assert (labels.counts, visited) == ((2,), {"q0": None, "q1": ragged, "q4": ragged, "q5": None})
+    rows = dataclasses.replace(labels, prepare=rules).read([(0, 0), (0, 1)])
+    assert [row["query_id"] for row in rows] == ["q0", "q5"]
+
+
 def test_a_part_that_is_gone_is_named(tmp_path: Path) -> None:
     cluster.start_ray()
     labels = feed.index_labels([table(f"{tmp_path}/labels", 96)], LEARNT, 60, 0)
@@ -113,7 +129,7 @@ def test_only_what_training_needs_is_read(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(pq.ParquetFile, "read", spied)
     labels = feed.index_labels([table(f"{tmp_path}/labels", 64)], LEARNT, 3, 0)
-    small = {"query_id", "split", "qrel_grades", "targets"}
+    small = {"query_id", "split", "qrel_grades", "doc_ids", "targets", "missing"}
     assert set().union(*columns_read) == small, "no text is read to count rows and to find dev queries"
     rows = feed.read_rows(*labels.parts[1], LEARNT, [1, 3], TrainingRow)
     assert rows.column_names == list(TrainingRow.__annotations__)

@@ -144,11 +144,13 @@ def test_a_labeller_learns_from_labels_and_judge_takes_it(short: str, tmp_path: 
     [
         ({"max_quarantined": 0.001}, "2 of .* rows are bad.*raise max_quarantined"),
         ({"min_clicks": 9}, "holds no row to learn from; lower min_clicks"),
+        ({"max_length": 2}, "no example is left to learn from: .* with prompt too long; mend the input"),
+        ({"held_out": 0.999999}, "no example is left to learn from: all queries are held out"),
         ({"input": "/no/such/log"}, "nothing there; check the path"),
         ({"model": "/no/such/model"}, "no such model folder"),
         ({"lora_rank": 4}, "needs peft"),
     ],
-    ids=["bad rows", "few clicks", "input", "model", "peft"],
+    ids=["bad rows", "few clicks", "short sequences", "held out", "input", "model", "peft"],
 )
 def test_what_cannot_work_is_said_before_a_cluster_starts(
     log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], says: str
@@ -166,6 +168,7 @@ def test_what_cannot_work_is_said_before_a_cluster_starts(
         ([float("nan"), 2.0], "4 of 4 rows are bad.*target that is not a number"),
         ([1.0, 1.0], "holds no order to learn from: 4 with no preference"),
         ([1.0], "holds no order to learn from: 4 with one document"),
+        ([3.0, 2.0, 1.0], "4 of 4 rows are bad.*not one target for each document"),
     ],
 )
 def test_lists_without_an_order_are_said_before_a_cluster_starts(
@@ -174,10 +177,22 @@ def test_lists_without_an_order_are_said_before_a_cluster_starts(
     """One whose targets are no numbers was learnt as the order of its candidates."""
     monkeypatch.setattr("rrad_ray.runtime.trainer.run_training", lambda *rest: pytest.fail("training was started"))
     labels = tables.Output("label", SelectConfig("", f"{tmp_path}/labels"), Labels, {})
-    count = len(targets)
+    count = min(len(targets), 2)
     made = {"targets": targets, "missing": [False] * count, "confidence": [1.0] * count, "reasons": []}
     rows = [row_of(f"q{number}", ["one", "two"][:count]) | made | {"parse_status": ["ok"]} for number in range(4)]
     labels.write_all(rows, 2)
     cfg = FinetuneConfig(labels.commit(), f"{tmp_path}/none", objective="order", max_length=512)
     with pytest.raises(RradError, match=says):
+        finetune.run(cfg)
+
+
+def test_lists_all_longer_than_a_sequence_are_said_before_a_cluster_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rrad_ray.runtime.trainer.run_training", lambda *rest: pytest.fail("training was started"))
+    labels = tables.Output("label", SelectConfig("", f"{tmp_path}/labels"), Labels, {})
+    made = {"targets": [1.0, 2.0], "missing": [False] * 2, "confidence": [1.0] * 2, "reasons": []}
+    labels.write_all([row_of("q", ["one", "two"]) | made | {"parse_status": ["ok"]}], 2)
+    cfg = FinetuneConfig(labels.commit(), f"{tmp_path}/none", objective="order", max_length=64, max_tokens=32)
+    with pytest.raises(RradError, match=r"labels: no example is left to learn from: 1 with prompt too long; mend"):
         finetune.run(cfg)

@@ -119,6 +119,18 @@ def test_rows_whose_lists_do_not_belong_together_are_handed_over_with_the_reason
     assert [shard.rows for shard in planned] == [9]
 
 
+@pytest.mark.parametrize("infinite", [float("inf"), float("-inf")])
+def test_a_source_with_an_infinite_score_is_handed_over_and_one_that_did_not_score_a_document_stays(
+    tmp_path: Path, infinite: float
+) -> None:
+    """Alone an infinite score would be the first, and in a sum of z-scores the last."""
+    row = {"doc_ids": [["a", "b"]] * 2, "texts": [["x", "y"]] * 2, "scores": [[2.0, 1.0]] * 2, "sources": [["s"]] * 2}
+    write(tmp_path / "in", "a.parquet", 2, source_scores=[[[1.0, float("nan")]], [[1.0, infinite]]], **row)
+    rows, rejected, _ = rejects(tmp_path / "in")
+    assert [row["query_id"] for row in rows] == ["q0"]
+    assert [(identity, reason.partition(":")[0]) for identity, reason, _ in rejected] == [("q1", "infinite score")]
+
+
 def test_sources_of_one_name_and_a_source_called_as_the_teacher_are_handed_over(tmp_path: Path) -> None:
     """By their names scores are fused and weighed: a source `judge` would stand in the teacher's place."""
     names = [["s", "t"], ["s", "s"], ["judge", "s"]]

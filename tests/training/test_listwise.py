@@ -206,6 +206,13 @@ def test_a_real_models_answer_is_what_transformers_generates() -> None:
     assert listwise._answer(model, builder, prompt) == expected
 
 
+@pytest.mark.parametrize("count", [0, 2])
+@pytest.mark.parametrize("targets", [[3.0, 2.0], [4.0, 3.0, 2.0, 1.0]])
+def test_a_row_with_more_or_fewer_targets_than_documents_makes_no_example(targets: list[float], count: int) -> None:
+    item = {**row([1.0, 3.0, 2.0]), "targets": targets}
+    assert rejected(lists(docs_per_query=count), item).startswith("not one target for each document")
+
+
 @pytest.mark.parametrize("lost", [math.nan, math.inf])
 def test_a_target_that_is_not_a_number_is_no_order(lost: float) -> None:
     with pytest.raises(ExampleSkipped, match="target that is not a number"):

@@ -110,7 +110,7 @@ def test_a_list_without_a_preference_is_passed_over_and_counted(
 
 
 def test_a_target_that_is_no_number_is_an_error_and_a_list_without_a_preference_is_not() -> None:
-    assert [reason for reason in SkipReason if reason.is_error] == [SkipReason.NOT_A_NUMBER]
+    assert [reason for reason in SkipReason if reason.is_error] == [SkipReason.NOT_A_NUMBER, SkipReason.RAGGED]
     assert SkipReason.NOT_A_NUMBER.value == "target that is not a number"
 
 
