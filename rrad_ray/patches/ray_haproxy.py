@@ -22,6 +22,7 @@ import functools
 import importlib.util
 import os
 import random
+import resource
 import signal
 import socket
 import sys
@@ -66,6 +67,11 @@ RETRIES = {
 # while a large body comes or an answer goes. Neither counts while a replica works on an answer.
 PATIENCE = {"RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "30"}
 
+# Of clients at a time, each with two file descriptors and two buffers: 4,096 is Ray 2.60's own number and 20,000 Ray
+# 2.59's, with which HAProxy does not start where a process may open 20,000 files.
+CONNECTIONS = 4096
+OTHER_FILES = 100
+
 # With a loop of their own, requests would hand Serve their whole answers at once, and never know what is read of
 # them: serving/asgi.py sends a long one in pieces.
 ONE_LOOP = {"RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0"}
@@ -90,6 +96,7 @@ def environment(folder: Path) -> dict[str, str]:
         variables["RAY_SERVE_HAPROXY_BINARY_PATH"] = str(command)
     _, (stats, metrics, fallback, *replicas) = own_ports()
     variables |= {
+        "RAY_SERVE_HAPROXY_MAXCONN": str(connections()),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
@@ -99,6 +106,12 @@ def environment(folder: Path) -> dict[str, str]:
     # A replica that ends takes requests for so long: until HAProxy, its only load balancer, has heard of it.
     variables |= {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1"}
     return variables | RETRIES | PATIENCE | ONE_LOOP | START
+
+
+def connections() -> int:
+    """Return how many connections HAProxy takes at a time: fewer than 4,096 where its process may open few files."""
+    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return CONNECTIONS if most_files < 0 else min(CONNECTIONS, (most_files - OTHER_FILES) // 2)
 
 
 @functools.cache  # for all clusters of this process, which has one at a time

@@ -141,3 +141,35 @@ def test_ray_reads_every_variable_that_haproxy_is_set_by(tmp_path: Path) -> None
     names = set(ray_haproxy.environment(tmp_path))
     sources = "".join(path.read_text() for path in Path(constants.__file__).parent.glob("*.py"))
     assert {name for name in names if f'"{name}"' not in sources} == set()
+
+
+STARTED = """
+import resource, subprocess, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]),) * 2)
+from rrad_ray.patches import ray_haproxy
+count = ray_haproxy.connections()
+config = f"global\\n maxconn {count}\\ndefaults\\n mode http\\n"
+config += " timeout connect 1s\\n timeout client 1s\\n timeout server 1s\\n"
+config += f"frontend f\\n bind 127.0.0.1:{sys.argv[2]}\\n http-request return status 200\\n"
+open(sys.argv[3], "w").write(config)
+process = subprocess.Popen([ray_haproxy.haproxy_binary(), "-db", "-f", sys.argv[3]])
+print(count, flush=True)
+input()
+process.terminate()
+print(process.wait())
+"""
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(("files", "connections"), [(1_000, 450), (5_000, 2_450), (10_000, 4_096)])
+def test_haproxy_starts_with_as_many_connections_as_its_process_may_open_files_for(
+    tmp_path: Path, files: int, connections: int
+) -> None:
+    """It ends at its start with more, and the endpoint with it: Ray 2.59 takes 20,000, each of two files."""
+    port = free_port()
+    command = [sys.executable, "-c", STARTED, str(files), str(port), str(tmp_path / "haproxy.cfg")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert int(process.stdout.readline()) == connections
+        assert answer(port, b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+        process.communicate("\n")
