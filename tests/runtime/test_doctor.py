@@ -57,4 +57,7 @@ def test_every_node_of_a_cluster_is_looked_at(head: Head, tmp_path: Path) -> Non
     [ray] = [check for check in checks if check["subject"] == "Ray"]
     assert ray["finding"].endswith(f"at {head.address}: 1 node(s), 4 CPUs, 0 GPUs")
     here, there = ({check["subject"] for check in checks if bool(check["node"]) is there} for there in (False, True))
-    assert {"vLLM", "GPUs", str(tmp_path)} <= there < here
+    assert {"vLLM", "GPUs", "clock", str(tmp_path)} <= there
+    assert there - {"clock"} < here
+    [clock] = [check for check in checks if check["subject"] == "clock"]
+    assert clock["state"] == "ok"

@@ -96,6 +96,35 @@ def test_a_disk_that_ray_would_not_write_to_is_a_failure(
     assert [check.state for check in machine.check_disk()] == states
 
 
+@pytest.mark.parametrize(
+    ("most", "state", "says"),
+    [(20_000, "ok", "20,000"), (-1, "ok", "no limit"), (4_096, "warning", "RAY_SERVE_HAPROXY_MAXCONN=1998")],
+)
+def test_a_machine_on_which_haproxy_could_not_open_its_connections_is_told(
+    monkeypatch: pytest.MonkeyPatch, most: int, state: str, says: str
+) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda which: (1_024, most))
+    check = machine.check_files()
+    assert check.state == state
+    assert says in check.finding + check.remedy
+
+
+@pytest.mark.parametrize(
+    ("now", "state", "says"),
+    [
+        (100.0, "ok", "agrees"),
+        (170.0, "ok", "agrees"),
+        (30.0, "failed", "is 70 s behind the driver's"),
+        (200.0, "failed", "is 80 s ahead of the driver's"),
+    ],
+)
+def test_a_nodes_clock_is_off_by_what_the_way_there_and_back_does_not_explain(
+    now: float, state: str, says: str
+) -> None:
+    check = machine.check_clock(now, (100.0, 120.0))
+    assert (check.state, says in check.finding) == (state, True)
+
+
 def test_a_small_shared_memory_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     usage = SimpleNamespace(total=64 * 2**20, used=0, free=64 * 2**20)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)

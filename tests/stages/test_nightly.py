@@ -1,14 +1,18 @@
-"""Three nights of the loop with real parts: one is published, one refused, and the store and its history say so."""
+"""Three nights of the loop with real parts: one is published, one refused, and the store, its history and an endpoint
+that runs all the time say so."""
 
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from rrad_ray import cli, tables
@@ -17,8 +21,10 @@ from rrad_ray.evaluation.winner import read_winner
 from rrad_ray.rankers.ranker import Ranker
 from rrad_ray.rows import Candidates, Labels
 from rrad_ray.serving import winners as served
-from tests import winners
-from tests.commands import ROOT
+from rrad_ray.serving.pages import sigmoid
+from tests import endpoints, winners
+from tests.commands import PATIENCE_S, ROOT, RRAD
+from tests.heads import free_port
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -74,6 +80,54 @@ class Annotator:
         }
 
 
+DOCUMENTS = ["open(path) opens a file", "len(x) counts", "close it"]
+
+
+class Watching:
+    """A `rrad serve` of the store, which looks for another winner every second while the nights pass."""
+
+    def __init__(self, store: Path, log: Path) -> None:
+        port, self.log = free_port(), log
+        command = [*RRAD, "serve", "configs/serve.yaml", f"input={store}", f"port={port}", "watch_s=1"]
+        with log.open("wb") as file:
+            self.process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
+        self.client = endpoints.client(f"http://127.0.0.1:{port}")
+
+    def answer(self) -> dict[str, Any]:
+        """Return its answer of now, or nothing before it has started."""
+        assert self.process.poll() is None, self.log.read_text()
+        try:
+            answer = self.client.post("/v2/rerank", json={"query": "open a file", "documents": DOCUMENTS})
+        except httpx.TransportError:
+            return {}
+        return answer.json() if answer.status_code == 200 else {}
+
+    def answers_as(self, store: Path) -> None:
+        """Wait until it answers by the store's winner, with the scores of the checkpoint there."""
+        model, end = served.find_winner(str(store)), time.monotonic() + PATIENCE_S
+        scores = Ranker.load(served.local_folder(model), dtype="float32").score("open a file", DOCUMENTS)
+        wanted = pytest.approx([sigmoid(score) for score in scores], abs=0.02)
+        while (answer := self.answer()).get("model") != model.name:
+            assert time.monotonic() < end, f"{answer} and not {model.name}: {self.log.read_text()[-2000:]}"
+            time.sleep(1)
+        results = sorted(answer["results"], key=lambda result: result["index"])
+        assert [result["relevance_score"] for result in results] == wanted
+
+    def end(self) -> None:
+        self.client.close()
+        self.process.terminate()
+        self.process.wait(PATIENCE_S)
+
+
+@pytest.fixture
+def watching(student: str, tmp_path: Path) -> Iterator[Watching]:
+    """An endpoint of a store with a first winner."""
+    winners.write(tmp_path / "store", "encoder", student, {})
+    found = Watching(tmp_path / "store", tmp_path / "serve.log")
+    yield found
+    found.end()
+
+
 @pytest.fixture(scope="module")
 def asked(beir: Path) -> dict[str, str]:
     """Queries made of words of documents, with the beginning of the one that each is made of."""
@@ -93,10 +147,10 @@ def annotator(asked: dict[str, str]) -> Iterator[Annotator]:
 
 
 def test_three_nights_one_of_which_is_refused(
-    beir: Path, short: str, student: str, asked: dict[str, str], annotator: Annotator, tmp_path: Path
+    beir: Path, short: str, watching: Watching, asked: dict[str, str], annotator: Annotator, tmp_path: Path
 ) -> None:
     store = tmp_path / "store"
-    winners.write(store, "encoder", student, {})
+    watching.answers_as(store)
     source = tmp_path / "queries"
     source.mkdir(exist_ok=True)
 
@@ -120,6 +174,7 @@ def test_three_nights_one_of_which_is_refused(
     assert first.checkpoint == outputs["student"]
     model = served.find_winner(str(store))
     served.check_scores(model, Ranker.load(served.local_folder(model), dtype="auto").score)
+    watching.answers_as(store)
     judged = [row for row in tables.read(outputs["qrels"], Candidates) if row["split"] in ("dev", "test")]
     assert judged
     assert all(set(row["qrel_grades"]) <= {0, 3} for row in judged)
@@ -139,6 +194,7 @@ def test_three_nights_one_of_which_is_refused(
     night("2026-11-28", *nothing_learnt)
     assert decisions()[1:] == [("2026-11-28", "refused")]
     assert read_winner(str(store)) == first
+    watching.answers_as(store)
 
     ask(3 * QUERIES)
     outputs = night("2026-11-29")
@@ -147,6 +203,7 @@ def test_three_nights_one_of_which_is_refused(
     winner = read_winner(str(store))
     assert (winner.checkpoint == outputs["student"]) == (last["decision"] == "published")
     assert (winner == first) == (last["decision"] == "refused")
+    watching.answers_as(store)
     page = (store / "history.html").read_text()
     assert all(f">{each}<" in page for each in ("2026-11-27", "2026-11-28", "2026-11-29"))
     assert set(last["drift"]) >= {"words of a query", "overlap of the sources' first 5", "labels: confidence"}
