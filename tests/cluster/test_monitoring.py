@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import yaml
 from rrad_ray.config import JudgeConfig
 from rrad_ray.runtime import gauges
 from rrad_ray.runtime.collector import RunMetrics
-from tests.commands import ROOT
+from tests.commands import PATIENCE_S, ROOT
 
 FILES = ROOT / "cluster" / "monitoring"
 DASHBOARDS = sorted(FILES.glob("*.json"))
@@ -63,6 +65,23 @@ def test_an_alert_is_a_rule_of_prometheus_on_what_is_exported(rule: dict[str, An
     assert rule["labels"]["severity"] in ("warning", "critical")
     kept = set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]))
     assert kept <= set(re.findall(r"by \((\w+)\)", rule["expr"])), "a label that the sum has lost"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(["check", "rules", FILES / "alerts.yaml"], id="the rules"),
+        *(
+            pytest.param(["test", "rules", path], id=path.stem)
+            for path in sorted((ROOT / "tests" / "cluster").glob("*_test.yaml"))
+        ),
+    ],
+)
+def test_prometheus_own_tool_takes_the_alerts_and_they_fire_when_they_should(arguments: list[str]) -> None:
+    if not (program := shutil.which("promtool")):
+        pytest.skip("promtool is not on this machine (apt-get install prometheus)")
+    done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=PATIENCE_S)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_uids_and_the_alerts_names_differ() -> None:
