@@ -80,11 +80,18 @@ def submitters(overlay: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("everything", [False, True])
 def test_kuberay_takes_every_document(overlay: str, everything: bool) -> None:
     documents = rendered(overlay, everything)
-    assert {kind for kind, _ in documents} >= {*RAY_KINDS, "NetworkPolicy", "ServiceAccount"}
+    kinds = {kind for kind, _ in documents}
+    assert kinds >= {*RAY_KINDS, "NetworkPolicy", "ServiceAccount"} - {"RayCluster"}
+    assert ("RayCluster" in kinds) is not everything, "no-raycluster is one of the components"
     for (kind, _), document in documents.items():
         assert document["metadata"]["namespace"] == "rrad"
         if kind in RAY_KINDS:
             assert refusals(document) == []
+
+
+def test_without_the_cluster_that_stays_jobs_have_its_spec_all_the_same() -> None:
+    job = rendered("spot", True)["RayJob", "rrad-judge"]
+    assert job["spec"]["rayClusterSpec"] == clusters("spot")["RayCluster"]
 
 
 def test_redis_and_the_network_policies_are_taken_by_the_schemas_of_what_kuberay_embeds() -> None:
