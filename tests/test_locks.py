@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+import subprocess
+import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from tests.commands import ROOT
+from tests import tiny
+from tests.commands import PATIENCE_S, ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 REFRESH = (ROOT / "locks" / "refresh.sh").read_text(encoding="utf-8")
@@ -111,3 +115,22 @@ def test_a_lock_has_all_that_its_packages_need_and_nothing_that_nobody_does(lock
             wanted = map(Requirement, below)
             waiting += [each for each in wanted if each.marker is None or each.marker.evaluate({"extra": extra})]
     assert set(locked) - {name for name, _ in seen} <= OF_A_BUILD
+
+
+SERVES = """
+import importlib.metadata, sys
+from packaging.utils import canonicalize_name
+
+installed = {*map(canonicalize_name, sys.argv[2:]), "rrad-ray", "torch", "pip", "setuptools"}
+for module, packages in importlib.metadata.packages_distributions().items():
+    if installed.isdisjoint(map(canonicalize_name, packages)):
+        sys.modules[module] = None  # as if it were not there
+from rrad_ray.rankers import loading
+loading.check_ranker(sys.argv[1])
+"""
+
+
+def test_a_student_is_loaded_with_no_more_than_serving_installs(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SERVES, tiny.save(tmp_path / "student", "Bert"), *pins("serve")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert done.returncode == 0, done.stderr[-2000:]

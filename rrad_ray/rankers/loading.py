@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils import is_accelerate_available
 
 from rrad_ray.errors import InvalidInput
 from rrad_ray.patches import transformers_cls_only
@@ -49,6 +50,8 @@ def load_whole(auto_class: Any, folder: str, *, may_lack: MayLack = lambda name,
     `num_hidden_layers` the first layers are wanted only. Raises `ValueError` for a folder that holds no such model,
     for weights that it lacks or has in another shape, and for layers that its config does not count.
     """
+    if not is_accelerate_available():  # nothing that only serves installs it: what would be looked at is read
+        options.pop("device_map", None)
     try:
         model, report = auto_class.from_pretrained(
             folder, output_loading_info=True, ignore_mismatched_sizes=True, trust_remote_code=False, **options
