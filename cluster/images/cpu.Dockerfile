@@ -1,4 +1,4 @@
-# The image for serving on CPUs, with the compiler that `rrad_ray/rankers/amx.c` needs. From the repository:
+# The image for serving on CPUs, with the compiler that the kernels of `rrad_ray/rankers` need. From the repository:
 #   docker build -f cluster/images/cpu.Dockerfile -t REGISTRY/rrad-ray:cpu .
 ARG PYTHON_VERSION=3.11
 FROM python:${PYTHON_VERSION}-slim
