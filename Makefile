@@ -44,7 +44,7 @@ test: $(READY) $(CLIENTS)/ready ## the tests, two files at a time, within 20 min
 test-slow: $(READY) ## engines, workers and heads that die, clusters that grow, both recipes whole: many minutes more
 	$(PYTEST) -m slow
 
-test-ends: ## the core of the tests with older and newer releases of Ray and vLLM than the pinned ones
+test-ends: ## the core of the tests with the oldest and the newest Ray and vLLM that pyproject.toml takes
 	PYTHON=$(PYTHON) locks/ends.sh
 
 lint: $(READY) ## ruff, mypy and deptry

