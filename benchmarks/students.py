@@ -32,6 +32,8 @@ Scores = dict[str, float]  # nDCG@10 by query
 TEACHER = SimulatedConfig(noise=0.5, missing=0.2, malformed=0.02)  # as in configs/rradistill/laptop.yaml
 STUDENT: dict[str, Any] = {"max_length": 96, "docs_per_query": 8, "queries_per_step": 5, "epochs": 1000.0}
 
+FUSED_ON = 60  # dev queries, of which the first stage's weights in the free labels are fitted
+
 SEEDS = click.Option(["--seeds"], type=click.IntRange(min=1), default=3, show_default=True, help="trainings of each")
 ONLY = click.Option(["--collection"], multiple=True, help="this one alone, by its name in the table; may be repeated")
 
@@ -76,7 +78,7 @@ def start(pool: ProcessPoolExecutor, cfg: RetrieveConfig, free: int, steps: int)
     It learns the first stage's own scores, of the training queries and of `free` ones made of documents' sentences.
     """
     folder = Path(cfg.output).parent
-    queries = {**cfg.queries, "test": 0, "unlabelled": free}
+    queries = {**cfg.queries, "dev": cfg.queries["dev"] or FUSED_ON, "test": 0, "unlabelled": free}
     more = dataclasses.replace(cfg, output=f"{folder}/more", queries=queries, document_queries=free)
     labels = label.run(LabelConfig(input=retrieve.run(more), output=f"{folder}/free"))
     figures = train(pool, cfg.output, f"{folder}/start", cfg.model, input=labels, max_steps=steps).result()

@@ -58,7 +58,7 @@ def test_the_best_checkpoint_is_kept_without_the_optimizers_state_and_rays_stora
     facts = trainer._keep(TrainConfig("in", f"{uri}/out"), result, task)
     dev = {} if figures[best] is None else {"dev_given": figures[best]}
     expected = {"step": 10 * (best + 1), "loss": 0.5, **dev}
-    lineage = tables.Lineage(training=tables.TrainingFacts())
+    lineage = tables.Lineage(training=tables.TrainingFacts(splits=["train", "unlabelled"]))
     assert facts == {"best": expected, "ended": "steps", "model": "model", "lineage": lineage}
     files = {file.name for file in tables.data_files(f"{uri}/out/model")}
     assert files == {"model.safetensors", "adapter/adapter.safetensors"}

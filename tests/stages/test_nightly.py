@@ -103,12 +103,13 @@ class Watching:
         return answer.json() if answer.status_code == 200 else {}
 
     def answers_as(self, store: Path) -> None:
-        """Wait until it answers by the store's winner, with the scores of the checkpoint there."""
+        """Wait until it answers by the store's winner, with the scores of its checkpoint. Of a fusion, whose other
+        scores these requests lack, it serves the student alone, and says so."""
         model, end = served.find_winner(str(store)), time.monotonic() + PATIENCE_S
         scores = Ranker.load(served.local_folder(model), dtype="float32").score("open a file", DOCUMENTS)
         wanted = pytest.approx([sigmoid(score) for score in scores], abs=0.02)
-        while (answer := self.answer()).get("model") != model.name:
-            assert time.monotonic() < end, f"{answer} and not {model.name}: {self.log.read_text()[-2000:]}"
+        while (answer := self.answer()).get("model") != model.student:
+            assert time.monotonic() < end, f"{answer} and not {model.student}: {self.log.read_text()[-2000:]}"
             time.sleep(1)
         results = sorted(answer["results"], key=lambda result: result["index"])
         assert [result["relevance_score"] for result in results] == wanted
