@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rrad_ray import tables
-from rrad_ray.data.trec import RUN_LINE, read_trec_lines, repeated_document
+from rrad_ray.data.trec import RUN_LINE, check_ranks, read_trec_lines, repeated_document
 from rrad_ray.errors import RradError
 
 RUN_SCHEMA = pa.schema([("query_id", pa.string()), ("doc_id", pa.string()), ("score", pa.float64())])
@@ -22,7 +22,7 @@ def read_run(uri: str) -> pa.Table:
     """Return a run as columns of `RUN_SCHEMA`, the ids as dictionaries, each query's documents best first.
 
     Lines of equal score stay in the order of their ranks, and in Parquet in that of the rows. Raises `RradError` for
-    a line or row that is malformed, a document that a query has twice, and an empty run.
+    a line or row that is malformed, a document that a query has twice, and an empty run, and as `check_ranks` does.
     """
     files = tables.data_files(uri, (".parquet",))
     table = _parquet_run(files) if files else _trec_run(uri)
@@ -33,8 +33,12 @@ def read_run(uri: str) -> pa.Table:
         table = table.set_column(table.column_names.index(name), name, column)
     queries, documents = codes_of(table["query_id"]), codes_of(table["doc_id"])
     _check_repeats(uri, table, queries, documents)
+    scores = table["score"].to_numpy()
     ranks = table["rank"].to_numpy() if "rank" in table.column_names else np.arange(len(table))
-    order = np.lexsort((ranks, -table["score"].to_numpy(), queries))
+    order = np.lexsort((ranks, -scores, queries))
+    if "rank" in table.column_names:
+        steps = np.diff(ranks[order])[(np.diff(queries[order]) == 0) & (np.diff(scores[order]) != 0)]
+        check_ranks(uri, int((steps > 0).sum()), int((steps < 0).sum()))
     return table.select(RUN_SCHEMA.names).take(pa.array(order))
 
 

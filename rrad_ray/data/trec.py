@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Container, Iterator, Mapping, Sequence
 
@@ -16,7 +17,8 @@ def read_trec_run(uri: str, queries: Container[str] | None = None) -> dict[str, 
     """Return a run file's rankings, query_id -> [(doc_id, score)], best first; equal scores in the order of their
     ranks. `queries`: those that are wanted; None: all.
 
-    Raises `RradError` naming the first line that is malformed, or of these queries repeats a document.
+    Raises `RradError` naming the first line that is malformed, or of these queries repeats a document, and as
+    `check_ranks` does.
     """
     rankings: dict[str, dict[str, tuple[float, int]]] = {}
     for number, query_id, doc_id, score, rank in read_trec_lines(uri):
@@ -26,10 +28,23 @@ def read_trec_run(uri: str, queries: Container[str] | None = None) -> dict[str, 
         if doc_id in ranking:
             raise repeated_document(f"{uri}:{number}", query_id, doc_id)
         ranking[doc_id] = (-score, rank)
-    return {
-        query_id: [(doc_id, -key[0]) for doc_id, key in sorted(ranking.items(), key=lambda item: item[1])]
-        for query_id, ranking in rankings.items()
-    }
+    ordered = {query_id: sorted(each.items(), key=lambda item: item[1]) for query_id, each in rankings.items()}
+    pairs = (pair for each in ordered.values() for pair in itertools.pairwise(key for _, key in each))
+    steps = [later - rank for (score, rank), (worse, later) in pairs if score != worse]
+    check_ranks(uri, sum(step > 0 for step in steps), sum(step < 0 for step in steps))
+    return {query_id: [(doc_id, -score) for doc_id, (score, _) in each] for query_id, each in ordered.items()}
+
+
+def check_ranks(uri: str, with_scores: int, against: int) -> None:
+    """Raise `RradError` for a run that ranks by ascending scores, such as distances, where a higher one is better.
+
+    The counts are of neighbours by score whose ranks agree with it, and of those whose ranks say the opposite, which
+    has to be nearly all of them, and ten. A run whose ranks are all alike says nothing, and one whose ranks contradict it here and there goes by its scores, as in
+    trec_eval.
+    """
+    if against > 9 * max(with_scores, 1):
+        problem = f"its ranks say the opposite of its scores, for {against:,} of {against + with_scores:,} neighbours"
+        raise RradError(uri, problem, "higher scores are better: negate distances, or number the ranks by the scores")
 
 
 def repeated_document(line_place: str, query_id: str, doc_id: str) -> RradError:

@@ -61,3 +61,20 @@ def test_a_parquet_run_without_a_column_or_with_a_missing_value_is_named(tmp_pat
     pq.write_table(pq.read_table(tmp_path / "b.parquet").slice(0, 0), tmp_path / "empty.parquet")
     with pytest.raises(RradError, match="is an empty run"):
         read_run(f"{tmp_path}/empty.parquet")
+
+
+def test_a_run_of_distances_is_refused_and_not_read_upside_down(tmp_path: Path) -> None:
+    """An index of vectors exports rank 1 with the least distance; read by scores, the best document would be last."""
+    nearest = [f"q{query} Q0 d{rank} {rank} {rank / 10} faiss" for query in range(3) for rank in range(1, 6)]
+    (tmp_path / "distances.run").write_text("\n".join(nearest))
+    for read in (read_run, read_trec_run):
+        with pytest.raises(RradError, match="ranks say the opposite of its scores, for 12 of 12 neighbours"):
+            read(f"{tmp_path}/distances.run")
+
+
+@pytest.mark.parametrize("ranks", [(0, 0, 0), (2, 1, 3)], ids=["alike", "now and then"])
+def test_ranks_that_do_not_turn_the_scores_round_are_passed_over(ranks: tuple[int, ...], tmp_path: Path) -> None:
+    lines = [f"q Q0 d{number} {rank} {9 - number} tag" for number, rank in enumerate(ranks)]
+    (tmp_path / "some.run").write_text("\n".join(lines))
+    assert [row["doc_id"] for row in read_run(f"{tmp_path}/some.run").to_pylist()] == ["d0", "d1", "d2"]
+    assert read_trec_run(f"{tmp_path}/some.run") == {"q": [("d0", 9), ("d1", 8), ("d2", 7)]}
