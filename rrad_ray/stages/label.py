@@ -32,10 +32,12 @@ def _inputs(cfg: LabelConfig) -> dict[str, str]:
 
 @tables.stage("label", Labels, _inputs, until_done=tables.WORK, keeps_quarantine=True)
 def run(cfg: LabelConfig, out: tables.Output) -> None:
-    """Write targets for every query of the judge's output, part by part. Raises `RradError` if more answers than
-    `max_quarantined` are unusable, if fusion weights name a source that is not there or cannot be fitted for want of
-    judged dev queries, or if no query has two documents that the targets tell apart."""
+    """Write targets for every query of the judge's output, part by part. Raises `RradError` if the input is labels
+    itself, if more answers than `max_quarantined` are unusable, if fusion weights name a source that is not there or
+    cannot be fitted for want of judged dev queries, or if no query has two documents that the targets tell apart."""
     source = tables.read_manifest(cfg.input)
+    if source.stage == "label" and cfg.targets == "teacher":  # else its sources alone were the teacher
+        raise RradError(cfg.input, "is the output of label", "name the output of judge, or candidates")
     kind = JudgeOutput if source.stage == "judge" and cfg.targets == "teacher" else Candidates
     others, read = OtherTeachers(cfg), source_reader(cfg.input)
     lineages = [source.lineage, *others.lineages.values()] if cfg.targets == "teacher" else []

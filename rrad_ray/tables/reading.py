@@ -118,7 +118,7 @@ def read_columns(uri: str, name: str, columns: Sequence[str] | None, *, whole: b
     """
     whole, part_uri = whole or columns is None, join(uri, name)
     with opened_part(part_uri, digest_in_manifest(uri, name), whole=whole) as file:
-        check_columns(columns or (), file.schema_arrow.names, part_uri, "run the stage that writes it again")
+        check_columns(columns or (), file.schema_arrow.names, part_uri)
         return file.read(columns)
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rrad_ray.errors import InvalidInput, RradError
+from rrad_ray.rows import Candidates, JudgeOutput, Labels
 
 _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 
@@ -154,11 +155,21 @@ def _nulls(column: pa.ChunkedArray) -> int:
     return count
 
 
-def check_columns(wanted: Iterable[str], have: Sequence[str], uri: str, remedy: str) -> None:
-    """Raise `RradError` that names the first of the columns wanted that a file does not have."""
+def check_columns(wanted: Iterable[str], have: Sequence[str], uri: str, remedy: str = "") -> None:
+    """Raise `RradError` that names the first of the columns wanted that a file does not have. Without a remedy, it is
+    to name the output of the stage that writes this column: often that of another one was given."""
     for name in wanted:
         if name not in have:
+            remedy = remedy or next((each for row, each in _WRITERS.items() if name in get_type_hints(row)), _AGAIN)
             raise RradError(uri, f"has no column '{name}' (columns: {', '.join(have)})", remedy)
+
+
+_WRITERS = {
+    Candidates: "name the output of retrieve or prerank",
+    JudgeOutput: "name the output of judge, or run judge again if another version has written it",
+    Labels: "name the output of label, or run label again if another version has written it",
+}
+_AGAIN = "run the stage that writes it again"
 
 
 def check_schema(table: pa.Table, row: type, uri: str, nulls: bool = False) -> pa.Table:
@@ -173,7 +184,7 @@ def check_schema(table: pa.Table, row: type, uri: str, nulls: bool = False) -> p
         if field.name in optional and field.name not in table.column_names:
             columns.append(pa.chunked_array([pa.array([[]] * table.num_rows, field.type)]))
             continue
-        check_columns([field.name], table.column_names, uri, "run the stage that writes it again")
+        check_columns([field.name], table.column_names, uri)
         column = column_as(table, field, uri)
         if not nulls and _nulls(column):
             raise RradError(uri, f"column '{field.name}' holds nulls", "drop or fill those rows")

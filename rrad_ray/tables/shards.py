@@ -166,8 +166,7 @@ def _look(source: DataFile, needed: Sequence[str]) -> _Look:
     digest = "" if needed is NEEDED else digest_in_manifest(source.folder, source.name)
     with opened_part(uri, digest) as file:
         empty = with_partitions(file.schema_arrow.empty_table(), source, schema_of(Candidates))
-        again = "run the stage that writes it again"
-        remedy = f"candidates need {', '.join(NEEDED)}" if needed is NEEDED else again
+        remedy = f"candidates need {', '.join(NEEDED)}" if needed is NEEDED else ""
         check_columns(needed, empty.column_names, uri, remedy)
         columns = [name for name in ("query_id", "split", "doc_ids") if name in file.schema_arrow.names]
         table = file.read(columns=columns)

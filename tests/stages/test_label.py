@@ -48,6 +48,14 @@ def test_rows_may_differ_in_a_source_that_has_no_weight(tmp_path: Path) -> None:
     assert label.run(LabelConfig(table, f"{tmp_path}/labels", weights={"bm25": 1.0})) == f"{tmp_path}/labels"
 
 
+def test_labels_in_place_of_the_judges_output_are_refused_and_not_made_anew_without_an_llm(tmp_path: Path) -> None:
+    """Labels are candidates too: their sources alone would have been the teacher."""
+    table = table_of(tmp_path / "table", [of_sources("one", bm25=[3, 2, 1])])
+    labels = label.run(LabelConfig(table, f"{tmp_path}/labels", weights={"bm25": 1.0}))
+    with pytest.raises(RradError, match="labels: is the output of label; name the output of judge, or candidates"):
+        label.run(LabelConfig(labels, f"{tmp_path}/again", weights={"bm25": 1.0}))
+
+
 @pytest.mark.parametrize("weight", [1e308, -1e308, 1e-320])
 def test_targets_hang_on_the_ratios_of_weights_however_large_or_small_they_are(weight: float, tmp_path: Path) -> None:
     table = table_of(tmp_path / "table", [of_sources("one", bm25=[3, 2, 1], dense=[5, 2, 1])])

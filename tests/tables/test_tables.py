@@ -317,6 +317,15 @@ def test_a_missing_column_names_stage_place_columns_and_the_remedy(uri: str) -> 
     assert error.remedy == "run the stage that writes it again"
 
 
+@pytest.mark.parametrize(("row", "stage"), [(Candidates, "retrieve"), (JudgeOutput, "judge"), (Labels, "label")])
+def test_the_output_of_another_stage_is_answered_by_the_right_ones_name(row: type, stage: str, uri: str) -> None:
+    """To run the stage again, which wrote what was given, would have brought the same again."""
+    earlier = {Candidates: Quarantined, JudgeOutput: Candidates, Labels: JudgeOutput}[row]
+    put(uri, tables.schema_of(earlier).empty_table())
+    with pytest.raises(RradError, match=f"has no column .*; name the output of {stage}"):
+        list(tables.read(uri, row))
+
+
 @pytest.mark.parametrize(
     ("column", "value", "found"),
     [
