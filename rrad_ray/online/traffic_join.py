@@ -60,8 +60,9 @@ _MODELS = """SELECT variant, model FROM exposures JOIN design ON experiment = na
 
 @dataclass(frozen=True)
 class JoinedTraffic:
-    """The traffic of a log; its usable `events` by kind; how many were left out, by reason; and the models behind
-    each variant, in the order in which they came."""
+    """The traffic of a log; its usable `events` by kind, and how many dwells were `shortened` to `max_dwell_s`, if
+    any; how many events were left out, by reason; and the models behind each variant, in the order in which they
+    came."""
 
     traffic: Traffic
     events: Mapping[str, int]
@@ -88,6 +89,7 @@ class _Join:
     def __init__(self, events: duckdb.DuckDBPyConnection, cfg: ExperimentConfig, folder: Path) -> None:
         self.events, self.cfg, self.folder = events, cfg, folder
         self.left_out = Counter[str]()
+        self.shortened = 0
         self.arrays: dict[str, np.ndarray] = {}
 
     def load(self, kind: str, rows: Iterable[pa.Table]) -> None:
@@ -113,6 +115,7 @@ class _Join:
         rows = self.events.execute(_MODELS).fetchall()
         models = {variant: [model for name, model in rows if name == variant] for variant in self.cfg.variants}
         traffic = Traffic(list(self.cfg.variants), units, pages, self.arrays)
+        events |= {"shortened": self.shortened} if self.shortened else {}
         return JoinedTraffic(traffic, events, {key: n for key, n in self.left_out.items() if n}, models)
 
     def _choose_pages(self, exposures: int) -> None:
@@ -179,8 +182,9 @@ class _Join:
                 kept[click["event_id"]] = click
         if not kept:
             return
-        known = (click["dwell_s"] for click in kept.values() if not math.isnan(click["dwell_s"]))
+        known = [click["dwell_s"] for click in kept.values() if not math.isnan(click["dwell_s"])]
         dwells = [min(dwell, self.cfg.max_dwell_s) for dwell in known]
+        self.shortened += sum(dwell > self.cfg.max_dwell_s for dwell in known)
         self.arrays["clicked_P"][page] = True
         self.arrays["clicked_k_P"][page] = any(click["position"] <= self.cfg.k for click in kept.values())
         self.arrays["dwell_P"][page], self.arrays["dwelt_P"][page] = sum(dwells), len(dwells)

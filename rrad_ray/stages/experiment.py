@@ -64,7 +64,9 @@ def _set_aside(digests: Mapping[str, LogDigests], out: tables.Output) -> int:
 
 
 def _lines(content: analysis.TestContent) -> Iterator[str]:
-    """Yield the lines for the terminal: the headline, and the events that were left out."""
+    """Yield the lines for the terminal: the headline, and the events that were left out or shortened."""
     yield report_html.online_headline(content)
     for reason, count in content["events"]["left_out"].items():
         yield f"left out: {count:,} x {reason}"
+    if shortened := content["events"].get("shortened"):
+        yield f"counted as max_dwell_s: {shortened:,} x longer dwell (dwell_s is in seconds)"
