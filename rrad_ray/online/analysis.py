@@ -16,6 +16,7 @@ import numpy as np
 
 from rrad_ray import tables
 from rrad_ray.config import ExperimentConfig, TrafficConfig
+from rrad_ray.errors import RradError
 from rrad_ray.evaluation.metrics import by_length
 from rrad_ray.evaluation.statistics import (
     Rate,
@@ -255,12 +256,18 @@ def needed(cfg: TrafficConfig, measured: float = math.nan) -> TestContent:
 
 
 def traffic_plan(cfg: TrafficConfig) -> list[str]:
-    """Return lines for the user that say how much traffic the config's test needs."""
+    """Return lines for the user that say how much traffic the config's test needs.
+
+    Raises `RradError` where the weights leave nothing to compare.
+    """
     expect, chance = cfg.expect, f"with power {cfg.expect.power:g} at level {cfg.alpha:g}"
     if cfg.design == "interleave":
         count = preferences_needed(expect.preference, cfg.alpha, expect.power)
         return [f"{count:,} units with a preference, to find that {expect.preference:.1%} prefer one side, {chance}"]
     pages = needed(cfg)["pages"]
+    if not pages:
+        problem = f"{cfg.variants} shows the control '{cfg.against}', or all that it is compared with, to nobody"
+        raise RradError("variants", problem, "give the control and one other variant a weight above 0")
     effect = f"a lift of {expect.lift:+.1%} on a page CTR of {expect.ctr:.1%}"
     lines = [f"{variant}: {count:,} pages" for variant, count in pages.items()]
     return [*lines, f"{sum(pages.values()):,} in all, to find {effect} {chance}"]

@@ -350,6 +350,14 @@ def test_a_plan_says_how_much_traffic_each_variant_needs() -> None:
     assert analysis.traffic_plan(MIXED)[0].startswith("783 units with a preference")
 
 
+@pytest.mark.parametrize("variants", [{"old": 1.0, "new": 0.0}, {"old": 0.0, "new": 1.0, "other": 1.0}])
+def test_a_plan_of_weights_that_leave_nothing_to_compare_is_refused_and_not_for_0_pages(
+    variants: dict[str, float],
+) -> None:
+    with pytest.raises(RradError, match=r"variants: .* to nobody; give the control and one other variant a weight"):
+        analysis.traffic_plan(dataclasses.replace(CFG, variants=variants))
+
+
 # ---- the report ---------------------------------------------------------------------------------------------
 
 
