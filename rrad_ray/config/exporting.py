@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
-from rrad_ray.config.base import CHECKED, Splits, StagePaths, require
+from rrad_ray.config.base import CHECKED, Share, Splits, StagePaths, require
 
 STUDENT_FORMATS, LOG_FORMATS = ("onnx", "openvino"), ("ubi",)  # the others are of labels
 
@@ -40,6 +40,8 @@ class ExportConfig(StagePaths):
     """The splits of labels that are written."""
     precision: Literal["float32", "int8"] = "float32"
     """Number format of a student's weights; `int8` with `onnx`."""
+    max_quarantined: Share = 0.05
+    """The share of bad rows, of labels or of the log, above which the stage stops."""
 
     def __post_init__(self) -> None:
         require(

@@ -22,21 +22,24 @@ from rrad_ray.tables import shards
 @tables.stage("export", None)
 def run(cfg: ExportConfig, out: tables.Output) -> None:
     """Write the file or files of `cfg.format`. Raises `RradError` for labels that the format cannot hold, where no
-    query is of the splits, and for an input without a student that the engine takes."""
+    query is of the splits, for an input without a student that the engine takes, and if more than `max_quarantined`
+    of the rows are bad."""
     if cfg.format in STUDENT_FORMATS:
         facts = _export_student(cfg)
     else:
         facts = _export_log(cfg, out) if cfg.format in LOG_FORMATS else _export_labels(cfg, out)
-    out.commit(lineage=tables.lineage_of(cfg.input), **facts)
+    seen = facts.pop("read", 0) + len(out.quarantined)
+    out.commit(seen=seen, max_quarantined=cfg.max_quarantined, lineage=tables.lineage_of(cfg.input), **facts)
 
 
 def _export_labels(cfg: ExportConfig, out: tables.Output) -> dict[str, Any]:
-    """Write labels; return how many queries have gone into which files."""
-    count = 0
+    """Write labels; return how many queries have gone into which files, of how many that were read."""
+    count = read = 0
 
     def chosen() -> Iterator[dict[str, Any]]:
-        nonlocal count
+        nonlocal count, read
         for row in shards.usable_rows(tables.read(cfg.input, Labels), out.quarantine):
+            read += 1
             if row["split"] in cfg.splits:
                 count += 1
                 yield row
@@ -48,7 +51,7 @@ def _export_labels(cfg: ExportConfig, out: tables.Output) -> dict[str, Any]:
         raise RradError(cfg.input, f"holds no query of split {wanted}", "name a split that it has, in `splits`")
     names = exports.write(itertools.chain([first], rows), cfg.output, cfg.format)
     say(f"{count:,} queries -> {', '.join(tables.join(cfg.output, name) for name in names)}")
-    return {"queries": count, "files": names}
+    return {"queries": count, "files": names, "read": read}
 
 
 def _export_log(cfg: ExportConfig, out: tables.Output) -> dict[str, Any]:
@@ -57,7 +60,7 @@ def _export_log(cfg: ExportConfig, out: tables.Output) -> dict[str, Any]:
     say(f"{counts['queries']:,} queries and {counts['events']:,} events -> {cfg.output}")
     if counts["without_page"]:
         say(f"left out: {counts['without_page']:,} x click without an exposure")
-    return dict(counts)
+    return {**counts, "read": sum(counts.values())}
 
 
 def _export_student(cfg: ExportConfig) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from jsonschema import Draft202012Validator
 
 from rrad_ray import tables
 from rrad_ray.config import ExperimentConfig, ExportConfig
+from rrad_ray.errors import RradError
 from rrad_ray.online.event_log import read_click_events
 from rrad_ray.online.event_rows import CLICKS, EXPOSURES, events_table
 from rrad_ray.rows import ClickEvent, Exposure
@@ -226,6 +227,16 @@ def test_a_log_is_written_by_ubis_schema_with_ids_that_replace_what_is_posted_ag
     names = [action["index"]["_id"] for action, _ in queries + events]
     assert names[0] == names[1]
     assert len(set(names)) == 5
+
+
+def test_a_log_of_which_most_rows_are_bad_is_no_finished_export(tmp_path: Path) -> None:
+    """Times in milliseconds, say: two empty files were reported done."""
+    milliseconds = exposure(1) | {"time": SECONDS * 1000}
+    uri = log(tmp_path / "log", [exposure(1), milliseconds], [click(1)])
+    with pytest.raises(RradError, match="1 of 3 rows are bad"):
+        export.run(ExportConfig(uri, f"{tmp_path}/ubi", "ubi"))
+    assert not tables.exists(f"{tmp_path}/ubi/manifest.json")
+    export.run(ExportConfig(uri, f"{tmp_path}/ubi", "ubi", max_quarantined=0.5))
 
 
 def test_queries_say_the_variant_or_the_teams_and_events_whose_they_are(exported: tuple[str, Path]) -> None:
