@@ -14,7 +14,7 @@ from rrad_ray.evaluation.bench import Evaluation
 from rrad_ray.evaluation.content import report_content
 from rrad_ray.evaluation.student_scores import StudentScoring
 from rrad_ray.evaluation.systems import ranking_rows
-from rrad_ray.rows import Candidates, Ranking, with_qrels
+from rrad_ray.rows import Candidates, Ranking, Row, with_qrels
 from rrad_ray.runtime import cluster
 from rrad_ray.tables import shards
 
@@ -29,7 +29,8 @@ def _inputs(cfg: EvaluateConfig) -> dict[str, str]:
 def run(cfg: EvaluateConfig, out: tables.Output) -> None:
     """Write the rankings of every system, `report.json` and `report.html`.
 
-    Raises `RradError` if no query of the split has a relevant document in its qrels.
+    Raises `RradError` if no query of the split has a relevant document in its qrels, or none of them among its
+    candidates.
     """
     judged = tables.read_split(cfg.input, Candidates, cfg.split, cfg.dev)
     rows = list(shards.usable_rows(judged, out.quarantine))
@@ -37,6 +38,9 @@ def run(cfg: EvaluateConfig, out: tables.Output) -> None:
     if not test:
         problem = f"no query of split '{cfg.split}' has a relevant document"
         raise RradError(cfg.input, problem, "give qrels for it, or name another split")
+    if not any(_finds(row) for row in test):  # all systems would be equal, and `select` would take a student
+        problem = f"no query of split '{cfg.split}' has a relevant document among its candidates"
+        raise RradError(cfg.input, problem, "look at the first stage's documents: a re-ranker can only sort them")
     evaluation = Evaluation(cfg, test, dev, StudentScoring(cfg, out, (test, dev), cluster.each_part))
     evaluation.measure_all()
     content = report_content(evaluation)
@@ -48,3 +52,9 @@ def run(cfg: EvaluateConfig, out: tables.Output) -> None:
     lineage = dataclasses.replace(evaluation.lineage, evaluation=tables.EvaluationFacts(dict(cfg.students)))
     rows_written = len(test) * len(evaluation.systems)
     out.commit(rows=rows_written, queries=len(test), report="report.html", lineage=lineage)
+
+
+def _finds(row: Row) -> bool:
+    """Return whether a row's candidates hold one of its relevant documents."""
+    relevant = {doc_id for doc_id, grade in zip(row["qrel_ids"], row["qrel_grades"], strict=True) if grade > 0}
+    return not relevant.isdisjoint(row["doc_ids"])

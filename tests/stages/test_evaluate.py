@@ -226,6 +226,14 @@ def test_parts_without_judged_queries_are_not_opened(candidates: str, tmp_path: 
     assert [system["system"] for system in reports[1]["systems"]] == ["bm25", "teacher"]
 
 
+def test_candidates_without_any_relevant_document_are_refused_and_no_student_wins_by_nothing(tmp_path: Path) -> None:
+    """All systems had 0.000, and at equal means `select` takes a student."""
+    qrels = {"split": "test", "qrel_ids": ["elsewhere"], "qrel_grades": [1]}
+    table = table_of(tmp_path / "candidates", [row_of(f"q{number}", ["one", "two"]) | qrels for number in range(3)])
+    with pytest.raises(RradError, match="no query of split 'test' has a relevant document among its candidates"):
+        run(tmp_path, table)
+
+
 def test_a_ragged_row_is_set_aside_and_a_document_that_stands_twice_counts_once(tmp_path: Path) -> None:
     qrels = {"split": "test", "qrel_ids": ["a"], "qrel_grades": [1]}
     rows = [
