@@ -49,7 +49,10 @@ QUIET_LOGGERS = ("ray.data", "ray.llm", "ray._private.authentication", "ray._pri
 
 
 def start_ray() -> None:
-    """Join the cluster that `RAY_ADDRESS` or a submitted job names; otherwise a local one, ended with the process."""
+    """Join the cluster that `RAY_ADDRESS` or a submitted job names; otherwise a local one, ended with the process.
+
+    Raises `RradError` where it does not start or answer.
+    """
     if ray.is_initialized():
         return
     local = not os.environ.get("RAY_ADDRESS")
@@ -70,9 +73,22 @@ def start_ray() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
         logging.getLogger(name).addHandler(logging.NullHandler())  # else `ray.llm` gives its loggers levels anew
     ray_actor_arguments.give_by_value()
-    with _environment(proxy):
+    with _environment(proxy), _unreachable(local):
         ray.init(logging_level=logging.WARNING, log_to_driver=True, **options)
     quiet_data()
+
+
+@contextlib.contextmanager
+def _unreachable(local: bool) -> Iterator[None]:
+    """Raise what Ray raises in the block, plain exceptions at times, as `RradError`."""
+    try:
+        yield
+    except Exception as error:
+        if local:
+            problem, remedy = "the local cluster did not start", "run again when this machine is less busy"
+            raise RradError("ray", f"{problem} ({error})", f"{remedy}, and see `rrad doctor`") from error
+        problem, remedy = f"the cluster did not answer ({error})", "check the address, and that the cluster is up"
+        raise RradError(f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}", problem, remedy) from error
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import ray
 
+from rrad_ray.errors import RradError
 from rrad_ray.patches import ray_haproxy
 from rrad_ray.runtime import cluster
 
@@ -44,3 +45,23 @@ def test_ports_and_sockets_of_a_cluster_are_known_to_its_workers_and_not_to_comm
     assert not os.environ.keys() & {*names}
     seen = ray.get(ray.remote(num_cpus=0)(lambda: dict(os.environ)).remote())
     assert {*names} <= seen.keys()
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        (None, r"ray: the local cluster did not start \(timed out during startup\); run again when this machine"),
+        ("10.0.0.1:6379", r"RAY_ADDRESS=10.0.0.1:6379: the cluster did not answer \(timed out .*; check the address"),
+    ],
+)
+def test_a_cluster_that_does_not_start_or_answer_is_an_error_with_a_remedy_and_no_traceback(
+    address: str | None, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def init(**options: object) -> None:
+        raise Exception("timed out during startup")  # as Ray does on a busy machine
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setenv("RAY_ADDRESS", address) if address else monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(RradError, match=says):
+        cluster.start_ray()
