@@ -39,8 +39,8 @@ def check_ranks(uri: str, with_scores: int, against: int) -> None:
     """Raise `RradError` for a run that ranks by ascending scores, such as distances, where a higher one is better.
 
     The counts are of neighbours by score whose ranks agree with it, and of those whose ranks say the opposite, which
-    has to be nearly all of them, and ten. A run whose ranks are all alike says nothing, and one whose ranks contradict it here and there goes by its scores, as in
-    trec_eval.
+    have to be nearly all of them, and ten. A run whose ranks are all alike says nothing, and one whose ranks
+    contradict it here and there goes by its scores, as in trec_eval.
     """
     if against > 9 * max(with_scores, 1):
         problem = f"its ranks say the opposite of its scores, for {against:,} of {against + with_scores:,} neighbours"
