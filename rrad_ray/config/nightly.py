@@ -52,6 +52,9 @@ class CollectConfig(StagePaths):
     """The share of the queries without qrels that are set apart for the fresh judged set, by a hash of their text."""
     dev_share: Share = 0.25
     """The share of these that go to `dev`; the others go to `test`."""
+    needs_student: bool = True
+    """The night begins from the winner's student, and compares it: a winner that is a first stage is refused before
+    anything is paid."""
     max_quarantined: Share = 0.05
     """The share of bad rows above which the stage stops."""
     seed: Seed = 0

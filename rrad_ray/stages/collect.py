@@ -13,7 +13,7 @@ from rrad_ray import tables
 from rrad_ray.config import LAST_STUDENT, CollectConfig
 from rrad_ray.data import beir
 from rrad_ray.data.collection import Query
-from rrad_ray.errors import NothingToDo
+from rrad_ray.errors import NothingToDo, RradError
 from rrad_ray.evaluation.night_history import ASKED, record_night
 from rrad_ray.evaluation.winner import parse_winner
 from rrad_ray.languages.scripts import folded
@@ -35,7 +35,11 @@ def run(cfg: CollectConfig, out: tables.Output) -> None:
     input that cannot be read.
     """
     winner = tables.read_text(tables.join(cfg.store, WINNER_FILE))
-    parse_winner(winner, cfg.store)
+    parsed = parse_winner(winner, cfg.store)
+    if cfg.needs_student and not parsed.student:
+        problem = f"its winner, {parsed.system!r}, is a first stage, which has no student to begin from"
+        remedy = "set needs_student=false, and name the student's model and whom the night compares (docs/nightly.md)"
+        raise RradError(cfg.store, problem, remedy)
     known, new, seen = _known(cfg), dict[str, Query](), 0
     for query in _asked(cfg, out):
         seen += 1

@@ -53,14 +53,14 @@ def exported(folder: Path, kind: str) -> Path:
 @pytest.mark.parametrize("kind", ["trec", "rankllm", "rankllm-train", "rankgpt", "sentence-transformers", "clicks"])
 def test_a_ragged_row_is_set_aside_whatever_the_format(tmp_path: Path, kind: str) -> None:
     source = labels(tmp_path, texts=["sorts a copy", "prints"])
-    output = export.run(ExportConfig(input=source, output=f"{tmp_path}/out", format=kind))
+    output = export.run(ExportConfig(input=source, output=f"{tmp_path}/out", format=kind, max_quarantined=0.5))
     manifest = tables.read_manifest(output)
     assert (manifest.facts["queries"], manifest.quarantined) == (1, {"ragged row": 1})
 
 
 def test_a_query_that_comes_again_is_set_aside_so_that_the_run_reads_back(tmp_path: Path) -> None:
     source = labels(tmp_path, query_id="q0")
-    output = export.run(ExportConfig(input=source, output=f"{tmp_path}/out", format="trec"))
+    output = export.run(ExportConfig(input=source, output=f"{tmp_path}/out", format="trec", max_quarantined=0.5))
     assert list(read_trec_run(f"{output}/labels.run")) == ["q0"]
     assert tables.read_manifest(output).quarantined == {"duplicate id": 1}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,15 @@ def test_a_winner_that_is_a_first_stage_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "winner.json").write_text(json.dumps(winner))
     with pytest.raises(RradError, match="its winner, 'fusion', is a first stage, which has no student; name a model"):
         checkpoints.resolve(str(tmp_path))
+
+
+def test_a_night_that_would_begin_from_a_first_stage_is_refused_before_anything_is_paid(tmp_path: Path) -> None:
+    cfg = config(tmp_path, "1", asked(tmp_path / "a", ["sort a list"]))
+    winner = {"system": "bm25", "student": "", "checkpoint": "", "weights": {"bm25": 1.0}}
+    Path(cfg.store, "winner.json").write_text(json.dumps(winner))
+    with pytest.raises(RradError, match=r"store: its winner, 'bm25', is a first stage, .*; set needs_student=false"):
+        collect.run(cfg)
+    assert len(collected(dataclasses.replace(cfg, needs_student=False))) == 1
 
 
 @pytest.mark.parametrize("content", ["[1]", "5", '"fusion"'])
