@@ -102,6 +102,7 @@ class EvaluateConfig(StagePaths):
         check_backend(self.backend, self.precision)
         if self.teacher:
             load_template(LikelihoodTemplate, self.template)  # a wrong one is refused before anything is measured
+        require(not self.teacher or bool(self.labels), "teacher", self.teacher, "it is measured beside its `labels`")
         want = "weights must not be fitted on the split that is reported"
         require(self.split != self.dev, "dev", self.dev, want)
 

@@ -130,6 +130,7 @@ PATHS = {"input": "a", "output": "b"}
         (TrainConfig, {"parallel": "fsdp", "average_every": 2}, "average_every=2: workers that share one set"),
         (FinetuneConfig, {"objective": "order", "rank_weight": 1}, "docs_per_query=0: the rank loss"),
         (EvaluateConfig, {"split": "dev"}, "dev='dev': weights must not be fitted"),
+        (EvaluateConfig, {"teacher": "m"}, "teacher='m': it is measured beside its `labels`"),
         (
             EvaluateConfig,
             {"precision": "int8", "backend": "compile"},
