@@ -140,7 +140,8 @@ def test_a_missing_column_is_named_with_stage_place_and_remedy(tmp_path: Path) -
     pq.write_table(pq.read_table(part).drop_columns(["texts"]), part)
     manifest = Path(source, "manifest.json")
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"parts": None}))  # by another program
-    with pytest.raises(RradError, match=r"judge: .*part-00000.parquet: has no column 'texts' .*run the stage"):
+    says = r"judge: .*part-00000.parquet: has no column 'texts' .*name the output of retrieve or prerank"
+    with pytest.raises(RradError, match=says):
         _echo(source, tmp_path)
 
 
