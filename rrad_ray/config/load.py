@@ -22,7 +22,7 @@ from rrad_ray import tables
 from rrad_ray.config import texts
 from rrad_ray.config.catalog import STAGES
 from rrad_ray.config.problems import problem_of
-from rrad_ray.errors import RradError, in_stage
+from rrad_ray.errors import RradError, at_place, in_stage
 from rrad_ray.uris import SCHEME, is_s3
 
 Schema = TypeVar("Schema")
@@ -121,7 +121,8 @@ def load_values(schema: type, path: str, overrides: Sequence[str] = ()) -> dict[
         except OmegaConfBaseException as error:
             with in_stage("config"):
                 raise RradError(path, _first_line(error), "mend the YAML or the override") from error
-    values = texts.with_texts(schema, *read)
+    with in_stage("config"), at_place(path, "mend the YAML or the override"):
+        values = texts.with_texts(schema, *read)
     return {str(key): value for key, value in values.items()}
 
 
@@ -202,7 +203,8 @@ def load_pipeline(path: str, overrides: Sequence[str] = ()) -> tuple[dict[str, A
             raise RradError(path, f"steps.{name}.stage={stage!r} is no text", f"name one of {', '.join(STAGES)}")
         given.pop("stage", None)
         schema = STAGES[stage][0] if stage in STAGES else None
-        steps.append(Step(str(name), stage, texts.with_texts(schema, step, given)))
+        with at_place(f"{path}: steps.{name}", "mend the YAML or the override"):
+            steps.append(Step(str(name), stage, texts.with_texts(schema, step, given)))
     return {str(key): value for key, value in values.items()}, steps
 
 

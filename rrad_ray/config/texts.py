@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 
+from rrad_ray.errors import InvalidInput
+
 
 class _TextLoader(yaml.SafeLoader):
     """A YAML loader to which every scalar is text, but for `null`."""
@@ -54,16 +56,22 @@ def is_text(schema: Any, path: Sequence[str]) -> bool:
 def with_texts(schema: Any, values: Any, texts: Any) -> Any:
     """Return values with the texts in place of those that the type `schema` wants as text.
 
-    `values` and `texts`: the same content, read by YAML's rules and as text.
+    `values` and `texts`: the same content, read by YAML's rules and as text. Raises `InvalidInput` for names that are
+    one number to YAML, as 1.1 and 1.10, of values that are no texts.
     """
     if _takes_text(schema):
         return texts if isinstance(texts, str) else values
-    if isinstance(values, dict) and isinstance(texts, dict) and len(values) == len(texts):
+    if isinstance(values, dict) and isinstance(texts, dict):
         if (fields := _fields(schema)) is not None:
             known = {key: field.annotation for key, field in fields.items()}
             return {key: with_texts(known.get(key), values[key], texts.get(key)) for key in values}
-        pairs = zip(texts.items(), values.values(), strict=True)
-        return {key: with_texts(_value_type(schema), value, text) for (key, text), value in pairs}
+        if _takes_text(_value_type(schema)):
+            return texts  # where all names stand apart
+        if len(values) < len(texts):
+            raise InvalidInput(f"two of the names {', '.join(texts)} are one number to YAML", "put them in quotes")
+        if len(values) == len(texts):
+            pairs = zip(texts.items(), values.values(), strict=True)
+            return {key: with_texts(_value_type(schema), value, text) for (key, text), value in pairs}
     if isinstance(values, list) and isinstance(texts, list) and len(values) == len(texts):
         return [with_texts(_value_type(schema), value, text) for value, text in zip(values, texts, strict=True)]
     return values

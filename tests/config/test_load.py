@@ -10,7 +10,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rrad_ray import cli, tables
-from rrad_ray.config import EvaluateConfig, JudgeConfig, RetrieveConfig, ServeConfig, TrainConfig, load, texts
+from rrad_ray.config import (
+    EvaluateConfig,
+    JudgeConfig,
+    LabelConfig,
+    RetrieveConfig,
+    ServeConfig,
+    TrainConfig,
+    load,
+    texts,
+)
 from rrad_ray.config.load import Step
 from rrad_ray.errors import RradError
 
@@ -220,6 +229,23 @@ def test_text_keys_of_yaml_files_take_what_is_written_and_null_stays_null(tmp_pa
     assert cfg.students == {"a": "12:30", "1": "yes"}
     with pytest.raises(RradError, match="title=None"):
         load.load_config(EvaluateConfig, write(tmp_path, PLACES + "title: null\n"))
+
+
+def test_names_that_are_one_number_to_yaml_stay_two_or_are_refused(tmp_path: Path) -> None:
+    """Of students 1.1 and 1.10 the second was measured, under the name of the first."""
+    path = write(tmp_path, PLACES + "students: {1.1: runs/a, 1.10: runs/b}\nruns: {012: c, 10: d}\n")
+    cfg = load.load_config(EvaluateConfig, path)
+    assert cfg.students == {"1.1": "runs/a", "1.10": "runs/b"}
+    assert cfg.runs == {"012": "c", "10": "d"}
+    cfg = load.load_config(EvaluateConfig, write(tmp_path, PLACES), ["students={1.1: runs/a, 1.10: runs/b}"])
+    assert cfg.students == {"1.1": "runs/a", "1.10": "runs/b"}
+    problem = "two of the names 1.1, 1.10 are one number to YAML; put them in quotes"
+    labels = write(tmp_path, PLACES + "weights: {1.1: 1, 1.10: 2}\n")
+    with pytest.raises(RradError, match=f"config: {labels}: {problem}"):
+        load.load_config(LabelConfig, labels)
+    steps = write(tmp_path, "steps: {label: {input: a, output: b, weights: {1.1: 1, 1.10: 2}}}\n", "pipeline.yaml")
+    with pytest.raises(RradError, match=rf"steps\.label: {problem}"):
+        load.load_pipeline(steps)
 
 
 def test_a_variable_of_a_pipeline_reaches_texts_as_typed_and_numbers_as_numbers(tmp_path: Path) -> None:
