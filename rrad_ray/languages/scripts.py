@@ -118,11 +118,16 @@ def _script_of(letter: str) -> str:
     return unicodedata.name(letter, "LATIN").split()[0]
 
 
+# Letters that Unicode takes for one piece, and keyboards and capitals for a plain one: I is the capital of ı too.
+PLAIN = str.maketrans({"ı": "i", "ł": "l", "ø": "o", "đ": "d", "œ": "oe", "æ": "ae"})
+
+
 def without_marks(word: str) -> str:
-    """Return a word without the combining marks on its letters: é is e."""
+    """Return a word without the marks on its letters: é is e, ł is l, and the ı without a dot is i."""
     if word.isascii():
         return word
-    return "".join(char for char in unicodedata.normalize("NFD", word) if not unicodedata.combining(char))
+    plain = word.translate(PLAIN)
+    return "".join(char for char in unicodedata.normalize("NFD", plain) if not unicodedata.combining(char))
 
 
 def shares(texts: Iterable[str]) -> dict[str, float]:

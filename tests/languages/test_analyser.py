@@ -49,6 +49,25 @@ def test_a_text_is_cut_by_the_scripts_of_its_words(language: Language, text: str
     assert analyser(language).terms(text) == terms
 
 
+@pytest.mark.parametrize(
+    ("language", "query", "document"),
+    [
+        ("tr", "ışık", "Işık"),
+        ("tr", "ırmak", "IRMAK"),
+        ("auto", "ısparta", "Isparta"),
+        ("fr", "soeurs", "sœurs"),
+        ("pl", "zloty", "złoty"),
+        ("da", "smorrebrod", "smørrebrød"),
+    ],
+)
+def test_a_letter_that_its_capital_or_a_keyboard_writes_as_another_is_found(
+    language: Language, query: str, document: str
+) -> None:
+    """The capital of ı is I, whose small letter is i to Unicode: no sentence that began with `Işık` was found."""
+    assert analyser(language).terms(query) == analyser(language).terms(document) != []
+    assert analyser(language).marks(query, document) == [(0, len(document))]
+
+
 @pytest.mark.parametrize("language", ["auto", "zh", "ja", "ko", "de"])
 @given(text=st.text(alphabet=st.sampled_from("ab 1_é北京ｶﾞがんカー서울은\u0301\u00ad\0ภ.\n")))
 @settings(max_examples=60, deadline=None)
