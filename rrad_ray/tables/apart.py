@@ -8,7 +8,7 @@ from typing import Any
 
 from rrad_ray.errors import RradError
 from rrad_ray.tables.files import absolute
-from rrad_ray.uris import is_s3
+from rrad_ray.uris import S3, is_s3
 
 MODELS = ("model", "teacher")  # keys that may name a hub's model too, which is no place
 
@@ -43,9 +43,13 @@ def check_apart(cfg: Any) -> None:
     """Raise `RradError` for a config whose output is one of the places that it reads, or lies within or above one.
 
     Such a run would write its marks and parts among those of its input, and read them as rows of it the next time.
+    Also raises `RradError` for an output on S3 with `//` in it.
     """
     _check_published(cfg)
     output = getattr(cfg, "output", "")
+    if is_s3(output) and "//" in output.removeprefix(S3).rstrip("/"):
+        problem = "has '//' in it: to S3 that is another place, which nobody finds under the path with one slash"
+        raise RradError(output, problem, "write one slash; a variable as `out` takes none at its end")
     for key, uri in read_places(cfg) if output else ():
         if lies_within(output, uri):
             how = "lies within" if not lies_within(uri, output) else "is"

@@ -167,3 +167,11 @@ def test_what_a_later_step_made_in_an_earlier_run_may_be_read(
     steps = "select: {input: e, output: w}\n  evaluate: {input: c, output: e}"
     (tmp_path / "pipeline.yaml").write_text(f"steps:\n  {steps}\n")
     assert len(cli.build_steps("pipeline.yaml", [])) == 2
+
+
+def test_an_output_on_s3_with_an_empty_name_in_it_is_refused() -> None:
+    """With `out=s3://bucket/runs/` a pipeline wrote where neither `rrad status` nor a run without the slash looks."""
+    with pytest.raises(RradError, match=r"s3://bucket/runs//candidates: has '//' in it.*; write one slash"):
+        tables.check_apart(RetrieveConfig(data="pydoc:", output="s3://bucket/runs//candidates"))
+    tables.check_apart(RetrieveConfig(data="s3://bucket//collection", output="s3://bucket/runs/candidates/"))
+    tables.check_apart(RetrieveConfig(data="pydoc:", output="runs//candidates"))
