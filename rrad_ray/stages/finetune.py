@@ -19,7 +19,7 @@ from rrad_ray.rows import Click, Labels, with_qrels
 from rrad_ray.runtime import feed, trainer
 from rrad_ray.tables import checkpoints
 from rrad_ray.training import listwise, lm_task, packing
-from rrad_ray.training.loop import fit
+from rrad_ray.training.loop import check_patience, fit
 from rrad_ray.training.packing import Example, ExampleSkipped, SkipFunction
 from rrad_ray.training.stream import ReservoirSample
 from rrad_ray.training.targets import Prepare, SkipReason
@@ -55,7 +55,8 @@ def run(cfg: FinetuneConfig, out: tables.Output) -> None:
 def _count(cfg: FinetuneConfig, out: tables.Output) -> int:
     """Return the number of rows to learn from; quarantine bad rows.
 
-    Raises `RradError`, before training, for too many bad rows or for no row to learn from.
+    Raises `RradError`, before training, for too many bad rows, no row to learn from, or `patience` without a row to
+    measure.
     """
     if cfg.objective == "order":
         rows = _count_lists(cfg, out)
@@ -65,6 +66,9 @@ def _count(cfg: FinetuneConfig, out: tables.Output) -> int:
         for click in click_log.read_clicks(cfg.input, out.quarantine):
             seen, rows = seen + 1, rows + (click["clicks"] >= cfg.min_clicks)
         out.check_quarantine(seen + len(out.quarantined), cfg.max_quarantined)
+        if cfg.patience:
+            with at_place(cfg.input, "mend the input"):
+                check_patience(cfg, cfg.eval_rows and any(_is_held(cfg, click) for click in _frequent_clicks(cfg)))
         remedy = "lower min_clicks"
     if not rows:
         raise RradError(cfg.input, "holds no row to learn from", remedy)
@@ -90,6 +94,8 @@ def _count_lists(cfg: FinetuneConfig, out: tables.Output) -> int:
     if rows and not sum(index.counts):
         listing = ", ".join(f"{count:,} with {reason.value}" for reason, count in skipped.items())
         raise RradError(cfg.input, f"holds no order to learn from: {listing}", "label more queries")
+    with at_place(cfg.input, "mend the labels"):
+        check_patience(cfg, len(index.dev))
     return rows
 
 

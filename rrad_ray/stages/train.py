@@ -16,7 +16,7 @@ from rrad_ray.runtime import feed, trainer
 from rrad_ray.runtime.feed import LabelFeed
 from rrad_ray.tables import checkpoints
 from rrad_ray.training import targets, weighted_loss
-from rrad_ray.training.loop import fit
+from rrad_ray.training.loop import check_patience, fit
 from rrad_ray.training.rank_task import RankBatches, RankTask, rank_steps_in_epoch
 from rrad_ray.training.stream import ShuffledRows
 from rrad_ray.training.task import TrainWorker
@@ -88,6 +88,7 @@ def _index(cfg: TrainConfig, out: tables.Output) -> tuple[targets.TargetStats, L
         raise RradError(cfg.input, problem, "label more queries, or name other splits")
     with at_place(cfg.input, "mend the labels"):
         rank_steps_in_epoch(stats.lists, cfg, cfg.worker_range[1])
+        check_patience(cfg, len(labels.dev))
         warning = stats.check()
     if warning:
         say(f"warning: {warning}")

@@ -45,10 +45,7 @@ def fit(
     order, learning rates and optimizer state, also with another number of workers. Raises `FloatingPointError` if the
     loss is not finite, and `ValueError` for `patience` without dev rows.
     """
-    if cfg.patience and not dev:
-        raise InvalidInput(
-            f"patience={cfg.patience} but there are no dev rows to measure", "judge some, or set it to 0"
-        )
+    check_patience(cfg, len(dev))
     torch.manual_seed(cfg.seed + worker.rank)
     run = _Run(task, steps_per_epoch, cfg, worker, dev)
     while not run.finished:
@@ -57,6 +54,13 @@ def fit(
             if run.finished:
                 break
     run.evaluate_and_report()
+
+
+def check_patience(cfg: FitConfig, measured: int) -> None:
+    """Raise `ValueError` for `patience` where no row is measured, by which it would end the training."""
+    if cfg.patience and not measured:
+        problem = f"patience={cfg.patience} but there are no dev rows to measure"
+        raise InvalidInput(problem, "judge some, or set it to 0")
 
 
 class _Run:

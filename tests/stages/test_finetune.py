@@ -149,8 +149,10 @@ def test_a_labeller_learns_from_labels_and_judge_takes_it(short: str, tmp_path: 
         ({"input": "/no/such/log"}, "nothing there; check the path"),
         ({"model": "/no/such/model"}, "no such model folder"),
         ({"lora_rank": 4}, "needs peft"),
+        ({"patience": 2, "held_out": 0.0}, "log.*: patience=2 but there are no dev rows to measure; judge some"),
+        ({"patience": 2, "eval_rows": 0}, "no dev rows to measure"),
     ],
-    ids=["bad rows", "few clicks", "short sequences", "held out", "input", "model", "peft"],
+    ids=["bad rows", "few clicks", "short sequences", "held out", "input", "model", "peft", "patience", "no rows"],
 )
 def test_what_cannot_work_is_said_before_a_cluster_starts(
     log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], says: str
@@ -160,6 +162,17 @@ def test_what_cannot_work_is_said_before_a_cluster_starts(
     options = {"input": str(log), **SMALL, **changes}
     with pytest.raises(RradError, match=says):
         finetune.run(FinetuneConfig(output=f"{tmp_path}/none", **options))
+
+
+def test_orders_without_a_dev_query_to_be_patient_by_are_said_before_a_cluster_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rrad_ray.runtime.trainer.run_training", lambda *rest: pytest.fail("training was started"))
+    labels = tables.Output("label", SelectConfig("", f"{tmp_path}/labels"), Labels, {})
+    made = {"targets": [1.0, 2.0], "missing": [False] * 2, "confidence": [1.0] * 2, "reasons": []}
+    labels.write_all([row_of("q", ["one", "two"]) | made | {"parse_status": ["ok"]}], 2)
+    with pytest.raises(RradError, match="labels: patience=1 but there are no dev rows to measure; judge some"):
+        finetune.run(FinetuneConfig(labels.commit(), f"{tmp_path}/none", objective="order", patience=1))
 
 
 @pytest.mark.parametrize(

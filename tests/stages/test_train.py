@@ -310,6 +310,7 @@ def test_a_model_with_too_few_positions_or_weights_is_an_error_before_a_cluster_
         ({"kind": "decoder", "model": "tiny", "max_length": 10}, "max_length: 10 tokens, and the tokenizer puts"),
         ({"layers": 50}, "layers: 50, and the model has 6; set layers to 6 or less"),
         ({"losses": {"bce": 1.0}}, "and the loss bce takes those in"),
+        ({"patience": 2, "eval_queries": 0}, "labels: patience=2 but there are no dev rows to measure; judge some"),
     ],
 )
 def test_a_training_that_would_teach_nothing_is_an_error_before_a_cluster_starts(
