@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from collections import Counter
@@ -100,20 +101,35 @@ def _count_lists(cfg: FinetuneConfig, out: tables.Output) -> int:
 
 
 def _check_examples(cfg: FinetuneConfig, source: str) -> None:
-    """Raise `RradError`, before a cluster starts, if no row makes an example; the first one that does is enough."""
+    """Raise `RradError`, before a cluster starts, if the examples of a worker do not fill a step; they are read until
+    they do. Of the fewest workers, the last one has the fewest rows."""
     skipped: Counter[str] = Counter()
-    skip = _counter(skipped)
+    workers, lengths, missing = cfg.worker_range[0], list[int](), (cfg.sequences_per_step - 1) * cfg.max_length
+    for example in _last_examples(cfg, source, workers, _counter(skipped)):
+        lengths.append(len(example.ids))
+        missing -= lengths[-1]
+        if missing < 0:  # one sequence less could not hold them, however they are packed
+            return
+    with at_place(cfg.input, "mend the input"):
+        if not lengths and (skipped or workers == 1):
+            _refuse_without_example(skipped)
+        sequences = len(packing.pack(lengths, cfg.max_length))
+        if sequences < cfg.sequences_per_step:
+            raise lm_task.step_not_filled(sequences, cfg)
+
+
+def _last_examples(cfg: FinetuneConfig, source: str, workers: int, skip: SkipFunction) -> Iterator[Example]:
+    """Yield the examples of the last of so many workers, as `_loop` makes them."""
     if cfg.objective == "clicks":
-        clicks = (click for click in _frequent_clicks(cfg) if not _is_held(cfg, click))
+        own = itertools.islice(_frequent_clicks(cfg), workers - 1, None, workers)
+        clicks = (click for click in own if not _is_held(cfg, click))
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        examples = packing.from_clicks(clicks, tokenizer, cfg.max_length, skip)
+        yield from packing.from_clicks(clicks, tokenizer, cfg.max_length, skip)
     else:
         lists = listwise.ListwiseExamples(source, cfg)
-        rows = (row for row in tables.read(cfg.input, Labels) if row["split"] in cfg.splits)
-        examples = (example for row in rows for example in lists(row, skip))
-    if next(examples, None) is None:
-        with at_place(cfg.input, "mend the input"):
-            _refuse_without_example(skipped)
+        for row in itertools.islice(tables.read(cfg.input, Labels), workers - 1, None, workers):
+            if row["split"] in cfg.splits:
+                yield from lists(row, skip)
 
 
 def _counter(skipped: Counter[str]) -> SkipFunction:

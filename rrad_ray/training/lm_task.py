@@ -31,9 +31,14 @@ def lm_steps_in_epoch(packs: Sequence[Pack], cfg: FinetuneConfig, worker: TrainW
     """
     steps = -int(max_over_workers(-float(len(packs) // cfg.sequences_per_step), worker.device))
     if not steps:
-        problem = f"{len(packs)} sequences of {cfg.max_length} tokens do not fill a step of {cfg.sequences_per_step}"
-        raise InvalidInput(f"{problem} of each worker", "lower max_length, sequences_per_step or num_workers")
+        raise step_not_filled(len(packs), cfg)
     return steps
+
+
+def step_not_filled(sequences: int, cfg: FinetuneConfig) -> InvalidInput:
+    """Return the error that a worker has too few sequences."""
+    problem = f"{sequences} sequences of {cfg.max_length} tokens do not fill a step of {cfg.sequences_per_step}"
+    return InvalidInput(f"{problem} of each worker", "lower max_length, sequences_per_step or num_workers")
 
 
 class Packs:
