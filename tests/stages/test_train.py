@@ -323,6 +323,13 @@ def test_a_training_that_would_teach_nothing_is_an_error_before_a_cluster_starts
         train.run(TrainConfig(input=labels, output=f"{tmp_path}/none", **{**SMALL, **changes}))
 
 
+def test_a_table_that_is_named_twice_in_two_ways_is_refused(labels: str, tmp_path: Path) -> None:
+    """Its rows counted twice."""
+    cfg = TrainConfig(input=labels, output=f"{tmp_path}/twice", more=[f"{labels}/../labels"], **SMALL)
+    with pytest.raises(RradError, match="names a table twice; name every table once"):
+        train.run(cfg)
+
+
 def test_too_few_labels_for_a_step_say_so(labels: str, tmp_path: Path) -> None:
     cfg = TrainConfig(input=labels, output=f"{tmp_path}/few", **(SMALL | {"queries_per_step": 512}))
     with pytest.raises(RradError, match="do not fill a step of 512"):
