@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from rrad_ray.config import ServeConfig
 from rrad_ray.rankers.ranker import Ranker
 from rrad_ray.runtime import deploy
 from rrad_ray.tables import checkpoints
-from tests.commands import PATIENCE_S
+from tests.commands import PATIENCE_S, ROOT, RRAD
 
 
 def student(folder: str | Path, seed: int = 0, *, layers: int = 0) -> Ranker:
@@ -37,6 +38,13 @@ def serving(cfg: ServeConfig) -> Iterator[str]:
         deploy.stop_endpoint()
         if started_here:
             ray.shutdown()
+
+
+def served(source: str | Path, port: int, log: Path, *options: str) -> subprocess.Popen[bytes]:
+    """Start `rrad serve` of a student or a store in a process of its own, which writes to a log."""
+    command = [*RRAD, "serve", "configs/serve.yaml", f"input={source}", f"port={port}", *options]
+    with log.open("wb") as file:
+        return subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
 
 
 def client(url: str, **headers: str) -> httpx.Client:

@@ -47,6 +47,11 @@ QUIET = {
 # which sets that of `ray` anew.
 QUIET_LOGGERS = ("ray.data", "ray.llm", "ray._private.authentication", "ray._private.worker")
 
+JOIN_REMEDY = (
+    "check the address in RAY_ADDRESS, that the head is up and runs Ray and Python of the same versions, and its "
+    "token (RAY_AUTH_TOKEN or ~/.ray/auth_token)"
+)
+
 
 def start_ray() -> None:
     """Join the cluster that `RAY_ADDRESS` or a submitted job names; otherwise a local one, ended with the process.
@@ -84,11 +89,12 @@ def _unreachable(local: bool) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        said = " ".join(str(error).split())[:300]
         if local:
-            problem, remedy = "the local cluster did not start", "run again when this machine is less busy"
-            raise RradError("ray", f"{problem} ({error})", f"{remedy}, and see `rrad doctor`") from error
-        problem, remedy = f"the cluster did not answer ({error})", "check the address, and that the cluster is up"
-        raise RradError(f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}", problem, remedy) from error
+            remedy = "run again when this machine is less busy, and see `rrad doctor`"
+            raise RradError("ray", f"the local cluster did not start ({said})", remedy) from error
+        address = f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}"
+        raise RradError(address, f"the cluster did not answer ({said})", JOIN_REMEDY) from error
 
 
 @contextlib.contextmanager

@@ -17,11 +17,6 @@ from rrad_ray.runtime import cluster
 
 Result = TypeVar("Result")
 
-JOIN_REMEDY = (
-    "check RAY_ADDRESS, that the head runs Ray and Python of the same versions, and its token (RAY_AUTH_TOKEN or "
-    "~/.ray/auth_token)"
-)
-
 
 def join_cluster() -> str:
     """Join the cluster that RAY_ADDRESS names, within seconds; return in words what it has.
@@ -33,10 +28,9 @@ def join_cluster() -> str:
     try:
         if url.hostname and url.port:  # Ray itself would wait for minutes
             socket.create_connection((url.hostname, url.port), 5).close()
-        cluster.start_ray()
-    except (OSError, RuntimeError, ValueError, RayError) as error:
-        problem = f"no cluster can be joined there ({' '.join(str(error).split())[:300]})"
-        raise RradError(address, problem, JOIN_REMEDY) from error
+    except (OSError, ValueError) as error:
+        raise RradError(address, f"no cluster can be joined there ({error})", cluster.JOIN_REMEDY) from error
+    cluster.start_ray()
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     total = {key: sum(node.get(key, 0) for node in nodes) for key in ("CPU", "GPU")}
     return f"Ray {ray.__version__} at {address}: {len(nodes)} node(s), {total['CPU']:g} CPUs, {total['GPU']:g} GPUs"

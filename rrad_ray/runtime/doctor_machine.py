@@ -17,6 +17,7 @@ from rrad_ray import tables, versions
 from rrad_ray.errors import RradError
 from rrad_ray.patches import ray_haproxy
 from rrad_ray.runtime.doctor_check import Check, failure
+from rrad_ray.runtime.doctor_store import SKEW_S
 from rrad_ray.tables import checkpoint_cache, checkpoints
 from rrad_ray.tables.text import read_json
 from rrad_ray.uris import is_s3
@@ -24,8 +25,6 @@ from rrad_ray.uris import is_s3
 PATIENCE_S = 600.0  # for vLLM: a cold import from a network disk takes minutes
 
 LEAST_FILES = 10_000  # HAProxy takes two for each of Ray's 4,096 connections
-
-CLOCK_S = 60.0  # seconds by which clocks may differ
 
 LEAST_DISK = 10 * 2**30  # bytes: a converted model, an engine's cache and Ray's session take about half of it
 
@@ -123,7 +122,7 @@ def check_clock(now: float, asked: tuple[float, float]) -> Check:
     these times (seconds since 1970)."""
     before, after = asked
     off = max(before - now, now - after)
-    if off > CLOCK_S:
+    if off > SKEW_S:
         problem = f"is {off:,.0f} s {'behind' if now < before else 'ahead of'} the driver's"
         return Check("clock", "failed", problem, "set both by NTP (chrony): signatures and times of events go by it")
     return Check("clock", "ok", "agrees with the driver's")

@@ -63,13 +63,15 @@ def _count(cfg: FinetuneConfig, out: tables.Output) -> int:
         rows = _count_lists(cfg, out)
         remedy = f"label queries of the splits {', '.join(cfg.splits)}, or name other splits"
     else:
-        seen = rows = 0
+        seen, rows, held = 0, 0, False
         for click in click_log.read_clicks(cfg.input, out.quarantine):
-            seen, rows = seen + 1, rows + (click["clicks"] >= cfg.min_clicks)
+            seen += 1
+            if click["clicks"] >= cfg.min_clicks:
+                rows += 1
+                held = held or (cfg.patience > 0 and _is_held(cfg, click))
         out.check_quarantine(seen + len(out.quarantined), cfg.max_quarantined)
-        if cfg.patience:
-            with at_place(cfg.input, "mend the input"):
-                check_patience(cfg, cfg.eval_rows and any(_is_held(cfg, click) for click in _frequent_clicks(cfg)))
+        with at_place(cfg.input, "mend the input"):
+            check_patience(cfg, min(held, cfg.eval_rows))
         remedy = "lower min_clicks"
     if not rows:
         raise RradError(cfg.input, "holds no row to learn from", remedy)

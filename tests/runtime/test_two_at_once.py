@@ -16,7 +16,7 @@ from rrad_ray.errors import RradError
 from rrad_ray.runtime import cluster, deploy
 from rrad_ray.serving.pages import sigmoid
 from tests import endpoints
-from tests.commands import PATIENCE_S, ROOT, RRAD, lines_of_ours
+from tests.commands import PATIENCE_S, lines_of_ours
 from tests.heads import free_port
 
 BODY: dict[str, Any] = {"query": "open a file", "documents": ["open(path) opens a file", "len(x)", "close it"]}
@@ -50,10 +50,7 @@ class Serving:
 
 
 def start(student: Path, port: int, log: Path) -> Serving:
-    command = [*RRAD, "serve", "configs/serve.yaml", f"input={student}", f"port={port}"]
-    with log.open("wb") as file:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
-    return Serving(process, f"http://127.0.0.1:{port}", log)
+    return Serving(endpoints.served(student, port, log), f"http://127.0.0.1:{port}", log)
 
 
 @pytest.mark.ray

@@ -50,6 +50,24 @@ def log(beir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What starts a training fails the test."""
+    monkeypatch.setattr("rrad_ray.runtime.trainer.run_training", lambda *rest: pytest.fail("training was started"))
+
+
+def labelled(folder: Path, targets: list[list[float]]) -> str:
+    """Labels of a query for each list of targets, of at most two documents, whatever the number of targets."""
+    out = tables.Output("label", SelectConfig("", f"{folder}/labels"), Labels, {})
+    rows = []
+    for number, wanted in enumerate(targets):
+        texts = ["one", "two"][: len(wanted)]
+        made = {"targets": wanted, "missing": [False] * len(texts), "confidence": [1.0] * len(texts), "reasons": []}
+        rows.append(row_of(f"q{number}", texts) | made | {"parse_status": ["ok"]})
+    out.write_all(rows, 2)
+    return out.commit()
+
+
 @pytest.mark.slow
 def test_two_workers_pretrain_on_a_click_log_each_on_its_own_share(log: Path, tmp_path: Path) -> None:
     options = {"num_workers": 2, "sequences_per_step": 1, "max_steps": 8, "eval_steps": 4, "held_out": 0.2, **SMALL}
@@ -97,9 +115,8 @@ def test_finetune_killed_in_the_middle_goes_on_from_its_checkpoint_to_the_end(
 
 
 def test_a_tokenizer_without_an_end_stops_before_a_cluster_starts(
-    log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    log: Path, tmp_path: Path, no_training: None
 ) -> None:
-    monkeypatch.setattr("rrad_ray.runtime.trainer.run_training", lambda *rest: pytest.fail("training was started"))
     source = causal_lm(tmp_path / "model", ["sort a list"], tied=True)
     config = Path(source, "tokenizer_config.json")
     content = {key: value for key, value in json.loads(config.read_text()).items() if key != "eos_token"}
@@ -160,9 +177,8 @@ def test_a_labeller_learns_from_labels_and_judge_takes_it(short: str, tmp_path: 
     ],
 )
 def test_what_cannot_work_is_said_before_a_cluster_starts(
-    log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], says: str
+    log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_training: None, changes: dict[str, Any], says: str
 ) -> None:
-    monkeypatch.setattr("rrad_ray.runtime.trainer.run_training", lambda *rest: pytest.fail("training was started"))
     monkeypatch.setitem(sys.modules, "peft", None)
     options = {"input": str(log), **SMALL, **changes}
     with pytest.raises(RradError, match=says):
@@ -170,14 +186,12 @@ def test_what_cannot_work_is_said_before_a_cluster_starts(
 
 
 def test_orders_without_a_dev_query_to_be_patient_by_are_said_before_a_cluster_starts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, no_training: None
 ) -> None:
-    monkeypatch.setattr("rrad_ray.runtime.trainer.run_training", lambda *rest: pytest.fail("training was started"))
-    labels = tables.Output("label", SelectConfig("", f"{tmp_path}/labels"), Labels, {})
-    made = {"targets": [1.0, 2.0], "missing": [False] * 2, "confidence": [1.0] * 2, "reasons": []}
-    labels.write_all([row_of("q", ["one", "two"]) | made | {"parse_status": ["ok"]}], 2)
     with pytest.raises(RradError, match="labels: patience=1 but there are no dev rows to measure; judge some"):
-        finetune.run(FinetuneConfig(labels.commit(), f"{tmp_path}/none", objective="order", patience=1))
+        finetune.run(
+            FinetuneConfig(labelled(tmp_path, [[1.0, 2.0]]), f"{tmp_path}/none", objective="order", patience=1)
+        )
 
 
 @pytest.mark.parametrize(
@@ -190,27 +204,17 @@ def test_orders_without_a_dev_query_to_be_patient_by_are_said_before_a_cluster_s
     ],
 )
 def test_lists_without_an_order_are_said_before_a_cluster_starts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, targets: list[float], says: str
+    tmp_path: Path, no_training: None, targets: list[float], says: str
 ) -> None:
     """One whose targets are no numbers was learnt as the order of its candidates."""
-    monkeypatch.setattr("rrad_ray.runtime.trainer.run_training", lambda *rest: pytest.fail("training was started"))
-    labels = tables.Output("label", SelectConfig("", f"{tmp_path}/labels"), Labels, {})
-    count = min(len(targets), 2)
-    made = {"targets": targets, "missing": [False] * count, "confidence": [1.0] * count, "reasons": []}
-    rows = [row_of(f"q{number}", ["one", "two"][:count]) | made | {"parse_status": ["ok"]} for number in range(4)]
-    labels.write_all(rows, 2)
-    cfg = FinetuneConfig(labels.commit(), f"{tmp_path}/none", objective="order", max_length=512)
+    source = labelled(tmp_path, [targets] * 4)
+    cfg = FinetuneConfig(source, f"{tmp_path}/none", objective="order", max_length=512)
     with pytest.raises(RradError, match=says):
         finetune.run(cfg)
 
 
-def test_lists_all_longer_than_a_sequence_are_said_before_a_cluster_starts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("rrad_ray.runtime.trainer.run_training", lambda *rest: pytest.fail("training was started"))
-    labels = tables.Output("label", SelectConfig("", f"{tmp_path}/labels"), Labels, {})
-    made = {"targets": [1.0, 2.0], "missing": [False] * 2, "confidence": [1.0] * 2, "reasons": []}
-    labels.write_all([row_of("q", ["one", "two"]) | made | {"parse_status": ["ok"]}], 2)
-    cfg = FinetuneConfig(labels.commit(), f"{tmp_path}/none", objective="order", max_length=64, max_tokens=32)
+def test_lists_all_longer_than_a_sequence_are_said_before_a_cluster_starts(tmp_path: Path, no_training: None) -> None:
+    source = labelled(tmp_path, [[1.0, 2.0]])
+    cfg = FinetuneConfig(source, f"{tmp_path}/none", objective="order", max_length=64, max_tokens=32)
     with pytest.raises(RradError, match=r"labels: no example is left to learn from: 1 with prompt too long; mend"):
         finetune.run(cfg)

@@ -4,7 +4,6 @@ that runs all the time say so."""
 from __future__ import annotations
 
 import json
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from rrad_ray.rows import Candidates, Labels
 from rrad_ray.serving import winners as served
 from rrad_ray.serving.pages import sigmoid
 from tests import endpoints, winners
-from tests.commands import PATIENCE_S, ROOT, RRAD
+from tests.commands import PATIENCE_S, ROOT
 from tests.heads import free_port
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -88,9 +87,7 @@ class Watching:
 
     def __init__(self, store: Path, log: Path) -> None:
         port, self.log = free_port(), log
-        command = [*RRAD, "serve", "configs/serve.yaml", f"input={store}", f"port={port}", "watch_s=1"]
-        with log.open("wb") as file:
-            self.process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
+        self.process = endpoints.served(store, port, log, "watch_s=1")
         self.client = endpoints.client(f"http://127.0.0.1:{port}")
 
     def answer(self) -> dict[str, Any]:
