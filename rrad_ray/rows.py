@@ -214,8 +214,8 @@ PER_DOCUMENT_OR_NONE = ("judge_scores", "reasons", "best_chunks")  # the same, o
 
 def misfit(row: Row) -> str:
     """Return why a row of candidates, of the judge's output or of labels cannot be used, as `category: problem`: a
-    value is null, the query or an id is empty, lists do not have the same length, a source's score is infinite, an
-    output holds a document twice, or answers are not about the documents; empty if it can."""
+    value is null, the query or an id is empty, no document has a text, lists do not have the same length, a source's
+    score is infinite, an output holds a document twice, or answers are not about the documents; empty if it can."""
     for name, value in row.items():
         lists = [value, *value] if name == "source_scores" and value else [value]
         if any(each is None or (isinstance(each, list) and None in each) for each in lists):
@@ -226,6 +226,8 @@ def misfit(row: Row) -> str:
     if not all(map(str.strip, row["doc_ids"])):
         return "missing value: doc_ids holds an empty id"
     count = len(row["doc_ids"])
+    if count and not any(map(str.strip, row.get("texts", ["."]))):
+        return "missing value: none of the texts has a word"
     for name in (*PER_DOCUMENT, *PER_DOCUMENT_OR_NONE):
         length = len(row[name]) if name in row else count
         if length != count and (length or name in PER_DOCUMENT):

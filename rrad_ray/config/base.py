@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
 from pydantic.dataclasses import dataclass
@@ -128,7 +128,9 @@ def most_of(value: int | dict[str, int]) -> int:
 
 
 def check_backend(backend: str, precision: str) -> None:
-    """Raise `ValueError` for a precision that the backend does not compute in."""
+    """Raise `ValueError` for a backend or precision that is none, or that do not go together."""
+    for key, value, known in (("backend", backend, Backend), ("precision", precision, Precision)):
+        require(value in get_args(known), key, value, f"choose one of {', '.join(get_args(known))}")
     int8 = precision != "int8" or backend in ("torch", "onnx")
     require(int8, "precision", precision, "int8 is made by backend=torch and onnx")
     onnx = precision != "bfloat16" or backend != "onnx"

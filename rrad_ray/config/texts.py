@@ -1,6 +1,7 @@
 """Text keys take what was written. YAML reads `012` as 10, `12:30` as 750 and `yes` as true; no path means that.
 
-So YAML and overrides are read twice: by YAML's rules, and as text. A key's type says which of the two it takes.
+So YAML and overrides are read twice: by YAML's rules, and as text. A key's type says which of the two it takes. No
+number is meant so either: a key that takes one refuses it.
 """
 
 from __future__ import annotations
@@ -57,10 +58,12 @@ def with_texts(schema: Any, values: Any, texts: Any) -> Any:
     """Return values with the texts in place of those that the type `schema` wants as text.
 
     `values` and `texts`: the same content, read by YAML's rules and as text. Raises `InvalidInput` for names that are
-    one number to YAML, as 1.1 and 1.10, of values that are no texts.
+    one number to YAML, as 1.1 and 1.10, of values that are no texts, and for a number that YAML reads as another one.
     """
     if _takes_text(schema):
         return texts if isinstance(texts, str) else values
+    if isinstance(texts, str):
+        _check_number(values, texts)
     if isinstance(values, dict) and isinstance(texts, dict):
         if (fields := _fields(schema)) is not None:
             known = {key: field.annotation for key, field in fields.items()}
@@ -75,6 +78,14 @@ def with_texts(schema: Any, values: Any, texts: Any) -> Any:
     if isinstance(values, list) and isinstance(texts, list) and len(values) == len(texts):
         return [with_texts(_value_type(schema), value, text) for value, text in zip(values, texts, strict=True)]
     return values
+
+
+def _check_number(value: Any, text: str) -> None:
+    """Raise `InvalidInput` for 0100, which is 64 to YAML, and 12:30, which is 750."""
+    digits = text.lstrip("+-").replace("_", "")
+    if isinstance(value, int | float) and (":" in digits or (digits.isdecimal() and int(digits) != abs(value))):
+        remedy = "write a number without zeros in front and without colons, and a text in quotes"
+        raise InvalidInput(f"{text} is {value} to YAML", remedy)
 
 
 def _fields(schema: Any) -> dict[str, Any] | None:

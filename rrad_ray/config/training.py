@@ -15,7 +15,6 @@ from rrad_ray.config.base import (
     Count,
     CountOrNone,
     GivenUri,
-    Integer,
     NotNegative,
     Positive,
     Range,
@@ -132,8 +131,8 @@ class FitConfig(StagePaths):
     0."""
     resources: ResourceSpec = Field(default_factory=lambda: {"CPU": 1.0})
     """What one training process asks of Ray."""
-    max_failures: Integer = 2
-    """Times that Ray Train starts failed workers again."""
+    max_failures: Annotated[int, Field(ge=-1), NO_BOOL] = 2
+    """Times that Ray Train starts failed workers again; -1: as often as they fail."""
     track: tuple[Tracker, ...] = ("tensorboard",)
     """Where curves go beside `history.json`."""
     max_quarantined: Share = 0.05
@@ -219,8 +218,6 @@ class TrainConfig(FitConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_measured("eval_queries", self.eval_queries)
-        tables = [uri.rstrip("/") for uri in (self.input, *self.more)]
-        require(len({*tables}) == len(tables), "more", self.more, "name every table once: its rows would count twice")
         require(self.top_docs <= self.docs_per_query, "top_docs", self.top_docs, "at most docs_per_query")
         want = "a step has only queries_per_step queries"
         require(self.accumulate <= self.queries_per_step, "accumulate", self.accumulate, want)

@@ -57,12 +57,13 @@ def inspection_page(
 ) -> str:
     """Return a page over `count` queries of a table, or over those named.
 
-    Raises `RradError` for what is no output of `judge` or `label`, and where no query is left to show.
+    Raises `RradError` for what is no output of `judge` or `label`, for a named query that it does not have, and where
+    no query is left to show.
     """
     table = _opened(uri)
     views = _views(table, _chosen(table, count, by, split, query_ids, random.Random(seed)))
     if not views:
-        raise RradError(uri, "no such query there", "name queries of this table, or leave --split and --query out")
+        raise RradError(uri, "no query to show there", "name another split, or leave --split and --query out")
     style = Markup(render_page("style.css.j2") + render_page("inspect.css"))
     script = Markup(render_page("inspect.js"))
     policy = f"default-src 'none'; style-src {source_hash(style)}; script-src {source_hash(script)}; "
@@ -120,7 +121,11 @@ def _chosen(
 ) -> list[Draw]:
     """Return the rows to show, each with the name of its part, the worst first where `by` says by what."""
     if query_ids:
-        return _usable(table, named_rows(table.uri, table.names, table.row, query_ids))
+        named = list(named_rows(table.uri, table.names, table.row, query_ids))
+        if lacking := {*query_ids}.difference(row["query_id"] for _, row in named):
+            problem = f"no query {', '.join(sorted(lacking))} there"
+            raise RradError(table.uri, problem, "name queries of this table, as its column query_id has them")
+        return _usable(table, iter(named))
     size = count if by == "random" else POOL
     pool = _usable(table, drawn_rows(table.uri, table.names, table.row, size, source, split))
     if by == "random":

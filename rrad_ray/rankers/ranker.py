@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import BatchEncoding
 
+from rrad_ray.config.base import check_backend
 from rrad_ray.errors import InvalidInput
 from rrad_ray.rankers import backends, loading
 from rrad_ray.rankers.checkpoint import PAD, add_pad_token, check_tokenizer, with_pair_template, write_checkpoint
@@ -72,9 +73,10 @@ class Ranker(nn.Module):
         `bfloat16`, `float32`, for encoders on CPUs with `torch` or `onnx` also `int8`; `auto` is float32 with `onnx`,
         and elsewhere the faster of bfloat16 and float32 here (`precision.best_dtype`).
 
-        Raises `ValueError` if the folder holds no ranker with all its weights, as `loading.check_pairs` does, or if
-        the backend's library is not installed, or does not support or compile the model.
+        Raises `ValueError` if the folder holds no ranker with all its weights, as `loading.check_pairs` and
+        `check_backend` do, or if the backend's library is not installed, or does not support or compile the model.
         """
+        check_backend(backend, dtype)
         loading.check_head(folder)
         dtype = number_format(folder, dtype, backend, device)
         converted = dtype == "int8" or backend not in ("torch", "compile")

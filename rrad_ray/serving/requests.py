@@ -79,6 +79,7 @@ class RerankRequest(BaseModel):
     top_n: CountField | None = None
     return_documents: bool | None = None
     max_tokens_per_doc: CountField | None = None
+    rank_fields: list[str] | None = None  # Cohere v1's: the fields of document objects that are ranked by
     use_activation: bool | None = None  # vLLM's: false gives raw scores
     instruction: str | None = None  # vLLM's: for models that follow one
     explain: bool | None = None  # ours: a reason with each result, written by a decoder student that has learnt it
@@ -89,6 +90,8 @@ class RerankRequest(BaseModel):
         """Return the request for the model. Raises `HTTPError` for a value that is not served."""
         if self.top_n == 0 and wire.dialect is COHERE:
             raise HTTPError(422, "top_n", "must be at least 1, found 0")
+        if self.rank_fields not in (None, ["text"]):
+            raise HTTPError(422, "rank_fields", "documents are ranked by 'text' alone; put there what counts")
         if self.instruction:
             raise HTTPError(422, "instruction", "this model follows none; leave it out")
         by_default = wire.documents == "by default"

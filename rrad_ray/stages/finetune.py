@@ -104,9 +104,9 @@ def _count_lists(cfg: FinetuneConfig, out: tables.Output) -> int:
 
 def _check_examples(cfg: FinetuneConfig, source: str) -> None:
     """Raise `RradError`, before a cluster starts, if the examples of a worker do not fill a step; they are read until
-    they do. Of the fewest workers, the last one has the fewest rows."""
+    they do. The last one of the most workers has the fewest rows."""
     skipped: Counter[str] = Counter()
-    workers, lengths, missing = cfg.worker_range[0], list[int](), (cfg.sequences_per_step - 1) * cfg.max_length
+    workers, lengths, missing = cfg.worker_range[1], list[int](), (cfg.sequences_per_step - 1) * cfg.max_length
     for example in _last_examples(cfg, source, workers, _counter(skipped)):
         lengths.append(len(example.ids))
         missing -= lengths[-1]

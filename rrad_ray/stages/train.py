@@ -78,10 +78,6 @@ def _index(cfg: TrainConfig, out: tables.Output) -> tuple[targets.TargetStats, L
             out.quarantine(query_id, reason.value, str(wanted))
 
     uris = [tables.absolute(uri) for uri in (cfg.input, *cfg.more)]
-    if len({*uris}) < len(uris):  # the config compares them as they are written
-        raise RradError(
-            f"more={cfg.more}", "names a table twice", "name every table once: its rows would count twice"
-        )
     labels = feed.index_labels(uris, cfg.splits, cfg.eval_queries, cfg.seed, stats.rules, visit)
     out.check_quarantine(stats.seen, cfg.max_quarantined)
     skipped = ", ".join(f"{count:,} with {reason}" for reason, count in sorted(stats.skipped_by_name().items()))

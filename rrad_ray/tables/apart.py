@@ -36,6 +36,8 @@ READ_KEYS = (
     *MODELS,
 )  # the keys of all that stages read
 
+ONCE = ("input", "more", "teachers")  # tables whose rows count, or whose scores weigh, once for each name
+
 NO_PLACE = ("bundled:", "pydoc:")
 
 
@@ -43,9 +45,10 @@ def check_apart(cfg: Any) -> None:
     """Raise `RradError` for a config whose output is one of the places that it reads, or lies within or above one.
 
     Such a run would write its marks and parts among those of its input, and read them as rows of it the next time.
-    Also raises `RradError` for an output on S3 with `//` in it.
+    Also raises `RradError` for an output on S3 with `//` in it, and for a table that is named twice.
     """
     _check_published(cfg)
+    _check_once(cfg)
     output = getattr(cfg, "output", "")
     if is_s3(output) and "//" in output.removeprefix(S3).rstrip("/"):
         problem = "has '//' in it: to S3 that is another place, which nobody finds under the path with one slash"
@@ -58,6 +61,15 @@ def check_apart(cfg: Any) -> None:
         else:
             continue
         raise RradError(output, f"the output {how} {key}={uri}", "choose an output beside what is read")
+
+
+def _check_once(cfg: Any) -> None:
+    """Raise `RradError` for a config that learns from one table under two names, however they are written."""
+    names: dict[str, str] = {}
+    for key, uri in read_places(cfg):
+        if key.partition(".")[0] in ONCE and (first := names.setdefault(_real(uri), key)) != key:
+            remedy = "name every table once: it would count twice"
+            raise RradError(f"{key}={uri}", f"is the table that {first} names", remedy)
 
 
 def _check_published(cfg: Any) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from yaml import safe_load
 
 from rrad_ray import cli, tables
 from rrad_ray.config import (
@@ -21,7 +22,7 @@ from rrad_ray.config import (
     texts,
 )
 from rrad_ray.config.load import Step
-from rrad_ray.errors import RradError
+from rrad_ray.errors import InvalidInput, RradError
 
 PLACES = "input: a\noutput: b\n"
 
@@ -248,11 +249,37 @@ def test_names_that_are_one_number_to_yaml_stay_two_or_are_refused(tmp_path: Pat
         load.load_pipeline(steps)
 
 
+@pytest.mark.parametrize(
+    ("typed", "read"), [("0100", 64), ("012", 10), ("-010", -8), ("12:30", 750), ("1:30:00", 5400)]
+)
+def test_a_number_that_yaml_reads_as_another_is_refused(tmp_path: Path, typed: str, read: int) -> None:
+    """A training of max_steps=0100 ended after 64."""
+    says = f"{typed} is {read} to YAML; write a number without zeros in front"
+    with pytest.raises(RradError, match=f"config: .*{says}"):
+        load.load_config(TrainConfig, write(tmp_path, PLACES), [f"max_steps={typed}"])
+    with pytest.raises(RradError, match=says):
+        load.load_config(TrainConfig, write(tmp_path, f"{PLACES}resources: {{CPU: {typed}}}\n"))
+    step = "{train: {input: a, output: b, epochs: '${n}'}}"
+    steps = write(tmp_path, f"n: {typed}\nsteps: {step}\n", "pipeline.yaml")
+    with pytest.raises(RradError, match=rf"steps\.train: {says}"):
+        load.load_pipeline(steps)
+
+
+@given(number=st.integers(-(10**12), 10**12), zeros=st.sampled_from(["", "0", "00"]))
+def test_a_number_is_what_is_written_or_refused(number: int, zeros: str) -> None:
+    text = f"{'-' * (number < 0)}{zeros}{abs(number)}"
+    try:
+        read = texts.with_texts(int, safe_load(text), text)
+    except InvalidInput:
+        return
+    assert int(read) == number
+
+
 def test_a_variable_of_a_pipeline_reaches_texts_as_typed_and_numbers_as_numbers(tmp_path: Path) -> None:
     yaml = "run: x\nn: 1\nsplit: [dev]\nsteps:\n  train: {input: '${run}', output: 'o/${run}', epochs: '${n}'}\n"
     path = write(tmp_path, yaml)
     for typed in ("2024_10_01", "012", "yes", "exp #2", "a: b: c"):
-        _, [step] = load.load_pipeline(path, [f"run={typed}", "n=012", "split=[train]", "steps.train.seed=7"])
+        _, [step] = load.load_pipeline(path, [f"run={typed}", "n=10", "split=[train]", "steps.train.seed=7"])
         assert step.values == {"input": typed, "output": f"o/{typed}", "epochs": 10, "seed": 7}
 
 

@@ -207,10 +207,9 @@ def test_a_causal_lm_has_one_learning_rate_and_a_student_two() -> None:
         ({"losses": {"ranknet": 0}}, "give one of them a weight above 0"),
         ({"losses": {"ranknet": 0.0, "margin": {"weight": 0, "tau": 1.0}}}, "give one of them a weight above 0"),
         ({"splits": []}, "splits"),
-        ({"more": ["i/"]}, "name every table once"),
-        ({"more": ["j", "j"]}, "name every table once"),
+        ({"max_failures": -7}, "max_failures\n.*greater than or equal to -1"),
     ],
 )
-def test_a_training_that_would_learn_nothing_or_some_rows_twice_is_refused(change: dict[str, Any], says: str) -> None:
+def test_a_training_that_would_learn_nothing_or_fail_for_ever_is_refused(change: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         TrainConfig("i", "o", **change)

@@ -89,8 +89,8 @@ def test_the_worst_are_found_by_status_disagreement_and_qrels(tmp_path: Path) ->
     assert "Answer 2 rejected no identifiers I cannot say." in text
     assert "Read as [1] q0-0 [2] q0-1 [3] q0-2" in text
     assert "[1] adds numbers 0" in text, "the prompt, made again"
-    with pytest.raises(RradError, match="no such query there"):
-        inspection_page(output, 5, query_ids=["q7"])
+    with pytest.raises(RradError, match="no query q7, q8 there; name queries of this table"):
+        inspection_page(output, 5, query_ids=["q8", "q2", "q7"])
 
 
 def test_of_many_parts_few_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -236,6 +236,13 @@ def test_a_backend_or_precision_that_is_not_there_is_refused_by_the_config(value
             build_config(schema, {**paths, **values}, "c.yaml")
 
 
+def test_a_backend_or_number_format_that_is_not_there_is_refused_by_name(student: str) -> None:
+    with pytest.raises(ValueError, match="choose one of torch, compile"):
+        Ranker.load(student, backend="vino")
+    with pytest.raises(ValueError, match="choose one of auto, bfloat16"):
+        Ranker.load(student, dtype="int64")
+
+
 def test_openvino_beside_a_gpu_is_refused_by_the_config() -> None:
     with pytest.raises(ValueError, match=r"backend.*scores on CPUs; set backend=torch or compile"):
         ServeConfig("in", backend="openvino", resources={"GPU": 1})

@@ -64,7 +64,7 @@ def test_every_field_of_a_rerank_request(path: str) -> None:
     body = {
         **{"query": "q", "documents": ["a", {"text": "b", "id": "B", "title": "ignored"}], "model": "m", "top_n": 1},
         **{"return_documents": True, "max_tokens_per_doc": 7, "use_activation": False, "instruction": ""},
-        **{"explain": True, "user": "u", "rank_fields": ["ignored"]},
+        **{"explain": True, "user": "u", "rank_fields": ["text"], "priority": "ignored"},
     }
     ids = ["", "B"]
     assert parse(path, body) == ScoringRequest(
@@ -137,6 +137,7 @@ def test_every_field_of_a_search_request() -> None:
         ("/v2/rerank", {"query": "q", "documents": ["a"], "top_n": -1}, "top_n", "found -1"),
         ("/v2/rerank", {"query": "q", "documents": ["a"], "explain": 1}, "explain", "found 1"),
         ("/rerank", {"query": "q", "documents": ["a"], "instruction": "x"}, "instruction", "follows none"),
+        ("/v1/rerank", {"query": "q", "documents": ["a"], "rank_fields": ["title"]}, "rank_fields", "'text' alone"),
         ("/rerank", {"query": "q", "texts": ["a", 1]}, "texts", "number 1"),
         ("/rerank", {"query": "q", "texts": ["a"], "raw_scores": 1}, "raw_scores", "found 1"),
         ("/score", {"queries": ["q", 2], "documents": ["a", "b"]}, "queries", "number 1"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import typing
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,25 @@ def test_an_output_that_is_an_input_or_lies_within_or_above_one_is_refused(
     with pytest.raises(RradError, match=f"the output {how} input={root}/{given}; choose an output beside") as caught:
         tables.check_apart(cfg)
     assert caught.value.place == f"{root}/{output}"
+
+
+@pytest.mark.parametrize("again", ["F", "F/", "./F", "G/../F"])
+def test_a_table_that_counts_once_has_one_name(again: str) -> None:
+    others: list[LabelConfig | TrainConfig] = [
+        LabelConfig(input="F", output="out", teachers={"b": "G"}),
+        TrainConfig(input="F", output="out", more=["G"]),
+    ]
+    for cfg in others:
+        tables.check_apart(cfg)
+    twice: list[tuple[LabelConfig | TrainConfig, str, str]] = [
+        (LabelConfig(input="F", output="out", teachers={"b": again}), "teachers.b", "input"),
+        (LabelConfig(input="H", output="out", teachers={"a": "F", "b": again}), "teachers.b", "teachers.a"),
+        (TrainConfig(input="F", output="out", more=[again]), "more.0", "input"),
+        (TrainConfig(input="H", output="out", more=["F", again]), "more.1", "more.0"),
+    ]
+    for cfg, key, first in twice:
+        with pytest.raises(RradError, match=f"^{re.escape(f'{key}={again}: is the table that {first} names')}"):
+            tables.check_apart(cfg)
 
 
 def test_links_and_dots_lead_to_the_place_that_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,17 +92,28 @@ def test_rows_whose_lists_do_not_belong_together_are_handed_over_with_the_reason
     tmp_path: Path,
 ) -> None:
     ragged: dict[str, list[Any]] = {
-        "query_id": ["good", "texts", "scores", "source", "sources", "qrels", "null", "null text", "no list"],
-        "query": ["q", "q", "q", "q", "q", "q", None, "q", "q"],
-        "doc_ids": [["a", "b"]] * 8 + [None],
-        "texts": [["x", "y"], ["x"], *[["x", "y"]] * 5, ["x", None], ["x", "y"]],
-        "scores": [[2.0, 1.0], [2.0, 1.0], [2.0, 1.0, 0.0], *[[2.0, 1.0]] * 6],
-        "sources": [["s"]] * 4 + [["s", "t"]] + [["s"]] * 4,
-        "source_scores": [*[[[1.0, 2.0]]] * 3, [[1.0]], *[[[1.0, 2.0]]] * 5],
-        "qrel_ids": [["a"]] * 9,
-        "qrel_grades": [[1]] * 5 + [[1, 0]] + [[1]] * 3,
+        "query_id": [
+            "good",
+            "texts",
+            "scores",
+            "source",
+            "sources",
+            "qrels",
+            "null",
+            "null text",
+            "no list",
+            "no text",
+        ],
+        "query": ["q", "q", "q", "q", "q", "q", None, "q", "q", "q"],
+        "doc_ids": [*[["a", "b"]] * 8, None, ["a", "b"]],
+        "texts": [["x", "y"], ["x"], *[["x", "y"]] * 5, ["x", None], ["x", "y"], ["", " \n"]],
+        "scores": [[2.0, 1.0], [2.0, 1.0], [2.0, 1.0, 0.0], *[[2.0, 1.0]] * 7],
+        "sources": [["s"]] * 4 + [["s", "t"]] + [["s"]] * 5,
+        "source_scores": [*[[[1.0, 2.0]]] * 3, [[1.0]], *[[[1.0, 2.0]]] * 6],
+        "qrel_ids": [["a"]] * 10,
+        "qrel_grades": [[1]] * 5 + [[1, 0]] + [[1]] * 4,
     }
-    write(tmp_path / "in", "a.parquet", 9, **ragged)
+    write(tmp_path / "in", "a.parquet", 10, **ragged)
     rows, rejected, planned = rejects(tmp_path / "in")
     assert [row["query_id"] for row in rows] == ["good"]
     assert [(identity, reason.partition(":")[0]) for identity, reason, _ in rejected] == [
@@ -114,9 +125,10 @@ def test_rows_whose_lists_do_not_belong_together_are_handed_over_with_the_reason
         ("null", "missing value"),
         ("null text", "missing value"),
         ("no list", "missing value"),
+        ("no text", "missing value"),
     ]
     assert rejected[0][1] == "ragged row: 1 texts for 2 doc_ids"
-    assert [shard.rows for shard in planned] == [9]
+    assert [shard.rows for shard in planned] == [10]
 
 
 @pytest.mark.parametrize("infinite", [float("inf"), float("-inf")])
