@@ -81,13 +81,17 @@ def text_files_of(uri: str, kind: str) -> list[tables.DataFile]:
     """Return the files of a BEIR folder's `corpus` or `queries`: `corpus.jsonl`, `.jsonl.gz` or `.parquet`, or a
     folder of that name with such files.
 
-    Raises `RradError` where there are none, or two kinds of them.
+    Raises `RradError` where there are none, or two kinds of them, and for queries below `split=NAME`.
     """
     files = [file for ending in TEXT_ENDINGS for file in tables.data_files(tables.join(uri, f"{kind}{ending}"))]
     folder = tables.data_files(tables.join(uri, kind), TEXT_ENDINGS)
     if (files and folder) or len({file.folder for file in files}) > 1:
         other = folder[0].uri if folder else files[-1].uri
         raise RradError(files[0].uri, f"stands beside {other}", "keep one of them")
+    for file in folder if kind == "queries" else ():
+        if "split" in file.partitions:
+            problem = f"partition split={file.partitions['split']} cannot be used: qrels say the splits of queries"
+            raise RradError(file.uri, problem, "name its qrels qrels/{train,dev,test}.tsv, and the folder otherwise")
     return files or folder or [tables.DataFile(tables.join(uri, f"{kind}.jsonl"), "")]  # the one that is missing
 
 

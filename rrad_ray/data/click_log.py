@@ -28,7 +28,7 @@ HEADER_WORDS = {
     "clicks": ({"clicks", "click", "clickcount", "numclicks", "nclicks"}, {"count"}),
 }
 
-WHOLE = re.compile("[+-]?[0-9]{1,19}")
+WHOLE = re.compile(r"([+-]?[0-9]{1,19})(?:\.0{1,19})?")  # 3.0 is 3, as pandas writes it where another row has none
 
 MOST_CLICKS = 2**63  # that a column holds
 
@@ -158,7 +158,8 @@ def _tsv(line: str, columns: Sequence[str]) -> dict[str, Any]:
 
 def _whole(value: Any) -> Any:
     """Return a whole number that stands there as text as a number, anything else as it is."""
-    return int(value) if isinstance(value, str) and WHOLE.fullmatch(value.strip()) else value
+    whole = WHOLE.fullmatch(value.strip()) if isinstance(value, str) else None
+    return int(whole[1]) if whole else value
 
 
 def _click(row: Row) -> Click:

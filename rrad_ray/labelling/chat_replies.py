@@ -17,6 +17,15 @@ NO_TEXT, ORDER_CUT = "the answer has no text", "the order is cut off"
 
 MORE_TOKENS = "raise max_tokens (or max_completion_tokens in openai.request), or have the model think less"
 
+OUT_OF_TOKENS = ("length", "max_tokens", "model_length")
+
+# Why an answer ends that its model did not end, as endpoints and the gateways before others say it, in small letters.
+CUT_BY = (
+    *OUT_OF_TOKENS,
+    *("content_filter", "safety", "recitation", "blocklist", "prohibited_content", "spii"),
+    *("error", "abort", "aborted", "cancelled", "incomplete", "insufficient_system_resource"),
+)
+
 _MOST_TOKENS = 2**53
 
 
@@ -79,10 +88,12 @@ class ChatReply(BaseModel):
             raise InvalidInput(f"{NO_TEXT} (finish_reason: {self.choices[0].finish_reason})", MORE_TOKENS)
 
     def check_order(self, order: ParsedOrder) -> None:
-        """Raise `InvalidInput` where the answer's tokens end before its `order` does: the documents that it does not
+        """Raise `InvalidInput` where the answer was ended before its `order` does: the documents that it does not
         come to would be taken for left out."""
-        if self.choices[0].finish_reason == "length" and (order.rejected or order.missing):
-            raise InvalidInput(f"{ORDER_CUT} (finish_reason: length)", MORE_TOKENS)
+        reason = self.choices[0].finish_reason
+        if str(reason).lower() in CUT_BY and (order.rejected or order.missing):
+            remedy = MORE_TOKENS if str(reason).lower() in OUT_OF_TOKENS else "ask again, or another endpoint"
+            raise InvalidInput(f"{ORDER_CUT} (finish_reason: {reason})", remedy)
 
     @property
     def tokens(self) -> dict[str, int]:

@@ -161,6 +161,19 @@ def test_a_folder_in_place_of_a_file_is_an_error_with_a_remedy(tmp_path: Path) -
         read_beir(uri)
 
 
+def test_a_path_that_says_the_split_of_queries_is_an_error_and_of_documents_none(tmp_path: Path) -> None:
+    """The queries were read as unlabelled."""
+    uri = write_beir(tmp_path, DOCS, QUERIES, test="q1\td1\t1\n")
+    for kind, split in (("corpus", "train"), ("queries", "dev")):
+        folder = tmp_path / kind / f"split={split}"
+        folder.mkdir(parents=True)
+        (tmp_path / f"{kind}.jsonl").rename(folder / "part-0.jsonl")
+        if kind == "corpus":
+            assert len(read_beir(uri).corpus) == 2
+    with pytest.raises(RradError, match=r"partition split=dev cannot be used: qrels say .*; name its qrels qrels/"):
+        read_beir(uri)
+
+
 def test_a_file_of_another_kind_in_place_of_the_collection_is_an_error_that_names_the_kinds(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("a,b\n")
     with pytest.raises(RradError, match=r"a part of its path is a file.*; name a BEIR folder .*candidates \(\.json"):

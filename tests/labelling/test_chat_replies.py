@@ -103,12 +103,14 @@ def test_an_answer_without_text_is_an_error_that_says_what_ended_it(text: str | 
 
 
 @pytest.mark.parametrize("n", [2, 3])
-def test_an_order_that_its_tokens_end_is_an_error_unless_all_documents_are_in_it(n: int) -> None:
+def test_an_order_that_its_model_does_not_end_is_an_error_unless_all_documents_are_in_it(n: int) -> None:
     """Documents that it does not come to are not left out by the model."""
-    for finish in ("length", "stop", None, 7):
+    remedies = {"length": "raise max_tokens", "MAX_TOKENS": "raise max_tokens", "content_filter": "ask again"}
+    remedies |= {"SAFETY": "ask again", "abort": "ask again"}
+    for finish in (*remedies, "stop", "eos_token", "COMPLETE", None, 7):
         reply = read_reply({"choices": [{"message": {"content": "[2] > [1]"}, "finish_reason": finish}]})
-        cut = pytest.raises(InvalidInput, match="cut off") if (finish, n) == ("length", 3) else nullcontext()
-        with cut:
+        says = rf"cut off \(finish_reason: {finish}\); {remedies.get(str(finish))}"
+        with pytest.raises(InvalidInput, match=says) if finish in remedies and n == 3 else nullcontext():
             reply.check_order(parse_answer(reply.text, n))
 
 
