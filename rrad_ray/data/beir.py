@@ -19,6 +19,8 @@ CORPUS_ROW = 'write one JSON object a line: {"_id": ..., "title": ..., "text": .
 
 TEXT_ENDINGS = (".jsonl", ".jsonl.gz", ".parquet")
 
+FOLDER_ENDINGS = (*TEXT_ENDINGS, ".json", ".json.gz")  # as Spark calls the lines of JSON that it writes
+
 ABOUT_QRELS = ("readme", "license", "licence", "notice", "changelog")  # how names of files about the data begin
 
 ABOUT_ENDINGS = (".md", ".rst", ".html", ".pdf")
@@ -84,7 +86,7 @@ def text_files_of(uri: str, kind: str) -> list[tables.DataFile]:
     Raises `RradError` where there are none, or two kinds of them, and for queries below `split=NAME`.
     """
     files = [file for ending in TEXT_ENDINGS for file in tables.data_files(tables.join(uri, f"{kind}{ending}"))]
-    folder = tables.data_files(tables.join(uri, kind), TEXT_ENDINGS)
+    folder = tables.row_files(tables.join(uri, kind), FOLDER_ENDINGS)
     if (files and folder) or len({file.folder for file in files}) > 1:
         other = folder[0].uri if folder else files[-1].uri
         raise RradError(files[0].uri, f"stands beside {other}", "keep one of them")

@@ -105,7 +105,7 @@ GivenRequest = tuple[str, str, str, Documents]  # place in the file, query id, q
 def _files(uri: str) -> list[tables.DataFile]:
     """Return the files of candidates; `RradError` if there are none, or a path says what their rows must say."""
     endings = (*CANDIDATE_ENDINGS, *(f"{ending}.gz" for ending in CANDIDATE_ENDINGS))
-    files = tables.data_files(uri.rstrip("/"), endings)
+    files = tables.row_files(uri.rstrip("/"), endings)
     if not files:
         raise RradError(uri, "no such file", CANDIDATE_LAYOUT)
     for file in files:

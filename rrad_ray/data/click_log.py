@@ -19,7 +19,10 @@ from rrad_ray.rows import Click, Row
 
 CLICK_COLUMNS = ("query", "title", "summary", "clicks")
 
-CLICK_LOG_ENDINGS = (".parquet", ".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz", ".tsv", ".tsv.gz")
+CLICK_LOG_ENDINGS = (
+    *(".parquet", ".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz", ".tsv", ".tsv.gz"),
+    *(".json", ".json.gz"),  # as Spark calls the lines of JSON that it writes
+)
 
 HEADER_WORDS = {
     "query": ({"query", "querytext", "searchquery"}, {"search", "searchterm", "term", "keyword", "keywords"}),
@@ -65,7 +68,7 @@ def read_clicks(uri: str, reject: Reject) -> Iterator[Click]:
 
 def _files(uri: str) -> list[tables.DataFile]:
     """Return the files of a click log."""
-    files = tables.data_files(uri, CLICK_LOG_ENDINGS)
+    files = tables.row_files(uri, CLICK_LOG_ENDINGS)
     if files:
         return files
     if uri.lower().endswith(CLICK_LOG_ENDINGS) and not tables.exists(uri):

@@ -24,7 +24,7 @@ def read_run(uri: str) -> pa.Table:
     Lines of equal score stay in the order of their ranks, and in Parquet in that of the rows. Raises `RradError` for
     a line or row that is malformed, a document that a query has twice, and an empty run, and as `check_ranks` does.
     """
-    files = tables.data_files(uri, (".parquet",))
+    files = tables.row_files(uri, (".parquet",))
     table = _parquet_run(files) if files else _trec_run(uri)
     if not len(table):
         raise RradError(uri, "is an empty run", RUN_LINE)

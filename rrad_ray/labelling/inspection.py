@@ -63,7 +63,7 @@ def inspection_page(
     table = _opened(uri)
     views = _views(table, _chosen(table, count, by, split, query_ids, random.Random(seed)))
     if not views:
-        raise RradError(uri, "no query to show there", "name another split, or leave --split and --query out")
+        raise RradError(uri, "no query to show there", "name another split, or leave --by, --split and --query out")
     style = Markup(render_page("style.css.j2") + render_page("inspect.css"))
     script = Markup(render_page("inspect.js"))
     policy = f"default-src 'none'; style-src {source_hash(style)}; script-src {source_hash(script)}; "

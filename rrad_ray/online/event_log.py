@@ -57,7 +57,7 @@ def log_files(uri: str, kind: str) -> list[tables.DataFile]:
     """Return all files of a kind of events, in subfolders too, in order. Raises `RradError` if there are no
     exposures."""
     endings = (".parquet", *UBI_ENDINGS) if kind == CLICKS else (".parquet",)
-    files = tables.data_files(tables.join(uri, kind), endings)
+    files = tables.row_files(tables.join(uri, kind), endings)
     if not files and kind == EXPOSURES:
         problem = f"no .parquet file under {EXPOSURES}/"
         raise RradError(uri, problem, f"name the folder that holds {EXPOSURES}/ and {CLICKS}/")

@@ -7,7 +7,7 @@ sentence-transformers' `CrossEncoder`, vLLM `/score`, TEI) computes the same sco
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,6 @@ class Ranker(nn.Module):
         Raises `ValueError` if the folder holds no ranker with all its weights, as `loading.check_pairs` and
         `check_backend` do, or if the backend's library is not installed, or does not support or compile the model.
         """
-        check_backend(backend, dtype)
         loading.check_head(folder)
         dtype = number_format(folder, dtype, backend, device)
         converted = dtype == "int8" or backend not in ("torch", "compile")
@@ -242,9 +241,10 @@ class Ranker(nn.Module):
             return []
         return self.logits(self.encode(queries, texts), score_tokens(self.model.device.type)).tolist()
 
-    def score(self, query: str, texts: Sequence[str]) -> list[float]:
+    def score(self, query: str, texts: Iterable[str]) -> list[float]:
         """Return the scores of a query's documents, in input order; `score_pairs` says more."""
-        return self.score_pairs([query] * len(texts), texts)
+        listed = texts if isinstance(texts, str) else list(texts)
+        return self.score_pairs([query] * len(listed), listed)
 
 
 def shortened(ranker: Ranker, queries: Sequence[str], texts: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
@@ -275,7 +275,9 @@ def of_distinct(pairs: Encoded, tokens: int, score: backends.Scorer) -> Tensor:
 
 
 def number_format(folder: str, dtype: str, backend: str, device: str) -> str:
-    """Return the number format in which `Ranker.load` computes with these arguments: `auto` becomes one."""
+    """Return the number format in which `Ranker.load` computes with these arguments: `auto` becomes one. Raises
+    `ValueError` as `check_backend` does."""
+    check_backend(backend, dtype)
     if dtype != "auto":
         return dtype
     best = torch.float32 if backend == "onnx" else dtype_of(dtype, device, loading.config_of(folder))
@@ -283,10 +285,12 @@ def number_format(folder: str, dtype: str, backend: str, device: str) -> str:
 
 
 def _check_lists(queries: Sequence[str], texts: Sequence[str]) -> None:
-    """Raise `ValueError` for a string in place of a list, each of whose characters would be a text, for lists of
-    different lengths, and for what is no text."""
+    """Raise `ValueError` for a string in place of a list, each of whose characters would be a text, for what is no
+    list, for lists of different lengths, and for what is no text, or holds half a character."""
     if isinstance(queries, str) or isinstance(texts, str):
         raise InvalidInput("queries and texts are lists, and one is a string", "write [text] for a single one")
+    if lacking := [each for each in (queries, texts) if not hasattr(each, "__len__")]:
+        raise InvalidInput(f"{type(lacking[0]).__name__} is no list of texts", "write list(...) around it")
     if len(queries) != len(texts):
         problem = f"{len(queries)} queries for {len(texts)} texts"
         raise InvalidInput(problem, "give one query for each text, or use `score` for one query")
@@ -294,6 +298,10 @@ def _check_lists(queries: Sequence[str], texts: Sequence[str]) -> None:
         for index, value in enumerate(values):
             if not isinstance(value, str):
                 raise InvalidInput(f"{name} {index} is {type(value).__name__}, not a string", "give strings only")
+            try:
+                value.encode()
+            except UnicodeEncodeError as error:
+                raise InvalidInput(f"{name} {index} holds half a character ({error})", "cut between them") from error
 
 
 def one_by_one(encoding: BatchEncoding) -> Encoded:

@@ -89,7 +89,7 @@ class OwnVectors:
     def __init__(self, uri: str) -> None:
         import pyarrow.dataset as ds
 
-        files = tables.data_files(uri, (".parquet",))
+        files = tables.row_files(uri, (".parquet",))
         if not files:
             raise RradError(uri, "holds no Parquet file", "write `id` and `vector`, or name an empty folder")
         fs, _ = tables.filesystem(uri)

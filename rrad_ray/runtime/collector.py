@@ -22,6 +22,7 @@ from rrad_ray.progress import Progress, say
 from rrad_ray.rows import Answer
 from rrad_ray.runtime.first_errors import ASKED_AGAIN, FirstErrors
 from rrad_ray.runtime.gauges import OutputGauges
+from rrad_ray.runtime.token_budget import Spending
 from rrad_ray.tables import shards, spans
 from rrad_ray.tables.shards import Shard
 
@@ -170,8 +171,8 @@ class ShardCollector:
         self.spans = dict[str, spans.TraceSpan]()  # of parts, from the first answer that came
         if known := sum(map(len, self.waiting.values())):
             say(f"goes on: {known:,} answers of unfinished shards stand in the journal")
-        self.budget = cfg.openai.token_budget if cfg.engine == "openai" else 0
-        self.tokens = _spent(out, done, self.waiting) if self.budget else 0  # by all runs of this output
+        budget = cfg.openai.token_budget if cfg.engine == "openai" else 0
+        self.spending = Spending(budget, _spent(out, done, self.waiting)) if budget else None
 
     def answered(self, part: str) -> list[PromptKey]:
         """Return row and slot of the answers that earlier runs have of a shard."""
@@ -186,17 +187,18 @@ class ShardCollector:
         progress = Progress(total, "prompts", done=before)
         began, published = time.monotonic(), 0.0
         for answer in _watched(incoming, self.cfg.stall_s, min(TICK_S, self.cfg.durable_s)):
-            if answer is not None:
+            if answer is not None and self._asked(answer):
                 yield from self._take(answer)
                 progress.add(1, self.meter.note)
-            elif not progress.began and time.monotonic() - began > FIT_S and (why := in_vain()):
+            elif answer is None and not progress.began and time.monotonic() - began > FIT_S and (why := in_vain()):
                 raise RradError("resources", why, "lower resources in the config, or use a cluster that has it")
             if self.journal.due() and self.errors.answered:  # errors alone are worth another try
                 self.journal.flush()
-            self._check_budget()
+            self._stop(self.spending.end() if self.spending else None)
             if time.monotonic() - published > progress.every_s:
                 published = time.monotonic()
                 self._publish(progress)
+        self._stop(self.spending.at_end() if self.spending else None)
         for name in list(self.waiting):  # shards without any prompt left, or that lost one
             self._write(name)
             yield name
@@ -213,20 +215,20 @@ class ShardCollector:
         part[prompt_key] = kept
         if name not in self.spans:
             self.spans[name] = spans.begin("part", {"rrad.part": name, "rrad.prompts": expected})
-        self.tokens += _tokens(kept)
         self.meter.add(kept, answer["documents"], answer["calls"])
         self.journal.add(kept)
         if len(part) == expected:
             self._write(name)
             yield name
 
-    def _check_budget(self) -> None:
-        """Raise `RradError` when the budget of a paid endpoint is spent."""
-        if self.budget and self.tokens >= self.budget:
+    def _stop(self, why: RradError | None) -> None:
+        """Raise the error by which a budget ends the run, if there is one, with every answer durable."""
+        if why:
             self.journal.flush()
-            problem = f"the budget of {self.budget:,} tokens is spent ({self.tokens:,} used)"
-            remedy = "raise it and run the same command again: what is answered is kept"
-            raise RradError("openai.token_budget", problem, remedy)
+            raise why
+
+    def _asked(self, answer: dict[str, Any]) -> bool:
+        return self.spending is None or self.spending.take(answer["error"], _tokens(answer))
 
     def _publish(self, progress: Progress) -> None:
         self.meter.export()
@@ -336,5 +338,5 @@ def _spent(out: tables.Output, done: Sequence[str], waiting: Mapping[str, Mappin
     return counts["prompt_tokens"] + counts["generated_tokens"] + sum(map(_tokens, every))
 
 
-def _tokens(answer: Answer) -> int:
+def _tokens(answer: Mapping[str, Any]) -> int:
     return answer["prompt_tokens"] + answer["generated_tokens"]

@@ -39,6 +39,7 @@ from rrad_ray.runtime.engine_rows import (
     to_engine,
     vllm_score,
 )
+from rrad_ray.runtime.token_budget import UNASKED
 from rrad_ray.tables import spans
 
 LIGHT_CPUS = 0.1  # of an actor that waits for an endpoint's answers
@@ -232,14 +233,14 @@ def _twin(model: str) -> str:
     return vllm_likelihood.architecture(name)
 
 
-def openai(cfg: JudgeConfig, planned: Any, trace: Mapping[str, str]) -> Any:
+def openai(cfg: JudgeConfig, planned: Any, trace: Mapping[str, str], budget: Any) -> Any:
     """Return the answers of an OpenAI-compatible endpoint, which as many actors as the config's `engines` ask.
 
-    `trace`: the headers of the driver's span.
+    `trace`: the headers of the driver's span. `budget`: the actor of a `TokenBudget`, or None.
     """
     return planned.map(
         Requests,
-        fn_constructor_args=(cfg, trace),
+        fn_constructor_args=(cfg, trace, budget),
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=cfg.engines),
         num_cpus=LIGHT_CPUS,
         max_concurrency=cfg.concurrent_batches,
@@ -263,13 +264,13 @@ class Requests:
 
     The client waits and tries again after 429, 5xx and broken connections, as long as the endpoint asks for it or
     twice as long each time; what then still fails is the query's error. Each request has a span below that of
-    `trace`, the headers of the driver's, and goes out with its `traceparent`.
+    `trace`, the headers of the driver's, and goes out with its `traceparent`, where the `budget` admits it.
     """
 
-    def __init__(self, cfg: JudgeConfig, trace: Mapping[str, str]) -> None:
+    def __init__(self, cfg: JudgeConfig, trace: Mapping[str, str], budget: Any = None) -> None:
         from openai import AsyncOpenAI
 
-        self.cfg, self.trace = cfg, trace
+        self.cfg, self.trace, self.budget = cfg, trace, budget
         self.read_order = answer_reader(cfg.prompt.regex if cfg.task == "order" else "")
         # Secrets of Kubernetes often end in a line's end, which no header takes. Many endpoints ask for no key.
         key = os.environ.get(cfg.openai.key_env, "").strip() or "none"
@@ -283,7 +284,10 @@ class Requests:
         spans.flush()  # Ray ends the actor's process without another chance
 
     async def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return carried(row) | EMPTY | {"chunk": chunk_of(row)} | await self._row(row)
+        answer = await self._row(row)
+        if self.budget and answer.get("error") != UNASKED:
+            self.budget.answered.remote()
+        return carried(row) | EMPTY | {"chunk": chunk_of(row)} | answer
 
     async def _row(self, row: dict[str, Any]) -> dict[str, Any]:
         if row.get("chunks"):
@@ -300,15 +304,24 @@ class Requests:
         return await self._answer(json.loads(prompt["messages"]), 1)
 
     async def _answer(self, messages: list[dict[str, str]], documents: int) -> dict[str, Any]:
+        async with self.slots:
+            if self.budget and not await self.budget.admit.remote():
+                return {"error": UNASKED}
+            answer = await self._ask(messages, documents)
+            if self.budget:
+                tokens = answer.get("prompt_tokens", 0) + answer.get("generated_tokens", 0)
+                self.budget.spend.remote(tokens, "error" in answer)
+            return answer
+
+    async def _ask(self, messages: list[dict[str, str]], documents: int) -> dict[str, Any]:
         try:
-            async with self.slots:
-                with spans.begin("ask", {"rrad.model": self.cfg.model}, carrier=self.trace):
-                    reply = await self.client.chat.completions.create(
-                        model=self.cfg.model,
-                        messages=with_system_as(self.cfg.openai.system_role, messages),  # type: ignore[arg-type]
-                        extra_body=request_fields(self.cfg),
-                        extra_headers=spans.outgoing(),
-                    )
+            with spans.begin("ask", {"rrad.model": self.cfg.model}, carrier=self.trace):
+                reply = await self.client.chat.completions.create(
+                    model=self.cfg.model,
+                    messages=with_system_as(self.cfg.openai.system_role, messages),  # type: ignore[arg-type]
+                    extra_body=request_fields(self.cfg),
+                    extra_headers=spans.outgoing(),
+                )
         except Exception as error:
             return {"error": f"{type(error).__name__}: {error}".splitlines()[0][:500]}
         return self._read(reply, documents)

@@ -36,7 +36,9 @@ def label_shards(cfg: JudgeConfig, out: tables.Output, todo: Sequence[Shard], do
     least = least_rows(todo)
     work = [unit for number, shard in enumerate(todo) for unit in units_of(cfg, number, shard, collected, least)]
     in_vain = partial(cluster.in_vain, cfg.resources) if cfg.engine == "vllm" else str
-    stream = answer_stream(cfg, model, todo, work, spans.outgoing())  # a thread runs it, without the current span
+    budget = collected.spending.actor if collected.spending else None
+    # A thread runs it, without the current span.
+    stream = answer_stream(cfg, model, todo, work, spans.outgoing(), budget)
     return collected.parts(stream, total, in_vain)
 
 
@@ -87,11 +89,16 @@ class PlanPrompts:
 
 
 def answer_stream(
-    cfg: JudgeConfig, model: str, todo: Sequence[Shard], work: list[dict[str, Any]], trace: Mapping[str, str]
+    cfg: JudgeConfig,
+    model: str,
+    todo: Sequence[Shard],
+    work: list[dict[str, Any]],
+    trace: Mapping[str, str],
+    budget: Any = None,
 ) -> Iterator[dict[str, Any]]:
     """Yield the answers to the prompts of the shards as they come; prompts go through the engine in their order.
 
-    `trace`: the headers of the driver's span.
+    `trace`: the headers of the driver's span. `budget`: the actor of a `TokenBudget`.
     """
     planned = ray.data.from_items(work, override_num_blocks=len(work)).flat_map(
         PlanPrompts,
@@ -102,7 +109,7 @@ def answer_stream(
         ledger = engines.start_ledger()  # it lives as long as this name does
         answered = engines.vllm(cfg, model, len(work), ledger)(planned)
     elif cfg.engine == "openai":
-        answered = engines.openai(cfg, planned, trace)
+        answered = engines.openai(cfg, planned, trace, budget)
     else:
         answered = planned.map(settled, **engines.light(cfg))
     for row in answered.iter_rows():

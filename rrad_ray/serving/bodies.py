@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import json
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
 
 from rrad_ray.serving.errors import HUNG_UP, SHOWN_CHARS, HTTPError
 from rrad_ray.serving.headers import whole_number
@@ -22,6 +25,7 @@ GZIP_MEMBERS = 1000  # as in bgzip's files, of 64 KiB each; tiny ones would keep
 UNCOUNTED = 2**16  # bytes whose values cost a millisecond at most
 GZIP_PIECE = 2**18  # bytes that are inflated before other requests have their turn
 ACCEPTED = {"Accept-Encoding": GZIP[0]}
+T = TypeVar("T")
 ESCAPES = (b"\\\\", b'\\"')  # those of JSON that matter to where a string ends
 
 
@@ -73,6 +77,24 @@ async def read_body(
         again = "once more" if codings else "and no header says so; send 'Content-Encoding: gzip'"
         raise HTTPError(415, "body", f"is gzip {again}", ACCEPTED)
     return body.removeprefix(codecs.BOM_UTF8)
+
+
+def parsed_body(read: Callable[[bytes], T], body: bytes) -> T:
+    """Return what `read` makes of a JSON body. Raises what `read` raises.
+
+    Halves of characters, such as `\\ud83d` where JavaScript has cut a text inside an emoji, become U+FFFD.
+    """
+    try:
+        return read(body)
+    except ValidationError as error:
+        broken = error.error_count() == 1 and error.errors()[0]["type"] == "json_invalid"
+        if not broken or b"\\ud" not in body.lower():
+            raise
+        try:
+            text = json.dumps(json.loads(body), ensure_ascii=False)
+        except (ValueError, RecursionError):
+            raise error from None
+        return read(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode())
 
 
 class Outline:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, TypeAdapter, Valida
 
 from rrad_ray.online.event_rows import MAX_DWELL_S, MAX_POSITION, MAX_TIME_S, IdToName
 from rrad_ray.online.ubi import ubi_clicks
+from rrad_ray.serving.bodies import parsed_body
 from rrad_ray.serving.documents import IdField
 from rrad_ray.serving.errors import COHERE, HTTPError
 
@@ -51,7 +52,7 @@ def parse_clicks(body: bytes, now: float) -> list[dict[str, Any]]:
     try:
         if b'"action_name"' in body and (ubi := _ubi_events(body)) is not None:
             return [dict(click) for click in ubi_clicks(ubi)]
-        events = EventsRequest.model_validate_json(body).events
+        events = parsed_body(EventsRequest.model_validate_json, body).events
     except ValidationError as error:
         raise HTTPError.of(error, COHERE) from error
     return [
@@ -69,7 +70,7 @@ def parse_clicks(body: bytes, now: float) -> list[dict[str, Any]]:
 
 def _ubi_events(body: bytes) -> list[Any] | None:
     """Return the events of UBI in a body; None for one in our format. Raises `ValidationError` and `HTTPError`."""
-    content = _JSON.validate_json(body)
+    content = parsed_body(_JSON.validate_json, body)
     if isinstance(content, dict) and "events" in content:
         return None
     events = content if isinstance(content, list) else [content]

@@ -30,6 +30,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from rrad_ray.online.event_rows import NotBlank
+from rrad_ray.serving.bodies import parsed_body
 from rrad_ray.serving.documents import (
     CountField,
     DocumentList,
@@ -253,7 +254,7 @@ def parse_request(body: bytes, wire: WireFormat, limits: Limits) -> ScoringReque
     and for one beyond the limits.
     """
     try:
-        parsed = wire.kind.model_validate_json(body)
+        parsed = parsed_body(lambda text: wire.kind.model_validate_json(text), body)
     except ValidationError as error:
         raise HTTPError.of(error, wire.dialect) from error
     request = parsed.to_scoring(wire)

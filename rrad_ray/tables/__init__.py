@@ -5,7 +5,7 @@ Imports the vocabulary only (errors, rows, progress, uris, versions).
 
 from rrad_ray.tables.apart import check_apart, lies_within, read_places
 from rrad_ray.tables.claims import Claim, plain
-from rrad_ray.tables.data_files import DataFile, data_files, disagreement, names_in, with_partitions
+from rrad_ray.tables.data_files import DataFile, data_files, disagreement, names_in, row_files, with_partitions
 from rrad_ray.tables.files import (
     absolute,
     copy_folder,
@@ -126,6 +126,7 @@ __all__ = [
     "read_split",
     "read_text",
     "remove",
+    "row_files",
     "rows_between",
     "schema_of",
     "stage",

@@ -22,6 +22,8 @@ from rrad_ray.tables.files import above_partitions, join, listed, visible_names
 from rrad_ray.tables.schema import as_type, check_single, column_as
 from rrad_ray.tables.table_formats import check_formats
 
+ROW_ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".orc", ".avro", ".arrow", ".feather")
+PACKINGS = (".gz", ".bz2", ".xz", ".zst", ".zstd", ".lz4", ".snappy", ".deflate", ".zip")
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # Hive's null
 
 
@@ -73,11 +75,35 @@ def data_files(uri: str, endings: Sequence[str] | None = None) -> list[DataFile]
 
     `endings`: the endings of names that count, in either case; None: all. Without such a folder there are none.
     """
+    return _by_ending(uri, endings)[0]
+
+
+def row_files(uri: str, endings: Sequence[str]) -> list[DataFile]:
+    """Return `data_files`. Raises `RradError` for a file beside them that holds rows by its name, in a form or a
+    packing that is not read: they would be left out without a word."""
+    files, others = _by_ending(uri, endings)
+    for name in others:
+        if _holds_rows(name.lower(), endings):
+            problem = f"its rows would be left out: what is read here ends in {', '.join(endings)}"
+            raise RradError(join(uri, name), problem, "convert or unpack it, or leave it out by '_' before its name")
+    return files
+
+
+def _by_ending(uri: str, endings: Sequence[str] | None) -> tuple[list[DataFile], list[str]]:
+    """Return the data files whose names end so, and the names of the others; of a file itself the name is empty."""
     every = listed(uri)
     facts = _of_data(uri, every)
     names = [name for name in facts if endings is None or (name or uri).lower().endswith(tuple(endings))]
     check_formats(uri, every, names)
-    return [DataFile(uri, name, facts[name].get("partitions", ())) for name in names]
+    files = [DataFile(uri, name, facts[name].get("partitions", ())) for name in names]
+    return files, sorted(facts.keys() - {*names})
+
+
+def _holds_rows(name: str, endings: Sequence[str]) -> bool:
+    """Return true for a name of rows; JSON beside Parquet, unpacked, is some program's description of the files."""
+    bare = next((name.removesuffix(each) for each in PACKINGS if name.endswith(each)), name)
+    about = bare == name and name.endswith(".json") and ".jsonl" not in endings
+    return bare.endswith(ROW_ENDINGS) and not about
 
 
 def data_facts(uri: str) -> dict[str, dict[str, Any]]:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from rrad_ray.errors import RradError
 from rrad_ray.progress import say
 from rrad_ray.rows import SPLITS, Candidates, misfit, without_repeats
-from rrad_ray.tables.data_files import DataFile, data_files, with_partitions
+from rrad_ray.tables.data_files import DataFile, row_files, with_partitions
 from rrad_ray.tables.files import exists, join
 from rrad_ray.tables.manifest import MANIFEST, read_manifest
 from rrad_ray.tables.part_files import digest_in_manifest, opened_part
@@ -154,7 +154,7 @@ def _files(uri: str) -> list[DataFile]:
         return [DataFile(uri, name) for name in finished_parts(uri)]
     if exists(join(uri, STARTED)):
         read_manifest(uri)  # says that its stage has not finished
-    files = data_files(uri, (".parquet",))
+    files = row_files(uri, (".parquet",))
     if not files:
         raise RradError(uri, "neither a finished table nor a folder of Parquet files", "check the path")
     return files

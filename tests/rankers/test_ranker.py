@@ -114,6 +114,11 @@ def test_lists_of_different_lengths_and_what_is_no_text_are_refused(student: tup
         ranker.score(QUERY, ["x", None])  # type: ignore[list-item]
     with pytest.raises(ValueError, match="query 0 is int"):
         ranker.score(7, ["x"])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="generator is no list of texts; write list"):
+        ranker.score_pairs([QUERY], (text for text in ["x"]))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"text 1 holds half a character .*surrogates not allowed"):
+        ranker.score(QUERY, ["x", "cut \ud83d"])
+    assert ranker.score(QUERY, (text for text in TEXTS)) == ranker.score(QUERY, TEXTS)
 
 
 def left_over(ranker: Ranker, query: str, text: str) -> int:

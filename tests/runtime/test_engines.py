@@ -127,6 +127,7 @@ class Endpoint:
         self.logprobs: dict[str, list[tuple[str, float]]] = {}  # part of a prompt -> its first token's likeliest
         self.refuse: dict[str, list[int]] = {}  # part of a prompt -> statuses to answer first
         self.text, self.finish = "[2] > [1]", "stop"
+        self.usage: dict[str, int] | None = {"prompt_tokens": 50, "completion_tokens": 10, "total_tokens": 60}
         endpoint = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -162,9 +163,8 @@ class Endpoint:
             if part in content:
                 each = [{"token": token, "logprob": logprob, "bytes": None} for token, logprob in top]
                 choice["logprobs"] = {"content": [{**each[0], "top_logprobs": each}]}
-        usage = {"prompt_tokens": 50, "completion_tokens": 10, "total_tokens": 60}
         head = {"id": "x", "object": "chat.completion", "created": 0, "model": "m"}
-        return 200, {**head, "choices": [choice], "usage": usage}
+        return 200, {**head, "choices": [choice], "usage": self.usage}
 
     def calls_of(self, part: str) -> int:
         return sum(count for text, count in self.calls.items() if part in text)
@@ -223,13 +223,30 @@ def test_a_token_budget_stops_the_run_and_a_larger_one_goes_on_without_asking_ag
     tmp_path: Path, endpoint: Endpoint
 ) -> None:
     folder(tmp_path, [row(number) for number in range(40)])
-    small = OpenAIConfig(url=endpoint.url, concurrency=1, token_budget=600)
-    with pytest.raises(RradError, match=r"openai.token_budget: the budget of 600 tokens is spent"):
-        judge.run(config(tmp_path, engine="openai", openai=small, batch_size=2))
-    output = judge.run(config(tmp_path, engine="openai", openai=OpenAIConfig(url=endpoint.url), batch_size=2))
+    budget = OpenAIConfig(url=endpoint.url, concurrency=3, token_budget=600)
+    with pytest.raises(RradError, match=r"openai.token_budget: the budget of 600 tokens is spent \(\d{3} used\)"):
+        judge.run(config(tmp_path, engine="openai", openai=budget))
+    asked = sum(endpoint.calls.values())
+    assert 10 <= asked <= 12, "requests that are under way when the budget ends are answered, and no other goes out"
+    with pytest.raises(RradError, match=rf"token_budget: the budget of 600 tokens is spent \({60 * asked} used\)"):
+        judge.run(config(tmp_path, engine="openai", openai=budget))
+    assert sum(endpoint.calls.values()) == asked
+    output = judge.run(config(tmp_path, engine="openai", openai=OpenAIConfig(url=endpoint.url)))
     assert len(list(tables.read(output, JudgeOutput))) == 40
-    paid_twice = sum(endpoint.calls.values()) - 40
-    assert paid_twice <= 30, "at most what was under way when the budget ended is paid for again"
+    assert set(endpoint.calls.values()) == {1}, "nothing is paid for twice"
+
+
+def test_a_token_budget_that_nobody_can_keep_ends_the_run(tmp_path: Path, endpoint: Endpoint) -> None:
+    """Without `usage` in its replies all was asked, whatever the budget."""
+    endpoint.usage = None
+    folder(tmp_path, [row(number) for number in range(40)])
+    budget = OpenAIConfig(url=endpoint.url, concurrency=1, token_budget=600)
+    with pytest.raises(RradError, match=r"does not say how many tokens it takes, so that 600 cannot be kept; set it"):
+        judge.run(config(tmp_path, engine="openai", openai=budget))
+    assert sum(endpoint.calls.values()) == 1
+    output = judge.run(config(tmp_path, engine="openai", openai=OpenAIConfig(url=endpoint.url)))
+    assert len(list(tables.read(output, JudgeOutput))) == 40
+    assert set(endpoint.calls.values()) == {1}
 
 
 def test_an_endpoint_gets_the_fields_that_the_config_names_and_none_that_it_drops(

@@ -107,6 +107,26 @@ def test_a_score_request_pairs_one_with_many_and_many_with_many(one: str, many: 
     assert str(refusal("/score", {one: ["q", "p"], many: "a"})).startswith("queries: 2 for 1 documents")
 
 
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (r"a\ud83d", "a\ufffd"),
+        (r"\uDE00b", "\ufffdb"),
+        (r"\ud83d\ud83d\ude00", "\ufffd\U0001f600"),
+        (r"\\ud83d \ud83d", "\\ud83d \ufffd"),
+        (r"\ud83d\ude00", "\U0001f600"),
+    ],
+)
+def test_half_a_character_where_a_text_was_cut_inside_an_emoji_is_read_as_one_that_is_missing(
+    written: str, read: str
+) -> None:
+    """JavaScript cuts so, and the whole request was refused as no JSON."""
+    body = f'{{"query": "{written}", "documents": ["{written}", {{"text": "{written}", "id": "{written}"}}]}}'
+    request = parse("/v2/rerank", body.encode())
+    assert (request.queries[0], request.texts, request.doc_ids) == (read, [read, read], ["", read])
+    assert "Invalid JSON" in str(refusal("/v2/rerank", body.encode()[:-1]))
+
+
 def test_every_field_of_a_search_request() -> None:
     body = {"query": "q", "model": "m", "top_n": 2, "explain": True, "user": "u", "documents": ["ignored"]}
     assert parse("/v1/search", body) == ScoringRequest(["q"], [], "m", 2, explain=True, unit="u")
@@ -159,7 +179,7 @@ def test_teis_clients_read_400_for_what_is_empty() -> None:
 
 
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("body", [b"", b'{"query": ', b"\xff\xfe", b'{"query": "\\ud800"}', b"[" * 5000])
+@pytest.mark.parametrize("body", [b"", b'{"query": ', b"\xff\xfe", b'{"query": "\\ud800"', b"[" * 5000])
 def test_a_body_that_is_not_json_is_refused_as_such(path: str, body: bytes) -> None:
     error = refusal(path, body)
     assert (error.status, error.field) == (400, "body")

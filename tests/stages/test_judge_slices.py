@@ -27,7 +27,7 @@ def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """The plan, the answers and the collecting are those of a run; only Ray Data between them is left out."""
 
     def answers(
-        cfg: JudgeConfig, model: str, todo: Sequence[Shard], work: list[dict[str, Any]], trace: dict[str, str]
+        cfg: JudgeConfig, model: str, todo: Sequence[Shard], work: list[dict[str, Any]], *rest: Any
     ) -> Iterator[Any]:
         plan = judging.PlanPrompts(cfg, model, todo)
         for unit in work:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -10,9 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from rrad_ray import tables
+from rrad_ray.data import candidate_files
+from rrad_ray.data.beir import read_beir_texts, text_files_of
 from rrad_ray.data.click_log import read_clicks
+from rrad_ray.data.run_table import read_run
 from rrad_ray.errors import RradError
 from rrad_ray.online import event_log
+from rrad_ray.retrieval.preparing import OwnVectors
 from rrad_ray.rows import Candidates, ClickEvent, Exposure
 from rrad_ray.tables import shards
 
@@ -77,6 +82,52 @@ def test_every_reader_of_a_folder_leaves_hidden_files_out(uri: str) -> None:
     assert len(list(event_log.read_click_events(events, lambda *bad: rejected.append(bad)))) == 1
     assert len(list(read_clicks(tables.join(uri, "log"), lambda *bad: rejected.append(bad)))) == 1
     assert rejected == []
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".jsonl"])
+def test_rows_of_a_form_or_packing_that_is_not_read_are_an_error_and_what_is_about_the_data_is_none(
+    uri: str, ending: str
+) -> None:
+    """Of 72 documents the 40 in `.jsonl` were read, and those in `.jsonl.bz2` left out without a word."""
+    for name in (f"day=1/a{ending}", "README.md", "notes.txt", "plot.png", "_b.csv", "x.parquet.tmp"):
+        tables.write_text(tables.join(uri, name), "x")
+    if ending == ".parquet":
+        tables.write_text(tables.join(uri, "dataset_info.json"), "{}")
+    assert [file.name for file in tables.row_files(uri, (ending,))] == [f"day=1/a{ending}"]
+    assert [file.name for file in tables.row_files(tables.join(uri, f"day=1/a{ending}"), (ending,))] == [""]
+    for other in ("b.CSV", "b.jsonl.bz2", "b.json.gz", "sub/b.parquet.zip", "b.avro", "b.orc.snappy"):
+        stray = tables.join(uri, other)
+        tables.write_text(stray, "x")
+        with pytest.raises(RradError, match="its rows would be left out") as caught:
+            tables.row_files(uri, (ending,))
+        assert caught.value.place == stray
+        tables.remove(stray)
+
+
+def test_every_reader_of_other_peoples_folders_refuses_rows_that_it_would_leave_out(tmp_path: Path) -> None:
+    readers: dict[str, Any] = {
+        "corpus": lambda: text_files_of(str(tmp_path), "corpus"),
+        "log": lambda: list(read_clicks(f"{tmp_path}/log", lambda *_: None)),
+        "hits": lambda: list(candidate_files.read_candidates(f"{tmp_path}/hits", {}, lambda *_: None)),
+        "run": lambda: read_run(f"{tmp_path}/run"),
+        "vectors": lambda: OwnVectors(f"{tmp_path}/vectors"),
+        "candidates": lambda: shards.plan_shards(f"{tmp_path}/candidates", 10),
+        "exposures": lambda: event_log.log_files(str(tmp_path), "exposures"),
+    }
+    for folder, read in readers.items():
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "part-1.tsv.bz2").touch()
+        with pytest.raises(RradError, match=r"part-1\.tsv\.bz2: its rows would be left out"):
+            read()
+
+
+def test_lines_of_json_may_end_as_spark_ends_them(tmp_path: Path) -> None:
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "part-0.json").write_text('{"_id": "a", "text": "x"}\n')
+    (tmp_path / "corpus" / "part-1.json.gz").write_bytes(gzip.compress(b'{"_id": "b", "text": "y"}\n'))
+    assert read_beir_texts(str(tmp_path), "corpus", lambda *bad: pytest.fail(str(bad))) == {"a": "x", "b": "y"}
+    (tmp_path / "log.json").write_text('{"query": "q", "title": "t"}\n')
+    assert [row["title"] for row in read_clicks(f"{tmp_path}/log.json", lambda *_: None)] == ["t"]
 
 
 def test_a_folder_of_hidden_files_alone_is_no_input(uri: str) -> None:

@@ -1,0 +1,84 @@
+"""The token budget of a paid endpoint: once it is spent no request goes out, and what is answered by then is kept."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import ray
+
+from rrad_ray.errors import RradError
+
+UNASKED = "the token budget is spent"  # an answer's error: no request went out for it, or not all
+
+WAIT_S = 60.0  # for answers that went away with a node
+
+GOES_ON = "run the same command again: what is answered is kept"
+
+
+class TokenBudget:
+    """The rest of a budget, in an actor that all who ask share."""
+
+    def __init__(self, left: int) -> None:
+        self.left, self.open, self.rows, self.uncounted = left, 0, 0, False
+
+    def admit(self) -> bool:
+        """Return whether another request may go out."""
+        admitted = self.left > 0
+        self.open += admitted
+        return admitted
+
+    def spend(self, tokens: int, failed: bool) -> None:
+        """Count the tokens of a request that went out. An answer without any is the last one: what the others take
+        could not be known either."""
+        self.open -= 1
+        self.left -= tokens
+        if not tokens and not failed:
+            self.left, self.uncounted = 0, True
+
+    def answered(self) -> None:
+        """Count a prompt with all its requests."""
+        self.rows += 1
+
+    def state(self) -> tuple[int, int, bool]:
+        """Return the requests under way, the prompts answered, and whether the endpoint counts no tokens."""
+        return self.open, self.rows, self.uncounted
+
+
+class Spending:
+    """The driver's side of a budget, of which earlier runs have `spent` some tokens."""
+
+    def __init__(self, budget: int, spent: int) -> None:
+        self.budget, self.spent = budget, spent
+        self.actor: Any = ray.remote(num_cpus=0)(TokenBudget).remote(budget - spent)
+        self.taken, self.unasked, self.last = 0, False, time.monotonic()
+
+    def take(self, error: str, tokens: int) -> bool:
+        """Count an answer as it comes; return false for that of a prompt that was not asked about, or not whole."""
+        self.spent += tokens
+        if error.endswith(UNASKED):
+            self.unasked = True
+            return False
+        self.taken, self.last = self.taken + 1, time.monotonic()
+        return True
+
+    def end(self) -> RradError | None:
+        """Return why the run ends, as soon as every answer has come that was asked for; None before."""
+        if not self.unasked:
+            return None
+        under_way, rows, uncounted = ray.get(self.actor.state.remote())
+        if under_way or (self.taken < rows and time.monotonic() - self.last < WAIT_S):
+            return None
+        return self.why(uncounted)
+
+    def why(self, uncounted: bool) -> RradError:
+        """Return the error of a run that its budget ends."""
+        if uncounted:
+            problem = f"the endpoint does not say how many tokens it takes, so that {self.budget:,} cannot be kept"
+            return RradError("openai.token_budget", problem, f"set it to 0 and {GOES_ON}")
+        problem = f"the budget of {self.budget:,} tokens is spent ({self.spent:,} used)"
+        return RradError("openai.token_budget", problem, f"raise it and {GOES_ON}")
+
+    def at_end(self) -> RradError | None:
+        """Return the error of a run whose prompts have all come back, some of them not asked about."""
+        return self.why(ray.get(self.actor.state.remote())[2]) if self.unasked else None
