@@ -25,7 +25,7 @@ GZIP_MEMBERS = 1000  # as in bgzip's files, of 64 KiB each; tiny ones would keep
 UNCOUNTED = 2**16  # bytes whose values cost a millisecond at most
 GZIP_PIECE = 2**18  # bytes that are inflated before other requests have their turn
 ACCEPTED = {"Accept-Encoding": GZIP[0]}
-T = TypeVar("T")
+Body = TypeVar("Body")
 ESCAPES = (b"\\\\", b'\\"')  # those of JSON that matter to where a string ends
 
 
@@ -79,7 +79,7 @@ async def read_body(
     return body.removeprefix(codecs.BOM_UTF8)
 
 
-def parsed_body(read: Callable[[bytes], T], body: bytes) -> T:
+def parsed_body(read: Callable[[bytes], Body], body: bytes) -> Body:
     """Return what `read` makes of a JSON body. Raises what `read` raises.
 
     Halves of characters, such as `\\ud83d` where JavaScript has cut a text inside an emoji, become U+FFFD.
