@@ -190,7 +190,7 @@ def load_pipeline(path: str, overrides: Sequence[str] = ()) -> tuple[dict[str, A
         try:
             read.append(OmegaConf.to_container(each, resolve=True, throw_on_missing=True))
         except OmegaConfBaseException as error:
-            raise RradError(path, _first_line(error), "give it as key=value on the command line") from error
+            raise RradError(path, _first_line(error), _missing(each, _first_line(error))) from error
     values, written = read
     steps = []
     for name, step in values.pop("steps").items():
@@ -206,6 +206,16 @@ def load_pipeline(path: str, overrides: Sequence[str] = ()) -> tuple[dict[str, A
         with at_place(f"{path}: steps.{name}", "mend the YAML or the override"):
             steps.append(Step(str(name), stage, texts.with_texts(schema, step, given)))
     return {str(key): value for key, value in values.items()}, steps
+
+
+def _missing(node: DictConfig, problem: str) -> str:
+    """Return what to do about a variable that is not there: name it, or those that are made of it."""
+    key = re.search(r"Interpolation key '(\w+)\.", problem)
+    raw = OmegaConf.to_container(node, resolve=False)
+    assert isinstance(raw, dict)
+    of_key = {str(name): key is not None and f"${{{key[1]}." in str(value) for name, value in raw.items()}
+    names = [f"{name}=VALUE" for name, is_made in of_key.items() if is_made and name != "steps"]
+    return f"give {' '.join(names) or 'it as key=value'} on the command line"
 
 
 def _check_variables(path: str, node: DictConfig) -> None:

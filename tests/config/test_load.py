@@ -329,6 +329,8 @@ def test_the_pipeline_of_your_collection_has_what_its_language_needs(
     values = {step.name: step.values for step in steps}
     assert (values["retrieve"]["model"], values["judge"]["template"]) == (encoder, template)
     assert values["judge"]["gate"] == {"enabled": checked}
+    with pytest.raises(RradError, match=r"languages\.fi\..* give template=VALUE encoder=VALUE gate=VALUE on"):
+        load.load_pipeline("configs/beir/pipeline.yaml", ["data=x", "language=fi"])
     again = ["data=x", "language=fi", f"encoder={encoder}", f"template={template}", f"gate={checked}"]
     _, steps = load.load_pipeline("configs/beir/pipeline.yaml", again)
     assert {step.name: step.values for step in steps}["judge"] == values["judge"]
