@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import psutil
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rrad_ray import tables
 from rrad_ray.config.base import actors_of
@@ -194,6 +196,14 @@ class PartActor:
         except (KeyError, ValueError) as error:
             failed |= {"problem": str(error)}
         return {"name": row["name"], **failed}
+
+
+def shared_actor(kind: type, *arguments: Any) -> ray_actor_arguments.ByName:
+    """Start an actor that a run's other actors ask, on the driver's node: any other may die, and the run goes on."""
+    name = f"rrad-{kind.__name__.lower()}-{uuid.uuid4().hex}"
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor: Any = ray.remote(kind).options(name=name, num_cpus=0, max_concurrency=1, scheduling_strategy=here)
+    return ray_actor_arguments.ByName(actor.remote(*arguments), name)
 
 
 def map_parts(

@@ -6,7 +6,6 @@ import asyncio
 import json
 import math
 import os
-import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
@@ -15,7 +14,6 @@ from typing import Any
 
 import ray
 from ray.data.llm import build_processor, vLLMEngineProcessorConfig
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rrad_ray import prompts
 from rrad_ray.config import JudgeConfig, PromptConfig
@@ -24,7 +22,7 @@ from rrad_ray.labelling import planner
 from rrad_ray.labelling.answer_patterns import answer_reader
 from rrad_ray.labelling.chat_replies import read_reply
 from rrad_ray.labelling.chat_template import with_system_as
-from rrad_ray.labelling.crash_ledger import Ledger, groups
+from rrad_ray.labelling.crash_ledger import groups
 from rrad_ray.labelling.label_tokens import endpoint_logprobs
 from rrad_ray.labelling.prompt_calls import Prompt, best_answer
 from rrad_ray.patches import ray_actor_arguments, vllm_likelihood
@@ -171,14 +169,6 @@ def engine_kwargs(cfg: JudgeConfig, model: str) -> dict[str, Any]:
     # A pooling model's head is float32 by default; vLLM would cast the whole vocabulary's at every step.
     overrides = {"architectures": [_twin(model)], "head_dtype": "model"}
     return {"hf_overrides": overrides, "enable_prefix_caching": False, **cfg.engine_kwargs}
-
-
-def start_ledger() -> ray_actor_arguments.ByName:
-    """Start the ledger of a run's engines, on the driver's node: any other may die, and the run goes on."""
-    name = f"rrad-ledger-{uuid.uuid4().hex}"
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    ledger = ray.remote(Ledger).options(name=name, num_cpus=0, max_concurrency=1, scheduling_strategy=here)
-    return ray_actor_arguments.ByName(ledger.remote(), name)
 
 
 def vllm(cfg: JudgeConfig, model: str, units: int, ledger: ray_actor_arguments.ByName) -> Any:

@@ -12,6 +12,7 @@ import ray
 from rrad_ray import tables
 from rrad_ray.config import JudgeConfig
 from rrad_ray.labelling import planner
+from rrad_ray.labelling.crash_ledger import Ledger
 from rrad_ray.labelling.source import source_reader, source_row
 from rrad_ray.runtime import cluster, engines
 from rrad_ray.runtime.collector import ShardCollector
@@ -36,7 +37,7 @@ def label_shards(cfg: JudgeConfig, out: tables.Output, todo: Sequence[Shard], do
     least = least_rows(todo)
     work = [unit for number, shard in enumerate(todo) for unit in units_of(cfg, number, shard, collected, least)]
     in_vain = partial(cluster.in_vain, cfg.resources) if cfg.engine == "vllm" else str
-    budget = collected.spending.actor if collected.spending else None
+    budget = collected.spending.shared if collected.spending else None
     # A thread runs it, without the current span.
     stream = answer_stream(cfg, model, todo, work, spans.outgoing(), budget)
     return collected.parts(stream, total, in_vain)
@@ -106,7 +107,7 @@ def answer_stream(
         **engines.light(cfg),
     )
     if cfg.engine == "vllm":
-        ledger = engines.start_ledger()  # it lives as long as this name does
+        ledger = cluster.shared_actor(Ledger)  # it lives as long as this name does
         answered = engines.vllm(cfg, model, len(work), ledger)(planned)
     elif cfg.engine == "openai":
         answered = engines.openai(cfg, planned, trace, budget)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import ray
 
 from rrad_ray.errors import RradError
+from rrad_ray.runtime import cluster
 
 UNASKED = "the token budget is spent"  # an answer's error: no request went out for it, or not all
 
@@ -50,7 +50,7 @@ class Spending:
 
     def __init__(self, budget: int, spent: int) -> None:
         self.budget, self.spent = budget, spent
-        self.actor: Any = ray.remote(num_cpus=0)(TokenBudget).remote(budget - spent)
+        self.shared = cluster.shared_actor(TokenBudget, budget - spent)
         self.taken, self.unasked, self.last = 0, False, time.monotonic()
 
     def take(self, error: str, tokens: int) -> bool:
@@ -66,7 +66,7 @@ class Spending:
         """Return why the run ends, as soon as every answer has come that was asked for; None before."""
         if not self.unasked:
             return None
-        under_way, rows, uncounted = ray.get(self.actor.state.remote())
+        under_way, rows, uncounted = ray.get(self.shared.actor.state.remote())
         if under_way or (self.taken < rows and time.monotonic() - self.last < WAIT_S):
             return None
         return self.why(uncounted)
@@ -81,4 +81,4 @@ class Spending:
 
     def at_end(self) -> RradError | None:
         """Return the error of a run whose prompts have all come back, some of them not asked about."""
-        return self.why(ray.get(self.actor.state.remote())[2]) if self.unasked else None
+        return self.why(ray.get(self.shared.actor.state.remote())[2]) if self.unasked else None
