@@ -30,7 +30,7 @@ class OpenAIConfig:
     """Any endpoint that speaks OpenAI's chat completions (`engine: openai`)."""
 
     url: Annotated[str, AfterValidator(_http)] = "http://127.0.0.1:8000/v1"
-    """The base URL."""
+    """The base URL. A query behind it, such as `?api-version=...`, goes with each request."""
     key_env: Annotated[str, AfterValidator(_variable)] = "OPENAI_API_KEY"
     """The environment variable that holds the key, where the actors run; empty: no key is sent."""
     concurrency: Count = 32

@@ -70,6 +70,7 @@ class Analyser:
         by_script = {**USUAL, SCRIPTS.get(language, "LATIN"): language} if language in SNOWBALL else USUAL
         self.stemmers = {script: Stemmer.Stemmer(SNOWBALL[name]) for script, name in by_script.items()}
         self.stopwords = {script: _stopwords(name) for script, name in by_script.items()}
+        self.marked = by_script["LATIN"] != "en"  # a Latin language whose endings have marks of their own
         self.dictionary = dictionary_words(language) if language in DICTIONARIES else None
         self.kept_stem = functools.lru_cache(maxsize=1 << 17)(self._stem)
 
@@ -85,8 +86,11 @@ class Analyser:
             return word
         if word in self.stopwords[script]:
             return ""
-        stem = self.stemmers[script].stemWord(word)
-        return scripts.without_marks(stem) if script == "LATIN" else stem
+        if script != "LATIN":
+            return self.stemmers[script].stemWord(word)
+        # English endings have no marks: Beyoncé and beyonce must lose the same letters.
+        stem = self.stemmers[script].stemWord(word if self.marked else scripts.without_marks(word))
+        return scripts.without_marks(stem)
 
     def terms(self, text: str) -> list[str]:
         """Return the terms of a text, each as often as it has them."""

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
 from operator import itemgetter
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import ray
 from ray.data.llm import build_processor, vLLMEngineProcessorConfig
@@ -264,9 +265,13 @@ class Requests:
         self.read_order = answer_reader(cfg.prompt.regex if cfg.task == "order" else "")
         # Secrets of Kubernetes often end in a line's end, which no header takes. Many endpoints ask for no key.
         key = os.environ.get(cfg.openai.key_env, "").strip() or "none"
-        limits = cfg.openai
+        limits, url = cfg.openai, urlsplit(cfg.openai.url)
         self.client = AsyncOpenAI(
-            base_url=limits.url, api_key=key, timeout=limits.timeout_s, max_retries=limits.retries
+            base_url=url._replace(query="").geturl(),
+            default_query=dict(parse_qsl(url.query)),  # as Azure's `api-version`
+            api_key=key,
+            timeout=limits.timeout_s,
+            max_retries=limits.retries,
         )
         self.slots = asyncio.Semaphore(cfg.openai.concurrency)
 

@@ -124,6 +124,7 @@ class Endpoint:
         self.calls: Counter[str] = Counter()
         self.bodies: list[dict[str, Any]] = []
         self.traceparents: list[str] = []
+        self.paths: list[str] = []
         self.logprobs: dict[str, list[tuple[str, float]]] = {}  # part of a prompt -> its first token's likeliest
         self.refuse: dict[str, list[int]] = {}  # part of a prompt -> statuses to answer first
         self.text, self.finish = "[2] > [1]", "stop"
@@ -134,6 +135,7 @@ class Endpoint:
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 endpoint.bodies.append(body)
+                endpoint.paths.append(self.path)
                 endpoint.traceparents.append(self.headers.get("traceparent", ""))
                 status, content = endpoint.answer(body["messages"][-1]["content"])
                 self.send_response(status)
@@ -265,6 +267,14 @@ def test_an_endpoint_gets_the_fields_that_the_config_names_and_none_that_it_drop
     assert body == {"model": "m", **more, "chat_template_kwargs": {"thinks": False}}
     fields = request_fields(config(tmp_path, engine="openai", max_tokens=9))
     assert fields == {"max_tokens": 9, "temperature": 0.0}
+
+
+def test_a_query_in_an_endpoints_url_goes_with_each_request(tmp_path: Path, endpoint: Endpoint) -> None:
+    """Azure's URLs name a version so; the path was put behind it."""
+    options = OpenAIConfig(url=f"{endpoint.url}/?api-version=2024-06-01", retries=0)
+    asked = Requests(config(tmp_path, engine="openai", openai=options), {})
+    assert asyncio.run(asked._answer([{"role": "user", "content": "rank"}], 2))["text"] == "[2] > [1]"
+    assert endpoint.paths == ["/v1/chat/completions?api-version=2024-06-01"]
 
 
 def test_a_line_end_behind_an_endpoints_key_is_no_part_of_it(
