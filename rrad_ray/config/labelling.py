@@ -223,7 +223,7 @@ class JudgeConfig(PromptConfig, StagePaths):
     gate: GateConfig = Field(default_factory=GateConfig)
     """The check of the labeller before the rest is paid for."""
     batch_size: Count = 32
-    """Prompts that an engine gets at once."""
+    """Prompts that an engine gets at once; for an endpoint, `openai.concurrency` says it."""
     concurrent_batches: Count = 8
     """Batches that an engine has under way."""
     slice: Annotated[str, AfterValidator(_slice)] = ""

@@ -122,7 +122,7 @@ def read_beir_texts(uri: str, kind: str, reject: Reject, columns: Mapping[str, s
     seen, first_bad = 0, ("", "")
     for file in text_files_of(uri, kind):
         name = file.uri.rpartition("/")[2]
-        for number, row in raw_texts(file, columns):
+        for number, row in raw_texts(file, columns, titled=kind == "corpus"):
             seen += 1
             try:
                 row_id, text = text_row(row, columns, titled=kind == "corpus")
@@ -153,9 +153,12 @@ def no_texts(bad_place: str, problem: str, seen: int) -> RradError:
     return RradError(bad_place, counted, CORPUS_ROW)
 
 
-def raw_texts(file: tables.DataFile, columns: Mapping[str, str]) -> Iterator[tuple[int, str | dict[str, Any]]]:
+def raw_texts(
+    file: tables.DataFile, columns: Mapping[str, str], titled: bool
+) -> Iterator[tuple[int, str | dict[str, Any]]]:
     """Yield the rows of a file of texts with their numbers from 1, streamed: lines of JSON, or of Parquet the columns
-    that are read. Raises `RradError` for a file that cannot be read, or lacks a column."""
+    that are read. Raises `RradError` for a file that cannot be read, or lacks a column; of a `titled` one, the title
+    too where `columns` names it."""
     if not file.uri.lower().endswith(".parquet"):
         yield from lines(file.uri)
         return
@@ -164,7 +167,8 @@ def raw_texts(file: tables.DataFile, columns: Mapping[str, str]) -> Iterator[tup
         parquet = pq.ParquetFile(opened)
         have = parquet.schema_arrow.names
         remedy = "name it, as in columns={id: docid, title: headline, text: body}"
-        tables.check_columns((columns["id"], columns["text"]), have, file.uri, remedy)
+        named = [columns["title"]] if titled and columns["title"] != BEIR_COLUMNS["title"] else []
+        tables.check_columns((columns["id"], columns["text"], *named), have, file.uri, remedy)
         names = [name for name in columns.values() if name in have]
         number = 0
         for batch in parquet.iter_batches(1024, columns=names):

@@ -61,7 +61,7 @@ class ReadFile:
 def documents(file: tables.DataFile, columns: dict[str, str], reject: Reject) -> Iterator[ReadDocument]:
     """Yield the documents of a file, streamed; what is none is handed to `reject`."""
     name = file.uri.rpartition("/")[2]
-    for number, row in beir.raw_texts(file, columns):
+    for number, row in beir.raw_texts(file, columns, titled=True):
         try:
             yield number, *beir.text_row(row, columns, titled=True)
         except BadRow as bad:

@@ -45,6 +45,8 @@ LIGHT_CPUS = 0.1  # of an actor that waits for an endpoint's answers
 
 ENGINES_FED = 8  # by one process of each of them
 
+UNITS_ASKED = 8  # by an actor at a time
+
 MARK = "RRAD_JUDGE"  # in the environment of engine processes: whose they are
 
 Ask = Callable[[str, list[str]], Awaitable[dict[str, Any]]]
@@ -234,8 +236,14 @@ def openai(cfg: JudgeConfig, planned: Any, trace: Mapping[str, str], budget: Any
         fn_constructor_args=(cfg, trace, budget),
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=cfg.engines),
         num_cpus=LIGHT_CPUS,
-        max_concurrency=cfg.concurrent_batches,
+        max_concurrency=2 * math.ceil(cfg.openai.concurrency / requests_of_unit(cfg)),
     )
+
+
+def requests_of_unit(cfg: JudgeConfig) -> int:
+    """Return the prompts of a unit for an endpoint: few, for a killed run loses what is under way. An actor has twice
+    as many under way as may be asked at a time, so that none waits for the last answers of a unit."""
+    return max(1, cfg.openai.concurrency // UNITS_ASKED)
 
 
 def request_fields(cfg: JudgeConfig) -> dict[str, Any]:

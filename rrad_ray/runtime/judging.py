@@ -57,8 +57,9 @@ def calls_per_row(cfg: JudgeConfig, shard: Shard) -> float:
 def units_of(
     cfg: JudgeConfig, number: int, shard: Shard, collected: ShardCollector, least: int
 ) -> Iterator[dict[str, Any]]:
-    """Yield a shard's rows in units of about two batches of prompts: answers leave an engine with their unit."""
-    rows = max(1, int(2 * cfg.batch_size / max(calls_per_row(cfg, shard), 1)), least)
+    """Yield a shard's rows in units of about so many prompts: answers leave an engine with their unit."""
+    prompts = engines.requests_of_unit(cfg) if cfg.engine == "openai" else 2 * cfg.batch_size
+    rows = max(1, int(prompts / max(calls_per_row(cfg, shard), 1)), least)
     answered = collected.answered(shard.part)
     for start in range(0, shard.rows, rows):
         stop = min(start + rows, shard.rows)

@@ -36,7 +36,7 @@ RejectRow = Callable[[str, str, str], None]  # query id, reason, content
 
 @dataclass(frozen=True)
 class Shard:
-    """A range of rows: `start` to `stop` of `file`, which become the output part `part`; `dev`: some are dev queries.
+    """A range of rows: `start` to `stop` of `file`, which become the output part `part`; `dev`: its dev queries.
 
     `documents`: how many its queries have together, each counted once a query. `repeated`: how many more the file
     lists, of which the first one counts. `known`: the ids of its queries that earlier shards hold too. `digest`: of
@@ -47,7 +47,7 @@ class Shard:
     file: str
     start: int
     stop: int
-    dev: bool
+    dev: int
     documents: int
     repeated: int = 0
     known: tuple[str, ...] = ()
@@ -88,7 +88,7 @@ def plan_shards(uri: str, size: int, row: type) -> list[Shard]:
     for file, look in zip(files, looks, strict=True):
         for start in range(0, len(look.documents), size):
             stop = min(start + size, len(look.documents))
-            part, dev = part_name(len(shards)), "dev" in look.splits[start:stop]
+            part, dev = part_name(len(shards)), look.splits[start:stop].count("dev")
             documents, repeated = int(look.documents[start:stop].sum()), int(look.repeated[start:stop].sum())
             above = np.flatnonzero(first_rows[offset + start : offset + stop] < offset + start)
             known = tuple(filter(None, look.query_ids.take(start + above).to_pylist()))

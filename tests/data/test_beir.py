@@ -7,11 +7,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rrad_ray.data.beir import read_beir
+from rrad_ray.data.beir import read_beir, read_beir_texts
 from rrad_ray.data.collection import Collection, Query
 from rrad_ray.data.reader import read_collection
 from rrad_ray.data.trec import read_trec_run, write_trec_run
@@ -159,6 +161,18 @@ def test_a_folder_in_place_of_a_file_is_an_error_with_a_remedy(tmp_path: Path) -
     says = r"retrieve: .*corpus\.jsonl: is a folder, not a file; name a file"
     with pytest.raises(RradError, match=says), in_stage("retrieve"):
         read_beir(uri)
+
+
+def test_a_title_column_that_no_document_has_is_an_error(tmp_path: Path) -> None:
+    """All titles were lost without a word."""
+    for kind in ("corpus", "queries"):
+        pq.write_table(pa.table({"_id": ["1"], "text": ["x"], "headline": ["h"]}), tmp_path / f"{kind}.parquet")
+    columns = {"id": "_id", "text": "text", "title": "headlin"}
+    with pytest.raises(RradError, match=r"corpus\.parquet: .*headlin.*; name it, as in columns="):
+        read_beir_texts(str(tmp_path), "corpus", lambda *_: None, columns)
+    assert read_beir_texts(str(tmp_path), "queries", lambda *_: None, columns) == {"1": "x"}
+    columns = columns | {"title": "headline"}
+    assert read_beir_texts(str(tmp_path), "corpus", lambda *_: None, columns) == {"1": "h\nx"}
 
 
 def test_a_path_that_says_the_split_of_queries_is_an_error_and_of_documents_none(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,7 +14,7 @@ import pytest
 import torch
 
 from rrad_ray import tables
-from rrad_ray.config import GateConfig, JudgeConfig, LabelConfig, PrerankConfig
+from rrad_ray.config import GateConfig, JudgeConfig, LabelConfig, OpenAIConfig, PrerankConfig
 from rrad_ray.errors import RradError
 from rrad_ray.rankers.ranker import Ranker
 from rrad_ray.rows import Candidates, JudgeOutput, Labels
@@ -99,6 +101,16 @@ def test_a_run_of_millions_is_not_cut_into_more_units_than_rays_driver_can_sched
 
     assert judging.least_rows(shards(80)) == 1, "20,000 queries: a unit is as small as two batches"
     assert judging.least_rows(shards(4000)) == 50, "a million queries: 20,000 units"
+
+
+@pytest.mark.parametrize(("concurrency", "rows"), [(1, 1), (4, 1), (32, 4), (400, 50)])
+def test_an_endpoints_units_are_so_small_that_a_killed_run_loses_little(concurrency: int, rows: int) -> None:
+    """With 64 prompts in a unit, a run of 128 had no durable answer when 111 had come."""
+    options: dict[str, Any] = {"engine": "openai", "task": "order", "openai": OpenAIConfig(concurrency=concurrency)}
+    cfg, shard = JudgeConfig("in", "out", **options), Shard("part-0", "file", 0, 128, False, 128 * 20)
+    units = list(judging.units_of(cfg, 0, shard, cast(Any, SimpleNamespace(answered=lambda part: [])), 1))
+    sizes = [unit["stop"] - unit["start"] for unit in units]
+    assert (sizes[0], max(sizes), sum(sizes)) == (rows, rows, 128)
 
 
 def test_echo_labels_are_marked_as_simulated(short: str, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from rrad_ray import tables
 from rrad_ray.config import GateConfig, JudgeConfig, LabelConfig, SimulatedConfig
 from rrad_ray.errors import RradError
-from rrad_ray.rows import JudgeOutput, Labels
+from rrad_ray.rows import Candidates, JudgeOutput, Labels
 from rrad_ray.runtime import collector, judging
 from rrad_ray.runtime.engine_rows import settled, to_answer
 from rrad_ray.stages import judge, label
@@ -89,6 +90,22 @@ def test_slices_fill_one_table_each_query_once_also_where_a_slice_is_given_twice
     assert facts.gate["queries"] == 9, "the dev queries of all slices"
     left = {name for name in os.listdir(output) if not name.startswith(("part-", "progress-"))}
     assert left == {"started.json", "manifest.json"}
+
+
+def test_queries_that_are_paid_for_before_the_labeller_is_checked_are_told(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of dev queries that stand among others, every part holds some: all was paid for before the check."""
+    rows = list(tables.read(f"{folder}/candidates", Candidates))
+    scattered = table_of(folder / "scattered", [dict(rows[number]) for number in (0, 9, 10, 11, 1, 12, 2, 3)])
+    cfg = dataclasses.replace(config(folder, "", "told"), gate=GateConfig(min_queries=3, max_p=0.9), shard_queries=4)
+    judge.run(dataclasses.replace(cfg, input=scattered))
+    assert "checked after 4 other queries, among which the 4 dev" not in capsys.readouterr().out
+    fewer = table_of(folder / "fewer", [dict(rows[number]) for number in (0, 9, 10, 11, 1, 12, 2)])
+    judge.run(dataclasses.replace(cfg, input=fewer, output=f"{folder}/told-too"))
+    assert "checked after 4 other queries, among which the 3 dev queries stand" in capsys.readouterr().out
+    judge.run(config(folder, "", "whole"))
+    assert "other queries, among which" not in capsys.readouterr().out
 
 
 def test_a_slice_is_a_number_of_a_number() -> None:
