@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -43,23 +43,27 @@ CLICK_LOG_LAYOUT = (
 )
 
 
-def read_clicks(uri: str, reject: Reject) -> Iterator[Click]:
+def read_clicks(uri: str, reject: Reject, gap: Callable[[], None] = lambda: None) -> Iterator[Click]:
     """Yield the clicks of a file, or of a folder's files in the order of their names; streamed.
 
-    A summary may be empty, a query or a title may not. What cannot be used is handed to `reject`. Raises `RradError`
-    if there is no such file, a file cannot be read, or no row can be used.
+    A summary may be empty, a query or a title may not. A row without a number of clicks has one click; `gap` is
+    called for it where others have numbers. What cannot be used is handed to `reject`. Raises `RradError` if there is
+    no such file, a file cannot be read, or no row can be used.
     """
     used, last = 0, ("", "")
     for file in _files(uri):
         for number, raw, columns in _raw_rows(file):
             row_place = f"{file.uri.rpartition('/')[2]}:{number}"
             try:
-                click = _click(_parsed(raw, file, columns))
+                row = _parsed(raw, file, columns)
+                click = _click(row)
             except BadRow as bad:
                 last = (row_place, bad.problem)
                 reject(row_place, f"{bad.category}: {row_place} {bad.problem}", str(raw))
                 continue
             used += 1
+            if "clicks" in row and _clicks(row) is None:
+                gap()
             yield click
     if not used:
         row_place, why = last if last[0] else (uri, "holds no rows")
@@ -165,6 +169,14 @@ def _whole(value: Any) -> Any:
     return int(whole[1]) if whole else value
 
 
+def _clicks(row: Row) -> Any:
+    """Return the clicks of a row as they are written; None where it has none: null, pandas' NaN or an empty cell."""
+    clicks = row.get("clicks")
+    if isinstance(clicks, float) and (math.isnan(clicks) or clicks.is_integer()):
+        return None if math.isnan(clicks) else int(clicks)
+    return None if isinstance(clicks, str) and not clicks.strip() else _whole(clicks)
+
+
 def _click(row: Row) -> Click:
     """Return a row as a click; `BadRow` says why it is none."""
     for key in ("query", "title"):
@@ -178,11 +190,7 @@ def _click(row: Row) -> Click:
         texts[key] = (text or "").strip()
         if not texts[key] and key != "summary":
             raise BadRow("empty text", f"has an empty {key}")
-    clicks = row.get("clicks")
-    if isinstance(clicks, float) and (math.isnan(clicks) or clicks.is_integer()):  # pandas', where one row has none
-        clicks = None if math.isnan(clicks) else int(clicks)
-    clicks = _whole(clicks)
-    clicks = 1 if clicks is None else clicks
+    clicks = 1 if (known := _clicks(row)) is None else known
     if not isinstance(clicks, int) or isinstance(clicks, bool) or not 1 <= clicks < MOST_CLICKS:
         raise BadRow("malformed line", f"has {repr(clicks)[:40]} as clicks, which is no whole number from 1")
     return Click(query=texts["query"], title=texts["title"], summary=texts["summary"], clicks=clicks)

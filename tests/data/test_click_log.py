@@ -218,6 +218,23 @@ def test_columns_of_other_programs_are_read_by_what_they_mean(tmp_path: Path) ->
         read(tmp_path / "y.parquet")
 
 
+def test_a_row_without_clicks_has_one_in_every_format_and_is_told(tmp_path: Path) -> None:
+    """Of one table with a gap, the row counted once as Parquet and was set aside as lines."""
+    table = pa.table({"query": ["q", "r"], "title": ["t", "u"], "clicks": pa.array([3, None])})
+    pq.write_table(table, tmp_path / "x.parquet")
+    (tmp_path / "y.tsv").write_text("query\ttitle\tclicks\nq\tt\t3\nr\tu\t\n")
+    (tmp_path / "z.jsonl").write_text("\n".join(json.dumps(row) for row in table.to_pylist()))
+    gaps: list[str] = []
+    for count, name in enumerate(("x.parquet", "y.tsv", "z.jsonl"), 1):
+        log = f"{tmp_path}/{name}"
+        rows = list(click_log.read_clicks(log, lambda *bad: pytest.fail(str(bad)), lambda: gaps.append("")))
+        assert ([row["clicks"] for row in rows], len(gaps)) == ([3, 1], count)
+    pq.write_table(table.drop_columns("clicks"), tmp_path / "x.parquet")
+    log = f"{tmp_path}/x.parquet"
+    rows = list(click_log.read_clicks(log, lambda *_: None, lambda: pytest.fail("no row has clicks")))
+    assert [row["clicks"] for row in rows] == [1, 1]
+
+
 def test_clicks_that_pandas_has_made_floats_of_are_whole_numbers(tmp_path: Path) -> None:
     table = pa.table({"query": ["q", "r"], "title": ["t", "u"], "clicks": [3.0, float("nan")]})
     pq.write_table(table, tmp_path / "x.parquet")
