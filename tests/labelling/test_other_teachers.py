@@ -88,8 +88,9 @@ def test_what_is_no_teacher_is_refused(tmp_path: Path) -> None:
     weights = {"judge": 1.0}
     with pytest.raises(RradError, match="is the output of retrieve; name outputs of judge"):
         label.run(LabelConfig(main, f"{tmp_path}/a", teachers={"x": candidates}, weights=weights))
+    other = judged(tmp_path, "other", scores)
     with pytest.raises(RradError, match=r"teachers.bm25: a source has that name"):
-        label.run(LabelConfig(main, f"{tmp_path}/b", teachers={"bm25": main}, weights=weights))
+        label.run(LabelConfig(main, f"{tmp_path}/b", teachers={"bm25": other}, weights=weights))
     with pytest.raises(ValueError, match="`judge` is the input"):
         LabelConfig(main, f"{tmp_path}/c", teachers={"judge": main})
     with pytest.raises(ValueError, match="fused by targets=teacher and scale=query"):

@@ -111,7 +111,7 @@ def test_every_reader_of_other_peoples_folders_refuses_rows_that_it_would_leave_
         "hits": lambda: list(candidate_files.read_candidates(f"{tmp_path}/hits", {}, lambda *_: None)),
         "run": lambda: read_run(f"{tmp_path}/run"),
         "vectors": lambda: OwnVectors(f"{tmp_path}/vectors"),
-        "candidates": lambda: shards.plan_shards(f"{tmp_path}/candidates", 10),
+        "candidates": lambda: shards.plan_shards(f"{tmp_path}/candidates", 10, Candidates),
         "exposures": lambda: event_log.log_files(str(tmp_path), "exposures"),
     }
     for folder, read in readers.items():

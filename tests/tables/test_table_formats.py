@@ -64,7 +64,7 @@ def test_a_folder_that_is_called_metadata_and_a_table_beside_what_is_read_are_no
     assert ids(uri) == ["data/a.parquet", "metadata/b.parquet"]
     assert ids(tables.join(uri, "data")) == ["data/a.parquet"]
     tables.write_text(tables.join(uri, "other/metadata/v1.metadata.json"), "{}")
-    tables.write_text(tables.join(uri, "other/data/a.jsonl"), "{}")
+    tables.write_text(tables.join(uri, "other/data/a.lance"), "{}")
     assert ids(uri) == ["data/a.parquet", "metadata/b.parquet"]
 
 
