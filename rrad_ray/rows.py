@@ -226,7 +226,7 @@ def misfit(row: Row) -> str:
     if not all(map(str.strip, row["doc_ids"])):
         return "missing value: doc_ids holds an empty id"
     count = len(row["doc_ids"])
-    if count and not any(map(str.strip, row.get("texts", ["."]))):
+    if count and "texts" in row and not any(map(str.strip, row["texts"])):
         return "missing value: none of the texts has a word"
     for name in (*PER_DOCUMENT, *PER_DOCUMENT_OR_NONE):
         length = len(row[name]) if name in row else count

@@ -211,10 +211,10 @@ def load_pipeline(path: str, overrides: Sequence[str] = ()) -> tuple[dict[str, A
 def _missing(node: DictConfig, problem: str) -> str:
     """Return what to do about a variable that is not there: name it, or those that are made of it."""
     key = re.search(r"Interpolation key '(\w+)\.", problem)
-    raw = OmegaConf.to_container(node, resolve=False)
-    assert isinstance(raw, dict)
-    of_key = {str(name): key is not None and f"${{{key[1]}." in str(value) for name, value in raw.items()}
-    names = [f"{name}=VALUE" for name, is_made in of_key.items() if is_made and name != "steps"]
+    if key is None:
+        return "give it as key=value on the command line"
+    variables = {str(name): str(raw) for name, raw in OmegaConf.to_container(node, resolve=False).items()}  # type: ignore
+    names = [f"{name}=VALUE" for name, raw in variables.items() if f"${{{key[1]}." in raw and name != "steps"]
     return f"give {' '.join(names) or 'it as key=value'} on the command line"
 
 

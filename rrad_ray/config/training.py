@@ -38,13 +38,12 @@ def _losses(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("write names of losses with their weights, as in {ranknet: 1.0}")
     require(bool(value), "losses", value, "weigh at least one loss, as in {ranknet: 1.0}")
-    for name, weight in value.items():
-        of_loss = weight.get("weight", 1.0) if isinstance(weight, dict) else weight
-        number = isinstance(of_loss, int | float) and not isinstance(of_loss, bool) and 0 <= of_loss < math.inf
+    weights = {name: each.get("weight", 1.0) if isinstance(each, dict) else each for name, each in value.items()}
+    for name, weight in weights.items():
+        number = isinstance(weight, int | float) and not isinstance(weight, bool) and 0 <= weight < math.inf
         want = "write its weight, from 0, or options as in {weight: 1.0, tau: 0.5}"
-        require(number, f"losses.{name}", weight, want)
-    weights = [weight.get("weight", 1.0) if isinstance(weight, dict) else weight for weight in value.values()]
-    require(any(weight != 0 for weight in weights), "losses", value, "give one of them a weight above 0")
+        require(number, f"losses.{name}", value[name], want)
+    require(any(weights.values()), "losses", value, "give one of them a weight above 0")
     return {name: float(weight) if isinstance(weight, int) else weight for name, weight in value.items()}
 
 

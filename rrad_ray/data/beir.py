@@ -12,14 +12,14 @@ from rrad_ray import tables
 from rrad_ray.config.data import BEIR_COLUMNS
 from rrad_ray.data import qrels
 from rrad_ray.data.collection import Collection, Query
-from rrad_ray.data.text_files import BadRow, Reject, json_row, lines
+from rrad_ray.data.text_files import SPARK_LINES, BadRow, Reject, json_row, lines
 from rrad_ray.errors import RradError
 
 CORPUS_ROW = 'write one JSON object a line: {"_id": ..., "title": ..., "text": ...} (title may be left out)'
 
 TEXT_ENDINGS = (".jsonl", ".jsonl.gz", ".parquet")
 
-FOLDER_ENDINGS = (*TEXT_ENDINGS, ".json", ".json.gz")  # as Spark calls the lines of JSON that it writes
+FOLDER_ENDINGS = (*TEXT_ENDINGS, *SPARK_LINES)
 
 ABOUT_QRELS = ("readme", "license", "licence", "notice", "changelog")  # how names of files about the data begin
 
@@ -90,10 +90,9 @@ def text_files_of(uri: str, kind: str) -> list[tables.DataFile]:
     if (files and folder) or len({file.folder for file in files}) > 1:
         other = folder[0].uri if folder else files[-1].uri
         raise RradError(files[0].uri, f"stands beside {other}", "keep one of them")
-    for file in folder if kind == "queries" else ():
-        if "split" in file.partitions:
-            problem = f"partition split={file.partitions['split']} cannot be used: qrels say the splits of queries"
-            raise RradError(file.uri, problem, "name its qrels qrels/{train,dev,test}.tsv, and the folder otherwise")
+    if kind == "queries":
+        remedy = "name its qrels qrels/{train,dev,test}.tsv, and the folder otherwise"
+        tables.check_no_partition(folder, {"split"}, "qrels say the splits of queries", remedy)
     return files or folder or [tables.DataFile(tables.join(uri, f"{kind}.jsonl"), "")]  # the one that is missing
 
 

@@ -108,10 +108,8 @@ def _files(uri: str) -> list[tables.DataFile]:
     files = tables.row_files(uri.rstrip("/"), endings)
     if not files:
         raise RradError(uri, "no such file", CANDIDATE_LAYOUT)
-    for file in files:
-        for name in sorted(file.partitions.keys() & Candidates.__annotations__.keys()):
-            problem = f"partition {name}={file.partitions[name]} cannot be used: such a file has no columns"
-            raise RradError(file.uri, problem, "give splits by qrels={dev: FILE}, or write Parquet for `judge`")
+    remedy = "give splits by qrels={dev: FILE}, or write Parquet for `judge`"
+    tables.check_no_partition(files, Candidates.__annotations__.keys(), "such a file has no columns", remedy)
     return files
 
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from rrad_ray import tables
 from rrad_ray.data import text_files
 from rrad_ray.data.headers import count_known, named_columns, unclear_header
-from rrad_ray.data.text_files import BadRow, Reject
+from rrad_ray.data.text_files import SPARK_LINES, BadRow, Reject
 from rrad_ray.errors import RradError
 from rrad_ray.rows import Click, Row
 
@@ -21,7 +21,7 @@ CLICK_COLUMNS = ("query", "title", "summary", "clicks")
 
 CLICK_LOG_ENDINGS = (
     *(".parquet", ".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz", ".tsv", ".tsv.gz"),
-    *(".json", ".json.gz"),  # as Spark calls the lines of JSON that it writes
+    *SPARK_LINES,
 )
 
 HEADER_WORDS = {
@@ -55,15 +55,12 @@ def read_clicks(uri: str, reject: Reject, gap: Callable[[], None] = lambda: None
         for number, raw, columns in _raw_rows(file):
             row_place = f"{file.uri.rpartition('/')[2]}:{number}"
             try:
-                row = _parsed(raw, file, columns)
-                click = _click(row)
+                click = _click(_parsed(raw, file, columns), gap)
             except BadRow as bad:
                 last = (row_place, bad.problem)
                 reject(row_place, f"{bad.category}: {row_place} {bad.problem}", str(raw))
                 continue
             used += 1
-            if "clicks" in row and _clicks(row) is None:
-                gap()
             yield click
     if not used:
         row_place, why = last if last[0] else (uri, "holds no rows")
@@ -177,8 +174,9 @@ def _clicks(row: Row) -> Any:
     return None if isinstance(clicks, str) and not clicks.strip() else _whole(clicks)
 
 
-def _click(row: Row) -> Click:
-    """Return a row as a click; `BadRow` says why it is none."""
+def _click(row: Row, gap: Callable[[], None]) -> Click:
+    """Return a row as a click, and call `gap` for a column of clicks without a number; `BadRow` says why it is
+    none."""
     for key in ("query", "title"):
         if row.get(key) is None:
             raise BadRow("missing field", f"has no {key} (fields: {', '.join(row)})")
@@ -190,7 +188,11 @@ def _click(row: Row) -> Click:
         texts[key] = (text or "").strip()
         if not texts[key] and key != "summary":
             raise BadRow("empty text", f"has an empty {key}")
-    clicks = 1 if (known := _clicks(row)) is None else known
+    clicks = _clicks(row)
+    if clicks is None:
+        clicks = 1
+        if "clicks" in row:
+            gap()
     if not isinstance(clicks, int) or isinstance(clicks, bool) or not 1 <= clicks < MOST_CLICKS:
         raise BadRow("malformed line", f"has {repr(clicks)[:40]} as clicks, which is no whole number from 1")
     return Click(query=texts["query"], title=texts["title"], summary=texts["summary"], clicks=clicks)

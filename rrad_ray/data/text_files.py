@@ -14,6 +14,9 @@ LAYOUT = (
 )
 
 
+SPARK_LINES = (".json", ".json.gz")  # how Spark calls the lines of JSON that it writes
+
+
 class BadRow(Exception):
     """A row that cannot be used: a stable category, the problem, and the row's id where it is known."""
 

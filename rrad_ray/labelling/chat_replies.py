@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from rrad_ray.errors import InvalidInput
 from rrad_ray.labelling.answers import ParsedOrder
+from rrad_ray.languages.scripts import whole_characters
 
 # What begins the errors of answers that their tokens end.
 NO_TEXT, ORDER_CUT = "the answer has no text", "the order is cut off"
@@ -30,8 +31,8 @@ _MOST_TOKENS = 2**53
 
 
 def _whole_characters(value: Any) -> Any:
-    """Return a text with U+FFFD for halves of a character, where `max_tokens` has cut an emoji."""
-    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if isinstance(value, str) else value
+    """Mend a text that `max_tokens` has cut inside an emoji."""
+    return whole_characters(value) if isinstance(value, str) else value
 
 
 _Text = Annotated[str, BeforeValidator(_whole_characters)]
@@ -90,9 +91,9 @@ class ChatReply(BaseModel):
     def check_order(self, order: ParsedOrder) -> None:
         """Raise `InvalidInput` where the answer was ended before its `order` does: the documents that it does not
         come to would be taken for left out."""
-        reason = self.choices[0].finish_reason
-        if str(reason).lower() in CUT_BY and (order.rejected or order.missing):
-            remedy = MORE_TOKENS if str(reason).lower() in OUT_OF_TOKENS else "ask again, or another endpoint"
+        reason = str(self.choices[0].finish_reason)
+        if reason.lower() in CUT_BY and (order.rejected or order.missing):
+            remedy = MORE_TOKENS if reason.lower() in OUT_OF_TOKENS else "ask again, or another endpoint"
             raise InvalidInput(f"{ORDER_CUT} (finish_reason: {reason})", remedy)
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -125,7 +125,7 @@ def _chosen(
         if lacking := {*query_ids}.difference(row["query_id"] for _, row in named):
             problem = f"no query {', '.join(sorted(lacking))} there"
             raise RradError(table.uri, problem, "name queries of this table, as its column query_id has them")
-        return _usable(table, iter(named))
+        return _usable(table, named)
     size = count if by == "random" else POOL
     pool = _usable(table, drawn_rows(table.uri, table.names, table.row, size, source, split))
     if by == "random":
@@ -136,7 +136,7 @@ def _chosen(
     return [pool[number] for _, number in sorted(known)[:count]]
 
 
-def _usable(table: Table, draws: Iterator[Draw]) -> list[Draw]:
+def _usable(table: Table, draws: Iterable[Draw]) -> list[Draw]:
     """Return the rows that `label` would not set aside, and say which ones it would."""
     usable = []
     for name, row in draws:

@@ -122,6 +122,11 @@ def _script_of(letter: str) -> str:
 PLAIN = str.maketrans({"ı": "i", "ł": "l", "ø": "o", "đ": "d", "œ": "oe", "æ": "ae"})
 
 
+def whole_characters(text: str) -> str:
+    """Return a text with U+FFFD for halves of a character, as one has that was cut inside an emoji."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def without_marks(word: str) -> str:
     """Return a word without the marks on its letters: é is e, ł is l, and the ı without a dot is i."""
     if word.isascii():

@@ -194,11 +194,11 @@ class ShardCollector:
                 raise RradError("resources", why, "lower resources in the config, or use a cluster that has it")
             if self.journal.due() and self.errors.answered:  # errors alone are worth another try
                 self.journal.flush()
-            self._stop(self.spending.end() if self.spending else None)
+            self._check_budget()
             if time.monotonic() - published > progress.every_s:
                 published = time.monotonic()
                 self._publish(progress)
-        self._stop(self.spending.at_end() if self.spending else None)
+        self._check_budget(over=True)
         for name in list(self.waiting):  # shards without any prompt left, or that lost one
             self._write(name)
             yield name
@@ -221,9 +221,9 @@ class ShardCollector:
             self._write(name)
             yield name
 
-    def _stop(self, why: RradError | None) -> None:
-        """Raise the error by which a budget ends the run, if there is one, with every answer durable."""
-        if why:
+    def _check_budget(self, over: bool = False) -> None:
+        """Raise the error by which a spent budget ends the run, with every answer durable; see `Spending.end`."""
+        if self.spending and (why := self.spending.end(over)):
             self.journal.flush()
             raise why
 

@@ -236,13 +236,13 @@ def openai(cfg: JudgeConfig, planned: Any, trace: Mapping[str, str], budget: Any
         fn_constructor_args=(cfg, trace, budget),
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=cfg.engines),
         num_cpus=LIGHT_CPUS,
+        # Twice as many prompts as may be asked at a time: none waits for the last answers of a unit.
         max_concurrency=2 * math.ceil(cfg.openai.concurrency / requests_of_unit(cfg)),
     )
 
 
 def requests_of_unit(cfg: JudgeConfig) -> int:
-    """Return the prompts of a unit for an endpoint: few, for a killed run loses what is under way. An actor has twice
-    as many under way as may be asked at a time, so that none waits for the last answers of a unit."""
+    """Return the prompts of a unit for an endpoint: few, for a killed run loses what is under way."""
     return max(1, cfg.openai.concurrency // UNITS_ASKED)
 
 

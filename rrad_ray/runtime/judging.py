@@ -96,11 +96,11 @@ def answer_stream(
     todo: Sequence[Shard],
     work: list[dict[str, Any]],
     trace: Mapping[str, str],
-    budget: Any = None,
+    budget: Any,
 ) -> Iterator[dict[str, Any]]:
     """Yield the answers to the prompts of the shards as they come; prompts go through the engine in their order.
 
-    `trace`: the headers of the driver's span. `budget`: the actor of a `TokenBudget`.
+    `trace`: the headers of the driver's span. `budget`: the actor of a `TokenBudget`, or None.
     """
     planned = ray.data.from_items(work, override_num_blocks=len(work)).flat_map(
         PlanPrompts,

@@ -62,23 +62,16 @@ class Spending:
         self.taken, self.last = self.taken + 1, time.monotonic()
         return True
 
-    def end(self) -> RradError | None:
-        """Return why the run ends, as soon as every answer has come that was asked for; None before."""
+    def end(self, over: bool) -> RradError | None:
+        """Return why the run ends, as soon as every answer has come that was asked for; None before. `over`: all
+        prompts have come back."""
         if not self.unasked:
             return None
         under_way, rows, uncounted = ray.get(self.shared.actor.state.remote())
-        if under_way or (self.taken < rows and time.monotonic() - self.last < WAIT_S):
+        if not over and (under_way or (self.taken < rows and time.monotonic() - self.last < WAIT_S)):
             return None
-        return self.why(uncounted)
-
-    def why(self, uncounted: bool) -> RradError:
-        """Return the error of a run that its budget ends."""
         if uncounted:
             problem = f"the endpoint does not say how many tokens it takes, so that {self.budget:,} cannot be kept"
             return RradError("openai.token_budget", problem, f"set it to 0 and {GOES_ON}")
         problem = f"the budget of {self.budget:,} tokens is spent ({self.spent:,} used)"
         return RradError("openai.token_budget", problem, f"raise it and {GOES_ON}")
-
-    def at_end(self) -> RradError | None:
-        """Return the error of a run whose prompts have all come back, some of them not asked about."""
-        return self.why(ray.get(self.shared.actor.state.remote())[2]) if self.unasked else None

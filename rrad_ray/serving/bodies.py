@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from rrad_ray.languages.scripts import whole_characters
 from rrad_ray.serving.errors import HUNG_UP, SHOWN_CHARS, HTTPError
 from rrad_ray.serving.headers import whole_number
 
@@ -94,7 +95,7 @@ def parsed_body(read: Callable[[bytes], Body], body: bytes) -> Body:
             text = json.dumps(json.loads(body), ensure_ascii=False)
         except (ValueError, RecursionError):
             raise error from None
-        return read(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode())
+        return read(whole_characters(text).encode())
 
 
 class Outline:

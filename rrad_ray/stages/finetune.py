@@ -63,14 +63,14 @@ def _count(cfg: FinetuneConfig, out: tables.Output) -> int:
         rows = _count_lists(cfg, out)
         remedy = f"label queries of the splits {', '.join(cfg.splits)}, or name other splits"
     else:
-        seen, rows, held, gaps = 0, 0, False, list[None]()
-        for click in click_log.read_clicks(cfg.input, out.quarantine, lambda: gaps.append(None)):
+        seen, rows, held, gaps = 0, 0, False, Counter[str]()
+        for click in click_log.read_clicks(cfg.input, out.quarantine, lambda: gaps.update(("rows",))):
             seen += 1
             if click["clicks"] >= cfg.min_clicks:
                 rows += 1
                 held = held or (cfg.patience > 0 and _is_held(cfg, click))
         if gaps:
-            say(f"{len(gaps):,} of {seen:,} rows have no number of clicks, and count as one click each")
+            say(f"{gaps['rows']:,} of {seen:,} rows have no number of clicks, and count as one click each")
         out.check_quarantine(seen + len(out.quarantined), cfg.max_quarantined)
         with at_place(cfg.input, "mend the input"):
             check_patience(cfg, min(held, cfg.eval_rows))

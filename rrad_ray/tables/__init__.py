@@ -5,7 +5,15 @@ Imports the vocabulary only (errors, rows, progress, uris, versions).
 
 from rrad_ray.tables.apart import check_apart, lies_within, read_places
 from rrad_ray.tables.claims import Claim, plain
-from rrad_ray.tables.data_files import DataFile, data_files, disagreement, names_in, row_files, with_partitions
+from rrad_ray.tables.data_files import (
+    DataFile,
+    check_no_partition,
+    data_files,
+    disagreement,
+    names_in,
+    row_files,
+    with_partitions,
+)
 from rrad_ray.tables.files import (
     absolute,
     copy_folder,
@@ -93,6 +101,7 @@ __all__ = [
     "check_apart",
     "check_columns",
     "check_grader",
+    "check_no_partition",
     "check_schema",
     "column_as",
     "copy_folder",

@@ -8,7 +8,8 @@ Delta table, the data are the files of its last version; tables of other such fo
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -87,6 +88,14 @@ def row_files(uri: str, endings: Sequence[str]) -> list[DataFile]:
             problem = f"its rows would be left out: what is read here ends in {', '.join(endings)}"
             raise RradError(join(uri, name), problem, "convert or unpack it, or leave it out by '_' before its name")
     return files
+
+
+def check_no_partition(files: Iterable[DataFile], names: AbstractSet[str], why: str, remedy: str) -> None:
+    """Raise `RradError` for a file whose path says a value that its reader takes from elsewhere."""
+    for file in files:
+        for name in sorted(file.partitions.keys() & names):
+            problem = f"partition {name}={file.partitions[name]} cannot be used: {why}"
+            raise RradError(file.uri, problem, remedy)
 
 
 def _by_ending(uri: str, endings: Sequence[str] | None) -> tuple[list[DataFile], list[str]]:
