@@ -1,5 +1,4 @@
-"""Answers back into parts: each shard is written whole as its last answer comes, what is unfinished is kept in a
-journal, and figures of the run are told as it goes."""
+"""Answers back into parts: each shard is written whole as its last answer comes. Figures are told as the run goes."""
 
 from __future__ import annotations
 
@@ -20,7 +19,9 @@ from rrad_ray.labelling.answer_patterns import answer_reader
 from rrad_ray.labelling.source import source_reader, source_row
 from rrad_ray.progress import Progress, say
 from rrad_ray.rows import Answer
-from rrad_ray.runtime.first_errors import ASKED_AGAIN, FirstErrors
+from rrad_ray.runtime.answer_journal import AnswerJournal
+from rrad_ray.runtime.dev_first import DevFirst, PromptKey
+from rrad_ray.runtime.first_errors import FirstErrors
 from rrad_ray.runtime.gauges import OutputGauges
 from rrad_ray.runtime.token_budget import Spending
 from rrad_ray.tables import shards, spans
@@ -33,65 +34,9 @@ TOTALS: tuple[Literal["prompt_tokens", "generated_tokens", "truncated"], ...] = 
     "truncated",
 )
 
-MOST_PENDING = 1000  # queries whose answers may be in memory only
-
 TICK_S = 10.0  # without an answer for so long, the run looks around
 
 FIT_S = 30.0  # what an autoscaler may take to begin starting a node
-
-PromptKey = tuple[int, int]  # row in the shard, slot
-
-
-class AnswerJournal:
-    """The durable answers of unfinished shards: `OUTPUT/journal/part-00000.parquet`, ... until the table is
-    finished."""
-
-    def __init__(self, cfg: JudgeConfig, out: tables.Output) -> None:
-        self.out, self.every_s = out, cfg.durable_s
-        self.folder = tables.name_of_slice(tables.JOURNAL, cfg)
-        self.uri = tables.join(out.uri, self.folder)
-        self.pending: dict[str, list[Answer]] = {}  # by shard
-        self.queries: set[tuple[str, int]] = set()
-        self.last = time.monotonic()
-        self.names = tables.part_names(self.uri)
-        taken = (tables.part_number(name) for name in self.names if tables.is_own_part(name))  # no copies of them
-        self.number = 1 + max(taken, default=-1)
-
-    def load(self, parts: set[str]) -> dict[str, dict[PromptKey, Answer]]:
-        """Return the answers that earlier runs have of these parts, without errors that are `ASKED_AGAIN`."""
-        answers: dict[str, dict[PromptKey, Answer]] = {part: {} for part in parts}
-        for name in self.names:
-            for answer in tables.read_part(self.uri, name, Answer):
-                if answer["part"] in parts and not answer["error"].startswith(ASKED_AGAIN):
-                    answers[answer["part"]][answer["row"], answer["slot"]] = answer  # type: ignore[assignment]
-        return answers
-
-    def add(self, answer: Answer) -> None:
-        """Hold an answer until the next flush."""
-        self.pending.setdefault(answer["part"], []).append(answer)
-        self.queries.add((answer["part"], answer["row"]))
-
-    def forget(self, part: str) -> None:
-        """Drop the answers of a shard whose own part is written."""
-        for answer in self.pending.pop(part, []):
-            self.queries.discard((part, answer["row"]))
-
-    def due(self) -> bool:
-        """Return true when it is time to flush."""
-        return time.monotonic() - self.last >= self.every_s or len(self.queries) >= MOST_PENDING
-
-    def flush(self) -> None:
-        """Write the answers that are not durable yet."""
-        rows = [answer for part in self.pending.values() for answer in part]
-        if rows:
-            self.out.write_part(tables.part_name(self.number), rows, Answer, self.folder)
-            self.number += 1
-        self.pending, self.queries, self.last = {}, set(), time.monotonic()
-
-
-def drop_journal(cfg: JudgeConfig) -> None:
-    """Remove the journal of a run whose parts all stand, which is not read again."""
-    tables.remove(tables.join(cfg.output, tables.name_of_slice(tables.JOURNAL, cfg)))
 
 
 class RunMetrics:
@@ -163,8 +108,10 @@ class RunMetrics:
 class ShardCollector:
     """A collector of answers by shard, which writes each shard's part as its last answer comes."""
 
-    def __init__(self, cfg: JudgeConfig, out: tables.Output, todo: Sequence[Shard], done: Sequence[str]) -> None:
-        self.cfg, self.out, self.read = cfg, out, source_reader(cfg.input)
+    def __init__(
+        self, cfg: JudgeConfig, out: tables.Output, todo: Sequence[Shard], done: Sequence[str], first: DevFirst
+    ) -> None:
+        self.cfg, self.out, self.first, self.read = cfg, out, first, source_reader(cfg.input)
         self.todo = {shard.part: shard for shard in todo}
         self.journal, self.meter, self.errors = AnswerJournal(cfg, out), RunMetrics(cfg), FirstErrors()
         self.waiting = self.journal.load(set(self.todo))
@@ -186,6 +133,9 @@ class ShardCollector:
         before = sum(len(part) for part in self.waiting.values())
         progress = Progress(total, "prompts", done=before)
         began, published = time.monotonic(), 0.0
+        for name, prompt in [(name, prompt) for name, part in self.waiting.items() for prompt in part]:
+            if self.first.take(name, prompt):
+                self._check_labeller()
         for answer in _watched(incoming, self.cfg.stall_s, min(TICK_S, self.cfg.durable_s)):
             if answer is not None and self._asked(answer):
                 yield from self._take(answer)
@@ -217,9 +167,18 @@ class ShardCollector:
             self.spans[name] = spans.begin("part", {"rrad.part": name, "rrad.prompts": expected})
         self.meter.add(kept, answer["documents"], answer["calls"])
         self.journal.add(kept)
+        if self.first.take(name, prompt_key):
+            self._check_labeller()
         if len(part) == expected:
             self._write(name)
             yield name
+
+    def _check_labeller(self) -> None:
+        """Have the labeller checked on the dev queries that were asked first, with every answer durable."""
+        if self.errors.answered:
+            self.journal.flush()
+        unwritten = [name for name in self.first.prompts if name in self.waiting]
+        self.first.look({name: self._rows(name, self.first.numbers(name)) for name in unwritten})
 
     def _check_budget(self, over: bool = False) -> None:
         """Raise the error by which a spent budget ends the run, with every answer durable; see `Spending.end`."""
@@ -234,17 +193,25 @@ class ShardCollector:
         self.meter.export()
         self.out.write_progress({**progress.state(), **self.meter.facts()})
 
-    def _write(self, name: str) -> None:
-        collected, rows = self.waiting.pop(name), []
-        given_rows = shards.read_shard(self.cfg.input, self.todo[name], source_row(self.cfg), self.out.quarantine)
-        for number, row in enumerate(given_rows):
+    def _rows(self, name: str, numbers: Sequence[int] | None = None) -> list[dict[str, Any]]:
+        """Return the labelled rows of a shard. `numbers`: these alone, and none goes to the quarantine."""
+        collected, rows = self.waiting[name], []
+        reject = self.out.quarantine if numbers is None else shards.ignore
+        source = shards.read_shard(self.cfg.input, self.todo[name], source_row(self.cfg), reject)
+        for number, row in enumerate(source):
+            if numbers is not None and number not in numbers:
+                continue
             given = [collected.get((number, slot)) for slot in range(planner.slots(row, self.cfg, self.read))]
             errors = [answer["error"] if answer else "engine error: no answer came" for answer in given]
             if not row["doc_ids"] or any(errors):
                 reason = next(filter(None, errors), "no candidates: the query has no documents")
-                self.out.quarantine(row["query_id"], reason, row["query"])
+                reject(row["query_id"], reason, row["query"])
                 continue
             rows.append(self._row(row, [answer for answer in given if answer]))
+        return rows
+
+    def _write(self, name: str) -> None:
+        rows, collected = self._rows(name), self.waiting.pop(name)
         self.out.write_quarantine(name)  # before the part: a part that stands has lost nothing
         self.out.write_part(name, rows)
         self.journal.forget(name)

@@ -16,6 +16,7 @@ from rrad_ray.labelling.crash_ledger import Ledger
 from rrad_ray.labelling.source import source_reader, source_row
 from rrad_ray.runtime import cluster, engines
 from rrad_ray.runtime.collector import ShardCollector
+from rrad_ray.runtime.dev_first import DevFirst
 from rrad_ray.runtime.engine_rows import settled, to_answer, to_engine
 from rrad_ray.tables import checkpoints, shards, spans
 from rrad_ray.tables.shards import Shard
@@ -23,8 +24,10 @@ from rrad_ray.tables.shards import Shard
 MOST_UNITS = 20_000
 
 
-def label_shards(cfg: JudgeConfig, out: tables.Output, todo: Sequence[Shard], done: Sequence[str]) -> Iterator[str]:
-    """Label the shards; yield the name of each part as it is durable."""
+def label_shards(
+    cfg: JudgeConfig, out: tables.Output, todo: Sequence[Shard], done: Sequence[str], first: DevFirst
+) -> Iterator[str]:
+    """Label the shards, the dev queries of `first` before others; yield the name of each part as it is durable."""
     cluster.start_ray()
     model = cfg.model
     if cfg.engine == "vllm":
@@ -32,10 +35,9 @@ def label_shards(cfg: JudgeConfig, out: tables.Output, todo: Sequence[Shard], do
         out.note_versions(checkpoints.revision(model))
         cluster.require_resources(cfg.resources, 1)
         cluster.end_orphans(engines.MARK, cfg.output + cfg.slice_name)
-    collected = ShardCollector(cfg, out, todo, done)
+    collected = ShardCollector(cfg, out, todo, done, first)
     total = round(sum(shard.rows * calls_per_row(cfg, shard) for shard in todo))
-    least = least_rows(todo)
-    work = [unit for number, shard in enumerate(todo) for unit in units_of(cfg, number, shard, collected, least)]
+    work = [unit for early in (True, False) for unit in units_of(cfg, todo, collected, first, early)]
     in_vain = partial(cluster.in_vain, cfg.resources) if cfg.engine == "vllm" else str
     budget = collected.spending.shared if collected.spending else None
     # A thread runs it, without the current span.
@@ -55,16 +57,23 @@ def calls_per_row(cfg: JudgeConfig, shard: Shard) -> float:
 
 
 def units_of(
-    cfg: JudgeConfig, number: int, shard: Shard, collected: ShardCollector, least: int
+    cfg: JudgeConfig, todo: Sequence[Shard], collected: ShardCollector, first: DevFirst, early: bool
 ) -> Iterator[dict[str, Any]]:
-    """Yield a shard's rows in units of about so many prompts: answers leave an engine with their unit."""
-    prompts = engines.requests_of_unit(cfg) if cfg.engine == "openai" else 2 * cfg.batch_size
-    rows = max(1, int(prompts / max(calls_per_row(cfg, shard), 1)), least)
-    answered = collected.answered(shard.part)
-    for start in range(0, shard.rows, rows):
-        stop = min(start + rows, shard.rows)
-        known = [list(key) for key in answered if start <= key[0] < stop]
-        yield {"number": number, "start": start, "stop": stop, "answered": known}
+    """Yield rows of the shards in units of about so many prompts: answers leave an engine with their unit.
+
+    `early`: the rows of `first`; false: all others.
+    """
+    prompts, least = engines.requests_of_unit(cfg) if cfg.engine == "openai" else 2 * cfg.batch_size, least_rows(todo)
+    for number, shard in enumerate(todo):
+        size = max(1, int(prompts / max(calls_per_row(cfg, shard), 1)), least)
+        numbers = first.numbers(shard.part)
+        rows = numbers if early else sorted(set(range(shard.rows)).difference(numbers))
+        answered = dict[int, list[list[int]]]()
+        for key in collected.answered(shard.part):
+            answered.setdefault(key[0], []).append(list(key))
+        for start in range(0, len(rows), size):
+            unit = rows[start : start + size]
+            yield {"number": number, "rows": unit, "answered": [key for row in unit for key in answered.get(row, ())]}
 
 
 class PlanPrompts:
@@ -84,7 +93,8 @@ class PlanPrompts:
         answered = {tuple(key) for key in unit["answered"]}
         return [
             {"part": shard.part, "row": number, "slot": slot, "prompts": self.prompts, **to_engine(prompt)}
-            for number in range(unit["start"], min(unit["stop"], len(self.rows)))  # rows that fit come closed up
+            for number in unit["rows"]
+            if number < len(self.rows)  # rows that fit come closed up
             for slot, prompt in enumerate(self.planner(self.rows[number]))
             if (number, slot) not in answered
         ]

@@ -8,17 +8,20 @@ killed, whatever dies, goes on where it was, and every query comes out exactly o
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
+from collections.abc import Iterator, Mapping
 
 from rrad_ray import tables
 from rrad_ray.config import JudgeConfig
 from rrad_ray.errors import at_place
 from rrad_ray.labelling.answer_patterns import check_template
 from rrad_ray.labelling.gate import Gate
-from rrad_ray.labelling.source import source_row
+from rrad_ray.labelling.planner import slots
+from rrad_ray.labelling.source import source_reader, source_row
 from rrad_ray.progress import say
-from rrad_ray.rows import JudgeOutput
-from rrad_ray.runtime.collector import drop_journal, recount
+from rrad_ray.rows import JudgeOutput, Row
+from rrad_ray.runtime.answer_journal import drop_journal
+from rrad_ray.runtime.collector import recount
+from rrad_ray.runtime.dev_first import DevFirst, PromptKey
 from rrad_ray.runtime.first_errors import ASKED_AGAIN
 from rrad_ray.runtime.judging import label_shards
 from rrad_ray.tables import checkpoints, shards
@@ -53,7 +56,7 @@ def run(cfg: JudgeConfig, out: tables.Output) -> None:
         if lacking := sum(shard.part not in standing for shard in every):
             say(f"slice {cfg.slice} is done; {lacking} parts of others are not: the last run finishes the table")
             return
-        check = _check(dataclasses.replace(cfg, gate=dataclasses.replace(cfg.gate, enabled=False)), out, every)
+        check, _ = _check(dataclasses.replace(cfg, gate=dataclasses.replace(cfg.gate, enabled=False)), out, every)
         check.look(sorted(standing))
     counts = recount(out, [shard.part for shard in every])
     if cfg.task == "order" and counts["single_documents"]:
@@ -79,25 +82,25 @@ def _labelled(cfg: JudgeConfig, out: tables.Output, own: list[Shard]) -> Gate:
     todo = sorted((shard for shard in own if shard.part not in standing), key=lambda shard: not shard.dev)
     if done:
         say(f"goes on: {len(done)} of {len(own)} parts stand from an earlier run")
-    check = _check(cfg, out, own)
+    check, dev = _check(cfg, out, own)
     if not check.dev and cfg.task != "explain":
         say("no dev queries: the labeller is not checked")
-    if check.dev and cfg.gate.enabled:
-        _say_what_comes_first(own)
     check.look(done)
     if todo:
-        for part in label_shards(cfg, out, todo, done):
+        for part in label_shards(cfg, out, todo, done, DevFirst(_scattered(cfg, todo, dev), check.look_at)):
             check.look([part])
     return check
 
 
-def _say_what_comes_first(own: list[Shard]) -> None:
-    """Say so where most of what is paid for before the check are other queries than dev's."""
-    dev = sum(shard.dev for shard in own)
-    beside = sum(shard.rows for shard in own if shard.dev) - dev
-    if beside > dev:
-        problem = f"the labeller is checked after {beside:,} other queries, among which the {dev:,} dev queries stand"
-        say(f"{problem}: sort the input by split to have the check before they are paid for")
+def _scattered(cfg: JudgeConfig, todo: list[Shard], dev: Mapping[str, list[PromptKey]]) -> dict[str, list[PromptKey]]:
+    """Return the prompts about dev queries, by part, where most of what would be paid for with them before the check
+    are other queries; else none."""
+    count = sum(shard.dev for shard in todo)
+    beside = sum(shard.rows for shard in todo if shard.dev) - count
+    if not dev or not cfg.gate.enabled or beside <= count:
+        return {}
+    say(f"the {count:,} dev queries stand among {beside:,} others: they are asked first, and the labeller is checked")
+    return {shard.part: dev[shard.part] for shard in todo if shard.dev}
 
 
 def _refused_parts(cfg: JudgeConfig, out: tables.Output) -> set[str]:
@@ -112,11 +115,18 @@ def _refused_parts(cfg: JudgeConfig, out: tables.Output) -> set[str]:
     return set(refused)
 
 
-def _check(cfg: JudgeConfig, out: tables.Output, own: list[Shard]) -> Gate:
-    """Return the gate of these shards' dev queries, before any of them is asked about."""
-    dev = [shard for shard in own if shard.dev and cfg.task != "explain"]
-    check = Gate(cfg, out, [shard.part for shard in dev])
+def _check(cfg: JudgeConfig, out: tables.Output, own: list[Shard]) -> tuple[Gate, dict[str, list[PromptKey]]]:
+    """Return the gate of these shards' dev queries, before any of them is asked about, and their prompts by part."""
+    dev = {shard.part: list[PromptKey]() for shard in own if shard.dev and cfg.task != "explain"}
+    check, read = Gate(cfg, out, list(dev)), source_reader(cfg.input)
+
+    def rows() -> Iterator[Row]:
+        for shard in (shard for shard in own if shard.part in dev):
+            for number, row in enumerate(shards.read_shard(cfg.input, shard, source_row(cfg))):
+                if row["split"] == "dev":
+                    dev[shard.part] += [(number, slot) for slot in range(slots(row, cfg, read))]
+                    yield row
+
     if dev:
-        read = partial(shards.read_shard, cfg.input, row=source_row(cfg))
-        check.look_ahead(row for shard in dev for row in read(shard))
-    return check
+        check.look_ahead(rows())
+    return check, dev

@@ -115,11 +115,11 @@ def repeats(planned: Sequence[Shard]) -> dict[str, int]:
     return {"repeated_documents": count} if count else {}
 
 
-def _ignore(query_id: str, reason: str, content: str) -> None:
+def ignore(query_id: str, reason: str, content: str) -> None:
     """Forget a row: another process that reads the same shard hands it over."""
 
 
-def read_shard(uri: str, shard: Shard, row: type, reject: RejectRow = _ignore) -> list[dict[str, Any]]:
+def read_shard(uri: str, shard: Shard, row: type, reject: RejectRow = ignore) -> list[dict[str, Any]]:
     """Return the rows of a shard that can be used; columns that a foreign folder need not have are filled in.
 
     Of a document that a row lists twice, the first one counts. Rows with nulls, whose lists do not belong together,
@@ -134,7 +134,7 @@ def read_shard(uri: str, shard: Shard, row: type, reject: RejectRow = _ignore) -
 
 
 def usable_rows(
-    rows: Iterable[dict[str, Any]], reject: RejectRow = _ignore, known: Collection[str] = ()
+    rows: Iterable[dict[str, Any]], reject: RejectRow = ignore, known: Collection[str] = ()
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of candidates, of the judge's output or of labels whose lists belong together, each query and
     each of its documents once; the others go to `reject` with the reason. `known`: queries that came before."""

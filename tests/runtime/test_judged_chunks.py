@@ -17,6 +17,7 @@ from rrad_ray.patches.ray_engine_stage import ERROR_COLUMN
 from rrad_ray.rankers.chunker import Chunker
 from rrad_ray.rows import Candidates, JudgeOutput
 from rrad_ray.runtime.collector import ShardCollector
+from rrad_ray.runtime.dev_first import DevFirst
 from rrad_ray.runtime.engine_rows import from_vllm, to_answer, to_engine
 from rrad_ray.runtime.engines import CrashGuard, Requests
 from rrad_ray.stages import judge
@@ -102,7 +103,7 @@ def test_a_resumed_run_keeps_the_chunks_of_the_answers_that_it_has(tmp_path: Pat
     def run(numbers: range) -> list[str]:
         out = tables.Output("judge", cfg, JudgeOutput, {"input": cfg.input})
         planned = shards.plan_shards(cfg.input, 10, Candidates)
-        collector = ShardCollector(cfg, out, planned, [])
+        collector = ShardCollector(cfg, out, planned, [], DevFirst())
         known.append(sorted(collector.answered(tables.part_name(0))))
         if len(numbers) < 5:  # the run is killed before the shard is whole
             for answer in answers(numbers):

@@ -19,6 +19,7 @@ from rrad_ray.errors import RradError
 from rrad_ray.rankers.ranker import Ranker
 from rrad_ray.rows import Candidates, JudgeOutput, Labels
 from rrad_ray.runtime import collector, judging
+from rrad_ray.runtime.dev_first import DevFirst
 from rrad_ray.stages import judge, label, prerank
 from rrad_ray.tables import checkpoints
 from rrad_ray.tables.shards import Shard
@@ -108,8 +109,8 @@ def test_an_endpoints_units_are_so_small_that_a_killed_run_loses_little(concurre
     """With 64 prompts in a unit, a run of 128 had no durable answer when 111 had come."""
     options: dict[str, Any] = {"engine": "openai", "task": "order", "openai": OpenAIConfig(concurrency=concurrency)}
     cfg, shard = JudgeConfig("in", "out", **options), Shard("part-0", "file", 0, 128, False, 128 * 20)
-    units = list(judging.units_of(cfg, 0, shard, cast(Any, SimpleNamespace(answered=lambda part: [])), 1))
-    sizes = [unit["stop"] - unit["start"] for unit in units]
+    collected = cast(Any, SimpleNamespace(answered=lambda part: []))
+    sizes = [len(unit["rows"]) for unit in judging.units_of(cfg, [shard], collected, DevFirst(), False)]
     assert (sizes[0], max(sizes), sum(sizes)) == (rows, rows, 128)
 
 

@@ -13,7 +13,7 @@ import pytest
 from rrad_ray import tables
 from rrad_ray.config import GateConfig, JudgeConfig, LabelConfig, SimulatedConfig
 from rrad_ray.errors import RradError
-from rrad_ray.rows import Candidates, JudgeOutput, Labels
+from rrad_ray.rows import Answer, Candidates, JudgeOutput, Labels
 from rrad_ray.runtime import collector, judging
 from rrad_ray.runtime.engine_rows import settled, to_answer
 from rrad_ray.stages import judge, label
@@ -92,20 +92,56 @@ def test_slices_fill_one_table_each_query_once_also_where_a_slice_is_given_twice
     assert left == {"started.json", "manifest.json"}
 
 
-def test_queries_that_are_paid_for_before_the_labeller_is_checked_are_told(
+def test_dev_queries_that_stand_among_others_are_asked_first_and_nothing_else_where_the_labeller_fails(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of dev queries that stand among others, every part holds some: all was paid for before the check."""
+    """Every part holds some of them: all was paid for before the check."""
     rows = list(tables.read(f"{folder}/candidates", Candidates))
-    scattered = table_of(folder / "scattered", [dict(rows[number]) for number in (0, 9, 10, 11, 1, 12, 2, 3)])
-    cfg = dataclasses.replace(config(folder, "", "told"), gate=GateConfig(min_queries=3, max_p=0.9), shard_queries=4)
+    scattered = table_of(folder / "scattered", [dict(rows[number]) for number in (9, 0, 10, 11, 1, 12, 2)])
+    bad = SimulatedConfig(noise=50.0, missing=0.0, malformed=0.0)
+    cfg = dataclasses.replace(config(folder, "", "first"), input=scattered, simulated=bad, shard_queries=4)
+    asked = dataclasses.replace(cfg, gate=GateConfig(min_queries=3, max_p=1e-9))
+    for _ in range(2):  # the second run finds their answers in the journal
+        with pytest.raises(RradError, match=r"on 3 judged dev queries .* NOT worth its labels"):
+            judge.run(asked)
+        told = capsys.readouterr().out
+        assert "the 3 dev queries stand among 4 others: they are asked first" in told
+        journal = f"{asked.output}/{tables.JOURNAL}"
+        answers = [row for name in tables.part_names(journal) for row in tables.read_part(journal, name, Answer)]
+        assert {(row["part"], row["row"]) for row in answers} == {
+            (tables.part_name(0), 1),
+            (tables.part_name(1), 0),
+            (tables.part_name(1), 2),
+        }
+        assert not tables.part_names(asked.output)
+    assert "goes on: 3 answers" in told
+    judge.run(dataclasses.replace(asked, gate=cfg.gate))
+    whole = judge.run(dataclasses.replace(cfg, output=f"{folder}/whole"))
+    assert list(tables.read(asked.output, JudgeOutput)) == list(tables.read(whole, JudgeOutput))
+
+
+def test_a_labeller_that_passes_on_scattered_dev_queries_labels_the_rest_once(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = list(tables.read(f"{folder}/candidates", Candidates))
+    scattered = table_of(folder / "scattered", [dict(rows[number]) for number in (9, 0, 10, 11, 1, 12, 2, 3)])
+    gate = GateConfig(min_queries=3, max_p=0.9)
+    cfg = dataclasses.replace(config(folder, "", "passed"), gate=gate, shard_queries=8)
     judge.run(dataclasses.replace(cfg, input=scattered))
-    assert "checked after 4 other queries, among which the 4 dev" not in capsys.readouterr().out
-    fewer = table_of(folder / "fewer", [dict(rows[number]) for number in (0, 9, 10, 11, 1, 12, 2)])
-    judge.run(dataclasses.replace(cfg, input=fewer, output=f"{folder}/told-too"))
-    assert "checked after 4 other queries, among which the 3 dev queries stand" in capsys.readouterr().out
-    judge.run(config(folder, "", "whole"))
-    assert "other queries, among which" not in capsys.readouterr().out
+    assert "asked first" not in capsys.readouterr().out, "half of the part is dev"
+    more = table_of(folder / "more", [dict(rows[number]) for number in (9, 0, 10, 11, 1, 12, 2)])
+    judge.run(dataclasses.replace(cfg, input=more, output=f"{folder}/passed-too"))
+    told = capsys.readouterr().out
+    assert "they are asked first" in told
+    assert told.count("check: on 3 judged dev queries") == 1
+    of_first, of_second = (
+        {row["query_id"]: row for row in tables.read(f"{folder}/{name}", JudgeOutput)}
+        for name in ("passed", "passed-too")
+    )
+    assert of_second == {name: of_first[name] for name in of_second}
+    facts = tables.read_manifest(f"{folder}/passed-too").lineage.judge
+    assert facts is not None
+    assert facts.gate["queries"] == 3
 
 
 def test_a_slice_is_a_number_of_a_number() -> None:
