@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from typing import Any, NamedTuple
 
+import click
+
 from benchmarks import command, harness, students
 from benchmarks.students import CORES, Scores
 from rrad_ray import tables
@@ -34,6 +36,8 @@ NOISE, MISSING = 0.5, 0.3  # of the simulated teacher: standard deviation in gra
 DEV_QUERIES = 60  # with qrels, for the weights that fuse the teacher with the first stage
 CPT_QUERIES = 100  # test queries for the likelihood ranking
 
+CPT = "likelihood after CPT"  # an arm that is no student
+
 
 class Arm(NamedTuple):
     """A student: the labels that it learns from, and the options in which its config differs."""
@@ -43,11 +47,11 @@ class Arm(NamedTuple):
 
 
 DECODER: dict[str, Any] = {"kind": "decoder", "lr": 3e-4}
-KINDS = {"encoder": (checkpoints.BUNDLED[0], {}), "decoder": (checkpoints.BUNDLED[1], {**DECODER, "layers": 4})}
 ARMS = {
     "order": Arm("negative", {}),
     "appended": Arm("append", {}),
     "term control": Arm("negative", {"terms": TermsConfig(weight=0.5)}),
+    "term control, tokens": Arm("negative", {"terms": TermsConfig(weight=0.5, match="token")}),
     "pointwise": Arm("pointwise", {"losses": {"bce": 1.0}}),
     "hybrid": Arm("likelihood", {"losses": {"point_mse": 1.0, "margin_mse": 1.0}}),
     "point": Arm("likelihood", {"losses": {"point_mse": 1.0}}),
@@ -58,12 +62,15 @@ ARMS = {
 IDEAS = {  # the arm with the idea, and the arm without it
     "missing_negative": ("order", "appended"),
     "term_control": ("term control", "order"),
+    "token_selection": ("term control", "term control, tokens"),
     "hybrid_over_point": ("hybrid", "point"),
     "hybrid_over_margin": ("hybrid", "margin"),
     "joint_generation": ("joint", "decoder"),
-    "cpt": ("likelihood after CPT", "likelihood before"),
+    "cpt": (CPT, "likelihood before"),
     "listwise_labels": ("order", "pointwise"),
 }
+IDEA = click.Option(["--idea"], type=click.Choice(list(IDEAS)), multiple=True, help="this one alone; may be repeated")
+LANGUAGES = ("klue-nli-ko", "xquad-zh-sentences")  # by name only: the bundled decoder does not read them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,35 +83,37 @@ class Size:
     steps: int
 
 
-def bench(quick: bool, scratch: str, collection: Sequence[str] = ()) -> harness.Result:
-    chosen = students.collections(collection)
+def bench(quick: bool, scratch: str, collection: Sequence[str] = (), idea: Sequence[str] = ()) -> harness.Result:
+    ideas = {name: pair for name, pair in IDEAS.items() if name in idea or not idea}
+    beside = students.BESIDE + (LANGUAGES if set(collection) & set(LANGUAGES) else ())
+    chosen = students.collections(collection, beside)
     if quick:
         size = Size(dict(list(chosen.items())[:1]), seeds=1, train=60, test=40, warm_steps=10, steps=5)
     else:
         size = Size(chosen, seeds=3, train=200, test=200, warm_steps=80, steps=40)
-    gained: dict[str, list[float]] = {idea: [] for idea in IDEAS}
+    gained: dict[str, list[float]] = {name: [] for name in ideas}
     rows: list[dict[str, Any]] = []
     with students.processes() as pool:
         for name, data in size.collections.items():
-            measured = _Collection(data, f"{scratch}/{name}", size, pool).measure()
-            lines = [
-                _row(idea, name, measured[with_it], measured[without]) for idea, (with_it, without) in IDEAS.items()
-            ]
+            arms = [arm for pair in ideas.values() for arm in pair]
+            measured = _Collection(data, f"{scratch}/{name}", size, pool, students.model_for(name)).measure(arms)
+            lines = [_row(each, name, *(measured[arm] for arm in pair)) for each, pair in ideas.items()]
             print(command.table(lines), flush=True)
             rows += lines
-            for idea, (with_it, without) in IDEAS.items():
-                gained[idea] += students.gains(measured[with_it], measured[without])
+            for each, (with_it, without) in ideas.items():
+                gained[each] += students.gains(measured[with_it], measured[without])
     settings = dataclasses.asdict(size) | {"noise": NOISE, "missing": MISSING}
     return harness.Result(students.gain_figures(gained), rows, settings)
 
 
 class _Collection:
-    """One collection: its labels of every kind, and then every arm with every seed."""
+    """One collection: the labels that the arms need, and then every arm with every seed."""
 
-    def __init__(self, data: str, folder: str, size: Size, pool: ProcessPoolExecutor) -> None:
+    def __init__(self, data: str, folder: str, size: Size, pool: ProcessPoolExecutor, model: str) -> None:
         self.folder, self.size, self.pool = folder, size, pool
+        self.sources = {"encoder": (model, {}), "decoder": (checkpoints.BUNDLED[1], {**DECODER, "layers": 4})}
         wanted = {"train": size.train, "dev": DEV_QUERIES, "test": size.test, "unlabelled": 0}
-        self.all = retrieve.run(RetrieveConfig(data=data, output=f"{folder}/candidates", queries=wanted))
+        self.all = retrieve.run(RetrieveConfig(data=data, output=f"{folder}/candidates", queries=wanted, model=model))
         self.template = "summary" if data.startswith("pydoc:") else "search"
         short = PrerankConfig(
             input=self._learnt(), output=f"{folder}/short", source="dense", top_k=8, bottom_k=4, keep_whole=()
@@ -117,24 +126,27 @@ class _Collection:
         out.write_all((row for row in tables.read(self.all, Candidates) if row["split"] != "test"), 128)
         return out.commit()
 
-    def measure(self) -> dict[str, list[Scores]]:
-        """Return, for each arm and seed, nDCG@10 by test query."""
+    def measure(self, names: Sequence[str]) -> dict[str, list[Scores]]:
+        """Return, for each of these arms and each seed, nDCG@10 by test query."""
+        arms = {name: arm for name, arm in ARMS.items() if name in names}
         free = label.run(LabelConfig(input=self.all, output=f"{self.folder}/free"))
         started = {
             kind: self._train(f"warm-{kind}", free, {**options, "max_steps": self.size.warm_steps}, source, 0)
-            for kind, (source, options) in KINDS.items()
+            for kind, (source, options) in self.sources.items()
+            if kind in map(_kind, arms.values())
         }
-        likelihood = self._likelihood()
+        likelihood = self._likelihood() if "likelihood" in {arm.labels for arm in arms.values()} else ""
         for job in started.values():
             job.result()
         jobs: dict[tuple[str, int], Future[Scores]] = {}
         for seed in range(self.size.seeds):
             labels = {"likelihood": likelihood, **self._simulated(seed)}
-            for name, arm in ARMS.items():
-                start = f"{self.folder}/warm-{arm.options.get('kind', 'encoder')}"
+            for name, arm in arms.items():
                 options = {**arm.options, "max_steps": self.size.steps}
+                start = f"{self.folder}/warm-{_kind(arm)}"
                 jobs[name, seed] = self._train(f"{name}-{seed}", labels[arm.labels], options, start, seed)
-        jobs |= self._pretrained()
+        if CPT in names:
+            jobs |= self._pretrained()
         scores: dict[str, list[Scores]] = {}
         for (name, _), job in jobs.items():
             scores.setdefault(name, []).append(job.result())
@@ -214,7 +226,7 @@ class _Collection:
         for seed in range(self.size.seeds):
             settled: dict[str, Any] = {"max_length": 512, "sequences_per_step": 2, "lr": 5e-5}
             tuned = finetune.run(FinetuneConfig(input=log, output=f"{self.folder}/cpt-{seed}", seed=seed, **settled))
-            jobs["likelihood after CPT", seed] = self.pool.submit(_likelihoods, tuned, *candidates)
+            jobs[CPT, seed] = self.pool.submit(_likelihoods, tuned, *candidates)
         return jobs
 
 
@@ -230,9 +242,13 @@ def _likelihoods(model: str, test: str, template: str) -> Scores:
 # ---- what it says -------------------------------------------------------------------------------------------
 
 
+def _kind(arm: Arm) -> str:
+    return str(arm.options.get("kind", "encoder"))
+
+
 def _row(idea: str, where: str, with_it: Sequence[Scores], without: Sequence[Scores]) -> dict[str, Any]:
     return {"idea": idea, "collection": where, **students.compared(with_it, without)}
 
 
 if __name__ == "__main__":
-    harness.main("ablations", bench, students.ONLY)
+    harness.main("ablations", bench, students.ONLY, IDEA)

@@ -32,13 +32,15 @@ Scores = dict[str, float]  # nDCG@10 by query
 TEACHER = SimulatedConfig(noise=0.5, missing=0.2, malformed=0.02)  # as in configs/rradistill/laptop.yaml
 STUDENT: dict[str, Any] = {"max_length": 96, "docs_per_query": 8, "queries_per_step": 5, "epochs": 1000.0}
 
+BESIDE = ("xquad-sentences", "cranfield")  # CoSQA and the demo's collection
+
 FUSED_ON = 60  # dev queries, of which the first stage's weights in the free labels are fitted
 
 SEEDS = click.Option(["--seeds"], type=click.IntRange(min=1), default=3, show_default=True, help="trainings of each")
 ONLY = click.Option(["--collection"], multiple=True, help="this one alone, by its name in the table; may be repeated")
 
 
-def collections(names: Sequence[str], beside: Sequence[str] = ("xquad-sentences", "cranfield")) -> dict[str, str]:
+def collections(names: Sequence[str], beside: Sequence[str] = BESIDE) -> dict[str, str]:
     """Return the collections of these names, or all: CoSQA (or its stand-in), the demo's, and those beside it.
 
     Raises `click.BadParameter` for a name that is none of them.
@@ -54,7 +56,7 @@ def collections(names: Sequence[str], beside: Sequence[str] = ("xquad-sentences"
 
 def model_for(collection: str) -> str:
     """Return the bundled model that reads a collection's language."""
-    return checkpoints.BUNDLED[2 if collection == "klue-nli-ko" else 0]
+    return checkpoints.BUNDLED[2 if collection in ("klue-nli-ko", "xquad-zh-sentences") else 0]
 
 
 def simulated_labels(short: str, folder: str, seed: int) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rrad_ray.config import ExperimentConfig
 from rrad_ray.online.event_digests import BETWEEN_WORDS
@@ -35,6 +36,8 @@ COLUMNS_OF = {
     "time DOUBLE",
 }
 
+_DESIGN = "named VARCHAR, interleaved BOOLEAN, variants VARCHAR[], control VARCHAR, max_age_s DOUBLE"
+
 # Of the pages of a request the first one counts; `reason`: why it does not belong to the experiment.
 _SHOWN = """CREATE VIEW shown AS SELECT exposures.*, CASE
     WHEN experiment <> named THEN 'page of another experiment'
@@ -50,9 +53,20 @@ _PAGES = """CREATE TABLE pages AS SELECT
 _FREQUENCIES = """SELECT pages.rowid AS page, frequency FROM pages
     JOIN (SELECT words, count(*) AS frequency FROM pages GROUP BY words) USING (words)"""
 
-_CLICKED = """SELECT pages.rowid AS page, clicks.*, exposures.doc_ids, exposures.teams, exposures.time AS shown_at
-    FROM clicks JOIN pages USING (request_id) JOIN exposures ON exposures.seq = pages.seq
-    ORDER BY page, clicks.seq"""
+# `plain`: without another look the click counts, where no other is on its page. `won`: as `_credit` has it.
+_CLICKED = """CREATE TABLE clicked AS SELECT pages.rowid AS page, clicks.*,
+    coalesce(position > 0 AND doc_ids[position] = doc_id AND clicks.time <= exposures.time + max_age_s, false)
+    AS plain,
+    CASE WHEN len(teams) = 0 THEN 0 WHEN teams[position] = control THEN -1 ELSE 1 END AS won
+    FROM clicks JOIN pages USING (request_id) JOIN exposures ON exposures.seq = pages.seq CROSS JOIN design"""
+
+_LONE = "CREATE TABLE lone AS SELECT page FROM clicked GROUP BY page HAVING count(*) = 1 AND bool_and(plain)"
+
+_LONE_CLICKS = "SELECT page, position, dwell_s, won FROM clicked SEMI JOIN lone USING (page)"
+
+_OTHER_CLICKS = """SELECT clicked.*, exposures.doc_ids, exposures.teams, exposures.time AS shown_at
+    FROM clicked ANTI JOIN lone USING (page) JOIN pages ON pages.rowid = page
+    JOIN exposures ON exposures.seq = pages.seq ORDER BY page, clicked.seq"""
 
 _MODELS = """SELECT variant, model FROM exposures JOIN design ON experiment = named
     GROUP BY variant, model ORDER BY min(seq)"""
@@ -122,9 +136,10 @@ class _Join:
         """Make the table of the pages that count, in their order; count the others."""
         self.events.execute("CREATE TABLE firsts AS SELECT min(seq) AS seq FROM exposures GROUP BY request_id")
         self.left_out[TWICE] = exposures - self._number("SELECT count(*) FROM firsts")
-        self.events.execute("CREATE TABLE design (named VARCHAR, interleaved BOOLEAN, variants VARCHAR[])")
+        self.events.execute(f"CREATE TABLE design ({_DESIGN})")
         design = [self.cfg.name, self.cfg.design == "interleave", list(self.cfg.variants)]
-        self.events.execute("INSERT INTO design VALUES (?, ?, ?)", design)
+        design += [self.cfg.against, self.cfg.max_age_s]
+        self.events.execute("INSERT INTO design VALUES (?, ?, ?, ?, ?)", design)
         self.events.execute(_SHOWN)
         reasons = "SELECT reason, count(*) FROM shown WHERE reason <> '' GROUP BY reason"
         self.left_out.update(dict(self.events.execute(reasons).fetchall()))
@@ -139,36 +154,51 @@ class _Join:
 
     def _write_pages(self) -> int:
         """Write what a page has by itself, and whether a similar query follows it in time; return the units."""
-        numbers, start, units, last = variant_numbers(self.cfg), 0, 0, None
+        numbers, start, units = variant_numbers(self.cfg), 0, 0
+        last: pa.RecordBatch | None = None  # the page before the batch
         # DuckDB gives rows in the order in which they were inserted.
         for batch in self._batches("SELECT unit, variant, mixes, time, words, word_count FROM pages"):
-            names, times, words = (batch[name].to_pylist() for name in ("unit", "time", "words"))
-            stop, codes = start + len(names), np.zeros(len(names), np.int32)
-            for index, now in enumerate(zip(names, times, words, strict=True)):
-                if last is None or last[0] != now[0]:
-                    units += 1
-                elif now[1] - last[1] <= self.cfg.reformulation_s and _similar(last[2], now[2]):
+            stop, before = start + len(batch), _before(batch, last)
+            new = pc.not_equal(batch["unit"], before["unit"]).to_numpy(zero_copy_only=False)
+            new[0] |= last is None
+            follows = ~new & (batch["time"].to_numpy() - before["time"].to_numpy() <= self.cfg.reformulation_s)
+            for index in np.flatnonzero(follows):
+                if _similar(before["words"][index].as_py(), batch["words"][index].as_py()):
                     self.arrays["reformulated_P"][start + index - 1] = True
-                codes[index], last = units - 1, now
-            variants = zip(batch["variant"].to_pylist(), batch["mixes"].to_pylist(), strict=True)
-            own = [-1 if mixes else numbers[variant] for variant, mixes in variants]
-            for name, values in (("unit_P", codes), ("variant_P", own), ("time_P", times)):
-                self.arrays[name][start:stop] = values
+            variants = batch["variant"].dictionary_encode()
+            codes = np.array([numbers.get(name, -1) for name in variants.dictionary.to_pylist()])
+            mixes = batch["mixes"].to_numpy(zero_copy_only=False)
+            self.arrays["unit_P"][start:stop] = units - 1 + np.cumsum(new)
+            self.arrays["variant_P"][start:stop] = np.where(mixes, -1, codes[variants.indices.to_numpy()])
+            self.arrays["time_P"][start:stop] = batch["time"].to_numpy()
             self.arrays["words_P"][start:stop] = batch["word_count"].to_numpy()
-            start = stop
+            start, units, last = stop, units + int(new.sum()), batch.slice(len(batch) - 1)
         return units
 
     def _write_clicks(self, clicks: int) -> None:
         """Write what was clicked on each page; count the clicks that do not count."""
         unknown = self._number("SELECT count(*) FROM clicks ANTI JOIN exposures USING (request_id)")
         self.left_out["click without an exposure"] = unknown
-        on_pages = 0
-        rows = (row for batch in self._batches(_CLICKED) for row in batch.to_pylist())
+        self.events.execute(_CLICKED)
+        self.left_out["click on a page that is left out"] = (
+            clicks - unknown - self._number("SELECT count(*) FROM clicked")
+        )
+        self.events.execute(_LONE)
+        for batch in self._batches(_LONE_CLICKS):
+            self._write_lone(*(batch[name].to_numpy() for name in ("page", "position", "dwell_s", "won")))
+        rows = (row for batch in self._batches(_OTHER_CLICKS) for row in batch.to_pylist())
         for page, each in itertools.groupby(rows, key=lambda row: row["page"]):
-            every = list(each)
-            on_pages += len(every)
-            self._write_page(page, every)
-        self.left_out["click on a page that is left out"] = clicks - unknown - on_pages
+            self._write_page(page, list(each))
+
+    def _write_lone(self, page: np.ndarray, position: np.ndarray, dwell_s: np.ndarray, won: np.ndarray) -> None:
+        """Write pages with a single click, which counts: as `_write_page` does, in columns."""
+        known = ~np.isnan(dwell_s)
+        self.shortened += int((dwell_s[known] > self.cfg.max_dwell_s).sum())
+        self.arrays["clicked_P"][page] = True
+        self.arrays["clicked_k_P"][page] = position <= self.cfg.k
+        self.arrays["dwell_P"][page] = np.where(known, np.minimum(dwell_s, self.cfg.max_dwell_s), 0.0)
+        self.arrays["dwelt_P"][page] = known
+        self.arrays["won_P"][page] = won
 
     def _write_page(self, page: int, clicks: Sequence[Mapping[str, Any]]) -> None:
         """Write what was clicked on a page, by all of its clicks in their order."""
@@ -195,6 +225,12 @@ class _Join:
 
     def _batches(self, query: str) -> Iterator[pa.RecordBatch]:
         return iter(self.events.sql(query).to_arrow_reader(BATCH))
+
+
+def _before(batch: pa.RecordBatch, last: pa.RecordBatch | None) -> pa.Table:
+    """Return for each row of a batch the row before it: for the first one `last`, or itself if that is None."""
+    first = batch.slice(0, 1) if last is None else last
+    return pa.Table.from_batches([first, batch.slice(0, len(batch) - 1)]).combine_chunks()
 
 
 def _skip_click(click: Mapping[str, Any], kept: int, cfg: ExperimentConfig) -> str:
