@@ -21,11 +21,12 @@ from rrad_ray.progress import Progress, say
 from rrad_ray.rows import Answer
 from rrad_ray.runtime.answer_journal import AnswerJournal
 from rrad_ray.runtime.dev_first import DevFirst, PromptKey
-from rrad_ray.runtime.first_errors import FirstErrors
+from rrad_ray.runtime.first_errors import ASKED_AGAIN, FirstErrors
 from rrad_ray.runtime.gauges import OutputGauges
-from rrad_ray.runtime.token_budget import Spending
+from rrad_ray.runtime.token_budget import SPENT, Spending
 from rrad_ray.tables import shards, spans
 from rrad_ray.tables.shards import Shard
+from rrad_ray.tables.status import read_progress
 
 # Figures of an answer that are summed for its query and its run.
 TOTALS: tuple[Literal["prompt_tokens", "generated_tokens", "truncated"], ...] = (
@@ -118,8 +119,10 @@ class ShardCollector:
         self.spans = dict[str, spans.TraceSpan]()  # of parts, from the first answer that came
         if known := sum(map(len, self.waiting.values())):
             say(f"goes on: {known:,} answers of unfinished shards stand in the journal")
-        budget = cfg.openai.token_budget if cfg.engine == "openai" else 0
-        self.spending = Spending(budget, _spent(out, done, self.waiting)) if budget else None
+        self.spending: Spending | None = None
+        if budget := cfg.openai.token_budget if cfg.engine == "openai" else 0:
+            recorded = spent_before(out).get(SPENT, 0)
+            self.spending = Spending(budget, max(recorded, _spent(out, done, self.waiting)))
 
     def answered(self, part: str) -> list[PromptKey]:
         """Return row and slot of the answers that earlier runs have of a shard."""
@@ -130,8 +133,20 @@ class ShardCollector:
 
         While no answer has come, `in_vain` is asked now and then why none ever will: then `RradError`.
         """
-        before = sum(len(part) for part in self.waiting.values())
-        progress = Progress(total, "prompts", done=before)
+        progress = Progress(total, "prompts", done=sum(map(len, self.waiting.values())))
+        try:
+            yield from self._written(incoming, progress, in_vain)
+        except (RradError, GeneratorExit):  # the latter: the labeller has failed its check
+            if self.spending:
+                self.spending.close()
+            self._publish(progress)
+            raise
+        self._publish(progress)
+
+    def _written(
+        self, incoming: Iterator[dict[str, Any]], progress: Progress, in_vain: Callable[[], str]
+    ) -> Iterator[str]:
+        """Do what `parts` does, but for the record of progress at the end."""
         began, published = time.monotonic(), 0.0
         for name, prompt in [(name, prompt) for name, part in self.waiting.items() for prompt in part]:
             if self.first.take(name, prompt):
@@ -152,7 +167,6 @@ class ShardCollector:
         for name in list(self.waiting):  # shards without any prompt left, or that lost one
             self._write(name)
             yield name
-        self._publish(progress)
 
     def _take(self, answer: dict[str, Any]) -> Iterator[str]:
         """Keep one answer; yield the name of its shard's part, if that was the last one and the part is written."""
@@ -187,11 +201,12 @@ class ShardCollector:
             raise why
 
     def _asked(self, answer: dict[str, Any]) -> bool:
-        return self.spending is None or self.spending.take(answer["error"], _tokens(answer))
+        return self.spending is None or self.spending.take(answer["error"])
 
     def _publish(self, progress: Progress) -> None:
         self.meter.export()
-        self.out.write_progress({**progress.state(), **self.meter.facts()})
+        spent = self.spending.facts() if self.spending else {}
+        self.out.write_progress({**progress.state(), **self.meter.facts(), **spent})
 
     def _rows(self, name: str, numbers: Sequence[int] | None = None) -> list[dict[str, Any]]:
         """Return the labelled rows of a shard. `numbers`: these alone, and none goes to the quarantine."""
@@ -212,6 +227,8 @@ class ShardCollector:
 
     def _write(self, name: str) -> None:
         rows, collected = self._rows(name), self.waiting.pop(name)
+        if any(answer["error"].startswith(ASKED_AGAIN) for answer in collected.values()):
+            self.journal.flush()  # a run that asks these again finds the part's other answers there
         self.out.write_quarantine(name)  # before the part: a part that stands has lost nothing
         self.out.write_part(name, rows)
         self.journal.forget(name)
@@ -296,6 +313,13 @@ def recount(out: tables.Output, names: Sequence[str]) -> dict[str, int]:
         for key in TOTALS:
             counts[key] += sum(table[key].to_pylist())
     return counts
+
+
+def spent_before(out: tables.Output) -> dict[str, int]:
+    """Return the tokens that earlier runs have spent of their budget, as the record of progress says; empty if it
+    says nothing."""
+    facts = read_progress(tables.join(out.uri, out.progress)) or {}
+    return {key: value for key, value in facts.items() if key == SPENT}
 
 
 def _spent(out: tables.Output, done: Sequence[str], waiting: Mapping[str, Mapping[PromptKey, Answer]]) -> int:

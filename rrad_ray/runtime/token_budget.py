@@ -9,6 +9,8 @@ import ray
 from rrad_ray.errors import RradError
 from rrad_ray.runtime import cluster
 
+SPENT = "tokens_spent"  # in the record of progress
+
 UNASKED = "the token budget is spent"  # an answer's error: no request went out for it, or not all
 
 WAIT_S = 60.0  # for answers that went away with a node
@@ -17,45 +19,60 @@ GOES_ON = "run the same command again: what is answered is kept"
 
 
 class TokenBudget:
-    """The rest of a budget, in an actor that all who ask share."""
+    """A budget and what of it is spent, in an actor that all who ask share."""
 
-    def __init__(self, left: int) -> None:
-        self.left, self.open, self.rows, self.uncounted = left, 0, 0, False
+    def __init__(self, budget: int, spent: int) -> None:
+        self.budget, self.spent, self.open, self.rows, self.uncounted = budget, spent, 0, 0, False
 
     def admit(self) -> bool:
         """Return whether another request may go out."""
-        admitted = self.left > 0
+        admitted = self.spent < self.budget and not self.uncounted
         self.open += admitted
         return admitted
+
+    def close(self) -> None:
+        """Admit no request any more."""
+        self.budget = 0
 
     def spend(self, tokens: int, failed: bool) -> None:
         """Count the tokens of a request that went out. An answer without any is the last one: what the others take
         could not be known either."""
         self.open -= 1
-        self.left -= tokens
-        if not tokens and not failed:
-            self.left, self.uncounted = 0, True
+        self.spent += tokens
+        self.uncounted |= not tokens and not failed
 
     def answered(self) -> None:
         """Count a prompt with all its requests."""
         self.rows += 1
 
-    def state(self) -> tuple[int, int, bool]:
-        """Return the requests under way, the prompts answered, and whether the endpoint counts no tokens."""
-        return self.open, self.rows, self.uncounted
+    def state(self) -> tuple[int, int, bool, int]:
+        """Return the requests under way, the prompts answered, whether the endpoint counts no tokens, and those
+        spent."""
+        return self.open, self.rows, self.uncounted, self.spent
 
 
 class Spending:
     """The driver's side of a budget, of which earlier runs have `spent` some tokens."""
 
     def __init__(self, budget: int, spent: int) -> None:
-        self.budget, self.spent = budget, spent
-        self.shared = cluster.shared_actor(TokenBudget, budget - spent)
+        self.budget = budget
+        self.shared = cluster.shared_actor(TokenBudget, budget, spent)
         self.taken, self.unasked, self.last = 0, False, time.monotonic()
 
-    def take(self, error: str, tokens: int) -> bool:
+    def facts(self) -> dict[str, int]:
+        """Return what the run's record of progress says, for a run that goes on: answers that were set aside have
+        cost tokens too, and stand nowhere else."""
+        return {SPENT: ray.get(self.shared.actor.state.remote())[3]}
+
+    def close(self) -> None:
+        """Let no request go out any more, and wait for those under way, so that all is counted."""
+        ray.get(self.shared.actor.close.remote())
+        until = time.monotonic() + WAIT_S
+        while ray.get(self.shared.actor.state.remote())[0] and time.monotonic() < until:
+            time.sleep(0.1)
+
+    def take(self, error: str) -> bool:
         """Count an answer as it comes; return false for that of a prompt that was not asked about, or not whole."""
-        self.spent += tokens
         if error.endswith(UNASKED):
             self.unasked = True
             return False
@@ -67,11 +84,11 @@ class Spending:
         prompts have come back."""
         if not self.unasked:
             return None
-        under_way, rows, uncounted = ray.get(self.shared.actor.state.remote())
+        under_way, rows, uncounted, spent = ray.get(self.shared.actor.state.remote())
         if not over and (under_way or (self.taken < rows and time.monotonic() - self.last < WAIT_S)):
             return None
         if uncounted:
             problem = f"the endpoint does not say how many tokens it takes, so that {self.budget:,} cannot be kept"
             return RradError("openai.token_budget", problem, f"set it to 0 and {GOES_ON}")
-        problem = f"the budget of {self.budget:,} tokens is spent ({self.spent:,} used)"
+        problem = f"the budget of {self.budget:,} tokens is spent ({spent:,} used)"
         return RradError("openai.token_budget", problem, f"raise it and {GOES_ON}")

@@ -8,6 +8,7 @@ killed, whatever dies, goes on where it was, and every query comes out exactly o
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from rrad_ray import tables
@@ -20,7 +21,7 @@ from rrad_ray.labelling.source import source_reader, source_row
 from rrad_ray.progress import say
 from rrad_ray.rows import JudgeOutput, Row
 from rrad_ray.runtime.answer_journal import drop_journal
-from rrad_ray.runtime.collector import recount
+from rrad_ray.runtime.collector import recount, spent_before
 from rrad_ray.runtime.dev_first import DevFirst, PromptKey
 from rrad_ray.runtime.first_errors import ASKED_AGAIN
 from rrad_ray.runtime.judging import label_shards
@@ -50,8 +51,10 @@ def run(cfg: JudgeConfig, out: tables.Output) -> None:
     own = cfg.own(every)
     check = _labelled(cfg, out, own)
     if cfg.share[1] > 1:
-        drop_journal(cfg)
-        out.write_progress({"unit": "parts", "done": len(own), "total": len(own), "rate": 0.0, "ended": True})
+        if _refused_parts(out).keys().isdisjoint(shard.part for shard in own):
+            drop_journal(cfg)
+        ended = {"unit": "parts", "done": len(own), "total": len(own), "rate": 0.0, "ended": True}
+        out.write_progress(ended | spent_before(out))
         standing = set(out.parts())
         if lacking := sum(shard.part not in standing for shard in every):
             say(f"slice {cfg.slice} is done; {lacking} parts of others are not: the last run finishes the table")
@@ -76,7 +79,10 @@ def run(cfg: JudgeConfig, out: tables.Output) -> None:
 
 def _labelled(cfg: JudgeConfig, out: tables.Output, own: list[Shard]) -> Gate:
     """Label the shards that no earlier run has labelled; return the check of the labeller on their dev queries."""
-    standing = set(out.parts()) - _refused_parts(cfg, out)
+    standing = set(out.parts())
+    if cfg.engine == "openai" and out.resumed and (refused := _refused_parts(out)):
+        say(f"asks again: {refused.total():,} queries without an answer, of {len(refused)} parts")
+        standing -= set(refused)
     done = [shard.part for shard in own if shard.part in standing]
     # Dev queries first: the labeller is checked on them before the rest is paid for.
     todo = sorted((shard for shard in own if shard.part not in standing), key=lambda shard: not shard.dev)
@@ -103,16 +109,13 @@ def _scattered(cfg: JudgeConfig, todo: list[Shard], dev: Mapping[str, list[Promp
     return {shard.part: dev[shard.part] for shard in todo if shard.dev}
 
 
-def _refused_parts(cfg: JudgeConfig, out: tables.Output) -> set[str]:
-    """Return the parts with a query that an endpoint did not answer for a reason that may be over by now, such as a
-    key without credit: a run that goes on asks those queries again."""
-    if cfg.engine != "openai" or not out.resumed:
-        return set()
-    counts = {name: sum(reason.startswith(ASKED_AGAIN) for reason in reasons) for name, reasons in out.set_aside()}
-    refused = {name: count for name, count in counts.items() if count}
-    if refused:
-        say(f"asks again: {sum(refused.values()):,} queries without an answer, of {len(refused)} parts")
-    return set(refused)
+def _refused_parts(out: tables.Output) -> Counter[str]:
+    """Return the parts with queries that an endpoint did not answer for a reason that may be over by now, such as a
+    key without credit, and how many: a run that goes on asks those queries again."""
+    refused = Counter[str]()
+    for name, reasons in out.set_aside():
+        refused[name] += sum(reason.startswith(ASKED_AGAIN) for reason in reasons)
+    return +refused
 
 
 def _check(cfg: JudgeConfig, out: tables.Output, own: list[Shard]) -> tuple[Gate, dict[str, list[PromptKey]]]:

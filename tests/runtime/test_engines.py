@@ -338,7 +338,21 @@ def test_queries_that_an_endpoint_did_not_answer_are_asked_again_by_a_run_that_g
     assert "asks again: 4 queries without an answer, of 2 parts" in capsys.readouterr().out
     assert len(list(tables.read(output, JudgeOutput))) == 40
     assert tables.read_manifest(output).quarantined == {}
-    assert len(endpoint.bodies) - asked <= 16, "two of five parts, at most"
+    assert len(endpoint.bodies) - asked == 4, "the other answers of their parts were paid for again"
+
+
+def test_tokens_of_answers_that_were_set_aside_count_in_the_budget_of_all_runs(
+    tmp_path: Path, endpoint: Endpoint
+) -> None:
+    """Three runs whose answers had no text took 17,280 tokens of a budget for 7,000."""
+    folder(tmp_path, [row(number) for number in range(60)])
+    endpoint.text = ""
+    openai = OpenAIConfig(url=endpoint.url, concurrency=2, token_budget=1500)
+    options: dict[str, Any] = {"engine": "openai", "openai": openai, "shard_queries": 10}
+    for error in (f"{ALIKE} times the same error", "the budget of 1,500 tokens is spent", "is spent"):
+        with pytest.raises(RradError, match=error):
+            judge.run(config(tmp_path, **options))
+    assert 25 <= len(endpoint.bodies) <= 26
 
 
 def test_only_errors_that_are_alike_and_come_before_any_answer_end_a_run() -> None:
