@@ -65,10 +65,13 @@ _BESIDE = re.compile(r"\[#?(?P<id>\d{1,18})\][ \t]*[:=(\-–—]++(?P<words>[^\[
 _TIER = re.compile(
     r"^[ \t*•\-–—#_]*+(?P<name>[^\W\d][^\[\]\d:\n]{0,60}+):[ \t*_]*(?P<ids>[^\n]{1,300})$", re.MULTILINE
 )
+_NOUN = "(?: (?:match|passage|document|result|tier|place))?"
 _STEP = (
-    "(?:(?P<best>(?:the )?(?:best|most relevant)|最好的?|最佳的?|最相关的?)|"
+    f"(?:(?P<best>(?:the )?(?:best|most relevant|top){_NOUN}|最好的?|最佳的?|最相关的?)|"
+    f"(?P<middle>(?:the )?middle{_NOUN}|in[ -]?between|中间的?|중간)|"
+    f"(?P<worst>(?:the )?(?:worst|least relevant|bottom){_NOUN}|最差的?|最不相关的?)|"
     + "|".join(f"(?P<p{rank}>{word.pattern})" for rank, word in enumerate(ORDINALS, 1))
-    + (f"|(?P<next>{NEXT.pattern})|(?P<last>{LAST.pattern}|(?:the )?(?:worst|least relevant)|最差的?))")
+    + (f"|(?P<next>{NEXT.pattern})|(?P<last>{LAST.pattern}))")
 )
 _GLUE = (
     r"(?:[ \t]{0,2}(?:place|one|should|would|must|comes?|goes|go|be|is|was|are|ranked|placed|put|ranks?|to|best|"
@@ -79,6 +82,7 @@ _ENDS = r"(?=[*_]*\s*(?:[.,;)]|\Z|\n|and\b|이고|です))"
 _PLACED = rf"\[(?:{ANY_NAME}\s?)?(?P<id>\d{{1,18}})\]"
 _STEP_FIRST = re.compile(rf"(?<![^\W_]){_STEP}{_GLUE}[ \t*_]{{0,3}}{_PLACED}{_ENDS}", re.IGNORECASE)
 _STEP_LAST = re.compile(rf"{_PLACED}{_GLUE}[ \t(]{{0,2}}{_STEP}{_ENDS}", re.IGNORECASE)
+_AT_LAST = re.compile(rf"(?<![^\W_])(?:{LAST.pattern}){_NOUN}[ \t:=*_–-]*{_PLACED}", re.IGNORECASE)
 NOT_UNDERSTOOD = "verdicts that are not understood"
 _MAY_BE_RANKS = "numbers that may be ranks or scores"
 
@@ -155,8 +159,12 @@ def _by_place(text: str, n: int) -> Records | None:
     """Return the order of documents with their places: `1st: [2], 2nd: [3]`, `[1] (rank 3), [2] = 1st`."""
     for pattern in (_PLACE_FIRST, _PLACE_LAST):
         groups = [match.groupdict() for match in pattern.finditer(text)]
-        by_place = {int(group.get("rank") or group["place"]): int(group["id"]) for group in groups}
-        if len(by_place) == len(groups) > 1 and not has_chain(pattern.sub("", text), n):
+        by_place = {float(group.get("rank") or group["place"]): int(group["id"]) for group in groups}
+        rest = pattern.sub("", text)
+        if len(by_place) == len(groups) > 1 and not has_chain(rest, n):
+            last = list(_AT_LAST.finditer(rest))
+            if len(last) == 1:
+                by_place[float("inf")] = int(last[0]["id"])
             return Records([by_place[rank] for rank in sorted(by_place)], ("sorted by score or rank",))
     return None
 
@@ -179,6 +187,10 @@ def _by_step(text: str, n: int) -> Records | None:
         return None  # a text that goes on in one direction is read from its prose
     placed = _places(sorted(steps, key=lambda step: step[0]))
     without = [mention.numbers[0] for mention in mentions if mention.numbers[0] not in placed]
+    worst = min((end for end, groups in steps if groups["worst"]), default=len(text))
+    best = any(groups["best"] for _, groups in steps)
+    if best and any(mention.start > worst and mention.numbers[0] in without for mention in mentions):
+        return Records((), (), "documents behind the worst one")
     if without == [mentions[0].numbers[0]] and 1.0 not in placed.values():
         placed[without[0]] = 1.0
     elif without:
@@ -195,8 +207,8 @@ def _places(steps: Sequence[tuple[int, dict[str, str | None]]]) -> dict[int, flo
     rank = 1.0
     for _, groups in steps:
         number = int(groups["id"] or 0)
-        if groups["last"]:
-            placed[number] = float("inf")
+        if groups["middle"] or groups["worst"] or groups["last"]:
+            placed[number] = 1e9 if groups["middle"] else float("inf")
             continue
         named = next((index for index in range(1, len(ORDINALS) + 1) if groups[f"p{index}"]), None)
         rank = 1.0 if groups["best"] else float(named) if named else rank + 0.01
