@@ -36,7 +36,8 @@ class OpenAIConfig:
     concurrency: Count = 32
     """Requests that one actor has under way."""
     retries: CountOrNone = 6
-    """Retries of one request after 429, 5xx or a broken connection, with exponential backoff."""
+    """Retries of one request after 429, 5xx or a broken connection, with exponential backoff. Where the endpoint asks
+    for more than two minutes (`Retry-After`), the query fails at once, and a run that goes on asks it again."""
     timeout_s: Positive = 120.0
     """Seconds that one request may take."""
     request: dict[str, Any] = Field(default_factory=dict)

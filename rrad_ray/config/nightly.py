@@ -19,8 +19,12 @@ def _night(value: str) -> str:
     """Refuse what is no file name, and a source's name: the night's student is summed with sources, by name."""
     if value in (BM25, DENSE, PRERANK, JUDGE):
         raise ValueError("is the name of a source: take another one, as in 2026-11-29")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
-        raise ValueError("must be letters, digits, '.', '_' and '-', as in 2026-11-29")
+    if value in (NEW_STUDENT, LAST_STUDENT):
+        raise ValueError(
+            "is what a night's evaluation calls one of its students: take another name, as in 2026-11-29"
+        )
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
+        raise ValueError("must be up to 100 letters, digits, '.', '_' and '-', as in 2026-11-29")
     return value
 
 

@@ -27,9 +27,12 @@ _WORD = regex.compile(rf"[{_CLASSES[CJ]}{_CLASSES[SEA]}]{{1,2}}|[^\s{_CLASSES[CJ
 CUT = regex.compile(f"[{''.join(_CLASSES.values())}]")  # a character of a script that is not cut at spaces alone
 HAN, HIRAGANA = regex.compile(r"\p{Han}"), regex.compile(r"\p{Hiragana}+")
 
-_WIDE = {0x3000: " ", **{code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}}
+# Persian is typed on Arabic keyboards too, whose kaf and yeh have codes of their own.
+_ALIKE = {0x06A9: "\u0643", 0x06CC: "\u064a"}
+_WIDE = {0x3000: " ", **{code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}, **_ALIKE}
 # Soft hyphens and joiners stand inside words and are not seen.
 _UNSEEN = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u2060\ufeff"), "")
+_FOLDED = _UNSEEN | _ALIKE
 _CLUSTER = regex.compile(r"\X")
 
 SAMPLED = 2000  # documents whose letters `shares` counts
@@ -52,7 +55,7 @@ def normalized(text: str) -> tuple[str, list[tuple[int, int]]]:
         return lower, []
     letters, spans = list[str](), list[tuple[int, int]]()
     for cluster in _CLUSTER.finditer(text):
-        folded = unicodedata.normalize("NFKC", cluster.group()).lower().translate(_UNSEEN)
+        folded = unicodedata.normalize("NFKC", cluster.group()).lower().translate(_FOLDED)
         letters.append(folded)
         spans += [cluster.span()] * len(folded)
     return "".join(letters), spans

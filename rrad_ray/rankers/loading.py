@@ -136,6 +136,13 @@ def check_head(folder: str) -> None:
     raise InvalidInput(problem, "give the output of train, or a cross-encoder with one output")
 
 
+def on_device(model: Any, device: str) -> Any:
+    """Return a model on a torch device. Raises `ValueError` for a GPU where torch sees none."""
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise InvalidInput(f"device='{device}': torch sees no GPU here", "set device to cpu")
+    return model.to(device)
+
+
 def load_ranker(folder: str, **options: Any) -> Any:
     """Return the model of a ranker's checkpoint. Raises `ValueError` as `check_head` and `load_whole` do."""
     check_head(folder)

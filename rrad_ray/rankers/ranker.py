@@ -80,7 +80,7 @@ class Ranker(nn.Module):
         dtype = number_format(folder, dtype, backend, device)
         converted = dtype == "int8" or backend not in ("torch", "compile")
         model_dtype = torch.float32 if converted else dtype_of(dtype)
-        model = loading.load_ranker(folder, dtype=model_dtype).to(device)
+        model = loading.on_device(loading.load_ranker(folder, dtype=model_dtype), device)
         tokenizer = loading.load_tokenizer(folder, model)
         loading.check_pairs(tokenizer)
         ranker = cls(model, tokenizer, loading.usable_length(tokenizer, model)).eval()

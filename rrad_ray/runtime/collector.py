@@ -40,6 +40,11 @@ TICK_S = 10.0  # without an answer for so long, the run looks around
 FIT_S = 30.0  # what an autoscaler may take to begin starting a node
 
 
+def calls_per_row(cfg: JudgeConfig, shard: Shard) -> float:
+    """Return about how many prompts a query of a shard has."""
+    return cfg.calls(shard.documents / shard.rows)
+
+
 class RunMetrics:
     """The figures of a run: for its progress lines, `progress.json` and Prometheus."""
 
@@ -117,6 +122,8 @@ class ShardCollector:
         self.journal, self.meter, self.errors = AnswerJournal(cfg, out), RunMetrics(cfg), FirstErrors()
         self.waiting = self.journal.load(set(self.todo))
         self.spans = dict[str, spans.TraceSpan]()  # of parts, from the first answer that came
+        self.expected = {shard.part: round(shard.rows * calls_per_row(cfg, shard)) for shard in todo}
+        self.progress = Progress(sum(self.expected.values()), "prompts", done=sum(map(len, self.waiting.values())))
         if known := sum(map(len, self.waiting.values())):
             say(f"goes on: {known:,} answers of unfinished shards stand in the journal")
         self.spending: Spending | None = None
@@ -128,26 +135,23 @@ class ShardCollector:
         """Return row and slot of the answers that earlier runs have of a shard."""
         return list(self.waiting[part])
 
-    def parts(self, incoming: Iterator[dict[str, Any]], total: int, in_vain: Callable[[], str]) -> Iterator[str]:
-        """Write parts and yield the name of each as it is durable. `total`: prompts that are to be answered.
+    def parts(self, incoming: Iterator[dict[str, Any]], in_vain: Callable[[], str]) -> Iterator[str]:
+        """Write parts and yield the name of each as it is durable.
 
         While no answer has come, `in_vain` is asked now and then why none ever will: then `RradError`.
         """
-        progress = Progress(total, "prompts", done=sum(map(len, self.waiting.values())))
         try:
-            yield from self._written(incoming, progress, in_vain)
+            yield from self._written(incoming, in_vain)
         except (RradError, GeneratorExit):  # the latter: the labeller has failed its check
             if self.spending:
                 self.spending.close()
-            self._publish(progress)
+            self._publish()
             raise
-        self._publish(progress)
+        self._publish()
 
-    def _written(
-        self, incoming: Iterator[dict[str, Any]], progress: Progress, in_vain: Callable[[], str]
-    ) -> Iterator[str]:
+    def _written(self, incoming: Iterator[dict[str, Any]], in_vain: Callable[[], str]) -> Iterator[str]:
         """Do what `parts` does, but for the record of progress at the end."""
-        began, published = time.monotonic(), 0.0
+        began, published, progress = time.monotonic(), 0.0, self.progress
         for name, prompt in [(name, prompt) for name, part in self.waiting.items() for prompt in part]:
             if self.first.take(name, prompt):
                 self._check_labeller()
@@ -162,7 +166,7 @@ class ShardCollector:
             self._check_budget()
             if time.monotonic() - published > progress.every_s:
                 published = time.monotonic()
-                self._publish(progress)
+                self._publish()
         self._check_budget(over=True)
         for name in list(self.waiting):  # shards without any prompt left, or that lost one
             self._write(name)
@@ -177,7 +181,8 @@ class ShardCollector:
         kept: Answer = {key: answer[key] for key in Answer.__annotations__}  # type: ignore[assignment]
         self.errors.add(kept["error"])
         part[prompt_key] = kept
-        if name not in self.spans:
+        if name not in self.spans:  # now it is known how many prompts the part has
+            self.progress.total += expected - self.expected[name]
             self.spans[name] = spans.begin("part", {"rrad.part": name, "rrad.prompts": expected})
         self.meter.add(kept, answer["documents"], answer["calls"])
         self.journal.add(kept)
@@ -203,10 +208,10 @@ class ShardCollector:
     def _asked(self, answer: dict[str, Any]) -> bool:
         return self.spending is None or self.spending.take(answer["error"])
 
-    def _publish(self, progress: Progress) -> None:
+    def _publish(self) -> None:
         self.meter.export()
         spent = self.spending.facts() if self.spending else {}
-        self.out.write_progress({**progress.state(), **self.meter.facts(), **spent})
+        self.out.write_progress({**self.progress.state(), **self.meter.facts(), **spent})
 
     def _rows(self, name: str, numbers: Sequence[int] | None = None) -> list[dict[str, Any]]:
         """Return the labelled rows of a shard. `numbers`: these alone, and none goes to the quarantine."""

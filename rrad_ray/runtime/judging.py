@@ -15,7 +15,7 @@ from rrad_ray.labelling import planner
 from rrad_ray.labelling.crash_ledger import Ledger
 from rrad_ray.labelling.source import source_reader, source_row
 from rrad_ray.runtime import cluster, engines
-from rrad_ray.runtime.collector import ShardCollector
+from rrad_ray.runtime.collector import ShardCollector, calls_per_row
 from rrad_ray.runtime.dev_first import DevFirst
 from rrad_ray.runtime.engine_rows import settled, to_answer, to_engine
 from rrad_ray.tables import checkpoints, shards, spans
@@ -36,24 +36,18 @@ def label_shards(
         cluster.require_resources(cfg.resources, 1)
         cluster.end_orphans(engines.MARK, cfg.output + cfg.slice_name)
     collected = ShardCollector(cfg, out, todo, done, first)
-    total = round(sum(shard.rows * calls_per_row(cfg, shard) for shard in todo))
     work = [unit for early in (True, False) for unit in units_of(cfg, todo, collected, first, early)]
     in_vain = partial(cluster.in_vain, cfg.resources) if cfg.engine == "vllm" else str
     budget = collected.spending.shared if collected.spending else None
     # A thread runs it, without the current span.
     stream = answer_stream(cfg, model, todo, work, spans.outgoing(), budget)
-    return collected.parts(stream, total, in_vain)
+    return collected.parts(stream, in_vain)
 
 
 def least_rows(todo: Sequence[Shard]) -> int:
     """Return the rows that a unit of work has at least: Ray's driver schedules some hundred tasks a second, so a run
     of millions must not be cut into as many."""
     return math.ceil(sum(shard.rows for shard in todo) / MOST_UNITS)
-
-
-def calls_per_row(cfg: JudgeConfig, shard: Shard) -> float:
-    """Return about how many prompts a query of a shard has."""
-    return cfg.calls(shard.documents / shard.rows)
 
 
 def units_of(

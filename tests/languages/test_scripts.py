@@ -67,6 +67,12 @@ def test_a_longer_query_shares_words_with_the_one_that_it_rewrites() -> None:
         (unicodedata.normalize("NFD", "각나"), "각나", [(0, 3), (3, 5)]),
         ("a\u00adb", "ab", [(0, 1), (2, 3)]),
         ("ﬁt", "fit", [(0, 1), (0, 1), (1, 2)]),
+        (
+            "\u06a9\u062a\u0627\u0628\u06cc",
+            "\u0643\u062a\u0627\u0628\u064a",
+            [],
+        ),  # Persian, as Arabic keyboards write it
+        ("\u06cc\u00ad\u06a9", "\u064a\u0643", [(0, 1), (2, 3)]),
     ],
 )
 def test_a_text_in_one_form_says_where_characters_were(text: str, plain: str, spans: list[tuple[int, int]]) -> None:

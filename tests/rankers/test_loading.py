@@ -47,6 +47,13 @@ ARCHITECTURES = {
 UNBELIEVABLE = [None, 10**30, 10**12, float("inf"), 0, -1, 2]
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here is a GPU")
+def test_a_gpu_that_torch_does_not_see_is_named(tmp_path: Path) -> None:
+    folder = tiny.save(tmp_path / "model", "Bert")
+    with pytest.raises(InvalidInput, match="device='cuda:1': torch sees no GPU here; set device to cpu"):
+        Ranker.load(folder, device="cuda:1")
+
+
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @pytest.mark.parametrize("limit", [None, 1024, 20], ids=str)
 def test_a_ranker_takes_the_smallest_of_tokenizer_and_positions_and_cuts_longer_texts(

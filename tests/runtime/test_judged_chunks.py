@@ -110,7 +110,7 @@ def test_a_resumed_run_keeps_the_chunks_of_the_answers_that_it_has(tmp_path: Pat
                 assert not list(collector._take(answer))
             collector.journal.flush()
             return []
-        return list(collector.parts(answers(numbers), 5, str))
+        return list(collector.parts(answers(numbers), str))
 
     known: list[Any] = []
     assert run(range(3)) == []

@@ -170,3 +170,12 @@ def test_long_lists_are_asked_in_blocks_and_made_one_order(tmp_path: Path) -> No
     for row in tables.read(labels, Labels):
         assert row["targets"].index(max(row["targets"])) == 7
         assert all(0.5 <= value < 1 for value in row["confidence"]), "win probabilities"
+
+
+def test_uneven_lists_in_blocks_end_at_all_their_prompts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The estimate by the mean length ended at 125 %."""
+    rows = [row_of(f"q{number}", [f"text {index}" for index in range(9 if number % 3 else 3)]) for number in range(6)]
+    options: dict[str, Any] = {"task": "order", "engine": "echo", "block": 4, "repeats": 2}
+    judged = judge.run(JudgeConfig(table_of(tmp_path / "input", rows), f"{tmp_path}/judged", **options))
+    count = sum(len(row["responses"]) for row in tables.read(judged, JudgeOutput))
+    assert f"{count} of {count} prompts, 100 %" in capsys.readouterr().out
