@@ -136,11 +136,10 @@ def check_head(folder: str) -> None:
     raise InvalidInput(problem, "give the output of train, or a cross-encoder with one output")
 
 
-def on_device(model: Any, device: str) -> Any:
-    """Return a model on a torch device. Raises `ValueError` for a GPU where torch sees none."""
+def check_device(device: str) -> None:
+    """Raise `ValueError` for a GPU where torch sees none."""
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise InvalidInput(f"device='{device}': torch sees no GPU here", "set device to cpu")
-    return model.to(device)
 
 
 def load_ranker(folder: str, **options: Any) -> Any:

@@ -80,7 +80,7 @@ class Ranker(nn.Module):
         dtype = number_format(folder, dtype, backend, device)
         converted = dtype == "int8" or backend not in ("torch", "compile")
         model_dtype = torch.float32 if converted else dtype_of(dtype)
-        model = loading.on_device(loading.load_ranker(folder, dtype=model_dtype), device)
+        model = loading.load_ranker(folder, dtype=model_dtype).to(device)
         tokenizer = loading.load_tokenizer(folder, model)
         loading.check_pairs(tokenizer)
         ranker = cls(model, tokenizer, loading.usable_length(tokenizer, model)).eval()
@@ -276,8 +276,9 @@ def of_distinct(pairs: Encoded, tokens: int, score: backends.Scorer) -> Tensor:
 
 def number_format(folder: str, dtype: str, backend: str, device: str) -> str:
     """Return the number format in which `Ranker.load` computes with these arguments: `auto` becomes one. Raises
-    `ValueError` as `check_backend` does."""
+    `ValueError` as `check_backend` and `loading.check_device` do."""
     check_backend(backend, dtype)
+    loading.check_device(device)
     if dtype != "auto":
         return dtype
     best = torch.float32 if backend == "onnx" else dtype_of(dtype, device, loading.config_of(folder))
