@@ -11,8 +11,13 @@ from pydantic_core import ErrorDetails
 
 from rrad_ray.config.base import KeyProblem
 
-# What a bound of pydantic's wants of a number, by the type of its error.
-BOUNDS = {
+# What is wanted of a value, by the type of pydantic's error.
+WANTED = {
+    **dict.fromkeys(("tuple_type", "list_type"), "write a list, as in [one, two]"),
+    **dict.fromkeys(("dict_type", "dataclass_type"), "write a mapping, as in {{key: value}}"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "write true or false"),
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "must be a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "must be a number"),
     "greater_than": "must be above {gt:.12g}",
     "greater_than_equal": "must be at least {ge:.12g}",
     "less_than": "must be below {lt:.12g}",
@@ -53,6 +58,6 @@ def problem_of(schema: type, error: ErrorDetails) -> str:
     if error["type"] == "literal_error":
         choices = error["ctx"]["expected"].replace(" or ", ", ").replace("'", "")
         return f"{key}={error['input']!r}: choose one of {choices}"
-    wanted = BOUNDS.get(error["type"], "")
-    text = wanted.format(**error["ctx"]) if wanted else error["msg"][:1].lower() + error["msg"][1:]
+    wanted = WANTED.get(error["type"], "")
+    text = wanted.format(**error.get("ctx", {})) if wanted else error["msg"][:1].lower() + error["msg"][1:]
     return f"{key}={error['input']!r}: {text}"
