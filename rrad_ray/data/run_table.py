@@ -1,4 +1,4 @@
-"""Runs of any length as Arrow tables: TREC's text, or Parquet with `query_id`, `doc_id` and `score`."""
+"""Runs of any length as Arrow tables: TREC's text, or Parquet with `query_id`, `doc_id`, `score`, perhaps `rank`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ TREC_LINES = 100_000  # of a TREC run that are Python's at a time
 def read_run(uri: str) -> pa.Table:
     """Return a run as columns of `RUN_SCHEMA`, the ids as dictionaries, each query's documents best first.
 
-    Lines of equal score stay in the order of their ranks, and in Parquet in that of the rows. Raises `RradError` for
+    Lines of equal score stay in the order of their ranks, and in Parquet without whole-number ranks in that of the
+    rows. Raises `RradError` for
     a line or row that is malformed, a document that a query has twice, and an empty run, and as `check_ranks` does.
     """
     files = tables.row_files(uri, (".parquet",))
@@ -76,9 +77,12 @@ def _parquet_run(files: list[tables.DataFile]) -> pa.Table:
             parquet = pq.ParquetFile(opened)
             remedy = "name its columns query_id, doc_id and score"
             tables.check_columns(RUN_SCHEMA.names, parquet.schema_arrow.names, file.uri, remedy)
-            table = parquet.read(columns=RUN_SCHEMA.names)
+            table = parquet.read(columns=[*RUN_SCHEMA.names, *{"rank"}.intersection(parquet.schema_arrow.names)])
         columns = [tables.column_as(table, field, file.uri) for field in RUN_SCHEMA]
+        ranks = table["rank"] if "rank" in table.column_names else None
         table = pa.Table.from_arrays(columns, schema=RUN_SCHEMA)
+        if ranks is not None and pa.types.is_integer(ranks.type) and not ranks.null_count:
+            table = table.append_column("rank", ranks.cast(pa.int64()))
         usable = pc.is_finite(table["score"])
         for name in ("query_id", "doc_id"):  # a null is none either
             usable = pc.and_(usable, pc.not_equal(pc.utf8_trim_whitespace(table[name]), ""))
@@ -86,4 +90,5 @@ def _parquet_run(files: list[tables.DataFile]) -> pa.Table:
             row = pc.index(pc.fill_null(usable, False), False).as_py()
             raise RradError(file.uri, f"row {row} is no line of a run: {table.slice(row, 1).to_pylist()}", RUN_LINE)
         chunks.append(table)
-    return pa.concat_tables(chunks)
+    ranked = all("rank" in chunk.column_names for chunk in chunks)
+    return pa.concat_tables(chunk if ranked else chunk.select(RUN_SCHEMA.names) for chunk in chunks)

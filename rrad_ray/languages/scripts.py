@@ -122,7 +122,7 @@ def _script_of(letter: str) -> str:
 
 
 # Letters that Unicode takes for one piece, and keyboards and capitals for a plain one: I is the capital of ı too.
-PLAIN = str.maketrans({"ı": "i", "ł": "l", "ø": "o", "đ": "d", "œ": "oe", "æ": "ae"})
+PLAIN = str.maketrans({"ı": "i", "ł": "l", "ø": "o", "đ": "d", "œ": "oe", "æ": "ae", "ß": "ss"})
 
 
 def whole_characters(text: str) -> str:

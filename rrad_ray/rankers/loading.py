@@ -38,6 +38,8 @@ NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")  # of a layer or an expert, in a weight
 # fill a table up to a round number: they are a few in a hundred.
 LEAST_KNOWN = 0.5
 
+BELONGS = "give a checkpoint whose config.json belongs to its weights"
+
 WRITTEN = ("bos", "eos", "unk", "sep", "pad", "cls")  # the special tokens that a tokenizer puts around texts
 
 MayLack = Callable[[str, Any], bool]  # whether a weight of this name may be missing for this model
@@ -62,12 +64,14 @@ def load_whole(auto_class: Any, folder: str, *, may_lack: MayLack = lambda name,
     have = (getattr(model.config, "architectures", None) or ["nothing"])[0]
     wrong = [f"{name} {tuple(there)} for {tuple(here)}" for name, there, here in sorted(report["mismatched_keys"])]
     if wrong:
-        problem = f"weights of {folder} have another shape than its config says: {_shortened(wrong)}"
-        raise InvalidInput(problem, "give a checkpoint whose config.json belongs to its weights")
+        wanted = "a ranker with one score has" if "num_labels" in options else "its config says"
+        problem = f"weights of {folder} have another shape than {wanted}: {_shortened(wrong)}"
+        remedy = "take one with a single label, or its base model" if "num_labels" in options else BELONGS
+        raise InvalidInput(problem, remedy)
     more = [] if "num_hidden_layers" in options else _uncounted(report["unexpected_keys"], model)
     if more:
         problem = f"{folder} holds weights of more layers than its config says: {_shortened(more)}"
-        raise InvalidInput(problem, "give a checkpoint whose config.json belongs to its weights")
+        raise InvalidInput(problem, BELONGS)
     lacking = [name for name in sorted(report["missing_keys"]) if not may_lack(name, model)]
     if lacking:
         problem = f"{folder} ({have}) lacks weights that {type(model).__name__} needs: {_shortened(lacking)}"

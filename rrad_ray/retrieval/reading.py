@@ -107,8 +107,8 @@ def write_documents(work: str, name: str, rows: Iterable[ReadDocument], size: in
 
 
 def drop_repeats(work: str, parts: dict[str, int]) -> tuple[dict[str, int], list[tuple[str, str, str]]]:
-    """Write parts again without documents whose id an earlier one has; return the parts' rows and the dropped rows as
-    id, reason and content.
+    """Write parts again without documents whose id an earlier one has; return the rows of the parts that still have
+    some, and the dropped rows as id, reason and content.
 
     What is to be dropped is written down first, so that a run that is killed here loses none of it.
     """
@@ -128,7 +128,7 @@ def drop_repeats(work: str, parts: dict[str, int]) -> tuple[dict[str, int], list
         parts[part] -= len(rows)
     for row_id, reason, content in plan["rejected"]:
         rejected.append((row_id, reason, content))
-    return parts, rejected
+    return {part: rows for part, rows in parts.items() if rows}, rejected
 
 
 def _repeats(work: str, parts: dict[str, int]) -> dict[str, Any]:

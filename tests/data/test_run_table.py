@@ -67,9 +67,20 @@ def test_a_run_of_distances_is_refused_and_not_read_upside_down(tmp_path: Path) 
     """An index of vectors exports rank 1 with the least distance; read by scores, the best document would be last."""
     nearest = [f"q{query} Q0 d{rank} {rank} {rank / 10} faiss" for query in range(3) for rank in range(1, 6)]
     (tmp_path / "distances.run").write_text("\n".join(nearest))
-    for read in (read_run, read_trec_run):
+    rows = [line.split() for line in nearest]
+    columns = {
+        "query_id": [row[0] for row in rows],
+        "doc_id": [row[2] for row in rows],
+        "score": [float(row[4]) for row in rows],
+        "rank": pa.array([int(row[3]) for row in rows], pa.uint32()),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "distances.parquet")
+    for read, name in ((read_run, "run"), (read_trec_run, "run"), (read_run, "parquet")):
         with pytest.raises(RradError, match="ranks say the opposite of its scores, for 12 of 12 neighbours"):
-            read(f"{tmp_path}/distances.run")
+            read(f"{tmp_path}/distances.{name}")
+    columns["score"] = [-score for score in columns["score"]]
+    pq.write_table(pa.table(columns), tmp_path / "similar.parquet")
+    assert [row["doc_id"] for row in read_run(f"{tmp_path}/similar.parquet").to_pylist()][:2] == ["d1", "d2"]
 
 
 @pytest.mark.parametrize("ranks", [(0, 0, 0), (2, 1, 3)], ids=["alike", "now and then"])

@@ -223,6 +223,25 @@ def test_packed_files_and_parquet_with_other_column_names_are_the_same_collectio
     assert rows_of(RetrieveConfig(str(table), f"{tmp_path}/c", run=str(run), columns=columns)) == expected
 
 
+def test_a_part_of_repeated_documents_alone_is_left_out(
+    searched: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that holds only documents of another, as of a crawl done twice, ended the run by a KeyError."""
+    without_ray(monkeypatch, 3)
+    whole = rows_of(RetrieveConfig(output=f"{tmp_path}/whole", **searched))
+    corpus = Path(searched["data"], "corpus.jsonl")
+    lines = corpus.read_text().splitlines()
+    corpus.unlink()
+    (corpus.parent / "corpus").mkdir()
+    for name, some in {"a": lines, "b": lines[:30], "c": lines[30:33]}.items():
+        (corpus.parent / "corpus" / f"{name}.jsonl").write_text("\n".join(some))
+    for documents in (10, 40):
+        output = f"{tmp_path}/again-{documents}"
+        again = RetrieveConfig(output=output, part_documents=documents, **searched, max_quarantined=0.5)
+        assert rows_of(again) == whole
+        assert tables.read_manifest(output).quarantined["duplicate id"] == 33
+
+
 def test_a_run_without_a_line_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "empty.run").write_text("\n")
     cfg = RetrieveConfig(collection(tmp_path / "beir"), f"{tmp_path}/out", run=f"{tmp_path}/empty.run")

@@ -299,7 +299,7 @@ def test_a_model_with_too_few_positions_or_weights_is_an_error_before_a_cluster_
     with pytest.raises(RradError, match=r"max_length \+ generation.max_tokens: 114 tokens, and the model takes 60"):
         train.run(dataclasses.replace(cfg, generation=GenerationConfig(weight=1.0)))
     two = tiny.save(tmp_path / "two", "Bert", num_labels=2)
-    with pytest.raises(RradError, match=r"another shape than its config says: classifier\.bias \(2,\) for \(1,\)"):
+    with pytest.raises(RradError, match=r"than a ranker with one score has: classifier\.bias \(2,\) for \(1,\)"):
         train.run(TrainConfig(input=labels, output=f"{tmp_path}/none", model=two))
 
 
