@@ -101,6 +101,10 @@ def query_words(text: str) -> tuple[str, ...]:
     return tuple(words)
 
 
+# What a sentence ends with, and a space, in the scripts that have other marks than Latin's (in NFKC).
+ENDS = " ?!.;" + "\u061f\u061b\u06d4\u0964\u0965\u3002\u055c\u055e\u0589\u17d4\u104b\u1362\u1367\u203d"
+
+
 def folded(text: str) -> str:
     """Return what two writings of one query have in common: neither case, white space nor the mark behind it count.
 
@@ -108,7 +112,7 @@ def folded(text: str) -> str:
     'how to add'
     """
     plain = " ".join(normalized(text)[0].split())
-    return plain.rstrip(" ?!.") or plain
+    return plain.rstrip(ENDS) or plain
 
 
 def script(word: str) -> str:

@@ -90,6 +90,14 @@ def test_one_form_keeps_the_order_and_pieces_keep_all_characters(text: str) -> N
 def test_one_query_is_the_same_in_other_letters_and_another_one_is_not() -> None:
     same = ["Café in C++?", "  cafe\u0301  in c++", "ＣＡＦÉ in C++ .", "CAFÉ\tin c++！"]
     assert len({folded(text) for text in same}) == 1
+    for text in (
+        "ما هي عاصمة فرنسا؟",
+        "ποια είναι η πρωτεύουσα;",
+        "भारत की राजधानी क्या है।",
+        "フランスの首都は。",
+        "首都？",
+    ):
+        assert folded(text) == folded(text[:-1])
     assert (
         len({folded(text) for text in ("c++", "c#", "c", "open-file", "open file", "北京天气", "北京", "?", "!")})
         == 9
