@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rrad_ray import prompts, tables
-from rrad_ray.config import JudgeConfig, LabelConfig, OpenAIConfig, PromptConfig, SimulatedConfig
+from rrad_ray.config import GateConfig, JudgeConfig, LabelConfig, OpenAIConfig, PromptConfig, SimulatedConfig
 from rrad_ray.data import exports
 from rrad_ray.errors import RradError
 from rrad_ray.labelling.answers import parse_answer
@@ -127,7 +128,7 @@ class Endpoint:
         self.paths: list[str] = []
         self.logprobs: dict[str, list[tuple[str, float]]] = {}  # part of a prompt -> its first token's likeliest
         self.refuse: dict[str, list[int]] = {}  # part of a prompt -> statuses to answer first
-        self.text, self.finish = "[2] > [1]", "stop"
+        self.text, self.finish, self.takes_s = "[2] > [1]", "stop", 0.0
         self.usage: dict[str, int] | None = {"prompt_tokens": 50, "completion_tokens": 10, "total_tokens": 60}
         endpoint = self
 
@@ -156,6 +157,7 @@ class Endpoint:
 
     def answer(self, content: str) -> tuple[int, dict[str, Any]]:
         self.calls[content] += 1
+        time.sleep(self.takes_s)
         for part, statuses in self.refuse.items():
             if part in content and statuses:
                 return statuses.pop(0), {"error": {"message": "not now"}}
@@ -236,6 +238,21 @@ def test_a_token_budget_stops_the_run_and_a_larger_one_goes_on_without_asking_ag
     output = judge.run(config(tmp_path, engine="openai", openai=OpenAIConfig(url=endpoint.url)))
     assert len(list(tables.read(output, JudgeOutput))) == 40
     assert set(endpoint.calls.values()) == {1}, "nothing is paid for twice"
+
+
+def test_an_endpoint_is_asked_about_scattered_dev_queries_before_others_and_about_few_others_where_it_fails(
+    tmp_path: Path, endpoint: Endpoint
+) -> None:
+    splits = ["train", "train", "dev", "train"]
+    folder(tmp_path, [row(number, split=splits[number % 4]) for number in range(160)])
+    endpoint.text, endpoint.takes_s = "[1] > [2]", 0.1  # the second one is relevant
+    options: dict[str, Any] = {"openai": OpenAIConfig(url=endpoint.url, concurrency=1), "shard_queries": 20}
+    with pytest.raises(RradError, match=r"on 40 judged dev queries .* NOT worth its labels"):
+        judge.run(config(tmp_path, engine="openai", gate=GateConfig(against="given"), **options))
+    asked = [body["messages"][-1]["content"] for body in endpoint.bodies]
+    dev = [any(f"query number {number}." in text for number in range(2, 160, 4)) for text in asked]
+    assert all(dev[:40])
+    assert len(asked) < 160, "all was paid for"
 
 
 def test_a_token_budget_that_nobody_can_keep_ends_the_run(tmp_path: Path, endpoint: Endpoint) -> None:
