@@ -43,7 +43,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 # Query, and a text in which <...> stands around what belongs to a term of the query.
 SENTENCES = [
     ("How do I sort a list?", "sort_list(lst): <Sorts>. <Sort> a <LIST>, resort"),
-    ("Größe einer Datei", "die GRÖSSE, die <Größe> und größer; <EINER>"),
+    ("Größe einer Datei", "die <GRÖSSE>, die <Größe> und größer; <EINER>"),
     ("café in Paris", "<Cafe\u0301> in Lyon, <ｐａｒｉｓ>, <cafes>"),
     ("हिन्दी भाषा", "<हिन्दी>, <हिन्द>; <भाषा>।"),
     # Korean: pairs of syllables, without the particle at a word's end.
