@@ -70,7 +70,6 @@ IDEAS = {  # the arm with the idea, and the arm without it
     "listwise_labels": ("order", "pointwise"),
 }
 IDEA = click.Option(["--idea"], type=click.Choice(list(IDEAS)), multiple=True, help="this one alone; may be repeated")
-LANGUAGES = ("klue-nli-ko", "xquad-zh-sentences")  # by name only: the bundled decoder does not read them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,8 +84,8 @@ class Size:
 
 def bench(quick: bool, scratch: str, collection: Sequence[str] = (), idea: Sequence[str] = ()) -> harness.Result:
     ideas = {name: pair for name, pair in IDEAS.items() if name in idea or not idea}
-    beside = students.BESIDE + (LANGUAGES if set(collection) & set(LANGUAGES) else ())
-    chosen = students.collections(collection, beside)
+    named = tuple(name for name in students.MULTILINGUAL if name in collection)  # the bundled decoder reads none
+    chosen = students.collections(collection, students.BESIDE + named)
     if quick:
         size = Size(dict(list(chosen.items())[:1]), seeds=1, train=60, test=40, warm_steps=10, steps=5)
     else:

@@ -32,7 +32,8 @@ Scores = dict[str, float]  # nDCG@10 by query
 TEACHER = SimulatedConfig(noise=0.5, missing=0.2, malformed=0.02)  # as in configs/rradistill/laptop.yaml
 STUDENT: dict[str, Any] = {"max_length": 96, "docs_per_query": 8, "queries_per_step": 5, "epochs": 1000.0}
 
-BESIDE = ("xquad-sentences", "cranfield")  # CoSQA and the demo's collection
+BESIDE = ("xquad-sentences", "cranfield")  # by default, with CoSQA and the demo's collection
+MULTILINGUAL = ("klue-nli-ko", "xquad-zh-sentences")  # which only the multilingual bundled model reads
 
 FUSED_ON = 60  # dev queries, of which the first stage's weights in the free labels are fitted
 
@@ -56,7 +57,7 @@ def collections(names: Sequence[str], beside: Sequence[str] = BESIDE) -> dict[st
 
 def model_for(collection: str) -> str:
     """Return the bundled model that reads a collection's language."""
-    return checkpoints.BUNDLED[2 if collection in ("klue-nli-ko", "xquad-zh-sentences") else 0]
+    return checkpoints.BUNDLED[2 if collection in MULTILINGUAL else 0]
 
 
 def simulated_labels(short: str, folder: str, seed: int) -> str:

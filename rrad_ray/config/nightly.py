@@ -16,7 +16,8 @@ NEW_STUDENT, LAST_STUDENT = "new", "last"  # the names of a night's two students
 
 
 def _night(value: str) -> str:
-    """Refuse what is no file name, and a source's name: the night's student is summed with sources, by name."""
+    """Refuse what is no file name, and the name of a source, or of a student in the night's evaluations: the night's
+    student is summed and compared with them, by name."""
     if value in (BM25, DENSE, PRERANK, JUDGE):
         raise ValueError("is the name of a source: take another one, as in 2026-11-29")
     if value in (NEW_STUDENT, LAST_STUDENT):

@@ -22,8 +22,8 @@ def read_run(uri: str) -> pa.Table:
     """Return a run as columns of `RUN_SCHEMA`, the ids as dictionaries, each query's documents best first.
 
     Lines of equal score stay in the order of their ranks, and in Parquet without whole-number ranks in that of the
-    rows. Raises `RradError` for
-    a line or row that is malformed, a document that a query has twice, and an empty run, and as `check_ranks` does.
+    rows. Raises `RradError` for a line or row that is malformed, a document that a query has twice, and an empty run,
+    and as `check_ranks` does.
     """
     files = tables.row_files(uri, (".parquet",))
     table = _parquet_run(files) if files else _trec_run(uri)

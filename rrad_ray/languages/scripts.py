@@ -27,9 +27,10 @@ _WORD = regex.compile(rf"[{_CLASSES[CJ]}{_CLASSES[SEA]}]{{1,2}}|[^\s{_CLASSES[CJ
 CUT = regex.compile(f"[{''.join(_CLASSES.values())}]")  # a character of a script that is not cut at spaces alone
 HAN, HIRAGANA = regex.compile(r"\p{Han}"), regex.compile(r"\p{Hiragana}+")
 
-# Persian is typed on Arabic keyboards too, whose kaf and yeh have codes of their own.
-_ALIKE = {0x06A9: "\u0643", 0x06CC: "\u064a"}
-_WIDE = {0x3000: " ", **{code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}, **_ALIKE}
+# One form of each letter: of wide ones the plain one; of the Persian kaf and yeh those of Arabic keyboards, on which
+# Persian is typed too.
+_ALIKE = {0x3000: " ", **{code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}}
+_ALIKE |= {0x06A9: "\u0643", 0x06CC: "\u064a"}
 # Soft hyphens and joiners stand inside words and are not seen.
 _UNSEEN = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u2060\ufeff"), "")
 _FOLDED = _UNSEEN | _ALIKE
@@ -49,7 +50,7 @@ def normalized(text: str) -> tuple[str, list[tuple[int, int]]]:
     """
     if text.isascii():
         return text.lower(), []
-    wide = text.translate(_WIDE)
+    wide = text.translate(_ALIKE)
     lower = wide.lower()
     if len(lower) == len(text) and unicodedata.is_normalized("NFKC", wide) and lower.translate(_UNSEEN) == lower:
         return lower, []

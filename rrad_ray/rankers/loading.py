@@ -64,10 +64,10 @@ def load_whole(auto_class: Any, folder: str, *, may_lack: MayLack = lambda name,
     have = (getattr(model.config, "architectures", None) or ["nothing"])[0]
     wrong = [f"{name} {tuple(there)} for {tuple(here)}" for name, there, here in sorted(report["mismatched_keys"])]
     if wrong:
-        wanted = "a ranker with one score has" if "num_labels" in options else "its config says"
-        problem = f"weights of {folder} have another shape than {wanted}: {_shortened(wrong)}"
-        remedy = "take one with a single label, or its base model" if "num_labels" in options else BELONGS
-        raise InvalidInput(problem, remedy)
+        wanted, remedy = "its config says", BELONGS
+        if "num_labels" in options and not any(_of_base(name, model) for name, *_ in report["mismatched_keys"]):
+            wanted, remedy = "a ranker with one score has", "take one with a single label, or its base model"
+        raise InvalidInput(f"weights of {folder} have another shape than {wanted}: {_shortened(wrong)}", remedy)
     more = [] if "num_hidden_layers" in options else _uncounted(report["unexpected_keys"], model)
     if more:
         problem = f"{folder} holds weights of more layers than its config says: {_shortened(more)}"
@@ -97,7 +97,12 @@ def pooler(name: str, model: Any) -> bool:
 def _new_head(name: str, model: Any) -> bool:
     """Return whether a weight may be new: it is of what is put on a language model, and there is no trained one."""
     trained = (getattr(model.config, "architectures", None) or [""])[0].endswith("ForSequenceClassification")
-    return not trained and (pooler(name, model) or not name.startswith(f"{model.base_model_prefix}."))
+    return not trained and (pooler(name, model) or not _of_base(name, model))
+
+
+def _of_base(name: str, model: Any) -> bool:
+    """Return whether a weight is of the base model, below what is put on it."""
+    return name.startswith(f"{model.base_model_prefix}.")
 
 
 def _check_modules(folder: str) -> None:

@@ -23,10 +23,9 @@ from rrad_ray.runtime.answer_journal import AnswerJournal
 from rrad_ray.runtime.dev_first import DevFirst, PromptKey
 from rrad_ray.runtime.first_errors import ASKED_AGAIN, FirstErrors
 from rrad_ray.runtime.gauges import OutputGauges
-from rrad_ray.runtime.token_budget import SPENT, Spending
+from rrad_ray.runtime.token_budget import SPENT, Spending, spent_before
 from rrad_ray.tables import shards, spans
 from rrad_ray.tables.shards import Shard
-from rrad_ray.tables.status import read_progress
 
 # Figures of an answer that are summed for its query and its run.
 TOTALS: tuple[Literal["prompt_tokens", "generated_tokens", "truncated"], ...] = (
@@ -152,9 +151,10 @@ class ShardCollector:
     def _written(self, incoming: Iterator[dict[str, Any]], in_vain: Callable[[], str]) -> Iterator[str]:
         """Do what `parts` does, but for the record of progress at the end."""
         began, published, progress = time.monotonic(), 0.0, self.progress
-        for name, prompt in [(name, prompt) for name, part in self.waiting.items() for prompt in part]:
-            if self.first.take(name, prompt):
-                self._check_labeller()
+        for name, known in self.waiting.items():
+            for prompt in known:
+                if self.first.take(name, prompt):
+                    self._check_labeller()
         for answer in _watched(incoming, self.cfg.stall_s, min(TICK_S, self.cfg.durable_s)):
             if answer is not None and self._asked(answer):
                 yield from self._take(answer)
@@ -318,13 +318,6 @@ def recount(out: tables.Output, names: Sequence[str]) -> dict[str, int]:
         for key in TOTALS:
             counts[key] += sum(table[key].to_pylist())
     return counts
-
-
-def spent_before(out: tables.Output) -> dict[str, int]:
-    """Return the tokens that earlier runs have spent of their budget, as the record of progress says; empty if it
-    says nothing."""
-    facts = read_progress(tables.join(out.uri, out.progress)) or {}
-    return {key: value for key, value in facts.items() if key == SPENT}
 
 
 def _spent(out: tables.Output, done: Sequence[str], waiting: Mapping[str, Mapping[PromptKey, Answer]]) -> int:

@@ -59,9 +59,11 @@ def units_of(
     """
     prompts, least = engines.requests_of_unit(cfg) if cfg.engine == "openai" else 2 * cfg.batch_size, least_rows(todo)
     for number, shard in enumerate(todo):
-        size = max(1, int(prompts / max(calls_per_row(cfg, shard), 1)), least)
         numbers = first.numbers(shard.part)
         rows = numbers if early else sorted(set(range(shard.rows)).difference(numbers))
+        if not rows:
+            continue
+        size = max(1, int(prompts / max(calls_per_row(cfg, shard), 1)), least)
         answered = dict[int, list[list[int]]]()
         for key in collected.answered(shard.part):
             answered.setdefault(key[0], []).append(list(key))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from typing import NamedTuple
 
 import ray
 
+from rrad_ray import tables
 from rrad_ray.errors import RradError
 from rrad_ray.runtime import cluster
+from rrad_ray.tables.status import read_progress
 
 SPENT = "tokens_spent"  # in the record of progress
 
@@ -16,6 +19,15 @@ UNASKED = "the token budget is spent"  # an answer's error: no request went out 
 WAIT_S = 60.0  # for answers that went away with a node
 
 GOES_ON = "run the same command again: what is answered is kept"
+
+
+class BudgetState(NamedTuple):
+    """The requests under way, the prompts answered, whether the endpoint counts no tokens, and those spent."""
+
+    under_way: int
+    rows: int
+    uncounted: bool
+    spent: int
 
 
 class TokenBudget:
@@ -45,10 +57,9 @@ class TokenBudget:
         """Count a prompt with all its requests."""
         self.rows += 1
 
-    def state(self) -> tuple[int, int, bool, int]:
-        """Return the requests under way, the prompts answered, whether the endpoint counts no tokens, and those
-        spent."""
-        return self.open, self.rows, self.uncounted, self.spent
+    def state(self) -> BudgetState:
+        """Return what has come of the budget so far."""
+        return BudgetState(self.open, self.rows, self.uncounted, self.spent)
 
 
 class Spending:
@@ -62,13 +73,13 @@ class Spending:
     def facts(self) -> dict[str, int]:
         """Return what the run's record of progress says, for a run that goes on: answers that were set aside have
         cost tokens too, and stand nowhere else."""
-        return {SPENT: ray.get(self.shared.actor.state.remote())[3]}
+        return {SPENT: self._state().spent}
 
     def close(self) -> None:
         """Let no request go out any more, and wait for those under way, so that all is counted."""
         ray.get(self.shared.actor.close.remote())
         until = time.monotonic() + WAIT_S
-        while ray.get(self.shared.actor.state.remote())[0] and time.monotonic() < until:
+        while self._state().under_way and time.monotonic() < until:
             time.sleep(0.1)
 
     def take(self, error: str) -> bool:
@@ -84,11 +95,21 @@ class Spending:
         prompts have come back."""
         if not self.unasked:
             return None
-        under_way, rows, uncounted, spent = ray.get(self.shared.actor.state.remote())
-        if not over and (under_way or (self.taken < rows and time.monotonic() - self.last < WAIT_S)):
+        state = self._state()
+        if not over and (state.under_way or (self.taken < state.rows and time.monotonic() - self.last < WAIT_S)):
             return None
-        if uncounted:
+        if state.uncounted:
             problem = f"the endpoint does not say how many tokens it takes, so that {self.budget:,} cannot be kept"
             return RradError("openai.token_budget", problem, f"set it to 0 and {GOES_ON}")
-        problem = f"the budget of {self.budget:,} tokens is spent ({spent:,} used)"
+        problem = f"the budget of {self.budget:,} tokens is spent ({state.spent:,} used)"
         return RradError("openai.token_budget", problem, f"raise it and {GOES_ON}")
+
+    def _state(self) -> BudgetState:
+        return ray.get(self.shared.actor.state.remote())
+
+
+def spent_before(out: tables.Output) -> dict[str, int]:
+    """Return the tokens that earlier runs have spent of their budget, as the record of progress says; empty if it
+    says nothing."""
+    facts = read_progress(tables.join(out.uri, out.progress)) or {}
+    return {key: value for key, value in facts.items() if key == SPENT}

@@ -21,10 +21,11 @@ from rrad_ray.labelling.source import source_reader, source_row
 from rrad_ray.progress import say
 from rrad_ray.rows import JudgeOutput, Row
 from rrad_ray.runtime.answer_journal import drop_journal
-from rrad_ray.runtime.collector import recount, spent_before
+from rrad_ray.runtime.collector import recount
 from rrad_ray.runtime.dev_first import DevFirst, PromptKey
 from rrad_ray.runtime.first_errors import ASKED_AGAIN
 from rrad_ray.runtime.judging import label_shards
+from rrad_ray.runtime.token_budget import spent_before
 from rrad_ray.tables import checkpoints, shards
 from rrad_ray.tables.shards import Shard
 

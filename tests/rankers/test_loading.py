@@ -192,6 +192,10 @@ def test_a_new_student_may_have_a_new_head_and_pooler_but_nothing_else(tmp_path:
     two = tiny.save(tmp_path / "two", "Bert", **(LAYERS | {"num_labels": 2}))
     with pytest.raises(ValueError, match=r"classifier\.bias \(2,\) for \(1,\)"):
         Ranker.encoder(two, max_length=16)
+    path = Path(two, "config.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"max_position_embeddings": 50}))
+    with pytest.raises(ValueError, match=r"than its config says: .*position_embeddings.*whose config\.json belongs"):
+        Ranker.encoder(two, max_length=16)
 
 
 @pytest.mark.parametrize(("name", "part"), [("Bert", "classifier"), ("Bert", "pooler"), ("Llama", "score")])
