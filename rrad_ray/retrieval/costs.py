@@ -29,7 +29,8 @@ SEARCH_DEPTH = 20  # documents of a search
 def source_costs(search: Search, encoder: BiEncoder, cfg: RetrieveConfig) -> dict[str, tables.SourceCost]:
     """Return latency of one search over the whole collection in one process, and documents/s, per source.
 
-    They are measured here and now, on the first `SAMPLE_PARTS` parts, and multiplied up to the whole collection.
+    They are measured here and now, on the first `SAMPLE_PARTS` parts, and multiplied up to the whole collection. What
+    a search by the user's own vectors of queries costs is not known: nobody says what has made them.
     """
     block = next(iter(search.queries))
     texts = read_table(tables.join(search.work, "queries", block), ["query"], 0, SAMPLE_QUERIES)["query"].to_pylist()
@@ -52,6 +53,7 @@ def source_costs(search: Search, encoder: BiEncoder, cfg: RetrieveConfig) -> dic
     return {
         source: {"latency_ms": each, "documents_per_s": per_s[source], "parameters": weights[source]}
         for source, each in latencies.items()
+        if source != DENSE or "query_vectors" not in search.own
     }
 
 

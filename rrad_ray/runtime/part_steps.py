@@ -108,14 +108,15 @@ class SearchSteps:
         return Search(self.work, folders, frozenset(own), documents, queries, depths, self.cfg.index, sampled)
 
     def _check_kept(self, uri: str) -> None:
-        """Record in a folder of kept vectors which data and model they are of. Raises `RradError` where an earlier
-        run has kept there the vectors of other data or another model."""
+        """Record in a folder of kept vectors which data and model they are of, of a folder's model also by its
+        content. Raises `RradError` where an earlier run has kept there the vectors of other data or another model."""
         mark, keys = tables.join(uri, VECTORS), ("model", "max_length", "part_documents", "columns")
         now = {key: tables.plain(self.cfg)[key] for key in keys} | {"data": self.out.inputs.get("data", PYDOC)}
+        now["weights"] = self.out.inputs.get("model", "")
         kept = read_json(mark)
         if kept is None:
             tables.write_json(mark, now)
-        elif kept != now:
+        elif {**now, **kept} != now:  # earlier versions wrote no `weights`
             changed = ", ".join(
                 f"{key}={kept.get(key)!r} -> {now[key]!r}" for key in now if kept.get(key) != now[key]
             )

@@ -55,15 +55,15 @@ def run(cfg: PrerankConfig, out: tables.Output) -> None:
 
 
 def _lineage(cfg: PrerankConfig) -> tables.Lineage:
-    """Return the input's lineage, with the pre-ranker where this stage has run one."""
+    """Return the input's lineage, with the pre-ranker where this stage has run one, in place of one before it."""
     lineage = tables.lineage_of(cfg.input)
-    if cfg.source or cfg.student or cfg.chunks.tokens:  # the endpoint's bi-encoders read texts whole
+    if cfg.source:
         return lineage
     first = lineage.first_stage or tables.FirstStageFacts(cfg.input)
-    own: tables.EncoderFacts = {"model": cfg.model, "max_length": cfg.max_length}
-    return dataclasses.replace(
-        lineage, first_stage=dataclasses.replace(first, encoders={**first.encoders, PRERANK: own})
-    )
+    encoders = {source: facts for source, facts in first.encoders.items() if source != PRERANK}
+    if not cfg.student and not cfg.chunks.tokens:  # the endpoint's bi-encoders read texts whole
+        encoders[PRERANK] = {"model": cfg.model, "max_length": cfg.max_length}
+    return dataclasses.replace(lineage, first_stage=dataclasses.replace(first, encoders=encoders))
 
 
 def _source(cfg: PrerankConfig) -> str:

@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from rrad_ray import cli, tables
-from rrad_ray.config import EvaluateConfig, LabelConfig, PrerankConfig, RetrieveConfig, SelectConfig
+from rrad_ray.config import ChunksConfig, EvaluateConfig, LabelConfig, PrerankConfig, RetrieveConfig, SelectConfig
 from rrad_ray.errors import RradError
 from rrad_ray.evaluation import fusion
 from rrad_ray.rankers.ranker import Ranker
@@ -284,6 +284,12 @@ def test_prerank_by_a_model_orders_as_retrieve_did_with_the_same_model(short: st
     assert first is not None
     assert list(first.encoders) == ["dense", "prerank"], "the endpoint can compute both"
     assert first.encoders["prerank"] == first.encoders["dense"]
+    chunked = PrerankConfig(input=output, output=f"{tmp_path}/chunks", chunks=ChunksConfig(tokens=8))
+    first = tables.lineage_of(prerank.run(chunked)).first_stage
+    assert first is not None
+    assert list(first.encoders) == ["dense"], "the scores of a pre-ranker before it are gone"
+    by_source = PrerankConfig(input=output, output=f"{tmp_path}/by-bm25", source="bm25")
+    assert tables.lineage_of(prerank.run(by_source)) == tables.lineage_of(output), "they stay"
 
 
 def test_prerank_keeps_top_and_bottom_but_judged_splits_whole(short: str) -> None:

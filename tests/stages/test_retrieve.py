@@ -42,8 +42,8 @@ def collection(folder: Path, documents: int = 90, queries: int = 20) -> str:
     return str(folder)
 
 
-def own_vectors(path: Path, names: list[str], seed: int) -> str:
-    vectors = np.random.default_rng(seed).normal(size=(len(names), 8))
+def own_vectors(path: Path, names: list[str], seed: int, size: int = 8) -> str:
+    vectors = np.random.default_rng(seed).normal(size=(len(names), size))
     order = np.random.default_rng(0).permutation(len(names))
     table = {"id": [names[index] for index in order], "vector": [vectors[index].tolist() for index in order]}
     pq.write_table(pa.table(table), path)
@@ -367,3 +367,42 @@ def test_a_part_that_has_gone_since_a_run_was_killed_is_joined_again(
     kill_before_the_manifest(monkeypatch, lambda: retrieve.run(cfg))
     tables.remove(f"{cfg.output}/{tables.part_name(2)}")
     assert rows_of(cfg) == whole
+
+
+def encoders_of(uri: str) -> dict[str, Any]:
+    first = tables.lineage_of(uri).first_stage
+    assert first is not None
+    return dict(first.encoders)
+
+
+def test_a_source_by_vectors_of_the_users_own_has_no_encoder_that_an_endpoint_could_ask_in_their_place(
+    searched: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_ray(monkeypatch, 1)
+    both = retrieve.run(RetrieveConfig(output=f"{tmp_path}/both", **searched))
+    first = tables.lineage_of(both).first_stage
+    assert first is not None
+    assert (list(first.sources), first.encoders) == (["bm25"], {}), "nobody knows what a search by them costs"
+    searched["vectors"] = own_vectors(tmp_path / "vectors.parquet", [f"d{number}" for number in range(89)], 1, 16)
+    documents = retrieve.run(RetrieveConfig(output=f"{tmp_path}/documents", **{**searched, "query_vectors": ""}))
+    assert encoders_of(documents) == {}
+    kept: dict[str, Any] = {**searched, "query_vectors": "", "vectors": f"{tmp_path}/kept"}
+    assert list(encoders_of(retrieve.run(RetrieveConfig(output=f"{tmp_path}/kept-first", **kept)))) == ["dense"]
+    assert list(encoders_of(retrieve.run(RetrieveConfig(output=f"{tmp_path}/kept-again", **kept)))) == ["dense"]
+
+
+def test_kept_vectors_of_a_model_that_was_trained_anew_in_place_are_refused(
+    searched: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_ray(monkeypatch, 1)
+    kept: dict[str, Any] = {**searched, "query_vectors": "", "vectors": f"{tmp_path}/kept"}
+    retrieve.run(RetrieveConfig(output=f"{tmp_path}/first", **kept))
+    mark = tmp_path / "kept" / "vectors.json"
+    content = json.loads(mark.read_text())
+    tiny.save(tmp_path / "model", "Bert", "Model", initializer_range=0.5)  # other weights in the same folder
+    refused = r"kept: holds vectors of other data or settings \(weights='.*' -> '.*'\); name another folder"
+    with pytest.raises(RradError, match=refused):
+        retrieve.run(RetrieveConfig(output=f"{tmp_path}/second", **kept))
+    del content["weights"]  # as an earlier version wrote it
+    mark.write_text(json.dumps(content))
+    retrieve.run(RetrieveConfig(output=f"{tmp_path}/third", **kept))
