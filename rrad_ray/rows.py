@@ -68,7 +68,8 @@ class JudgeOutput(Candidates):
     identifier. `reasons[i]`: why document i stands where it stands, once `explain` has run over the table.
     `truncated`: how many documents were cut below `doc_tokens` to fit the model. Tokens are the last task's.
     `best_chunks[i]`: where documents are in chunks, the characters [start, end) of the one that document i's score is
-    of; else empty, as in tables of earlier versions.
+    of; else empty, as in tables of earlier versions. `cut[i]`: whether the limit of tokens has ended answer i; empty
+    where it has ended none.
     """
 
     task: str
@@ -81,6 +82,7 @@ class JudgeOutput(Candidates):
     prompt_tokens: int
     generated_tokens: int
     best_chunks: NotRequired[list[list[int]]]
+    cut: NotRequired[list[bool]]
 
 
 class Labels(Candidates):
@@ -129,6 +131,7 @@ class Answer(TypedDict):
     score: float
     scores: list[float]  # of each document shown, where an order's first token is the answer
     chunk: NotRequired[list[int]]  # where documents are in chunks: the characters [start, end) that the score is of
+    cut: NotRequired[list[bool]]  # [True] where the limit of tokens has ended the answer
     truncated: int
     prompt_tokens: int
     generated_tokens: int
@@ -257,6 +260,8 @@ def _misfit_of_answers(row: Row, count: int) -> str:
         return "" if length == count else f"ragged row: {length} judge_scores for {count} doc_ids"
     if len(row["responses"]) != len(row["shown"]):
         return f"ragged row: {len(row['responses'])} responses for {len(row['shown'])} orders shown"
+    if len(cut := row.get("cut", ())) not in (0, len(row["responses"])):
+        return f"ragged row: {len(cut)} values of cut for {len(row['responses'])} responses"
     repeated = any(len(set(order)) < len(order) for order in row["shown"])
     everything = {index for order in row["shown"] for index in order} == set(range(count))  # blocks show some each
     if repeated or ((count > 1 or row["shown"]) and not everything):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rrad_ray.labelling.answer_chains import CUT, REVERSED, Rank, Reading, best_reading, is_echo
 from rrad_ray.labelling.answer_records import read_records
@@ -25,6 +25,7 @@ _ONE_NAME = re.compile(
 _NUMBER = re.compile(r"\d+")
 # A bracket that is not closed, a `<` among them only where none compares; or a sign that nothing follows.
 _OPENED = r"(?:[\[({]|(?:\A|(?<=[>,;:\n])|(?<=[>,;:\n] ))<)\s*\w{0,12}\s*#?\d{0,6}"
+_WORST_ONLY = "worst first, and cut off before the best"
 CUT_OFF = re.compile(rf"(?:{_OPENED}|(?<![\w/-])[<>])\s*\Z")
 _OPENS = (":", ">", "=")
 _WORSE = re.compile(r"\b(?:worse|worst|less|least|weaker|weakest|inferior|lower|lowest)\b", re.IGNORECASE)
@@ -127,11 +128,21 @@ def _parsed_order(numbers: Sequence[int], n: int, repairs: tuple[str, ...], prob
     if problem or not ranked:
         return rejected_order(n, problem or "no identifiers")
     if len(ranked) < n and {CUT, REVERSED} <= set(repairs):
-        return rejected_order(n, "worst first, and cut off before the best")
+        return rejected_order(n, _WORST_ONLY)
     outside = sum(not 1 <= number <= n for number in numbers)
     counts = ((outside, "out of range"), (len(numbers) - outside - len(ranked), "repeated"))
     missing = tuple(sorted(set(range(n)) - set(ranked)))
     return ParsedOrder(tuple(ranked), missing, (*repairs, *(f"{count} {what}" for count, what in counts if count)))
+
+
+def cut_short(order: ParsedOrder) -> ParsedOrder:
+    """Return the order of an answer that its limit of tokens has ended, whatever it ends with: documents that it has
+    not come to are not left out."""
+    if order.rejected or not order.missing or CUT in order.repairs:
+        return order
+    if REVERSED in order.repairs:
+        return rejected_order(len(order.ranked) + len(order.missing), _WORST_ONLY)
+    return replace(order, repairs=(*order.repairs, CUT))
 
 
 def rejected_order(n: int, why: str) -> ParsedOrder:

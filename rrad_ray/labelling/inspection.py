@@ -18,6 +18,7 @@ from rrad_ray.evaluation import metrics
 from rrad_ray.evaluation.theme import render_page, source_hash
 from rrad_ray.labelling import teacher
 from rrad_ray.labelling.aggregation import Verdict
+from rrad_ray.labelling.answers import ParsedOrder
 from rrad_ray.labelling.label_quality import candidate_ranks, repeat_agreement
 from rrad_ray.labelling.preview import PromptTexts
 from rrad_ray.labelling.source import source_reader
@@ -198,9 +199,8 @@ def _view(row: Row, judged: Row | None, read: Any) -> dict[str, Any]:
 
     Labels may have fewer documents than `judged`, or others where that was made again."""
     verdict = _verdict(row, read)
-    orders = list(zip(judged["responses"], judged["shown"], strict=True)) if judged and judged["responses"] else []
     asked = judged["doc_ids"] if judged else []
-    answers = [_answer(text, shown, asked, row["doc_ids"], read) for text, shown in orders]
+    answers = _answer_views(judged, row["doc_ids"], read) if judged and judged["responses"] else []
     grades = dict(zip(row["qrel_ids"], row["qrel_grades"], strict=True))
     order = sorted(range(len(row["doc_ids"])), key=lambda index: -verdict.targets[index])
     scores = dict(zip(asked, judged["judge_scores"], strict=True)) if judged and judged["judge_scores"] else {}
@@ -235,13 +235,17 @@ def _view(row: Row, judged: Row | None, read: Any) -> dict[str, Any]:
     }
 
 
+def _answer_views(judged: Row, doc_ids: Sequence[str], read: Any) -> list[dict[str, Any]]:
+    orders = zip(teacher.orders_of(judged, read), judged["responses"], judged["shown"], strict=True)
+    return [_answer(order, text, shown, judged["doc_ids"], doc_ids) for order, text, shown in orders]
+
+
 def _answer(
-    text: str, shown: Sequence[int], asked: Sequence[str], doc_ids: Sequence[str], read: Any
+    parsed: ParsedOrder, text: str, shown: Sequence[int], asked: Sequence[str], doc_ids: Sequence[str]
 ) -> dict[str, Any]:
-    """Return one answer with what was read in it. `shown`: the documents of the prompt, of those that were `asked`
+    """Return one answer with the order read in it. `shown`: the documents of the prompt, of those that were `asked`
     about. `ranks[i]` holds the rank of document i of `doc_ids`, None where it is left out or was not shown, and its
     position in the prompt, None where it was not shown."""
-    parsed = read(text, len(shown))
     ids = [asked[index] for index in shown]
     position = {doc_id: number for number, doc_id in enumerate(ids, 1)}
     rank = {ids[each]: number for number, each in enumerate(parsed.ranked, 1)}

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from rrad_ray.evaluation import metrics
-from rrad_ray.labelling import aggregation, answers
+from rrad_ray.labelling import aggregation, answers, teacher
 from rrad_ray.labelling.answer_patterns import AnswerReader
 
 SAMPLE = 5000  # orders are compared for so many queries, the first ones: enough for two digits
@@ -59,8 +59,7 @@ class LabelQuality:
     def _orders(self, row: Mapping[str, Any]) -> None:
         """Add the position bias of a row's answers, and how far they agree with each other."""
         rankings = []
-        for text, shown in zip(row["responses"], row["shown"], strict=True):
-            order = self.read(text, len(shown))
+        for order, shown in zip(teacher.orders_of(row, self.read), row["shown"], strict=True):
             if order.rejected:
                 continue
             self.sizes["shown"] += len(shown)

@@ -40,8 +40,14 @@ def verdict(
         return aggregation.Verdict(list(row["judge_scores"]), [False] * count, [1.0] * count, statuses)
     if not row["shown"]:  # a single document, which nobody was asked to order
         return aggregation.Verdict([1.0] * count, [False] * count, [1.0] * count, [])
+    return aggregation.aggregate(orders_of(row, read), row["shown"], method=method, missing=missing)
+
+
+def orders_of(row: Row, read: AnswerReader) -> list[answers.ParsedOrder]:
+    """Return what each answer of a `JudgeOutput` row says of the documents that it was shown."""
     orders = [read(text, len(shown)) for text, shown in zip(row["responses"], row["shown"], strict=True)]
-    return aggregation.aggregate(orders, row["shown"], method=method, missing=missing)
+    cut = row.get("cut") or [False] * len(orders)
+    return [answers.cut_short(order) if short else order for order, short in zip(orders, cut, strict=True)]
 
 
 def graded(row: Row, whole: bool) -> dict[str, Any]:

@@ -248,6 +248,7 @@ class ShardCollector:
             return {**row, **tokens, "reasons": reasons}
         order, shown = self.cfg.task == "order", planner.shown(row, self.cfg)
         first_tokens = bool(shown) and order and self.cfg.answer == "first_token"
+        cut = [answer.get("cut") for answer in given]
         scores = _mean_scores(shown, given) if first_tokens else [answer["score"] for answer in given]
         return {
             **row,
@@ -256,6 +257,7 @@ class ShardCollector:
             "model": self.cfg.model,
             "shown": shown,
             "responses": [answer["text"] for answer in given] if order else [],
+            "cut": [bool(each) for each in cut] if order and any(cut) and not first_tokens else [],
             "judge_scores": [] if order and not first_tokens else scores,
             "reasons": [],
             "best_chunks": [answer["chunk"] for answer in given] if self.cfg.chunks.tokens else [],

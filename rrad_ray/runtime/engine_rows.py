@@ -19,6 +19,7 @@ EMPTY: dict[str, Any] = {
     "score": 0.0,
     "scores": [],
     "chunk": [],
+    "cut": [],
     "prompt_tokens": 0,
     "generated_tokens": 0,
     "error": "",
@@ -63,7 +64,14 @@ def from_vllm(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the answer in a vLLM output row."""
     fields = {name: row[column] for name, column in ANSWER_COLUMNS.items() if name != "error"}
     scored = {"score": vllm_score(row), "scores": row.get("scores") or [], "chunk": chunk_of(row)}
-    return carried(row) | scored | fields | {"error": ""}
+    return carried(row) | scored | fields | {"cut": cut_of(row), "error": ""}
+
+
+def cut_of(row: Mapping[str, Any]) -> list[bool]:
+    """Return `[True]` for a vLLM output row whose answer has all the tokens that it was allowed, else an empty list.
+    Of a sliding window the answer is an order of ours, which is whole."""
+    most = (row.get("sampling_params") or {}).get("max_tokens")
+    return [True] if most and not row.get("sliding") and row["num_generated_tokens"] >= most else []
 
 
 def chunk_of(row: Mapping[str, Any]) -> list[int]:
@@ -87,5 +95,5 @@ def to_answer(row: Mapping[str, Any]) -> dict[str, Any]:
     elif failure := row.get(ERROR_COLUMN) or row.get("error"):
         error = f"engine error: {failure}"
     fields = {key: empty if row.get(key) is None else row[key] for key, empty in EMPTY.items()}
-    lists = {"scores": list(fields["scores"]), "chunk": chunk_of(fields)}
+    lists = {"scores": list(fields["scores"]), "chunk": chunk_of(fields), "cut": list(map(bool, fields["cut"]))}
     return carried(row) | fields | lists | {"error": error}

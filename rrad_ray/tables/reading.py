@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from rrad_ray.errors import RradError
 from rrad_ray.tables.files import filesystem, io_errors, join
-from rrad_ray.tables.manifest import PART_REMEDY, PartFacts, read_manifest
+from rrad_ray.tables.manifest import PART_REMEDY, PartFacts, find_manifest, read_manifest
 from rrad_ray.tables.part_files import digest_in_footer, digest_in_manifest, opened_part
 from rrad_ray.tables.schema import check_columns, check_schema
 
@@ -138,7 +138,14 @@ def read_split(uri: str, row: type, *splits: str) -> Iterator[dict[str, Any]]:
 
     Parts that hold none by the manifest are not opened, and of others that hold none no text is read.
     """
-    known, names = read_manifest(uri).parts or {}, finished_parts(uri)
+    for name in parts_with(uri, finished_parts(uri), *splits):
+        yield from (each for each in read_part(uri, name, row) if each["split"] in splits)
+
+
+def parts_with(uri: str, names: Sequence[str], *splits: str) -> list[str]:
+    """Return the parts of these names that hold rows of the splits; of others, the column `split` is read at most."""
+    manifest = find_manifest(uri)
+    known = (manifest.parts if manifest else None) or {}
 
     def holds(name: str) -> bool:
         bounds = known[name].get("splits") if name in known else None
@@ -147,9 +154,7 @@ def read_split(uri: str, row: type, *splits: str) -> Iterator[dict[str, Any]]:
         return not set(splits).isdisjoint(read_columns(uri, name, ["split"])["split"].to_pylist())
 
     with ThreadPoolExecutor(FOOTER_READERS) as pool:
-        wanted = list(pool.map(holds, names))
-    for name in itertools.compress(names, wanted):
-        yield from (each for each in read_part(uri, name, row) if each["split"] in splits)
+        return list(itertools.compress(names, pool.map(holds, names)))
 
 
 def part_name(number: int) -> str:

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from rrad_ray.tables.files import join
 from rrad_ray.tables.part_files import digest_in_manifest, opened_part
+from rrad_ray.tables.reading import parts_with
 from rrad_ray.tables.schema import check_schema
 
 Draw = tuple[str, dict[str, Any]]  # the name of a part, and a row of it
@@ -28,13 +29,13 @@ def drawn_rows(
 ) -> Iterator[Draw]:
     """Yield about `count` rows of random parts, of one row group of each, in no order; of `split`, if it is given.
 
-    Parts of one row group, which stages write, are drawn from evenly.
+    Parts of one row group, which stages write, are drawn from evenly; what one of them lacks, later ones give.
     """
-    share = math.ceil(count / max(len(names), 1))
-    for name in source.sample(names, len(names)):
+    names = parts_with(uri, names, split) if split else names
+    for left, name in zip(range(len(names), 0, -1), source.sample(names, len(names)), strict=True):
         if count <= 0:
             return
-        rows = _rows_of(uri, name, row, min(share, count), source, split)
+        rows = _rows_of(uri, name, row, math.ceil(count / left), source, split)
         count -= len(rows)
         yield from ((name, each) for each in rows)
 
@@ -42,9 +43,12 @@ def drawn_rows(
 def _rows_of(uri: str, name: str, row: type, count: int, source: random.Random, split: str) -> list[dict[str, Any]]:
     part_uri = join(uri, name)
     with opened_part(part_uri, digest_in_manifest(uri, name)) as file:
-        if not file.num_row_groups:
+        groups = list(range(file.num_row_groups))
+        if split:
+            groups = [each for each in groups if split in file.read_row_group(each, ["split"])["split"].to_pylist()]
+        if not groups:
             return []
-        table = file.read_row_group(source.randrange(file.num_row_groups))
+        table = file.read_row_group(source.choice(groups))
     if split:
         table = table.filter(pc.equal(table["split"], split))
     chosen = sorted(source.sample(range(table.num_rows), min(count, table.num_rows)))

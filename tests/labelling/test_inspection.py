@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from playwright.sync_api import expect
@@ -103,6 +104,23 @@ def test_of_many_parts_few_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert len(draws) == len(opened) == len({name for name, _ in draws}) == 5
     assert draws == list(drawn_rows(output, names, JudgeOutput, 5, random.Random(1)))
     assert len(list(drawn_rows(output, names, JudgeOutput, 1000, random.Random(1)))) == 60
+
+
+def test_of_a_split_as_many_are_drawn_as_are_wanted_wherever_it_stands(tmp_path: Path) -> None:
+    rows = [judged_row(number, [GOOD], split="dev" if number in (6, 7, 40) else "train") for number in range(60)]
+    output = output_of(tmp_path, rows, repeats=1)  # two of them share a part of thirty
+    assert sorted(queries_of(inspection_page(output, 5, split="dev"))) == [
+        "query number 40",
+        "query number 6",
+        "query number 7",
+    ]
+    own = tmp_path / "own"
+    own.mkdir()
+    parts = [pq.read_table(f"{output}/{name}") for name in tables.part_names(output)]
+    pq.write_table(pa.concat_tables(parts), own / "rows.parquet", row_group_size=5)
+    for seed in range(5):
+        drawn = drawn_rows(str(own), ["rows.parquet"], JudgeOutput, 5, random.Random(seed), "dev")
+        assert [row["query_id"] for _, row in drawn] in (["q6", "q7"], ["q40"])
 
 
 def test_labels_show_the_answers_below_them_as_long_as_they_are_there(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from rrad_ray.config import JudgeConfig, OpenAIConfig, SelectConfig
 from rrad_ray.errors import RradError
 from rrad_ray.labelling.preview import preview
 from rrad_ray.rows import JudgeOutput
-from tests.commands import PATIENCE_S, ROOT
+from tests.commands import PATIENCE_S, ROOT, RRAD
 from tests.fixtures import row_of, table_of
 
 
@@ -53,6 +54,15 @@ def test_the_command_prints_three_queries_and_neither_starts_nor_writes_anything
     assert "식별자만 답하세요" in done.stdout
     assert done.stdout.strip().endswith("set()")
     assert not Path(f"{candidates}-out").exists()
+
+
+def test_an_output_of_a_narrow_encoding_gets_escapes_of_the_letters_that_it_lacks(candidates: str) -> None:
+    command = ["judge", "configs/judge-openai.yaml", f"input={candidates}", f"output={candidates}-out"]
+    done = subprocess.run(
+        [*RRAD, *command, "template=order-ko", "--show-prompts", "1"], cwd=ROOT, capture_output=True, text=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"}, timeout=PATIENCE_S, check=True,
+    )  # fmt: skip
+    assert "\\uc2dd\\ubcc4\\uc790" in done.stdout
 
 
 def test_for_vllm_it_is_the_very_text_that_the_engine_gets(candidates: str) -> None:

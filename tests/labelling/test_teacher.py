@@ -138,6 +138,14 @@ def test_the_verdict_of_an_order_is_that_of_its_answers_in_the_documents_own_ord
     assert teacher.verdict(row, missing="append").targets == [1.0, 2.0, 3.0]
 
 
+@pytest.mark.parametrize("text", ["[1] > [3]", "1. [1] sorts lists\n2. [3] finds files", "Sure! It is [1] > [3]"])
+def test_documents_that_an_answer_does_not_come_to_for_want_of_tokens_are_not_left_out(text: str) -> None:
+    row = order_of(text, shown=[2, 0, 1, 3]) | {"cut": [True]}
+    [status] = teacher.verdict(row).statuses
+    assert status.endswith("cut off")
+    assert teacher.verdict(row) == Verdict([1.0, 3.0, 4.0, 1.0], [False] * 4, [1.0] * 4, [status])
+
+
 def test_ranks_count_from_one_and_a_missing_document_has_none() -> None:
     assert teacher.ranks(teacher.verdict(order_of("[1] > [3]", shown=[2, 0, 1]))) == [0, 2, 1]
     assert teacher.ranks(teacher.verdict(judge_output(0, 0, [-2.0, -1.0], [1.0, 1.0]))) == [2, 1]

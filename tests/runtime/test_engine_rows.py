@@ -52,6 +52,14 @@ def test_a_text_and_its_tokens_are_the_answer() -> None:
     assert (answer["score"], answer["error"]) == (0.0, "")
 
 
+def test_an_answer_that_has_all_the_tokens_it_was_allowed_is_cut_off_but_not_a_windows_order() -> None:
+    allowed = {"sampling_params": {"max_tokens": 5, "temperature": 0.0}}
+    assert to_answer(from_vllm(output()))["cut"] == []
+    assert to_answer(from_vllm(output(**allowed)))["cut"] == [True]
+    assert to_answer(from_vllm(output(**allowed, num_generated_tokens=4)))["cut"] == []
+    assert to_answer(from_vllm(output(**allowed, num_generated_tokens=45, sliding="{}")))["cut"] == []
+
+
 def test_a_pooled_number_is_the_score() -> None:
     assert from_vllm(output(embeddings=[-1.25]))["score"] == -1.25
 

@@ -97,7 +97,14 @@ def test_a_resumed_run_keeps_the_chunks_of_the_answers_that_it_has(tmp_path: Pat
         for number in numbers:
             row, slot = divmod(number, 3)
             key = {"part": tables.part_name(0), "row": row, "slot": slot, "prompts": 5, "calls": 3, "documents": 3}
-            about = {"score": -float(number), "chunk": [number, number + 9], "text": "", "scores": [], "error": ""}
+            about = {
+                "score": -float(number),
+                "chunk": [number, number + 9],
+                "text": "",
+                "scores": [],
+                "cut": [],
+                "error": "",
+            }
             yield {**key, **about, "truncated": 0, "prompt_tokens": 7, "generated_tokens": 0}
 
     def run(numbers: range) -> list[str]:
