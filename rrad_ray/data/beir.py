@@ -185,12 +185,10 @@ def text_row(raw: str | Mapping[str, Any], columns: Mapping[str, str], titled: b
         if key not in row:
             raise BadRow("missing field", f"has no field '{key}' (fields: {', '.join(row)})", _id(row, columns))
     row_id, text = _id(row, columns), _text(row, columns["text"], columns)
-    title = _text(row, columns["title"], columns)
+    title = _text(row, columns["title"], columns) if titled else ""  # a query's may be anything
     if not row_id:
         key = columns["id"]
         raise BadRow("missing field", f"has no id in field '{key}' (found: {row[key]!r})")
-    if not titled:
-        title = ""
     if not title.strip() and not text.strip():
         raise BadRow("empty text", "has no text", row_id)
     return row_id, "\n".join(part for part in (title, text) if part.strip())

@@ -21,9 +21,9 @@ TREC_LINES = 100_000  # of a TREC run that are Python's at a time
 def read_run(uri: str) -> pa.Table:
     """Return a run as columns of `RUN_SCHEMA`, the ids as dictionaries, each query's documents best first.
 
-    Lines of equal score stay in the order of their ranks, and in Parquet without whole-number ranks in that of the
-    rows. Raises `RradError` for a line or row that is malformed, a document that a query has twice, and an empty run,
-    and as `check_ranks` does.
+    Lines of equal score stay in the order of their ranks, and in Parquet without ranks in that of the rows. Raises
+    `RradError` for a line or row that is malformed, a document that a query has twice, and an empty run, and as
+    `check_ranks` does.
     """
     files = tables.row_files(uri, (".parquet",))
     table = _parquet_run(files) if files else _trec_run(uri)
@@ -35,11 +35,10 @@ def read_run(uri: str) -> pa.Table:
     queries, documents = codes_of(table["query_id"]), codes_of(table["doc_id"])
     _check_repeats(uri, table, queries, documents)
     scores = table["score"].to_numpy()
-    ranks = table["rank"].to_numpy() if "rank" in table.column_names else np.arange(len(table))
+    ranks = table["rank"].to_numpy()
     order = np.lexsort((ranks, -scores, queries))
-    if "rank" in table.column_names:
-        steps = np.diff(ranks[order])[(np.diff(queries[order]) == 0) & (np.diff(scores[order]) != 0)]
-        check_ranks(uri, int((steps > 0).sum()), int((steps < 0).sum()))
+    steps = np.diff(ranks[order])[(np.diff(queries[order]) == 0) & (np.diff(scores[order]) != 0)]
+    check_ranks(uri, int((steps > 0).sum()), int((steps < 0).sum()))
     return table.select(RUN_SCHEMA.names).take(pa.array(order))
 
 
@@ -79,10 +78,10 @@ def _parquet_run(files: list[tables.DataFile]) -> pa.Table:
             tables.check_columns(RUN_SCHEMA.names, parquet.schema_arrow.names, file.uri, remedy)
             table = parquet.read(columns=[*RUN_SCHEMA.names, *{"rank"}.intersection(parquet.schema_arrow.names)])
         columns = [tables.column_as(table, field, file.uri) for field in RUN_SCHEMA]
-        ranks = table["rank"] if "rank" in table.column_names else None
-        table = pa.Table.from_arrays(columns, schema=RUN_SCHEMA)
-        if ranks is not None and pa.types.is_integer(ranks.type) and not ranks.null_count:
-            table = table.append_column("rank", ranks.cast(pa.int64()))
+        ranks: pa.Array | pa.ChunkedArray = pa.array(np.full(len(table), np.nan))
+        if "rank" in table.column_names:  # pandas writes floats, and 2.5 for two that share it
+            ranks = pc.fill_null(tables.column_as(table, pa.field("rank", pa.float64()), file.uri), np.nan)
+        table = pa.Table.from_arrays([*columns, ranks], schema=RUN_SCHEMA.append(pa.field("rank", pa.float64())))
         usable = pc.is_finite(table["score"])
         for name in ("query_id", "doc_id"):  # a null is none either
             usable = pc.and_(usable, pc.not_equal(pc.utf8_trim_whitespace(table[name]), ""))
@@ -90,5 +89,4 @@ def _parquet_run(files: list[tables.DataFile]) -> pa.Table:
             row = pc.index(pc.fill_null(usable, False), False).as_py()
             raise RradError(file.uri, f"row {row} is no line of a run: {table.slice(row, 1).to_pylist()}", RUN_LINE)
         chunks.append(table)
-    ranked = all("rank" in chunk.column_names for chunk in chunks)
-    return pa.concat_tables(chunk if ranked else chunk.select(RUN_SCHEMA.names) for chunk in chunks)
+    return pa.concat_tables(chunks)

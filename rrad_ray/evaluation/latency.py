@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,16 +21,17 @@ FUSED = "{} and first-stage scores"
 def rerank_latency(
     score: Callable[[str, Sequence[str]], Any], rows: Sequence[Row], docs: int, repeats: int
 ) -> dict[str, Any]:
-    """Measure p50 and p99 of one query with `docs` documents of the rows, and documents/s, on this machine.
+    """Measure p50 and p99 of one query with `docs` documents of the rows, and documents/s, on this machine; where the
+    rows have fewer, some more than once.
 
     The first two of `repeats` + 2 queries warm up and do not count.
     """
-    texts = [text for row in rows for text in row["texts"]]
+    texts = itertools.cycle([text for row in rows for text in row["texts"]])
     times_ms = []
     for number in range(repeats + 2):
-        start = number * docs % max(1, len(texts) - docs)
+        batch = list(itertools.islice(texts, docs))
         began = time.perf_counter()
-        score(rows[number % len(rows)]["query"], texts[start : start + docs])
+        score(rows[number % len(rows)]["query"], batch)
         times_ms.append(1000 * (time.perf_counter() - began))
     times_ms = times_ms[2:]
     p50, p99 = (float(np.percentile(times_ms, at)) for at in (50, 99))

@@ -2,9 +2,11 @@
 that were set aside.
 
     STATE/exposures/NAME.parquet    the rows, each with its log file and its number there
-    STATE/exposures/NAME.json       last: the log files with size and time (ETag on S3), and the rows set aside
+    STATE/exposures/NAME.json       last: the log files with size and time (ETag on S3), the rows set aside, and a
+                                    hash of the code that has read them
 
-A later reading of the log digests what no digest holds: files that are new or have changed.
+A later reading of the log digests what no digest holds: files that are new or have changed, and after an upgrade that
+reads them in another way all of them.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib import resources
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +36,18 @@ DIGEST_BYTES = 2**26  # of log files that become one digest, or a single larger 
 BETWEEN_WORDS = "\n"  # of a query in a digest: white space is in no word
 
 ROW_BITS = 40  # of an event's number in the log, below the bits of its file's
+
+
+READING = ("event_digests.py", "event_log.py", "event_rows.py", "ubi.py")  # of this folder, what makes a digest
+
+
+@cache
+def reading_mark() -> str:
+    """Return a hash of the code that makes digests: what usable rows are, and what the words of a query are."""
+    online, languages = resources.files("rrad_ray.online"), resources.files("rrad_ray.languages")
+    files = [online / name for name in READING] + [each for each in languages.iterdir() if each.name.endswith(".py")]
+    code = {each.name: each.read_text("utf-8") for each in files if each.is_file()}
+    return hashlib.sha256(json.dumps(code, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -81,11 +97,12 @@ class LogDigests:
                     yield table.drop_columns(["file", "row"]).append_column("seq", pa.array(seq))
 
     def _standing(self) -> Iterator[EventDigest]:
-        """Yield the digests whose files are in the log as they were; delete the others."""
+        """Yield the digests whose files are in the log as they were, and read as they are now; delete the others."""
         for name in sorted(tables.names_in(self.folder, ".json")):
             uri = tables.join(self.folder, name)
             content = read_json(f"{uri}.json")
-            if all(self.marks.get(file) == mark for file, mark in content["files"].items()):
+            same = all(self.marks.get(file) == mark for file, mark in content["files"].items())
+            if same and content.get("read_by") == reading_mark():
                 yield EventDigest(uri, content["files"], content["bad"])
             else:
                 tables.remove(f"{uri}.json")
@@ -123,7 +140,7 @@ class LogDigests:
                     writer.write_table(own)
             if writer:
                 writer.close()
-        tables.write_json(f"{digest.uri}.json", {"files": marks, "bad": bad})
+        tables.write_json(f"{digest.uri}.json", {"files": marks, "bad": bad, "read_by": reading_mark()})
         return EventDigest(digest.uri, marks, bad)
 
 

@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Annotated, Any
@@ -42,8 +43,9 @@ def _in_seconds(time: Any) -> float:
     """Return a time in seconds since 1970: a whole number is milliseconds, and a date without a zone is UTC."""
     seconds = -1.0
     if isinstance(time, str):
-        date = datetime.fromisoformat(time)
-        seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+        with suppress(ValueError):  # which speaks of months that nobody wrote
+            date = datetime.fromisoformat(time)
+            seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
     elif isinstance(time, int) and 0 <= time <= 1000 * MAX_TIME_S:
         seconds = time / 1000
     if not 0 <= seconds <= MAX_TIME_S:

@@ -48,6 +48,11 @@ def test_a_beir_folder_is_read_with_titles_splits_and_grades(tmp_path: Path) -> 
     assert found.rejected == []
 
 
+def test_what_a_query_has_beside_its_text_is_not_read(tmp_path: Path) -> None:
+    topic = {"_id": "q1", "title": 5, "text": "how to add"}
+    assert read_beir(write_beir(tmp_path, DOCS, [json.dumps(topic)])).queries[0].text == "how to add"
+
+
 def test_without_qrels_every_query_is_unlabelled(tmp_path: Path) -> None:
     assert {query.split for query in read_beir(write_beir(tmp_path, DOCS, QUERIES)).queries} == {"unlabelled"}
 

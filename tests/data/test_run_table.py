@@ -74,6 +74,12 @@ def test_a_run_of_distances_is_refused_and_not_read_upside_down(tmp_path: Path) 
         "score": [float(row[4]) for row in rows],
         "rank": pa.array([int(row[3]) for row in rows], pa.uint32()),
     }
+    whole = columns["rank"]
+    gap = pa.array([None, *whole.to_pylist()[1:]], pa.float64())
+    for ranks in (whole.cast(pa.float64()), whole.cast(pa.string()), whole.cast(pa.decimal128(22, 0)), gap):
+        pq.write_table(pa.table({**columns, "rank": ranks}), tmp_path / "other.parquet")
+        with pytest.raises(RradError, match=r"ranks say the opposite of its scores, for 1[12] of 1[12] neighbours"):
+            read_run(f"{tmp_path}/other.parquet")
     pq.write_table(pa.table(columns), tmp_path / "distances.parquet")
     for read, name in ((read_run, "run"), (read_trec_run, "run"), (read_run, "parquet")):
         with pytest.raises(RradError, match="ranks say the opposite of its scores, for 12 of 12 neighbours"):

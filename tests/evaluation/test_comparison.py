@@ -151,6 +151,16 @@ def test_a_latency_is_of_so_many_documents_and_warms_up(rows: list[Row]) -> None
     assert 0 <= cost["latency_ms"]["p50"] <= cost["latency_ms"]["p99"]
 
 
+def test_a_latency_of_more_documents_than_there_are_is_of_some_of_them_more_than_once(rows: list[Row]) -> None:
+    calls: list[list[str]] = []
+    cost = rerank_latency(lambda query, texts: calls.append(list(texts)), rows, docs=1000, repeats=1)
+    texts = [text for row in rows for text in row["texts"]]
+    assert len(texts) < 1000
+    assert {len(call) for call in calls} == {1000}
+    assert set(calls[0]) == set(texts)
+    assert cost["latency_of"] == "re-ranking 1000 documents given as text"
+
+
 def test_a_student_is_called_one_once() -> None:
     assert [student_title(name) for name in ("encoder", "student", "small student")] == [
         "encoder student",

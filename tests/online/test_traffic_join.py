@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rrad_ray import tables
 from rrad_ray.config import ExperimentConfig
 from rrad_ray.errors import RradError
-from rrad_ray.online import traffic
+from rrad_ray.online import event_digests, traffic
 from rrad_ray.rows import ClickEvent, Exposure
 from rrad_ray.stages import experiment
 from tests.online import reference
@@ -131,6 +131,19 @@ def test_a_file_that_has_changed_is_read_again(cfg: ExperimentConfig) -> None:
     write(cfg.input, "exposures", "day=2/x.parquet", pages[:30], Exposure)
     tables.remove(f"{cfg.input}/clicks/day=3/x.parquet")
     assert _report(cfg, "second") == _report(dataclasses.replace(cfg, state=""), "whole")
+
+
+def test_what_an_earlier_version_has_read_in_another_way_is_read_again(cfg: ExperimentConfig, tmp_path: Path) -> None:
+    _store(cfg, 1)
+    wanted = _report(cfg, "first")
+    for mark in (tmp_path / "state").rglob("*.json"):
+        content = json.loads(mark.read_text())
+        assert content.pop("read_by") == event_digests.reading_mark()  # earlier versions wrote none
+        mark.write_text(json.dumps(content))
+    assert _report(cfg, "second") == wanted
+    assert tables.read_manifest(f"{cfg.output}-second").facts["new_files"] == 2
+    assert _report(cfg, "third") == wanted
+    assert tables.read_manifest(f"{cfg.output}-third").facts["new_files"] == 0
 
 
 def test_dwells_that_are_shortened_are_counted_on_terminal_and_in_the_report(

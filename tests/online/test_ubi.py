@@ -128,6 +128,7 @@ def test_an_objects_id_may_be_a_number() -> None:
         (changed("timestamp", value="yesterday"), "timestamp"),
         (changed("timestamp", value=1715862896.789), "ISO 8601 or milliseconds"),
         (changed("timestamp", value=10**400), "ISO 8601 or milliseconds"),
+        (changed("timestamp", value="1715862896789"), "ISO 8601 or milliseconds"),
         (changed("query_id", value=" "), "must not be blank"),
         (changed("query_id", value="a" * 257), "at most 256"),
         (changed("event_attributes", "position", value={"xy": {"x": 1, "y": 2}}), "ordinal"),
