@@ -34,6 +34,7 @@ _ALIKE |= {0x06A9: "\u0643", 0x06CC: "\u064a"}
 # Soft hyphens and joiners stand inside words and are not seen.
 _UNSEEN = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u2060\ufeff"), "")
 _FOLDED = _UNSEEN | _ALIKE
+_TRADE = {0x2122: " ", 0x2120: " "}  # the marks of a brand, which NFKC makes letters of: Lego™ is lego, not legotm
 _CLUSTER = regex.compile(r"\X")
 
 SAMPLED = 2000  # documents whose letters `shares` counts
@@ -56,7 +57,7 @@ def normalized(text: str) -> tuple[str, list[tuple[int, int]]]:
         return lower, []
     letters, spans = list[str](), list[tuple[int, int]]()
     for cluster in _CLUSTER.finditer(text):
-        folded = unicodedata.normalize("NFKC", cluster.group()).lower().translate(_FOLDED)
+        folded = unicodedata.normalize("NFKC", cluster.group().translate(_TRADE)).lower().translate(_FOLDED)
         letters.append(folded)
         spans += [cluster.span()] * len(folded)
     return "".join(letters), spans
@@ -88,6 +89,11 @@ def first_words(text: str, count: int) -> str:
     for word in islice(_WORD.finditer(text), count):
         end = word.end()
     return " ".join(text[:end].split())
+
+
+def word_spans(text: str) -> list[tuple[int, int]]:
+    """Return where each word of a text stands, words being those of `first_words`."""
+    return [word.span() for word in _WORD.finditer(text)]
 
 
 def query_words(text: str) -> tuple[str, ...]:

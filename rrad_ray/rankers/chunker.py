@@ -5,15 +5,13 @@ from __future__ import annotations
 
 import copy
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rrad_ray.config.chunks import ChunksConfig
 from rrad_ray.errors import InvalidInput
-
-WORD = re.compile(r"\S+")
+from rrad_ray.languages.scripts import word_spans
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,8 @@ def _key(score: float) -> tuple[bool, float]:
 
 
 class Chunker:
-    """Documents to chunks of so many tokens. Without a tokenizer, as for an endpoint's model, words are the tokens.
+    """Documents to chunks of so many tokens. Without a tokenizer, as for an endpoint's model, words are the tokens,
+    as `first_words` counts them.
 
     Several threads may use one. Raises `InvalidInput` for a tokenizer that does not say where its tokens stand.
     """
@@ -75,7 +74,7 @@ class Chunker:
         if not self.cfg.tokens or not texts:
             return [[] for _ in texts]
         if self.tokenizer is None:
-            return [[match.span() for match in WORD.finditer(text)] for text in texts]
+            return [word_spans(text) for text in texts]
         options = {"add_special_tokens": False, "split_special_tokens": True, "return_offsets_mapping": True}
         return list(self.tokenizer(list(texts), truncation=False, **options)["offset_mapping"])
 

@@ -16,12 +16,13 @@ from rrad_ray.evaluation.student_scores import StudentScoring
 from rrad_ray.evaluation.systems import ranking_rows
 from rrad_ray.rows import Candidates, Ranking, Row, with_qrels
 from rrad_ray.runtime import cluster
-from rrad_ray.tables import shards
+from rrad_ray.tables import checkpoints, shards
 
 
 def _inputs(cfg: EvaluateConfig) -> dict[str, str]:
     """Return the URIs that the stage reads, by name."""
-    students = {f"student.{name}": uri for name, uri in cfg.students.items()}
+    # Of a folder that names a winner, the student is the input: `publish` writes another one there.
+    students = {f"student.{name}": checkpoints.input_of(uri) or uri for name, uri in cfg.students.items()}
     return {"input": cfg.input, "labels": cfg.labels, **students, **{f"run.{k}": uri for k, uri in cfg.runs.items()}}
 
 

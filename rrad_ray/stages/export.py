@@ -16,10 +16,15 @@ from rrad_ray.online.ubi_files import write_ubi
 from rrad_ray.progress import say
 from rrad_ray.rows import Labels
 from rrad_ray.serving import winners
-from rrad_ray.tables import shards
+from rrad_ray.tables import checkpoints, shards
 
 
-@tables.stage("export", None)
+def _inputs(cfg: ExportConfig) -> dict[str, str]:
+    student = checkpoints.input_of(cfg.input) if cfg.format in STUDENT_FORMATS else ""
+    return {"input": student or cfg.input}
+
+
+@tables.stage("export", None, _inputs)
 def run(cfg: ExportConfig, out: tables.Output) -> None:
     """Write the file or files of `cfg.format`. Raises `RradError` for labels that the format cannot hold, where no
     query is of the splits, for an input without a student that the engine takes, and if more than `max_quarantined`
@@ -69,9 +74,6 @@ def _export_student(cfg: ExportConfig) -> dict[str, Any]:
     from rrad_ray.rankers.ranker import Ranker
 
     served = winners.find_winner(cfg.input)
-    if not served.student:
-        problem = f"the winner '{served.name}' is a first stage, and no student"
-        raise RradError(cfg.input, problem, "give a checkpoint, or run select with allow_worse=true")
     if served.weights:
         say(f"'{served.name}' sums scores: its student '{served.student}' is written, without the first stage")
     with at_place(served.checkpoint, "give an encoder student"), tempfile.TemporaryDirectory() as folder:

@@ -15,6 +15,7 @@ from rrad_ray import tables
 from rrad_ray.config import FinetuneConfig
 from rrad_ray.data import click_log
 from rrad_ray.errors import InvalidInput, RradError, at_place
+from rrad_ray.languages.scripts import folded
 from rrad_ray.progress import say
 from rrad_ray.rows import Click, Labels, with_qrels
 from rrad_ray.runtime import feed, trainer
@@ -150,8 +151,8 @@ def _frequent_clicks(cfg: FinetuneConfig) -> Iterator[Click]:
 
 
 def _is_held(cfg: FinetuneConfig, click: Click) -> bool:
-    """Return True for a click of a query on which perplexity is measured."""
-    return random.Random(f"{cfg.seed}:{click['query']}").random() < cfg.held_out
+    """Return True for a click of a query on which perplexity is measured, however it is written."""
+    return random.Random(f"{cfg.seed}:{folded(click['query'])}").random() < cfg.held_out
 
 
 def _refuse_without_example(skipped: Counter[str]) -> NoReturn:

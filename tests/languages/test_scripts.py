@@ -73,6 +73,7 @@ def test_a_longer_query_shares_words_with_the_one_that_it_rewrites() -> None:
             [],
         ),  # Persian, as Arabic keyboards write it
         ("\u06cc\u00ad\u06a9", "\u064a\u0643", [(0, 1), (2, 3)]),
+        ("Lego™ℓ", "lego l", [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 6)]),
     ],
 )
 def test_a_text_in_one_form_says_where_characters_were(text: str, plain: str, spans: list[tuple[int, int]]) -> None:

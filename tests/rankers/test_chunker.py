@@ -126,3 +126,11 @@ def test_a_students_score_is_the_highest_of_the_chunks_scored_alone(ranker: Rank
 def test_chunks_that_a_student_cannot_read_whole_are_refused(ranker: Ranker) -> None:
     with pytest.raises(InvalidInput, match="reads 24 tokens of query and document"):
         ChunkRanker(ranker, ChunksConfig(tokens=24))
+
+
+@pytest.mark.parametrize("text", ["北京天气很好。" * 20, "かなかなで書いた文。" * 14, "สวัสดีชาวโลก" * 12])
+def test_without_a_tokenizer_texts_of_scripts_without_spaces_have_chunks_too(text: str) -> None:
+    split = Chunker(None, ChunksConfig(tokens=16))([text])
+    assert len(split.texts) >= 4
+    assert "".join(split.texts) == text
+    assert {len(chunk) for chunk in split.texts[:-1]} <= {*range(16, 33)}

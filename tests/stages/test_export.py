@@ -15,11 +15,11 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from rrad_ray import tables
-from rrad_ray.config import ExportConfig
+from rrad_ray.config import EvaluateConfig, ExportConfig
 from rrad_ray.config.load import build_config
 from rrad_ray.errors import RradError
 from rrad_ray.rankers.ranker import Ranker
-from rrad_ray.stages import export
+from rrad_ray.stages import evaluate, export
 from rrad_ray.tables import checkpoints
 from tests import tiny, winners
 
@@ -163,7 +163,7 @@ def test_a_decoder_and_a_first_stage_are_refused(tmp_path: Path) -> None:
     first = {"system": "bm25", "student": "", "checkpoint": "", "weights": {"bm25": 1.0}}
     (tmp_path / "first").mkdir()
     (tmp_path / "first" / "winner.json").write_text(json.dumps(first))
-    with pytest.raises(RradError, match="the winner 'bm25' is a first stage, and no student"):
+    with pytest.raises(RradError, match="its winner, 'bm25', is a first stage, which has no student"):
         exported(str(tmp_path / "first"), tmp_path / "out2", format="openvino")
 
 
@@ -182,3 +182,19 @@ def test_a_package_that_is_not_installed_is_named_with_its_extra(
 def test_int8_of_another_format_is_refused_by_the_config(kind: str) -> None:
     with pytest.raises(RradError, match=r"precision='int8': needs format=onnx"):
         build_config(ExportConfig, {"input": "a", "output": "b", "format": kind, "precision": "int8"}, "c.yaml")
+
+
+def test_what_is_made_of_a_folder_with_a_winner_is_made_of_the_student_that_it_names(tmp_path: Path) -> None:
+    """`publish` writes another winner there, beside a manifest that stays."""
+    for name in ("old", "new"):
+        tiny.save(tmp_path / name, "Bert")
+    winners.write(tmp_path / "store", "student", tmp_path / "old", {})
+    evaluated = EvaluateConfig(
+        "candidates", "report", students={"last": f"{tmp_path}/store", "own": f"{tmp_path}/new"}
+    )
+    files = ExportConfig(f"{tmp_path}/store", f"{tmp_path}/files", format="onnx")
+    read = evaluate.run.inputs(evaluated)
+    assert (read["student.last"], read["student.own"]) == (f"{tmp_path}/old", f"{tmp_path}/new")
+    assert export.run.inputs(files) == {"input": f"{tmp_path}/old"}
+    winners.write(tmp_path / "store", "student", tmp_path / "new", {})
+    assert evaluate.run.inputs(evaluated)["student.last"] == export.run.inputs(files)["input"] == f"{tmp_path}/new"
