@@ -20,7 +20,7 @@ from rrad_ray.config import ExperimentConfig, JudgeConfig, TrafficConfig, load
 from rrad_ray.config.catalog import STAGES
 from rrad_ray.config.reference import help_text, keys_of
 from rrad_ray.errors import NothingToDo, RradError, in_stage
-from rrad_ray.progress import QUIET_LIBRARIES, printable
+from rrad_ray.progress import QUIET_LIBRARIES, printable, spell_out
 from rrad_ray.tables import status
 
 # Lines that Ray's and vLLM's workers print on every run and no user can act on; failures reach the user as errors.
@@ -338,9 +338,9 @@ def main(*command: str) -> None:
     # Read by OpenMP when torch loads, here and in the workers of a local cluster. Threads that spin while they wait
     # made training ten times as slow when another process wanted one of two cores, and gained nothing on idle ones.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", CHATTER)  # read by Ray when it is imported
-    for name, value in QUIET_LIBRARIES.items():
+    for name, value in {**QUIET_LIBRARIES, "RAY_DEDUP_LOGS_SKIP_REGEX": CHATTER}.items():  # Ray's, as it is imported
         os.environ.setdefault(name, value)
+    spell_out()
     try:
         app([*command, *sys.argv[1:]])
     except RradError as error:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +22,13 @@ def printable(text: str) -> str:
     """Return a text with escapes for control characters: names and reasons come from buckets too, and would steer the
     terminal, its title and what is copied from it."""
     return CONTROLS.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+
+
+def spell_out() -> None:
+    """Have an output of a narrow encoding, as of a container without a locale, show letters that it lacks as escapes,
+    and not end by them."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def say(text: str) -> None:

@@ -59,7 +59,7 @@ def reranked(
     judged = hits[: max(window - first, 0)]
     try:
         order, rerank = asked(endpoint, query, judged, field, source)
-    except (httpx.HTTPError, ValueError, KeyError) as error:
+    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
         order, rerank = range(len(judged)), by_solr(f"{type(error).__name__}: {error}")
     hits = [judged[index] for index in order] + hits[len(judged) :]
     page = {"start": start, "docs": hits[start - first : start - first + rows]}
@@ -71,7 +71,8 @@ def asked(
 ) -> tuple[Sequence[int], dict[str, Any]]:
     """Return the endpoint's order of hits, as their indices, and whose order it is; without hits it is not asked.
 
-    Raises `httpx.HTTPError` where the endpoint is away or refuses, `ValueError` or `KeyError` for another answer.
+    Raises `httpx.HTTPError` where the endpoint is away or refuses; `ValueError`, `KeyError` or `TypeError` for an
+    answer that is none.
     """
     if not hits:
         return [], by_solr("no hit of this page is in the window")

@@ -160,6 +160,8 @@ def test_a_fused_winner_gets_solrs_score_as_that_of_the_first_stage(solr: str, s
         (lambda served: mocked(httpx.Response(503)), "503"),
         (lambda served: mocked(httpx.Response(200, text="<html>")), "JSONDecodeError"),
         (lambda served: mocked(httpx.Response(200, json={})), "KeyError"),
+        (lambda served: mocked(httpx.Response(200, json={"results": None})), "TypeError"),
+        (lambda served: mocked(httpx.Response(200, json=[1, 2])), "TypeError"),
         (lambda served: mocked(httpx.Response(200, json={"results": [{"index": 0}]})), "1 results for 20 documents"),
     ],
 )
