@@ -72,7 +72,7 @@ def simulated_labels(short: str, folder: str, seed: int) -> str:
         resources={"CPU": 1},
         seed=seed,
     )
-    return label.run(LabelConfig(input=judge.run(orders), output=f"{folder}-labels"))
+    return label.run(LabelConfig(input=judge.run(orders), output=f"{folder}-labels", max_quarantined=0.2))
 
 
 def start(pool: ProcessPoolExecutor, cfg: RetrieveConfig, free: int, steps: int) -> tuple[str, Scores]:
