@@ -310,6 +310,12 @@ def check_same_query(row: Row, other: Row) -> None:
         raise InvalidInput(problem, "name a table of the same collection")
 
 
+def without_relevant(rows: Sequence[Row], split: str = "dev") -> list[Row]:
+    """Return the rows of a split that have judgments, none of which names a relevant document."""
+    judged = [row for row in rows if row["split"] == split and row["qrel_grades"]]
+    return [row for row in judged if max(row["qrel_grades"]) <= 0]
+
+
 def with_qrels(rows: Sequence[Row], split: str = "dev") -> list[Row]:
     """Return the rows of a split that have a relevant document."""
     return [row for row in rows if row["split"] == split and any(grade > 0 for grade in row["qrel_grades"])]

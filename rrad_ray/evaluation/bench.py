@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rrad_ray import tables
@@ -13,7 +14,7 @@ from rrad_ray.config import EvaluateConfig
 from rrad_ray.data import trec
 from rrad_ray.errors import InvalidInput, RradError, at_place
 from rrad_ray.evaluation import fusion
-from rrad_ray.evaluation.calibration import calibrated
+from rrad_ray.evaluation.calibration import calibrated_by_lists
 from rrad_ray.evaluation.latency import FUSED, SEARCH, fusion_cost, rerank_latency
 from rrad_ray.evaluation.measures import Ranked, Scores
 from rrad_ray.evaluation.student_scores import StudentScoring
@@ -34,15 +35,24 @@ KNOWN_SOURCES: dict[str, tuple[str, Kind]] = {
 }
 
 
+Lists = Sequence[Sequence[Row]]  # of queries, as `Evaluation` has them
+
+
 class Evaluation:
     """The systems measured so far on the test queries, in the order of the report.
 
-    `scoring`: of the students, on test and then dev. `lineage`: of the candidates. `first`: the first stage behind
-    them, with its cost. `labels`: the lineage of the teacher's labels.
+    `lists`: test and dev, whose queries have a relevant document, and those of both that were judged in vain, which
+    count for probabilities alone: a verdict of "nothing relevant" is about them. `scoring`: of the students, on all
+    lists. `lineage`: of the candidates. `first`: the first stage behind them, with its cost. `labels`: the lineage of
+    the teacher's labels.
     """
 
-    def __init__(self, cfg: EvaluateConfig, test: list[Row], dev: list[Row], scoring: StudentScoring) -> None:
+    def __init__(
+        self, cfg: EvaluateConfig, test: list[Row], dev: list[Row], scoring: StudentScoring, barren: Lists = ((), ())
+    ) -> None:
+        """`barren`: the queries of test and of dev that were judged in vain."""
         self.cfg, self.test, self.dev, self.scoring = cfg, test, dev, scoring
+        self.lists: Lists = (test, dev, *barren)
         self.systems: list[MeasuredSystem] = []
         self.lineage = tables.lineage_of(cfg.input)
         self.first = self.lineage.first_stage or tables.FirstStageFacts(cfg.input)
@@ -92,7 +102,7 @@ class Evaluation:
 
     def _check_sources(self) -> None:
         """Raise `RradError` for a row without a source that another row has."""
-        rows = [*self.test, *self.dev]
+        rows = list(itertools.chain(*self.lists))
         sources = {source: None for row in rows for source in row["sources"]}
         with at_place(self.cfg.input, SAME_SOURCES):
             for row in rows:
@@ -115,10 +125,10 @@ class Evaluation:
         """Add each source of the first stage, and their free fusion with weights fitted on dev."""
         for source in self.sources:
             title, kind = KNOWN_SOURCES.get(source, (source, "first_stage"))
-            scores, dev = ([list(by_source(row)[source]) for row in rows] for rows in (self.test, self.dev))
-            cost: Any = calibrated(self.dev, dev, self.test, scores) | self.first.sources.get(source, {})
+            scores = [[list(by_source(row)[source]) for row in rows] for rows in self.lists]
+            cost: Any = calibrated_by_lists(self.lists, scores) | self.first.sources.get(source, {})
             note = tables.index_sentence(self.first.index) if source == DENSE and self.first.index else ""
-            self.add(source, title, kind, scores, **cost, latency_of=SEARCH, note=note)
+            self.add(source, title, kind, scores[0], **cost, latency_of=SEARCH, note=note)
         if len(self.sources) > 1 and self.dev:
             cost = fusion_cost([self.first.sources.get(source) for source in self.sources])
             self._add_fusion("fusion", "free fusion of these", "fusion", lambda weights: cost)
@@ -174,8 +184,9 @@ class Evaluation:
         self.scoring.prepare()
         for name, uri in self.cfg.students.items():
             rows = self.scoring.scores(name)
-            scores, chunks = ([row[column] for row in rows] for column in ("scores", "best_chunks"))
-            test_scores, dev_scores = scores[: len(self.test)], scores[len(self.test) :]
+            scored, chunks = (iter([row[column] for row in rows]) for column in ("scores", "best_chunks"))
+            scores = [list(itertools.islice(scored, len(each))) for each in self.lists]
+            test_scores = scores[0]
             ranker = self.scoring.ranker(name)
             latency = rerank_latency(ranker.score, self.test, self.cfg.latency_docs, self.cfg.latency_repeats)
             cost = {"parameters": ranker.parameters_count, **latency}
@@ -185,15 +196,15 @@ class Evaluation:
             read = f"reads documents in chunks of {tokens} tokens, the best one counts" if tokens else ""
             note = " and ".join(filter(None, (training, ties, read)))
             facts: Any = {"smoke": _smoke(self.test[0], test_scores[0]), "note": note, "constant": bool(ties)}
-            cost |= calibrated(self.dev, dev_scores, self.test, test_scores)
+            cost |= calibrated_by_lists(self.lists, scores)
             self.add(name, title, "student", test_scores, **cost, **facts)
             if tokens:
-                best = chunks[: len(self.test)]
+                best = list(itertools.islice(chunks, len(self.test)))
                 self.systems[-1] = dataclasses.replace(self.systems[-1], best_chunks=best)
             if self.dev:
-                both = {name: (test_scores, dev_scores)}
                 fused_cost = functools.partial(self._fused_cost, name, ranker)
-                self._add_fusion(fused_name(name), f"{title} + first stage", "student_fused", fused_cost, both)
+                fused_title = f"{title} + first stage"
+                self._add_fusion(fused_name(name), fused_title, "student_fused", fused_cost, {name: scores})
 
     def _fused_cost(self, name: str, ranker: ChunkRanker, weights: dict[str, float]) -> dict[str, Any]:
         """Measure a student's fusion as it is served: it scores the texts, and the sources' scores come with them."""
@@ -212,26 +223,31 @@ class Evaluation:
         title: str,
         kind: Kind,
         cost: Callable[[dict[str, float]], dict[str, Any]],
-        more: dict[str, tuple[Scores, Scores]] | None = None,
+        more: Mapping[str, Sequence[Scores]] | None = None,
     ) -> None:
-        """Add the weighted sum of z-scores of the sources and of `more`, systems' scores on test and on dev.
+        """Add the weighted sum of z-scores of the sources and of `more`, systems' scores on all lists.
 
         The weights are those with the best nDCG@10 on dev. `cost` says what a fusion with these weights costs.
         """
         more = more or {}
-        test, dev = (
-            [
-                {**by_source(row), **{system: scores[split][number] for system, scores in more.items()}}
-                for number, row in enumerate(rows)
-            ]
-            for split, rows in enumerate((self.test, self.dev))
-        )
-        weights, _ = fusion.fit_weights(self.dev, dev, [*self.sources, *more])
+        columns = _columns(self.lists, more)
+        weights, _ = fusion.fit_weights(self.dev, columns[1], [*self.sources, *more])
         shown = " + ".join(f"{weight:g} x {system}" for system, weight in weights.items() if weight)
         note = f"{shown}, weights from {self.cfg.dev}"
-        fused, fused_dev = ([fusion.fuse(scores, weights) for scores in split] for split in (test, dev))
-        probabilities = calibrated(self.dev, fused_dev, self.test, fused)
-        self.add(name, title, kind, fused, note=note, weights=weights, **cost(weights), **probabilities)
+        fused = [[fusion.fuse(scores, weights) for scores in each] for each in columns]
+        probabilities = calibrated_by_lists(self.lists, fused)
+        self.add(name, title, kind, fused[0], note=note, weights=weights, **cost(weights), **probabilities)
+
+
+def _columns(lists: Lists, more: Mapping[str, Sequence[Scores]]) -> list[list[dict[str, Any]]]:
+    """Return for each row of each list its scores by source, and those of `more` systems beside them."""
+    return [
+        [
+            {**by_source(row), **{system: scores[which][number] for system, scores in more.items()}}
+            for number, row in enumerate(rows)
+        ]
+        for which, rows in enumerate(lists)
+    ]
 
 
 def _targets(row: Row, label: Row) -> dict[str, float]:
@@ -250,13 +266,13 @@ def _student_lineage(uri: str) -> tables.Lineage:
 
 def _training_note(uri: str, title: str, cfg: EvaluateConfig) -> str:
     """Return, and say, that a time limit cut a student's training short, or that it learnt from queries by which it
-    is measured; empty for a student of which neither holds."""
-    training = _student_lineage(uri).training
-    if training is None:
-        return ""
+    is measured or from simulated labels; empty for a student of which nothing of it holds."""
+    lineage = _student_lineage(uri)
+    training = lineage.training or tables.TrainingFacts()
+    simulated = "learnt from simulated labels" if lineage.simulated else ""
     seen = [split for split in (cfg.split, cfg.dev) if split in training.splits]
     learnt = f"learnt from queries of split {' and '.join(seen)}, which measure it here" if seen else ""
-    note = " and ".join(filter(None, (training.cut_short, learnt)))
+    note = " and ".join(filter(None, (training.cut_short, learnt, simulated)))
     if note:
         say(f"WARNING: {title} {note}")
     return note

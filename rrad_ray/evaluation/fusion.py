@@ -129,14 +129,14 @@ def fit_weights(
 def _fit_in_turn(
     names: Sequence[str], ndcg: Callable[[Mapping[str, float]], float]
 ) -> tuple[dict[str, float], float]:
-    """Return weights that no change of a single one makes better, and their nDCG."""
+    """Return weights, not all 0, that no change of a single one makes better, and their nDCG."""
     weights = dict.fromkeys(names, 1.0)
     best, before = ndcg(weights), -1.0
     while best > before:
         before = best
         for name in names:
             for weight in WEIGHTS:
-                mean = ndcg({**weights, name: weight})
-                if mean > best + 1e-9:
-                    weights, best = {**weights, name: weight}, mean
+                changed = {**weights, name: weight}
+                if any(changed.values()) and (mean := ndcg(changed)) > best + 1e-9:
+                    weights, best = changed, mean
     return weights, best

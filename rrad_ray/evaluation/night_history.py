@@ -92,7 +92,8 @@ def record_night(store: str, night: str, decision: str, reason: str, **facts: An
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     entry = {"night": night, "decision": decision, "reason": reason, "created": created, **facts}
     others = [each for each in read_nights(store) if each["night"] != night]
-    entries = sorted([*others, entry], key=lambda each: str(each["night"]))
+    # By the time of their decision: names may be anything, and of numbers 9 would stand behind 12.
+    entries = sorted([*others, entry], key=lambda each: (each.get("created") or "", str(each["night"])))
     lines = "".join(f"{tables.json_text(each)}\n" for each in entries)
     tables.write_text(tables.join(store, NIGHTS_FILE), lines)
     tables.write_text(

@@ -3,7 +3,7 @@
 Below the output, until it is finished:
 
     work/queries/part-00000.parquet   a slice of the queries with their candidates
-    work/scores/part-00000.parquet    the scores that a student gave a slice: what a killed run goes on behind
+    work/scored/part-00000.parquet    the scores that a student gave a slice: what a killed run goes on behind
     work/formats.json                 the number format of each student
 """
 
@@ -25,7 +25,7 @@ from rrad_ray.rows import Candidates, Row, StudentScores
 from rrad_ray.tables import checkpoint_cache, checkpoints
 from rrad_ray.tables.text import read_json
 
-QUERIES, SCORES, FORMATS = (tables.join(tables.WORK, name) for name in ("queries", "scores", "formats.json"))
+QUERIES, SCORES, FORMATS = (tables.join(tables.WORK, name) for name in ("queries", "scored", "formats.json"))
 PASS_QUERIES = 16  # queries whose pairs share passes
 SLICE = 8 * PASS_QUERIES
 
@@ -81,7 +81,7 @@ def _score_rows(ranker: ChunkRanker, rows: Sequence[Row], name: str) -> list[dic
 
 
 class StudentScoring:
-    """The scores of all students on test and dev queries, as work for one process or many.
+    """The scores of all students on the judged queries, as work for one process or many.
 
     A slice has queries of one split, and its pairs share the same passes whoever scores it: so the scores do not
     depend on the number of processes. Their last bits may depend on the kind of device, and on a process's threads.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from rrad_ray.labelling.answer_chains import CUT, REVERSED, Rank, Reading, best_reading, is_echo
 from rrad_ray.labelling.answer_records import read_records
-from rrad_ray.labelling.answer_text import final_text, without_counts, without_item_tags
+from rrad_ray.labelling.answer_text import final_text, places_apart, without_counts, without_item_tags
 from rrad_ray.labelling.answer_tokens import BRACKETED, find_mentions, outside
 from rrad_ray.labelling.answer_words import ANY_NAME, COUNTER, EXAMPLE, INITIAL, MARKER, NEGATIVE, PROSE
 
@@ -74,7 +74,7 @@ def parse_answer(answer: str, n: int) -> ParsedOrder:
         return counted_order([int(number) for number in _NUMBER.findall(answer)], n, ())
     text, thought = final_text(answer)
     repairs = ["thinking removed"] if thought else []
-    text = without_counts(text)
+    text = places_apart(without_counts(text))
     records = read_records(text, n)
     text = without_item_tags(text)
     if records is not None:

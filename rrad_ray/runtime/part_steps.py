@@ -113,14 +113,14 @@ class SearchSteps:
         mark, keys = tables.join(uri, VECTORS), ("model", "max_length", "part_documents", "columns")
         now = {key: tables.plain(self.cfg)[key] for key in keys} | {"data": self.out.inputs.get("data", PYDOC)}
         now["weights"] = self.out.inputs.get("model", "")
-        kept = read_json(mark)
-        if kept is None:
-            tables.write_json(mark, now)
-        elif {**now, **kept} != now:  # earlier versions wrote no `weights`
+        kept = read_json(mark) or {}
+        if {**now, **kept} != now:  # earlier versions wrote no `weights`
             changed = ", ".join(
-                f"{key}={kept.get(key)!r} -> {now[key]!r}" for key in now if kept.get(key) != now[key]
+                f"{key}={value!r} -> {now.get(key)!r}" for key, value in kept.items() if value != now.get(key)
             )
             raise RradError(uri, f"holds vectors of other data or settings ({changed})", "name another folder")
+        if kept != now:
+            tables.write_json(mark, now)
 
     def _check_queries(self, search: Search) -> None:
         """Set aside the queries that the user's own vectors lack: the search by vectors finds nothing for them.

@@ -43,8 +43,9 @@ def run(cfg: CollectConfig, out: tables.Output) -> None:
     known, new, seen = _known(cfg), dict[str, Query](), 0
     for query in _asked(cfg, out):
         seen += 1
-        if (text := folded(query.text)) not in known:
-            new.setdefault(text, query)
+        text = folded(query.text)
+        if text not in known and (text not in new or (query.judged and not new[text].judged)):
+            new[text] = query  # of several of one text, one that people have judged
     seen += len(out.quarantined)
     if len(new) < cfg.min_queries:
         out.check_quarantine(seen, cfg.max_quarantined)

@@ -14,7 +14,7 @@ from rrad_ray.evaluation.bench import Evaluation
 from rrad_ray.evaluation.content import report_content
 from rrad_ray.evaluation.student_scores import StudentScoring
 from rrad_ray.evaluation.systems import ranking_rows
-from rrad_ray.rows import Candidates, Ranking, Row, with_qrels
+from rrad_ray.rows import Candidates, Ranking, Row, with_qrels, without_relevant
 from rrad_ray.runtime import cluster
 from rrad_ray.tables import checkpoints, shards
 
@@ -42,7 +42,9 @@ def run(cfg: EvaluateConfig, out: tables.Output) -> None:
     if not any(_finds(row) for row in test):  # all systems would be equal, and `select` would take a student
         problem = f"no query of split '{cfg.split}' has a relevant document among its candidates"
         raise RradError(cfg.input, problem, "look at the first stage's documents: a re-ranker can only sort them")
-    evaluation = Evaluation(cfg, test, dev, StudentScoring(cfg, out, (test, dev), cluster.each_part))
+    barren = [without_relevant(rows, split) for split in (cfg.split, cfg.dev)]
+    scoring = StudentScoring(cfg, out, (test, dev, *barren), cluster.each_part)
+    evaluation = Evaluation(cfg, test, dev, scoring, barren)
     evaluation.measure_all()
     content = report_content(evaluation)
     for number, system in enumerate(evaluation.systems):
@@ -50,7 +52,8 @@ def run(cfg: EvaluateConfig, out: tables.Output) -> None:
     tables.write_json(tables.join(out.uri, "report.json"), content, indent=1)
     tables.write_text(tables.join(out.uri, "report.html"), report_html.report_page(content))
     Console(width=118).print(summary.table(content))
-    lineage = dataclasses.replace(evaluation.lineage, evaluation=tables.EvaluationFacts(dict(cfg.students)))
+    students = {name: checkpoints.student_of(uri) for name, uri in cfg.students.items()}
+    lineage = dataclasses.replace(evaluation.lineage, evaluation=tables.EvaluationFacts(students))
     rows_written = len(test) * len(evaluation.systems)
     out.commit(rows=rows_written, queries=len(test), report="report.html", lineage=lineage)
 

@@ -89,7 +89,10 @@ def _held(cfg: LabelConfig) -> frozenset[str]:
     """Return the texts of dev and test queries, as `folded` compares them; none where they may be learnt from."""
     if cfg.keep_overlap:
         return frozenset()
-    return measured_queries(cfg.input)
+    held = measured_queries(cfg.input)
+    if not held:
+        say("no dev or test queries are in the input: whether a query asks what one of them asks is not looked at")
+    return held
 
 
 def _compared(source: tables.Manifest) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -44,9 +45,19 @@ def run(cfg: TrainConfig, out: tables.Output) -> None:
     stats, labels = _index(cfg, out)
     say(f"{cfg.kind} student from {cfg.model} on {stats.lists:,} labelled queries")
     facts = trainer.run_training(cfg, partial(_loop, labels), source, RankTask)
-    if simulated := next(filter(None, (tables.lineage_of(uri).simulated for uri in cfg.more)), ""):
-        facts["lineage"] = dataclasses.replace(facts["lineage"], simulated=facts["lineage"].simulated or simulated)
+    earlier = checkpoints.input_of(cfg.model).rstrip("/").removesuffix("/model")
+    facts["lineage"] = _with_others(facts["lineage"], [*cfg.more, *filter(None, [earlier])])
     out.commit(queries=stats.lists, targets=stats.facts(), **facts)
+
+
+def _with_others(lineage: tables.Lineage, uris: Sequence[str]) -> tables.Lineage:
+    """Return a student's lineage with the teachers of other labels and of what its model had learnt before, and with
+    the mark of simulated ones."""
+    others = [tables.lineage_of(uri) for uri in uris]
+    teachers = list(dict.fromkeys(name for each in others for name in each.teachers))
+    simulated = next(filter(None, (each.simulated for each in (lineage, *others))), "")
+    training = dataclasses.replace(lineage.training or tables.TrainingFacts(), teachers=teachers)
+    return dataclasses.replace(lineage, training=training, simulated=simulated)
 
 
 def _check_model(source: str, cfg: TrainConfig) -> None:

@@ -27,15 +27,26 @@ ZIP, PICKLE, PROTOCOLS = b"PK\x03\x04", 0x80, range(6)
 
 
 def student_of(model: str) -> str:
-    """Return the checkpoint of the winner that a folder names in `winner.json`; any other model as it is.
+    """Return the checkpoint of the winner that a folder names in `winner.json`, which may itself be such a folder;
+    any other model as it is.
 
-    Raises `RradError` for a winner that is a first stage, and for a file that holds none.
+    Raises `RradError` for a winner that is a first stage, for a file that holds none, and for winners in a ring.
     """
+    passed = [model]
+    while (checkpoint := _checkpoint_of(passed[-1])) is not None:
+        if checkpoint in passed:
+            raise RradError(model, f"its {WINNER_FILE} leads back to {checkpoint}", "run select again")
+        passed.append(checkpoint)
+    return passed[-1]
+
+
+def _checkpoint_of(model: str) -> str | None:
+    """Return the checkpoint that a folder's `winner.json` names; None where there is none."""
     if not is_s3(model) and not os.path.isdir(absolute(model)):
-        return model
+        return None
     winner = read_json(join(model, WINNER_FILE), MOST_WINNER_BYTES)
     if winner is None:
-        return model
+        return None
     if not isinstance(winner, dict):
         raise RradError(model, f"its {WINNER_FILE} is no JSON object", "run select again")
     if not winner.get("checkpoint"):

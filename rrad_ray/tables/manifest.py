@@ -120,11 +120,13 @@ class LabelFacts:
 
 @dataclass(frozen=True)
 class TrainingFacts:
-    """The record of `train` and `finetune`: what cut the schedule short, empty for one that came to its end, and the
-    splits that were learnt from."""
+    """The record of `train` and `finetune`: what cut the schedule short, empty for one that came to its end; the
+    splits that were learnt from; and the teachers of other labels than the input's: of `more`, and of what the model
+    had learnt before."""
 
     cut_short: str = ""
     splits: list[str] = field(default_factory=list)
+    teachers: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -153,10 +155,11 @@ class Lineage:
 
     @property
     def teachers(self) -> list[str]:
-        """The models behind the labels; none of simulated ones."""
+        """The models behind the labels, but for simulated ones, and behind others that a student has learnt."""
         models = [self.judge.model] if self.judge else []
         models += [self.labels.model, *self.labels.teachers.values()] if self.labels else []
-        return [] if self.simulated else [model for model in dict.fromkeys(models) if model]
+        others = self.training.teachers if self.training else []
+        return [model for model in dict.fromkeys([*([] if self.simulated else models), *others]) if model]
 
     @property
     def qrels_note(self) -> str:

@@ -152,6 +152,17 @@ def test_a_student_of_a_training_cut_short_or_of_queries_that_measure_it_is_note
     assert f"WARNING: short student {note}" in capsys.readouterr().out
 
 
+def test_a_student_of_simulated_labels_is_noted_where_no_labels_are_named(tmp_path: Path) -> None:
+    tiny.save(tmp_path / "trained" / "model", "Bert")
+    facts: dict[str, Any] = {"schema": {}, "config": {}, "inputs": {}, "quarantined": {}, "versions": {}, "facts": {}}
+    lineage = tables.Lineage(training=tables.TrainingFacts(splits=["train"]), simulated="from the judgments")
+    manifest = tables.Manifest(stage="train", seconds=9.0, lineage=lineage, **facts)
+    (tmp_path / "trained" / tables.MANIFEST).write_text(manifest.to_json())
+    bench = evaluation(tmp_path, [of_sources("q0", "bm25")], students={"x": f"{tmp_path}/trained"}, latency_repeats=1)
+    bench.measure_all()
+    assert bench.systems[-1].entry["note"] == "learnt from simulated labels"
+
+
 def test_a_student_that_reads_chunks_has_the_best_ones_scores_and_names_them_in_its_rankings(tmp_path: Path) -> None:
     folder = tiny.save(tmp_path / "student", "Bert", limit=24, initializer_range=0.5)
     row = of_sources("q0", "bm25")

@@ -226,3 +226,13 @@ def test_weights_of_many_sources_are_fitted_in_turn_and_no_single_change_makes_t
     assert best > max(ndcg({name: 1.0}) for name in names[1:])
     changes = [{**weights, name: weight} for name in names for weight in fusion.WEIGHTS]
     assert max(map(ndcg, changes)) <= best + 1e-9
+
+
+def test_weights_of_sources_that_all_point_the_wrong_way_are_not_all_nothing() -> None:
+    """A fusion by no weights keeps the given order, and no winner can be made of it."""
+    names = [f"distance {number}" for number in range(5)]
+    rows = [{"doc_ids": list("abcd"), "qrel_ids": ["a"], "qrel_grades": [1]} for _ in range(4)]
+    scores = [{name: [0.1, 0.4, 0.6, 0.9] for name in names} for _ in rows]
+    weights, ndcg = fusion.fit_weights(rows, scores, names)
+    assert max(weights.values()) > 0
+    assert ndcg < 1

@@ -152,4 +152,4 @@ def test_a_rejected_list_of_verdicts_says_why() -> None:
 def test_verdicts_without_end_do_not_stall_the_parser(unit: str) -> None:
     began = time.process_time()
     parse_answer(unit * (16_000 // len(unit)), 20)
-    assert time.process_time() - began < 3.0
+    assert time.process_time() - began < 15.0, "a stall takes minutes, on a busy machine too"

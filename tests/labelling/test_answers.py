@@ -49,6 +49,9 @@ PASSAGES = ["the built-in sum function adds numbers", "sort orders a list in pla
         ("[3] > [999999]", 3, (2,), "repaired: 1 out of range"),
         # other forms
         ("1. [3]\n2. [1]\n3. [2]", 3, (2, 0, 1), "repaired: numbered list"),
+        ("Top 1: [3]; Top 2: [1]; Top 3: [2]", 3, (2, 0, 1), "ok"),
+        ("Platz 1: [3], Platz 2: [1], Platz 3: [2]", 3, (2, 0, 1), "ok"),
+        ("The order is: Rang 1: [3]. Rang 2: [1]. Rang 3: [2].", 3, (2, 0, 1), "repaired: numbered list"),
         ("1) [3] Python's sort\n2) [1] sum", 3, (2, 0), "repaired: numbered list"),
         ("1. 3\n2. 1\n3. 2", 3, (2, 0, 1), "repaired: numbered list, plain numbers"),
         ("1. **[3]** fits best\n2. **[1]** less", 3, (2, 0), "repaired: numbered list"),
@@ -223,7 +226,7 @@ def test_an_order_written_as_asked_comes_back(order: list[int], keep: int) -> No
 def test_a_model_that_repeats_itself_without_end_does_not_stall_the_parser(unit: str) -> None:
     began = time.process_time()
     parse_answer(unit * (6000 // len(unit)), 20)
-    assert time.process_time() - began < 3.0
+    assert time.process_time() - began < 15.0, "a stall takes minutes, on a busy machine too"
 
 
 NOISE = ["Final ranking: ", "not relevant: ", "<answer>", " < ", "(1)", "\n- ", "| ", "Rank 1: ", "</reasoning>"]

@@ -78,6 +78,15 @@ def test_the_budget_leaves_the_rest_to_a_later_night_and_judged_queries_go_first
     assert len(rest) == 20
 
 
+def test_of_several_queries_of_one_text_the_judged_one_stands_for_all(tmp_path: Path) -> None:
+    for judged in (0, 1, 2):
+        source = asked(
+            tmp_path / f"{judged}", ["buy shoes", "Buy shoes?", "BUY  SHOES"], f"{judged}-{judged}\t0\td1\t2\n"
+        )
+        [row] = collected(config(tmp_path, f"night-{judged}", source))
+        assert (row["query_id"], row["split"], row["qrel_grades"]) == (f"{judged}-{judged}", "test", [2])
+
+
 def test_the_same_share_is_set_apart_to_be_judged_whatever_else_is_asked(tmp_path: Path) -> None:
     texts = [f"query number {number}" for number in range(400)]
     options: dict[str, Any] = {"judged_share": 0.5, "dev_share": 0.5}

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import ir_measures
+import numpy as np
 import pytest
 
 from rrad_ray import tables
 from rrad_ray.config import EvaluateConfig, SelectConfig
 from rrad_ray.errors import RradError
 from rrad_ray.evaluation.bench import Evaluation
+from rrad_ray.evaluation.calibration import calibration
 from rrad_ray.evaluation.comparison import length_segments, significance_tests
 from rrad_ray.evaluation.statistics import holm
 from rrad_ray.rows import Candidates, Labels, Ranking
@@ -201,6 +203,30 @@ def test_a_first_stage_that_wins_is_the_first_line_on_the_terminal_in_winner_jso
     winner = json.loads(text)
     assert (winner["system"], winner["student"], winner["encoders"]) == ("dense", "", encoders)
     assert f"<h1>{finding}" in (tmp_path / "winner" / "report.html").read_text()
+
+
+def test_queries_that_were_judged_in_vain_count_for_probabilities_and_for_no_ranking(tmp_path: Path) -> None:
+    source, rows = np.random.default_rng(0), []
+    for number in range(120):
+        ids = [f"q{number}-{index}" for index in range(5)]
+        grades = [int(index == number % 5 and number % 2) for index in range(5)]
+        scores = (source.normal(size=5) + 2.0 * np.array(grades)).tolist()
+        own = {"sources": ["ours"], "source_scores": [scores], "qrel_ids": ids, "qrel_grades": grades}
+        row = row_of(f"q{number}", [f"text {index}" for index in range(5)]) | own
+        rows.append({**row, "split": "test" if number < 60 else "dev"})
+    short = tables.Output("prerank", SelectConfig(input="in", output=f"{tmp_path}/short"), Candidates, {})
+    short.write_all(rows, 100)
+    [system] = run(tmp_path, short.commit())["systems"]
+    assert len(list(tables.read(f"{tmp_path}/report", Ranking))) == 30
+    test, dev = rows[:60], rows[60:]
+    scores = [[list(row["source_scores"][0]) for row in split] for split in (dev, test)]
+    own: Any = calibration(dev, scores[0], test, scores[1])
+    for key in ("slope", "offset", "ece_before", "ece_after", "threshold"):
+        assert system["calibration"][key] == pytest.approx(own[key], rel=1e-4), key
+    assert {key: system["calibration"][key] for key in ("relevant", "nothing")} == {
+        key: own[key] for key in ("relevant", "nothing")
+    }
+    assert own["nothing"]["recall"] > 0.3
 
 
 def test_parts_without_judged_queries_are_not_opened(candidates: str, tmp_path: Path) -> None:

@@ -198,3 +198,14 @@ def test_what_is_made_of_a_folder_with_a_winner_is_made_of_the_student_that_it_n
     assert export.run.inputs(files) == {"input": f"{tmp_path}/old"}
     winners.write(tmp_path / "store", "student", tmp_path / "new", {})
     assert evaluate.run.inputs(evaluated)["student.last"] == export.run.inputs(files)["input"] == f"{tmp_path}/new"
+
+
+def test_a_winner_of_a_winner_is_the_student_at_its_end_and_a_ring_of_them_is_an_error(tmp_path: Path) -> None:
+    """A winner is a model of `evaluate` too, and may win again."""
+    student = tiny.save(tmp_path / "student", "Bert")
+    winners.write(tmp_path / "first", "student", student, {})
+    winners.write(tmp_path / "second", "last", tmp_path / "first", {})
+    assert checkpoints.resolve(f"{tmp_path}/second") == checkpoints.resolve(student)
+    winners.write(tmp_path / "first", "student", tmp_path / "second", {})
+    with pytest.raises(RradError, match=r"second: its winner\.json leads back to .*second; run select again"):
+        checkpoints.resolve(f"{tmp_path}/second")

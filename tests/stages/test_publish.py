@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -195,6 +196,15 @@ def test_drift_is_of_lengths_scripts_labels_and_the_sources_overlap() -> None:
         "overlap of the sources' first 5": pytest.approx(0.4),
         "labels: confidence": 0.5,
     }
+
+
+def test_nights_stand_in_the_order_in_which_they_were_decided_whatever_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(8, 13):
+        monkeypatch.setattr(time, "gmtime", lambda number=number: time.localtime(86_400 * number))
+        record_night(str(tmp_path), str(number), "refused", "no better", drift={"words": float(number)})
+    assert [entry["night"] for entry in read_nights(str(tmp_path))] == ["8", "9", "10", "11", "12"]
 
 
 def test_a_figure_far_from_those_of_earlier_nights_is_marked_and_the_page_escapes_what_others_wrote(

@@ -352,3 +352,26 @@ def test_adapters_without_peft_say_what_to_install_before_a_cluster_starts(
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(RradError, match=r"lora_rank=4 needs peft.*pip install peft"):
         train.run(TrainConfig(input=labels, output=f"{tmp_path}/none", kind="decoder", lora_rank=4))
+
+
+def test_a_student_hands_on_the_teachers_of_all_that_it_has_learnt_and_the_mark_of_simulated_labels(
+    tmp_path: Path,
+) -> None:
+    def output(name: str, **facts: Any) -> str:
+        empty: dict[str, Any] = {"schema": {}, "config": {}, "inputs": {}, "quarantined": {}, "versions": {}}
+        manifest = tables.Manifest("a stage", seconds=1.0, facts={}, lineage=tables.Lineage(**facts), **empty)
+        (tmp_path / name).mkdir()
+        (tmp_path / name / tables.MANIFEST).write_text(manifest.to_json())
+        return str(tmp_path / name)
+
+    own = tables.Lineage(judge=tables.JudgeFacts("A"), training=tables.TrainingFacts(splits=["train"]))
+    others = [
+        output("labels", labels=tables.LabelFacts("B", {})),
+        output("warm", judge=tables.JudgeFacts("D"), simulated="from the judgments"),
+        output("student", judge=tables.JudgeFacts("B"), training=tables.TrainingFacts(teachers=["C"])),
+    ]
+    plain = train._with_others(own, [others[0], others[2]])
+    assert (plain.teachers, plain.simulated) == (["A", "B", "C"], "")
+    assert plain.training == tables.TrainingFacts(splits=["train"], teachers=["B", "C"])
+    mixed = train._with_others(own, others)
+    assert (mixed.teachers, mixed.simulated) == (["B", "C"], "from the judgments")
