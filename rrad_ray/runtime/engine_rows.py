@@ -64,14 +64,16 @@ def from_vllm(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the answer in a vLLM output row."""
     fields = {name: row[column] for name, column in ANSWER_COLUMNS.items() if name != "error"}
     scored = {"score": vllm_score(row), "scores": row.get("scores") or [], "chunk": chunk_of(row)}
-    return carried(row) | scored | fields | {"cut": cut_of(row), "error": ""}
+    return carried(row) | scored | fields | {"cut": _cut(row), "error": ""}
 
 
-def cut_of(row: Mapping[str, Any]) -> list[bool]:
-    """Return `[True]` for a vLLM output row whose answer has all the tokens that it was allowed, else an empty list.
-    Of a sliding window the answer is an order of ours, which is whole."""
-    most = (row.get("sampling_params") or {}).get("max_tokens")
-    return [True] if most and not row.get("sliding") and row["num_generated_tokens"] >= most else []
+def cut_of(most: int | None, row: Mapping[str, Any]) -> list[bool]:
+    """Return `[True]` for a vLLM output row whose answer has all of its `most` tokens, else an empty list."""
+    return [True] if most and row.get(ANSWER_COLUMNS["generated_tokens"], 0) >= most else []
+
+
+def _cut(row: Mapping[str, Any]) -> list[bool]:
+    return [] if row.get("cut") is None else list(map(bool, row["cut"]))
 
 
 def chunk_of(row: Mapping[str, Any]) -> list[int]:
@@ -95,5 +97,5 @@ def to_answer(row: Mapping[str, Any]) -> dict[str, Any]:
     elif failure := row.get(ERROR_COLUMN) or row.get("error"):
         error = f"engine error: {failure}"
     fields = {key: empty if row.get(key) is None else row[key] for key, empty in EMPTY.items()}
-    lists = {"scores": list(fields["scores"]), "chunk": chunk_of(fields), "cut": list(map(bool, fields["cut"]))}
+    lists = {"scores": list(fields["scores"]), "chunk": chunk_of(fields), "cut": _cut(fields)}
     return carried(row) | fields | lists | {"error": error}

@@ -34,6 +34,7 @@ from rrad_ray.runtime.engine_rows import (
     EMPTY,
     carried,
     chunk_of,
+    cut_of,
     from_vllm,
     to_engine,
     vllm_score,
@@ -127,7 +128,9 @@ class CrashGuard:
     async def _single(self, row: dict[str, Any], generate: AnswerRow) -> dict[str, Any]:
         planner, last = self.planner, dict[str, Any]()
         if planner is None:
-            return await generate(row)
+            most = (row.get("sampling_params") or {}).get("max_tokens")  # the call takes them out of the row
+            answer = await generate(row)
+            return {**answer, "cut": cut_of(most, answer)}
         if self.cfg.reads_logits:
             answer = await generate(row)
             if logprobs := answer.pop("logprobs", None):  # none of a row that failed

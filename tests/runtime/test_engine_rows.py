@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rrad_ray.patches.ray_engine_stage import ERROR_COLUMN
-from rrad_ray.runtime.engine_rows import EMPTY, from_vllm, settled, to_answer, to_engine
+from rrad_ray.runtime.engine_rows import EMPTY, cut_of, from_vllm, settled, to_answer, to_engine
 
 KEY = {
     "part": "part-00000.parquet",
@@ -52,12 +52,11 @@ def test_a_text_and_its_tokens_are_the_answer() -> None:
     assert (answer["score"], answer["error"]) == (0.0, "")
 
 
-def test_an_answer_that_has_all_the_tokens_it_was_allowed_is_cut_off_but_not_a_windows_order() -> None:
-    allowed = {"sampling_params": {"max_tokens": 5, "temperature": 0.0}}
+def test_an_answer_that_has_all_the_tokens_it_was_allowed_is_cut_off() -> None:
+    assert [cut_of(most, output()) for most in (None, 4, 5, 6)] == [[], [True], [True], []]
     assert to_answer(from_vllm(output()))["cut"] == []
-    assert to_answer(from_vllm(output(**allowed)))["cut"] == [True]
-    assert to_answer(from_vllm(output(**allowed, num_generated_tokens=4)))["cut"] == []
-    assert to_answer(from_vllm(output(**allowed, num_generated_tokens=45, sliding="{}")))["cut"] == []
+    assert to_answer(from_vllm(output(cut=[True])))["cut"] == [True]
+    assert to_answer(from_vllm(output(cut=[])))["cut"] == []
 
 
 def test_a_pooled_number_is_the_score() -> None:

@@ -45,8 +45,9 @@ def test_listwise_answers_of_a_real_small_model_are_parsed_set_aside_or_counted(
     for row in rows:
         assert [sorted(shown) for shown in row["shown"]] == [list(range(len(row["doc_ids"])))]
         assert row["generated_tokens"] > 0
-        assert row["cut"] == ([True] if row["generated_tokens"] >= 48 else []), "no order of so few is longer"
-    assert any(row["cut"] for row in rows)
+        assert row["cut"] in ([], [True])
+        assert row["generated_tokens"] >= 48 or not row["cut"]
+    assert any(row["cut"] for row in rows), "a small model writes on until its limit"
     assert any(row["shown"] != [sorted(row["shown"][0])] for row in rows), "the input was not shuffled"
     label.run(LabelConfig(input=cfg.output, output=f"{tmp_path}/labels", max_quarantined=1.0))
     labelled = list(tables.read(f"{tmp_path}/labels", Labels))
