@@ -129,8 +129,7 @@ class CrashGuard:
         planner, last = self.planner, dict[str, Any]()
         if planner is None:
             most = (row.get("sampling_params") or {}).get("max_tokens")  # the call takes them out of the row
-            answer = await generate(row)
-            return {**answer, "cut": cut_of(most, answer)}
+            return {**(answer := await generate(row)), "cut": cut_of(most, answer)}
         if self.cfg.reads_logits:
             answer = await generate(row)
             if logprobs := answer.pop("logprobs", None):  # none of a row that failed
