@@ -202,7 +202,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Listener:
 
     def run(cfg: TrainConfig, loop: Any, source: str, task: type[TrainTask]) -> dict[str, Any]:
         loop(cfg, source, TrainWorker(report=listener))
-        return {}
+        return {"lineage": tables.lineage_of(cfg.input)}
 
     monkeypatch.setattr("rrad_ray.runtime.trainer.run_training", run)
     return listener
