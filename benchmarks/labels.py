@@ -17,7 +17,7 @@ from rrad_ray import tables
 from rrad_ray.config import JudgeConfig, LabelConfig, PrerankConfig, RetrieveConfig, TrainConfig, load
 from rrad_ray.errors import RradError
 from rrad_ray.evaluation import metrics
-from rrad_ray.rows import Candidates, JudgeOutput, Labels
+from rrad_ray.rows import Candidates, JudgeOutput, Labels, by_source
 from rrad_ray.stages import judge, label, prerank, retrieve, train
 from rrad_ray.tables import checkpoints
 
@@ -46,8 +46,7 @@ def bench(quick: bool, scratch: str) -> harness.Result:
     options: dict[str, Any] = {"source": FIRST_STAGE, "top_k": TOP, "bottom_k": BOTTOM, "keep_whole": ()}
     short = prerank.run(PrerankConfig(input=candidates, output=f"{scratch}/short", splits=("test",), **options))
     first = {
-        row["query_id"]: metrics.row_ndcg(row, row["source_scores"][row["sources"].index(FIRST_STAGE)])
-        for row in tables.read(short, Candidates)
+        row["query_id"]: metrics.row_ndcg(row, by_source(row)[FIRST_STAGE]) for row in tables.read(short, Candidates)
     }
     models = {"score": _scorer(candidates, scratch, steps)}
     rows = []

@@ -82,7 +82,7 @@ class Evaluation:
             self.lineage.check_teachers(self.labels.teachers)
         for name, uri in self.cfg.students.items():
             with at_place(f"students.{name}", "take one of another teacher"):
-                self.lineage.check_teachers(_student_lineage(uri).teachers)
+                self.lineage.check_teachers(checkpoints.student_lineage(uri).teachers)
 
     def _check_names(self) -> None:
         """Raise `RradError` for two systems of one name: the report keeps one figure for a name."""
@@ -259,15 +259,10 @@ def _targets(row: Row, label: Row) -> dict[str, float]:
     return dict(zip(label["doc_ids"], label["targets"], strict=True))
 
 
-def _student_lineage(uri: str) -> tables.Lineage:
-    """Return what the training of a student handed on, which `uri` or a checkpoint in it names."""
-    return tables.lineage_of(checkpoints.student_of(uri).rstrip("/").removesuffix("/model"))
-
-
 def _training_note(uri: str, title: str, cfg: EvaluateConfig) -> str:
     """Return, and say, that a time limit cut a student's training short, or that it learnt from queries by which it
     is measured or from simulated labels; empty for a student of which nothing of it holds."""
-    lineage = _student_lineage(uri)
+    lineage = checkpoints.student_lineage(uri)
     training = lineage.training or tables.TrainingFacts()
     simulated = "learnt from simulated labels" if lineage.simulated else ""
     seen = [split for split in (cfg.split, cfg.dev) if split in training.splits]

@@ -66,7 +66,7 @@ def calibrated(dev: _Rows, dev_scores: _Scores, test: _Rows, test_scores: _Score
 def calibrated_by_lists(lists: Sequence[_Rows], scores: Sequence[_Scores]) -> dict[str, Any]:
     """Return what `calibrated` does. `lists`: test and dev, then the queries of each that were judged in vain."""
     test, dev, test_scores, dev_scores = (
-        [*each[which], *(each[which + 2] if len(each) > 2 else ())] for each in (lists, scores) for which in range(2)
+        [*each[which], *each[which + 2]] for each in (lists, scores) for which in range(2)
     )
     return calibrated(dev, dev_scores, test, test_scores) if lists[1] else {}
 

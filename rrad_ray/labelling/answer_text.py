@@ -93,7 +93,7 @@ def without_counts(text: str) -> str:
 
 def places_apart(text: str) -> str:
     """Return a text with a line for each of the places that stand in one: `Top 1: [3]; Top 2: [1]`."""
-    return _NEXT_PLACE.sub("\n", text) if _NEXT_PLACE.search(text) else text
+    return _NEXT_PLACE.sub("\n", text)
 
 
 def spoken_text(answer: str) -> tuple[str, bool]:

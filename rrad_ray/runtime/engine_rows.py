@@ -5,11 +5,13 @@ Standard library only: the processes around the engines start at once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from rrad_ray import prompts
 from rrad_ray.patches.ray_engine_stage import ERROR_COLUMN
+
+Value = TypeVar("Value")
 
 # Which prompt an answer belongs to: shard, row, slot; of how many prompts of the shard and of the query; over how
 # many documents; where the scored tokens start; how many documents were cut.
@@ -64,7 +66,7 @@ def from_vllm(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the answer in a vLLM output row."""
     fields = {name: row[column] for name, column in ANSWER_COLUMNS.items() if name != "error"}
     scored = {"score": vllm_score(row), "scores": row.get("scores") or [], "chunk": chunk_of(row)}
-    return carried(row) | scored | fields | {"cut": _cut(row), "error": ""}
+    return carried(row) | scored | fields | {"cut": _values(row, "cut", bool), "error": ""}
 
 
 def cut_of(most: int | None, row: Mapping[str, Any]) -> list[bool]:
@@ -72,13 +74,14 @@ def cut_of(most: int | None, row: Mapping[str, Any]) -> list[bool]:
     return [True] if most and row.get(ANSWER_COLUMNS["generated_tokens"], 0) >= most else []
 
 
-def _cut(row: Mapping[str, Any]) -> list[bool]:
-    return [] if row.get("cut") is None else list(map(bool, row["cut"]))
-
-
 def chunk_of(row: Mapping[str, Any]) -> list[int]:
     """Return the characters of the chunk that an answer is about; none where documents are not in chunks."""
-    return [] if row.get("chunk") is None else list(map(int, row["chunk"]))
+    return _values(row, "chunk", int)
+
+
+def _values(row: Mapping[str, Any], name: str, kind: Callable[[Any], Value]) -> list[Value]:
+    """Return a list of a row, which Arrow may have made an array of; empty where there is none."""
+    return [] if row.get(name) is None else list(map(kind, row[name]))
 
 
 def settled(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,5 +100,5 @@ def to_answer(row: Mapping[str, Any]) -> dict[str, Any]:
     elif failure := row.get(ERROR_COLUMN) or row.get("error"):
         error = f"engine error: {failure}"
     fields = {key: empty if row.get(key) is None else row[key] for key, empty in EMPTY.items()}
-    lists = {"scores": list(fields["scores"]), "chunk": chunk_of(fields), "cut": _cut(fields)}
+    lists = {"scores": list(fields["scores"]), "chunk": chunk_of(fields), "cut": _values(fields, "cut", bool)}
     return carried(row) | fields | lists | {"error": error}

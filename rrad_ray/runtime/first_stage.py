@@ -60,6 +60,7 @@ class FirstStage:
             with at_place("index.probes", "leave it at 0"):
                 faiss_module()
         self.index: tables.IndexFacts | None = None
+        self.own: frozenset[str] = frozenset()  # of the vectors, those of the user's own
         self.parts: dict[str, int] = {}
         self.blocks: dict[str, int] = {}
 
@@ -192,7 +193,7 @@ class FirstStage:
         assert self.encoder is not None
         steps = SearchSteps(self.cfg, self.out, self.work, self.parts, self.block_sizes)
         search = steps.run()
-        self.index = steps.index_facts(search)
+        self.index, self.own = steps.index_facts(search), search.own
         if self.index:
             say(f"{DENSE}: {tables.index_sentence(self.index)}")
         return source_costs(search, self.encoder, self.cfg)

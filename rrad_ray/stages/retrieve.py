@@ -59,7 +59,9 @@ def run(cfg: RetrieveConfig, out: tables.Output) -> None:
     first.write_queries(queries)
     costs = first.join_runs(collection) if cfg.all_runs else first.search()
     rows = first.join()
-    facts = tables.FirstStageFacts(cfg.data, costs, _encoders(cfg), first.index)
+    # Only of the model's own vectors can an endpoint give a text the score that it has here.
+    encoders: dict[str, tables.EncoderFacts] = {DENSE: {"model": cfg.model, "max_length": cfg.max_length}}
+    facts = tables.FirstStageFacts(cfg.data, costs, {} if cfg.all_runs or first.own else encoders, first.index)
     splits = {split: sum(query.split == split for query in queries) for split in sorted({q.split for q in queries})}
     out.commit(
         seen=collection.seen,
@@ -71,14 +73,6 @@ def run(cfg: RetrieveConfig, out: tables.Output) -> None:
         lineage=tables.Lineage(facts),
     )
     first.clear()
-
-
-def _encoders(cfg: RetrieveConfig) -> dict[str, tables.EncoderFacts]:
-    """Return the bi-encoders that give a text the score that this stage gives it; none where scores come from runs or
-    vectors of the user's own."""
-    if cfg.all_runs or cfg.query_vectors or (cfg.vectors and holds_own_vectors(cfg.vectors)):
-        return {}
-    return {DENSE: {"model": cfg.model, "max_length": cfg.max_length}}
 
 
 def _given(cfg: RetrieveConfig, out: tables.Output) -> None:

@@ -29,7 +29,7 @@ def run(cfg: SelectConfig, out: tables.Output) -> None:
     if cfg.calibrate:
         winner = dataclasses.replace(winner, calibration=calibration_of(content, winner.system, cfg.input))
     if cfg.calibrate and winner.student:
-        own = tables.lineage_of(checkpoints.student_of(winner.checkpoint).rstrip("/").removesuffix("/model"))
+        own = checkpoints.student_lineage(winner.checkpoint)
         facts = {name: getattr(own, name) for name in ("judge", "labels", "training", "simulated")}
         lineage = dataclasses.replace(lineage, **facts)  # the copy is read as the output of train is
         winner = _with_calibrated_student(winner, content, cfg)

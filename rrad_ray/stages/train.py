@@ -45,15 +45,14 @@ def run(cfg: TrainConfig, out: tables.Output) -> None:
     stats, labels = _index(cfg, out)
     say(f"{cfg.kind} student from {cfg.model} on {stats.lists:,} labelled queries")
     facts = trainer.run_training(cfg, partial(_loop, labels), source, RankTask)
-    earlier = checkpoints.input_of(cfg.model).rstrip("/").removesuffix("/model")
-    facts["lineage"] = _with_others(facts["lineage"], [*cfg.more, *filter(None, [earlier])])
+    others = [*map(tables.lineage_of, cfg.more), checkpoints.student_lineage(cfg.model)]
+    facts["lineage"] = _with_others(facts["lineage"], others)
     out.commit(queries=stats.lists, targets=stats.facts(), **facts)
 
 
-def _with_others(lineage: tables.Lineage, uris: Sequence[str]) -> tables.Lineage:
+def _with_others(lineage: tables.Lineage, others: Sequence[tables.Lineage]) -> tables.Lineage:
     """Return a student's lineage with the teachers of other labels and of what its model had learnt before, and with
     the mark of simulated ones."""
-    others = [tables.lineage_of(uri) for uri in uris]
     teachers = list(dict.fromkeys(name for each in others for name in each.teachers))
     simulated = next(filter(None, (each.simulated for each in (lineage, *others))), "")
     training = dataclasses.replace(lineage.training or tables.TrainingFacts(), teachers=teachers)

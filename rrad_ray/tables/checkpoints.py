@@ -11,6 +11,7 @@ from rrad_ray.tables import checkpoint_cache
 from rrad_ray.tables.bundled import BUNDLED as BUNDLED
 from rrad_ray.tables.bundled import bundled_model
 from rrad_ray.tables.files import absolute, exists, join
+from rrad_ray.tables.manifest import Lineage, lineage_of
 from rrad_ray.tables.text import read_json
 from rrad_ray.uris import is_s3
 
@@ -38,6 +39,13 @@ def student_of(model: str) -> str:
             raise RradError(model, f"its {WINNER_FILE} leads back to {checkpoint}", "run select again")
         passed.append(checkpoint)
     return passed[-1]
+
+
+def student_lineage(model: str) -> Lineage:
+    """Return what the training of a model handed on, which its output, a checkpoint in it or a folder with a winner
+    names; an empty one of a model from elsewhere."""
+    folder = input_of(model).rstrip("/").removesuffix("/model")
+    return lineage_of(folder) if folder else Lineage()
 
 
 def _checkpoint_of(model: str) -> str | None:

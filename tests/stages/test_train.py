@@ -370,8 +370,9 @@ def test_a_student_hands_on_the_teachers_of_all_that_it_has_learnt_and_the_mark_
         output("warm", judge=tables.JudgeFacts("D"), simulated="from the judgments"),
         output("student", judge=tables.JudgeFacts("B"), training=tables.TrainingFacts(teachers=["C"])),
     ]
-    plain = train._with_others(own, [others[0], others[2]])
+    labels, warm, student = map(tables.lineage_of, others)
+    plain = train._with_others(own, [labels, student])
     assert (plain.teachers, plain.simulated) == (["A", "B", "C"], "")
     assert plain.training == tables.TrainingFacts(splits=["train"], teachers=["B", "C"])
-    mixed = train._with_others(own, others)
+    mixed = train._with_others(own, [labels, warm, student])
     assert (mixed.teachers, mixed.simulated) == (["B", "C"], "from the judgments")
