@@ -3,22 +3,19 @@ a simulated teacher's calls, beside one call about the best ten?"""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from benchmarks import blocks, command, harness, students
 from benchmarks.students import Scores
 from rrad_ray import tables
-from rrad_ray.config import RetrieveConfig
+from rrad_ray.config import LabelConfig, RetrieveConfig
 from rrad_ray.labelling import teacher
-from rrad_ray.rows import Candidates, Row, by_source
+from rrad_ray.rows import Candidates, Labels, Row, by_source
 from rrad_ray.stages import retrieve
 
 BASE = "the best 10, one call"
@@ -112,12 +109,18 @@ def _targets(row: Row, options: dict[str, Any], seed: int) -> list[float]:
 
 
 def _written(rows: Sequence[Row], targets: Sequence[Sequence[float]], folder: str) -> str:
-    """Write labels as a folder of one's own Parquet files; return the folder."""
-    os.makedirs(folder)
-    kept = ("query_id", "query", "split", "doc_ids", "texts")
-    columns = {name: [row[name] for row in rows] for name in kept} | {"targets": list(targets)}
-    pq.write_table(pa.table(columns), f"{folder}/labels.parquet")
-    return folder
+    """Write labels as `label` does; return the folder. Sources and qrels are left out: training reads none."""
+    out = tables.Output("label", LabelConfig("", folder), Labels, {})
+    nothing: Any = {"sources": [], "source_scores": [], "qrel_ids": [], "qrel_grades": [], "reasons": []}
+    nothing["parse_status"] = []
+    labels = []
+    for row, values in zip(rows, targets, strict=True):
+        kept = {name: row[name] for name in ("query_id", "query", "split", "doc_ids", "texts")}
+        every = {"scores": [0.0], "missing": [False], "confidence": [1.0]}
+        whole = {name: value * len(values) for name, value in every.items()}
+        labels.append({**kept, **whole, **nothing, "targets": list(values)})
+    out.write_all(labels, 1000)
+    return out.commit()
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ def _fields(schema: Any, path: Sequence[int | str]) -> list[str]:
             continue
         field = getattr(schema, "__pydantic_fields__", {}).get(key)
         schema = field.annotation if field else None
+        schema = next((each for each in get_args(schema) if hasattr(each, "__pydantic_fields__")), schema)  # A | None
     return list(getattr(schema, "__pydantic_fields__", {}))
 
 

@@ -218,16 +218,23 @@ def _check_students(content: ReportContent, checkpoints: Mapping[str, str], cfg:
         raise RradError(cfg.input, problem, "run evaluate again")
 
 
-def calibration_of(content: ReportContent, system: str, uri: str) -> Calibration:
+def calibration_of(content: ReportContent, system: str, uri: str, remedy: str) -> Calibration:
     """Return the calibration that `evaluate` has fitted for a system; raises `RradError` for one without."""
-    entry = next(each for each in content["systems"] if each["system"] == system)
-    if not entry.get("calibration"):
-        why = entry.get("uncalibrated") or "evaluate had no judged queries of dev, or was an older version"
-        raise RradError(
-            uri, f"'{system}' cannot be calibrated: {why}", "judge more queries of dev, or set calibrate=false"
-        )
-    calibration: Calibration = entry["calibration"]
+    if why := why_uncalibrated(content, system):
+        raise RradError(uri, why, remedy)
+    calibration: Calibration = _entry(content, system)["calibration"]
     return calibration
+
+
+def why_uncalibrated(content: ReportContent, system: str) -> str:
+    """Return why `evaluate` has fitted no calibration for a system; empty where it has."""
+    entry = _entry(content, system)
+    why = entry.get("uncalibrated") or "evaluate had no judged queries of dev, or was an older version"
+    return "" if entry.get("calibration") else f"'{system}' cannot be calibrated: {why}"
+
+
+def _entry(content: ReportContent, system: str) -> System:
+    return next(each for each in content["systems"] if each["system"] == system)
 
 
 def _check_figures(systems: Sequence[System], cfg: WinnerRule) -> None:

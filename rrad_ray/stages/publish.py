@@ -17,8 +17,17 @@ from rrad_ray.config import LAST_STUDENT, NEW_STUDENT, PublishConfig
 from rrad_ray.errors import RradError
 from rrad_ray.evaluation import nights
 from rrad_ray.evaluation.bench import fused_name
+from rrad_ray.evaluation.calibrated_winner import calibrated_winner
 from rrad_ray.evaluation.night_history import ASKED, NIGHTS_PAGE, check_new_night, record_night
-from rrad_ray.evaluation.winner import Winner, choose_winner, read_report, read_winner, write_winner
+from rrad_ray.evaluation.summary import ReportContent
+from rrad_ray.evaluation.winner import (
+    Winner,
+    choose_winner,
+    read_report,
+    read_winner,
+    why_uncalibrated,
+    write_winner,
+)
 from rrad_ray.progress import say
 from rrad_ray.rows import Candidates, CollectedQuery, Row
 from rrad_ray.tables import checkpoints
@@ -31,13 +40,15 @@ INPUTS = ("input", "fresh_input", "frozen", "fresh", "labels", "collected")
 @tables.stage("publish", None, lambda cfg: {name: getattr(cfg, name) for name in INPUTS})
 def run(cfg: PublishConfig, out: tables.Output) -> None:
     """Compare the night's student with the winner that the night began from, on both sets; write the history, and the
-    new winner where it is better.
+    new winner where it is better. It is calibrated where the winner that the night began from is: clients read
+    probabilities.
 
     Raises `RradError` for an evaluation without one of the students or of others, for candidates that are not those
     which it has measured, for a winner that sums sources which the candidates lack, for a student that gave a score
     that is not a number, and for the name of another night.
     """
-    last, chosen = read_winner(tables.join(cfg.collected, LAST_STUDENT)), _chosen(cfg)
+    last, content = read_winner(tables.join(cfg.collected, LAST_STUDENT)), read_report(cfg.input)
+    chosen, lineage = _chosen(cfg, content), tables.Lineage()
     check_new_night(cfg.store, cfg.night, tables.join(cfg.input, REPORT), last.system)
     _check_students(cfg, last)
     fresh = nights.read_scores(cfg.fresh_input)
@@ -48,6 +59,11 @@ def run(cfg: PublishConfig, out: tables.Output) -> None:
     published, reason = nights.decide(sets, cfg.max_p)
     if not chosen.student:
         published, reason = False, f"{chosen.system} wins on the frozen set: {chosen.reason}"
+    if published and last.calibration and (why := _uncalibrated(chosen, content)):
+        published, reason = False, f"the published winner's scores are probabilities, and {why}"
+    if published and last.calibration:
+        lineage = checkpoints.with_training(lineage, chosen.checkpoint)
+        chosen = calibrated_winner(chosen, content, cfg, "let the night begin from a student that can be calibrated")
     winner = dataclasses.replace(_named(chosen, cfg.night), finding=reason)
     asked = [row["query"] for row in tables.read(cfg.collected, CollectedQuery)]
     drift = _drift(cfg, asked, fresh)
@@ -65,19 +81,24 @@ def run(cfg: PublishConfig, out: tables.Output) -> None:
             write_winner(cfg.store, winner)
     say(f"{decision}: {reason}")
     say(f"history: {tables.join(cfg.store, NIGHTS_PAGE)}")
-    out.commit(published=published, reason=reason, sets=sets)
+    out.commit(lineage=lineage, published=published, reason=reason, sets=sets)
 
 
-def _chosen(cfg: PublishConfig) -> Winner:
+def _chosen(cfg: PublishConfig, content: ReportContent) -> Winner:
     """Return the winner that `select` would choose on the frozen set, were there no student but the night's."""
     lineage = tables.read_manifest(cfg.input).lineage
     students = lineage.evaluation.students if lineage.evaluation else {}
     if NEW_STUDENT not in students:
         problem = f"no evaluation of a student '{NEW_STUDENT}'"
         raise RradError(cfg.input, problem, f"run evaluate with students.{NEW_STUDENT}=...")
-    content = read_report(cfg.input)
     encoders = lineage.first_stage.encoders if lineage.first_stage else {}
     return choose_winner(content, {NEW_STUDENT: students[NEW_STUDENT]}, cfg, encoders)
+
+
+def _uncalibrated(winner: Winner, content: ReportContent) -> str:
+    """Return why a winner or its student has no calibration; empty where they have."""
+    reasons = (why_uncalibrated(content, system) for system in (winner.system, winner.student))
+    return next(filter(None, reasons), "")
 
 
 def _check_students(cfg: PublishConfig, last: Winner) -> None:

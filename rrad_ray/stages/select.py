@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 
 from rrad_ray import tables
 from rrad_ray.config import SelectConfig
-from rrad_ray.errors import RradError, at_place
+from rrad_ray.errors import RradError
 from rrad_ray.evaluation import report_html, summary
-from rrad_ray.evaluation.winner import Winner, calibration_of, choose_winner, read_report, write_winner
+from rrad_ray.evaluation.calibrated_winner import calibrated_winner
+from rrad_ray.evaluation.winner import choose_winner, read_report, write_winner
 from rrad_ray.progress import say
 from rrad_ray.tables import checkpoints
 
@@ -27,12 +27,8 @@ def run(cfg: SelectConfig, out: tables.Output) -> None:
     encoders = lineage.first_stage.encoders if lineage.first_stage else {}
     winner = choose_winner(content, lineage.evaluation.students, cfg, encoders)
     if cfg.calibrate:
-        winner = dataclasses.replace(winner, calibration=calibration_of(content, winner.system, cfg.input))
-    if cfg.calibrate and winner.student:
-        own = checkpoints.student_lineage(winner.checkpoint)
-        facts = {name: getattr(own, name) for name in ("judge", "labels", "training", "simulated")}
-        lineage = dataclasses.replace(lineage, **facts)  # the copy is read as the output of train is
-        winner = _with_calibrated_student(winner, content, cfg)
+        lineage = checkpoints.with_training(lineage, winner.checkpoint)
+        winner = calibrated_winner(winner, content, cfg, "judge more queries of dev, or set calibrate=false")
     content["winner"] = winner.report_entry()
     winner = dataclasses.replace(winner, finding=summary.headline(content))
     say(winner.finding)
@@ -44,25 +40,3 @@ def run(cfg: SelectConfig, out: tables.Output) -> None:
             tables.write_text(tables.join(folder, name), text)
         say(f"report: {tables.join(folder, 'report.html')}")
     out.commit(lineage=lineage, winner=dataclasses.asdict(winner))
-
-
-def _with_calibrated_student(winner: Winner, content: summary.ReportContent, cfg: SelectConfig) -> Winner:
-    """Copy the winner's student with its own calibration in its head; return the winner with this one in its place.
-
-    A sum stays what it was: z-scores know neither slope nor offset. Raises `RradError` for a head that takes none.
-    """
-    from rrad_ray.rankers.checkpoint import scale_head  # torch, which the choice itself does not need
-    from rrad_ray.rankers.ranker import Ranker
-
-    own = calibration_of(content, winner.student, cfg.input)
-    slope, offset, target = own["slope"], own["offset"], tables.join(cfg.output, "model")
-    with at_place(winner.checkpoint, "set calibrate=false"), tempfile.TemporaryDirectory() as folder:
-        ranker = Ranker.load(checkpoints.resolve(winner.checkpoint), dtype="float32")
-        scale_head(ranker.model, slope, offset)
-        ranker.save(folder)
-        tables.copy_folder(folder, target)
-    say(f"calibrated: {winner.student}, slope {slope:.4g} and offset {offset:.4g} in its head -> {target}")
-    smoke = winner.smoke
-    if smoke:
-        smoke = {**smoke, "scores": [slope * score + offset for score in smoke["scores"]]}
-    return dataclasses.replace(winner, checkpoint=target, smoke=smoke)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,6 +47,14 @@ def student_lineage(model: str) -> Lineage:
     names; an empty one of a model from elsewhere."""
     folder = input_of(model).rstrip("/").removesuffix("/model")
     return lineage_of(folder) if folder else Lineage()
+
+
+def with_training(lineage: Lineage, model: str) -> Lineage:
+    """Return a lineage that hands on the training of a student too: of an output with a copy of it, which is read as
+    the output of `train` is. `model`: empty for a first stage, whose lineage stays."""
+    own = student_lineage(model) if model else lineage
+    facts = {name: getattr(own, name) for name in ("judge", "labels", "training", "simulated")}
+    return dataclasses.replace(lineage, **facts)
 
 
 def _checkpoint_of(model: str) -> str | None:

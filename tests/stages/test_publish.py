@@ -17,9 +17,11 @@ from rrad_ray.errors import RradError
 from rrad_ray.evaluation.night_history import history_page, is_far, read_nights, record_night
 from rrad_ray.evaluation.nights import compare_ndcg, decide, drift_figures, served_ndcg
 from rrad_ray.evaluation.winner import Winner, read_winner
+from rrad_ray.rankers.ranker import Ranker
 from rrad_ray.rows import CollectedQuery, Labels, Ranking
 from rrad_ray.stages import publish
-from tests import browsers, winners
+from rrad_ray.tables import checkpoints
+from tests import browsers, tiny, winners
 from tests.fixtures import row_of, table_of
 
 GOOD, FAIR, BAD = (2.0, 1.0, 0.0), (1.0, 2.0, 0.0), (0.0, 2.0, 1.0)  # scores; the first document is relevant
@@ -128,6 +130,61 @@ def test_a_student_that_is_no_better_is_refused_and_the_winner_stays(
     assert entry["decision"] == "refused"
     assert entry["reason"].startswith(reason), entry["reason"]
     assert Path(cfg.store, "asked", "1.parquet").exists(), "its queries were labelled all the same"
+
+
+FIT = {"slope": 3.0, "offset": -1.0, "ece_before": 0.2, "ece_after": 0.1, "threshold": 0.4}
+FIT |= {name: {"precision": 0.5, "recall": 0.5} for name in ("relevant", "nothing")}  # type: ignore[misc]
+
+
+def calibrated_night(tmp_path: Path, **fit: Any) -> tuple[PublishConfig, str]:
+    """A night that begins from a calibrated winner, and its student, for whose calibration the report has `fit`."""
+    student = tiny.save(tmp_path / "trained" / "model", "Bert")
+    lineage = tables.Lineage(labels=tables.LabelFacts("teacher", {}), simulated="simulated")
+    tables.Output("train", LabelConfig("", f"{tmp_path}/trained"), Labels, {}).commit(lineage=lineage)
+    night(tmp_path, "0", [GOOD], [GOOD])
+    store = tmp_path / "store" / "winner.json"
+    store.write_text(json.dumps(json.loads(store.read_text()) | {"calibration": FIT}))
+    cfg = night(tmp_path, "1", [GOOD] * 20, [GOOD] * 20)
+    for uri in (cfg.input, cfg.fresh_input):
+        path = Path(uri, "manifest.json")
+        path.write_text(path.read_text().replace("runs/new", student.removesuffix("/model")))
+    report = Path(cfg.input, "report.json")
+    content = json.loads(report.read_text())
+    for system in content["systems"]:
+        system |= fit if system["system"] == "new" else {}
+    report.write_text(json.dumps(content))
+    return cfg, student
+
+
+def test_a_night_that_began_from_probabilities_publishes_probabilities(tmp_path: Path) -> None:
+    cfg, student = calibrated_night(tmp_path, calibration=FIT)
+    publish.run(cfg)
+    winner = read_winner(cfg.store)
+    assert (winner.system, winner.checkpoint) == ("1", f"{cfg.output}/model")
+    assert winner.calibration == FIT
+    assert winner.smoke == {"query": "q", "documents": ["one"], "scores": [0.5 * 3.0 - 1.0]}
+    texts = ["w1 w9", "w4", "w7 w2"]
+    plain, scaled = (
+        Ranker.load(folder, dtype="float32").score("w1 w2", texts) for folder in (student, winner.checkpoint)
+    )
+    assert scaled == pytest.approx([3.0 * score - 1.0 for score in plain], abs=1e-4)
+    assert checkpoints.student_lineage(winner.checkpoint).simulated == "simulated"
+
+
+@pytest.mark.parametrize("fit", [{}, {"uncalibrated": "dev has 3 relevant candidates"}])
+def test_a_night_without_a_calibration_does_not_replace_a_winner_whose_scores_are_probabilities(
+    fit: dict[str, Any], tmp_path: Path
+) -> None:
+    cfg, _ = calibrated_night(tmp_path, **fit)
+    before = Path(cfg.store, "winner.json").read_bytes()
+    publish.run(cfg)
+    assert Path(cfg.store, "winner.json").read_bytes() == before
+    [entry] = read_nights(cfg.store)
+    assert entry["decision"] == "refused"
+    assert entry["reason"].startswith(
+        "the published winner's scores are probabilities, and 'new' cannot be calibrated"
+    )
+    assert (fit.get("uncalibrated") or "no judged queries of dev") in entry["reason"]
 
 
 @pytest.mark.parametrize("last_write", ["record_night", "write_winner", "say"])
