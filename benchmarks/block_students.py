@@ -116,7 +116,7 @@ def _written(rows: Sequence[Row], targets: Sequence[Sequence[float]], folder: st
     labels = []
     for row, values in zip(rows, targets, strict=True):
         kept = {name: row[name] for name in ("query_id", "query", "split", "doc_ids", "texts")}
-        every = {"scores": [0.0], "missing": [False], "confidence": [1.0]}
+        every: dict[str, list[Any]] = {"scores": [0.0], "missing": [False], "confidence": [1.0]}
         whole = {name: value * len(values) for name, value in every.items()}
         labels.append({**kept, **whole, **nothing, "targets": list(values)})
     out.write_all(labels, 1000)

@@ -8,8 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rrad_ray.labelling.answer_chains import Rank, best_reading
+from rrad_ray.labelling.answer_places import by_counted_label, by_place, has_chain
+from rrad_ray.labelling.answer_scales import leads_to_costs, lowest_is_best
 from rrad_ray.labelling.answer_tokens import find_mentions, gap_between, outside
-from rrad_ray.labelling.answer_verdicts import Appraisal, by_merit, grade_of, verdict_of
+from rrad_ray.labelling.answer_verdicts import MAY_BE_RANKS, Appraisal, Records, by_merit, grade_of, verdict_of
 from rrad_ray.labelling.answer_words import (
     ANNOUNCEMENT,
     ANY_NAME,
@@ -35,21 +37,6 @@ _SCORE_FIRST = re.compile(
     r"(?P<unit>[ \t]*/[ \t]*\d{1,5}|[ \t]*%|[ \t]*(?:points?|stars?|点|分|점))?[ \t*_]*[:=\-–—→]++[ \t*_]*"
     rf"(?P<ids>(?:\[|{ANY_NAME}\s?)[^\n]{{1,300}})$",
     re.IGNORECASE | re.MULTILINE,
-)
-_PLACE = (
-    r"(?P<place>\d{1,3})(?:(?:\.|[ºª°]|-?[а-яa-z]{1,3})?[ ]?(?:platz|place|puesto|lugar|posto|miejsce|plaats|sıra|"
-    r"место|місце)|st|nd|rd|th|位|위|名|[ºª])"
-)
-_BRACKETED = rf"\[(?:{ANY_NAME}\s?)?(?P<id>\d{{1,18}})\]"
-_PLACE_FIRST = re.compile(
-    rf"(?<!\w)(?:{_PLACE}[ \t*_]*[:.\-–=→)]?|(?:rank(?:ing)?|position)[ _]?#?(?P<rank>\d{{1,3}})[ \t*_]*[:=→])"
-    rf"[ \t*_]*{_BRACKETED}",
-    re.IGNORECASE,
-)
-_PLACE_LAST = re.compile(
-    rf"(?:\[|{ANY_NAME}\s?)(?P<id>\d{{1,18}})\]?[ \t*_]*[(:=\-–→]*[ \t*_]*"
-    rf"(?:(?:rank|place|position)[ :#]{{0,2}}(?P<rank>\d{{1,3}})|{_PLACE})(?!\w)",
-    re.IGNORECASE,
 )
 _IDENTIFIER = (
     rf"(?:\[(?:{ANY_NAME}\s?)?#?(?P<square>\d{{1,18}})\]|\((?P<round>\d{{1,18}})\)|"
@@ -82,44 +69,30 @@ _ENDS = r"(?=[*_]*\s*(?:[.,;)]|\Z|\n|and\b|이고|です))"
 _PLACED = rf"\[(?:{ANY_NAME}\s?)?(?P<id>\d{{1,18}})\]"
 _STEP_FIRST = re.compile(rf"(?<![^\W_]){_STEP}{_GLUE}[ \t*_]{{0,3}}{_PLACED}{_ENDS}", re.IGNORECASE)
 _STEP_LAST = re.compile(rf"{_PLACED}{_GLUE}[ \t(]{{0,2}}{_STEP}{_ENDS}", re.IGNORECASE)
-_AT_LAST = re.compile(rf"(?<![^\W_])(?:{LAST.pattern}){_NOUN}[ \t:=*_–-]*{_PLACED}", re.IGNORECASE)
 NOT_UNDERSTOOD = "verdicts that are not understood"
-_MAY_BE_RANKS = "numbers that may be ranks or scores"
-
-
-@dataclass(frozen=True)
-class Records:
-    """An order read from data: identifiers, best first; or the `problem` why it says none."""
-
-    numbers: Sequence[int]
-    repairs: tuple[str, ...]
-    problem: str = ""
 
 
 def read_lines(text: str, n: int) -> Records | None:
     """Return the order that the lines of an answer over `n` documents give by places, scores or grades, else None."""
-    for read in (_by_place, _by_step, _by_score, _by_score_first, _by_tier, _by_verdict, _by_verdict_beside):
+    readers = (by_place, by_counted_label, _by_step, _by_score, _by_score_first, _by_tier, _by_verdict)
+    for read in (*readers, _by_verdict_beside):
         records = read(text, n)
         if records is not None:
             return records
     return None
 
 
-def has_chain(text: str, n: int) -> bool:
-    """Tell whether a text has an order of its own, in words: it comes before tables and scores beside it."""
-    reading = best_reading(text, n)
-    return reading is not None and reading.rank >= Rank.CHAIN
-
-
 def _by_score(text: str, n: int) -> Records | None:
     """Return the order of lines that each give a document and its score or rank; None without such lines."""
     lines = list(_SCORED.finditer(text))
-    if len(lines) < 2 or has_chain(_SCORED.sub("", text), n):
+    others = list(_verdict_lines(_SCORED.sub("", text)))  # with a remark behind the score, perhaps
+    if len(lines) < 2 or any(verdict_of(line.words) for line in others) or has_chain(_SCORED.sub("", text), n):
         return None
     names = {(line["name"] or "").lower() for line in lines}
     values = [float(line["value"]) for line in lines]
     numbers = [int(line["id"]) for line in lines]
-    if all(RANK.fullmatch(name) or COST.fullmatch(name) for name in names):
+    rising = all(RANK.fullmatch(name) or COST.fullmatch(name) for name in names)
+    if rising or lowest_is_best(text, values) or leads_to_costs(text, lines[0].start()):
         order = sorted(range(len(lines)), key=values.__getitem__)
     elif (
         all(name and SCORE.fullmatch(name) for name in names)
@@ -129,7 +102,7 @@ def _by_score(text: str, n: int) -> Records | None:
     ):
         order = sorted(range(len(lines)), key=lambda index: -values[index])
     else:
-        return Records((), (), _MAY_BE_RANKS)
+        return Records((), (), MAY_BE_RANKS)
     return Records([numbers[index] for index in order], ("sorted by score or rank",))
 
 
@@ -147,26 +120,13 @@ def _by_score_first(text: str, n: int) -> Records | None:
     if best_reading(_SCORE_FIRST.sub("", text), n) is not None:
         return None
     if bare and set(values) == set(range(1, len(values) + 1)):
-        return Records((), (), _MAY_BE_RANKS)
-    scored = sorted(zip(values, lines, strict=True), key=lambda each: -each[0])
+        return Records((), (), MAY_BE_RANKS)
+    sign = 1 if lowest_is_best(_SCORE_FIRST.sub("", text), values) else -1
+    scored = sorted(zip(values, lines, strict=True), key=lambda each: sign * each[0])
     readings = [reading for _, (_, reading) in scored if reading is not None]
     if len(readings) < len(lines) or any(reading.problem for reading in readings):
         return None
     return Records([number for reading in readings for number in reading.numbers], ("sorted by score or rank",))
-
-
-def _by_place(text: str, n: int) -> Records | None:
-    """Return the order of documents with their places: `1st: [2], 2nd: [3]`, `[1] (rank 3), [2] = 1st`."""
-    for pattern in (_PLACE_FIRST, _PLACE_LAST):
-        groups = [match.groupdict() for match in pattern.finditer(text)]
-        by_place = {float(group.get("rank") or group["place"]): int(group["id"]) for group in groups}
-        rest = pattern.sub("", text)
-        if len(by_place) == len(groups) > 1 and not has_chain(rest, n):
-            last = list(_AT_LAST.finditer(rest))
-            if len(last) == 1:
-                by_place[float("inf")] = int(last[0]["id"])
-            return Records([by_place[rank] for rank in sorted(by_place)], ("sorted by score or rank",))
-    return None
 
 
 def _by_step(text: str, n: int) -> Records | None:
@@ -256,7 +216,7 @@ def _by_verdict(text: str, n: int) -> Records | None:
     shown = numbers == list(range(1, len(lines) + 1))
     before = text[: lines[0].start].rstrip().rpartition("\n")[2]
     chosen = any(line.label for line in lines) or (ANNOUNCEMENT.search(before) and not INITIAL.search(before))
-    records = _judged(numbers, verdicts)
+    records = _judged(numbers, verdicts, text)
     if records is not None:
         graded = "graded in words" in records.repairs and all(line.joint.strip() for line in lines)
         return None if chosen and not graded and (records.problem or not shown) else records
@@ -268,15 +228,17 @@ def _by_verdict(text: str, n: int) -> Records | None:
     return None
 
 
-def _judged(numbers: Sequence[int], verdicts: Sequence[Appraisal | None]) -> Records | None:
-    """Return the documents by their verdicts; None where these are not understood."""
-    order = by_merit(verdicts)
+def _judged(numbers: Sequence[int], verdicts: Sequence[Appraisal | None], text: str) -> Records | None:
+    """Return the documents of a text by their verdicts; None where these are not understood."""
+    known = [verdict for verdict in verdicts if verdict is not None]
+    counted = {verdict.kind for verdict in known} <= {"number", "score"}
+    values = {verdict.value for verdict in known}
+    rising = counted and lowest_is_best(text, sorted(values))
+    order = by_merit(verdicts, ranks=rising)
     if order is None:
         return None
-    known = [verdict for verdict in verdicts if verdict is not None]
-    values = {verdict.value for verdict in known}
-    if all(verdict.kind == "number" for verdict in known) and values == set(range(1, len(known) + 1)):
-        return Records((), (), _MAY_BE_RANKS)
+    if not rising and all(verdict.kind == "number" for verdict in known) and values == set(range(1, len(known) + 1)):
+        return Records((), (), MAY_BE_RANKS)
     if len(known) > 1 and len(values) == 1:
         return Records((), (), "the same verdict on every document")
     how = "graded in words" if known[0].kind == "grade" else "sorted by score or rank"
@@ -325,4 +287,4 @@ def _by_verdict_beside(text: str, n: int) -> Records | None:
     if len(pairs) < 2 or len(pairs) != text.count("[") or has_chain(_BESIDE.sub("", text), n):
         return None
     words = [re.sub(r"(?:[,;/.)\s]|\band)+\Z", "", pair["words"]) for pair in pairs]
-    return _judged([int(pair["id"]) for pair in pairs], [verdict_of(word) for word in words])
+    return _judged([int(pair["id"]) for pair in pairs], [verdict_of(word) for word in words], text)

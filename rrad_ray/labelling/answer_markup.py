@@ -36,7 +36,7 @@ _CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
 _FIELD = re.compile(r"^[ \t*•\-–]*([^\W\d][\w ]{0,30}?)[*_]*[ \t]?[:=][ \t]*([^\n]{1,60})$", re.MULTILINE)
 _HTML_ROW = re.compile(r"<tr\b[^>]{0,200}>((?:(?!<tr\b|</tr>).)*)(?:</tr>)?", re.IGNORECASE | re.DOTALL)
 _HTML_CELL = re.compile(r"<t[hd]\b[^>]{0,200}>((?:(?!<t[hd]\b).)*)", re.IGNORECASE | re.DOTALL)
-_HEADER_NOTE = re.compile(r"\(.*?\)|\[.*?\]|\bout of \d+|/ ?\d+", re.IGNORECASE)
+_HEADER_NOTE = re.compile(r"\((?:[^()]|\([^()]*\))*\)|\[.*?\]|\bout of \d+|/ ?\d+", re.IGNORECASE)
 _RULE = re.compile(r"[\s|:\-–—+]+")
 
 RowsAndRest = tuple[list[dict[str, str]], str]  # records, and the text around them

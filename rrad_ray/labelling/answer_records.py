@@ -6,13 +6,13 @@ first; what is named irrelevant is left out.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rrad_ray.labelling.answer_chains import CUT, best_reading
-from rrad_ray.labelling.answer_lines import NOT_UNDERSTOOD, Records, has_chain, read_lines
+from rrad_ray.labelling.answer_json import as_json, json_values
+from rrad_ray.labelling.answer_lines import NOT_UNDERSTOOD, read_lines
 from rrad_ray.labelling.answer_markup import (
     BRACKETED_ID,
     ID,
@@ -25,8 +25,10 @@ from rrad_ray.labelling.answer_markup import (
     tag_rows,
     with_markdown_tables,
 )
+from rrad_ray.labelling.answer_places import has_chain
+from rrad_ray.labelling.answer_scales import lowest_is_best
 from rrad_ray.labelling.answer_text import without_item_tags
-from rrad_ray.labelling.answer_verdicts import by_merit, grade_of, value_of, verdict_of
+from rrad_ray.labelling.answer_verdicts import Records, by_merit, grade_of, value_of, verdict_of
 from rrad_ray.labelling.answer_words import COST, NEGATIVE, RANK, SCORE, WORST_FIRST
 
 _ORDER = re.compile(
@@ -38,107 +40,38 @@ _RANKS = re.compile(
 )
 _FAILURE = re.compile(r"errors?|refusal|failure")
 _SHOWN = re.compile(r"original|input|initial|before|example|shown|given")
+_DEEPEST = 8
 _REASONS = re.compile(r".*(?:reason|expla|analys|thought|comment|note|rationale|query|question|summary).*")
 _TEXTS = re.compile(
     r".*(?:title|name|text|content|passage|snippet|url|source|topic|description|标题|제목|内容|내용).*"
 )
 _TIER = re.compile(r"(?:tier|level|group|bucket|rank)[ _-]?(\d{1,3})")
 _DIRECTION = re.compile(r"(?:sort|order|direction|ranking)(?:ed|ing)?(?:_(?:order|by|direction))?")
-_STARTS = re.compile(r"[{\[](?=\s*[\"{}\[\d-])")
-_OBJECT = re.compile(r"\[?\s*[{\"]")
-_PYTHON_TEXT = re.compile(r"(?<=[\[{(,:\s])'((?:[^'\\\n]|\\.)*)'(?=\s*[\]}),:])")
-_PYTHON_NAME = re.compile(r"(?<=[\[,:\s])(?:True|False|None)(?=\s*[,\]}])")
-_PYTHON_PAIR = re.compile(r"(?<=[\[,\s])\((\s*\S{1,20}\s*,\s*\S{1,20}\s*)\)(?=\s*[,\]])")
-_PYTHON_KEY = re.compile(r"(?<=[{,\s])(\d{1,18})(?=\s*:)")
-_FENCE = re.compile(r"```\w*\n?(.*?)(?:```|\Z)", re.DOTALL)
-_MOST_STARTS, _DEEPEST = 50, 8
-_ENDS = ("]", "}", "]}", "}]", "}]}", '"}]', '"}', '"]', '"]}', '"}]}')
 
 
 def read_records(tagged: str, n: int) -> Records | None:
     """Return the order that an answer over `n` documents gives as data; None if it gives none so."""
     tagged = with_markdown_tables(tagged)
     text = without_item_tags(tagged)
-    values = list(_json_values(text)) or list(_json_values(_as_json(text)))
+    values = list(json_values(text)) or list(json_values(as_json(text)))
     for value, cut in reversed(values):
         if (numbers := _meaning(value, n, 0)) is not None:
+            if not _ranks(value) and lowest_is_best(text, list(_figures(value))):
+                return Records((), (), "scores of which the lowest is called the best")
             return _records(numbers, "JSON", *([CUT] if cut else []))
     if values and text.strip()[0] in "{[" and text.strip()[-1] in "}]" and not has_chain(text, n):
         return Records((), (), "JSON without an order")
     written = ((*table_rows(text), "table"), (*csv_rows(text), "table"), (*tag_rows(tagged), "XML"))
     for rows, rest, repair in (*written, (*field_rows(text), "named fields")):
-        if rows and not has_chain(without_item_tags(rest), n) and (numbers := _sorted_records(rows)) is not None:
+        if not rows or has_chain(without_item_tags(rest), n):
+            continue
+        if (numbers := _sorted_records(rows, lowest_is_best(text, list(_figures(rows))))) is not None:
             return _records(numbers, repair)
     return read_lines(text, n)
 
 
-def _as_json(text: str) -> str:
-    """Return a text whose Python literals are JSON: quotes, `None`, tuples, keys that are numbers."""
-    text = _PYTHON_TEXT.sub(lambda match: json.dumps(match[1].replace("\\'", "'"), ensure_ascii=False), text)
-    text = _PYTHON_NAME.sub(lambda match: match[0].lower().replace("none", "null"), text)
-    return _PYTHON_KEY.sub(r'"\1"', _PYTHON_PAIR.sub(r"[\1]", text))
-
-
 def _records(numbers: Sequence[int], *repairs: str) -> Records:
     return Records(numbers, repairs, "" if numbers else NOT_UNDERSTOOD)
-
-
-def _json_values(text: str) -> Iterator[tuple[Any, bool]]:
-    """Give the JSON values in a text (the whole of it, what stands in code fences, objects and lists in prose), each
-    with whether it is cut off."""
-    body = text.strip()
-    if not _STARTS.search(body):
-        return
-    bodies = [match[1].strip() for match in _FENCE.finditer(body)] or [body]
-    for part in bodies:
-        try:
-            value = json.loads(part)
-        except (ValueError, RecursionError):
-            if _OBJECT.match(part) and (value := _cut_off(part)) is not None:
-                yield value, True
-            else:
-                yield from ((each, False) for each in _embedded(part))
-        else:
-            if isinstance(value, dict) or (isinstance(value, list) and (len(value) > 1 or _is_record(value))):
-                yield value, False  # `[2]` is an identifier in brackets
-
-
-def _cut_off(text: str) -> Any:
-    """Return the value of JSON that ends too early; None if it is not JSON. A number at its end may lack digits."""
-    whole = re.sub(r",?\s*-?\d[\d.]*\Z", "", text)
-    for body in (whole, whole.rpartition(",")[0]):
-        for end in _ENDS:
-            try:
-                return json.loads(body + end)
-            except (ValueError, RecursionError):
-                continue
-    return None
-
-
-def _is_record(value: Sequence[Any]) -> bool:
-    return bool(value) and isinstance(value[0], dict)
-
-
-def _embedded(text: str) -> Iterator[Any]:
-    """Give the JSON objects and lists of objects that stand in a text; objects side by side are a list."""
-    decoder, position, objects = json.JSONDecoder(), 0, list[Any]()
-    for _ in range(_MOST_STARTS):
-        start = _STARTS.search(text, position)
-        if start is None:
-            break
-        try:
-            value, position = decoder.raw_decode(text, start.start())
-        except (ValueError, RecursionError):
-            position = start.end()
-            continue
-        if isinstance(value, dict):
-            objects.append(value)
-        elif isinstance(value, list) and _is_record(value):
-            yield value
-    if len(objects) > 1 and all(identifier_of(item) is not None for item in objects):
-        yield objects
-    else:
-        yield from objects
 
 
 def _meaning(value: Any, n: int, depth: int) -> list[int] | None:
@@ -274,8 +207,29 @@ def _by_key(members: Mapping[str, Any]) -> list[int] | None:
     return [key for key, score in ranked if key and (score or not binary)]
 
 
-def _sorted_records(records: Sequence[Mapping[str, Any]]) -> list[int] | None:
-    """Return the identifiers of records by rank, by score or as they stand; None if they have none.
+def _ranks(value: Any) -> bool:
+    """Tell whether a JSON value names ranks or an order, which begins with the best whatever is said of scores."""
+    if isinstance(value, list):
+        return any(map(_ranks, value))
+    return isinstance(value, dict) and any(RANK.fullmatch(str(key)) or _ranks(item) for key, item in value.items())
+
+
+def _figures(value: Any) -> Iterator[float]:
+    """Give the numbers in a value, other than identifiers."""
+    if isinstance(value, list):
+        for item in value:
+            yield from _figures(item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if isinstance(item, list | dict) or not ID.fullmatch(str(key)):
+                yield from _figures(item)
+    elif (figure := value_of(value)) is not None:
+        yield figure
+
+
+def _sorted_records(records: Sequence[Mapping[str, Any]], rising: bool = False) -> list[int] | None:
+    """Return the identifiers of records by rank, by score or as they stand; None if they have none. `rising`: the
+    lowest score is the best.
 
     Records in the order shown, with verdicts that are not understood, are no order: they give an empty list.
     """
@@ -291,18 +245,18 @@ def _sorted_records(records: Sequence[Mapping[str, Any]]) -> list[int] | None:
     if all("index" in record for _, record in kept) and any(number == 0 for number, _ in kept):
         kept = [(number + 1, record) for number, record in kept]  # counted from 0, as programs do
     numbers, judged = [number for number, _ in kept], [record for _, record in kept]
-    order = _order_of_records(judged)
+    order = _order_of_records(judged, rising)
     if order is not None:
         return [numbers[index] for index in order] or numbers
     as_shown = len(kept) > 1 and numbers == list(range(1, len(kept) + 1))
     return [] if as_shown and any(_judges(judged, name) for name in judged[0]) else numbers
 
 
-def _order_of_records(records: Sequence[Mapping[str, Any]]) -> list[int] | None:
+def _order_of_records(records: Sequence[Mapping[str, Any]], rising: bool) -> list[int] | None:
     """Return the places of records, the best one's first, by their ranks, scores or other verdicts; None without."""
     for kind in (RANK, SCORE, COST):
         values = [next((item for key, item in record.items() if _is(kind, key)), None) for record in records]
-        order = by_merit([verdict_of(value) for value in values], ranks=kind is not SCORE)
+        order = by_merit([verdict_of(value) for value in values], ranks=rising or kind is not SCORE)
         if order is not None:
             return order
     for name in records[0]:

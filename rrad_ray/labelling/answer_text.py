@@ -5,8 +5,6 @@ from __future__ import annotations
 import html
 import re
 
-from rrad_ray.labelling.answer_words import RANK_WORD
-
 # Full-width forms (U+FF01 to U+FF5E) stand for ASCII; what else East Asian answers and mathematics write for it.
 _PLAIN: dict[int, int | str] = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 _PLAIN |= {code: f"({code - 0x2460 + 1})" for code in range(0x2460, 0x2474)}  # circled 1 to 20
@@ -43,10 +41,6 @@ _ITEM_TAG = re.compile(r"</?(?:br|li|p|ol|ul|div|tr|td|passage|document|doc|item
 # `1/3` and `1 of 3`, but not the label of a line (`1/3: [2]`).
 _OF_SO_MANY = re.compile(
     r"(?<![\w./])(?P<rank>\d{1,3})[ \t]{0,3}(?:/|(?:out )?of\b)[ \t]{0,3}(?P<count>\d{1,3})(?![\w/]|\.\d|[ \t]?:)"
-)
-# Before a further place of a line that names them, each with a document in brackets.
-_NEXT_PLACE = re.compile(
-    rf"(?<=[;,|.:])[ \t]{{0,3}}(?={RANK_WORD}[ ]?#?\d{{1,3}}[ \t]?[:.)=][ \t]{{0,3}}[*_]{{0,3}}[\[(])", re.IGNORECASE
 )
 # Where a turn ends, and where another begins: what a model goes on to write there is not its answer.
 _TURN_ENDS = re.compile(
@@ -89,11 +83,6 @@ def without_counts(text: str) -> str:
     if len(shares) < 2 or numbers != [(rank, len(shares)) for rank in range(1, len(shares) + 1)]:
         return text
     return _OF_SO_MANY.sub(lambda share: share["rank"], text)
-
-
-def places_apart(text: str) -> str:
-    """Return a text with a line for each of the places that stand in one: `Top 1: [3]; Top 2: [1]`."""
-    return _NEXT_PLACE.sub("\n", text)
 
 
 def spoken_text(answer: str) -> tuple[str, bool]:

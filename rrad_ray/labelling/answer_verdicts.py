@@ -26,8 +26,9 @@ from rrad_ray.labelling.answer_words import (
 
 _EDGE = " \t*_`\"'|"
 _NAME = re.compile(r"(?P<name>[^\W\d][^\W\d_]*(?:[ _][^\W\d_]+){0,2})[ \t*_]*[:=][ \t*_]*")
+_SCORE_NAME = re.compile(r"(?P<name>[^\W\d][^\W\d_]*)[ \t*_]+(?=-?\d)")  # `score 4, but old`
 _VERDICT_NAME = re.compile(r"(?:is )?relevant|verdict|answer|label|match|判定|判断|판단|판정", re.IGNORECASE)
-_REMARK = r"(?=[ \t*_]*(?:\Z|[-–—,;:(|)]|\.(?!\d)))"
+_REMARK = r"(?=[ \t*_]*(?:\Z|[-–—,;:(|)]|\.(?!\d)|\b(?:because|since|as|but|weil|car|porque)\b))"
 _UNIT = r"[ \t]*(?:(?:/|out of|of)[ \t]*\d{1,5}(?![\d.])|%|(?:points?|pts?|stars?)\b|点|分|점|星|별|つ星)"
 _NUMBER = re.compile(rf"(?P<value>-?\d{{1,9}}(?:[.,]\d{{1,9}})?)(?:(?P<unit>{_UNIT})|{_REMARK})", re.IGNORECASE)
 _DIGIT_PLACE = re.compile(
@@ -39,6 +40,7 @@ _STARS = re.compile(r"[★⭐🌟✪●■⬛☆✩✰○□⬜½]{1,10}")
 _SIGNS = (("◎", 4.0), ("✅✔✓☑👍🟢⭕○🆗", 3.0), ("⚠🟡△▲🤔😐", 2.0), ("🟠", 1.0), ("❌✗✘✖×🚫👎🔴⛔", 0.0))
 _LETTER = re.compile(rf"(?P<letter>[A-FS])(?P<sign>[+\-−]?){_REMARK}")
 _START = re.compile(r"[,.;:(–—/|]| - |\b(?:because|since|as|but)\b")
+MAY_BE_RANKS = "numbers that may be ranks or scores"
 _MOST_BARE = 100.0  # a larger number without a unit is a year or a title's, not a score
 
 
@@ -55,6 +57,15 @@ class Appraisal:
     value: float
 
 
+@dataclass(frozen=True)
+class Records:
+    """An order read from data: identifiers, best first; or the `problem` why it says none."""
+
+    numbers: Sequence[int]
+    repairs: tuple[str, ...]
+    problem: str = ""
+
+
 def verdict_of(item: Any) -> Appraisal | None:
     """Return what a value or the words after an identifier say of a document; None if it is not understood."""
     if isinstance(item, bool):
@@ -64,7 +75,9 @@ def verdict_of(item: Any) -> Appraisal | None:
     if not isinstance(item, str):
         return None
     whole = item.replace("\ufe0f", "").strip(_EDGE)
-    named = _NAME.match(whole)
+    named, plain = _NAME.match(whole), _SCORE_NAME.match(whole)
+    if named is None and plain and any(kind.fullmatch(plain["name"]) for kind in (RANK, SCORE, COST)):
+        named = plain
     if named is None:
         return _verdict(whole)
     name, rest = named["name"], whole[named.end() :]

@@ -170,7 +170,7 @@ INITIAL = _compiled(
 )
 # Grades in words, as verdicts on one document begin with them.
 HIGH = _compiled(
-    r"\b(?:high|highly|very|perfect|perfectly|excellent|fully|direct|directly|strong|strongly|best|exact|exactly|top|most)\b",
+    r"\b(?:high|highly|highest|very|perfect|perfectly|excellent|fully|direct|directly|strong|strongly|best|exact|exactly|top|most)\b",
     r"\b(?:extremely|definitely|essential|ideal|critical|completely|sehr|hoch|très|élevée?|muy|alta|alto)\b",
     *("高", "높", "매우", "아주", "가장", "완전", "非常", "极", "極", "完全", "直接", "最", "とても", "很相关", "强"),
     r"\b(?:высок\w*|очень|дуже|wysok\w*|bardzo|hoog|hoge|zeer|molto|muito|yüksek|çok|cao|rất)\b",
@@ -203,7 +203,7 @@ MEDIUM = _compiled(
     *("trung bình", "một phần", "sebagian", "متوسط", "جزئي", "मध्यम", "आंशिक"),
 )
 LOW = _compiled(
-    r"\b(?:low|lower|slight|slightly|weak|weakly|marginal|marginally|poor|poorly|barely|less|least|little|limited)\b",
+    r"\b(?:low|lower|lowest|slight|slightly|weak|weakly|marginal|marginally|poor|poorly|barely|less|least|little|limited)\b",
     r"\b(?:minimal|minimally|worst|tangential|tangentially|loosely|niedrig|kaum|wenig|faible|peu|baja|bajo|poco)\b",
     *("低", "낮", "약간", "조금", "거의", "略", "稍", "弱", "少し", "わずか", "薄い"),
     r"\b(?:низк\w*|слаб\w*|мало|nisk\w*|mało|laag|lage|weinig|basso|bassa|baix[ao]|pouco)\b",

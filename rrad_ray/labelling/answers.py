@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rrad_ray.labelling.answer_chains import CUT, REVERSED, Rank, Reading, best_reading, is_echo
+from rrad_ray.labelling.answer_places import places_apart
 from rrad_ray.labelling.answer_records import read_records
-from rrad_ray.labelling.answer_text import final_text, places_apart, without_counts, without_item_tags
+from rrad_ray.labelling.answer_text import final_text, without_counts, without_item_tags
 from rrad_ray.labelling.answer_tokens import BRACKETED, find_mentions, outside
 from rrad_ray.labelling.answer_words import ANY_NAME, COUNTER, EXAMPLE, INITIAL, MARKER, NEGATIVE, PROSE
 
@@ -23,6 +24,7 @@ _ONE_NAME = re.compile(
     re.IGNORECASE,
 )
 _NUMBER = re.compile(r"\d+")
+_ENDS_WITH_ONE = re.compile(r"[:=][ \t*_]*\[[^\[\]]{1,30}\][ \t.*_]*\Z")
 # A bracket that is not closed, a `<` among them only where none compares; or a sign that nothing follows.
 _OPENED = r"(?:[\[({]|(?:\A|(?<=[>,;:\n])|(?<=[>,;:\n] ))<)\s*\w{0,12}\s*#?\d{0,6}"
 _WORST_ONLY = "worst first, and cut off before the best"
@@ -167,4 +169,8 @@ def worthless(text: str, reading: Reading, n: int) -> str:
         return "one of two, said to be the worse one"
     if reading.rank == Rank.EXAMPLE:
         return "only an example of an order"
+    line = text.rstrip().rpartition("\n")[2]  # "Answer: [3]", below an order
+    single = find_mentions(line, "square", n) if len(reading.numbers) > 1 and _ENDS_WITH_ONE.search(line) else []
+    if len(single) == 1 and MARKER.search(line[: single[0].start]) and single[0].numbers[0] not in reading.numbers:
+        return "an order that leaves out what the answer names"
     return "echo of the input" if is_echo(text, reading) else ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -144,3 +146,64 @@ def test_what_a_figure_column_or_word_means_decides_the_order(answer: str, n: in
 def test_of_two_documents_the_one_that_is_called_worse_is_not_put_first(words: str) -> None:
     assert parse_answer(f"Between the two, [1] {words}.", 2).rejection == "one of two, said to be the worse one"
     assert parse_answer("Between the two, [1] is better.", 2).ranked == (0,)
+
+
+FIGURES = ("[1]: 4\n[2]: 1\n[3]: 2", "[1]: 4, [2]: 1, [3]: 2", "[1] - score: 4\n[2] - score: 1\n[3] - score: 2")
+TABLES = (
+    "| Passage | score ({}) |\n|---|---|\n| [1] | 4 |\n| [2] | 1 |\n| [3] | 2 |",
+    "Passage,score ({})\n1,4\n2,1\n3,2",
+)
+LOWEST_IS_BEST = [
+    "1 = best",
+    "1 = most relevant, 5 = least relevant",
+    "1 = highest relevance, 5 = lowest",
+    "from 1 (best) to 5 (worst)",
+    "1: sehr gut, 6: ungenügend",
+    "lower is better",
+    "lower scores mean more relevant",
+    "the lower the score, the more relevant",
+    "1=最相关 5=不相关",
+    "分数越低越相关",
+    "低いほど関連性が高い",
+    "낮을수록 관련성이 높음",
+    "5 = worst",
+]
+HIGHEST_IS_BEST = ["5 = best", "1 = worst", "from 1 (worst) to 5 (best)", "higher is better", "0 = irrelevant", "0-5"]
+HIGHEST_IS_BEST += ["5 being the best", "lower scores are less relevant", "of 0 (irrelevant) to 5 (perfect)"]
+
+
+@pytest.mark.parametrize("figures", [*(f"Scores ({{}}):\n{lines}" for lines in FIGURES), *TABLES])
+@pytest.mark.parametrize(
+    ("scale", "order"),
+    [*((scale, (1, 2, 0)) for scale in LOWEST_IS_BEST), *((scale, (0, 2, 1)) for scale in HIGHEST_IS_BEST)],
+)
+def test_scores_are_read_from_the_end_that_the_answer_calls_the_best(
+    figures: str, scale: str, order: tuple[int, ...]
+) -> None:
+    parsed = parse_answer(figures.format(scale), 3)
+    assert parsed.ranked == order, parsed.status
+
+
+@pytest.mark.parametrize("scale", LOWEST_IS_BEST)
+def test_json_whose_scale_has_the_best_at_its_lower_end_is_no_order_but_for_ranks(scale: str) -> None:
+    scores = {"scale": scale, "scores": {"1": 4, "2": 1, "3": 2}}
+    items = {"note": scale, "results": [{"id": 1, "score": 4}, {"id": 2, "score": 1}, {"id": 3, "score": 2}]}
+    assert all(parse_answer(json.dumps(each, ensure_ascii=False), 3).rejected for each in (scores, items))
+    ranking = {"scale": scale, "ranking": [2, 3, 1], "scores": {"1": 4, "2": 1, "3": 2}}
+    assert parse_answer(json.dumps(ranking, ensure_ascii=False), 3).ranked == (1, 2, 0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "order"),
+    [
+        ("Scores from 0 to 1 (1 = perfect match):\n[1]: 0.9\n[2]: 0.1\n[3]: 0.3", (0, 2, 1)),
+        ("Scores from 0 (perfect match) to 1 (no match):\n[1]: 0.9\n[2]: 0.1\n[3]: 0.3", (1, 2, 0)),
+        ("Relevance (1 = relevant, 0 = not relevant):\n[1]: 0.9\n[2]: 0.1\n[3]: 0.3", (0, 2, 1)),
+        ("Distance to the query:\n[1]: 0.9\n[2]: 0.1\n[3]: 0.3", (1, 2, 0)),
+        ("Passage 1 is the best match.\n[1]: 9\n[2]: 1\n[3]: 2", (0, 2, 1)),
+        ("Relevance (1 = best):\n[1]: 3\n[2]: 1\n[3]: 2", (1, 2, 0)),
+    ],
+)
+def test_a_scale_is_read_with_its_values_and_not_from_a_document(answer: str, order: tuple[int, ...]) -> None:
+    parsed = parse_answer(answer, 3)
+    assert parsed.ranked == order, parsed.status

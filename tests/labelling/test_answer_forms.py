@@ -287,3 +287,79 @@ def test_pairs_join_to_one_order_and_remarks_and_invisible_letters_change_none(
 @pytest.mark.parametrize("answer", ["[3] > [1]\n[1] > [2]\n[2] > [3]", "[3] > [1]\n[3] > [2]"])
 def test_pairs_that_leave_the_order_open_are_none(answer: str) -> None:
     assert parse_answer(answer, 3).status == "rejected: orders that are not one"
+
+
+PLACED = ["[3]", "[1]", "[2]"]
+COUNTS = [
+    "Tier",
+    "Level",
+    "Choice",
+    "Result",
+    "Answer",
+    "Order",
+    "Группа",
+    "Posición",
+    "Pick",
+    "Rank",
+    "Platz",
+    "등급",
+    "Top",
+]
+
+
+@pytest.mark.parametrize("separator", ["; ", ", ", "\n", " | ", ". "])
+@pytest.mark.parametrize("mark", [": ", " = ", " - ", " "])
+@pytest.mark.parametrize("word", COUNTS)
+def test_lists_whose_labels_count_are_places_on_one_line_and_on_lines(word: str, mark: str, separator: str) -> None:
+    text = separator.join(f"{word} {place}{mark}{document}" for place, document in enumerate(PLACED, 1))
+    parsed = parse_answer(text, 3)
+    assert parsed.ranked == (2, 0, 1), parsed.status
+
+
+@pytest.mark.parametrize(
+    ("answer", "order"),
+    [
+        ("Tier 1: [3]; Tier 2: [1], [2]", [3, 1, 2]),
+        ("Tier 1: [3], [1]; Tier 2: [2]", [3, 1, 2]),
+        ("The tiers are: Tier 1: [3], [1]; Tier 2: [2]", [3, 1, 2]),
+        ("1er: [3], 2e: [1], 3e: [2]", [3, 1, 2]),
+        ("第1位: [3]、第2位: [1]、第3位: [2]", [3, 1, 2]),
+        ("1순위: [3], 2순위: [1], 3순위: [2]", [3, 1, 2]),
+        ("1st: [3], [1]; 2nd: [2]", [3, 1, 2]),
+        ("Rank 1: [3] and [1]; Rank 2: [2]", [3, 1, 2]),
+        ("[3], [1]: 1st; [2]: 2nd", [3, 1, 2]),
+        ("1st: [2]. [1] is not relevant", None),
+        ("A: [3]; B: [1]; C: [2]", [3, 1, 2]),
+        ("Tier S: [3]; Tier A: [1]; Tier B: [2]", [3, 1, 2]),
+        ("Highly relevant: [3]; partly relevant: [1]; irrelevant: [2]", [3, 1]),
+        ("Rank 1: Document 3; Rank 2: Document 1; Rank 3: Document 2", [3, 1, 2]),
+        ("Platz 2: [1]; Platz 1: [3]; Platz 3: [2]", [3, 1, 2]),
+        ("Tier 1 (worst): [3]; Tier 2: [1]; Tier 3 (best): [2]", [2, 1, 3]),
+        ("From least to most relevant:\nTier 1: [3]\nTier 2: [1]\nTier 3: [2]", [2, 1, 3]),
+        ("Tier 3: [2]; Tier 2: [1]; Tier 1: [3]", None),
+        ("Score 1: [3]; Score 2: [1]; Score 3: [2]", None),
+        ("Document 1: [3]; Document 2: [1]; Document 3: [2]", None),
+        ("Considered: [1], [2]; Final answer: [3]", [3]),
+        ("Considered: [1], [2]\nFinal answer: [3]", None),
+        ("Ranking: [3] > [1] > [2]\nFinal answer: [3]", [3, 1, 2]),
+        ("Initial: [1], [2], [3]; Final: [3], [1], [2]", [3, 1, 2]),
+    ],
+)
+def test_lists_beside_each_other_are_all_read_or_none_is(answer: str, order: list[int] | None) -> None:
+    parsed = parse_answer(answer, 3)
+    assert [index + 1 for index in parsed.ranked] == (order or []), parsed.status
+    assert parsed.rejected == (order is None)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "[1]: 4/5 (very good)\n[2]: 1/5\n[3]: 2/5",
+        "[1]: 4 - talks about lists\n[2]: 1\n[3]: 2",
+        "[1]: score 4\n[2]: score 1\n[3]: score 2, but old",
+        "Passage 1: 9/10\nPassage 2: 3/10 (off topic)\nPassage 3: 7/10",
+        "[1] 0.9\n[2] 0.1\n[3] 0.4 because it names lists",
+    ],
+)
+def test_a_score_with_a_remark_behind_it_counts_beside_scores_without(answer: str) -> None:
+    assert parse_answer(answer, 3).ranked == (0, 2, 1)

@@ -49,8 +49,8 @@ PASSAGES = ["the built-in sum function adds numbers", "sort orders a list in pla
         ("[3] > [999999]", 3, (2,), "repaired: 1 out of range"),
         # other forms
         ("1. [3]\n2. [1]\n3. [2]", 3, (2, 0, 1), "repaired: numbered list"),
-        ("Top 1: [3]; Top 2: [1]; Top 3: [2]", 3, (2, 0, 1), "ok"),
-        ("Platz 1: [3], Platz 2: [1], Platz 3: [2]", 3, (2, 0, 1), "ok"),
+        ("Top 1: [3]; Top 2: [1]; Top 3: [2]", 3, (2, 0, 1), "repaired: numbered list"),
+        ("Platz 1: [3], Platz 2: [1], Platz 3: [2]", 3, (2, 0, 1), "repaired: numbered list"),
         ("The order is: Rang 1: [3]. Rang 2: [1]. Rang 3: [2].", 3, (2, 0, 1), "repaired: numbered list"),
         ("1) [3] Python's sort\n2) [1] sum", 3, (2, 0), "repaired: numbered list"),
         ("1. 3\n2. 1\n3. 2", 3, (2, 0, 1), "repaired: numbered list, plain numbers"),

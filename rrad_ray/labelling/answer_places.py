@@ -1,0 +1,144 @@
+"""Read documents by their places: `1st: [2], 2nd: [3]`, `Tier 1: [3]; Tier 2: [1], [2]`."""
+
+from __future__ import annotations
+
+import re
+
+from rrad_ray.labelling.answer_chains import Rank, best_reading
+from rrad_ray.labelling.answer_verdicts import MAY_BE_RANKS, Records, grade_of
+from rrad_ray.labelling.answer_words import (
+    ANNOUNCEMENT,
+    ANY_NAME,
+    LAST,
+    NEGATIVE,
+    RANK,
+    RANK_WORD,
+    SCORE,
+    WORST_FIRST,
+)
+
+_ID = rf"(?:\[(?:{ANY_NAME}\s?)?\d{{1,18}}\]|{ANY_NAME}[ #]{{0,2}}\d{{1,18}}(?![\w\]]|[ \t*_]{{0,3}}[:=\[→–-]))"
+_JOINED = r"[ \t]{0,3}+(?:(?:,[ ]?and\b|,|&|=|~|(?:and|und|et|y)\b)[ \t]{0,3}+)?"
+_LIST = rf"{_ID}(?:{_JOINED}{_ID}){{0,40}}+"
+_NUMBER = re.compile(r"\d{1,18}")
+_PLACE_END = r"(?=[ \t*_]*(?:[;,.|)\n]|\Z))"
+_SUFFIX = r"(?:st|nd|rd|th|er|ère|re|ème|eme|e|o|a|\.?[ºª°]|位|위|等|등|名|순위|번째|番目)"
+_PLACE = (
+    r"第?(?P<place>\d{1,3})(?:(?:\.|[ºª°]|-?[а-яa-z]{1,3})?[ ]?(?:platz|place|puesto|lugar|posto|miejsce|plaats|sıra|"
+    rf"место|місце)|{_SUFFIX})"
+)
+_PLACE_FIRST = re.compile(
+    rf"(?<!\w)(?:{_PLACE}[ \t*_]*[:.\-–=→)]?|(?:rank(?:ing)?|position)[ _]?#?(?P<rank>\d{{1,3}})[ \t*_]*[:=→])"
+    rf"[ \t*_]*(?P<ids>{_ID}(?:(?:{_JOINED}{_ID}){{0,40}}+{_PLACE_END})?)",
+    re.IGNORECASE,
+)
+_PLACE_LAST = re.compile(
+    rf"(?P<ids>(?:{_LIST}|{ANY_NAME}\s?\d{{1,18}}(?![\]\d])))[ \t*_]*[(:=\-–→]*[ \t*_]*"
+    rf"(?:(?:rank|place|position)[ :#]{{0,2}}(?P<rank>\d{{1,3}})|{_PLACE})(?!\w)",
+    re.IGNORECASE,
+)
+_AT_LAST = re.compile(
+    rf"(?<![^\W_])(?:{LAST.pattern})(?: (?:match|passage|document|result|tier|place))?[ \t:=*_–-]*(?P<ids>{_ID})",
+    re.IGNORECASE,
+)
+_LISTS = re.compile(rf"{_LIST}{_PLACE_END}", re.IGNORECASE)
+_LABEL = re.compile(r"[ \t*_,;.|)/]*(?P<name>[^\[\]\n;|]*[\w)])[ \t*_]*(?P<mark>[:=→–-])?[ \t*_]*")
+_BETWEEN = re.compile(r"[ \t*_,;.|)/]*")
+_COUNT_LABEL = re.compile(rf"[^\W\d_]{{0,20}}[ .#-]{{0,2}}第?\d{{1,3}}{_SUFFIX}?", re.IGNORECASE)
+_LONGEST_LABEL = 60
+# A line of one list whose label has a number: `Tier 1: [3], [1]`, `Choice 2 = [1]`, `Rank 1 [3]`.
+_COUNTED = re.compile(
+    r"^[ \t*•\-–—#>_|]*+(?P<word>[^\W\d_]{1,20}(?:[ ][^\W\d_]{1,20})?)[ .#-]{0,2}(?P<number>\d{1,3})[ \t*_]*"
+    rf"(?:\((?P<remark>[^()\[\]\n]{{1,40}})\))?[ \t*_]*[:=.)→–-]?[ \t*_]*(?P<ids>{_LIST})[ \t.;,|*_]*$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_NAME = re.compile(ANY_NAME, re.IGNORECASE)
+
+
+def places_apart(text: str) -> str:
+    """Return a text with a line for each of the lists that stand in one, each with a label of its own."""
+    return "\n".join(map(_apart, text.split("\n")))
+
+
+def _apart(line: str) -> str:
+    """Return a line of lists with a label before each (`Tier 1: [3]; Tier 2: [1], [2]`) as a line for each; another
+    line, or one with a list that is announced as the answer behind others, as it is."""
+    if line.count("[") < 2 and line.count(":") < 2:
+        return line
+    lists = list(_LISTS.finditer(line))
+    starts = [0, *(each.end() for each in lists)]
+    labels = [_LABEL.fullmatch(line, start, each.start()) for start, each in zip(starts, lists, strict=False)]
+    known = [label for label in labels if label]
+    if len(known) < max(2, len(lists)) or not _BETWEEN.fullmatch(line, starts[-1]):
+        return line
+    lead, _, first = known[0]["name"].rpartition(": ")
+    names = [first, *(label["name"] for label in known[1:])]
+    counted = [_COUNT_LABEL.fullmatch(name) is not None for name in names]
+    announced = any(ANNOUNCEMENT.search(name) for name, one in zip(names[1:], counted[1:], strict=True) if not one)
+    numbers = [number for each in lists for number in _ids(each[0])]
+    alike = all(counted) or all(label["mark"] for label in known)
+    if not alike or announced or max(map(len, names)) > _LONGEST_LABEL or len(set(numbers)) < len(numbers):
+        return line
+    return "\n".join([*([f"{lead}:"] if lead else []), *(f"{name}: {ids[0]}" for name, ids in zip(names, lists))])
+
+
+def by_place(text: str, n: int) -> Records | None:
+    """Return the order of documents with their places: `1st: [2], 2nd: [3]`, `[1] (rank 3), [2] = 1st`."""
+    for pattern in (_PLACE_FIRST, _PLACE_LAST):
+        groups = [match.groupdict() for match in pattern.finditer(text)]
+        by_rank = {float(group.get("rank") or group["place"]): _ids(group["ids"]) for group in groups}
+        rest = pattern.sub("", text)
+        if len(by_rank) == len(groups) > 1 and not has_chain(rest, n):
+            last = list(_AT_LAST.finditer(rest))
+            if len(last) == 1:
+                by_rank[float("inf")] = _ids(last[0]["ids"])
+            numbers = [number for rank in sorted(by_rank) for number in by_rank[rank]]
+            return Records(numbers, ("sorted by score or rank",)) if len(set(numbers)) == len(numbers) else None
+    return None
+
+
+def by_counted_label(text: str, n: int) -> Records | None:
+    """Return the order of lists with labels that count: `Tier 1: [3]`, `Tier 2: [1], [2]`; None without such.
+
+    Labels that count downwards, or whose numbers may be scores or documents, are no order.
+    """
+    lines = list(_COUNTED.finditer(text))
+    words = {line["word"].casefold() for line in lines}
+    numbers = [number for line in lines for number in _ids(line["ids"])]
+    rest = _COUNTED.sub("", text)
+    if len(lines) < 2 or len(words) > 1 or len(set(numbers)) < len(numbers) or has_chain(rest, n):
+        return None
+    lead = text[: lines[0].start()].rstrip().rpartition("\n")[2]
+    word, counts = words.pop(), [int(line["number"]) for line in lines]
+    if len(set(counts)) < len(counts) or NEGATIVE.search(lead):
+        return None
+    if SCORE.fullmatch(word):
+        return None if set(counts) != set(range(1, len(counts) + 1)) else Records((), (), MAY_BE_RANKS)
+    if _NAME.fullmatch(word) and not ANNOUNCEMENT.fullmatch(word):
+        return Records((), (), "numbers that may be places or documents")
+    lists = [_ids(line["ids"]) for line in lines if not NEGATIVE.search(line["remark"] or "")]
+    if re.fullmatch(RANK_WORD, word, re.IGNORECASE) or RANK.fullmatch(word):
+        lists = [each for _, each in sorted(zip(counts, lists, strict=False))]
+    elif counts != list(range(counts[0], counts[0] + len(counts))) or counts[0] > 1:
+        return Records((), (), "labels that do not count up")
+    elif WORST_FIRST.search(lead) or _rises([line["remark"] for line in lines]):
+        lists.reverse()
+    return Records([number for each in lists for number in each], ("numbered list",))
+
+
+def _rises(remarks: list[str | None]) -> bool:
+    """Tell whether the remarks on the first and the last of some lists call the last one the better."""
+    grades = [grade_of(remark) for remark in (remarks[0], remarks[-1]) if remark]
+    known = [grade for grade in grades if grade is not None]
+    return known != sorted(known, reverse=True) or (len(known) == 1 and bool(remarks[0]) and known[0] <= 1.0)
+
+
+def _ids(ids: str) -> list[int]:
+    """Return the identifiers of a list."""
+    return list(map(int, _NUMBER.findall(ids)))
+
+
+def has_chain(text: str, n: int) -> bool:
+    """Tell whether a text has an order of its own, in words: it comes before places and scores beside it."""
+    reading = best_reading(text, n)
+    return reading is not None and reading.rank >= Rank.CHAIN
