@@ -61,8 +61,8 @@ def aggregate(
     beats the same share of the documents it never meets as of those it meets. `bradley_terry` scores it by its
     strength in a Bradley-Terry model of all preferences, in which it counts whom it beats; its confidence is the mean
     probability that the model gives to the targets' order of it and another one. A document that most answers leave
-    out is missing, whatever the others say. `missing="append"` puts documents left out last, in the order shown, as
-    RankGPT does. Those that a cut answer does not come to are tied last. Rejected answers are not counted.
+    out is missing, whatever the others say. `missing="append"` puts documents left out last, in the candidates'
+    order, as RankGPT does. Those that a cut answer does not come to are tied last. Rejected answers are not counted.
     """
     statuses, n = [order.status for order in orders], len({index for each in shown for index in each})
     usable = [(order, each) for order, each in zip(orders, shown, strict=True) if not order.rejected]
@@ -91,7 +91,8 @@ def aggregate(
 def _candidate_ranks(order: ParsedOrder, shown: Sequence[int], missing: str) -> dict[int, int]:
     """Return the 0-based rank of each ranked document, by candidate index. An answer that is cut off leaves none out:
     those that it has not come to share the last rank."""
-    ranked = [*order.ranked, *order.missing] if missing == "append" else order.ranked
+    appended = sorted(order.missing, key=shown.__getitem__) if missing == "append" else []
+    ranked = [*order.ranked, *appended]
     ranks = {shown[index]: rank for rank, index in enumerate(ranked)}
     if CUT in order.repairs and missing != "append":
         ranks |= dict.fromkeys((shown[index] for index in order.missing), len(order.ranked))

@@ -79,7 +79,8 @@ def _apart(line: str) -> str:
     alike = all(counted) or all(label["mark"] for label in known)
     if not alike or announced or max(map(len, names)) > _LONGEST_LABEL or len(set(numbers)) < len(numbers):
         return line
-    return "\n".join([*([f"{lead}:"] if lead else []), *(f"{name}: {ids[0]}" for name, ids in zip(names, lists))])
+    apart = [f"{name}: {each[0]}" for name, each in zip(names, lists, strict=True)]
+    return "\n".join([f"{lead}:", *apart] if lead else apart)
 
 
 def by_place(text: str, n: int) -> Records | None:
@@ -116,9 +117,10 @@ def by_counted_label(text: str, n: int) -> Records | None:
         return None if set(counts) != set(range(1, len(counts) + 1)) else Records((), (), MAY_BE_RANKS)
     if _NAME.fullmatch(word) and not ANNOUNCEMENT.fullmatch(word):
         return Records((), (), "numbers that may be places or documents")
-    lists = [_ids(line["ids"]) for line in lines if not NEGATIVE.search(line["remark"] or "")]
+    relevant = [line for line in lines if not NEGATIVE.search(line["remark"] or "")]
+    lists = [_ids(line["ids"]) for line in relevant]
     if re.fullmatch(RANK_WORD, word, re.IGNORECASE) or RANK.fullmatch(word):
-        lists = [each for _, each in sorted(zip(counts, lists, strict=False))]
+        lists = [_ids(line["ids"]) for line in sorted(relevant, key=lambda line: int(line["number"]))]
     elif counts != list(range(counts[0], counts[0] + len(counts))) or counts[0] > 1:
         return Records((), (), "labels that do not count up")
     elif WORST_FIRST.search(lead) or _rises([line["remark"] for line in lines]):

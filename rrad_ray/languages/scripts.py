@@ -112,13 +112,18 @@ def query_words(text: str) -> tuple[str, ...]:
 ENDS = " ?!.;" + "\u061f\u061b\u06d4\u0964\u0965\u3002\u055c\u055e\u0589\u17d4\u104b\u1362\u1367\u203d"
 
 
+_APOSTROPHES = str.maketrans("\u2018\u2019\u02bc\u00b4`", "'" * 5)
+
+
 def folded(text: str) -> str:
-    """Return what two writings of one query have in common: neither case, white space nor the mark behind it count.
+    """Return what two writings of one query have in common: neither case, white space, the kind of apostrophe nor the
+    mark behind it count.
 
     >>> folded("How to  ADD?")
     'how to add'
     """
-    plain = " ".join(normalized(text)[0].split())
+    lower = normalized(text)[0].casefold().replace("i\u0307", "i")  # the small letter of the Turkish capital İ
+    plain = " ".join(lower.translate(_APOSTROPHES).split())
     return plain.rstrip(ENDS) or plain
 
 

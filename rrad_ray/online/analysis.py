@@ -165,6 +165,11 @@ def _pair(
     return treatment, control
 
 
+def _pages(traffic: Traffic, variant: str, cfg: ExperimentConfig, inside: Inside) -> int:
+    """Return how many pages of a treatment and of the control are inside."""
+    return sum(traffic.count(traffic.of_variant(name, inside)) for name in (variant, cfg.against))
+
+
 def _corrected(rows: list[TestContent]) -> list[TestContent]:
     """Add Holm's correction over these rows, which are read side by side."""
     return [{**row, "holm": p} for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True)]
@@ -196,7 +201,12 @@ def _segments(traffic: Traffic, cfg: ExperimentConfig) -> list[TestContent]:
         for kind, parts in segments(traffic).items():
             for name, inside in parts.items():
                 pair = _pair(traffic, cfg.metric, variant, cfg, inside)
-                labels = {"variant": variant, "kind": kind, "segment": name, "pages": traffic.count(inside)}
+                labels = {
+                    "variant": variant,
+                    "kind": kind,
+                    "segment": name,
+                    "pages": _pages(traffic, variant, cfg, inside),
+                }
                 rows.append({**labels, **lift(*pair, cfg.alpha)._asdict()})
     return _corrected(rows)
 
@@ -214,7 +224,8 @@ def _looks(traffic: Traffic, variant: str, cfg: ExperimentConfig) -> list[TestCo
         reading = always_valid(*_pair(traffic, cfg.metric, variant, cfg, until), cfg.alpha, abs(cfg.expect.lift))
         if not math.isnan(reading.p):
             lowest = min(lowest, reading.p)
-            rows.append({"time": float(moment), "pages": traffic.count(until), **reading._asdict(), "p": lowest})
+            pages = _pages(traffic, variant, cfg, until)
+            rows.append({"time": float(moment), "pages": pages, **reading._asdict(), "p": lowest})
     return rows
 
 

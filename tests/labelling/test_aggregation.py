@@ -53,10 +53,10 @@ def test_a_document_that_most_answers_leave_out_is_missing_below_every_ranked_on
     assert verdict.targets[1] == 0.0 < min(verdict.targets[0], verdict.targets[2])
 
 
-def test_append_puts_left_out_documents_last_in_the_order_shown_as_rankgpt_does() -> None:
+def test_append_puts_left_out_documents_last_in_the_candidates_order_as_rankgpt_does() -> None:
     orders, _ = _orders("[3]", n=4)
     verdict = aggregate(orders, [[3, 1, 0, 2]], missing="append")
-    assert (verdict.targets, verdict.missing) == ([4.0, 2.0, 1.0, 3.0], [False] * 4)
+    assert (verdict.targets, verdict.missing) == ([4.0, 3.0, 2.0, 1.0], [False] * 4)
 
 
 @pytest.mark.parametrize("missing", ["negative", "append"])

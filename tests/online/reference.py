@@ -273,6 +273,11 @@ def _pair(
     return treatment, control
 
 
+def _of_pair(traffic: Traffic, variant: str, cfg: ExperimentConfig) -> np.ndarray:
+    numbers = [traffic.variants.index(name) for name in (variant, cfg.against)]
+    return np.isin(traffic.variant_P, numbers)
+
+
 def _segments(traffic: Traffic, cfg: ExperimentConfig) -> list[TestContent]:
     """Return the deciding metric's lift by segment; for Holm's correction they are a family of their own."""
     rows = []
@@ -280,7 +285,8 @@ def _segments(traffic: Traffic, cfg: ExperimentConfig) -> list[TestContent]:
         for kind, parts in segments(traffic).items():
             for name, mask_P in parts.items():
                 pair = _pair(traffic, cfg.metric, variant, cfg, mask_P)
-                labels = {"variant": variant, "kind": kind, "segment": name, "pages": int(mask_P.sum())}
+                labels = {"variant": variant, "kind": kind, "segment": name}
+                labels["pages"] = int((mask_P & _of_pair(traffic, variant, cfg)).sum())
                 rows.append({**labels, **lift(*pair, cfg.alpha)._asdict()})
     return _corrected(rows)
 
@@ -299,7 +305,8 @@ def _looks(traffic: Traffic, variant: str, cfg: ExperimentConfig) -> list[TestCo
         reading = always_valid(*_pair(traffic, cfg.metric, variant, cfg, until_P), cfg.alpha, abs(cfg.expect.lift))
         if not math.isnan(reading.p):
             lowest = min(lowest, reading.p)
-            rows.append({"time": float(moment), "pages": int(until_P.sum()), **reading._asdict(), "p": lowest})
+            pages = int((until_P & _of_pair(traffic, variant, cfg)).sum())
+            rows.append({"time": float(moment), "pages": pages, **reading._asdict(), "p": lowest})
     return rows
 
 
