@@ -159,7 +159,7 @@ class RetrieveConfig:
 
 @dataclass(frozen=True, config=CHECKED)
 class PickConfig:
-    """Which queries stay, where labels for all of them cost too much. Those of `keep_whole` always do."""
+    """Which queries stay, where labels for all of them cost too much. Those of `dev` and `test` always do."""
 
     by: Literal["random", "length", "disagreement"] = "random"
     """Which ones come first: drawn by the seed; those with the most words; or those whose candidates `prerank` orders

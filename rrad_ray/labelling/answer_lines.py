@@ -32,6 +32,11 @@ _SCORED = re.compile(
     r"(?P<unit>[ \t]*/[ \t]*\d{1,5}|[ \t]*%|[ \t]*(?:points?|stars?|点|分|점))?[ \t)*_.,;|]*$",
     re.IGNORECASE | re.MULTILINE,
 )
+# A score right behind an identifier, wherever it stands: `Most relevant: [3] (9/10)`.
+_SCORED_AMID = re.compile(
+    r"\[(?P<id>\d{1,18})\][ \t]*+[:=(–-]+[ \t]*+"
+    r"\d{1,5}(?:\.\d{1,5}|[ \t]*/[ \t]*\d{1,5}|[ \t]*%|(?=[ \t).,;|]*(?:\n|\Z)))"
+)
 _SCORE_FIRST = re.compile(
     r"^[ \t*•\-–—#_]*+(?P<name>[^\W\d][^\W\d_]*(?:[ _][^\W\d_]+)?)?[ \t:=*_]*(?P<value>\d{1,5}(?:\.\d{1,5})?)"
     r"(?P<unit>[ \t]*/[ \t]*\d{1,5}|[ \t]*%|[ \t]*(?:points?|stars?|点|分|점))?[ \t*_]*[:=\-–—→]++[ \t*_]*"
@@ -88,6 +93,8 @@ def _by_score(text: str, n: int) -> Records | None:
     others = list(_verdict_lines(_SCORED.sub("", text)))  # with a remark behind the score, perhaps
     if len(lines) < 2 or any(verdict_of(line.words) for line in others) or has_chain(_SCORED.sub("", text), n):
         return None
+    if any(int(one["id"]) not in {int(line["id"]) for line in lines} for one in _SCORED_AMID.finditer(text)):
+        return Records((), (), "scores on lines of more than one form")
     names = {(line["name"] or "").lower() for line in lines}
     values = [float(line["value"]) for line in lines]
     numbers = [int(line["id"]) for line in lines]
@@ -233,7 +240,8 @@ def _judged(numbers: Sequence[int], verdicts: Sequence[Appraisal | None], text: 
     known = [verdict for verdict in verdicts if verdict is not None]
     counted = {verdict.kind for verdict in known} <= {"number", "score"}
     values = {verdict.value for verdict in known}
-    rising = counted and lowest_is_best(text, sorted(values))
+    first = min((one.start() for one in _BESIDE.finditer(text)), default=0)
+    rising = counted and (lowest_is_best(text, sorted(values)) or leads_to_costs(text, first))
     order = by_merit(verdicts, ranks=rising)
     if order is None:
         return None

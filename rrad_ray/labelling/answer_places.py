@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from rrad_ray.labelling.answer_chains import Rank, best_reading
@@ -27,18 +28,26 @@ _PLACE = (
     r"第?(?P<place>\d{1,3})(?:(?:\.|[ºª°]|-?[а-яa-z]{1,3})?[ ]?(?:platz|place|puesto|lugar|posto|miejsce|plaats|sıra|"
     rf"место|місце)|{_SUFFIX})"
 )
+_REMARK = r"[ \t*_]*+(?:\([^()\[\]\n]{1,40}\)[ \t*_]*+)?"
 _PLACE_FIRST = re.compile(
-    rf"(?<!\w)(?:{_PLACE}[ \t*_]*[:.\-–=→)]?|(?:rank(?:ing)?|position)[ _]?#?(?P<rank>\d{{1,3}})[ \t*_]*[:=→])"
-    rf"[ \t*_]*(?P<ids>{_ID}(?:(?:{_JOINED}{_ID}){{0,40}}+{_PLACE_END})?)",
+    rf"(?<!\w)(?:{_PLACE}{_REMARK}[:.\-–=→)]?|"
+    rf"(?:rank(?:ing)?|position)[ _]?#?(?P<rank>\d{{1,3}}){_REMARK}[:=→])"
+    rf"[ \t*_]*+(?P<ids>{_ID}(?:(?:{_JOINED}{_ID}){{0,40}}+{_PLACE_END})?)",
     re.IGNORECASE,
 )
+_IS = r"(?:(?:is|was|as|at|in|on|comes?|goes|gets?|takes?|placed|the)[ ]){0,3}"
 _PLACE_LAST = re.compile(
-    rf"(?P<ids>(?:{_LIST}|{ANY_NAME}\s?\d{{1,18}}(?![\]\d])))[ \t*_]*[(:=\-–→]*[ \t*_]*"
-    rf"(?:(?:rank|place|position)[ :#]{{0,2}}(?P<rank>\d{{1,3}})|{_PLACE})(?!\w)",
+    rf"(?P<ids>(?:{_LIST}|{ANY_NAME}\s?\d{{1,18}}(?![\]\d])))[ \t*_]*+[(:=\-–→]*[ \t*_]*+{_IS}"
+    rf"(?:(?:rank(?:ed|s)?|place|position|number|no\.)[ :#]{{0,2}}(?P<rank>\d{{1,3}})|{_PLACE})(?!\w)",
     re.IGNORECASE,
 )
 _AT_LAST = re.compile(
     rf"(?<![^\W_])(?:{LAST.pattern})(?: (?:match|passage|document|result|tier|place))?[ \t:=*_–-]*(?P<ids>{_ID})",
+    re.IGNORECASE,
+)
+_AT_FIRST = re.compile(
+    r"(?<![^\W_])(?:best|top|first|winner|most relevant)(?: (?:match|passage|document|result|one))?"
+    rf"[ \t:=*_–-]*(?:is[ ])?(?P<ids>{_ID})",
     re.IGNORECASE,
 )
 _LISTS = re.compile(rf"{_LIST}{_PLACE_END}", re.IGNORECASE)
@@ -48,7 +57,7 @@ _COUNT_LABEL = re.compile(rf"[^\W\d_]{{0,20}}[ .#-]{{0,2}}第?\d{{1,3}}{_SUFFIX}
 _LONGEST_LABEL = 60
 # A line of one list whose label has a number: `Tier 1: [3], [1]`, `Choice 2 = [1]`, `Rank 1 [3]`.
 _COUNTED = re.compile(
-    r"^[ \t*•\-–—#>_|]*+(?P<word>[^\W\d_]{1,20}(?:[ ][^\W\d_]{1,20})?)[ .#-]{0,2}(?P<number>\d{1,3})[ \t*_]*"
+    r"^[ \t*•\-–—#>_|]*+(?:(?P<word>[^\W\d_]{1,20}(?:[ ][^\W\d_]{1,20})?)[ .#-]{0,2})?(?P<number>\d{1,3})[ \t*_]*"
     rf"(?:\((?P<remark>[^()\[\]\n]{{1,40}})\))?[ \t*_]*[:=.)→–-]?[ \t*_]*(?P<ids>{_LIST})[ \t.;,|*_]*$",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -90,9 +99,12 @@ def by_place(text: str, n: int) -> Records | None:
         by_rank = {float(group.get("rank") or group["place"]): _ids(group["ids"]) for group in groups}
         rest = pattern.sub("", text)
         if len(by_rank) == len(groups) > 1 and not has_chain(rest, n):
-            last = list(_AT_LAST.finditer(rest))
-            if len(last) == 1:
-                by_rank[float("inf")] = _ids(last[0]["ids"])
+            for words, rank in ((_AT_LAST, math.inf), (_AT_FIRST, 1.0)):
+                named = [match for match in words.finditer(rest) if rank not in by_rank]
+                if len(named) == 1:
+                    by_rank[rank] = _ids(named[0]["ids"])
+            if min(by_rank) > 1:
+                return Records((), (), "places without the first")
             numbers = [number for rank in sorted(by_rank) for number in by_rank[rank]]
             return Records(numbers, ("sorted by score or rank",)) if len(set(numbers)) == len(numbers) else None
     return None
@@ -104,14 +116,14 @@ def by_counted_label(text: str, n: int) -> Records | None:
     Labels that count downwards, or whose numbers may be scores or documents, are no order.
     """
     lines = list(_COUNTED.finditer(text))
-    words = {line["word"].casefold() for line in lines}
+    words = {(line["word"] or "").casefold() for line in lines}
     numbers = [number for line in lines for number in _ids(line["ids"])]
     rest = _COUNTED.sub("", text)
     if len(lines) < 2 or len(words) > 1 or len(set(numbers)) < len(numbers) or has_chain(rest, n):
         return None
     lead = text[: lines[0].start()].rstrip().rpartition("\n")[2]
     word, counts = words.pop(), [int(line["number"]) for line in lines]
-    if len(set(counts)) < len(counts) or NEGATIVE.search(lead):
+    if len(set(counts)) < len(counts) or NEGATIVE.search(lead) or not (word or any(line["remark"] for line in lines)):
         return None
     if SCORE.fullmatch(word):
         return None if set(counts) != set(range(1, len(counts) + 1)) else Records((), (), MAY_BE_RANKS)

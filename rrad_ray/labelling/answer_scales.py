@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from rrad_ray.labelling.answer_verdicts import grade_of
-from rrad_ray.labelling.answer_words import COST
+from rrad_ray.labelling.answer_words import ANY_NAME, BEST_END, COST, WORST_END
 
 _LOWER = (
     r"(?:lower|smaller|lowest|smallest|fewer|niedrigere?|kleinere?|menor|m[aá]s baj[oa]s?|"
@@ -22,13 +22,30 @@ _LOWER_IS_BETTER = re.compile(
     r"越[低小少]\s?(?:则|則|就|表示)?\s?越(?:好|相[关關]|接近)|(?:低い|小さい)ほど|(?:낮을|작을)\s?수록",
     re.IGNORECASE,
 )
-# `1 = most relevant`, `from 1 (best) to 5 (worst)`, `(1: sehr gut)`; a document's number stands behind other words.
-_END = re.compile(
-    r"(?:\A|[(\[,;:/–-]|\b(?:where|with|from|of|to|and|a|von|bis|de|à|al?|mit|score|grade|rating|note|scale)\b|[从從到])"
-    r"[ ]{0,2}[\"'*_]{0,3}(?P<number>\d{1,3})[\"'*_]{0,3}[ ]?"
-    r"(?:[(=]|(?<=[ ])(?:is|means?|being|for|meaning|ist|est|es)[ ]|:(?=[^()\n]{1,60}[)\"]))[ ]?(?:the )?"
-    r"(?P<words>[^\W\d_][^,;:()\[\]{}|<>\n\d]{1,40})",
+_HIGHER_IS_WORSE = re.compile(
+    r"\b(?:higher|larger|greater|bigger)\b(?:[ ]\w+){0,2}[ ]?(?:,|is|are|means?|indicates?|=)[ ]?"
+    r"(?:\w+ )?(?:worse|less relev|weaker)",
     re.IGNORECASE,
+)
+# `1 = most relevant`, `from 1 (best) to 5 (worst)`, `(1: sehr gut)`; a document's number stands behind other words.
+_BEFORE_END = (
+    r"(?:\A|[(\[,;:/、–-]|(?<=[가-힣])[ ]|[从從到]|\b(?:where|with|from|of|to|and|gets?|score|grade|rating|"
+    r"note|scale|a|und|von|bis|mit|et|des?|da|à|al?|y|e|от|до|і|и|від)\b)"
+)
+_SAID = (
+    r"(?:[(=]|(?<=[ ])(?:is|means?|being|for|meaning|ist|est|es|è|é)[ ]|:(?=[^()\n]{1,60}[)\"])|"
+    r"[分点점]?(?:が|は|是|为|表示|이|가|은|는)?(?=[\u3040-\u9fff\uac00-\ud7a3]))"
+)
+_END = re.compile(
+    rf"{_BEFORE_END}[ ]{{0,2}}[\"'*_]{{0,3}}(?P<number>\d{{1,3}})[\"'*_]{{0,3}}[ ]?{_SAID}[ ]?(?:the )?"
+    r"(?P<words>[^\W\d_][^,;:、()\[\]{}|<>\n\d]{1,40})",
+    re.IGNORECASE | re.MULTILINE,
+)
+# What is said of the scale stands before the documents, or in brackets of its own: `(1 is best)`.
+_DOCUMENT = re.compile(rf"\[(?:{ANY_NAME}\s?)?\d{{1,18}}\]|{ANY_NAME}[ #]{{0,2}}\d", re.IGNORECASE)
+_ASIDE = re.compile(r"\([^()\n]*(?:=|\b(?:is|means|ist|est|es)\b)[^()\n]*\)")
+_ABOUT_THE_QUERY = re.compile(
+    r"(?:^|(?<=[.!?:] ))(?:the )?(?:user's )?(?:query|question)\b[^.\n]*", re.IGNORECASE | re.MULTILINE
 )
 _WORD = re.compile(r"[^\W\d_]+")
 _BEST, _BAD = 4.0, 1.0  # grades of words
@@ -36,9 +53,11 @@ _BEST, _BAD = 4.0, 1.0  # grades of words
 
 def lowest_is_best(text: str, values: Sequence[float]) -> bool:
     """Tell whether a text with the scores `values` of documents says that the lowest one is the best."""
-    if _LOWER_IS_BETTER.search(text):
+    text = _ABOUT_THE_QUERY.sub("", text)
+    if _LOWER_IS_BETTER.search(text) or _HIGHER_IS_WORSE.search(text):
         return True
-    ends = [(int(end["number"]), grade_of(end["words"])) for end in _END.finditer(text)]
+    said = "\n".join(map(_beside_documents, text.split("\n")))
+    ends = [(int(end["number"]), _grade(end["words"])) for end in _END.finditer(said)]
     graded = {number: grade for number, grade in ends if grade is not None}
     if len(graded) > 1:
         return graded[min(graded)] > graded[max(graded)]
@@ -47,7 +66,19 @@ def lowest_is_best(text: str, values: Sequence[float]) -> bool:
     return False
 
 
+def _beside_documents(line: str) -> str:
+    document = _DOCUMENT.search(line)
+    return " ".join([line[: document.start()], *_ASIDE.findall(line, document.start())]) if document else line
+
+
+def _grade(words: str) -> float | None:
+    """Return the grade of an end of a scale: superlatives in more languages than verdicts have."""
+    if WORST_END.search(words) or BEST_END.search(words):
+        return _BAD if WORST_END.search(words) else _BEST
+    return grade_of(words)
+
+
 def leads_to_costs(text: str, start: int) -> bool:
-    """Tell whether the line that introduces the lines at `start` calls their numbers distances or other costs."""
+    """Tell whether what introduces the documents at `start` calls their numbers distances or other costs."""
     lead = text[:start].rstrip(" \t\n*-•").rpartition("\n")[2].strip(" \t*_#")
     return lead.endswith(":") and any(map(COST.fullmatch, (lead.rstrip(" :"), *_WORD.findall(lead))))

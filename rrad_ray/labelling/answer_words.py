@@ -122,6 +122,14 @@ _RISING = _any(
     ),
     *(r"\bbottom (?:to|up to) top\b", r"\bmenor a mayor\b"),
 )
+# The ends of a scale, in words.
+BEST_END = re.compile(
+    rf"{_MOST}|\b(?:höchste\w*|maximal\w*|am \w+sten|ottim\w+|[oó]ptim\w+|excelente|parfait\w*|perfett\w*)\b",
+    re.IGNORECASE,
+)
+WORST_END = re.compile(
+    rf"{_LEAST}|\b(?:niedrigste\w*|geringste\w*|ungenügend|mauvais\w*|mal[oa]?|ruim)\b", re.IGNORECASE
+)
 # What is said first counts: in "du plus au moins pertinent, avec plus de poids sur ...", nothing rises.
 WORST_FIRST = re.compile(rf"\A(?:(?!{_DOWN})[\s\S])*?{_RISING}", re.IGNORECASE)
 # A document that prose begins with, and calls the worst of all.

@@ -233,9 +233,9 @@ class _Counter:
                 else:
                     yield len(self.chat_template.ids(cfg.prompt.chat(row["query"], shown))), len(shown)
         elif "messages" in prompt:
-            yield len(self.chat_template.ids(json.loads(prompt["messages"]))), prompt["documents"]
+            yield len(self.chat_template.ids(json.loads(prompt["messages"]))), prompt.get("documents", 1)  # a chunk's
         else:
-            yield len(prompt["token_ids"]), prompt["documents"]
+            yield len(prompt["token_ids"]), prompt.get("documents", 1)
 
     def _most(self, prompt: Prompt) -> int:
         """Return the most tokens that an answer may have; one that is read off the prompt's pass has none."""

@@ -72,8 +72,8 @@ def describe_qrels(model: str, queries: Mapping[str, int], judgments: int, figur
     people agree, or that this is not known."""
     splits = " and ".join(f"{count:,} {split}" for split, count in sorted(queries.items()) if count)
     note = f"the qrels of {splits} queries are by the model {model}, not by people"
-    if not figures:
-        return f"{note}; people have judged {judgments or 'none'} of its documents: how far they agree is not known"
     names = {"kappa": "Cohen's kappa", "kappa_grades": "of the grades", "kendall": "Kendall's tau-b"}
+    if names.keys().isdisjoint(figures):
+        return f"{note}; people have judged {judgments or 'none'} of its documents: how far they agree is not known"
     listing = ", ".join(f"{words} {figures[name]:.2f}" for name, words in names.items() if name in figures)
     return f"{note}; on {judgments:,} documents that people have judged too: {listing}"

@@ -253,9 +253,10 @@ class RerankService:
         return page, {"X-Variant": page.variant or "interleaved", **exposure}
 
     def _named(self, name: str) -> Model | None:
-        """Return the model of a name: `winner`, a key of `models`, or the system that one of these is."""
-        named = (model for key, model in self.models.items() if name in (key, model.served.name))
-        return next(named, None) if name else None
+        """Return the model of a name: `winner`, a key of `models`, or else the system that one of these is."""
+        if not name or name in self.models:
+            return self.models.get(name)
+        return next((model for model in self.models.values() if name == model.served.name), None)
 
     def _model(self, name: str) -> Model | None:
         """Return the model that a name means, the winner for any other name; None for `identity`."""

@@ -25,7 +25,7 @@ from rrad_ray.rankers import loading
 from rrad_ray.rankers.bi_encoder import BiEncoder, check_bi_encoder
 from rrad_ray.rankers.chunker import Chunker, ChunkRanker, best_indices
 from rrad_ray.rankers.ranker import Ranker
-from rrad_ray.rows import PRERANK, Candidates, PrerankOutput, Row, by_source, check_same_query
+from rrad_ray.rows import MEASURED, PRERANK, Candidates, PrerankOutput, Row, by_source, check_same_query
 from rrad_ray.runtime import cluster
 from rrad_ray.tables import checkpoints, shards
 from rrad_ray.tables.sampling import draw_hash
@@ -140,17 +140,17 @@ class PrerankPart:
 
     def _eligible(self, name: str) -> list[dict[str, Any]]:
         """Return a part's rows in the wanted splits that have documents and were not picked before."""
-        wanted, whole = self.cfg.splits, self.cfg.keep_whole
+        wanted = self.cfg.splits
         rows = shards.read_shard(self.cfg.input, self.planned[name], Candidates)
         eligible = [row for row in rows if row["doc_ids"] and row["split"] in wanted]
         with at_place("pick.without", "name labels of this input"):
             for row in eligible:
                 check_same_query(row, self.without.get(row["query_id"], row))
-        return [row for row in eligible if row["split"] in whole or row["query_id"] not in self.without]
+        return [row for row in eligible if row["split"] in MEASURED or row["query_id"] not in self.without]
 
     def _stay(self, rows: list[dict[str, Any]], worth: list[float]) -> list[int]:
-        """Return the indices of the rows that stay: those that are kept whole, and the share of the others."""
-        others = [index for index, row in enumerate(rows) if row["split"] not in self.cfg.keep_whole]
+        """Return the indices of the rows that stay: those of dev and test, and the share of the others."""
+        others = [index for index, row in enumerate(rows) if row["split"] not in MEASURED]
         names, values = [rows[index]["query_id"] for index in others], [worth[index] for index in others]
         picked = picked_indices(names, values, self.cfg.pick.share, self.cfg.seed)
         left_out = {*others} - {others[index] for index in picked}

@@ -167,6 +167,16 @@ LOWEST_IS_BEST = [
     "低いほど関連性が高い",
     "낮을수록 관련성이 높음",
     "5 = worst",
+    "1 = mejor, 5 = peor",
+    "de 1 (le plus pertinent) à 5 (le moins pertinent)",
+    "1 (più rilevante) - 5 (meno rilevante)",
+    "1 (mais relevante) a 5 (menos relevante)",
+    "1 = höchste Relevanz, 5 = niedrigste",
+    "от 1 (наиболее релевантный) до 5 (наименее)",
+    "1分最相关，5分最不相关",
+    "1이 가장 관련성이 높고 5가 가장 낮음",
+    "1が最も関連性が高く、5が最も低い",
+    "the higher the number, the worse the match",
 ]
 HIGHEST_IS_BEST = ["5 = best", "1 = worst", "from 1 (worst) to 5 (best)", "higher is better", "0 = irrelevant", "0-5"]
 HIGHEST_IS_BEST += ["5 being the best", "lower scores are less relevant", "of 0 (irrelevant) to 5 (perfect)"]
@@ -201,6 +211,10 @@ def test_json_whose_scale_has_the_best_at_its_lower_end_is_no_order_but_for_rank
         ("Relevance (1 = relevant, 0 = not relevant):\n[1]: 0.9\n[2]: 0.1\n[3]: 0.3", (0, 2, 1)),
         ("Distance to the query:\n[1]: 0.9\n[2]: 0.1\n[3]: 0.3", (1, 2, 0)),
         ("Passage 1 is the best match.\n[1]: 9\n[2]: 1\n[3]: 2", (0, 2, 1)),
+        ("[1]: 7 (good)\n[2]: 9\n[3]: 8 (poor style, but it answers)", (1, 2, 0)),
+        ("Relevance of each passage:\n[1]: 9/10\n[2]: 2/10 (poor)\n[3]: 5/10", (0, 2, 1)),
+        ("The query asks when lower is better. Relevance:\n[1]: 4\n[2]: 1\n[3]: 2", (0, 2, 1)),
+        ("Perplexity: [1]: 40.2, [2]: 10.5, [3]: 22.0", (1, 2, 0)),
         ("Relevance (1 = best):\n[1]: 3\n[2]: 1\n[3]: 2", (1, 2, 0)),
     ],
 )

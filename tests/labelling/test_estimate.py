@@ -16,6 +16,7 @@ import pytest
 
 from rrad_ray import prompts, tables
 from rrad_ray.config import JudgeConfig, OpenAIConfig, SelectConfig
+from rrad_ray.config.chunks import ChunksConfig
 from rrad_ray.errors import RradError
 from rrad_ray.labelling import gate, teacher
 from rrad_ray.labelling.estimate import SAMPLE_QUERIES, estimate_lines, estimated
@@ -51,6 +52,16 @@ def test_where_all_queries_are_planned_calls_and_tokens_are_exact(candidates: st
         cfg = config(candidates, task="likelihood", likelihood_by=by)
         cost = estimated(cfg)
         assert (cost.calls, cost.prompt_tokens, cost.most_tokens) == (10, sum(planned_tokens(cfg)), most)
+
+
+@pytest.mark.parametrize(
+    "options", [{"task": "grade"}, {"task": "likelihood"}, {"task": "grade", "engine": "openai"}]
+)
+def test_every_chunk_is_a_call(candidates: str, options: dict[str, Any]) -> None:
+    whole = estimated(config(candidates, **options))
+    parts = estimated(config(candidates, **options, chunks=ChunksConfig(tokens=4, overlap=1, most=3)))
+    assert whole.calls == 10 < parts.calls <= 30
+    assert parts.documents == whole.documents
 
 
 def test_a_sliding_window_is_every_call_of_it(candidates: str) -> None:

@@ -55,4 +55,5 @@ def test_the_sentence_says_whose_qrels_they_are_and_what_is_known_of_their_worth
     )
     unknown = "people have judged 12 of its documents: how far they agree is not known"
     assert describe_qrels("m", {"test": 1}, 12, {}).endswith(unknown)
+    assert describe_qrels("m", {"test": 1}, 12, {"judgments": 12}).endswith(unknown), "no figure can be computed"
     assert "people have judged none of its documents" in describe_qrels("m", {"test": 1}, 0, {})

@@ -209,6 +209,13 @@ def replica(
     return Replica(service, metrics, journal, clock, models)
 
 
+def test_a_key_of_models_comes_before_the_system_that_the_winner_is() -> None:
+    served = replica()
+    served.models["first"] = served.models.pop("small")  # the winner's own system has this name too
+    first, tiny, other = (order(served.answer(body(model=name))) for name in ("first", "tiny", "x"))
+    assert first == tiny == other[::-1]
+
+
 SECRET = "a secret of thirty-two characters"
 
 

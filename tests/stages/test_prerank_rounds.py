@@ -118,6 +118,15 @@ def test_splits_and_queries_that_were_labelled_before_are_left_out_and_counted(g
     assert facts["left_out"] == 8 + 4, "those of test, and four; the dev query is measured again"
 
 
+def test_whole_candidates_are_picked_from_as_others_are(given: str, tmp_path: Path) -> None:
+    pick = PickConfig(share=0.25, without=[table_of(tmp_path / "before", [row(0), row(1)])])
+    rows, facts = preranked(given, tmp_path / "out", source="bm25", pick=pick, keep_whole=SPLITS)
+    assert len(ids(rows, "dev", "test")) == 16
+    assert len(ids(rows, "train", "unlabelled")) == 4, "a quarter of 14"
+    assert not {"q0", "q1"} & ids(rows)
+    assert facts["left_out"] == 12
+
+
 def test_the_longest_queries_stay(given: str, tmp_path: Path) -> None:
     rows, _ = preranked(given, tmp_path / "out", source="bm25", pick=PickConfig(by="length", share=0.3))
     picked = {len(each["query"].split()) for each in rows if each["split"] in ("train", "unlabelled")}
