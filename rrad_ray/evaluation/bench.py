@@ -16,6 +16,7 @@ from rrad_ray.errors import InvalidInput, RradError, at_place
 from rrad_ray.evaluation import fusion
 from rrad_ray.evaluation.calibration import calibrated_by_lists
 from rrad_ray.evaluation.latency import FUSED, SEARCH, fusion_cost, rerank_latency
+from rrad_ray.evaluation.learnt import learnt_by
 from rrad_ray.evaluation.measures import Ranked, Scores
 from rrad_ray.evaluation.student_scores import StudentScoring
 from rrad_ray.evaluation.systems import Kind, MeasuredSystem, candidate_scores, measured
@@ -191,7 +192,7 @@ class Evaluation:
             latency = rerank_latency(ranker.score, self.test, self.cfg.latency_docs, self.cfg.latency_repeats)
             cost = {"parameters": ranker.parameters_count, **latency}
             title = student_title(name)
-            ties, training = _ties_note(test_scores, title), _training_note(uri, title, self.cfg)
+            ties, training = _ties_note(test_scores, title), _training_note(uri, title, self.cfg, self.lists)
             tokens = self.cfg.chunks.tokens
             read = f"reads documents in chunks of {tokens} tokens, the best one counts" if tokens else ""
             note = " and ".join(filter(None, (training, ties, read)))
@@ -259,7 +260,7 @@ def _targets(row: Row, label: Row) -> dict[str, float]:
     return dict(zip(label["doc_ids"], label["targets"], strict=True))
 
 
-def _training_note(uri: str, title: str, cfg: EvaluateConfig) -> str:
+def _training_note(uri: str, title: str, cfg: EvaluateConfig, lists: Sequence[Sequence[Row]]) -> str:
     """Return, and say, that a time limit cut a student's training short, or that it learnt from queries by which it
     is measured or from simulated labels; empty for a student of which nothing of it holds."""
     lineage = checkpoints.student_lineage(uri)
@@ -267,6 +268,9 @@ def _training_note(uri: str, title: str, cfg: EvaluateConfig) -> str:
     simulated = "learnt from simulated labels" if lineage.simulated else ""
     seen = [split for split in (cfg.split, cfg.dev) if split in training.splits]
     learnt = f"learnt from queries of split {' and '.join(seen)}, which measure it here" if seen else ""
+    queries = [row["query"] for row in itertools.chain(*lists)]
+    if not seen and (count := learnt_by(uri, queries)):
+        learnt = f"learnt from {count:,} of the {len(queries):,} queries that measure it here"
     note = " and ".join(filter(None, (training.cut_short, learnt, simulated)))
     if note:
         say(f"WARNING: {title} {note}")

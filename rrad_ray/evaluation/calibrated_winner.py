@@ -8,6 +8,7 @@ import tempfile
 from rrad_ray import tables
 from rrad_ray.config import WinnerRule
 from rrad_ray.errors import at_place
+from rrad_ray.evaluation.learnt import copy_learnt
 from rrad_ray.evaluation.summary import ReportContent
 from rrad_ray.evaluation.winner import Winner, calibration_of
 from rrad_ray.progress import say
@@ -35,6 +36,7 @@ def calibrated_winner(winner: Winner, content: ReportContent, cfg: WinnerRule, r
         scale_head(ranker.model, slope, offset)
         ranker.save(folder)
         tables.copy_folder(folder, target)
+    copy_learnt(winner.checkpoint, cfg.output)
     say(f"calibrated: {winner.student}, slope {slope:.4g} and offset {offset:.4g} in its head -> {target}")
     smoke = winner.smoke
     if smoke:

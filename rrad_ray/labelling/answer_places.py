@@ -18,7 +18,10 @@ from rrad_ray.labelling.answer_words import (
     WORST_FIRST,
 )
 
-_ID = rf"(?:\[(?:{ANY_NAME}\s?)?\d{{1,18}}\]|{ANY_NAME}[ #]{{0,2}}\d{{1,18}}(?![\w\]]|[ \t*_]{{0,3}}[:=\[→–-]))"
+_ID = (
+    rf"(?:\[(?:{ANY_NAME}\s?)?\d{{1,18}}\]|"
+    rf"{ANY_NAME}[ #]{{0,2}}\d{{1,18}}(?![\w\]]|[ \t*_]{{0,3}}(?:[:=→–-]|\[\d{{1,3}}\])))"
+)
 _JOINED = r"[ \t]{0,3}+(?:(?:,[ ]?and\b|,|&|=|~|(?:and|und|et|y)\b)[ \t]{0,3}+)?"
 _LIST = rf"{_ID}(?:{_JOINED}{_ID}){{0,40}}+"
 _NUMBER = re.compile(r"\d{1,18}")
@@ -31,7 +34,7 @@ _PLACE = (
 _REMARK = r"[ \t*_]*+(?:\([^()\[\]\n]{1,40}\)[ \t*_]*+)?"
 _PLACE_FIRST = re.compile(
     rf"(?<!\w)(?:{_PLACE}{_REMARK}[:.\-–=→)]?|"
-    rf"(?:rank(?:ing)?|position)[ _]?#?(?P<rank>\d{{1,3}}){_REMARK}[:=→])"
+    rf"(?:rank(?:ing)?|position)[ _]?#?(?P<rank>\d{{1,3}}){_REMARK}[:=→–-])"
     rf"[ \t*_]*+(?P<ids>{_ID}(?:(?:{_JOINED}{_ID}){{0,40}}+{_PLACE_END})?)",
     re.IGNORECASE,
 )
@@ -50,6 +53,12 @@ _AT_FIRST = re.compile(
     rf"[ \t:=*_–-]*(?:is[ ])?(?P<ids>{_ID})",
     re.IGNORECASE,
 )
+_CODE = re.compile(r"`{1,3}(\[[^\[\]`\n]{1,30}\])`{1,3}")
+_DOTTED = re.compile(r"\[[ ]?(\d{1,6})[.:;,][ ]?\]")  # `[3.]`
+# `(1) Document 4`, `#1 [2]`: the number of a line, with a document behind it.
+_LINE_COUNT = re.compile(
+    rf"^[ \t*_]*(?:\((?=\d{{1,3}}\))|#)(?P<number>\d{{1,3}})\)?[ \t*_]+(?={_ID})", re.IGNORECASE | re.MULTILINE
+)
 _LISTS = re.compile(rf"{_LIST}{_PLACE_END}", re.IGNORECASE)
 _LABEL = re.compile(r"[ \t*_,;.|)/]*(?P<name>[^\[\]\n;|]*[\w)])[ \t*_]*(?P<mark>[:=→–-])?[ \t*_]*")
 _BETWEEN = re.compile(r"[ \t*_,;.|)/]*")
@@ -65,7 +74,14 @@ _NAME = re.compile(ANY_NAME, re.IGNORECASE)
 
 
 def places_apart(text: str) -> str:
-    """Return a text with a line for each of the lists that stand in one, each with a label of its own."""
+    """Return a text with a line for each of the lists that stand in one, each with a label of its own.
+
+    Identifiers in code (`` `[2]` ``) are plain, and what counts lines in brackets or behind `#` is no document.
+    """
+    text = _DOTTED.sub(r"[\1]", _CODE.sub(r"\1", text))
+    counts = [int(line["number"]) for line in _LINE_COUNT.finditer(text)]
+    if len(counts) > 1 and counts == list(range(1, len(counts) + 1)):
+        text = _LINE_COUNT.sub(r"\g<number>. ", text)
     return "\n".join(map(_apart, text.split("\n")))
 
 

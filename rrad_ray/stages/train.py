@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
 from rrad_ray import tables
 from rrad_ray.config import TrainConfig
 from rrad_ray.errors import RradError, at_place
+from rrad_ray.evaluation.learnt import write_learnt
+from rrad_ray.languages.scripts import folded
 from rrad_ray.progress import say
 from rrad_ray.rankers import loading, lora
 from rrad_ray.rankers.checkpoint import PAD, check_tokenizer, with_pair_template
+from rrad_ray.rows import MEASURED
 from rrad_ray.runtime import feed, trainer
 from rrad_ray.runtime.feed import LabelFeed
 from rrad_ray.tables import checkpoints
@@ -47,7 +50,18 @@ def run(cfg: TrainConfig, out: tables.Output) -> None:
     facts = trainer.run_training(cfg, partial(_loop, labels), source, RankTask)
     others = [*map(tables.lineage_of, cfg.more), checkpoints.student_lineage(cfg.model)]
     facts["lineage"] = _with_others(facts["lineage"], others)
+    write_learnt(out.uri, _queries(cfg, labels), cfg.model)
     out.commit(queries=stats.lists, targets=stats.facts(), **facts)
+
+
+def _queries(cfg: TrainConfig, labels: LabelFeed) -> Iterator[str]:
+    """Yield the queries that are learnt from."""
+    for uri, name in labels.parts:
+        others = labels.held.get(uri, frozenset())
+        table = tables.read_columns(uri, name, ["query", "split"])
+        for query, split in zip(table["query"].to_pylist(), table["split"].to_pylist(), strict=True):
+            if split in cfg.splits and (split in MEASURED or folded(query) not in others):
+                yield query
 
 
 def _with_others(lineage: tables.Lineage, others: Sequence[tables.Lineage]) -> tables.Lineage:

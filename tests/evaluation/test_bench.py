@@ -12,6 +12,7 @@ from rrad_ray import tables
 from rrad_ray.config import ChunksConfig, EvaluateConfig
 from rrad_ray.errors import RradError
 from rrad_ray.evaluation.bench import Evaluation
+from rrad_ray.evaluation.learnt import write_learnt
 from rrad_ray.evaluation.systems import ranking_rows
 from rrad_ray.rankers.chunker import ChunkRanker
 from rrad_ray.rankers.ranker import Ranker
@@ -150,6 +151,29 @@ def test_a_student_of_a_training_cut_short_or_of_queries_that_measure_it_is_note
     bench.measure_all()
     assert (bench.systems[-1].entry["note"], bench.systems[-1].entry["constant"]) == (note, False)
     assert f"WARNING: short student {note}" in capsys.readouterr().out
+
+
+def test_a_student_is_noted_that_learnt_from_the_queries_that_measure_it_whatever_their_split_was(
+    tmp_path: Path,
+) -> None:
+    tiny.save(tmp_path / "first" / "model", "Bert")
+    tiny.save(tmp_path / "second" / "model", "Bert")
+    rows = [of_sources(f"q{number}", "bm25") for number in range(4)]
+    asked = [row["query"] for row in rows]
+    write_learnt(f"{tmp_path}/first", [f"  {asked[0].upper()}?", "of another table"], "bundled:all-minilm-l6-v2")
+    write_learnt(f"{tmp_path}/second", [asked[1]], f"{tmp_path}/first/model")  # begins from the first
+    students = {
+        "first": f"{tmp_path}/first",
+        "second": f"{tmp_path}/second",
+        "own": tiny.save(tmp_path / "own", "Bert"),
+    }
+    bench = evaluation(tmp_path, rows, students=students, latency_repeats=1)
+    bench.measure_all()
+    notes = {each.entry["system"]: each.entry["note"] for each in bench.systems if each.entry["kind"] == "student"}
+    counts = {name: sum(text in asked[:which] for text in asked) for name, which in (("first", 1), ("second", 2))}
+    for name, count in counts.items():
+        assert notes[name] == f"learnt from {count} of the 4 queries that measure it here"
+    assert notes["own"] == ""
 
 
 def test_a_student_of_simulated_labels_is_noted_where_no_labels_are_named(tmp_path: Path) -> None:
