@@ -18,10 +18,10 @@ from rrad_ray.labelling.answer_words import (
     WORST_FIRST,
 )
 
-_ID = (
-    rf"(?:\[(?:{ANY_NAME}\s?)?\d{{1,18}}\]|"
-    rf"{ANY_NAME}[ #]{{0,2}}\d{{1,18}}(?![\w\]]|[ \t*_]{{0,3}}(?:[:=→–-]|\[\d{{1,3}}\])))"
-)
+_NAMED = rf"{ANY_NAME}[ #]{{0,2}}\d{{1,18}}(?![\w\]])"
+# A document's name with a list behind it is the label of this list: `Result 1: [3]`.
+_BRACKETED = rf"(?:{ANY_NAME}\s?)?\[(?:{ANY_NAME}\s?)?\d{{1,18}}\]"
+_ID = rf"(?:{_BRACKETED}|{_NAMED}(?![ \t*_]{{0,3}}[:=→–-]?[ \t*_]{{0,3}}\[\d{{1,3}}\]))"
 _JOINED = r"[ \t]{0,3}+(?:(?:,[ ]?and\b|,|&|=|~|(?:and|und|et|y)\b)[ \t]{0,3}+)?"
 _LIST = rf"{_ID}(?:{_JOINED}{_ID}){{0,40}}+"
 _NUMBER = re.compile(r"\d{1,18}")
@@ -32,10 +32,14 @@ _PLACE = (
     rf"место|місце)|{_SUFFIX})"
 )
 _REMARK = r"[ \t*_]*+(?:\([^()\[\]\n]{1,40}\)[ \t*_]*+)?"
+_SCORE = (
+    r"(?:[ \t*_]*+(?:(?:->|[→=|:–-])[ \t]*+\(?\d{1,3}(?:\.\d{1,4})?(?:[ \t]?(?:/[ \t]?\d{1,3}|%))?|"
+    r"\(?\d{1,3}(?:\.\d{1,4}|[ \t]?/[ \t]?\d{1,3}|[ \t]?%))\)?)?"
+)
 _PLACE_FIRST = re.compile(
     rf"(?<!\w)(?:{_PLACE}{_REMARK}[:.\-–=→)]?|"
     rf"(?:rank(?:ing)?|position)[ _]?#?(?P<rank>\d{{1,3}}){_REMARK}[:=→–-])"
-    rf"[ \t*_]*+(?P<ids>{_ID}(?:(?:{_JOINED}{_ID}){{0,40}}+{_PLACE_END})?)",
+    rf"[ \t*_]*+(?P<ids>{_ID}(?:(?:{_JOINED}{_ID}){{0,40}}+{_PLACE_END})?){_SCORE}",
     re.IGNORECASE,
 )
 _IS = r"(?:(?:is|was|as|at|in|on|comes?|goes|gets?|takes?|placed|the)[ ]){0,3}"
@@ -54,10 +58,13 @@ _AT_FIRST = re.compile(
     re.IGNORECASE,
 )
 _CODE = re.compile(r"`{1,3}(\[[^\[\]`\n]{1,30}\])`{1,3}")
+_TWICE = re.compile(rf"(\[(\d{{1,18}})\])[ \t]?\({ANY_NAME}\s?\2\)", re.IGNORECASE)  # `[3] (passage 3)`
+_OUT_OF = re.compile(r"\[(\d{1,3}) ?/ ?(\d{1,3})\]")  # a score: `[8/10]`
 _DOTTED = re.compile(r"\[[ ]?(\d{1,6})[.:;,][ ]?\]")  # `[3.]`
 # `(1) Document 4`, `#1 [2]`: the number of a line, with a document behind it.
 _LINE_COUNT = re.compile(
-    rf"^[ \t*_]*(?:\((?=\d{{1,3}}\))|#)(?P<number>\d{{1,3}})\)?[ \t*_]+(?={_ID})", re.IGNORECASE | re.MULTILINE
+    rf"^[ \t*_]*(?:\((?=\d{{1,3}}\))|#)(?P<number>\d{{1,3}})\)?[ \t*_:]+(?={_BRACKETED}|{_NAMED})",
+    re.IGNORECASE | re.MULTILINE,
 )
 _LISTS = re.compile(rf"{_LIST}{_PLACE_END}", re.IGNORECASE)
 _LABEL = re.compile(r"[ \t*_,;.|)/]*(?P<name>[^\[\]\n;|]*[\w)])[ \t*_]*(?P<mark>[:=→–-])?[ \t*_]*")
@@ -78,7 +85,10 @@ def places_apart(text: str) -> str:
 
     Identifiers in code (`` `[2]` ``) are plain, and what counts lines in brackets or behind `#` is no document.
     """
-    text = _DOTTED.sub(r"[\1]", _CODE.sub(r"\1", text))
+    text = _TWICE.sub(r"\1", _DOTTED.sub(r"[\1]", _CODE.sub(r"\1", text)))
+    most = [score[2] for score in _OUT_OF.finditer(text)]
+    if len(most) > 1 and len(set(most)) == 1:
+        text = _OUT_OF.sub(r"(\1/\2)", text)
     counts = [int(line["number"]) for line in _LINE_COUNT.finditer(text)]
     if len(counts) > 1 and counts == list(range(1, len(counts) + 1)):
         text = _LINE_COUNT.sub(r"\g<number>. ", text)

@@ -254,9 +254,8 @@ class RerankService:
 
     def _named(self, name: str) -> Model | None:
         """Return the model of a name: `winner`, a key of `models`, or else the system that one of these is."""
-        if not name or name in self.models:
-            return self.models.get(name)
-        return next((model for model in self.models.values() if name == model.served.name), None)
+        systems = {model.served.name: model for model in reversed([*self.models.values()])}
+        return {**systems, **self.models}.get(name) if name else None
 
     def _model(self, name: str) -> Model | None:
         """Return the model that a name means, the winner for any other name; None for `identity`."""
