@@ -17,14 +17,15 @@ _BETTER = (
     r"(?:plus|más) (?:pertinent|relevant)|greater relevance|higher relevance)"
 )
 _LOWER_IS_BETTER = re.compile(
-    rf"\b{_LOWER}\b(?:[ ]\w+){{0,2}}[ ]?(?:,|is|are|means?|indicates?|ist|sind|est|sont|es|son|=|→|->)[ ]?"
-    rf"(?:\w+ ){{0,1}}?{_BETTER}|\b{_LOWER},? (?:the|desto|umso)? ?{_BETTER}|"
+    rf"\b{_LOWER}\b(?:[ ]\w+){{0,2}}[ ]?(?:is|are|means?|indicates?|ist|sind|est|sont|es|son|=|→|->)[ ]?"
+    rf"(?:\w+ )??{_BETTER}|\b(?:the|je) {_LOWER}\b(?:[ ]\w+){{0,3}},? (?:the|desto|umso) {_BETTER}|"
     r"越[低小少]\s?(?:则|則|就|表示)?\s?越(?:好|相[关關]|接近)|(?:低い|小さい)ほど|(?:낮을|작을)\s?수록",
     re.IGNORECASE,
 )
 _HIGHER_IS_WORSE = re.compile(
-    r"\b(?:higher|larger|greater|bigger)\b(?:[ ]\w+){0,2}[ ]?(?:,|is|are|means?|indicates?|=)[ ]?"
-    r"(?:\w+ )?(?:worse|less relev|weaker)",
+    r"\b(?:higher|larger|greater|bigger)\b(?:[ ]\w+){0,2}[ ]?(?:is|are|means?|indicates?|=)[ ]?(?:\w+ )?"
+    r"(?:worse|less relev|weaker)|"
+    r"\bthe (?:higher|larger|greater|bigger)\b(?:[ ]\w+){0,3},? the (?:worse|less|weaker)",
     re.IGNORECASE,
 )
 # `1 = most relevant`, `from 1 (best) to 5 (worst)`, `(1: sehr gut)`; a document's number stands behind other words.

@@ -214,6 +214,11 @@ def test_json_whose_scale_has_the_best_at_its_lower_end_is_no_order_but_for_rank
         ("[1]: 7 (good)\n[2]: 9\n[3]: 8 (poor style, but it answers)", (1, 2, 0)),
         ("Relevance of each passage:\n[1]: 9/10\n[2]: 2/10 (poor)\n[3]: 5/10", (0, 2, 1)),
         ("The query asks when lower is better. Relevance:\n[1]: 4\n[2]: 1\n[3]: 2", (0, 2, 1)),
+        (
+            "The second ranks lower, as better ones exist; lower better known texts.\n[1]: 4\n[2]: 1\n[3]: 2",
+            (0, 2, 1),
+        ),
+        ("Passage 2 is lower: the best is passage 1.\n[1]: 4/5\n[2]: 1/5\n[3]: 2/5", (0, 2, 1)),
         ("Perplexity: [1]: 40.2, [2]: 10.5, [3]: 22.0", (1, 2, 0)),
         ("Relevance (1 = best):\n[1]: 3\n[2]: 1\n[3]: 2", (1, 2, 0)),
     ],
