@@ -27,7 +27,7 @@ from rrad_ray.config.base import (
 )
 from rrad_ray.config.chunks import ChunksConfig
 from rrad_ray.languages import Language
-from rrad_ray.rows import JUDGE, SPLITS, Split
+from rrad_ray.rows import JUDGE, PRERANK, SPLITS, Split
 
 BEIR_COLUMNS = {"id": "_id", "title": "title", "text": "text"}  # of documents and queries, as BEIR calls them
 
@@ -35,6 +35,9 @@ BEIR_COLUMNS = {"id": "_id", "title": "title", "text": "text"}  # of documents a
 def _splits_only(key: str, mapping: dict[str, int] | dict[str, str]) -> None:
     for split in mapping:
         require(split in SPLITS, key, split, f"choose one of {', '.join(SPLITS)}")
+
+
+TAKEN = (PRERANK, "fusion", "teacher", "shuffled", "given")  # what tables of figures have beside the sources
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -133,6 +136,9 @@ class RetrieveConfig:
         for name in self.runs:
             require(bool(name.strip()), "runs", name, "give every run a name")
             require(name != JUDGE, "runs", name, "that is the teacher's name; choose another one")
+            require(
+                name not in TAKEN, "runs", name, "the gate, the report or `prerank` calls another order so; rename it"
+            )
         sources = bool(self.run or self.runs) or self.bm25_depth + self.dense_depth > 0
         require(sources, "bm25_depth", self.bm25_depth, "bm25_depth or dense_depth must be above 0, or give a run")
         _splits_only("queries", self.queries)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import heapq
 import re
+import unicodedata
 from collections.abc import Iterable
 
 from rrad_ray.data.collection import Query
 from rrad_ray.tables.sampling import draw_hash
 
-SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n")
-
-UNQUOTED = re.compile(r"[^\W_].*[^\W_]")  # a sentence without the punctuation around it; of one letter: nothing
+SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？\u0964\u0965\u06d4\u061f\u1362\u1367\u104b\u17d4])|\n")
 
 SHORTEST, LONGEST = 4, 16  # words of a sentence that asks something, and of a query
 LETTERS = 3  # that count as a word in scripts that do not part words
@@ -35,11 +34,16 @@ def document_queries(documents: Iterable[tuple[str, str]], count: int, seed: int
     ]
 
 
+def _unquoted(sentence: str) -> str:
+    """Return a sentence without the punctuation around it. Vowel signs, which end words in India, are none."""
+    inside = [index for index, char in enumerate(sentence) if unicodedata.category(char)[0] in "LMN"]
+    return sentence[inside[0] : inside[-1] + 1] if inside else ""
+
+
 def first_sentence(text: str) -> str:
     """Return a text's first sentence or line of at least four words, cut to sixteen; empty if it has none."""
     for sentence in SENTENCE_END.split(text):
-        inside = UNQUOTED.search(sentence)
-        words = inside[0].split() if inside else []
+        words = _unquoted(sentence).split()
         if words and len(words) < SHORTEST:  # such as a Chinese sentence
             letters = "".join(words)
             if not letters.isascii() and len(letters) >= SHORTEST * LETTERS:

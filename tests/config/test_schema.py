@@ -86,6 +86,7 @@ PATHS = {"input": "a", "output": "b"}
             {"runs": {"judge": "a.run"}},
             "runs='judge': that is the teacher's name; choose",
         ),
+        (RetrieveConfig, {"runs": {"shuffled": "a.run"}}, "runs='shuffled': the gate, the report or `prerank` calls"),
         (EvaluateConfig, {"runs": {"ours": " "}}, "runs.ours=' ': is empty: name a place"),
         (RetrieveConfig, {"qrels": {"dev": ""}}, "qrels.dev='': is empty: name a place"),
         (EvaluateConfig, {"seed": -1}, "seed=-1: must be at least 0"),
