@@ -9,7 +9,19 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
-from rrad_ray.config.base import CHECKED, SMOLLM2, Count, CountOrNone, KeyProblem, NotNegative, Positive, Share
+from rrad_ray.config.base import (
+    CHECKED,
+    SMOLLM2,
+    Count,
+    CountOrNone,
+    KeyProblem,
+    NotNegative,
+    Positive,
+    Share,
+    require,
+)
+
+OUR_FIELDS = frozenset({"model", "messages", "n", "stream"})  # of a request
 
 
 def _http(url: str) -> str:
@@ -53,6 +65,13 @@ class OpenAIConfig:
     """Price of a million generated tokens."""
     tokenizer: str = SMOLLM2
     """The model whose tokenizer and chat template count tokens for `--estimate`; best the endpoint's own."""
+
+    def __post_init__(self) -> None:
+        extra = self.request.get("extra_body")
+        for fields in (self.request, extra if isinstance(extra, dict) else {}):
+            for name in OUR_FIELDS & fields.keys():
+                want = "rrad-ray sets it: the manifest has its model, and one answer is read as a whole; leave it out"
+                require(fields[name] is None, f"openai.request.{name}", fields[name], want)
 
 
 @dataclass(frozen=True, config=CHECKED)

@@ -87,6 +87,8 @@ PATHS = {"input": "a", "output": "b"}
             "runs='judge': that is the teacher's name; choose",
         ),
         (RetrieveConfig, {"runs": {"shuffled": "a.run"}}, "runs='shuffled': the gate, the report or `prerank` calls"),
+        (JudgeConfig, {"openai": {"request": {"model": "other"}}}, "openai.request.model='other': rrad-ray sets it"),
+        (JudgeConfig, {"openai": {"request": {"extra_body": {"n": 3}}}}, "openai.request.n=3: rrad-ray sets it"),
         (EvaluateConfig, {"runs": {"ours": " "}}, "runs.ours=' ': is empty: name a place"),
         (RetrieveConfig, {"qrels": {"dev": ""}}, "qrels.dev='': is empty: name a place"),
         (EvaluateConfig, {"seed": -1}, "seed=-1: must be at least 0"),
