@@ -74,7 +74,8 @@ _LONGEST_LABEL = 60
 # A line of one list whose label has a number: `Tier 1: [3], [1]`, `Choice 2 = [1]`, `Rank 1 [3]`.
 _COUNTED = re.compile(
     r"^[ \t*•\-–—#>_|]*+(?:(?P<word>[^\W\d_]{1,20}(?:[ ][^\W\d_]{1,20})?)[ .#-]{0,2})?(?P<number>\d{1,3})[ \t*_]*"
-    rf"(?:\((?P<remark>[^()\[\]\n]{{1,40}})\))?[ \t*_]*[:=.)→–-]?[ \t*_]*(?P<ids>{_LIST})[ \t.;,|*_]*$",
+    rf"(?:\((?P<remark>[^()\[\]\n]{{1,40}})\))?[ \t*_]*[:=.)→–-]?[ \t*_]*(?P<ids>{_LIST}){_SCORE}"
+    r"(?:[ \t*_]*\([^()\[\]\n]{1,40}\))?[ \t.;,|*_]*$",
     re.IGNORECASE | re.MULTILINE,
 )
 _NAME = re.compile(ANY_NAME, re.IGNORECASE)

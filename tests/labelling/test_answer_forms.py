@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from rrad_ray.labelling.answers import parse_answer
@@ -388,3 +388,37 @@ def test_lists_beside_each_other_are_all_read_or_none_is(answer: str, order: lis
 )
 def test_a_score_with_a_remark_behind_it_counts_beside_scores_without(answer: str) -> None:
     assert parse_answer(answer, 3).ranked == (0, 2, 1)
+
+
+IDENTIFIERS = ("[{d}]", "Passage {d}", "**[{d}]**", "passage [{d}]", "[{d}] (passage {d})", "`[{d}]`", "Doc #{d}")
+PLACES = ("{r}. ", "{r}) ", "({r}) ", "#{r} ", "**{r}.** ", "- ", "* ", "Rank {r}: ", "Rank {r} - ", "Position {r}: ")
+PLACES += ("Tier {r}: ",)
+REMARKS = (
+    "",
+    " (score {s})",
+    " - relevance {s}/10",
+    ": {s}",
+    " — highly relevant to the query",
+    " [{s}/10]",
+    " = {s}",
+)
+REMARKS += (" (most relevant)", " (relevance: {s})")
+HEADS = ("", "Ranking:\n", "Here is the ranking from most to least relevant:\n", "The query asks about 3 things.\n")
+TAILS = ("", "\n\nLet me know if you need more.", "\nConfidence: 8/10")
+
+
+@given(
+    st.integers(3, 5).flatmap(lambda n: st.permutations(range(1, n + 1))),
+    *map(st.sampled_from, (IDENTIFIERS, PLACES, REMARKS, ("\n", "\n\n", "; "), HEADS, TAILS)),
+)
+@settings(max_examples=1000)
+def test_a_ranking_with_places_and_remarks_is_read_as_it_stands_or_rejected(
+    order: list[int], identifier: str, place: str, remark: str, separator: str, head: str, tail: str
+) -> None:
+    assume(separator != "; " or place not in ("- ", "* "))
+    assume(order != sorted(order))  # may be an echo of the input
+    form = place + identifier + remark
+    entries = [form.format(r=rank, d=document, s=10 - rank) for rank, document in enumerate(order, 1)]
+    text = head + separator.join(entries) + tail
+    parsed = parse_answer(text, len(order))
+    assert parsed.rejected or [index + 1 for index in parsed.ranked] == order, (text, parsed)
