@@ -33,7 +33,8 @@ def _fields(schema: Any, path: Sequence[int | str]) -> list[str]:
             continue
         field = getattr(schema, "__pydantic_fields__", {}).get(key)
         schema = field.annotation if field else None
-        schema = next((each for each in get_args(schema) if hasattr(each, "__pydantic_fields__")), schema)  # A | None
+        if type(None) in get_args(schema):  # A | None
+            schema = next((each for each in get_args(schema) if each is not type(None)), None)
     return list(getattr(schema, "__pydantic_fields__", {}))
 
 

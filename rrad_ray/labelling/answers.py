@@ -161,7 +161,7 @@ def _numbers_beside(text: str, reading: Reading, n: int) -> bool:
 
 def worthless(text: str, reading: Reading, n: int) -> str:
     """Return the reason why a reading ranks nothing; empty if it is a ranking."""
-    if reading.notation == "bare" and 2 * sum(1 <= number <= n for number in reading.numbers) < len(reading.numbers):
+    if reading.notation == "bare" and 2 * sum(number > n for number in reading.numbers) > len(reading.numbers):
         return "numbers of which most are no document's"
     if reading.notation == "bare" and len(set(reading.numbers)) == 1 and _numbers_beside(text, reading, n):
         return "one number among others"
