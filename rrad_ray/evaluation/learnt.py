@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 
 import numpy as np
@@ -10,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rrad_ray import tables
-from rrad_ray.languages.scripts import folded
+from rrad_ray.languages.scripts import folded_digest
 from rrad_ray.tables import checkpoints
 
 LEARNT_FILE = "learnt.parquet"
@@ -35,11 +34,11 @@ def learnt_by(model: str, queries: Iterable[str]) -> int:
 
 
 def _learnt(model: str) -> np.ndarray:
-    folder = checkpoints.input_of(model).rstrip("/").removesuffix("/model")
+    folder = checkpoints.training_of(model)
     if not folder or not tables.exists(tables.join(folder, LEARNT_FILE)):
         return np.empty(0, np.uint64)
     return tables.read_columns(folder, LEARNT_FILE, ["query"])["query"].to_numpy()
 
 
 def _hash(query: str) -> int:
-    return int.from_bytes(hashlib.blake2b(folded(query).encode(errors="replace"), digest_size=8).digest(), "little")
+    return int.from_bytes(folded_digest(query), "little")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rrad_ray.labelling.answer_chains import Rank, best_reading
-from rrad_ray.labelling.answer_places import by_counted_label, by_place, has_chain
+from rrad_ray.labelling.answer_places import NOUN, by_counted_label, by_place, has_chain
 from rrad_ray.labelling.answer_scales import leads_to_costs, lowest_is_best
 from rrad_ray.labelling.answer_tokens import find_mentions, gap_between, outside
 from rrad_ray.labelling.answer_verdicts import MAY_BE_RANKS, Appraisal, Records, by_merit, grade_of, verdict_of
@@ -57,11 +57,10 @@ _BESIDE = re.compile(r"\[#?(?P<id>\d{1,18})\][ \t]*[:=(\-–—]++(?P<words>[^\[
 _TIER = re.compile(
     r"^[ \t*•\-–—#_]*+(?P<name>[^\W\d][^\[\]\d:\n]{0,60}+):[ \t*_]*(?P<ids>[^\n]{1,300})$", re.MULTILINE
 )
-_NOUN = "(?: (?:match|passage|document|result|tier|place))?"
 _STEP = (
-    f"(?:(?P<best>(?:the )?(?:best|most relevant|top){_NOUN}|最好的?|最佳的?|最相关的?)|"
-    f"(?P<middle>(?:the )?middle{_NOUN}|in[ -]?between|中间的?|중간)|"
-    f"(?P<worst>(?:the )?(?:worst|least relevant|bottom){_NOUN}|最差的?|最不相关的?)|"
+    f"(?:(?P<best>(?:the )?(?:best|most relevant|top){NOUN}|最好的?|最佳的?|最相关的?)|"
+    f"(?P<middle>(?:the )?middle{NOUN}|in[ -]?between|中间的?|중간)|"
+    f"(?P<worst>(?:the )?(?:worst|least relevant|bottom){NOUN}|最差的?|最不相关的?)|"
     + "|".join(f"(?P<p{rank}>{word.pattern})" for rank, word in enumerate(ORDINALS, 1))
     + (f"|(?P<next>{NEXT.pattern})|(?P<last>{LAST.pattern}))")
 )
@@ -90,14 +89,15 @@ def read_lines(text: str, n: int) -> Records | None:
 def _by_score(text: str, n: int) -> Records | None:
     """Return the order of lines that each give a document and its score or rank; None without such lines."""
     lines = list(_SCORED.finditer(text))
-    others = list(_verdict_lines(_SCORED.sub("", text)))  # with a remark behind the score, perhaps
-    if len(lines) < 2 or any(verdict_of(line.words) for line in others) or has_chain(_SCORED.sub("", text), n):
+    rest = _SCORED.sub("", text)
+    remarked = (verdict_of(line.words) for line in _verdict_lines(rest))  # with a remark behind the score, perhaps
+    if len(lines) < 2 or any(remarked) or has_chain(rest, n):
         return None
-    if any(int(one["id"]) not in {int(line["id"]) for line in lines} for one in _SCORED_AMID.finditer(text)):
+    numbers = [int(line["id"]) for line in lines]
+    if not {int(one["id"]) for one in _SCORED_AMID.finditer(text)} <= {*numbers}:
         return Records((), (), "scores on lines of more than one form")
     names = {(line["name"] or "").lower() for line in lines}
     values = [float(line["value"]) for line in lines]
-    numbers = [int(line["id"]) for line in lines]
     rising = all(RANK.fullmatch(name) or COST.fullmatch(name) for name in names)
     if rising or lowest_is_best(text, values) or leads_to_costs(text, lines[0].start()):
         order = sorted(range(len(lines)), key=values.__getitem__)

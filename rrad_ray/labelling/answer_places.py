@@ -23,7 +23,8 @@ _NAMED = rf"{ANY_NAME}[ #]{{0,2}}\d{{1,18}}(?![\w\]])"
 _BRACKETED = rf"(?:{ANY_NAME}\s?)?\[(?:{ANY_NAME}\s?)?\d{{1,18}}\]"
 _ID = rf"(?:{_BRACKETED}|{_NAMED}(?![ \t*_]{{0,3}}[:=→–-]?[ \t*_]{{0,3}}\[\d{{1,3}}\]))"
 _JOINED = r"[ \t]{0,3}+(?:(?:,[ ]?and\b|,|&|=|~|(?:and|und|et|y)\b)[ \t]{0,3}+)?"
-_LIST = rf"{_ID}(?:{_JOINED}{_ID}){{0,40}}+"
+_MORE = rf"(?:{_JOINED}{_ID}){{0,40}}+"
+_LIST = rf"{_ID}{_MORE}"
 _NUMBER = re.compile(r"\d{1,18}")
 _PLACE_END = r"(?=[ \t*_]*(?:[;,.|)\n]|\Z))"
 _SUFFIX = r"(?:st|nd|rd|th|er|ère|re|ème|eme|e|o|a|\.?[ºª°]|位|위|等|등|名|순위|번째|番目)"
@@ -39,7 +40,7 @@ _SCORE = (
 _PLACE_FIRST = re.compile(
     rf"(?<!\w)(?:{_PLACE}{_REMARK}[:.\-–=→)]?|"
     rf"(?:rank(?:ing)?|position)[ _]?#?(?P<rank>\d{{1,3}}){_REMARK}[:=→–-])"
-    rf"[ \t*_]*+(?P<ids>{_ID}(?:(?:{_JOINED}{_ID}){{0,40}}+{_PLACE_END})?){_SCORE}",
+    rf"[ \t*_]*+(?P<ids>{_ID}(?:{_MORE}{_PLACE_END})?){_SCORE}",
     re.IGNORECASE,
 )
 _IS = r"(?:(?:is|was|as|at|in|on|comes?|goes|gets?|takes?|placed|the)[ ]){0,3}"
@@ -48,8 +49,9 @@ _PLACE_LAST = re.compile(
     rf"(?:(?:rank(?:ed|s)?|place|position|number|no\.)[ :#]{{0,2}}(?P<rank>\d{{1,3}})|{_PLACE})(?!\w)",
     re.IGNORECASE,
 )
+NOUN = "(?: (?:match|passage|document|result|tier|place))?"  # behind "best" and "last"
 _AT_LAST = re.compile(
-    rf"(?<![^\W_])(?:{LAST.pattern})(?: (?:match|passage|document|result|tier|place))?[ \t:=*_–-]*(?P<ids>{_ID})",
+    rf"(?<![^\W_])(?:{LAST.pattern}){NOUN}[ \t:=*_–-]*(?P<ids>{_ID})",
     re.IGNORECASE,
 )
 _AT_FIRST = re.compile(
@@ -157,14 +159,13 @@ def by_counted_label(text: str, n: int) -> Records | None:
     if _NAME.fullmatch(word) and not ANNOUNCEMENT.fullmatch(word):
         return Records((), (), "numbers that may be places or documents")
     relevant = [line for line in lines if not NEGATIVE.search(line["remark"] or "")]
-    lists = [_ids(line["ids"]) for line in relevant]
     if re.fullmatch(RANK_WORD, word, re.IGNORECASE) or RANK.fullmatch(word):
-        lists = [_ids(line["ids"]) for line in sorted(relevant, key=lambda line: int(line["number"]))]
+        relevant.sort(key=lambda line: int(line["number"]))
     elif counts != list(range(counts[0], counts[0] + len(counts))) or counts[0] > 1:
         return Records((), (), "labels that do not count up")
     elif WORST_FIRST.search(lead) or _rises([line["remark"] for line in lines]):
-        lists.reverse()
-    return Records([number for each in lists for number in each], ("numbered list",))
+        relevant.reverse()
+    return Records([number for line in relevant for number in _ids(line["ids"])], ("numbered list",))
 
 
 def _rises(remarks: list[str | None]) -> bool:

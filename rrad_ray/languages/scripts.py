@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -125,6 +126,11 @@ def folded(text: str) -> str:
     lower = normalized(text)[0].casefold().replace("i\u0307", "i")  # the small letter of the Turkish capital İ
     plain = " ".join(lower.translate(_APOSTROPHES).split())
     return plain.rstrip(ENDS) or plain
+
+
+def folded_digest(text: str) -> bytes:
+    """Return eight bytes that stand for all writings of one query."""
+    return hashlib.blake2b(folded(text).encode(errors="replace"), digest_size=8).digest()
 
 
 def script(word: str) -> str:

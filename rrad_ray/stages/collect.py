@@ -6,7 +6,6 @@ when a night is decided: those of a night that never came to its end are new aga
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 
 from rrad_ray import tables
@@ -16,7 +15,7 @@ from rrad_ray.data.collection import Query
 from rrad_ray.errors import NothingToDo, RradError
 from rrad_ray.evaluation.night_history import ASKED, record_night
 from rrad_ray.evaluation.winner import parse_winner
-from rrad_ray.languages.scripts import folded
+from rrad_ray.languages.scripts import folded, folded_digest
 from rrad_ray.online.event_log import log_files, usable_tables
 from rrad_ray.online.event_rows import EXPOSURES
 from rrad_ray.progress import say
@@ -81,7 +80,7 @@ def _asked(cfg: CollectConfig, out: tables.Output) -> Iterator[Query]:
 
 def _query(text: str) -> Query:
     """Return a query of the log, named by a digest of what it asks."""
-    return Query(hashlib.blake2b(folded(text).encode(), digest_size=8).hexdigest(), text, "unlabelled", {})
+    return Query(folded_digest(text).hex(), text, "unlabelled", {})
 
 
 def _known(cfg: CollectConfig) -> set[str]:

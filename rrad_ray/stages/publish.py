@@ -56,7 +56,7 @@ def run(cfg: PublishConfig, out: tables.Output) -> None:
         "frozen": _compared(cfg.input, nights.read_scores(cfg.input), cfg.frozen, last, chosen),
         "fresh": _compared(cfg.fresh_input, fresh, cfg.fresh, last, chosen),
     }
-    published, reason = _decided(nights.decide(sets, cfg.max_p), chosen, content if last.calibration else None)
+    published, reason = _decided(nights.decide(sets, cfg.max_p), chosen, content, bool(last.calibration))
     if published and last.calibration:
         lineage = checkpoints.with_training(lineage, chosen.checkpoint)
         chosen = calibrated_winner(chosen, content, cfg, "let the night begin from a student that can be calibrated")
@@ -91,14 +91,14 @@ def _chosen(cfg: PublishConfig, content: ReportContent) -> Winner:
     return choose_winner(content, {NEW_STUDENT: students[NEW_STUDENT]}, cfg, encoders)
 
 
-def _decided(decision: tuple[bool, str], winner: Winner, calibrations: ReportContent | None) -> tuple[bool, str]:
-    """Return whether a winner is published and why, given the decision by its figures: a first stage never is, nor,
-    where the winner before it is calibrated, one without a calibration in these."""
+def _decided(verdict: tuple[bool, str], winner: Winner, content: ReportContent, calibrated: bool) -> tuple[bool, str]:
+    """Return whether a winner is published and why, given the verdict by its figures: a first stage never is, nor,
+    where the winner before it is `calibrated`, one without a calibration in the report."""
     if not winner.student:
         return False, f"{winner.system} wins on the frozen set: {winner.reason}"
-    systems = (winner.system, winner.student) if decision[0] and calibrations else ()
-    why = next(filter(None, (why_uncalibrated(calibrations or {}, system) for system in systems)), "")
-    return (False, f"the published winner's scores are probabilities, and {why}") if why else decision
+    systems = (winner.system, winner.student) if verdict[0] and calibrated else ()
+    why = next(filter(None, (why_uncalibrated(content, system) for system in systems)), "")
+    return (False, f"the published winner's scores are probabilities, and {why}") if why else verdict
 
 
 def _check_students(cfg: PublishConfig, last: Winner) -> None:

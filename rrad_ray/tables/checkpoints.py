@@ -45,8 +45,13 @@ def student_of(model: str) -> str:
 def student_lineage(model: str) -> Lineage:
     """Return what the training of a model handed on, which its output, a checkpoint in it or a folder with a winner
     names; an empty one of a model from elsewhere."""
-    folder = input_of(model).rstrip("/").removesuffix("/model")
+    folder = training_of(model)
     return lineage_of(folder) if folder else Lineage()
+
+
+def training_of(model: str) -> str:
+    """Return the output of the training that a model comes from; its own folder for another one, empty for none."""
+    return input_of(model).rstrip("/").removesuffix("/model")
 
 
 def with_training(lineage: Lineage, model: str) -> Lineage:
