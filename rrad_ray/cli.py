@@ -78,12 +78,14 @@ def build_steps(path: str, overrides: list[str]) -> Built:
 
 
 def _check_outputs(path: str, built: Built) -> None:
-    """Raise `RradError` if a step writes into the folder of another one, or reads what a later one has yet to make:
-    told now, not when the steps before it have run."""
+    """Raise `RradError` if a step writes into the folder of another one, reads what a later one has yet to make, or
+    serves for ever before others: told now, not when the steps before it have run."""
     later = dict(outputs := {step.name: cfg.output for step, cfg in built if getattr(cfg, "output", "")})
     for step, cfg in built:
         later.pop(step.name, None)
         where, own = f"{path}: {step.name}", "give every step an output of its own"
+        if getattr(cfg, "blocking", False) and step is not built[-1][0]:
+            raise RradError(where, "serves until it is ended, and steps follow it", "put it last")
         output, publish = outputs.get(step.name, "/"), getattr(cfg, "publish", "") or "/"
         for name, other in outputs.items():
             twice = name in later and tables.lies_within(other, output)  # which is told of the later one
@@ -134,7 +136,7 @@ def plan_pipeline(path: str, overrides: list[str]) -> list[dict[str, str]]:
     unfinished: dict[str, str] = {}  # outputs that earlier steps have yet to make, and by which step
     for step, cfg in build_steps(path, overrides):
         stage = stage_of(step.stage)
-        inputs = stage.inputs(cfg).values() if isinstance(stage, tables.Stage) else [cfg.input]
+        inputs = [uri for _, uri in tables.read_places(cfg)]
         waits = [name for uri, name in unfinished.items() if any(tables.lies_within(given, uri) for given in inputs)]
         stopped = [step["step"] for step in plan if step["state"] in ("refused", "blocked")]
         if stopped:  # the run ends there
@@ -147,10 +149,8 @@ def plan_pipeline(path: str, overrides: list[str]) -> list[dict[str, str]]:
             claim = tables.Claim("new", "serves until it is ended" if cfg.blocking else "")
         if claim.state != "finished" and hasattr(cfg, "output"):
             unfinished[cfg.output] = step.name
-        output = getattr(cfg, "output", "")
-        plan.append(
-            {"step": step.name, "stage": step.stage, "state": claim.state, "reason": claim.reason, "output": output}
-        )
+        facts = {"step": step.name, "stage": step.stage, "output": getattr(cfg, "output", "")}
+        plan.append({**facts, "state": claim.state, "reason": claim.reason})
     return plan
 
 

@@ -82,6 +82,17 @@ def test_a_dry_run_says_what_each_step_would_do_and_touches_nothing(pipeline: tu
     assert "export  would not run: label is refused" in text
 
 
+def test_a_dry_run_waits_for_the_student_that_another_begins_from(tmp_path: Path) -> None:
+    table_of(tmp_path / "candidates", [row_of("q1", ["adds numbers", "opens files"]) | {"split": "train"}])
+    step = f"stage: train, input: {tmp_path}/candidates, losses: {{ranknet: 1}}"
+    (tmp_path / "pipeline.yaml").write_text(
+        f"steps:\n  warm: {{{step}, output: {tmp_path}/w, model: 'bundled:minilm'}}\n"
+        f"  student: {{{step}, output: {tmp_path}/s, model: {tmp_path}/w/model}}\n"
+    )
+    plan = json.loads(rrad("run", str(tmp_path / "pipeline.yaml"), "--dry-run", "--json"))
+    assert [(step["state"], step["reason"]) for step in plan] == [("new", ""), ("waits", "runs after warm")]
+
+
 def test_a_dry_run_names_a_missing_input(tmp_path: Path) -> None:
     (tmp_path / "pipeline.yaml").write_text(PIPELINE)
     text = rrad("run", str(tmp_path / "pipeline.yaml"), f"out={tmp_path}", "--dry-run")

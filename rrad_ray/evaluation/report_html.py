@@ -72,7 +72,7 @@ def _label_quality(report: ReportContent) -> list[tuple[str, str, str]]:
         ("position_bias", "position bias", "Kendall's tau of rank and place in the prompt; 0 is none"),
         ("repeat_agreement", "agreement of repeats", "mean Kendall's tau between answers to one query; 1 is full"),
         ("confidence", "confidence", "share of the answers' preferences that the labels keep"),
-        ("ndcg_10", "agreement with judgments", "nDCG@10 of the judge alone, over all queries with judgments"),
+        ("ndcg_10", "agreement with judgments", "nDCG@10 of the judge alone, over the judged dev queries"),
     ]
     return [(name, number(quality[key]), note) for key, name, note in known if isinstance(quality.get(key), float)]
 

@@ -15,9 +15,9 @@ from functools import lru_cache
 
 from rrad_ray.labelling.answer_prose import (
     BLANK,
-    CLAUSE_END,
     LEADING_MARKS,
     LOOK_AROUND,
+    clause_around,
     is_compared,
     is_refused,
     lead_of,
@@ -39,14 +39,12 @@ from rrad_ray.labelling.answer_words import (
     ANNOUNCEMENT,
     ANY_NAME,
     COMPARISON,
-    DOWN_TO,
     EQUALLY,
     EXAMPLE,
     FINALLY,
     IN_FORMAT,
     INITIAL,
     MARKER,
-    NEGATIVE,
     NEXT,
     OR,
     ORDINALS,
@@ -55,6 +53,7 @@ from rrad_ray.labelling.answer_words import (
     RETRACTION,
     WORST_FIRST,
     WORST_FIRST_BEHIND,
+    is_negative,
 )
 
 # Repairs that matter to what is done with an order.
@@ -217,7 +216,7 @@ def _chain(text: str, notation: str, run: Sequence[Mention], floor: int, n: int)
     numbers, kinds = joined_numbers([mention.numbers for mention in run], [mention.gaps for mention in run], gaps, n)
     start, end = run[0].start, run[-1].end
     lead = lead_of(text, start, floor)
-    if NEGATIVE.search(DOWN_TO.sub("", lead)) or is_refused(text, start, end) or takes_back(lead, text, end):
+    if is_negative(lead) or is_refused(text, start, end) or takes_back(lead, text, end):
         return None
     if floor and is_compared(text[floor:start]):
         return None
@@ -315,7 +314,7 @@ def _listed(text: str, notation: str, group: Sequence[_Item]) -> Iterator[Readin
     numbers = [number for item in ordered for number in item.numbers]
     lead = lead_of(text, group[0].start, 0)
     titled = notation == "bare" and any(PROSE.search(item.rest) for item in group)
-    if not numbers or NEGATIVE.search(lead) or (titled and numbers == sorted(numbers)):
+    if not numbers or is_negative(lead) or (titled and numbers == sorted(numbers)):
         return
     repairs = ["numbered list"] if group[0].label else []
     if WORST_FIRST.search(lead):
@@ -328,11 +327,7 @@ def _mentions(text: str, notation: str, mentions: Sequence[Mention]) -> Iterator
     """Give the order that prose says of what it mentions, without those in a sentence that calls them irrelevant."""
     used: list[Mention] = []
     for mention in mentions:
-        stop = CLAUSE_END.search(text, mention.end, mention.end + LOOK_AROUND)
-        clause = (
-            lead_of(text, mention.start, 0) + text[mention.end : stop.start() if stop else mention.end + LOOK_AROUND]
-        )
-        if not NEGATIVE.search(clause) and not is_refused(text, mention.start, mention.end):
+        if not is_negative(clause_around(text, mention)) and not is_refused(text, mention.start, mention.end):
             used.append(mention)
     numbers = tuple(number for mention in used for number in mention.numbers)
     if numbers:

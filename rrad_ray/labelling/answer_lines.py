@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rrad_ray.labelling.answer_chains import Rank, best_reading
 from rrad_ray.labelling.answer_places import NOUN, by_counted_label, by_place, has_chain
 from rrad_ray.labelling.answer_scales import leads_to_costs, lowest_is_best
 from rrad_ray.labelling.answer_tokens import find_mentions, gap_between, outside
-from rrad_ray.labelling.answer_verdicts import MAY_BE_RANKS, Appraisal, Records, by_merit, grade_of, verdict_of
+from rrad_ray.labelling.answer_verdicts import (
+    MAY_BE_RANKS,
+    MOST_BARE,
+    Appraisal,
+    Records,
+    by_merit,
+    grade_of,
+    verdict_of,
+)
 from rrad_ray.labelling.answer_words import (
     ANNOUNCEMENT,
     ANY_NAME,
@@ -26,7 +34,7 @@ from rrad_ray.labelling.answer_words import (
 )
 
 _SCORED = re.compile(
-    rf"^[ \t*•\-–|]*+(?:\d{{1,3}}[.)][ \t]+)?[*_]*+(?:{ANY_NAME}\s?)?[\[(]?(?P<id>\d{{1,18}})[\])]?[*_]*"
+    rf"^[ \t*•\-–|]*+(?P<label>\d{{1,3}}[.)][ \t]+)?[*_]*+(?:{ANY_NAME}\s?)?[\[(]?(?P<id>\d{{1,18}})[\])]?[*_]*"
     r"[ \t]*[:=,;|(\-–—→]+[ \t(*_]*"
     r"(?:(?P<name>[^\W\d][^\W\d_]*(?:[ _][^\W\d_]+)?)[ \t*_]*[:=]?[ \t*_]*)?(?P<value>-?\d{1,9}(?:\.\d{1,9})?)"
     r"(?P<unit>[ \t]*/[ \t]*\d{1,5}|[ \t]*%|[ \t]*(?:points?|stars?|点|分|점))?[ \t)*_.,;|]*$",
@@ -98,6 +106,10 @@ def _by_score(text: str, n: int) -> Records | None:
         return Records((), (), "scores on lines of more than one form")
     names = {(line["name"] or "").lower() for line in lines}
     values = [float(line["value"]) for line in lines]
+    if not all(line["unit"] for line in lines) and not _may_be_verdicts(names, values):
+        if all(line["label"] for line in lines) or values == sorted(values, reverse=True):
+            return None  # a list, with what its documents are about: `1. [3] - Windows 7`, `2. [1] (2019)`
+        return Records((), (), "numbers that may be no scores")
     rising = all(RANK.fullmatch(name) or COST.fullmatch(name) for name in names)
     if rising or lowest_is_best(text, values) or leads_to_costs(text, lines[0].start()):
         order = sorted(range(len(lines)), key=values.__getitem__)
@@ -111,6 +123,12 @@ def _by_score(text: str, n: int) -> Records | None:
     else:
         return Records((), (), MAY_BE_RANKS)
     return Records([numbers[index] for index in order], ("sorted by score or rank",))
+
+
+def _may_be_verdicts(names: Iterable[str], values: Iterable[float]) -> bool:
+    """Tell whether numbers behind documents, with these names or none, may be scores or ranks."""
+    known = [any(kind.fullmatch(name) for kind in (RANK, SCORE, COST)) for name in names if name]
+    return all(known) and (any(known) or all(abs(value) <= MOST_BARE for value in values))
 
 
 def _by_score_first(text: str, n: int) -> Records | None:

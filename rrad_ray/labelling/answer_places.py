@@ -16,6 +16,7 @@ from rrad_ray.labelling.answer_words import (
     RANK_WORD,
     SCORE,
     WORST_FIRST,
+    is_negative,
 )
 
 _NAMED = rf"{ANY_NAME}[ #]{{0,2}}\d{{1,18}}(?![\w\]])"
@@ -152,7 +153,7 @@ def by_counted_label(text: str, n: int) -> Records | None:
         return None
     lead = text[: lines[0].start()].rstrip().rpartition("\n")[2]
     word, counts = words.pop(), [int(line["number"]) for line in lines]
-    if len(set(counts)) < len(counts) or NEGATIVE.search(lead) or not (word or any(line["remark"] for line in lines)):
+    if len(set(counts)) < len(counts) or is_negative(lead) or not (word or any(line["remark"] for line in lines)):
         return None
     if SCORE.fullmatch(word):
         return None if set(counts) != set(range(1, len(counts) + 1)) else Records((), (), MAY_BE_RANKS)

@@ -35,6 +35,12 @@ def lead_of(text: str, start: int, floor: int) -> str:
     return sentence if _LETTER.search(sentence) else ""
 
 
+def clause_around(text: str, mention: Mention) -> str:
+    """Return the words around a mention: what introduces it, and the rest of its clause."""
+    stop = CLAUSE_END.search(text, mention.end, mention.end + LOOK_AROUND)
+    return lead_of(text, mention.start, 0) + text[mention.end : stop.start() if stop else mention.end + LOOK_AROUND]
+
+
 def is_refused(text: str, start: int, end: int) -> bool:
     """Tell whether the sentence around identifiers says that no order can be given, or that none is relevant."""
     sentence = CLAUSE_END.split(text[max(0, start - 600) : start])[-1]  # with another order in it, perhaps

@@ -35,6 +35,10 @@ _ORDER = re.compile(
     r".*(?:rank|order|sort|answer|result|permutation|output|top|排|순위|順位).*|relevant\w*|passages?|documents?|docs?|items?|list|ids?"
 )
 _PLAIN_LIST = re.compile(r"passages?|documents?|docs?|items?|list|ids?")  # beside a ranking, what was shown
+_IDS = re.compile(
+    rf"(?:(?:{_PLAIN_LIST.pattern}|candidates?)_)?(?:ids?|index(?:es)?|indices|numbers?|identifiers?)|"
+    rf"{_PLAIN_LIST.pattern}|candidates?"
+)
 _RANKS = re.compile(
     r"(?:\w+_)?(?:ranks|positions|places)|(?:rank|position|place)s?_(?:of|for|per)_(?:each_)?(?:doc|passage|item|text)\w*"
 )
@@ -133,6 +137,8 @@ def _dict_meaning(value: dict[str, Any], n: int, depth: int) -> list[int] | None
         return tiers
     if members and all(number_in(key) is not None and isinstance(item, dict) for key, item in members.items()):
         return _sorted_records([{"id": key, **item} for key, item in members.items()])
+    if (parallel := _parallel(members)) is not None:
+        return parallel
     by_order = sorted(
         members,
         key=lambda key: (bool(_SHOWN.search(key)), not _ORDER.fullmatch(key), bool(_PLAIN_LIST.fullmatch(key))),
@@ -156,6 +162,29 @@ def _dict_meaning(value: dict[str, Any], n: int, depth: int) -> list[int] | None
                 return pairs
             if isinstance(item, list) and len(item) == n and all(value_of(score) is not None for score in item):
                 return sorted(range(1, n + 1), key=lambda number: -(value_of(item[number - 1]) or 0.0))
+    return None
+
+
+def _parallel(members: Mapping[str, Any]) -> list[int] | None:
+    """Return the order of a list of documents by the list of their scores or ranks beside it (`{"ids": [1, 2],
+    "scores": [5, 9]}`); None without such. A ranking in the order shown that its scores do not confirm is none."""
+    for key, item in members.items():
+        numbers = [number_in(each) for each in item] if isinstance(item, list) else []
+        plain = _IDS.fullmatch(key) is not None
+        known = [number for number in numbers if number is not None]
+        as_shown = known == list(range(1, len(known) + 1))
+        if len(known) < 2 or len(known) < len(numbers) or not (plain or (as_shown and _ORDER.fullmatch(key))):
+            continue
+        for kind in (RANK, SCORE, COST):
+            for other, values in members.items():
+                if other == key or not isinstance(values, list) or len(values) != len(known):
+                    continue
+                if not (_is(kind, other) or _is(kind, other.removesuffix("s"))):
+                    continue
+                order = by_merit([verdict_of(value) for value in values], ranks=kind is not SCORE)
+                if order is None or plain:
+                    return [] if order is None else [known[index] for index in order]
+                return known if order == list(range(len(known))) else []
     return None
 
 

@@ -41,7 +41,7 @@ _SIGNS = (("◎", 4.0), ("✅✔✓☑👍🟢⭕○🆗", 3.0), ("⚠🟡△▲
 _LETTER = re.compile(rf"(?P<letter>[A-FS])(?P<sign>[+\-−]?){_REMARK}")
 _START = re.compile(r"[,.;:(–—/|]| - |\b(?:because|since|as|but)\b")
 MAY_BE_RANKS = "numbers that may be ranks or scores"
-_MOST_BARE = 100.0  # a larger number without a unit is a year or a title's, not a score
+MOST_BARE = 100.0  # a larger number without a unit is a year or a title's, not a score
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def _verdict(words: str) -> Appraisal | None:
         value = float(number["value"].replace(",", "."))
         if number["unit"]:
             return Appraisal("score", value)
-        return Appraisal("number", value) if abs(value) <= _MOST_BARE else None
+        return Appraisal("number", value) if abs(value) <= MOST_BARE else None
     letter = _LETTER.match(words)
     if letter is not None:
         value = 7.0 if letter["letter"] == "S" else 6.0 - "ABCDEF".index(letter["letter"])

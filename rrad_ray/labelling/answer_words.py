@@ -105,8 +105,9 @@ _RISING = _any(
     _TURNED,
     r"\b(?:ascending|ascendent\w*|aufsteigend\w*|oplopend\w*|stigand?e|rosnąc\w*|vzestupn\w*|crescător|artan)\b",
     r"\b(?:increasing|growing|revers(?:e|ed)) (?:order )?(?:of |in )?(?:relevan|useful|importan)|"
-    r"\b(?:croissant|creciente|crescente)\b|возрастани|зростання|تصاعدي|आरोही|tăng dần|αύξουσα|จากน้อยไปมาก|صعودی",
+    r"\b(?:croissante?|creciente|crescente)\b|возрастани|зростання|تصاعدي|आरोही|tăng dần|αύξουσα|จากน้อยไปมาก|صعودی",
     r"\brevers(?:e|ing) (?:this|the) (?:order|ranking)",
+    rf"{_MOST}[^.\n]{{0,12}}\b(?:last|zuletzt|en dernier|al final)\b",
     *(
         "[从從由][低弱差小][到至][高强強好大]",
         "[从從由]最不",
@@ -146,6 +147,14 @@ WORST_FIRST_BEHIND = re.compile(
 DOWN_TO = re.compile(
     rf"{_DOWN}|{_TURNED}|[从從由]最不(?:太)?相[关關]|"
     r"最相[关關][^。\n]{0,6}?最?不(?:太)?相[关關]|\bmost[^.\n]{0,30}\bto\b[^.\n]{0,15}?(?:ir|un|not )relevant",
+    re.IGNORECASE,
+)
+# Likewise where the other end is no "most": `relevant → irrelevant`, 가장 관련 있음 → 관련 없음.
+_DOWN_TO_NONE = re.compile(
+    r"(?:relevan|pertinen|passend|相[关關]|関連|관련|\bbest|\bhigh|高|높)[^.。\n]{0,20}?"
+    r"(?:→|-+>|=+>|\b(?:(?:down )?to|bis|à|al?|hasta|até|do|naar|till)\b|[到至~]|から|에서|부터)[ (]{0,2}"
+    r"(?:(?:the|leas?t|completely|entirely|totally|not at all|moins|weniger|menos|最|完全|全く|전혀)[ ]?){0,2}"
+    rf"(?:{NEGATIVE.pattern})",
     re.IGNORECASE,
 )
 # What is said of documents that are all alike.
@@ -306,3 +315,10 @@ BELOW = re.compile(
 UNSURE = _compiled(
     r"\b(?:not|never|nor?|neither|hardly|if|whether|unless|nicht|kein|pas)\b", r"n['’]t\b", "不是|没有|如果"
 )
+
+
+def is_negative(words: str) -> bool:
+    """Tell whether words call documents irrelevant; naming the worse end of a direction calls none so."""
+    if not NEGATIVE.search(words):
+        return False
+    return NEGATIVE.search(_DOWN_TO_NONE.sub("", DOWN_TO.sub("", words))) is not None

@@ -1,7 +1,8 @@
 """Measure the quality of labels from the judge's answers.
 
 Shares of documents left out and of unreadable answers, position bias (whether a document's position in the prompt
-decides its rank), agreement between repeats, and nDCG against the qrels.
+decides its rank), agreement between repeats, and nDCG against the qrels of dev queries: what labels are chosen by has
+not been measured on the queries that judge the students.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class LabelQuality:
             self._orders(row)
         if not verdict.rejected:
             self._measure("confidence", float(np.mean(verdict.confidence)))
-            if any(grade > 0 for grade in row["qrel_grades"]):
+            if row["split"] == "dev" and any(grade > 0 for grade in row["qrel_grades"]):
                 self._measure("ndcg_10", metrics.row_ndcg(row, verdict.targets))
 
     def _orders(self, row: Mapping[str, Any]) -> None:

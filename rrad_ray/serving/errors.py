@@ -48,6 +48,8 @@ class HTTPError(Exception):
         if first["type"] == "missing":
             have = f"{'it' if where else 'the request'} has {', '.join(first['input']) or 'no fields'}"
             return cls(422, str(field), f"{where}missing; {have}"[:200])
+        if first["type"] == "extra_forbidden":
+            return cls(422, str(field)[:SHOWN_CHARS], "no field of this request; leave it out")
         message = first["msg"][0].lower() + first["msg"][1:]
         empty = dialect is TEI and first["type"] in ("blank", "too_short")
         return cls(400 if empty else 422, str(field), f"{where}{message}, found {_shown(first['input'])}")

@@ -158,13 +158,17 @@ class ScoreRequest(BaseModel):
 
 
 class SearchRequest(BaseModel):
-    """A request of our own format: as one to re-rank, but its documents are for the first stage to retrieve."""
+    """A request of our own format: as one to re-rank, but its documents are for the first stage to retrieve.
 
-    model_config = ConfigDict(strict=True, extra="ignore")
+    No client of another server sends it, so a field that it does not know is a mistake.
+    """
+
+    model_config = ConfigDict(strict=True, extra="forbid")
 
     query: NotBlank
     model: str | None = None
     top_n: Annotated[int, Field(ge=1)] | None = None
+    max_tokens_per_doc: CountField | None = None
     explain: bool | None = None
     user: IdField | None = None
 
@@ -176,6 +180,7 @@ class SearchRequest(BaseModel):
             model=self.model or "",
             top_n=self.top_n or 0,
             explain=bool(self.explain),
+            doc_tokens=self.max_tokens_per_doc or 0,
             unit=self.user or "",
         )
 

@@ -10,7 +10,7 @@ from rrad_ray.errors import RradError
 from rrad_ray.tables.files import absolute
 from rrad_ray.uris import S3, is_s3
 
-MODELS = ("model", "teacher")  # keys that may name a hub's model too, which is no place
+MODELS = ("model", "teacher")  # keys that may name a hub's model too
 
 READ_KEYS = (
     "input",
@@ -33,6 +33,7 @@ READ_KEYS = (
     "more",
     "student",
     "pick.without",
+    "models",
     *MODELS,
 )  # the keys of all that stages read
 
@@ -54,6 +55,8 @@ def check_apart(cfg: Any) -> None:
         problem = "has '//' in it: to S3 that is another place, which nobody finds under the path with one slash"
         raise RradError(output, problem, "write one slash; a variable as `out` takes none at its end")
     for key, uri in read_places(cfg) if output else ():
+        if key in MODELS and not is_s3(uri) and not os.path.isdir(absolute(uri)):
+            continue  # the hub's
         if lies_within(output, uri):
             how = "lies within" if not lies_within(uri, output) else "is"
         elif lies_within(uri, output):
@@ -93,7 +96,8 @@ def _real(uri: str) -> str:
 
 
 def read_places(cfg: Any) -> Iterator[tuple[str, str]]:
-    """Give the places that a config reads, with their keys."""
+    """Give the places that a config reads, with their keys; a hub's model is one below the working directory, where
+    a step of a pipeline may have yet to make it."""
     for key in READ_KEYS:
         value = cfg
         for name in key.split("."):
@@ -102,6 +106,5 @@ def read_places(cfg: Any) -> Iterator[tuple[str, str]]:
             value = {str(number): uri for number, uri in enumerate(value)}
         named = {f"{key}.{name}": uri for name, uri in value.items()} if isinstance(value, Mapping) else {key: value}
         for name, uri in named.items():
-            from_hub = key in MODELS and not is_s3(uri) and not os.path.isdir(absolute(uri))
-            if uri and not uri.startswith(NO_PLACE) and not from_hub:
+            if uri and not uri.startswith(NO_PLACE):
                 yield name, uri

@@ -143,7 +143,6 @@ ORDERS: list[tuple[str, int, list[int] | None]] = [
     ("[Passage 3] > [Passage 1]", 3, [3, 1]),
     ("[ID 3] > [ID: 1]", 3, [3, 1]),
     ("<ol><li>[3]</li><li>[1]</li></ol>", 3, [3, 1]),
-    ("[5] > [3] > ... > [1]", 5, [5, 3, 1]),
 ]
 
 

@@ -810,6 +810,18 @@ def test_a_search_that_retrieves_nothing_asks_no_model_and_is_no_page_of_the_tes
     assert (served.journal.rows, served.metrics.answers) == ([], [("identity", "")])
 
 
+def test_a_search_reads_as_much_of_a_document_as_it_is_told() -> None:
+    served = replica("ab", searcher=TwoHits())
+    whole, cut = search(served), search(served, max_tokens_per_doc=1)
+    assert whole.content["results"] != cut.content["results"]
+
+
+@pytest.mark.parametrize("field", ["page", "offset", "documents", "topn"])
+def test_a_search_refuses_a_field_that_it_does_not_know(field: str) -> None:
+    answer = search(replica("ab", searcher=TwoHits()), **{field: 2})
+    assert (answer.status, answer.content["field"]) == (422, field)
+
+
 def test_a_search_without_a_collection_is_refused() -> None:
     answer = search(replica())
     assert (answer.status, answer.content["field"]) == (404, "search")

@@ -168,6 +168,15 @@ def test_a_report_is_not_published_over_the_one_that_is_read(tmp_path: Path) -> 
             "select: {input: e, output: w}\n  evaluate: {input: c, output: e}",
             "reads input=e, which the later step evaluate",
         ),
+        (
+            "student: {stage: train, input: c, output: s, model: w/model, losses: {ranknet: 1}}\n"
+            "  warm: {stage: train, input: c, output: w, model: org/hub, losses: {ranknet: 1}}",
+            "reads model=w/model, which the later step warm",
+        ),
+        (
+            "serve: {input: w}\n  evaluate: {input: c, output: e}",
+            "serve: serves until it is ended, and steps follow it; put it last",
+        ),
     ],
 )
 def test_steps_that_write_into_each_other_or_stand_in_the_wrong_order_end_a_pipeline_before_its_first(

@@ -1,0 +1,168 @@
+"""What stands beside an order in an answer: lists under headings, remarks below documents, documents passed over."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from rrad_ray.labelling.answers import PASSED_OVER, parse_answer
+
+
+def read(answer: str, n: int) -> list[int]:
+    """Return the order of an answer that must be read."""
+    order = parse_answer(answer, n)
+    assert not order.rejected, (answer, order.status)
+    return [index + 1 for index in order.ranked]
+
+
+TIERS = {
+    "en": ("Most relevant", "Somewhat relevant", "Not relevant"),
+    "grades": ("High relevance", "Medium relevance", "Low relevance"),
+    "counted": ("Tier 1 (Highly relevant)", "Tier 2 (Partially relevant)", "Tier 3 (Not relevant)"),
+    "zh": ("最相关", "部分相关", "不相关"),
+    "ja": ("最も関連性が高い", "やや関連性がある", "関連性がない"),
+    "ko": ("가장 관련성이 높음", "부분적으로 관련", "관련 없음"),
+    "de": ("Sehr relevant", "Teilweise relevant", "Nicht relevant"),
+    "fr": ("Très pertinent", "Partiellement pertinent", "Non pertinent"),
+    "es": ("Muy relevante", "Parcialmente relevante", "No relevante"),
+}
+HEADINGS = ("**{}:**", "### {}", "**{}**", "{}:")
+ITEMS = ("- [{}]", "* **[{}]** – explains it", "[{}]", "• Passage {}")
+
+
+@pytest.mark.parametrize("language", TIERS)
+def test_lists_under_headings_that_grade_them_are_one_order_the_best_headings_first(language: str) -> None:
+    for heading, item, sizes in itertools.product(HEADINGS, ITEMS, ((2, 1, 1), (1, 2, 1), (1, 1, 2))):
+        documents = iter([3, 1, 2, 4])
+        blocks = [
+            "\n".join([heading.format(name), *(item.format(next(documents)) for _ in range(size))])
+            for name, size in zip(TIERS[language], sizes, strict=True)
+        ]
+        ranked = read("\n\n".join(blocks), 4)
+        assert ranked in ([3, 1, 2, 4], [3, 1, 2, 4][: sizes[0] + sizes[1]]), (language, blocks)
+
+
+def test_a_list_under_a_heading_that_grades_nothing_is_not_taken_alone() -> None:
+    order = parse_answer("**Best match:**\n- [3]\n\n**Others worth a look:**\n- [1]\n- [2]", 4)
+    assert order.status == f"rejected: {PASSED_OVER}"
+
+
+@pytest.mark.parametrize("head", ["", "Here is the ranking:\n", "**Final ranking:**\n", "최종 순위:\n"])
+@pytest.mark.parametrize("item", ["- [{}]", "**[{}]**", "- Document {}", "- [Document {}]"])
+def test_what_stands_indented_below_a_document_is_a_remark_on_it(head: str, item: str) -> None:
+    lines = [f"{item.format(d)}\n   - Score: {s}/10\n   - Reason: covers it" for d, s in ((3, 9), (1, 7), (2, 4))]
+    order = parse_answer(head + "\n".join(lines), 3)
+    assert order.rejected or [index + 1 for index in order.ranked] == [3, 1, 2]
+    assert item != "- [{}]" or not order.rejected
+    lines = [f"{item.format(d)}\n   Score: {s}/10" for d, s in ((1, 7), (2, 4), (3, 9))]
+    order = parse_answer(head + "\n".join(lines), 3)
+    assert order.rejected or [index + 1 for index in order.ranked] == [3, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Rank A - Passage 3 - clear\nRank B - Passage 1\n[2]",
+        "Pick one: [3] fits.\nPick two: [1] too.\nPick three:\n[2]",
+        "Ranking:\nnumber one, [3]: yes it is\n\n[1]\n[2]\n",
+    ],
+)
+def test_documents_that_are_named_beside_an_order_do_not_become_hard_negatives(answer: str) -> None:
+    order = parse_answer(answer, 3)
+    assert order.rejected or len(order.ranked) == 3, order.status
+
+
+@pytest.mark.parametrize(
+    ("answer", "ranked"),
+    [
+        ("[1] is about cats. [2] is about dogs. Final answer: [3]", [3]),
+        ("[3] > [1]\n\n[2] talks about cooking.", [3, 1]),
+        ("1. [3]\n2. [1]\n\n[2] is not relevant.", [3, 1]),
+        ("Ranking: [3], [1]\n\nThe remaining passage [2] is off-topic.", [3, 1]),
+        ("[1]: No\n[2]: Yes\n[3]: No", [2]),
+    ],
+)
+def test_documents_that_an_answer_leaves_out_knowingly_stay_hard_negatives(answer: str, ranked: list[int]) -> None:
+    assert read(answer, 3) == ranked
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "按相关性从最相关到最不相关排序：",
+        "排序结果（从最相关到最不相关）：",
+        "Ranking (most relevant to not relevant):",
+        "Ranking from most relevant to irrelevant:",
+        "Ordered from relevant to irrelevant:",
+        "관련도 순위 (가장 관련 있음 → 관련 없음):",
+        "ランキング(最も関連→関連なし):",
+        "Von relevant bis nicht relevant:",
+    ],
+)
+@pytest.mark.parametrize("item", ["{i}. [{d}]", "- [{d}]", "文档{d}", "{i}. [{d}] - about it"])
+def test_the_worse_end_of_a_direction_calls_no_document_irrelevant(head: str, item: str) -> None:
+    lines = "\n".join(item.format(i=i, d=d) for i, d in enumerate((3, 1, 4, 2), 1))
+    assert read(f"{head}\n{lines}", 4) == [3, 1, 4, 2]
+    assert read(f"{head}\n[3] > [1] > [4] > [2]", 4) == [3, 1, 4, 2]
+
+
+def test_relevant_to_something_else_is_still_irrelevant() -> None:
+    assert read("[2] is relevant to cooking, not relevant to the query. Ranking: [3], [1]", 3) == [3, 1]
+
+
+@pytest.mark.parametrize(
+    "about", ["Windows 7|Windows 10|Windows 11", "(2019)|(2020)|(2021)", "page 120|page 300|page 450"]
+)
+def test_numbers_in_the_titles_of_a_numbered_list_are_no_scores(about: str) -> None:
+    titles = about.split("|")
+    lines = [f"{i}. [{d}] - {title}" for i, (d, title) in enumerate(zip((3, 1, 2), titles, strict=True), 1)]
+    assert read("\n".join(lines), 3) == [3, 1, 2]
+    bare = parse_answer("\n".join(line[3:] for line in lines), 3)
+    assert bare.rejected or [index + 1 for index in bare.ranked] == [3, 1, 2]
+
+
+@pytest.mark.parametrize("documents", ["documents", "ids", "passage_ids", "candidates", "indices"])
+@pytest.mark.parametrize("scores", ["scores", "relevance", "ratings"])
+def test_scores_in_a_list_beside_the_documents_order_them(documents: str, scores: str) -> None:
+    assert read(f'{{"{documents}": [1, 2, 3], "{scores}": [5, 1, 9]}}', 3) == [3, 1, 2]
+    assert read(f'{{"{documents}": [2, 3, 1], "{scores}": [5, 1, 9]}}', 3) == [1, 2, 3]
+
+
+def test_ranks_in_a_list_beside_the_documents_order_them_and_a_ranking_is_one() -> None:
+    assert read('{"ids": [1, 2, 3], "ranks": [2, 3, 1]}', 3) == [3, 1, 2]
+    assert read('{"scores": [9, 2, 7], "ranking": [3, 1, 2]}', 3) == [3, 1, 2]
+    assert parse_answer('{"ranking": [1, 2, 3], "scores": [5, 1, 9]}', 3).rejected
+
+
+@pytest.mark.parametrize("answer", ["[1] > [2] > ... > [9]", "[4] > [2] > … > [7]", "1. [5]\n2. [2]\n...\n9. [1]"])
+def test_an_order_that_skips_documents_by_an_ellipsis_is_rejected(answer: str) -> None:
+    assert parse_answer(answer, 9).status == "rejected: an order with '...' in it"
+    cut = parse_answer("[5] > [2] > ...", 9)
+    assert (cut.ranked, cut.status) == ((4, 1), "repaired: cut off")
+
+
+@pytest.mark.parametrize("head", ["Relevance scores: ", "Scores: ", "Ratings: ", "得分：", "점수: ", "スコア: "])
+def test_bare_numbers_that_are_called_scores_are_no_documents(head: str) -> None:
+    assert parse_answer(f"{head}3, 5, 1, 4, 2", 5).rejected
+    assert parse_answer(f"{head}[3, 5, 1, 4, 2]", 5).rejected
+    assert read("Ranking by relevance score: 3, 5, 1, 4, 2", 5) == [3, 5, 1, 4, 2]
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        "(Ordered from least to most relevant)",
+        "The list is ordered from least relevant to most relevant.",
+        "(de menor a mayor relevancia)",
+        "(par pertinence croissante)",
+        "(aufsteigend nach Relevanz)",
+        "(most relevant last)",
+        "(相关性递增)",
+    ],
+)
+@pytest.mark.parametrize("order", ["[2], [1], [3]", "[2] > [1] > [3]", "1. [2]\n2. [1]\n3. [3]"])
+def test_a_direction_that_is_said_behind_an_order_counts(order: str, behind: str) -> None:
+    for between in ("\n\n", " "):
+        read_so = parse_answer(f"{order}{between}{behind}", 3)
+        assert read_so.rejected or [index + 1 for index in read_so.ranked] == [3, 1, 2], (order, read_so.status)
