@@ -1,5 +1,5 @@
-"""Generated answers through the parser: does any raise, invent a document, double one or lose one, and how long do
-they take?
+"""Generated answers through the parser: does any raise, invent a document, double one or lose one, how long do they
+take, and of rankings in forms that models write, how many are read as another order than they mean?
 
 An answer is made from its number alone, so that one that did harm can be made again: `answer(NUMBER)`. It is an order
 in a form that models write, or pieces of several, cut, repeated, shuffled and strewn with what stands in answers.
@@ -18,6 +18,7 @@ from concurrent.futures import ProcessPoolExecutor
 from itertools import pairwise
 
 from benchmarks import harness
+from benchmarks.answer_forms import ranking
 from rrad_ray.labelling.answers import parse_answer
 
 CHUNK = 2_000
@@ -82,6 +83,18 @@ def fault(text: str, shown: int) -> tuple[str, str]:
     return ("lost" if len(listed) < shown else ""), order.kind
 
 
+def _forms(first: int) -> tuple[Counter[str], list[int]]:
+    """Return how many rankings of a chunk are right, wrong or rejected, and the numbers of the wrong ones."""
+    kinds, wrong = Counter[str](), []
+    for number in range(first, first + CHUNK):
+        given = ranking(number)
+        order = parse_answer(given.text, given.shown)
+        right = [index + 1 for index in order.ranked] == given.order
+        kinds["rejected" if order.rejected else "right" if right else "wrong"] += 1
+        wrong += [] if order.rejected or right else [number]
+    return kinds, wrong
+
+
 def _chunk(first: int) -> tuple[Counter[str], Counter[str], float, float, int]:
     """Return faults, kinds, seconds, and the seconds and number of the slowest answer, of a chunk from `first` on."""
     faults, kinds, total, longest, slowest = Counter[str](), Counter[str](), 0.0, 0.0, first
@@ -101,18 +114,22 @@ def _chunk(first: int) -> tuple[Counter[str], Counter[str], float, float, int]:
 
 
 def bench(quick: bool, scratch: str) -> harness.Result:
-    count = 20_000 if quick else 1_000_000
+    count, rankings = (20_000, 4_000) if quick else (1_000_000, 100_000)
     faults, kinds, total, longest, slowest = Counter[str](), Counter[str](), 0.0, 0.0, 0
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         for wrong, read, seconds, most, number in pool.map(_chunk, range(0, count, CHUNK)):
             faults, kinds, total = faults + wrong, kinds + read, total + seconds
             longest, slowest = max((longest, slowest), (most, number))
+        meant, misread = Counter[str](), list[int]()
+        for kinds_of, wrong_ones in pool.map(_forms, range(0, rankings, CHUNK)):
+            meant, misread = meant + kinds_of, misread + wrong_ones
     figures: dict[str, float] = dict.fromkeys(HARMS, 0)
     for harm, n in faults.items():
         figures[harm.partition(" ")[0]] += n
     figures |= {"answers_per_s": count / total, "longest_ms": longest * 1000}
+    figures |= {f"rankings_{kind}": meant[kind] / rankings for kind in ("right", "rejected", "wrong")}
     rows = [{"read": kind or "not at all", "answers": n, "share": n / count} for kind, n in kinds.most_common()]
-    return harness.Result(figures, rows, {"answers": count, "slowest": slowest})
+    return harness.Result(figures, rows, {"answers": count, "slowest": slowest, "misread": misread[:10]})
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from rrad_ray.labelling.answer_verdicts import grade_of
 from rrad_ray.labelling.answer_words import ANY_NAME, RANK_WORD
 
 _NAMED = rf"{ANY_NAME}[ #]{{0,2}}\d{{1,18}}(?!\w)"
-_ID = rf"(?:(?:{ANY_NAME}\s?)?\[(?:{ANY_NAME}\s?)?#?\d{{1,18}}\]|{_NAMED})"
+_ID = rf"(?:(?:{ANY_NAME}\s?)?\[(?:{ANY_NAME}\s?)?#?\d{{1,18}}\]|\(\d{{1,3}}\)|{_NAMED})"
 # A heading is marked as one, or ends with a colon: `### Tier 1`, `1. **Most relevant**`, `Partly relevant:`.
 _HEADING = re.compile(
     r"[ \t>]*+(?:#{1,6}[ \t]+)?(?:\d{1,2}[.)][ \t]+|[A-Z][.)][ \t]+)?[*_]{0,3}"

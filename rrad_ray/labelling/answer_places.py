@@ -66,7 +66,7 @@ _OUT_OF = re.compile(r"\[(\d{1,3}) ?/ ?(\d{1,3})\]")  # a score: `[8/10]`
 _DOTTED = re.compile(r"\[[ ]?(\d{1,6})[.:;,][ ]?\]")  # `[3.]`
 # `(1) Document 4`, `#1 [2]`: the number of a line, with a document behind it.
 _LINE_COUNT = re.compile(
-    rf"^[ \t*_]*(?:\((?=\d{{1,3}}\))|#)(?P<number>\d{{1,3}})\)?[ \t*_:]+(?={_BRACKETED}|{_NAMED})",
+    rf"^[ \t*_]*(?:\((?=\d{{1,3}}\))|#)(?P<number>\d{{1,3}})\)?[ \t*_:]+(?={_BRACKETED}|{_NAMED}|\(\d{{1,3}}\))",
     re.IGNORECASE | re.MULTILINE,
 )
 _LISTS = re.compile(rf"{_LIST}{_PLACE_END}", re.IGNORECASE)

@@ -139,9 +139,9 @@ def _contradicted(text: str, reading: Reading, n: int) -> str:
 
 def _from_order(text: str, reading: Reading) -> str:
     """Return the part of a text that should be in its reading: of one that a marker announces, what follows it."""
-    if reading.rank != Rank.MARKED:
-        return text
     lead = lead_of(text, reading.start, 0)
+    if reading.rank != Rank.MARKED or _NUMBER.search(lead):  # `Rank 5: (3)` announces no whole order
+        return text
     announced = lead and text[reading.start - len(lead) : reading.start] == lead  # on its own line
     end = text.find("\n", reading.start) if announced and not reading.is_list else -1
     return text[reading.start - len(lead) : end if end >= 0 else len(text)]
@@ -153,7 +153,8 @@ def _passes_over(text: str, order: Reading | Records, n: int) -> bool:
     They would be hard negatives, though the text may rank them in a form that is not known here.
     """
     unread = set(range(1, n + 1)) - {*order.numbers}
-    for notation in NAMING:
+    beside = ("round",) if isinstance(order, Reading) and order.notation == "round" else ()
+    for notation in (*NAMING, *beside):
         for mention in find_mentions(text, notation, n):
             if not unread.isdisjoint(mention.numbers):
                 clause = clause_around(text, mention)

@@ -208,6 +208,13 @@ def test_shares_are_of_answers_and_of_documents_shown_and_ndcg_of_judged_queries
     assert facts["ndcg_10"] == pytest.approx((1.0 + metrics.ndcg([0, 1, 0], [1])) / 2)
 
 
+def test_the_labels_ndcg_is_of_dev_queries_alone() -> None:
+    dev, test = order_of("[1] > [2]", shown=[0, 1]), order_of("[2] > [1]", shown=[0, 1])
+    judged = {"qrel_ids": [dev["doc_ids"][0]], "qrel_grades": [1]}
+    facts = quality_of(dev | judged | {"split": "dev"}, test | judged | {"split": "test"})
+    assert (facts["judged_queries"], facts["ndcg_10"]) == (1, 1.0)
+
+
 def test_figures_without_data_are_left_out() -> None:
     assert LabelQuality().facts() == {"queries": 0, "answers": {}, "rejected_share": 0.0, "repaired_share": 0.0}
     facts = quality_of(order_of("no idea", shown=[0, 1, 2]))
