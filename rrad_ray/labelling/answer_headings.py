@@ -34,18 +34,18 @@ _DASHED = re.compile(r"(?P<count>.*?\d)[ ]*[-–—:][ ]*(?P<remark>.{1,40})")
 def with_remarks(text: str) -> str:
     """Return a text in which what stands indented below a document stands behind it: `- [3] - Score: 9/10; ...`."""
     joined: list[str] = []
-    item = below = 0
+    item, below = -1, 0  # the last line with a document alone, and how many have been joined to it
     for line in text.split("\n"):
         alone = _ITEM.fullmatch(line)
         if alone and not alone["rest"].strip(" \t*_`:.,"):
             item, below = len(joined), 0
-            joined.append(line)
-        elif joined and item == len(joined) - 1 and below < _MOST_BELOW and _is_below(line, joined[item]):
+        elif item >= 0 and below < _MOST_BELOW and _is_below(line, joined[item]):
             joined[item] = f"{joined[item].rstrip(' :')}{'; ' if below else ' - '}{line.strip(_BULLETS)}"
             below += 1
-        else:
+            continue
+        elif line.strip():
             item = -1
-            joined.append(line)
+        joined.append(line)
     return "\n".join(joined)
 
 

@@ -25,7 +25,8 @@ NOTATIONS = {
     "angle": re.compile(rf"<{_GROUP}>", re.IGNORECASE),
     "round": re.compile(rf"\({_GROUP}\)", re.IGNORECASE),
     "named": re.compile(
-        rf"(?:(?<![a-z]){ANY_NAME}\s?|第\s?)#?(\d{{1,18}})(?!\d|\s?[名位])|(?<!\w)(\d{{1,18}})(?=\s?{COUNTER})", re.IGNORECASE
+        rf"(?:(?<![a-z]){ANY_NAME}\s?|第\s?)#?(\d{{1,18}})(?!\d|\s?[名位])|(?<!\w)(\d{{1,18}})(?=\s?{COUNTER})",
+        re.IGNORECASE,
     ),
     "bare": re.compile(r"(?<![\w/%#\[({<.])(?<!\d:)[\"'`]?(\d{1,6})[\"'`]?(?!\w|[./:]\d|\s?%|\s?/)", re.IGNORECASE),
 }

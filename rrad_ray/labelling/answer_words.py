@@ -44,6 +44,7 @@ MARKER = re.compile(rf"{_ANNOUNCES}(?:[^.!?\n]|\.(?=\d)){{0,60}}\Z", re.IGNORECA
 _ABOUT = r"(?:\w+\s){0,2}?(?:relevan|relat|useful|helpful|answer|address)"
 NEGATIVE = _compiled(
     *(rf"(?:\b(?:not?|non|never|hardly)|n't)[\s-]{{1,3}}{_ABOUT}", "irrelevan", "unrelated", r"off-?topic"),
+    r"\bnot (?:included|listed|ranked|selected|chosen)\b",
     *(
         r"\bexclud",
         r"\bomit",

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from rrad_ray.labelling.answer_chains import CUT, REVERSED, Rank, Reading, best_reading, is_echo
 from rrad_ray.labelling.answer_headings import under_headings, with_remarks
 from rrad_ray.labelling.answer_places import places_apart
-from rrad_ray.labelling.answer_prose import clause_around, is_refused, lead_of
+from rrad_ray.labelling.answer_prose import CLAUSE_END, clause_around, is_refused, lead_of
 from rrad_ray.labelling.answer_records import read_records
 from rrad_ray.labelling.answer_text import final_text, without_counts, without_item_tags
 from rrad_ray.labelling.answer_tokens import BRACKETED, find_mentions, outside
@@ -51,6 +51,15 @@ _SCORES = re.compile(
 )
 _SORTED = re.compile(
     r"\b(?:rank\w*|order\w*|sort\w*|list\w*|by|nach|par|por)\b|排|序|순|順|answer|final", re.IGNORECASE
+)
+_NAMES_ONE = re.compile(rf"\[\d{{1,18}}\]|{ANY_NAME}\s?\d{{1,18}}", re.IGNORECASE)
+_IN_BRACKETS = re.compile(r"\((?P<remark>[^()\n]{1,80})\)")
+# What is said of a document that an order leaves out, beside the words for irrelevant.
+_DISMISSED = re.compile(
+    r"\b(?:does|do|did|is|are|was|were)(?: not|n't)\b|\black(?:s|ing)?\b|\bfails? to\b|\bremaining\b|\bthe rest\b|"
+    r"\bignored\b|\bskipped\b|\bnicht\b|\bne \w+ pas\b|\bno (?:es|son|trata|responde|contiene|menciona)\b|"
+    r"不(?:涉及|包含|回答|提到|是)|没有|未|않|없|ない|ません",
+    re.IGNORECASE,
 )
 _AND_SO_ON = re.compile(rf"[>,;\n][ \t]*{_DOTS}[ \t]*[>,;\n\])]")
 _OPENS = (":", ">", "=")
@@ -125,7 +134,7 @@ def parse_answer(answer: str, n: int) -> ParsedOrder:
 
 def _contradicted(text: str, reading: Reading, n: int) -> str:
     """Return what a text says around its reading against it; empty if nothing."""
-    if WORST_FIRST.search(text, reading.start) and REVERSED not in reading.repairs:
+    if REVERSED not in reading.repairs and _called_worst_first(text[reading.start :]):
         return "worst first, as is said behind it"
     lead = lead_of(text, reading.start, 0)
     if reading.rank != Rank.CHAIN and _SCORES.search(lead) and not _SORTED.search(lead):
@@ -135,6 +144,20 @@ def _contradicted(text: str, reading: Reading, n: int) -> str:
     if _AND_SO_ON.search(text):
         return "an order with '...' in it"
     return PASSED_OVER if reading.rank != Rank.CHAIN and _passes_over(_from_order(text, reading), reading, n) else ""
+
+
+def _called_worst_first(text: str) -> bool:
+    """Tell whether a text from its order on says that the worst comes first: in brackets, or of the list or its order
+    (`most relevant last`), and not of a document."""
+    clauses = (clause for line in text.split("\n") for clause in CLAUSE_END.split(line) if clause)
+    for clause in clauses:
+        remarks = [match["remark"] for match in _IN_BRACKETS.finditer(clause)]
+        behind = _NAMES_ONE.split(clause)[-1]
+        if any(
+            WORST_FIRST.search(words) for words in [*remarks, behind] if words in remarks or _SORTED.search(words)
+        ):
+            return True
+    return False
 
 
 def _from_order(text: str, reading: Reading) -> str:
@@ -158,7 +181,8 @@ def _passes_over(text: str, order: Reading | Records, n: int) -> bool:
         for mention in find_mentions(text, notation, n):
             if not unread.isdisjoint(mention.numbers):
                 clause = clause_around(text, mention)
-                if not is_negative(clause) and not is_refused(text, mention.start, mention.end):
+                dismissed = is_negative(clause) or _DISMISSED.search(clause)
+                if not dismissed and not is_refused(text, mention.start, mention.end):
                     return True
     return False
 

@@ -166,3 +166,31 @@ def test_a_direction_that_is_said_behind_an_order_counts(order: str, behind: str
     for between in ("\n\n", " "):
         read_so = parse_answer(f"{order}{between}{behind}", 3)
         assert read_so.rejected or [index + 1 for index in read_so.ranked] == [3, 1, 2], (order, read_so.status)
+
+
+@pytest.mark.parametrize(
+    "remark",
+    [
+        "Passage [2] is the least relevant, while [3] is the most relevant.",
+        "The least relevant is [2].",
+        "The last one is least relevant; the first the most relevant.",
+        "I ranked these by decreasing relevance: the least relevant is [2].",
+    ],
+)
+def test_a_remark_on_the_worst_document_does_not_turn_an_order_round(remark: str) -> None:
+    assert read(f"[3] > [1] > [2]\n\n{remark}", 3) == [3, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "remark",
+    [
+        "Not included: [2]",
+        "The remaining passage [2] does not help.",
+        "Passage [2] does not mention the query.",
+        "Passage 2 lacks an answer.",
+        "[2]没有回答问题。",
+        "[2]는 질문에 답하지 않습니다.",
+    ],
+)
+def test_documents_that_an_answer_dismisses_may_be_left_out(remark: str) -> None:
+    assert read(f"1. [3]\n2. [1]\n\n{remark}", 3) == [3, 1]
