@@ -83,7 +83,7 @@ def fault(text: str, shown: int) -> tuple[str, str]:
     return ("lost" if len(listed) < shown else ""), order.kind
 
 
-def _forms(first: int) -> tuple[Counter[str], list[int]]:
+def rankings_read(first: int) -> tuple[Counter[str], list[int]]:
     """Return how many rankings of a chunk are right, wrong or rejected, and the numbers of the wrong ones."""
     kinds, wrong = Counter[str](), []
     for number in range(first, first + CHUNK):
@@ -121,7 +121,7 @@ def bench(quick: bool, scratch: str) -> harness.Result:
             faults, kinds, total = faults + wrong, kinds + read, total + seconds
             longest, slowest = max((longest, slowest), (most, number))
         meant, misread = Counter[str](), list[int]()
-        for kinds_of, wrong_ones in pool.map(_forms, range(0, rankings, CHUNK)):
+        for kinds_of, wrong_ones in pool.map(rankings_read, range(0, rankings, CHUNK)):
             meant, misread = meant + kinds_of, misread + wrong_ones
     figures: dict[str, float] = dict.fromkeys(HARMS, 0)
     for harm, n in faults.items():

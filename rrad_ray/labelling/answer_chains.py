@@ -17,9 +17,9 @@ from rrad_ray.labelling.answer_prose import (
     BLANK,
     LEADING_MARKS,
     LOOK_AROUND,
-    clause_around,
     is_compared,
     is_refused,
+    is_set_aside,
     lead_of,
     said_order,
 )
@@ -58,6 +58,7 @@ from rrad_ray.labelling.answer_words import (
 
 # Repairs that matter to what is done with an order.
 CUT, REVERSED = "cut off", "worst first"
+NUMBERED, SORTED = "numbered list", "sorted by score or rank"
 
 _ITEM = re.compile(rf"[ \t>*_#|•●\-–+\"'`]*+(?:{ANY_NAME}[ \t]*)?+[*_]*+\Z", re.IGNORECASE)
 _LABEL = re.compile(
@@ -316,7 +317,7 @@ def _listed(text: str, notation: str, group: Sequence[_Item]) -> Iterator[Readin
     titled = notation == "bare" and any(PROSE.search(item.rest) for item in group)
     if not numbers or is_negative(lead) or (titled and numbers == sorted(numbers)):
         return
-    repairs = ["numbered list"] if group[0].label else []
+    repairs = [NUMBERED] if group[0].label else []
     if WORST_FIRST.search(lead):
         numbers = numbers[::-1]
         repairs.append(REVERSED)
@@ -327,7 +328,7 @@ def _mentions(text: str, notation: str, mentions: Sequence[Mention]) -> Iterator
     """Give the order that prose says of what it mentions, without those in a sentence that calls them irrelevant."""
     used: list[Mention] = []
     for mention in mentions:
-        if not is_negative(clause_around(text, mention)) and not is_refused(text, mention.start, mention.end):
+        if not is_set_aside(text, mention):
             used.append(mention)
     numbers = tuple(number for mention in used for number in mention.numbers)
     if numbers:

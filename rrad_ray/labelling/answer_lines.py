@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from rrad_ray.labelling.answer_chains import Rank, best_reading
+from rrad_ray.labelling.answer_chains import SORTED, Rank, best_reading
 from rrad_ray.labelling.answer_places import NOUN, by_counted_label, by_place, has_chain
 from rrad_ray.labelling.answer_scales import leads_to_costs, lowest_is_best
 from rrad_ray.labelling.answer_tokens import find_mentions, gap_between, outside
@@ -122,7 +122,7 @@ def _by_score(text: str, n: int) -> Records | None:
         order = sorted(range(len(lines)), key=lambda index: -values[index])
     else:
         return Records((), (), MAY_BE_RANKS)
-    return Records([numbers[index] for index in order], ("sorted by score or rank",))
+    return Records([numbers[index] for index in order], (SORTED,))
 
 
 def _may_be_verdicts(names: Iterable[str], values: Iterable[float]) -> bool:
@@ -151,7 +151,7 @@ def _by_score_first(text: str, n: int) -> Records | None:
     readings = [reading for _, (_, reading) in scored if reading is not None]
     if len(readings) < len(lines) or any(reading.problem for reading in readings):
         return None
-    return Records([number for reading in readings for number in reading.numbers], ("sorted by score or rank",))
+    return Records([number for reading in readings for number in reading.numbers], (SORTED,))
 
 
 def _by_step(text: str, n: int) -> Records | None:
@@ -183,7 +183,7 @@ def _by_step(text: str, n: int) -> Records | None:
     values = list(placed.values())
     if len(placed) != len(mentions) or len(set(values)) < len(values):
         return None
-    return Records(sorted(placed, key=placed.__getitem__), ("sorted by score or rank",))
+    return Records(sorted(placed, key=placed.__getitem__), (SORTED,))
 
 
 def _places(steps: Sequence[tuple[int, dict[str, str | None]]]) -> dict[int, float]:
@@ -267,7 +267,7 @@ def _judged(numbers: Sequence[int], verdicts: Sequence[Appraisal | None], text: 
         return Records((), (), MAY_BE_RANKS)
     if len(known) > 1 and len(values) == 1:
         return Records((), (), "the same verdict on every document")
-    how = "graded in words" if known[0].kind == "grade" else "sorted by score or rank"
+    how = "graded in words" if known[0].kind == "grade" else SORTED
     return Records([numbers[index] for index in order], (how,))
 
 

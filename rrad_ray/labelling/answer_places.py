@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 
-from rrad_ray.labelling.answer_chains import Rank, best_reading
+from rrad_ray.labelling.answer_chains import NUMBERED, SORTED, Rank, best_reading
 from rrad_ray.labelling.answer_verdicts import MAY_BE_RANKS, Records, grade_of
 from rrad_ray.labelling.answer_words import (
     ANNOUNCEMENT,
@@ -136,7 +136,7 @@ def by_place(text: str, n: int) -> Records | None:
             if min(by_rank) > 1:
                 return Records((), (), "places without the first")
             numbers = [number for rank in sorted(by_rank) for number in by_rank[rank]]
-            return Records(numbers, ("sorted by score or rank",)) if len(set(numbers)) == len(numbers) else None
+            return Records(numbers, (SORTED,)) if len(set(numbers)) == len(numbers) else None
     return None
 
 
@@ -166,7 +166,7 @@ def by_counted_label(text: str, n: int) -> Records | None:
         return Records((), (), "labels that do not count up")
     elif WORST_FIRST.search(lead) or _rises([line["remark"] for line in lines]):
         relevant.reverse()
-    return Records([number for line in relevant for number in _ids(line["ids"])], ("numbered list",))
+    return Records([number for line in relevant for number in _ids(line["ids"])], (NUMBERED,))
 
 
 def _rises(remarks: list[str | None]) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from rrad_ray.labelling.answer_refusals import refuses
 from rrad_ray.labelling.answer_tokens import Mention, gap_between, one_order
-from rrad_ray.labelling.answer_words import ABOVE, BEGINS_WORST, BELOW, FINALLY, NEXT, UNSURE
+from rrad_ray.labelling.answer_words import ABOVE, BEGINS_WORST, BELOW, FINALLY, NEXT, UNSURE, is_negative
 
 LEADING_MARKS = r"[ \t>*_#|•●\-–+\"'`(\[{]*"
 BLANK = re.compile(rf"{LEADING_MARKS}\Z")
@@ -45,6 +45,11 @@ def is_refused(text: str, start: int, end: int) -> bool:
     """Tell whether the sentence around identifiers says that no order can be given, or that none is relevant."""
     sentence = CLAUSE_END.split(text[max(0, start - 600) : start])[-1]  # with another order in it, perhaps
     return refuses(sentence, text, end)
+
+
+def is_set_aside(text: str, mention: Mention) -> bool:
+    """Tell whether the words around a mention call it irrelevant, or say that no order can be given."""
+    return is_negative(clause_around(text, mention)) or is_refused(text, mention.start, mention.end)
 
 
 def is_compared(gap: str) -> bool:

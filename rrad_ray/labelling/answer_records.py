@@ -6,6 +6,7 @@ first; what is named irrelevant is left out.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -175,16 +176,13 @@ def _parallel(members: Mapping[str, Any]) -> list[int] | None:
         as_shown = known == list(range(1, len(known) + 1))
         if len(known) < 2 or len(known) < len(numbers) or not (plain or (as_shown and _ORDER.fullmatch(key))):
             continue
-        for kind in (RANK, SCORE, COST):
-            for other, values in members.items():
-                if other == key or not isinstance(values, list) or len(values) != len(known):
-                    continue
-                if not (_is(kind, other) or _is(kind, other.removesuffix("s"))):
-                    continue
+        beside = {name: each for name, each in members.items() if name != key and isinstance(each, list)}
+        for kind, (name, values) in itertools.product((RANK, SCORE, COST), beside.items()):
+            if len(values) == len(known) and (_is(kind, name) or _is(kind, name.removesuffix("s"))):
                 order = by_merit([verdict_of(value) for value in values], ranks=kind is not SCORE)
-                if order is None or plain:
-                    return [] if order is None else [known[index] for index in order]
-                return known if order == list(range(len(known))) else []
+                if order is None or not (plain or order == list(range(len(known)))):
+                    return []
+                return [known[index] for index in order]
     return None
 
 

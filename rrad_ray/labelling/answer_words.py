@@ -145,7 +145,7 @@ WORST_FIRST_BEHIND = re.compile(
     re.IGNORECASE,
 )
 # A list that goes down to what is irrelevant, or up from there, is not one of what is irrelevant.
-DOWN_TO = re.compile(
+_DOWN_TO = re.compile(
     rf"{_DOWN}|{_TURNED}|[从從由]最不(?:太)?相[关關]|"
     r"最相[关關][^。\n]{0,6}?最?不(?:太)?相[关關]|\bmost[^.\n]{0,30}\bto\b[^.\n]{0,15}?(?:ir|un|not )relevant",
     re.IGNORECASE,
@@ -322,4 +322,4 @@ def is_negative(words: str) -> bool:
     """Tell whether words call documents irrelevant; naming the worse end of a direction calls none so."""
     if not NEGATIVE.search(words):
         return False
-    return NEGATIVE.search(_DOWN_TO_NONE.sub("", DOWN_TO.sub("", words))) is not None
+    return NEGATIVE.search(_DOWN_TO_NONE.sub("", _DOWN_TO.sub("", words))) is not None

@@ -9,14 +9,22 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from rrad_ray.labelling.answer_chains import CUT, REVERSED, Rank, Reading, best_reading, is_echo
+from rrad_ray.labelling.answer_chains import (
+    CUT,
+    NUMBERED,
+    REVERSED,
+    SORTED,
+    Rank,
+    Reading,
+    best_reading,
+    is_echo,
+)
+from rrad_ray.labelling.answer_doubts import DOTS, PASSED_OVER, contradiction, passes_over
 from rrad_ray.labelling.answer_headings import under_headings, with_remarks
 from rrad_ray.labelling.answer_places import places_apart
-from rrad_ray.labelling.answer_prose import CLAUSE_END, clause_around, is_refused, lead_of
 from rrad_ray.labelling.answer_records import read_records
 from rrad_ray.labelling.answer_text import final_text, without_counts, without_item_tags
 from rrad_ray.labelling.answer_tokens import BRACKETED, find_mentions, outside
-from rrad_ray.labelling.answer_verdicts import MAY_BE_RANKS, Records
 from rrad_ray.labelling.answer_words import (
     ANY_NAME,
     COUNTER,
@@ -25,8 +33,6 @@ from rrad_ray.labelling.answer_words import (
     MARKER,
     NEGATIVE,
     PROSE,
-    WORST_FIRST,
-    is_negative,
 )
 
 _AS_ASKED = re.compile(r"\s*\[\d{1,6}\](?:\s*>\s*\[\d{1,6}\])*\s*")
@@ -41,32 +47,10 @@ _ENDS_WITH_ONE = re.compile(r"[:=][ \t*_]*\[[^\[\]]{1,30}\][ \t.*_]*\Z")
 # A bracket that is not closed, a `<` among them only where none compares; or a sign that nothing follows.
 _OPENED = r"(?:[\[({]|(?:\A|(?<=[>,;:\n])|(?<=[>,;:\n] ))<)\s*\w{0,12}\s*#?\d{0,6}"
 _WORST_ONLY = "worst first, and cut off before the best"
-_DOTS = r"(?:\.{2,}|…)"
-CUT_OFF = re.compile(rf"(?:{_OPENED}|(?<![\w/-])[<>]|[>,;]\s*{_DOTS})\s*\Z")
-# Documents that an order leaves out but does not leave: `[1] > [2] > ... > [20]`
-# What announces scores and no order: `Relevance scores: 3, 5, 1`
-_SCORES = re.compile(
-    r"\b(?:scores?|ratings?|grades?|points|punkte|noten|puntuaci\w+|notes)\b|得分|分数|分數|评分|評分|점수|点数|スコア",
-    re.IGNORECASE,
-)
-_SORTED = re.compile(
-    r"\b(?:rank\w*|order\w*|sort\w*|list\w*|by|nach|par|por)\b|排|序|순|順|answer|final", re.IGNORECASE
-)
-_NAMES_ONE = re.compile(rf"\[\d{{1,18}}\]|{ANY_NAME}\s?\d{{1,18}}", re.IGNORECASE)
-_IN_BRACKETS = re.compile(r"\((?P<remark>[^()\n]{1,80})\)")
-# What is said of a document that an order leaves out, beside the words for irrelevant.
-_DISMISSED = re.compile(
-    r"\b(?:does|do|did|is|are|was|were)(?: not|n't)\b|\black(?:s|ing)?\b|\bfails? to\b|\bremaining\b|\bthe rest\b|"
-    r"\bignored\b|\bskipped\b|\bnicht\b|\bne \w+ pas\b|\bno (?:es|son|trata|responde|contiene|menciona)\b|"
-    r"不(?:涉及|包含|回答|提到|是)|没有|未|않|없|ない|ません",
-    re.IGNORECASE,
-)
-_AND_SO_ON = re.compile(rf"[>,;\n][ \t]*{_DOTS}[ \t]*[>,;\n\])]")
+CUT_OFF = re.compile(rf"(?:{_OPENED}|(?<![\w/-])[<>]|[>,;]\s*{DOTS})\s*\Z")
 _OPENS = (":", ">", "=")
 _WORSE = re.compile(r"\b(?:worse|worst|less|least|weaker|weakest|inferior|lower|lowest)\b", re.IGNORECASE)
 SET_ASIDE = "other identifiers set aside"
-PASSED_OVER = "documents beside the order"
-NAMING = ("square", "curly", "angle", "named")  # a number in round brackets may be a line's, a year or a score
 _NOTES = {"named": "named without brackets", "bare": "plain numbers"}
 
 
@@ -115,8 +99,8 @@ def parse_answer(answer: str, n: int) -> ParsedOrder:
     records = read_records(text, n)
     text = without_item_tags(text)
     if records is not None:
-        weighed = not {"sorted by score or rank", "numbered list"}.isdisjoint(records.repairs)
-        passed_over = PASSED_OVER if weighed and _passes_over(text, records, n) else ""
+        listed = not {SORTED, NUMBERED}.isdisjoint(records.repairs)
+        passed_over = PASSED_OVER if listed and passes_over(text, records, n) else ""
         return counted_order(records.numbers, n, (*repairs, *records.repairs), records.problem or passed_over)
     reading = best_reading(CUT_OFF.sub("", text), n) or _one_name(text)
     if reading is None:
@@ -128,63 +112,8 @@ def parse_answer(answer: str, n: int) -> ParsedOrder:
         repairs.append(_NOTES[reading.notation])
     if CUT not in repairs and CUT_OFF.search(text):
         repairs.append(CUT)
-    problem = reading.problem or worthless(text, reading, n) or _contradicted(text, reading, n)
+    problem = reading.problem or worthless(text, reading, n) or contradiction(text, reading, n)
     return counted_order(reading.numbers, n, tuple(repairs), problem)
-
-
-def _contradicted(text: str, reading: Reading, n: int) -> str:
-    """Return what a text says around its reading against it; empty if nothing."""
-    if REVERSED not in reading.repairs and _called_worst_first(text[reading.start :]):
-        return "worst first, as is said behind it"
-    lead = lead_of(text, reading.start, 0)
-    if reading.rank != Rank.CHAIN and _SCORES.search(lead) and not _SORTED.search(lead):
-        return MAY_BE_RANKS
-    if set(range(1, n + 1)) <= {*reading.numbers}:
-        return ""
-    if _AND_SO_ON.search(text):
-        return "an order with '...' in it"
-    return PASSED_OVER if reading.rank != Rank.CHAIN and _passes_over(_from_order(text, reading), reading, n) else ""
-
-
-def _called_worst_first(text: str) -> bool:
-    """Tell whether a text from its order on says that the worst comes first: in brackets, or of the list or its order
-    (`most relevant last`), and not of a document."""
-    clauses = (clause for line in text.split("\n") for clause in CLAUSE_END.split(line) if clause)
-    for clause in clauses:
-        remarks = [match["remark"] for match in _IN_BRACKETS.finditer(clause)]
-        behind = _NAMES_ONE.split(clause)[-1]
-        if any(
-            WORST_FIRST.search(words) for words in [*remarks, behind] if words in remarks or _SORTED.search(words)
-        ):
-            return True
-    return False
-
-
-def _from_order(text: str, reading: Reading) -> str:
-    """Return the part of a text that should be in its reading: of one that a marker announces, what follows it."""
-    lead = lead_of(text, reading.start, 0)
-    if reading.rank != Rank.MARKED or _NUMBER.search(lead):  # `Rank 5: (3)` announces no whole order
-        return text
-    announced = lead and text[reading.start - len(lead) : reading.start] == lead  # on its own line
-    end = text.find("\n", reading.start) if announced and not reading.is_list else -1
-    return text[reading.start - len(lead) : end if end >= 0 else len(text)]
-
-
-def _passes_over(text: str, order: Reading | Records, n: int) -> bool:
-    """Tell whether a text names documents that an order leaves out, without a word that they are not relevant.
-
-    They would be hard negatives, though the text may rank them in a form that is not known here.
-    """
-    unread = set(range(1, n + 1)) - {*order.numbers}
-    beside = ("round",) if isinstance(order, Reading) and order.notation == "round" else ()
-    for notation in (*NAMING, *beside):
-        for mention in find_mentions(text, notation, n):
-            if not unread.isdisjoint(mention.numbers):
-                clause = clause_around(text, mention)
-                dismissed = is_negative(clause) or _DISMISSED.search(clause)
-                if not dismissed and not is_refused(text, mention.start, mention.end):
-                    return True
-    return False
 
 
 def _leaves_unread(text: str, reading: Reading, n: int) -> bool:

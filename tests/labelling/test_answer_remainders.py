@@ -6,7 +6,8 @@ import itertools
 
 import pytest
 
-from rrad_ray.labelling.answers import PASSED_OVER, parse_answer
+from rrad_ray.labelling.answer_doubts import PASSED_OVER
+from rrad_ray.labelling.answers import parse_answer
 
 
 def read(answer: str, n: int) -> list[int]:
