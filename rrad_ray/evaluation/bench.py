@@ -128,8 +128,10 @@ class Evaluation:
             title, kind = KNOWN_SOURCES.get(source, (source, "first_stage"))
             scores = [[list(by_source(row)[source]) for row in rows] for rows in self.lists]
             cost: Any = calibrated_by_lists(self.lists, scores) | self.first.sources.get(source, {})
-            note = tables.index_sentence(self.first.index) if source == DENSE and self.first.index else ""
-            self.add(source, title, kind, scores[0], **cost, latency_of=SEARCH, note=note)
+            silent = sum(not any(map(math.isfinite, values)) for values in scores[0])
+            notes = [f"lists nothing for {silent} of {len(self.test)} test queries"] if silent else []
+            notes += [tables.index_sentence(self.first.index)] if source == DENSE and self.first.index else []
+            self.add(source, title, kind, scores[0], **cost, latency_of=SEARCH, note="; ".join(notes))
         if len(self.sources) > 1 and self.dev:
             cost = fusion_cost([self.first.sources.get(source) for source in self.sources])
             self._add_fusion("fusion", "free fusion of these", "fusion", lambda weights: cost)
@@ -159,7 +161,7 @@ class Evaluation:
             with at_place(f"labels: {self.cfg.labels}", "give the labels of this input"):
                 targets = _targets(row, label) if label else {}
             unlabelled += targets.keys().isdisjoint(row["doc_ids"])
-            scores.append(candidate_scores(row, targets))
+            scores.append([targets.get(doc_id, math.nan) for doc_id in row["doc_ids"]])
         if unlabelled == len(self.test):
             problem = f"has a label of none of the {unlabelled} judged queries of split '{self.cfg.split}'"
             raise RradError(f"labels: {self.cfg.labels}", problem, "give labels of this split, or leave labels out")

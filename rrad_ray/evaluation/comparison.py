@@ -10,7 +10,7 @@ import numpy as np
 from rrad_ray.evaluation.metrics import by_length
 from rrad_ray.evaluation.statistics import holm, paired_p
 from rrad_ray.evaluation.summary import BASELINES
-from rrad_ray.evaluation.systems import MeasuredSystem, ranked_order
+from rrad_ray.evaluation.systems import MeasuredSystem
 from rrad_ray.languages.scripts import word_count
 from rrad_ray.rows import Row
 
@@ -87,6 +87,6 @@ def _mean_ndcg(system: MeasuredSystem) -> float:
 
 def _example(row: Row, number: int, before: MeasuredSystem, after: MeasuredSystem) -> dict[str, Any]:
     """Return the `number`-th test query with the first five documents of both systems, and its qrels."""
-    tops = [[row["doc_ids"][i] for i in ranked_order(system.scores[number])[:5]] for system in (before, after)]
+    tops = [[doc_id for doc_id, _ in system.rankings[number][:5]] for system in (before, after)]
     grades = dict(zip(row["qrel_ids"], row["qrel_grades"], strict=True))
     return {"query": row["query"], "before": tops[0], "after": tops[1], "grades": grades}

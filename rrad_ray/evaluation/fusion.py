@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rrad_ray.evaluation.metrics import row_ndcg
+from rrad_ray.evaluation.metrics import untied_ndcg
 
 WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)  # the grid of a source's weight
 
@@ -106,12 +106,13 @@ def fit_weights(
     By a full grid of up to `GRID_SOURCES` sources. Only ratios of weights matter, so at least one weight of each grid
     point is 1. Of equally good points the first of the grid, that with the smallest weights, wins. Of more sources,
     whose grid would take hours, each one's weight is chosen in turn beside those of the others, from 1 on, until none
-    changes.
+    changes. Documents that a mixture does not tell apart count by the mean over all their orders: the order that the
+    row gives is that of another source.
     """
     normal = [{name: zscores(by_name[name]) for name in names} for by_name in scores]
 
     def ndcg(weights: Mapping[str, float]) -> float:
-        return float(np.mean([row_ndcg(row, _mix(z, weights).tolist()) for row, z in zip(rows, normal, strict=True)]))
+        return float(np.mean([untied_ndcg(row, _mix(z, weights)) for row, z in zip(rows, normal, strict=True)]))
 
     if len(names) > GRID_SOURCES:
         return _fit_in_turn(names, ndcg)

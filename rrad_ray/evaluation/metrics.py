@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 
-def ndcg(ranked_grades: Sequence[int], qrel_grades: Sequence[int], k: int = 10) -> float:
+def ndcg(ranked_grades: Sequence[float], qrel_grades: Sequence[int], k: int = 10) -> float:
     """Return nDCG@k of one query from the grades in ranked order (0 for unjudged) and all grades of its qrels."""
     discounts = 1.0 / np.log2(np.arange(2, k + 2))
     best = np.sort(np.asarray(qrel_grades, dtype=float))[::-1][:k]
@@ -27,6 +27,27 @@ def row_ndcg(row: Mapping[str, Any], scores: Sequence[float], k: int = 10) -> fl
     grades = dict(zip(row["qrel_ids"], row["qrel_grades"], strict=True))
     best = np.argsort(-np.asarray(scores, dtype=float), kind="stable")
     return ndcg([grades.get(row["doc_ids"][index], 0) for index in best], row["qrel_grades"], k)
+
+
+def untied_ndcg(row: Mapping[str, Any], scores: Sequence[float] | np.ndarray, k: int = 10) -> float:
+    """Return nDCG@k of one `Candidates` row, ranked by `scores`, as its mean over all orders of equal scores.
+
+    So the row's order, which is another ranker's, adds nothing to scores that tell no documents apart (McSherry and
+    Najork, 2008, "Computing information retrieval performance measures efficiently in the presence of tied scores").
+    A document without a score (NaN or infinite) is not in the ranking.
+    """
+    grades = dict(zip(row["qrel_ids"], row["qrel_grades"], strict=True))
+    values = np.asarray(scores, dtype=float)
+    gains = np.array([max(grades.get(doc_id, 0), 0) for doc_id in row["doc_ids"]], dtype=float)
+    known = np.isfinite(values)
+    values, gains = values[known], gains[known]
+    best = np.argsort(-values, kind="stable")
+    values, gains = values[best], gains[best]
+    starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]])[: len(values)]
+    if len(starts) < len(values):
+        sizes = np.diff(np.r_[starts, len(values)])
+        gains = np.repeat(np.add.reduceat(gains, starts) / sizes, sizes)
+    return ndcg(gains.tolist(), row["qrel_grades"], k)
 
 
 def pair_counts(scores: Sequence[float], grades: Sequence[int]) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from rrad_ray.evaluation import metrics, statistics
+from rrad_ray.evaluation.fusion import unscored_last
 from rrad_ray.evaluation.measures import Ranked, Scores, pair_counts_of, per_query
 from rrad_ray.evaluation.summary import METRIC, System
 from rrad_ray.rows import Row
@@ -58,11 +60,13 @@ def measured(
 ) -> MeasuredSystem:
     """Measure a system's quality on rows with qrels.
 
-    `rankings`: where these are not the candidates sorted by `scores`. `entry`: `system`, `title` and `kind`, and what
+    `rankings`: where these are not the candidates sorted by `scores`, in which one without a score (NaN or infinite)
+    does not stand. `entry`: `system`, `title` and `kind`, and what
     is known of the system's cost; the names of measures with an infinite mean are added as `infinite`, if there are
     any. `more`: measures beside nDCG@10, MRR@10 and PNR. `seed`: of the bootstrap.
     """
     rankings = rankings or [_ranking(row, values) for row, values in zip(rows, scores, strict=True)]
+    scores = [unscored_last(values) for values in scores]
     quality = per_query(rows, rankings, more)
     means = {name: _interval_of(values, np.mean, seed) for name, values in quality.items()}
     pairs = pair_counts_of(rows, scores)
@@ -76,13 +80,12 @@ def measured(
 
 
 def _ranking(row: Row, scores: Sequence[float]) -> Ranked:
-    """Return a row's candidates with their scores, best first."""
-    return [(row["doc_ids"][index], float(scores[index])) for index in ranked_order(scores)]
+    """Return the candidates that have a score, best first; ties keep the row's order.
 
-
-def ranked_order(scores: Sequence[float]) -> np.ndarray:
-    """Return the indices of the documents, (N,), best first; ties keep the row's order."""
-    return np.argsort(-np.asarray(scores), kind="stable")
+    One without a score (NaN or infinite) is not in this ranking: the row's order is another ranker's.
+    """
+    best = np.argsort(-np.asarray(scores), kind="stable")
+    return [(row["doc_ids"][index], float(scores[index])) for index in best if math.isfinite(scores[index])]
 
 
 def _interval_of(values: Sequence[Any], statistic: Callable[[Any], float], seed: int) -> dict[str, float | None]:

@@ -225,7 +225,7 @@ def _view(row: Row, judged: Row | None, read: Any) -> dict[str, Any]:
         "status": STATUSES[_severity(verdict.statuses)],
         "severity": _severity(verdict.statuses),
         "agreement": repeat_agreement([answer["order_by"] for answer in answers if answer["kind"] != "rejected"]),
-        "ndcg": metrics.row_ndcg(row, verdict.targets) if any(grade > 0 for grade in grades.values()) else None,
+        "ndcg": metrics.untied_ndcg(row, verdict.targets) if any(grade > 0 for grade in grades.values()) else None,
         "relevant": [(doc_id, grade) for doc_id, grade in grades.items() if doc_id not in row["doc_ids"]],
         "counts": {name: judged[name] for name in ("truncated", "prompt_tokens", "generated_tokens")}
         if judged

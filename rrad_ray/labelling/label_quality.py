@@ -55,7 +55,7 @@ class LabelQuality:
         if not verdict.rejected:
             self._measure("confidence", float(np.mean(verdict.confidence)))
             if row["split"] == "dev" and any(grade > 0 for grade in row["qrel_grades"]):
-                self._measure("ndcg_10", metrics.row_ndcg(row, verdict.targets))
+                self._measure("ndcg_10", metrics.untied_ndcg(row, verdict.targets))
 
     def _orders(self, row: Mapping[str, Any]) -> None:
         """Add the position bias of a row's answers, and how far they agree with each other."""

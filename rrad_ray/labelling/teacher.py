@@ -107,7 +107,8 @@ def teacher_quality(
 
     Free fusion fuses the sources alone, the teacher judge and sources; the weights of both are fitted on these rows
     and returned too. Rows without a source have neither. `given`: also of the order in which the rows list their
-    documents, under the name `GIVEN`. The others: as in `verdict`.
+    documents, under the name `GIVEN`. The others: as in `verdict`. Ties count by the mean over all their orders, and
+    what a source or the judge has no score of is not in its ranking (`metrics.untied_ndcg`).
     """
     sources = common_sources(rows)
     all_scores = [with_judge(row, verdict(row, method, missing, read)) for row in rows]
@@ -115,7 +116,9 @@ def teacher_quality(
     if given:
         per_query[GIVEN] = [metrics.row_ndcg(row, [0.0] * len(row["doc_ids"])) for row in rows]
     for name in (*sources, JUDGE):
-        per_query[name] = [metrics.row_ndcg(row, scores[name]) for row, scores in zip(rows, all_scores, strict=True)]
+        per_query[name] = [
+            metrics.untied_ndcg(row, scores[name]) for row, scores in zip(rows, all_scores, strict=True)
+        ]
     quality: dict[str, Any] = {"ndcg_10": {name: float(np.mean(values)) for name, values in per_query.items()}}
     if sources:
         quality["fusion_weights"], quality["ndcg_10"]["fusion"] = fit_weights(rows, all_scores, sources)

@@ -116,6 +116,8 @@ def _say_fused(
     figures = ", ".join(f"{key} {value:.3f}" for key, value in quality.items() if isinstance(value, float))
     summary = f"answers: {quality['answers']}; {figures}" if plan.kind is JudgeOutput else "no LLM was asked"
     lack = "".join(f"; {count:,} queries lack {name}" for name, count in lacking.items() if count)
+    if alike := counts["rows"] - counts["told_apart"]:
+        lack += f"; {alike:,} queries have the same target for all documents, and teach nothing"
     lack += f"; {note}" if note else ""
     say(f"teacher = {shown}; {summary}{_overlap_note(counts)}{lack}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,24 @@ def test_rows_of_different_sources_are_an_error_that_names_query_and_source(firs
     with pytest.raises(RradError, match="query 'few' has no scores of dense, which others have; give a table"):
         bench.measure_all()
     assert not bench.systems
+
+
+def test_a_source_is_measured_by_the_documents_that_it_lists_and_not_by_the_order_of_another(tmp_path: Path) -> None:
+    """Of a run without every second query .952 was reported where ir-measures says .452."""
+    rows = [of_sources(f"q{number}", "whole", "half") | {"qrel_ids": [f"q{number}-0"]} for number in range(4)]
+    for number, row in enumerate(rows):
+        found = [1.0, 2.0, 3.0] if number % 2 else [math.nan, math.nan, 1.0]
+        row["source_scores"] = [[3.0, 2.0, 1.0], [math.nan] * 3 if number == 0 else found]
+    bench = evaluation(tmp_path, rows)
+    bench.measure_all()
+    whole, half = bench.systems
+    assert whole.quality["nDCG@10"] == [1.0] * 4
+    assert half.quality["nDCG@10"] == [0.0, 0.5, 0.0, 0.5]  # nothing listed; last of three; only the wrong one
+    assert half.entry["note"] == "lists nothing for 1 of 4 test queries"
+    assert half.entry["metrics"]["PNR"]["mean"] == pytest.approx(
+        1.5 / 6.5
+    )  # of eight pairs three are ties, half each
+    assert [row["doc_ids"] for row in ranking_rows(rows, half)][:3:2] == [[], ["q2-2"]]
 
 
 def student(folder: Path, weight: float) -> str:

@@ -18,7 +18,6 @@ from rrad_ray.evaluation.systems import (
     MeasuredSystem,
     candidate_scores,
     measured,
-    ranked_order,
     ranking_rows,
 )
 from rrad_ray.rows import Row
@@ -130,7 +129,6 @@ def test_a_candidate_without_a_score_comes_behind_the_others() -> None:
     row = row_of("q", ["a", "b", "c"])
     assert candidate_scores(row, {"q-2": 0.5, "q-0": -2.0, "elsewhere": -7.0}) == [-2.0, -8.0, 0.5]
     assert candidate_scores(row, {}) == [-1.0] * 3
-    assert ranked_order([1.0, 3.0, 1.0]).tolist() == [1, 0, 2]
 
 
 def test_a_fusion_costs_what_its_sources_cost_together() -> None:

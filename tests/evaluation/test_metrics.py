@@ -16,7 +16,7 @@ from ir_measures import ScoredDoc, nDCG
 
 from rrad_ray.evaluation import fusion
 from rrad_ray.evaluation.fusion import fit_weights, fuse, zscores
-from rrad_ray.evaluation.metrics import ndcg, pair_counts, pnr, row_ndcg
+from rrad_ray.evaluation.metrics import ndcg, pair_counts, pnr, row_ndcg, untied_ndcg
 from rrad_ray.evaluation.statistics import bootstrap_interval, paired_p
 
 DOCUMENTS = [f"d{number:02d}" for number in range(30)]
@@ -53,6 +53,23 @@ def test_equal_scores_keep_the_order_of_the_row() -> None:
     assert row_ndcg(row, [0.0, 1.0, 1.0]) == 1.0
     many = {"doc_ids": [f"d{number}" for number in range(500)], "qrel_ids": ["d7"], "qrel_grades": [1]}
     assert row_ndcg(many, [0.0, 1.0] * 250) == pytest.approx(1 / math.log2(5))  # d1, d3, d5, d7
+
+
+@given(
+    scores=st.lists(st.one_of(st.integers(0, 2), st.none()), min_size=1, max_size=6),
+    grades=st.lists(st.integers(-1, 2), min_size=6, max_size=6),
+    k=st.sampled_from([1, 2, 10]),
+)
+def test_untied_ndcg_is_the_mean_over_all_orders_of_what_is_equal_and_lists_nothing_without_a_score(
+    scores: list[int | None], grades: list[int], k: int
+) -> None:
+    ids = [f"d{number}" for number in range(len(scores))]
+    row = {"doc_ids": ids, "qrel_ids": ids, "qrel_grades": grades[: len(ids)]}
+    known = [(score, grades[number]) for number, score in enumerate(scores) if score is not None]
+    orders = [sorted(order, key=lambda pair: -pair[0]) for order in itertools.permutations(known)]
+    wanted = np.mean([ndcg([grade for _, grade in order], row["qrel_grades"], k) for order in orders])
+    given = [math.nan if score is None else score for score in scores]
+    assert untied_ndcg(row, given, k) == pytest.approx(wanted)
 
 
 # ---- pairs --------------------------------------------------------------------------------------------------
@@ -147,6 +164,19 @@ def test_fit_weights_finds_the_planted_source() -> None:
     assert max(weights["noise"], weights["more"]) < 0.5
     fused = [fuse(by_name, weights) for by_name in scores]
     assert np.mean([row_ndcg(row, mix) for row, mix in zip(rows, fused, strict=True)]) == pytest.approx(mean)
+
+
+def test_a_source_that_lists_nothing_for_half_of_the_queries_is_not_credited_with_the_given_order() -> None:
+    """The round that found it: such a source won all the weight, and half of the queries had no targets."""
+    rows, scores = [], []
+    for number in range(40):
+        ids = [f"{number}-{document}" for document in range(8)]
+        rows.append({"doc_ids": ids, "qrel_ids": ids[:1], "qrel_grades": [1]})  # the given order is the best
+        silent = [math.nan] * 8 if number % 2 else [float(-rank) for rank in range(8)]
+        scores.append({"silent": silent, "other": [-1.0, 0.0, *(float(-rank) for rank in range(2, 8))]})
+    weights, mean = fit_weights(rows, scores, ["silent", "other"])
+    assert weights["other"] > 0
+    assert mean == pytest.approx((1 + 1 / math.log2(3)) / 2)  # where the silent one is silent, the other decides
 
 
 def test_fit_weights_is_the_best_of_the_whole_grid() -> None:

@@ -493,13 +493,15 @@ def test_an_endpoint_is_asked_for_one_window_after_another_and_label_reads_one_o
 
 def test_a_simulated_teacher_is_marked_as_such_in_every_manifest_and_its_noise_costs_quality(tmp_path: Path) -> None:
     ids, texts = [f"d{number}" for number in range(8)], [f"text {number}" for number in range(8)]
-    judged = {"doc_ids": ids, "texts": texts, "qrel_ids": ids[2:4], "qrel_grades": [2, 1]}
+    judged = {"doc_ids": ids, "texts": texts, "qrel_ids": ids[2:4], "qrel_grades": [2, 1], "split": "dev"}
     ndcg = {}
     for noise in (0.0, 3.0):
         place = tmp_path / str(noise)
         folder(place, [row(number, **judged) for number in range(60)])
         teacher = SimulatedConfig(noise=noise, missing=0.1, malformed=0.1)
-        judge.run(config(place, engine="simulated", simulated=teacher, repeats=2, max_quarantined=0.2))
+        unchecked = GateConfig(enabled=False)
+        options = {"engine": "simulated", "simulated": teacher, "repeats": 2, "max_quarantined": 0.2}
+        judge.run(config(place, gate=unchecked, **options))
         label.run(LabelConfig(input=f"{place}/judgments", output=f"{place}/labels", max_quarantined=0.2))
         for name in ("judgments", "labels"):
             assert "simulated" in tables.read_manifest(f"{place}/{name}").lineage.simulated

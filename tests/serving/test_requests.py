@@ -128,7 +128,7 @@ def test_half_a_character_where_a_text_was_cut_inside_an_emoji_is_read_as_one_th
 
 
 def test_every_field_of_a_search_request() -> None:
-    body = {"query": "q", "model": "m", "top_n": 2, "explain": True, "user": "u", "documents": ["ignored"]}
+    body = {"query": "q", "model": "m", "top_n": 2, "explain": True, "user": "u"}
     assert parse("/v1/search", body) == ScoringRequest(["q"], [], "m", 2, explain=True, unit="u")
     assert parse("/v1/search", {"query": "q"}) == ScoringRequest(["q"], [])
 
