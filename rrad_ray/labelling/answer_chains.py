@@ -38,6 +38,7 @@ from rrad_ray.labelling.answer_tokens import (
 from rrad_ray.labelling.answer_words import (
     ANNOUNCEMENT,
     ANY_NAME,
+    BESIDE_ORDER,
     COMPARISON,
     EQUALLY,
     EXAMPLE,
@@ -58,7 +59,7 @@ from rrad_ray.labelling.answer_words import (
 
 # Repairs that matter to what is done with an order.
 CUT, REVERSED = "cut off", "worst first"
-NUMBERED, SORTED = "numbered list", "sorted by score or rank"
+NUMBERED, SORTED, GRADED = "numbered list", "sorted by score or rank", "graded in words"
 
 _ITEM = re.compile(rf"[ \t>*_#|•●\-–+\"'`]*+(?:{ANY_NAME}[ \t]*)?+[*_]*+\Z", re.IGNORECASE)
 _LABEL = re.compile(
@@ -196,6 +197,8 @@ def _without_labels(text: str, notation: str) -> tuple[str, dict[int, _Label]]:
 def _ranked(rank: Rank, lead: str) -> Rank:
     if EXAMPLE.search(lead) and not IN_FORMAT.search(lead):
         return Rank.EXAMPLE
+    if BESIDE_ORDER.search(lead):
+        return rank
     return Rank.MARKED if MARKER.search(lead) and not INITIAL.search(lead) else rank
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 
 from rrad_ray.labelling.answer_chains import REVERSED, Rank, Reading
-from rrad_ray.labelling.answer_prose import CLAUSE_END, clause_around, is_set_aside, lead_of
+from rrad_ray.labelling.answer_prose import CLAUSE_END, LOOK_AROUND, clause_around, is_set_aside, lead_of
 from rrad_ray.labelling.answer_tokens import find_mentions
 from rrad_ray.labelling.answer_verdicts import MAY_BE_RANKS, Records
 from rrad_ray.labelling.answer_words import ANY_NAME, WORST_FIRST
 
 PASSED_OVER = "documents beside the order"
-DOTS = r"(?:\.{2,}|…)"
+DOTS = r"(?:\.{2,}|…+|⋯+|⋮)"
 _DIGITS = re.compile(r"\d+")
 _NAMING = ("square", "curly", "angle", "named")  # a number in round brackets may be a line's, a year or a score
 # What announces scores and no order: `Relevance scores: 3, 5, 1`
@@ -26,13 +26,30 @@ _NAMES_ONE = re.compile(rf"\[\d{{1,18}}\]|{ANY_NAME}\s?\d{{1,18}}", re.IGNORECAS
 _IN_BRACKETS = re.compile(r"\((?P<remark>[^()\n]{1,80})\)")
 # What is said of a document that an order leaves out, beside the words for irrelevant.
 _DISMISSED = re.compile(
-    r"\b(?:does|do|did|is|are|was|were)(?: not|n't)\b|\black(?:s|ing)?\b|\bfails? to\b|\bremaining\b|\bthe rest\b|"
+    r"\b(?:does|do|did|is|are|was|were)(?: not|n't)\b|\black(?:s|ing)?\b|\bfails? to\b|"
     r"\bignored\b|\bskipped\b|\bnicht\b|\bne \w+ pas\b|\bno (?:es|son|trata|responde|contiene|menciona)\b|"
     r"不(?:涉及|包含|回答|提到|是)|没有|未|않|없|ない|ません",
     re.IGNORECASE,
 )
 # Documents that an order leaves out but does not leave: `[1] > [2] > ... > [20]`
-_AND_SO_ON = re.compile(rf"[>,;\n][ \t]*{DOTS}[ \t]*[>,;\n\])]")
+_AND_SO_ON = re.compile(
+    rf"[>,;\n][ \t]*[\[(]?(?:{DOTS}|etc\.?|(?:the )?(?:others|rest)|等等?|기타|등등?|その他|など)[\])]?"
+    r"[ \t]*[>,;\n\])]"
+)
+# What is said of documents beside an order, that puts them below those of it and above what is irrelevant.
+_LESS = re.compile(
+    r"\b(?:partial\w*|partly|somewhat|slightly|less|lower|next|also|mildly|marginally|teilweise|weniger|partiellement|"
+    r"moins|parcialmente|menos|частично|менее)\b|部分|较低|較低|次之|其次|부분|일부|다음|다소|덜|やや|一部|次に",
+    re.IGNORECASE,
+)
+_LABELS = re.compile(r"[^\[\]\n:]{2,60}:[ \t*_]*\Z")
+# `Ranks: 2, 4, 1, 3`: a rank for each document in turn, and no order.
+_RANKS = re.compile(
+    r"\branks\b(?!.*\b(?:best|first|most|top|order)\b)|\brank (?:of|for) (?:each|every|the)\b|\brank positions?\b|"
+    r"각 ?(?:문서|단락|구절)\w? ?순위|各(?:个|個)?(?:文[书書档檔章]|段落|ドキュメント).{0,4}(?:排名|順位|名次)",
+    re.IGNORECASE,
+)
+_PLAIN_LIST = re.compile(r"\[?\s*\d{1,6}\s*[,;\n ]")
 
 
 def contradiction(text: str, reading: Reading, n: int) -> str:
@@ -42,10 +59,14 @@ def contradiction(text: str, reading: Reading, n: int) -> str:
     lead = lead_of(text, reading.start, 0)
     if reading.rank != Rank.CHAIN and _SCORES.search(lead) and not _SORTED.search(lead):
         return MAY_BE_RANKS
+    if reading.rank != Rank.CHAIN and _RANKS.search(lead) and _PLAIN_LIST.match(text, reading.start):
+        return MAY_BE_RANKS
     if set(range(1, n + 1)) <= {*reading.numbers}:
         return ""
     if _AND_SO_ON.search(text):
         return "an order with '...' in it"
+    if passes_over(text[reading.start :], reading, n, by_rank=True):
+        return PASSED_OVER
     return PASSED_OVER if reading.rank != Rank.CHAIN and passes_over(_from_order(text, reading), reading, n) else ""
 
 
@@ -72,10 +93,11 @@ def _from_order(text: str, reading: Reading) -> str:
     return text[reading.start - len(lead) : end if end >= 0 else len(text)]
 
 
-def passes_over(text: str, order: Reading | Records, n: int) -> bool:
+def passes_over(text: str, order: Reading | Records, n: int, by_rank: bool = False) -> bool:
     """Tell whether a text names documents that an order leaves out, without a word that they are not relevant.
 
-    They would be hard negatives, though the text may rank them in a form that is not known here.
+    They would be hard negatives, though the text may rank them in a form that is not known here. `by_rank`: tell it
+    of those alone that the text calls less relevant, or lists behind a label of their own.
     """
     unread = set(range(1, n + 1)) - {*order.numbers}
     beside = ("round",) if isinstance(order, Reading) and order.notation == "round" else ()
@@ -83,6 +105,11 @@ def passes_over(text: str, order: Reading | Records, n: int) -> bool:
         for mention in find_mentions(text, notation, n):
             if unread.isdisjoint(mention.numbers) or is_set_aside(text, mention):
                 continue
-            if not _DISMISSED.search(clause_around(text, mention)):
+            clause = clause_around(text, mention)
+            if _LESS.search(clause):
+                return True
+            if by_rank and not _LABELS.search(text[max(0, mention.start - LOOK_AROUND) : mention.start]):
+                continue
+            if not _DISMISSED.search(clause):
                 return True
     return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from rrad_ray.labelling.answer_verdicts import grade_of
+from rrad_ray.labelling.answer_grades import grade_of
 from rrad_ray.labelling.answer_words import ANY_NAME, RANK_WORD
 
 _NAMED = rf"{ANY_NAME}[ #]{{0,2}}\d{{1,18}}(?!\w)"

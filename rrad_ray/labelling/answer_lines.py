@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from rrad_ray.labelling.answer_chains import SORTED, Rank, best_reading
+from rrad_ray.labelling.answer_chains import GRADED, SORTED, Rank, best_reading
+from rrad_ray.labelling.answer_grades import grade_of, is_bare
 from rrad_ray.labelling.answer_places import NOUN, by_counted_label, by_place, has_chain
 from rrad_ray.labelling.answer_scales import leads_to_costs, lowest_is_best
 from rrad_ray.labelling.answer_tokens import find_mentions, gap_between, outside
@@ -17,7 +18,6 @@ from rrad_ray.labelling.answer_verdicts import (
     Appraisal,
     Records,
     by_merit,
-    grade_of,
     verdict_of,
 )
 from rrad_ray.labelling.answer_words import (
@@ -82,6 +82,7 @@ _PLACED = rf"\[(?:{ANY_NAME}\s?)?(?P<id>\d{{1,18}})\]"
 _STEP_FIRST = re.compile(rf"(?<![^\W_]){_STEP}{_GLUE}[ \t*_]{{0,3}}{_PLACED}{_ENDS}", re.IGNORECASE)
 _STEP_LAST = re.compile(rf"{_PLACED}{_GLUE}[ \t(]{{0,2}}{_STEP}{_ENDS}", re.IGNORECASE)
 NOT_UNDERSTOOD = "verdicts that are not understood"
+AGAINST_ITS_ORDER = "grades against the order of their list"
 
 
 def read_lines(text: str, n: int) -> Records | None:
@@ -168,9 +169,12 @@ def _by_step(text: str, n: int) -> Records | None:
         steps += [
             (match.end("id"), match.groupdict()) for match in pattern.finditer(text) if match.end("id") not in known
         ]
+    ordered = sorted(steps, key=lambda step: step[0])
+    if any(one["worst"] and two["next"] for (_, one), (_, two) in itertools.pairwise(ordered)):
+        return Records((), (), "worst first, in words")
     if all(groups["next"] for _, groups in steps):
         return None  # a text that goes on in one direction is read from its prose
-    placed = _places(sorted(steps, key=lambda step: step[0]))
+    placed = _places(ordered)
     without = [mention.numbers[0] for mention in mentions if mention.numbers[0] not in placed]
     worst = min((end for end, groups in steps if groups["worst"]), default=len(text))
     best = any(groups["best"] for _, groups in steps)
@@ -214,7 +218,7 @@ def _by_tier(text: str, n: int) -> Records | None:
     if len(tiers) < 2 or best_reading(_TIER.sub("", text), n) is not None:
         return None
     tiers.sort(key=lambda tier: -tier[0])
-    return Records([number for grade, numbers in tiers if grade for number in numbers], ("graded in words",))
+    return Records([number for grade, numbers in tiers if grade for number in numbers], (GRADED,))
 
 
 @dataclass(frozen=True)
@@ -243,7 +247,11 @@ def _by_verdict(text: str, n: int) -> Records | None:
     chosen = any(line.label for line in lines) or (ANNOUNCEMENT.search(before) and not INITIAL.search(before))
     records = _judged(numbers, verdicts, text)
     if records is not None:
-        graded = "graded in words" in records.repairs and all(line.joint.strip() for line in lines)
+        graded = GRADED in records.repairs and all(line.joint.strip() for line in lines)
+        if graded and not shown and not _falls(verdicts):
+            # What grades a list's documents against their order may be the first words of remarks.
+            bare = all(is_bare(line.words) for line in lines)
+            return None if chosen and not bare else Records((), (), AGAINST_ITS_ORDER)
         return None if chosen and not graded and (records.problem or not shown) else records
     differ = len({line.words for line in lines}) > 1
     apart = all(line.joint.strip() or not PROSE.search(line.words) for line in lines)
@@ -251,6 +259,12 @@ def _by_verdict(text: str, n: int) -> Records | None:
     if shown and differ and apart and short and not chosen and best_reading(_others(text, lines), n) is None:
         return Records((), (), NOT_UNDERSTOOD)
     return None
+
+
+def _falls(verdicts: Sequence[Appraisal | None]) -> bool:
+    """Tell whether each verdict is no better than the one before it."""
+    values = [verdict.value for verdict in verdicts if verdict is not None]
+    return values == sorted(values, reverse=True)
 
 
 def _judged(numbers: Sequence[int], verdicts: Sequence[Appraisal | None], text: str) -> Records | None:
@@ -267,7 +281,7 @@ def _judged(numbers: Sequence[int], verdicts: Sequence[Appraisal | None], text: 
         return Records((), (), MAY_BE_RANKS)
     if len(known) > 1 and len(values) == 1:
         return Records((), (), "the same verdict on every document")
-    how = "graded in words" if known[0].kind == "grade" else SORTED
+    how = GRADED if known[0].kind == "grade" else SORTED
     return Records([numbers[index] for index in order], (how,))
 
 
@@ -313,4 +327,8 @@ def _by_verdict_beside(text: str, n: int) -> Records | None:
     if len(pairs) < 2 or len(pairs) != text.count("[") or has_chain(_BESIDE.sub("", text), n):
         return None
     words = [re.sub(r"(?:[,;/.)\s]|\band)+\Z", "", pair["words"]) for pair in pairs]
-    return _judged([int(pair["id"]) for pair in pairs], [verdict_of(word) for word in words], text)
+    numbers, verdicts = [int(pair["id"]) for pair in pairs], [verdict_of(word) for word in words]
+    records = _judged(numbers, verdicts, text)
+    if records and GRADED in records.repairs and numbers != sorted(numbers) and not _falls(verdicts):
+        return None if "\n" in text[pairs[0].start() : pairs[-1].start()] else Records((), (), AGAINST_ITS_ORDER)
+    return records

@@ -6,7 +6,8 @@ import math
 import re
 
 from rrad_ray.labelling.answer_chains import NUMBERED, SORTED, Rank, best_reading
-from rrad_ray.labelling.answer_verdicts import MAY_BE_RANKS, Records, grade_of
+from rrad_ray.labelling.answer_grades import grade_of
+from rrad_ray.labelling.answer_verdicts import MAY_BE_RANKS, Records
 from rrad_ray.labelling.answer_words import (
     ANNOUNCEMENT,
     ANY_NAME,
@@ -69,6 +70,13 @@ _LINE_COUNT = re.compile(
     rf"^[ \t*_]*(?:\((?=\d{{1,3}}\))|#)(?P<number>\d{{1,3}})\)?[ \t*_:]+(?={_BRACKETED}|{_NAMED}|\(\d{{1,3}}\))",
     re.IGNORECASE | re.MULTILINE,
 )
+# A line of a list that may count down: `4. [2]`, `#4 Document 2`, `(4) [2]`.
+_DOWN_COUNT = re.compile(
+    r"^[ \t*_>•\-–]*(?:\((\d{1,3})\)|#(\d{1,3})[.:)]?|(\d{1,3})[.)])[ \t*_:]+"
+    rf"(?=(?P<id>[*_]*(?:{_BRACKETED}|{_NAMED}|\(\d{{1,3}}\))))",
+    re.IGNORECASE | re.MULTILINE,
+)
+_BLANK_LINE = re.compile(r"\n[ \t]*\n|\Z")
 _LISTS = re.compile(rf"{_LIST}{_PLACE_END}", re.IGNORECASE)
 _LABEL = re.compile(r"[ \t*_,;.|)/]*(?P<name>[^\[\]\n;|]*[\w)])[ \t*_]*(?P<mark>[:=→–-])?[ \t*_]*")
 _BETWEEN = re.compile(r"[ \t*_,;.|)/]*")
@@ -96,7 +104,25 @@ def places_apart(text: str) -> str:
     counts = [int(line["number"]) for line in _LINE_COUNT.finditer(text)]
     if len(counts) > 1 and counts == list(range(1, len(counts) + 1)):
         text = _LINE_COUNT.sub(r"\g<number>. ", text)
-    return "\n".join(map(_apart, text.split("\n")))
+    return "\n".join(map(_apart, _counted_up(text).split("\n")))
+
+
+def _counted_up(text: str) -> str:
+    """Return a text with a list that counts down to the best, `2. [1]`, `1. [3]`, as one that counts up from it."""
+    lines = list(_DOWN_COUNT.finditer(text))
+    counts = [int(line[1] or line[2] or line[3]) for line in lines]
+    if len(counts) < 2 or counts != list(range(len(counts), 0, -1)):
+        return text
+    if [number for line in lines for number in _ids(line["id"])] == counts:
+        return text  # the numbers may be the documents'
+    end = _BLANK_LINE.search(text, lines[-1].end())
+    stop = end.start() if end else len(text)
+    bounds = [line.start() for line in lines[1:]] + [stop]
+    items = [text[line.end() : bound].rstrip("\n") for line, bound in zip(lines, bounds, strict=True)]
+    head = text[: lines[0].start()]
+    if not WORST_FIRST.search(head):  # what is said to be worst first is turned round where it is read
+        items.reverse()
+    return head + "\n".join(f"{number}. {item}" for number, item in enumerate(items, 1)) + text[stop:]
 
 
 def _apart(line: str) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rrad_ray.labelling.answer_chains import CUT, best_reading
+from rrad_ray.labelling.answer_grades import grade_of
 from rrad_ray.labelling.answer_json import as_json, json_values
 from rrad_ray.labelling.answer_lines import NOT_UNDERSTOOD, read_lines
 from rrad_ray.labelling.answer_markup import (
@@ -29,7 +30,7 @@ from rrad_ray.labelling.answer_markup import (
 from rrad_ray.labelling.answer_places import has_chain
 from rrad_ray.labelling.answer_scales import lowest_is_best
 from rrad_ray.labelling.answer_text import without_item_tags
-from rrad_ray.labelling.answer_verdicts import Records, by_merit, grade_of, value_of, verdict_of
+from rrad_ray.labelling.answer_verdicts import Records, by_merit, score_level, value_of, verdict_of
 from rrad_ray.labelling.answer_words import COST, NEGATIVE, RANK, SCORE, WORST_FIRST
 
 _ORDER = re.compile(
@@ -45,6 +46,9 @@ _RANKS = re.compile(
 )
 _FAILURE = re.compile(r"errors?|refusal|failure")
 _SHOWN = re.compile(r"original|input|initial|before|example|shown|given")
+_BEST = re.compile(
+    r"(?:the_)?(?:best|top|first|winner|most_relevant|highest)(?:_(?:match|passage|document|doc|result|id|one|answer))?"
+)
 _DEEPEST = 8
 _REASONS = re.compile(r".*(?:reason|expla|analys|thought|comment|note|rationale|query|question|summary).*")
 _TEXTS = re.compile(
@@ -150,7 +154,7 @@ def _dict_meaning(value: dict[str, Any], n: int, depth: int) -> list[int] | None
         if not usable or any(kind.fullmatch(key.removesuffix("s")) for kind in (_REASONS, SCORE, COST)):
             continue
         if (numbers := _meaning(item, n, depth + 1)) is not None:
-            return _as_named(numbers, key, item, members)
+            return [] if _names_more(members, key, numbers, n) else _as_named(numbers, key, item, members)
     if (number := identifier_of(value)) is not None:
         return [number]
     if members and all(number_in(key) is not None for key in members):
@@ -166,6 +170,20 @@ def _dict_meaning(value: dict[str, Any], n: int, depth: int) -> list[int] | None
     return None
 
 
+def _names_more(members: Mapping[str, Any], key: str, numbers: Sequence[int], n: int) -> bool:
+    """Tell whether members beside the order in member `key` name documents that it leaves out: the best one, or a
+    list that is no list of what was shown (`{"best": 3, "others": [1, 2]}`)."""
+    for name, item in members.items():
+        ones = item if isinstance(item, list) else [item] if _BEST.fullmatch(name) else []
+        ids = [number_in(one) for one in ones if not isinstance(one, bool)]
+        known = {one for one in ids if one is not None and 1 <= one <= n}
+        shown = _IDS.fullmatch(name) or _SHOWN.search(name) or any(_is(kind, name) for kind in (RANK, SCORE, COST))
+        judged = any(_is(kind, name.removesuffix("s")) for kind in (RANK, SCORE, COST)) or _RANKS.fullmatch(name)
+        if name != key and len(known) == len(ones) and not (shown or judged) and not known <= {*numbers}:
+            return True
+    return False
+
+
 def _parallel(members: Mapping[str, Any]) -> list[int] | None:
     """Return the order of a list of documents by the list of their scores or ranks beside it (`{"ids": [1, 2],
     "scores": [5, 9]}`); None without such. A ranking in the order shown that its scores do not confirm is none."""
@@ -176,7 +194,8 @@ def _parallel(members: Mapping[str, Any]) -> list[int] | None:
         as_shown = known == list(range(1, len(known) + 1))
         if len(known) < 2 or len(known) < len(numbers) or not (plain or (as_shown and _ORDER.fullmatch(key))):
             continue
-        beside = {name: each for name, each in members.items() if name != key and isinstance(each, list)}
+        others = {name: each for name, each in members.items() if name != key and isinstance(each, list)}
+        beside = {name: others[name] for name in sorted(others, key=score_level)}
         for kind, (name, values) in itertools.product((RANK, SCORE, COST), beside.items()):
             if len(values) == len(known) and (_is(kind, name) or _is(kind, name.removesuffix("s"))):
                 order = by_merit([verdict_of(value) for value in values], ranks=kind is not SCORE)
@@ -272,6 +291,8 @@ def _sorted_records(records: Sequence[Mapping[str, Any]], rising: bool = False) 
     if all("index" in record for _, record in kept) and any(number == 0 for number, _ in kept):
         kept = [(number + 1, record) for number, record in kept]  # counted from 0, as programs do
     numbers, judged = [number for number, _ in kept], [record for _, record in kept]
+    if _disagree(judged):
+        return []
     order = _order_of_records(judged, rising)
     if order is not None:
         return [numbers[index] for index in order] or numbers
@@ -282,7 +303,10 @@ def _sorted_records(records: Sequence[Mapping[str, Any]], rising: bool = False) 
 def _order_of_records(records: Sequence[Mapping[str, Any]], rising: bool) -> list[int] | None:
     """Return the places of records, the best one's first, by their ranks, scores or other verdicts; None without."""
     for kind in (RANK, SCORE, COST):
-        values = [next((item for key, item in record.items() if _is(kind, key)), None) for record in records]
+        values = [
+            next((record[key] for key in sorted(record, key=score_level) if _is(kind, key)), None)
+            for record in records
+        ]
         order = by_merit([verdict_of(value) for value in values], ranks=rising or kind is not SCORE)
         if order is not None:
             return order
@@ -292,6 +316,19 @@ def _order_of_records(records: Sequence[Mapping[str, Any]], rising: bool) -> lis
         if _judges(records, name) and not numbers and (order := by_merit(verdicts)) is not None:
             return order
     return None
+
+
+def _disagree(records: Sequence[Mapping[str, Any]]) -> bool:
+    """Tell whether two scores, of which none counts more than the other, order records differently."""
+    names = [name for name in records[0] if _is(SCORE, name) and all(name in record for record in records)]
+    for one, two in itertools.combinations(names, 2):
+        pairs = [(value_of(record[one]), value_of(record[two])) for record in records]
+        known = [(a, b) for a, b in pairs if a is not None and b is not None]
+        least = min(map(score_level, names))
+        equal = score_level(one) == score_level(two) == least and len(known) == len(pairs)
+        if equal and any((a - c) * (b - d) < 0 for (a, b), (c, d) in itertools.combinations(known, 2)):
+            return True
+    return False
 
 
 def _is(kind: re.Pattern[str], name: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from rrad_ray.labelling.answer_verdicts import grade_of
+from rrad_ray.labelling.answer_grades import grade_of
 from rrad_ray.labelling.answer_words import ANY_NAME, BEST_END, COST, WORST_END
 
 _LOWER = (

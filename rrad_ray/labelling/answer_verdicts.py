@@ -8,25 +8,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rrad_ray.labelling.answer_grades import grade_of
 from rrad_ray.labelling.answer_words import (
     COST,
-    GOOD,
-    HIGH,
     LAST,
-    LOW,
-    MEDIUM,
-    NEGATIVE,
-    NO,
     ORDINALS,
     RANK,
     RANK_WORD,
     SCORE,
-    YES,
+    SCORE_LEVELS,
 )
 
 _EDGE = " \t*_`\"'|"
 _NAME = re.compile(r"(?P<name>[^\W\d][^\W\d_]*(?:[ _][^\W\d_]+){0,2})[ \t*_]*[:=][ \t*_]*")
 _SCORE_NAME = re.compile(r"(?P<name>[^\W\d][^\W\d_]*)[ \t*_]+(?=-?\d)")  # `score 4, but old`
+_FIGURE = re.compile(r"(?P<name>[^\W\d][^\W\d_]*(?:[ _][^\W\d_]+)?)[ \t:=*_]+(?=-?\d)")
 _VERDICT_NAME = re.compile(r"(?:is )?relevant|verdict|answer|label|match|判定|判断|판단|판정", re.IGNORECASE)
 _REMARK = r"(?=[ \t*_]*(?:\Z|[-–—,;:(|)]|\.(?!\d)|\b(?:because|since|as|but|weil|car|porque)\b))"
 _UNIT = r"[ \t]*(?:(?:/|out of|of)[ \t]*\d{1,5}(?![\d.])|%|(?:points?|pts?|stars?)\b|点|分|점|星|별|つ星)"
@@ -39,7 +35,6 @@ _DIGIT_PLACE = re.compile(
 _STARS = re.compile(r"[★⭐🌟✪●■⬛☆✩✰○□⬜½]{1,10}")
 _SIGNS = (("◎", 4.0), ("✅✔✓☑👍🟢⭕○🆗", 3.0), ("⚠🟡△▲🤔😐", 2.0), ("🟠", 1.0), ("❌✗✘✖×🚫👎🔴⛔", 0.0))
 _LETTER = re.compile(rf"(?P<letter>[A-FS])(?P<sign>[+\-−]?){_REMARK}")
-_START = re.compile(r"[,.;:(–—/|]| - |\b(?:because|since|as|but)\b")
 MAY_BE_RANKS = "numbers that may be ranks or scores"
 MOST_BARE = 100.0  # a larger number without a unit is a year or a title's, not a score
 
@@ -74,7 +69,7 @@ def verdict_of(item: Any) -> Appraisal | None:
         return Appraisal("number", float(item)) if abs(item) < 1e300 and not math.isnan(item) else None
     if not isinstance(item, str):
         return None
-    whole = item.replace("\ufe0f", "").strip(_EDGE)
+    whole = _from_best_name(item.replace("\ufe0f", "").strip(_EDGE))
     named, plain = _NAME.match(whole), _SCORE_NAME.match(whole)
     if named is None and plain and any(kind.fullmatch(plain["name"]) for kind in (RANK, SCORE, COST)):
         named = plain
@@ -89,6 +84,20 @@ def verdict_of(item: Any) -> Appraisal | None:
             verdict = Appraisal("score", verdict.value)
         return verdict or _verdict(whole)
     return _verdict(whole) or verdict
+
+
+def score_level(name: str) -> int:
+    """Return how far behind others a score of this name counts, from 0: an overall one, one of relevance, a score."""
+    return next((level for level, kind in enumerate(SCORE_LEVELS) if kind.fullmatch(name)), len(SCORE_LEVELS))
+
+
+def _from_best_name(words: str) -> str:
+    """Return words from the figure on that counts most: `relevance 2` of `confidence 0.9, relevance 2`."""
+    named = [match for match in _FIGURE.finditer(words) if SCORE.fullmatch(match["name"])]
+    if len(named) < 2:
+        return words
+    best = min(named, key=lambda match: score_level(match["name"]))
+    return words if best is named[0] else words[best.start() :]
 
 
 def by_merit(verdicts: Sequence[Appraisal | None], ranks: bool = False) -> list[int] | None:
@@ -112,22 +121,6 @@ def value_of(item: Any) -> float | None:
     if verdict is None:
         return None
     return -verdict.value if verdict.kind == "place" else verdict.value
-
-
-def grade_of(words: str) -> float | None:
-    """Return the grade that words begin with ("Highly relevant", "Low", 不相关), from 0 to 4, the best; else None."""
-    start = _START.split(words.strip(_EDGE), maxsplit=1)[0].strip()
-    if not start or len(start.split()) > 4 or len(start) > 40:
-        return None
-    first = start.split()[0]
-    says = (start, first) if len(first) > 1 else (start,)
-    if NEGATIVE.search(start) or any(NO.fullmatch(word) for word in says):
-        return 0.0
-    if any(YES.fullmatch(word) for word in says):
-        return 3.0
-    # What weakens comes first: "slightly relevant", "very low".
-    grades = ((1.0, LOW), (2.0, MEDIUM), (4.0, HIGH), (3.0, GOOD))
-    return next((value for value, grade in grades if grade.search(start)), None)
 
 
 def _verdict(words: str) -> Appraisal | None:

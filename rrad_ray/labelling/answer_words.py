@@ -9,7 +9,8 @@ def _any(*words: str) -> str:
     return f"(?:{'|'.join(words)})"
 
 
-def _compiled(*words: str) -> re.Pattern[str]:
+def any_of(*words: str) -> re.Pattern[str]:
+    """Return a pattern of any of some patterns, in either case."""
     return re.compile(_any(*words), re.IGNORECASE)
 
 
@@ -41,10 +42,21 @@ ANNOUNCEMENT = re.compile(_ANNOUNCES, re.IGNORECASE)
 # What announces an order stands right before it, with no end of a sentence between.
 MARKER = re.compile(rf"{_ANNOUNCES}(?:[^.!?\n]|\.(?=\d)){{0,60}}\Z", re.IGNORECASE)
 
+# What introduces documents beside an order, though it speaks of one: `Lower ranked: [4]`, `Rest of the ranking: [2]`.
+BESIDE_ORDER = re.compile(
+    r"\A[\W_]*(?:(?:also|the|all|those|documents?|passages?|are|rank(?:ed|ing)|order(?:ed)?|listed)\b[\s:]*){0,3}"
+    r"(?:not?\b|un(?:ranked|ordered|listed)|low(?:er|est)?\b|bottom\b|worst\b|rest\b|remain\w*|others?\b|next\b|"
+    r"tied?\b|ties\b|outside\b|excluded\b|below\b|left ?over)(?![^:\n]{0,30}\b(?:to|first|last)\b|,)|"
+    r"\A(?!.*[从從由到]|.*부터|.*から).{0,16}(?:未排|其余|其餘|其他|剩余|靠后|较低|較低|以外|순위 ?[외밖]|"
+    "하위|나머지|기타|圏外|順位外|その他|残り|下位)",
+    re.IGNORECASE,
+)
+
 _ABOUT = r"(?:\w+\s){0,2}?(?:relevan|relat|useful|helpful|answer|address)"
-NEGATIVE = _compiled(
+NEGATIVE = any_of(
     *(rf"(?:\b(?:not?|non|never|hardly)|n't)[\s-]{{1,3}}{_ABOUT}", "irrelevan", "unrelated", r"off-?topic"),
-    r"\bnot (?:included|listed|ranked|selected|chosen)\b",
+    r"\bnot (?:included|listed|ranked|selected|chosen)\b|\bunranked\b",
+    *("未(?:排|列入|入选)", "순위 ?[외밖]", "(?:圏|順位|ランク)外"),
     *(
         r"\bexclud",
         r"\bomit",
@@ -72,7 +84,7 @@ NEGATIVE = _compiled(
     ),
     *("関連性?[がのはも]?(?:な[いしく]|薄)", "無関連", r"관련\s?성?\s?[이은도]?\s?(?:없|적)", "무관"),
 )
-EXAMPLE = _compiled(
+EXAMPLE = any_of(
     *(r"\b(?:example|instance)s?\b", r"\be\.g\.", r"\bformat\b", r"\btemplate\b", r"\bsuch as\b"),
     *("例えば", "例如", "示例", "格式", "例:", "예시", "형식", "예를", r"\bbeispiel", r"\bexemple", r"\bejemplo"),
     *(r"\besempi", r"\bexemplo", "voorbeeld", r"\bprzykład", r"\be[kx]sempel", r"\bexempel"),
@@ -178,63 +190,13 @@ RETRACTION = re.compile(
     re.IGNORECASE,
 )
 # Announces an order that is not the last word; it counts as one without an announcement.
-INITIAL = _compiled(
+INITIAL = any_of(
     r"\b(?:initial|original|input|given|preliminary|tentative|draft|previous|"
     r"first (?:thought|guess|idea|impression))",
     r"\b(?:ursprünglich|vorläufig|inicial|inizial|provisi?o(?:r|nal)|provvisor)",
     r"\b(?:oorspronkelijk|aanvankelijk|voorlopig)",
     *(r"\b(?:pierwotn|początkow|wstępn)", "исходн", "первоначальн", "начальн", "الأولي", "الأصلي", "ban đầu"),
     *("初步", "最初", "原始", "初始", "元の", "当初", "처음", "초기", "원래"),
-)
-# Grades in words, as verdicts on one document begin with them.
-HIGH = _compiled(
-    r"\b(?:high|highly|highest|very|perfect|perfectly|excellent|fully|direct|directly|strong|strongly|best|exact|exactly|top|most)\b",
-    r"\b(?:extremely|definitely|essential|ideal|critical|completely|sehr|hoch|très|élevée?|muy|alta|alto)\b",
-    *("高", "높", "매우", "아주", "가장", "완전", "非常", "极", "極", "完全", "直接", "最", "とても", "很相关", "强"),
-    r"\b(?:высок\w*|очень|дуже|wysok\w*|bardzo|hoog|hoge|zeer|molto|muito|yüksek|çok|cao|rất)\b",
-    r"\b(?:tinggi|sangat)\b|عالي|उच्च",
-)
-GOOD = _compiled(
-    r"\b(?:good|mostly|relevant|useful|helpful|related|fairly|match|matches|pertinente?|relevante|gut)\b",
-    *("相关", "相關", "関連", "関係", "관련", "有用", "好"),
-    r"\b(?:релевантн\w*|trafn\w*|istotn\w*|ilgili|rilevant\w*|relevantes|liên quan|relevan)\b",
-    *("ذو صلة", "प्रासंगिक"),
-)
-MEDIUM = _compiled(
-    r"\b(?:medium|moderate|moderately|partial|partially|partly|somewhat|fair|average|mixed|ok|okay|maybe|possibly)\b",
-    r"\b(?:perhaps|middle|mittel|teilweise|moyen(?:ne)?|partiellement|media|medio|parcialmente)\b",
-    *(
-        r"中(?:等|度|程度|间|間)|中(?!\w)",
-        "중간",
-        r"중(?!\w)",
-        "보통",
-        "部分",
-        "부분",
-        "일부",
-        "어느 ?정도",
-        "一般",
-        "やや",
-    ),
-    *("ある程度", "普通", "可能", "한정적"),
-    r"\b(?:средн\w*|частично|częściowo|średni\w*|gemiddeld|matig|deels|parzialmente|m[ée]di[ao])\b",
-    r"\b(?:orta|kısmen|sedang)\b",
-    *("trung bình", "một phần", "sebagian", "متوسط", "جزئي", "मध्यम", "आंशिक"),
-)
-LOW = _compiled(
-    r"\b(?:low|lower|lowest|slight|slightly|weak|weakly|marginal|marginally|poor|poorly|barely|less|least|little|limited)\b",
-    r"\b(?:minimal|minimally|worst|tangential|tangentially|loosely|niedrig|kaum|wenig|faible|peu|baja|bajo|poco)\b",
-    *("低", "낮", "약간", "조금", "거의", "略", "稍", "弱", "少し", "わずか", "薄い"),
-    r"\b(?:низк\w*|слаб\w*|мало|nisk\w*|mało|laag|lage|weinig|basso|bassa|baix[ao]|pouco)\b",
-    r"\b(?:düşük|thấp|rendah)\b|منخفض|निम्न",
-)
-YES = _compiled(
-    "yes|y|yep|true|t|ja|oui|s[ií]|是|是的|对|對|有|はい|あり|예|네|그렇다|있음|맞음",
-    "да|так|tak|evet|sim|có|ya|نعم|हाँ|हां|ใช่",
-)
-NO = _compiled(
-    "no|n|nope|false|f|none|nein|non|否|不是|不|没有|無|无|いいえ|なし|아니오|아니요|아니다|없음|아님",
-    "not|not at all|wrong|useless|bad|unhelpful|worthless|zero|no match|毫无关系",
-    "нет|ні|nie|hayır|não|không|tidak|nee|nej|nei|لا|नहीं|ไม่",
 )
 # Places in words, the first one's first; what goes on with the next place; and the last place.
 ORDINALS = tuple(
@@ -284,6 +246,12 @@ SCORE = re.compile(
     "ocena|puan|skor|оценка|балл[ыа]?|релевантность|оцінка",
     re.IGNORECASE,
 )
+# Names of scores by which documents are sorted before others beside them: a confidence is one in the verdict.
+SCORE_LEVELS = (
+    any_of(r"(?:.*[ _-])?(?:overall|final|total|combined)(?:[ _-].*)?|.*(?:综合|總|总|종합|총점|総合).*"),
+    any_of(r".*(?:relevan|pertinen|rilevan|релевант|相关|相關|関連|관련).*"),
+    any_of(r"score|rating|grade|points?|分数|得分|评分|評分|スコア|点数|점수|punkte|bewertung|puntuaci[oó]n|оценка"),
+)
 # Names of figures of which the lowest is the best.
 COST = re.compile(
     r"(?:.*[ _-])?(?:distance|loss(?:es?)?|penalt(?:y|ies)|costs?|errors?|perplexity|nll|dissimilarity|divergence)|"
@@ -291,7 +259,7 @@ COST = re.compile(
     re.IGNORECASE,
 )
 PROSE = re.compile(r"[^\W\d_]{2,}")  # a word
-COMPARISON = _compiled(r"\bthan\b", r"\bals\b", "比", "より", "보다")
+COMPARISON = any_of(r"\bthan\b", r"\bals\b", "比", "より", "보다")
 # What stands between two documents, of which it calls the first one better, or the second one.
 _OTHER = rf"(?<![a-z])(?:{{words}})[ \t*_\"'`]*(?:{ANY_NAME}\s?)?\Z"
 _VERB = r"(?:is|are|was|has|ranks?|seems?|looks?|fits?|match(?:es)?|answers?|address(?:es)?)\b[^.\n]{0,40}\b"
@@ -313,7 +281,7 @@ BELOW = re.compile(
     re.IGNORECASE,
 )
 # What makes a sentence say something else than its comparison.
-UNSURE = _compiled(
+UNSURE = any_of(
     r"\b(?:not|never|nor?|neither|hardly|if|whether|unless|nicht|kein|pas)\b", r"n['’]t\b", "不是|没有|如果"
 )
 

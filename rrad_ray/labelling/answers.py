@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from rrad_ray.labelling.answer_chains import (
     CUT,
+    GRADED,
     NUMBERED,
     REVERSED,
     SORTED,
@@ -99,8 +100,8 @@ def parse_answer(answer: str, n: int) -> ParsedOrder:
     records = read_records(text, n)
     text = without_item_tags(text)
     if records is not None:
-        listed = not {SORTED, NUMBERED}.isdisjoint(records.repairs)
-        passed_over = PASSED_OVER if listed and passes_over(text, records, n) else ""
+        listed = not {SORTED, NUMBERED, GRADED}.isdisjoint(records.repairs)
+        passed_over = PASSED_OVER if listed and passes_over(text, records, n, GRADED in records.repairs) else ""
         return counted_order(records.numbers, n, (*repairs, *records.repairs), records.problem or passed_over)
     reading = best_reading(CUT_OFF.sub("", text), n) or _one_name(text)
     if reading is None:
@@ -185,6 +186,8 @@ def worthless(text: str, reading: Reading, n: int) -> str:
     """Return the reason why a reading ranks nothing; empty if it is a ranking."""
     if reading.notation == "bare" and 2 * sum(number > n for number in reading.numbers) > len(reading.numbers):
         return "numbers of which most are no document's"
+    if reading.notation == "round" and len(set(reading.numbers)) < len(reading.numbers) and max(reading.numbers) > n:
+        return "numbers of places, documents and others in round brackets"
     if reading.notation == "bare" and len(set(reading.numbers)) == 1 and _numbers_beside(text, reading, n):
         return "one number among others"
     if len(set(reading.numbers)) == 1 and n > 2 and reading.rank < Rank.MARKED and len(PROSE.findall(text)) > 3:

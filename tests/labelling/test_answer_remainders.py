@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 import pytest
 
@@ -195,3 +196,117 @@ def test_a_remark_on_the_worst_document_does_not_turn_an_order_round(remark: str
 )
 def test_documents_that_an_answer_dismisses_may_be_left_out(remark: str) -> None:
     assert read(f"1. [3]\n2. [1]\n\n{remark}", 3) == [3, 1]
+
+
+BESIDE = [
+    "Lower ranked",
+    "Ranked lower",
+    "Next in the ranking",
+    "Rest of the ranking",
+    "Tied in the ranking",
+    "Others",
+]
+BESIDE += ["Remaining order", "Worst ranked", "其余排序", "排名较低", "하위 순위", "나머지", "その他の順位"]
+
+
+@pytest.mark.parametrize("label", BESIDE)
+@pytest.mark.parametrize("order", ["[3] > [1]", "Ranking: [3] > [1]", "1. [3]\n2. [1]", "Final answer: [3], [1]"])
+def test_what_a_label_puts_beside_an_order_is_not_the_order_and_no_hard_negative(label: str, order: str) -> None:
+    for end in ("\n", "\n\n"):
+        parsed = parse_answer(f"{order}{end}{label}: [4], [2]", 4)
+        assert parsed.rejected or [index + 1 for index in parsed.ranked] == [3, 1, 4, 2], parsed.status
+
+
+@pytest.mark.parametrize("label", ["Not ranked", "Unranked", "未排名", "순위 외", "圏外", "Irrelevant", "Excluded"])
+@pytest.mark.parametrize("order", ["[3] > [1]", "Ranking: [3] > [1]", "1. [3]\n2. [1]"])
+def test_what_a_label_says_not_to_be_ranked_is_left_out(label: str, order: str) -> None:
+    assert read(f"{order}\n\n{label}: [4], [2]", 4) == [3, 1]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Ranking: [3], [1]\n\n[4] and [2] are only partially relevant.",
+        "1. [3] - directly answers\n2. [1] - partly\n\nThe remaining passages [4] and [2] are less relevant.",
+        "[3] > [1]\n\n[4] is somewhat relevant too.",
+        '{"ranking": [3, 1], "remaining": [4, 2]}',
+        '{"ranking": [3, 1], "also_relevant": [4, 2]}',
+        '{"best": 3, "others": [1, 4, 2]}',
+        '{"best": [3], "others": [1, 4, 2]}',
+        '{"winner": 3, "rest": [1, 4, 2]}',
+    ],
+)
+def test_documents_that_are_called_less_relevant_beside_an_order_are_no_hard_negatives(answer: str) -> None:
+    assert parse_answer(answer, 4).rejected
+
+
+@pytest.mark.parametrize(
+    ("answer", "ranked"),
+    [
+        ('{"ranking": [3, 1], "not_ranked": [4, 2]}', [3, 1]),
+        ('{"ranking": [3, 1], "documents": [1, 2, 3, 4]}', [3, 1]),
+        ('{"most_relevant": 3, "ranking": [3, 1, 4, 2]}', [3, 1, 4, 2]),
+    ],
+)
+def test_other_members_beside_a_ranking_do_not_spoil_it(answer: str, ranked: list[int]) -> None:
+    assert read(answer, 4) == ranked
+
+
+@pytest.mark.parametrize("label", ["{}. ", "- {}. ", "#{} ", "({}) ", "**{}.** "])
+@pytest.mark.parametrize("document", ["[{}]", "**[{}]**", "Passage [{}]", "Document {}"])
+@pytest.mark.parametrize("remark", ["", " - covers it"])
+def test_a_list_that_counts_down_ends_with_the_best(label: str, document: str, remark: str) -> None:
+    items = ((4, 2), (3, 4), (2, 1), (1, 3))
+    lines = [label.format(place) + document.format(number) + remark for place, number in items]
+    for head in ("", "Counting down:\n", "Final ranking:\n"):
+        order = parse_answer(head + "\n".join(lines), 4)
+        assert order.rejected or [index + 1 for index in order.ranked] == [3, 1, 4, 2], (lines, order.status)
+    assert "(" in label or document != "[{}]" or read("\n".join(lines), 4) == [3, 1, 4, 2]
+
+
+@pytest.mark.parametrize(
+    "lead",
+    [
+        "Ranks: ",
+        "Ranks = ",
+        "Document ranks: ",
+        "Rank of each passage: ",
+        "Rank positions: ",
+        "Ranks of [1]..[4]: ",
+        "각 문서의 순위: ",
+        "各文書の順位：",
+        "各文档排名：",
+    ],
+)
+def test_ranks_in_the_order_shown_are_not_read_as_documents(lead: str) -> None:
+    for numbers in ("2, 4, 1, 3", "[2, 4, 1, 3]"):
+        assert parse_answer(lead + numbers, 4).rejected
+
+
+def test_lists_announced_by_words_near_ranks_are_orders() -> None:
+    for lead in ("Ranked: ", "Ranks (best first): ", "Rank order: ", "Ranking: "):
+        assert read(f"{lead}2, 4, 1, 3", 4) == [2, 4, 1, 3]
+
+
+@pytest.mark.parametrize("dots", ["……", "⋯", "[...]", "(…)", "etc.", "等等", "(others)"])
+def test_an_order_that_leaves_its_middle_out_is_rejected(dots: str) -> None:
+    assert parse_answer(f"[5] > [2] > [3] > {dots} > [20]", 20).status == "rejected: an order with '...' in it"
+
+
+@pytest.mark.parametrize("first", ["confidence", "probability", "similarity", "quality", "title_score"])
+@pytest.mark.parametrize("second", ["relevance", "relevance_score", "overall_score"])
+def test_of_two_figures_that_of_relevance_counts(first: str, second: str) -> None:
+    figures = ((0.9, 2), (0.99, 0), (0.5, 3))
+    records = [f'{{"id": {i}, "{first}": {a}, "{second}": {b}}}' for i, (a, b) in enumerate(figures, 1)]
+    rows = [f"| {i} | {a} | {b} |" for i, (a, b) in enumerate(figures, 1)]
+    lines = [f"[{i}]: {first} {a}, {second} {b}" for i, (a, b) in enumerate(figures, 1)]
+    answers = [f"[{', '.join(records)}]", "\n".join([f"| ID | {first} | {second} |", "|---|---|---|", *rows])]
+    if "_" not in first + second:
+        answers.append("\n".join(lines))
+    for answer in answers:
+        assert read(answer, 3) == [3, 1, 2], answer
+
+
+def test_two_scores_of_one_rank_that_disagree_are_no_order() -> None:
+    records = [{"id": 1, "similarity": 9, "confidence": 2}, {"id": 2, "similarity": 3, "confidence": 5}]
+    assert parse_answer(json.dumps(records), 2).rejected
