@@ -28,7 +28,6 @@ from rrad_ray.labelling.label_tokens import endpoint_logprobs
 from rrad_ray.labelling.prompt_calls import Prompt, best_answer
 from rrad_ray.patches import ray_actor_arguments, vllm_likelihood
 from rrad_ray.patches.ray_engine_stage import AnswerBatch, AnswerRow, guarded
-from rrad_ray.rankers import loading
 from rrad_ray.runtime.engine_rows import (
     ANSWER_COLUMNS,
     EMPTY,
@@ -185,6 +184,8 @@ def vllm(cfg: JudgeConfig, model: str, units: int, ledger: ray_actor_arguments.B
     """
     most = min(cfg.engines, units)
     if cfg.task == "score" and "hf_overrides" not in cfg.engine_kwargs:  # these make a ranker of another model
+        from rrad_ray.rankers import loading  # brings torch, for which workers of an endpoint would wait
+
         with at_place(model, "name a cross-encoder with one output"):
             loading.check_ranker(model, worded=bool(cfg.prompt))
     with at_place(model, "name a whole checkpoint"):
