@@ -46,7 +46,7 @@ MARKER = re.compile(rf"{_ANNOUNCES}(?:[^.!?\n]|\.(?=\d)){{0,60}}\Z", re.IGNORECA
 BESIDE_ORDER = re.compile(
     r"\A[\W_]*(?:(?:also|the|all|those|documents?|passages?|are|rank(?:ed|ing)|order(?:ed)?|listed)\b[\s:]*){0,3}"
     r"(?:not?\b|un(?:ranked|ordered|listed)|low(?:er|est)?\b|bottom\b|worst\b|rest\b|remain\w*|others?\b|next\b|"
-    r"tied?\b|ties\b|outside\b|excluded\b|below\b|left ?over)(?![^:\n]{0,30}\b(?:to|first|last)\b|,)|"
+    r"tied?\b|ties\b|outside\b|excluded\b|below\b|left ?over)(?![^:\n]{0,30}\b(?:to|first|last|is|are|i|you|we)\b|,)|"
     r"\A(?!.*[从從由到]|.*부터|.*から).{0,16}(?:未排|其余|其餘|其他|剩余|靠后|较低|較低|以外|순위 ?[외밖]|"
     "하위|나머지|기타|圏外|順位外|その他|残り|下位)",
     re.IGNORECASE,

@@ -284,7 +284,14 @@ def test_ranks_in_the_order_shown_are_not_read_as_documents(lead: str) -> None:
 
 
 def test_lists_announced_by_words_near_ranks_are_orders() -> None:
-    for lead in ("Ranked: ", "Ranks (best first): ", "Rank order: ", "Ranking: "):
+    for lead in (
+        "Below is the ranking: ",
+        "Next, the order: ",
+        "Ranked: ",
+        "Ranks (best first): ",
+        "Rank order: ",
+        "Ranking: ",
+    ):
         assert read(f"{lead}2, 4, 1, 3", 4) == [2, 4, 1, 3]
 
 
