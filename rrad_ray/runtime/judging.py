@@ -17,6 +17,7 @@ from rrad_ray.labelling.source import source_reader, source_row
 from rrad_ray.runtime import cluster, engines
 from rrad_ray.runtime.collector import ShardCollector, calls_per_row
 from rrad_ray.runtime.dev_first import DevFirst
+from rrad_ray.runtime.engine_format import engine_format, with_format
 from rrad_ray.runtime.engine_rows import settled, to_answer, to_engine
 from rrad_ray.tables import checkpoints, shards, spans
 from rrad_ray.tables.shards import Shard
@@ -29,10 +30,12 @@ def label_shards(
 ) -> Iterator[str]:
     """Label the shards, the dev queries of `first` before others; yield the name of each part as it is durable."""
     cluster.start_ray()
-    model = cfg.model
+    model, asked = cfg.model, cfg
     if cfg.engine == "vllm":
         model = checkpoints.resolve(cfg.model)
-        out.note_versions(checkpoints.revision(model))
+        number_format = engine_format(cfg, model)
+        asked = with_format(cfg, number_format)
+        out.note_versions(checkpoints.revision(model) | ({"engines": number_format} if number_format else {}))
         cluster.require_resources(cfg.resources, 1)
         cluster.end_orphans(engines.MARK, cfg.output + cfg.slice_name)
     collected = ShardCollector(cfg, out, todo, done, first)
@@ -40,7 +43,7 @@ def label_shards(
     in_vain = partial(cluster.in_vain, cfg.resources) if cfg.engine == "vllm" else str
     budget = collected.spending.shared if collected.spending else None
     # A thread runs it, without the current span.
-    stream = answer_stream(cfg, model, todo, work, spans.outgoing(), budget)
+    stream = answer_stream(asked, model, todo, work, spans.outgoing(), budget)
     return collected.parts(stream, in_vain)
 
 
