@@ -16,7 +16,6 @@ from rrad_ray.labelling.answer_grades import grade_of
 from rrad_ray.labelling.answer_json import as_json, json_values
 from rrad_ray.labelling.answer_lines import NOT_UNDERSTOOD, read_lines
 from rrad_ray.labelling.answer_markup import (
-    BRACKETED_ID,
     ID,
     csv_rows,
     field_rows,
@@ -27,29 +26,29 @@ from rrad_ray.labelling.answer_markup import (
     tag_rows,
     with_markdown_tables,
 )
+from rrad_ray.labelling.answer_members import (
+    IDS,
+    ORDER,
+    PLAIN_LIST,
+    RANKS,
+    by_key,
+    by_parallel_lists,
+    by_rank,
+    is_named,
+    scored_pairs,
+)
 from rrad_ray.labelling.answer_places import has_chain
 from rrad_ray.labelling.answer_scales import lowest_is_best
 from rrad_ray.labelling.answer_text import without_item_tags
 from rrad_ray.labelling.answer_verdicts import Records, by_merit, score_level, value_of, verdict_of
 from rrad_ray.labelling.answer_words import COST, NEGATIVE, RANK, SCORE, WORST_FIRST
 
-_ORDER = re.compile(
-    r".*(?:rank|order|sort|answer|result|permutation|output|top|排|순위|順位).*|relevant\w*|passages?|documents?|docs?|items?|list|ids?"
-)
-_PLAIN_LIST = re.compile(r"passages?|documents?|docs?|items?|list|ids?")  # beside a ranking, what was shown
-_IDS = re.compile(
-    rf"(?:(?:{_PLAIN_LIST.pattern}|candidates?)_)?(?:ids?|index(?:es)?|indices|numbers?|identifiers?)|"
-    rf"{_PLAIN_LIST.pattern}|candidates?"
-)
-_RANKS = re.compile(
-    r"(?:\w+_)?(?:ranks|positions|places)|(?:rank|position|place)s?_(?:of|for|per)_(?:each_)?(?:doc|passage|item|text)\w*"
-)
+_DEEPEST = 8
 _FAILURE = re.compile(r"errors?|refusal|failure")
 _SHOWN = re.compile(r"original|input|initial|before|example|shown|given")
 _BEST = re.compile(
     r"(?:the_)?(?:best|top|first|winner|most_relevant|highest)(?:_(?:match|passage|document|doc|result|id|one|answer))?"
 )
-_DEEPEST = 8
 _REASONS = re.compile(r".*(?:reason|expla|analys|thought|comment|note|rationale|query|question|summary).*")
 _TEXTS = re.compile(
     r".*(?:title|name|text|content|passage|snippet|url|source|topic|description|标题|제목|内容|내용).*"
@@ -98,7 +97,7 @@ def _meaning(value: Any, n: int, depth: int) -> list[int] | None:
 def _list_meaning(value: list[Any], n: int, depth: int) -> list[int] | None:
     if any(isinstance(item, dict) for item in value):
         return _sorted_records([item for item in value if isinstance(item, dict)])
-    if (pairs := _pairs(value, n)) is not None:
+    if (pairs := scored_pairs(value, n)) is not None:
         return pairs
     numbers: list[int] = []
     for item in value:
@@ -112,26 +111,6 @@ def _list_meaning(value: list[Any], n: int, depth: int) -> list[int] | None:
     return numbers or None
 
 
-def _pairs(value: Sequence[Any], n: int) -> list[int] | None:
-    """Return the order of pairs of an identifier and its score (`[[1, 0.2], [2, 0.9]]`), also the other way round;
-    None for another list. Where the scores may be ranks, the order is empty: not understood."""
-    if len(value) < 2 or not all(isinstance(item, list) and len(item) == 2 for item in value):
-        return None
-    for at in (0, 1):
-        numbers = [number_in(item[at]) for item in value]
-        scores = [item[1 - at] for item in value]
-        known = [number for number in numbers if number is not None and 1 <= number <= n]
-        if len(set(known)) < len(value) or not all(isinstance(score, int | float) for score in scores):
-            continue
-        if set(scores) == set(range(1, len(value) + 1)):
-            return []
-        if set(scores) <= set(range(1, n + 1)) and {*known}.isdisjoint(scores):
-            return None  # groups of two
-        order = sorted(range(len(value)), key=lambda index: -scores[index])
-        return [known[index] for index in order]
-    return None
-
-
 def _dict_meaning(value: dict[str, Any], n: int, depth: int) -> list[int] | None:
     """Return the order in an object: by its best named member, by scores of identifiers, or by scores in a list."""
     names = {key: re.sub(r"(?<=[a-z])(?=[A-Z])", "_", key).lower() for key in value}
@@ -142,28 +121,28 @@ def _dict_meaning(value: dict[str, Any], n: int, depth: int) -> list[int] | None
         return tiers
     if members and all(number_in(key) is not None and isinstance(item, dict) for key, item in members.items()):
         return _sorted_records([{"id": key, **item} for key, item in members.items()])
-    if (parallel := _parallel(members)) is not None:
+    if (parallel := by_parallel_lists(members)) is not None:
         return parallel
     by_order = sorted(
         members,
-        key=lambda key: (bool(_SHOWN.search(key)), not _ORDER.fullmatch(key), bool(_PLAIN_LIST.fullmatch(key))),
+        key=lambda key: (bool(_SHOWN.search(key)), not ORDER.fullmatch(key), bool(PLAIN_LIST.fullmatch(key))),
     )
     for key in by_order:
         item = members[key]
-        usable = isinstance(item, list | dict) or (isinstance(item, str) and _ORDER.fullmatch(key))
+        usable = isinstance(item, list | dict) or (isinstance(item, str) and ORDER.fullmatch(key))
         if not usable or any(kind.fullmatch(key.removesuffix("s")) for kind in (_REASONS, SCORE, COST)):
             continue
-        if (numbers := _meaning(item, n, depth + 1)) is not None:
+        if (numbers := by_rank(key, item) or _meaning(item, n, depth + 1)) is not None:
             return [] if _names_more(members, key, numbers, n) else _as_named(numbers, key, item, members)
     if (number := identifier_of(value)) is not None:
         return [number]
     if members and all(number_in(key) is not None for key in members):
-        return _by_key(members)
+        return by_key(members)
     for key, item in members.items():
-        if _is(SCORE, key.removesuffix("s")):
+        if is_named(SCORE, key.removesuffix("s")):
             if isinstance(item, dict):
-                return _by_key(item)
-            if isinstance(item, list) and (pairs := _pairs(item, n)) is not None:
+                return by_key(item, scored=True)
+            if isinstance(item, list) and (pairs := scored_pairs(item, n)) is not None:
                 return pairs
             if isinstance(item, list) and len(item) == n and all(value_of(score) is not None for score in item):
                 return sorted(range(1, n + 1), key=lambda number: -(value_of(item[number - 1]) or 0.0))
@@ -177,32 +156,13 @@ def _names_more(members: Mapping[str, Any], key: str, numbers: Sequence[int], n:
         ones = item if isinstance(item, list) else [item] if _BEST.fullmatch(name) else []
         ids = [number_in(one) for one in ones if not isinstance(one, bool)]
         known = {one for one in ids if one is not None and 1 <= one <= n}
-        shown = _IDS.fullmatch(name) or _SHOWN.search(name) or any(_is(kind, name) for kind in (RANK, SCORE, COST))
-        judged = any(_is(kind, name.removesuffix("s")) for kind in (RANK, SCORE, COST)) or _RANKS.fullmatch(name)
+        shown = (
+            IDS.fullmatch(name) or _SHOWN.search(name) or any(is_named(kind, name) for kind in (RANK, SCORE, COST))
+        )
+        judged = any(is_named(kind, name.removesuffix("s")) for kind in (RANK, SCORE, COST)) or RANKS.fullmatch(name)
         if name != key and len(known) == len(ones) and not (shown or judged) and not known <= {*numbers}:
             return True
     return False
-
-
-def _parallel(members: Mapping[str, Any]) -> list[int] | None:
-    """Return the order of a list of documents by the list of their scores or ranks beside it (`{"ids": [1, 2],
-    "scores": [5, 9]}`); None without such. A ranking in the order shown that its scores do not confirm is none."""
-    for key, item in members.items():
-        numbers = [number_in(each) for each in item] if isinstance(item, list) else []
-        plain = _IDS.fullmatch(key) is not None
-        known = [number for number in numbers if number is not None]
-        as_shown = known == list(range(1, len(known) + 1))
-        if len(known) < 2 or len(known) < len(numbers) or not (plain or (as_shown and _ORDER.fullmatch(key))):
-            continue
-        others = {name: each for name, each in members.items() if name != key and isinstance(each, list)}
-        beside = {name: others[name] for name in sorted(others, key=score_level)}
-        for kind, (name, values) in itertools.product((RANK, SCORE, COST), beside.items()):
-            if len(values) == len(known) and (_is(kind, name) or _is(kind, name.removesuffix("s"))):
-                order = by_merit([verdict_of(value) for value in values], ranks=kind is not SCORE)
-                if order is None or not (plain or order == list(range(len(known)))):
-                    return []
-                return [known[index] for index in order]
-    return None
 
 
 def _as_named(numbers: list[int], key: str, item: Any, members: Mapping[str, Any]) -> list[int]:
@@ -211,7 +171,7 @@ def _as_named(numbers: list[int], key: str, item: Any, members: Mapping[str, Any
     if any(_DIRECTION.fullmatch(other) and WORST_FIRST.search(str(members[other])) for other in members):
         return []
     plain = isinstance(item, list) and all(number_in(each) is not None for each in item)
-    if plain and _RANKS.fullmatch(key):  # the rank of each document is an order too where it is its own inverse
+    if plain and RANKS.fullmatch(key):  # the rank of each document is an order too where it is its own inverse
         own = sorted(numbers) == list(range(1, len(numbers) + 1)) and all(
             numbers[number - 1] == rank for rank, number in enumerate(numbers, 1)
         )
@@ -232,25 +192,6 @@ def _tiers(members: Mapping[str, Any], n: int, depth: int) -> list[int] | None:
     if sum(bool(numbers) for _, numbers in graded) < 2:
         return None
     return [number for _, numbers in sorted(graded, key=lambda pair: -pair[0]) for number in numbers]
-
-
-def _by_key(members: Mapping[str, Any]) -> list[int] | None:
-    """Return the order of an object whose keys are numbers: identifiers with scores, or ranks with identifiers.
-
-    `{"1": 3, "2": 1, "3": 2}` may be either, and is no order.
-    """
-    keys = [number_in(key) for key in members]
-    if None in keys:
-        return None
-    if all(isinstance(item, str) and BRACKETED_ID.match(item) for item in members.values()):
-        ranks = sorted(zip(keys, members.values(), strict=True), key=lambda pair: pair[0] or 0)
-        return [number for _, item in ranks if (number := number_in(item)) is not None]
-    scores = [value_of(item) for item in members.values()]
-    if None in scores or (set(scores) == set(keys) and not any("[" in key for key in members)):
-        return None
-    binary = all(isinstance(item, bool) for item in members.values()) and len(set(scores)) == 2
-    ranked = sorted(zip(keys, scores, strict=True), key=lambda pair: -(pair[1] or 0.0))
-    return [key for key, score in ranked if key and (score or not binary)]
 
 
 def _ranks(value: Any) -> bool:
@@ -304,7 +245,7 @@ def _order_of_records(records: Sequence[Mapping[str, Any]], rising: bool) -> lis
     """Return the places of records, the best one's first, by their ranks, scores or other verdicts; None without."""
     for kind in (RANK, SCORE, COST):
         values = [
-            next((record[key] for key in sorted(record, key=score_level) if _is(kind, key)), None)
+            next((record[key] for key in sorted(record, key=score_level) if is_named(kind, key)), None)
             for record in records
         ]
         order = by_merit([verdict_of(value) for value in values], ranks=rising or kind is not SCORE)
@@ -320,7 +261,7 @@ def _order_of_records(records: Sequence[Mapping[str, Any]], rising: bool) -> lis
 
 def _disagree(records: Sequence[Mapping[str, Any]]) -> bool:
     """Tell whether two scores, of which none counts more than the other, order records differently."""
-    names = [name for name in records[0] if _is(SCORE, name) and all(name in record for record in records)]
+    names = [name for name in records[0] if is_named(SCORE, name) and all(name in record for record in records)]
     for one, two in itertools.combinations(names, 2):
         pairs = [(value_of(record[one]), value_of(record[two])) for record in records]
         known = [(a, b) for a, b in pairs if a is not None and b is not None]
@@ -329,11 +270,6 @@ def _disagree(records: Sequence[Mapping[str, Any]]) -> bool:
         if equal and any((a - c) * (b - d) < 0 for (a, b), (c, d) in itertools.combinations(known, 2)):
             return True
     return False
-
-
-def _is(kind: re.Pattern[str], name: str) -> bool:
-    """Tell whether a name is of a kind; what names a cost names no score: `irrelevance_score`."""
-    return kind.fullmatch(name) is not None and (kind is not SCORE or not COST.fullmatch(name))
 
 
 def _judges(records: Sequence[Mapping[str, Any]], name: str) -> bool:

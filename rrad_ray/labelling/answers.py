@@ -186,7 +186,8 @@ def worthless(text: str, reading: Reading, n: int) -> str:
     """Return the reason why a reading ranks nothing; empty if it is a ranking."""
     if reading.notation == "bare" and 2 * sum(number > n for number in reading.numbers) > len(reading.numbers):
         return "numbers of which most are no document's"
-    if reading.notation == "round" and len(set(reading.numbers)) < len(reading.numbers) and max(reading.numbers) > n:
+    known = [number for number in reading.numbers if number <= n]
+    if reading.notation == "round" and len(set(known)) < len(known) < len(reading.numbers):
         return "numbers of places, documents and others in round brackets"
     if reading.notation == "bare" and len(set(reading.numbers)) == 1 and _numbers_beside(text, reading, n):
         return "one number among others"

@@ -119,6 +119,7 @@ class TeiRequest(BaseModel):
 
     query: NotBlank
     texts: Texts
+    model: str | None = None  # ours, as of every format: TEI serves one model
     raw_scores: bool = False
     return_text: bool = False
     truncate: bool | None = None
@@ -132,7 +133,7 @@ class TeiRequest(BaseModel):
         queries = [self.query] * len(self.texts)
         columns = first_stage_columns(self.first_stage, self.texts)
         options: dict[str, Any] = {"give_back": self.return_text, "raw": self.raw_scores}
-        return ScoringRequest(queries, self.texts, first_stage=columns, **options)
+        return ScoringRequest(queries, self.texts, self.model or "", first_stage=columns, **options)
 
 
 class ScoreRequest(BaseModel):

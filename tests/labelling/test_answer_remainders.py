@@ -317,3 +317,15 @@ def test_of_two_figures_that_of_relevance_counts(first: str, second: str) -> Non
 def test_two_scores_of_one_rank_that_disagree_are_no_order() -> None:
     records = [{"id": 1, "similarity": 9, "confidence": 2}, {"id": 2, "similarity": 3, "confidence": 5}]
     assert parse_answer(json.dumps(records), 2).rejected
+
+
+@pytest.mark.parametrize("name", ["ranking", "rank", "ranks", "order", "positions", "순위"])
+def test_a_member_with_the_rank_of_each_identifier_sorts_the_lowest_first(name: str) -> None:
+    assert read(json.dumps({name: {"[1]": 2, "[2]": 3, "[3]": 1}}), 3) == [3, 1, 2]
+
+
+def test_an_object_of_identifiers_with_ranks_or_scores_is_no_order_unless_they_are_called_scores() -> None:
+    figures = {"[1]": 2, "[2]": 3, "[3]": 1}
+    assert parse_answer(json.dumps(figures), 3).rejected
+    assert read(json.dumps({"scores": figures}), 3) == [2, 1, 3]
+    assert read(json.dumps({"[1]": 7, "[2]": 9, "[3]": 1}), 3) == [2, 1, 3]

@@ -93,6 +93,7 @@ def test_every_field_of_a_tei_request() -> None:
     expected = ScoringRequest(["q", "q"], ["a", "b"], give_back=True, raw=True)
     assert parse("/rerank", {**body, "truncation_direction": "Right"}) == expected
     assert parse("/rerank", {"query": "q", "texts": ["a"]}) == ScoringRequest(["q"], ["a"])
+    assert parse("/rerank", {"query": "q", "texts": ["a"], "model": "m"}) == ScoringRequest(["q"], ["a"], "m")
     assert refusal("/rerank", {**body, "truncation_direction": "left"}).field == "truncation_direction"
 
 
