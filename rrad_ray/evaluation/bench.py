@@ -128,8 +128,7 @@ class Evaluation:
             title, kind = KNOWN_SOURCES.get(source, (source, "first_stage"))
             scores = [[list(by_source(row)[source]) for row in rows] for rows in self.lists]
             cost: Any = calibrated_by_lists(self.lists, scores) | self.first.sources.get(source, {})
-            silent = sum(not any(map(math.isfinite, values)) for values in scores[0])
-            notes = [f"lists nothing for {silent} of {len(self.test)} test queries"] if silent else []
+            notes = _silence_note(scores[0])
             notes += [tables.index_sentence(self.first.index)] if source == DENSE and self.first.index else []
             self.add(source, title, kind, scores[0], **cost, latency_of=SEARCH, note="; ".join(notes))
         if len(self.sources) > 1 and self.dev:
@@ -277,6 +276,12 @@ def _training_note(uri: str, title: str, cfg: EvaluateConfig, lists: Sequence[Se
     if note:
         say(f"WARNING: {title} {note}")
     return note
+
+
+def _silence_note(scores: Scores) -> list[str]:
+    """Return the note on a source that lists nothing for some queries; empty for another one."""
+    silent = sum(not any(map(math.isfinite, values)) for values in scores)
+    return [f"lists nothing for {silent} of {len(scores)} test queries"] if silent else []
 
 
 def _ties_note(scores: Scores, title: str) -> str:

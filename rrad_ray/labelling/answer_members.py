@@ -11,15 +11,15 @@ from rrad_ray.labelling.answer_markup import BRACKETED_ID, number_in
 from rrad_ray.labelling.answer_verdicts import by_merit, score_level, value_of, verdict_of
 from rrad_ray.labelling.answer_words import COST, RANK, SCORE
 
-ORDER = re.compile(
+ORDER_NAME = re.compile(
     r".*(?:rank|order|sort|answer|result|permutation|output|top|排|순위|順位).*|relevant\w*|passages?|documents?|docs?|items?|list|ids?"
 )
-PLAIN_LIST = re.compile(r"passages?|documents?|docs?|items?|list|ids?")  # beside a ranking, what was shown
-IDS = re.compile(
-    rf"(?:(?:{PLAIN_LIST.pattern}|candidates?)_)?(?:ids?|index(?:es)?|indices|numbers?|identifiers?)|"
-    rf"{PLAIN_LIST.pattern}|candidates?"
+LIST_NAME = re.compile(r"passages?|documents?|docs?|items?|list|ids?")  # beside a ranking, what was shown
+IDS_NAME = re.compile(
+    rf"(?:(?:{LIST_NAME.pattern}|candidates?)_)?(?:ids?|index(?:es)?|indices|numbers?|identifiers?)|"
+    rf"{LIST_NAME.pattern}|candidates?"
 )
-RANKS = re.compile(
+RANKS_NAME = re.compile(
     r"(?:\w+_)?(?:ranks|positions|places)|(?:rank|position|place)s?_(?:of|for|per)_(?:each_)?(?:doc|passage|item|text)\w*"
 )
 
@@ -69,7 +69,7 @@ def by_key(members: Mapping[str, Any], scored: bool = False) -> list[int] | None
 def by_rank(key: str, item: Any) -> list[int]:
     """Return the order of a member that names the rank of each identifier: `"ranking": {"[1]": 2, "[2]": 1}`."""
     if not isinstance(item, dict) or not (
-        is_named(RANK, key) or is_named(RANK, key.removesuffix("s")) or RANKS.fullmatch(key)
+        is_named(RANK, key) or is_named(RANK, key.removesuffix("s")) or RANKS_NAME.fullmatch(key)
     ):
         return []
     ids, ranks = [number_in(one) for one in item], list(item.values())
@@ -84,10 +84,10 @@ def by_parallel_lists(members: Mapping[str, Any]) -> list[int] | None:
     "scores": [5, 9]}`); None without such. A ranking in the order shown that its scores do not confirm is none."""
     for key, item in members.items():
         numbers = [number_in(each) for each in item] if isinstance(item, list) else []
-        plain = IDS.fullmatch(key) is not None
+        plain = IDS_NAME.fullmatch(key) is not None
         known = [number for number in numbers if number is not None]
         as_shown = known == list(range(1, len(known) + 1))
-        if len(known) < 2 or len(known) < len(numbers) or not (plain or (as_shown and ORDER.fullmatch(key))):
+        if len(known) < 2 or len(known) < len(numbers) or not (plain or (as_shown and ORDER_NAME.fullmatch(key))):
             continue
         others = {name: each for name, each in members.items() if name != key and isinstance(each, list)}
         beside = {name: others[name] for name in sorted(others, key=score_level)}

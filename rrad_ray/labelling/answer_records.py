@@ -27,10 +27,10 @@ from rrad_ray.labelling.answer_markup import (
     with_markdown_tables,
 )
 from rrad_ray.labelling.answer_members import (
-    IDS,
-    ORDER,
-    PLAIN_LIST,
-    RANKS,
+    IDS_NAME,
+    LIST_NAME,
+    ORDER_NAME,
+    RANKS_NAME,
     by_key,
     by_parallel_lists,
     by_rank,
@@ -125,11 +125,11 @@ def _dict_meaning(value: dict[str, Any], n: int, depth: int) -> list[int] | None
         return parallel
     by_order = sorted(
         members,
-        key=lambda key: (bool(_SHOWN.search(key)), not ORDER.fullmatch(key), bool(PLAIN_LIST.fullmatch(key))),
+        key=lambda key: (bool(_SHOWN.search(key)), not ORDER_NAME.fullmatch(key), bool(LIST_NAME.fullmatch(key))),
     )
     for key in by_order:
         item = members[key]
-        usable = isinstance(item, list | dict) or (isinstance(item, str) and ORDER.fullmatch(key))
+        usable = isinstance(item, list | dict) or (isinstance(item, str) and ORDER_NAME.fullmatch(key))
         if not usable or any(kind.fullmatch(key.removesuffix("s")) for kind in (_REASONS, SCORE, COST)):
             continue
         if (numbers := by_rank(key, item) or _meaning(item, n, depth + 1)) is not None:
@@ -157,9 +157,13 @@ def _names_more(members: Mapping[str, Any], key: str, numbers: Sequence[int], n:
         ids = [number_in(one) for one in ones if not isinstance(one, bool)]
         known = {one for one in ids if one is not None and 1 <= one <= n}
         shown = (
-            IDS.fullmatch(name) or _SHOWN.search(name) or any(is_named(kind, name) for kind in (RANK, SCORE, COST))
+            IDS_NAME.fullmatch(name)
+            or _SHOWN.search(name)
+            or any(is_named(kind, name) for kind in (RANK, SCORE, COST))
         )
-        judged = any(is_named(kind, name.removesuffix("s")) for kind in (RANK, SCORE, COST)) or RANKS.fullmatch(name)
+        judged = any(is_named(kind, name.removesuffix("s")) for kind in (RANK, SCORE, COST)) or RANKS_NAME.fullmatch(
+            name
+        )
         if name != key and len(known) == len(ones) and not (shown or judged) and not known <= {*numbers}:
             return True
     return False
@@ -171,7 +175,7 @@ def _as_named(numbers: list[int], key: str, item: Any, members: Mapping[str, Any
     if any(_DIRECTION.fullmatch(other) and WORST_FIRST.search(str(members[other])) for other in members):
         return []
     plain = isinstance(item, list) and all(number_in(each) is not None for each in item)
-    if plain and RANKS.fullmatch(key):  # the rank of each document is an order too where it is its own inverse
+    if plain and RANKS_NAME.fullmatch(key):  # the rank of each document is an order too where it is its own inverse
         own = sorted(numbers) == list(range(1, len(numbers) + 1)) and all(
             numbers[number - 1] == rank for rank, number in enumerate(numbers, 1)
         )

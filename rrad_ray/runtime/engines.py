@@ -44,7 +44,6 @@ from rrad_ray.tables import spans
 LIGHT_CPUS = 0.1  # of an actor that waits for an endpoint's answers
 
 ENGINES_FED = 8  # by one process of each of them
-
 UNITS_ASKED = 8  # by an actor at a time
 
 MARK = "RRAD_JUDGE"  # in the environment of engine processes: whose they are
@@ -184,7 +183,7 @@ def vllm(cfg: JudgeConfig, model: str, units: int, ledger: ray_actor_arguments.B
     """
     most = min(cfg.engines, units)
     if cfg.task == "score" and "hf_overrides" not in cfg.engine_kwargs:  # these make a ranker of another model
-        from rrad_ray.rankers import loading  # brings torch, for which workers of an endpoint would wait
+        from rrad_ray.rankers import loading  # torch, for which workers of an endpoint would wait
 
         with at_place(model, "name a cross-encoder with one output"):
             loading.check_ranker(model, worded=bool(cfg.prompt))
