@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import lru_cache
 
+from rrad_ray.labelling.answer_labels import LineLabel, without_labels
 from rrad_ray.labelling.answer_prose import (
     BLANK,
-    LEADING_MARKS,
     LOOK_AROUND,
     is_compared,
     is_refused,
@@ -36,6 +36,7 @@ from rrad_ray.labelling.answer_tokens import (
     turned_round,
 )
 from rrad_ray.labelling.answer_words import (
+    ALTERNATIVE,
     ANNOUNCEMENT,
     ANY_NAME,
     BESIDE_ORDER,
@@ -50,7 +51,6 @@ from rrad_ray.labelling.answer_words import (
     OR,
     ORDINALS,
     PROSE,
-    RANK_WORD,
     RETRACTION,
     WORST_FIRST,
     WORST_FIRST_BEHIND,
@@ -62,17 +62,11 @@ CUT, REVERSED = "cut off", "worst first"
 NUMBERED, SORTED, GRADED = "numbered list", "sorted by score or rank", "graded in words"
 
 _ITEM = re.compile(rf"[ \t>*_#|•●\-–+\"'`]*+(?:{ANY_NAME}[ \t]*)?+[*_]*+\Z", re.IGNORECASE)
-_LABEL = re.compile(
-    rf"^{LEADING_MARKS}(?:(?P<word>{RANK_WORD})[ ]?)?#?(?P<number>\d{{1,3}})"
-    r"(?P<suffix>st|nd|rd|th|位|위|等|名|순위)?[ *_]{0,4}(?P<mark>[.):|=→\-–—])[ \t*_]*",
-    re.IGNORECASE | re.MULTILINE,
-)
-_NUMBER_NEXT = re.compile(r"[\"'`*_]*\d{1,6}(?!\w|[./:]\d)")
+_WITHOUT_SPACES = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff]{3,}")  # writing whose words have no spaces between them
 _AFTER_BARE = re.compile(r"[ \t*_|.,;]*\Z|[.):][ \t]")
+_DASH = re.compile(r"[ \t*_]*[-–—][ \t*_]*")
 _LINE_END = re.compile(r"[ \t.,!*_`\"'}\])|]*(?:\Z|\n|</|<\|)")
 _INTRODUCES = re.compile(r"(?:[:=]|\b(?:is|are|be)|[은는为是は])[ \t*_\"'`{\[(]*\Z")
-
-_Label = tuple[int, bool]  # the number of a line, and whether it is called a rank
 
 
 class Rank(IntEnum):
@@ -128,7 +122,7 @@ def _all_readings(text: str, n: int) -> list[Reading]:
     announced = ANNOUNCEMENT.search(text) is not None
     readings, mentions = list[Reading](), list[Reading]()
     for notation in NOTATIONS:
-        unlabelled, labels = _without_labels(text, notation)
+        unlabelled, labels = without_labels(text, notation)
         mentioned = find_mentions(unlabelled, notation, n)
         if mentioned:
             readings += _chains(unlabelled, notation, mentioned, n)
@@ -157,7 +151,11 @@ def is_echo(text: str, reading: Reading) -> bool:
     """Tell whether a list or the mentions repeat the passages in the order shown, with their texts: no ranking."""
     listed = reading.is_list or reading.rank in (Rank.MENTIONS, Rank.LIST)
     in_order = len(reading.numbers) > 1 and list(reading.numbers) == list(range(1, len(reading.numbers) + 1))
-    return listed and in_order and len(PROSE.findall(text[reading.start :])) > 3 * len(reading.numbers)
+    rest = text[reading.start :]
+    words = len(PROSE.findall(rest))
+    if reading.is_list:
+        words += sum(map(len, _WITHOUT_SPACES.findall(rest))) // 2
+    return listed and in_order and words > 3 * len(reading.numbers)
 
 
 def _are_disjoint(readings: Sequence[Reading]) -> bool:
@@ -165,37 +163,8 @@ def _are_disjoint(readings: Sequence[Reading]) -> bool:
     return len(readings) > 1 and len(numbers) == len(set(numbers))
 
 
-def _without_labels(text: str, notation: str) -> tuple[str, dict[int, _Label]]:
-    """Replace the numbers of numbered lines by spaces (`1. [3]`, `Rank 2: 5`, `(3) [1]`).
-
-    Returns the text, and by each such line's start its number and whether it is called a rank.
-    """
-    labels: dict[int, _Label] = {}
-    spans = []
-    for match in _LABEL.finditer(text):
-        line_end = text.find("\n", match.end())
-        is_rank = bool(match["word"]) or match["suffix"] in ("位", "위", "等", "名", "순위")
-        if not is_rank and match["mark"] not in (".)|" if notation == "bare" else ".):|"):
-            continue
-        if notation == "round" and match["mark"] == ")" and "(" in match[0]:
-            continue
-        if notation == "bare":
-            follows = bool(_NUMBER_NEXT.match(text, match.end())) and (is_rank or match[0][-1] in " \t")
-        else:
-            line = text[match.end() : line_end if line_end >= 0 else len(text)]
-            follows = NOTATIONS[notation].search(line) is not None
-        if follows:
-            labels[match.start()] = int(match["number"]), is_rank
-            spans.append(match.span())
-    if notation == "bare" and len(labels) < 2:
-        return text, {}
-    for start, end in spans:
-        text = text[:start] + " " * (end - start) + text[end:]
-    return text, labels
-
-
 def _ranked(rank: Rank, lead: str) -> Rank:
-    if EXAMPLE.search(lead) and not IN_FORMAT.search(lead):
+    if (EXAMPLE.search(lead) and not IN_FORMAT.search(lead)) or ALTERNATIVE.search(lead):
         return Rank.EXAMPLE
     if BESIDE_ORDER.search(lead):
         return rank
@@ -270,7 +239,9 @@ class _Item:
     rest: str
 
 
-def _lists(text: str, notation: str, mentions: Sequence[Mention], labels: Mapping[int, _Label]) -> Iterator[Reading]:
+def _lists(
+    text: str, notation: str, mentions: Sequence[Mention], labels: Mapping[int, LineLabel]
+) -> Iterator[Reading]:
     """Give the order of each list whose lines begin with an identifier, after a number, a bullet or nothing."""
     group: list[_Item] = []
     for item in _items(text, notation, mentions, labels):
@@ -281,7 +252,7 @@ def _lists(text: str, notation: str, mentions: Sequence[Mention], labels: Mappin
     yield from _listed(text, notation, group)
 
 
-def _items(text: str, notation: str, mentions: Sequence[Mention], labels: Mapping[int, _Label]) -> Iterator[_Item]:
+def _items(text: str, notation: str, mentions: Sequence[Mention], labels: Mapping[int, LineLabel]) -> Iterator[_Item]:
     """Give the lines that begin with an identifier; a line with a comparator is a chain and none of them."""
     line_end = -1
     for index, mention in enumerate(mentions):
@@ -292,6 +263,12 @@ def _items(text: str, notation: str, mentions: Sequence[Mention], labels: Mappin
         numbers, end = list(mention.numbers), mention.end
         for following in mentions[index + 1 :]:
             kind = gap_between(text[end : following.start]) if following.end <= line_end else None
+            if (
+                kind == "comma"
+                and _DASH.fullmatch(text, end, following.start)
+                and PROSE.search(text, following.end, line_end)
+            ):
+                break  # a remark that begins with another document: `1. [2] - [3] covers less`
             if kind in ("more", "less"):
                 numbers = []
             if kind in ("more", "less", None):
@@ -312,6 +289,8 @@ def _continues(text: str, before: _Item, item: _Item) -> bool:
 
 def _listed(text: str, notation: str, group: Sequence[_Item]) -> Iterator[Reading]:
     """Give the order of a list of lines, unless it is said to be of irrelevant documents."""
+    while len(group) > 1 and not group[0].label and is_negative(group[0].rest) and not is_negative(group[-1].rest):
+        group = group[1:]  # `[4] and [5] are not relevant.`, above the order
     if len(group) < 2:
         return
     ordered = sorted(group, key=lambda item: item.label) if all(item.is_rank for item in group) else list(group)

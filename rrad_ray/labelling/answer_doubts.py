@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from rrad_ray.labelling.answer_chains import REVERSED, Rank, Reading
 from rrad_ray.labelling.answer_prose import CLAUSE_END, LOOK_AROUND, clause_around, is_set_aside, lead_of
 from rrad_ray.labelling.answer_tokens import find_mentions
 from rrad_ray.labelling.answer_verdicts import MAY_BE_RANKS, Records
-from rrad_ray.labelling.answer_words import ANY_NAME, WORST_FIRST
+from rrad_ray.labelling.answer_words import ANY_NAME, WORST_FIRST, is_negative
 
 PASSED_OVER = "documents beside the order"
 DOTS = r"(?:\.{2,}|…+|⋯+|⋮)"
@@ -38,8 +39,24 @@ _AND_SO_ON = re.compile(
 )
 # What is said of documents beside an order, that puts them below those of it and above what is irrelevant.
 _LESS = re.compile(
-    r"\b(?:partial\w*|partly|somewhat|slightly|less|lower|next|also|mildly|marginally|teilweise|weniger|partiellement|"
-    r"moins|parcialmente|menos|частично|менее)\b|部分|较低|較低|次之|其次|부분|일부|다음|다소|덜|やや|一部|次に",
+    r"\b(?:partial\w*|partly|somewhat|slightly|less|lower|next|also|mildly|marginally|loosely|some relevance|"
+    r"borderline|tied? for last|teilweise|weniger|partiellement|moins|peut aussi|parcialmente|menos)\b|"
+    r"\b(?:частично|менее)\b|"
+    r"部分|较低|較低|次之|其次|一定|参考|관련[성도]?[이가]? 낮|부분|일부|다음|다소|덜|"
+    "やや|一部|次に|関連性が低|関連が薄",
+    re.IGNORECASE,
+)
+# `[3] > [1] > others`
+_AND_OTHERS = re.compile(
+    r"[>,][ \t]*(?:and )?(?:the )?(?:others|rest|remaining(?: \w+)?|나머지|其他|其余|其餘|その他|残り)"
+    r"[ \t.。]*(?:\n|\Z)",
+    re.IGNORECASE,
+)
+# What changes an order behind it: `Correction: [4] should come before [2].`
+_CORRECTS = re.compile(
+    r"\bswap(?:ped|ping)?\b|"
+    r"\bshould (?:actually )?(?:come|be|go|rank|stand|be (?:placed|ranked)) (?:before|above|ahead|higher)\b|"
+    r"\bcorrection\b|更正|应(?:该)?(?:排)?在|정정|訂正|앞에 (?:와야|있어야)|より前に",
     re.IGNORECASE,
 )
 _LABELS = re.compile(r"[^\[\]\n:]{2,60}:[ \t*_]*\Z")
@@ -56,6 +73,9 @@ def contradiction(text: str, reading: Reading, n: int) -> str:
     """Return what a text says around its reading against it; empty if nothing."""
     if REVERSED not in reading.repairs and _called_worst_first(text[reading.start :]):
         return "worst first, as is said behind it"
+    behind = _clauses(text[reading.start :]) if reading.rank != Rank.MENTIONS else ()
+    if any(_NAMES_ONE.search(clause) for clause in behind if _CORRECTS.search(clause)):
+        return "an order that is changed in words"
     lead = lead_of(text, reading.start, 0)
     if reading.rank != Rank.CHAIN and _SCORES.search(lead) and not _SORTED.search(lead):
         return MAY_BE_RANKS
@@ -63,18 +83,22 @@ def contradiction(text: str, reading: Reading, n: int) -> str:
         return MAY_BE_RANKS
     if set(range(1, n + 1)) <= {*reading.numbers}:
         return ""
-    if _AND_SO_ON.search(text):
+    if _AND_SO_ON.search(text) or _AND_OTHERS.search(text, reading.start):
         return "an order with '...' in it"
     if passes_over(text[reading.start :], reading, n, by_rank=True):
         return PASSED_OVER
     return PASSED_OVER if reading.rank != Rank.CHAIN and passes_over(_from_order(text, reading), reading, n) else ""
 
 
+def _clauses(text: str) -> Iterator[str]:
+    """Give the clauses of a text, which end with their lines."""
+    return (clause for line in text.split("\n") for clause in CLAUSE_END.split(line) if clause)
+
+
 def _called_worst_first(text: str) -> bool:
     """Tell whether a text from its order on says that the worst comes first: in brackets, or of the list or its order
     (`most relevant last`), and not of a document."""
-    clauses = (clause for line in text.split("\n") for clause in CLAUSE_END.split(line) if clause)
-    for clause in clauses:
+    for clause in _clauses(text):
         said = [match["remark"] for match in _IN_BRACKETS.finditer(clause)]
         behind = _NAMES_ONE.split(clause)[-1]
         said += [behind] if _SORTED.search(behind) else []
@@ -93,22 +117,32 @@ def _from_order(text: str, reading: Reading) -> str:
     return text[reading.start - len(lead) : end if end >= 0 else len(text)]
 
 
-def passes_over(text: str, order: Reading | Records, n: int, by_rank: bool = False) -> bool:
+def passes_over(text: str, order: Reading | Records, n: int, by_rank: bool = False, only_less: bool = False) -> bool:
     """Tell whether a text names documents that an order leaves out, without a word that they are not relevant.
 
     They would be hard negatives, though the text may rank them in a form that is not known here. `by_rank`: tell it
-    of those alone that the text calls less relevant, or lists behind a label of their own.
+    of those alone that the text calls less relevant, or lists behind a label of their own; `only_less`: the former.
     """
     unread = set(range(1, n + 1)) - {*order.numbers}
     beside = ("round",) if isinstance(order, Reading) and order.notation == "round" else ()
     for notation in (*_NAMING, *beside):
         for mention in find_mentions(text, notation, n):
-            if unread.isdisjoint(mention.numbers) or is_set_aside(text, mention):
+            if unread.isdisjoint(mention.numbers):
                 continue
-            clause = clause_around(text, mention)
+            clause, said = (
+                clause_around(text, mention),
+                CLAUSE_END.split(text[mention.end : mention.end + LOOK_AROUND]),
+            )
+            own = said[0].partition("[")[0]
+            if _LESS.search(own) and not is_negative(own):
+                return True
+            if is_set_aside(text, mention):
+                continue
             if _LESS.search(clause):
                 return True
-            if by_rank and not _LABELS.search(text[max(0, mention.start - LOOK_AROUND) : mention.start]):
+            if only_less or (
+                by_rank and not _LABELS.search(text[max(0, mention.start - LOOK_AROUND) : mention.start])
+            ):
                 continue
             if not _DISMISSED.search(clause):
                 return True

@@ -252,6 +252,8 @@ def _by_verdict(text: str, n: int) -> Records | None:
             # What grades a list's documents against their order may be the first words of remarks.
             bare = all(is_bare(line.words) for line in lines)
             return None if chosen and not bare else Records((), (), AGAINST_ITS_ORDER)
+        if shown and records.problem == MAY_BE_RANKS:
+            return records
         return None if chosen and not graded and (records.problem or not shown) else records
     differ = len({line.words for line in lines}) > 1
     apart = all(line.joint.strip() or not PROSE.search(line.words) for line in lines)

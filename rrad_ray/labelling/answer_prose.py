@@ -8,12 +8,14 @@ from collections.abc import Sequence
 
 from rrad_ray.labelling.answer_refusals import refuses
 from rrad_ray.labelling.answer_tokens import Mention, gap_between, one_order
-from rrad_ray.labelling.answer_words import ABOVE, BEGINS_WORST, BELOW, FINALLY, NEXT, UNSURE, is_negative
+from rrad_ray.labelling.answer_words import ABOVE, ANY_NAME, BEGINS_WORST, BELOW, FINALLY, NEXT, UNSURE, is_negative
 
 LEADING_MARKS = r"[ \t>*_#|•●\-–+\"'`(\[{]*"
 BLANK = re.compile(rf"{LEADING_MARKS}\Z")
 CLAUSE_END = re.compile(r"[.!?;](?=[)\]\"'*_]{0,3}(?:\s|\Z))|\n")
 LOOK_AROUND = 160  # characters around identifiers in which words about them may stand
+_NAMES_ONE = re.compile(rf"\[#?\d{{1,18}}\]|{ANY_NAME}\s?\d{{1,18}}", re.IGNORECASE)
+_DIGIT = re.compile(r"\d")
 _LETTER = re.compile(r"[^\W\d_]")
 # Between documents with no word between them: `]) > [`, `/> > <doc `, `\n#2 `, `\n2/3: `.
 _WORDLESS = re.compile(r"(?:[^\w<]|<[a-z]{1,12}\s|\n[ \t]*(?:#\d{1,3}(?=\s)|\d{1,3}/\d{1,3}:))*")
@@ -30,9 +32,21 @@ def lead_of(text: str, start: int, floor: int) -> str:
     before = text[max(floor, start - LOOK_AROUND) : start]
     line = before.rpartition("\n")[2]
     if BLANK.match(line) and "\n" in before:
-        line = before[: len(before) - len(line)].rstrip().rpartition("\n")[2]
+        head = before[: len(before) - len(line)].rstrip()
+        line = head.rpartition("\n")[2]
+        if _sets_aside(line, names=0 < floor >= start - LOOK_AROUND and line == head):
+            return ""
     sentence = CLAUSE_END.split(line)[-1]
     return sentence if _LETTER.search(sentence) else ""
+
+
+def _sets_aside(line: str, names: bool) -> bool:
+    """Tell whether a line above an order is no introduction of it: it calls documents that it names irrelevant.
+
+    `names`: one stands before it, in the same line.
+    """
+    named = names or _NAMES_ONE.search(line) or _DIGIT.search(line)
+    return bool(named) and is_negative(line) and not line.rstrip(" \t*_").endswith(":")
 
 
 def clause_around(text: str, mention: Mention) -> str:

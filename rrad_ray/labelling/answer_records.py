@@ -226,7 +226,7 @@ def _sorted_records(records: Sequence[Mapping[str, Any]], rising: bool = False) 
     """
     kept = []
     for record in records:
-        lowered = {re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(key)).lower(): value for key, value in record.items()}
+        lowered = {re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(key)).lower(): value for key, value in _flat(record)}
         number = identifier_of(lowered)
         relevant = next((value for key, value in lowered.items() if key in ("relevant", "is_relevant")), None)
         if number is not None and value_of(relevant) != 0.0:
@@ -243,6 +243,15 @@ def _sorted_records(records: Sequence[Mapping[str, Any]], rising: bool = False) 
         return [numbers[index] for index in order] or numbers
     as_shown = len(kept) > 1 and numbers == list(range(1, len(kept) + 1))
     return [] if as_shown and any(_judges(judged, name) for name in judged[0]) else numbers
+
+
+def _flat(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Give a record's members, those of an object in it by both names: `{"relevance": {"score": 9}}`."""
+    for key, value in record.items():
+        if isinstance(value, dict):
+            yield from ((f"{key}_{name}", inner) for name, inner in value.items())
+        else:
+            yield key, value
 
 
 def _order_of_records(records: Sequence[Mapping[str, Any]], rising: bool) -> list[int] | None:

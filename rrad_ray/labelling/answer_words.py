@@ -91,6 +91,13 @@ EXAMPLE = any_of(
     *(r"\börne[kğ]", r"\bcontoh"),
     *("пример(?!но)", "приклад", "مثال", "उदाहरण", "ví dụ", "ตัวอย่าง", "範例"),
 )
+# Announces an order that is only mentioned beside the answer's.
+ALTERNATIVE = re.compile(
+    r"\b(?:an?|another|the) (?:alternative|different|other possible) (?:rank|order)\w*|\bi (?:had )?considered\b|"
+    r"\brunner-?up (?:rank|order)\w*|\b(?:rank|order)\w* by (?:freshness|date|recency|popularity|length)\b|"
+    r"\bwrite\b[^.\n]{0,40}\blike\b",
+    re.IGNORECASE,
+)
 IN_FORMAT = re.compile(r"\b(?:in|using|with|following)\b[^.\n]{0,40}\bformat\b", re.IGNORECASE)
 # "From least to most" in the languages whose words for both are known, in every combination: a text has one language.
 _LEAST = _any(
@@ -249,7 +256,7 @@ SCORE = re.compile(
 # Names of scores by which documents are sorted before others beside them: a confidence is one in the verdict.
 SCORE_LEVELS = (
     any_of(r"(?:.*[ _-])?(?:overall|final|total|combined)(?:[ _-].*)?|.*(?:综合|總|总|종합|총점|総合).*"),
-    any_of(r".*(?:relevan|pertinen|rilevan|релевант|相关|相關|関連|관련).*"),
+    any_of(r"(?!.*(?:confidence|probab|certain)).*(?:relevan|pertinen|rilevan|релевант|相关|相關|関連|관련).*"),
     any_of(r"score|rating|grade|points?|分数|得分|评分|評分|スコア|点数|점수|punkte|bewertung|puntuaci[oó]n|оценка"),
 )
 # Names of figures of which the lowest is the best.

@@ -51,6 +51,13 @@ _WORST_ONLY = "worst first, and cut off before the best"
 CUT_OFF = re.compile(rf"(?:{_OPENED}|(?<![\w/-])[<>]|[>,;]\s*{DOTS})\s*\Z")
 _OPENS = (":", ">", "=")
 _WORSE = re.compile(r"\b(?:worse|worst|less|least|weaker|weakest|inferior|lower|lowest)\b", re.IGNORECASE)
+# None of the documents is relevant, or none can be ranked.
+_NONE = re.compile(
+    r"\bnone of the\b|\bno (?:passage|document|text)s? (?:is|are|answers?)\b|\b(?:cannot|can't|unable|sorry)\b|"
+    r"\bkeine?[rs]? (?:der|dieser)\b|\baucun\w* (?:des|de ces|passage|document)\b|\bningun[oa] de\b|ни один|не могу|"
+    r"没有(?:任何|一个|相关)|都不相关|均不|无法|無法|抱歉|없습니다|할 수 없|죄송|どれも|いずれも|できません|申し訳",
+    re.IGNORECASE,
+)
 SET_ASIDE = "other identifiers set aside"
 _NOTES = {"named": "named without brackets", "bare": "plain numbers"}
 
@@ -101,8 +108,9 @@ def parse_answer(answer: str, n: int) -> ParsedOrder:
     text = without_item_tags(text)
     if records is not None:
         listed = not {SORTED, NUMBERED, GRADED}.isdisjoint(records.repairs)
-        passed_over = PASSED_OVER if listed and passes_over(text, records, n, GRADED in records.repairs) else ""
-        return counted_order(records.numbers, n, (*repairs, *records.repairs), records.problem or passed_over)
+        passed_over = passes_over(text, records, n, GRADED in records.repairs, not listed)
+        problem = records.problem or (PASSED_OVER if passed_over else "")
+        return counted_order(records.numbers, n, (*repairs, *records.repairs), problem)
     reading = best_reading(CUT_OFF.sub("", text), n) or _one_name(text)
     if reading is None:
         return rejected_order(n, "no identifiers")
@@ -195,6 +203,8 @@ def worthless(text: str, reading: Reading, n: int) -> str:
         return "one identifier in prose"
     if len(set(reading.numbers)) == 1 and n == 2 and reading.rank < Rank.MARKED and _WORSE.search(text):
         return "one of two, said to be the worse one"
+    if reading.rank == Rank.MENTIONS and _NONE.search(text):
+        return "mentions beside a refusal"
     if reading.rank == Rank.EXAMPLE:
         return "only an example of an order"
     line = text.rstrip().rpartition("\n")[2]  # "Answer: [3]", below an order

@@ -329,3 +329,61 @@ def test_an_object_of_identifiers_with_ranks_or_scores_is_no_order_unless_they_a
     assert parse_answer(json.dumps(figures), 3).rejected
     assert read(json.dumps({"scores": figures}), 3) == [2, 1, 3]
     assert read(json.dumps({"[1]": 7, "[2]": 9, "[3]": 1}), 3) == [2, 1, 3]
+
+
+ASIDE = ["- [6]: not relevant", "I left out [5] and [6] as irrelevant", "Excluded: [5], [6] (not relevant)"]
+ASIDE += [
+    "제외: [5], [6] (관련 없음)",
+    "5 and 6 不相关",
+    "[5] and [6] are not relevant to the query.",
+    "[5]、[6]与查询无关。",
+]
+
+
+@pytest.mark.parametrize("aside", ASIDE)
+@pytest.mark.parametrize("order", ["[2] > [4] > [1] > [3]", "[2], [4], [1], [3]"])
+def test_an_order_below_a_line_that_calls_others_irrelevant_is_whole(aside: str, order: str) -> None:
+    """Without a full stop, the line counted as words about the order's first document: the best was lost."""
+    assert read(f"{aside}\n\n{order}", 6) == [2, 4, 1, 3]
+
+
+def test_an_analysis_in_lines_does_not_take_the_place_of_the_order_below_it() -> None:
+    lines = [f"- [{number}]: relevant" for number in range(1, 5)] + ["- [5]: not relevant", "- [6]: not relevant"]
+    assert read("\n".join(lines) + "\n\n[2] > [4] > [1] > [3]", 6) == [2, 4, 1, 3]
+
+
+@pytest.mark.parametrize(
+    ("answer", "ranked"),
+    [
+        ('[{"id": 1, "relevance": {"score": 0.4}}, {"id": 2, "relevance": {"score": 0.9}}]', [2, 1]),
+        ('[{"id": 1, "relevance": {"grade": "low"}}, {"id": 2, "relevance": {"grade": "high"}}]', [2, 1]),
+        ('[{"id": 1, "relevance": {"score": 2, "confidence": 9}}, {"id": 2, "relevance": {"score": 3}}]', [2, 1]),
+        ("1. [2] - [3] covers the same topic but less\n2. [1] - background\n3. [3] - short", [2, 1, 3]),
+        ("1. [2] - [3]와 비슷하지만 배경 설명\n2. [1] - 배경\n3. [3] - 짧다", [2, 1, 3]),
+        ("[2] > [1] > [3]\n\nI considered [1] > [2] > [3] but rejected it.", [2, 1, 3]),
+        ("Final ranking: [2] > [1] > [3]\n\nAn alternative ranking would be [3] > [2] > [1].", [2, 1, 3]),
+    ],
+)
+def test_what_stands_within_or_behind_an_order_is_not_taken_for_it(answer: str, ranked: list[int]) -> None:
+    assert read(answer, len(ranked)) == ranked
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "[3] > [1] > others",
+        "[3] > [1], and the others",
+        "[3] > [1] > 나머지",
+        "None of the passages is relevant. [3] and [1] are about something else.",
+        "抱歉，我无法对这些段落进行排序，因为[4]和[2]涉及敏感内容。",
+        "[2] > [4] > [1] > [3]\n\nCorrection: [4] should come before [2].",
+        "1. [2]\n2. [4]\n3. [1]\n4. [3]\n\nActually, [4] is more relevant than [2], so they should be swapped.",
+        "| Rank | Passage |\n|---|---|\n| 1 | [3] |\n| 2 | [1] |\n\n[2] is less relevant.",
+        '{"ranking": [3, 1, 4], "notes": "[2] is partially relevant"}',
+        "[3] > [1]\n\n[2] is less relevant and [4] is irrelevant.",
+        "- [1] 介绍了背景 (部分相关)\n- [2] 直接回答了查询 (高度相关)\n- [3] 讨论其他 (不相关)\n- [4] 例子 (相关)",
+        'ranking:\n  "[1]": 4\n  "[2]": 3\n  "[3]": 1\n  "[4]": 2',
+    ],
+)
+def test_what_is_no_whole_order_is_rejected(answer: str) -> None:
+    assert parse_answer(answer, 4).rejected
