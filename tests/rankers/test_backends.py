@@ -20,6 +20,7 @@ from transformers import XLMRobertaForSequenceClassification as XLMRoberta
 from rrad_ray.config import EvaluateConfig, ServeConfig
 from rrad_ray.config.load import build_config
 from rrad_ray.errors import RradError
+from rrad_ray.patches import torch_onednn
 from rrad_ray.rankers import conversion, packed_encoder
 from rrad_ray.rankers.ranker import Ranker
 from rrad_ray.tables import checkpoints
@@ -61,7 +62,9 @@ def test_the_texts_are_many_and_uneven_and_their_scores_differ(student: str) -> 
 @pytest.mark.parametrize(("backend", "precision"), WAYS, ids=[" ".join(way) for way in WAYS])
 def test_a_backend_gives_the_models_scores_and_their_order(student: str, backend: str, precision: str) -> None:
     ranker, wanted = Ranker.load(student, dtype=precision, backend=backend), np.asarray(exact(student))
-    assert ranker.backend is not None
+    # oneDNN has no products in bfloat16 on CPUs with AVX2 alone, where plain PyTorch scores.
+    plain = (backend, precision) == ("torch", "bfloat16") and not torch_onednn.multiplies(torch.bfloat16)
+    assert (ranker.backend is None) == plain
     scores = np.asarray(ranker.score(QUERY, TEXTS))
     share, tau = WAYS[backend, precision]
     assert np.abs(scores - wanted).max() <= share * np.ptp(wanted)

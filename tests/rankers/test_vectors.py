@@ -183,7 +183,9 @@ def test_an_int8_layer_is_near_the_one_in_float32_also_where_some_columns_are_wi
         quantizing = Int8Linear(ours, linear, norm=norm)
         product = quantizing(ours.quantized(x, quantizing.factors))
         output = product.values * product.ranges[:, :1] + product.ranges[:, 1:] * product.sums + product.bias
-    assert (output - wanted).norm() <= 0.012 * wanted.norm()
+    # Without VNNI the weights have 63 steps each way in place of 127, so that their products are added up exactly.
+    bound = 0.012 if torch_onednn.int8_most() == 127 else 0.02
+    assert (output - wanted).norm() <= bound * wanted.norm()
 
 
 def test_weights_are_as_large_as_onednn_adds_their_products_up_exactly() -> None:
@@ -207,6 +209,8 @@ def uncompiled() -> Iterator[None]:
 @needs_avx2
 def test_students_in_every_format_score_by_them(student: str) -> None:
     loaded = {dtype: Ranker.load(student, dtype=dtype).backend for dtype in ("float32", "bfloat16", "int8")}
+    if not torch_onednn.multiplies(torch.bfloat16):
+        assert loaded.pop("bfloat16") is None, "oneDNN has no products in it here: plain PyTorch scores"
     for encoder in loaded.values():
         assert isinstance(encoder, packed_encoder.PackedEncoder)
         assert encoder.vectors is not None
