@@ -61,9 +61,9 @@ def measured(
     """Measure a system's quality on rows with qrels.
 
     `rankings`: where these are not the candidates sorted by `scores`, in which one without a score (NaN or infinite)
-    does not stand. `entry`: `system`, `title` and `kind`, and what
-    is known of the system's cost; the names of measures with an infinite mean are added as `infinite`, if there are
-    any. `more`: measures beside nDCG@10, MRR@10 and PNR. `seed`: of the bootstrap.
+    does not stand. `entry`: `system`, `title` and `kind`, and what is known of the system's cost; the names of
+    measures with an infinite mean are added as `infinite`, if there are any. `more`:
+    measures beside nDCG@10, MRR@10 and PNR. `seed`: of the bootstrap.
     """
     rankings = rankings or [_ranking(row, values) for row, values in zip(rows, scores, strict=True)]
     scores = [unscored_last(values) for values in scores]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from rrad_ray.labelling.answer_chains import REVERSED, Rank, Reading
 from rrad_ray.labelling.answer_prose import CLAUSE_END, LOOK_AROUND, clause_around, is_set_aside, lead_of
+from rrad_ray.labelling.answer_refusals import corrects
 from rrad_ray.labelling.answer_tokens import find_mentions
 from rrad_ray.labelling.answer_verdicts import MAY_BE_RANKS, Records
 from rrad_ray.labelling.answer_words import ANY_NAME, WORST_FIRST, is_negative
@@ -52,13 +53,6 @@ _AND_OTHERS = re.compile(
     r"[ \t.。]*(?:\n|\Z)",
     re.IGNORECASE,
 )
-# What changes an order behind it: `Correction: [4] should come before [2].`
-_CORRECTS = re.compile(
-    r"\bswap(?:ped|ping)?\b|"
-    r"\bshould (?:actually )?(?:come|be|go|rank|stand|be (?:placed|ranked)) (?:before|above|ahead|higher)\b|"
-    r"\bcorrection\b|更正|应(?:该)?(?:排)?在|정정|訂正|앞에 (?:와야|있어야)|より前に",
-    re.IGNORECASE,
-)
 _LABELS = re.compile(r"[^\[\]\n:]{2,60}:[ \t*_]*\Z")
 # `Ranks: 2, 4, 1, 3`: a rank for each document in turn, and no order.
 _RANKS = re.compile(
@@ -74,7 +68,7 @@ def contradiction(text: str, reading: Reading, n: int) -> str:
     if REVERSED not in reading.repairs and _called_worst_first(text[reading.start :]):
         return "worst first, as is said behind it"
     behind = _clauses(text[reading.start :]) if reading.rank != Rank.MENTIONS else ()
-    if any(_NAMES_ONE.search(clause) for clause in behind if _CORRECTS.search(clause)):
+    if any(_NAMES_ONE.search(clause) for clause in behind if corrects(clause)):
         return "an order that is changed in words"
     lead = lead_of(text, reading.start, 0)
     if reading.rank != Rank.CHAIN and _SCORES.search(lead) and not _SORTED.search(lead):
@@ -129,20 +123,16 @@ def passes_over(text: str, order: Reading | Records, n: int, by_rank: bool = Fal
         for mention in find_mentions(text, notation, n):
             if unread.isdisjoint(mention.numbers):
                 continue
-            clause, said = (
-                clause_around(text, mention),
-                CLAUSE_END.split(text[mention.end : mention.end + LOOK_AROUND]),
-            )
-            own = said[0].partition("[")[0]
+            clause = clause_around(text, mention)
+            own = CLAUSE_END.split(text[mention.end : mention.end + LOOK_AROUND])[0].partition("[")[0]
             if _LESS.search(own) and not is_negative(own):
                 return True
             if is_set_aside(text, mention):
                 continue
             if _LESS.search(clause):
                 return True
-            if only_less or (
-                by_rank and not _LABELS.search(text[max(0, mention.start - LOOK_AROUND) : mention.start])
-            ):
+            labelled = _LABELS.search(text[max(0, mention.start - LOOK_AROUND) : mention.start])
+            if only_less or (by_rank and not labelled):
                 continue
             if not _DISMISSED.search(clause):
                 return True

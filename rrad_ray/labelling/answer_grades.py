@@ -104,11 +104,11 @@ _NOT_ALL = re.compile(
 )
 _NOT_ONLY = re.compile(r"\bnot (?:only|just|merely)\b|不仅|不僅", re.IGNORECASE)
 _NOT_BAD = re.compile("不(?:错|錯|差|低|小|少)")
-YES = any_of(
+_YES = any_of(
     "yes|y|yep|true|t|ja|oui|s[ií]|是|是的|对|對|有|はい|あり|예|네|그렇다|있음|맞음",
     "да|так|tak|evet|sim|có|ya|نعم|हाँ|हां|ใช่",
 )
-NO = any_of(
+_NO = any_of(
     "no|n|nope|false|f|none|nein|non|否|不是|不|没有|無|无|いいえ|なし|아니오|아니요|아니다|없음|아님",
     "not|not at all|wrong|useless|bad|unhelpful|worthless|zero|no match|毫无关系",
     "нет|ні|nie|hayır|não|không|tidak|nee|nej|nei|لا|नहीं|ไม่",
@@ -122,9 +122,9 @@ def grade_of(words: str) -> float | None:
         return None
     start = _NOT_BAD.sub("好", start)
     says = {start, start.split()[0]} if len(start.split()[0]) > 1 else {start}
-    if NEGATIVE.search(start) or _NOT.search(start) or any(map(NO.fullmatch, says)):
+    if NEGATIVE.search(start) or _NOT.search(start) or any(map(_NO.fullmatch, says)):
         return _negated(start)
-    return 3.0 if any(map(YES.fullmatch, says)) else _unnegated(start)
+    return 3.0 if any(map(_YES.fullmatch, says)) else _unnegated(start)
 
 
 def is_bare(words: str) -> bool:
@@ -141,12 +141,12 @@ def _negated(words: str) -> float | None:
         return None
     if _BARELY.search(words) or any(strong.search(words) for strong in (_VERY, _HIGH, _BEST)):
         return 0.75 if not _LOW.search(words) else None
-    if NEGATIVE.search(words) or _GOOD.search(words) or _DOES.search(words) or NO.fullmatch(words):
+    if NEGATIVE.search(words) or _GOOD.search(words) or _DOES.search(words) or _NO.fullmatch(words):
         return 0.0
     if _MEDIUM.search(words) or _LOW.search(words):
         return None
     first = words.split()[0]
-    return 0.0 if NO.fullmatch(first) and first.casefold() != "not" else None  # `Not as complete`
+    return 0.0 if _NO.fullmatch(first) and first.casefold() != "not" else None  # `Not as complete`
 
 
 def _unnegated(words: str) -> float | None:

@@ -68,9 +68,7 @@ def by_key(members: Mapping[str, Any], scored: bool = False) -> list[int] | None
 
 def by_rank(key: str, item: Any) -> list[int]:
     """Return the order of a member that names the rank of each identifier: `"ranking": {"[1]": 2, "[2]": 1}`."""
-    if not isinstance(item, dict) or not (
-        is_named(RANK, key) or is_named(RANK, key.removesuffix("s")) or RANKS_NAME.fullmatch(key)
-    ):
+    if not isinstance(item, dict) or not (are_named(RANK, key) or RANKS_NAME.fullmatch(key)):
         return []
     ids, ranks = [number_in(one) for one in item], list(item.values())
     if not all("[" in one for one in item) or ranks != [each for each in ranks if type(each) is int]:
@@ -92,7 +90,7 @@ def by_parallel_lists(members: Mapping[str, Any]) -> list[int] | None:
         others = {name: each for name, each in members.items() if name != key and isinstance(each, list)}
         beside = {name: others[name] for name in sorted(others, key=score_level)}
         for kind, (name, values) in itertools.product((RANK, SCORE, COST), beside.items()):
-            if len(values) == len(known) and (is_named(kind, name) or is_named(kind, name.removesuffix("s"))):
+            if len(values) == len(known) and are_named(kind, name):
                 order = by_merit([verdict_of(value) for value in values], ranks=kind is not SCORE)
                 if order is None or not (plain or order == list(range(len(known)))):
                     return []
@@ -103,3 +101,8 @@ def by_parallel_lists(members: Mapping[str, Any]) -> list[int] | None:
 def is_named(kind: re.Pattern[str], name: str) -> bool:
     """Tell whether a name is of a kind; what names a cost names no score: `irrelevance_score`."""
     return kind.fullmatch(name) is not None and (kind is not SCORE or not COST.fullmatch(name))
+
+
+def are_named(kind: re.Pattern[str], name: str) -> bool:
+    """Tell whether a name is of a kind, as it stands or without the `s` of a plural."""
+    return is_named(kind, name) or is_named(kind, name.removesuffix("s"))

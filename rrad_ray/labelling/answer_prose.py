@@ -8,13 +8,12 @@ from collections.abc import Sequence
 
 from rrad_ray.labelling.answer_refusals import refuses
 from rrad_ray.labelling.answer_tokens import Mention, gap_between, one_order
-from rrad_ray.labelling.answer_words import ABOVE, ANY_NAME, BEGINS_WORST, BELOW, FINALLY, NEXT, UNSURE, is_negative
+from rrad_ray.labelling.answer_words import ABOVE, BEGINS_WORST, BELOW, FINALLY, NEXT, UNSURE, is_negative
 
 LEADING_MARKS = r"[ \t>*_#|•●\-–+\"'`(\[{]*"
 BLANK = re.compile(rf"{LEADING_MARKS}\Z")
 CLAUSE_END = re.compile(r"[.!?;](?=[)\]\"'*_]{0,3}(?:\s|\Z))|\n")
 LOOK_AROUND = 160  # characters around identifiers in which words about them may stand
-_NAMES_ONE = re.compile(rf"\[#?\d{{1,18}}\]|{ANY_NAME}\s?\d{{1,18}}", re.IGNORECASE)
 _DIGIT = re.compile(r"\d")
 _LETTER = re.compile(r"[^\W\d_]")
 # Between documents with no word between them: `]) > [`, `/> > <doc `, `\n#2 `, `\n2/3: `.
@@ -45,8 +44,8 @@ def _sets_aside(line: str, names: bool) -> bool:
 
     `names`: one stands before it, in the same line.
     """
-    named = names or _NAMES_ONE.search(line) or _DIGIT.search(line)
-    return bool(named) and is_negative(line) and not line.rstrip(" \t*_").endswith(":")
+    named = names or _DIGIT.search(line) is not None
+    return named and is_negative(line) and not line.rstrip(" \t*_").endswith(":")
 
 
 def clause_around(text: str, mention: Mention) -> str:

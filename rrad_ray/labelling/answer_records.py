@@ -31,6 +31,7 @@ from rrad_ray.labelling.answer_members import (
     LIST_NAME,
     ORDER_NAME,
     RANKS_NAME,
+    are_named,
     by_key,
     by_parallel_lists,
     by_rank,
@@ -156,14 +157,8 @@ def _names_more(members: Mapping[str, Any], key: str, numbers: Sequence[int], n:
         ones = item if isinstance(item, list) else [item] if _BEST.fullmatch(name) else []
         ids = [number_in(one) for one in ones if not isinstance(one, bool)]
         known = {one for one in ids if one is not None and 1 <= one <= n}
-        shown = (
-            IDS_NAME.fullmatch(name)
-            or _SHOWN.search(name)
-            or any(is_named(kind, name) for kind in (RANK, SCORE, COST))
-        )
-        judged = any(is_named(kind, name.removesuffix("s")) for kind in (RANK, SCORE, COST)) or RANKS_NAME.fullmatch(
-            name
-        )
+        shown = IDS_NAME.fullmatch(name) or _SHOWN.search(name)
+        judged = RANKS_NAME.fullmatch(name) or any(are_named(kind, name) for kind in (RANK, SCORE, COST))
         if name != key and len(known) == len(ones) and not (shown or judged) and not known <= {*numbers}:
             return True
     return False
@@ -274,13 +269,14 @@ def _order_of_records(records: Sequence[Mapping[str, Any]], rising: bool) -> lis
 
 def _disagree(records: Sequence[Mapping[str, Any]]) -> bool:
     """Tell whether two scores, of which none counts more than the other, order records differently."""
-    names = [name for name in records[0] if is_named(SCORE, name) and all(name in record for record in records)]
-    for one, two in itertools.combinations(names, 2):
-        pairs = [(value_of(record[one]), value_of(record[two])) for record in records]
-        known = [(a, b) for a, b in pairs if a is not None and b is not None]
-        least = min(map(score_level, names))
-        equal = score_level(one) == score_level(two) == least and len(known) == len(pairs)
-        if equal and any((a - c) * (b - d) < 0 for (a, b), (c, d) in itertools.combinations(known, 2)):
+    shared = [name for name in records[0] if is_named(SCORE, name) and all(name in record for record in records)]
+    best = min(map(score_level, shared), default=0)
+    columns = [[value_of(record[name]) for record in records] for name in shared if score_level(name) == best]
+    for one, two in itertools.combinations(columns, 2):
+        known = [(a, b) for a, b in zip(one, two, strict=True) if a is not None and b is not None]
+        if len(known) == len(records) and any(
+            (a - c) * (b - d) < 0 for (a, b), (c, d) in itertools.combinations(known, 2)
+        ):
             return True
     return False
 

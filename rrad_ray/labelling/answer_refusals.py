@@ -57,6 +57,20 @@ _CHANGE = re.compile(
     r"(?:\[?\d|\b(?:order|ranking|that|them)\b)",
     re.IGNORECASE,
 )
+# What changes an order behind it: `Correction: [4] should come before [2].`
+_CORRECTS = re.compile(
+    r"\bswap(?:ped|ping)?\b|"
+    r"\bshould (?:actually )?(?:come|be|go|rank|stand|be (?:placed|ranked)) (?:before|above|ahead|higher)\b|"
+    r"\bcorrection\b|更正|应(?:该)?(?:排)?在|정정|訂正|앞에 (?:와야|있어야)|より前に",
+    re.IGNORECASE,
+)
+# None of the documents is relevant, or none can be ranked.
+_NONE = re.compile(
+    r"\bnone of the\b|\bno (?:passage|document|text)s? (?:is|are|answers?)\b|\b(?:cannot|can't|unable|sorry)\b|"
+    r"\bkeine?[rs]? (?:der|dieser)\b|\baucun\w* (?:des|de ces|passage|document)\b|\bningun[oa] de\b|ни один|не могу|"
+    r"没有(?:任何|一个|相关)|都不相关|均不|无法|無法|抱歉|없습니다|할 수 없|죄송|どれも|いずれも|できません|申し訳",
+    re.IGNORECASE,
+)
 
 
 def takes_back(lead: str, text: str, end: int) -> bool:
@@ -67,6 +81,16 @@ def takes_back(lead: str, text: str, end: int) -> bool:
 def changes(text: str, end: int) -> bool:
     """Tell whether what follows an order that ends at `end` soon changes it in words."""
     return _CHANGE.search(text, end, end + _SOON) is not None
+
+
+def corrects(clause: str) -> bool:
+    """Tell whether a clause behind an order says what should be changed in it: "Correction: [4] before [2]"."""
+    return _CORRECTS.search(clause) is not None
+
+
+def ranks_none(text: str) -> bool:
+    """Tell whether a text says somewhere that none of the documents is relevant, or that none can be ranked."""
+    return _NONE.search(text) is not None
 
 
 def refuses(before: str, text: str, end: int) -> bool:

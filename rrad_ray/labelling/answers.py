@@ -24,6 +24,7 @@ from rrad_ray.labelling.answer_doubts import DOTS, PASSED_OVER, contradiction, p
 from rrad_ray.labelling.answer_headings import under_headings, with_remarks
 from rrad_ray.labelling.answer_places import places_apart
 from rrad_ray.labelling.answer_records import read_records
+from rrad_ray.labelling.answer_refusals import ranks_none
 from rrad_ray.labelling.answer_text import final_text, without_counts, without_item_tags
 from rrad_ray.labelling.answer_tokens import BRACKETED, find_mentions, outside
 from rrad_ray.labelling.answer_words import (
@@ -51,13 +52,6 @@ _WORST_ONLY = "worst first, and cut off before the best"
 CUT_OFF = re.compile(rf"(?:{_OPENED}|(?<![\w/-])[<>]|[>,;]\s*{DOTS})\s*\Z")
 _OPENS = (":", ">", "=")
 _WORSE = re.compile(r"\b(?:worse|worst|less|least|weaker|weakest|inferior|lower|lowest)\b", re.IGNORECASE)
-# None of the documents is relevant, or none can be ranked.
-_NONE = re.compile(
-    r"\bnone of the\b|\bno (?:passage|document|text)s? (?:is|are|answers?)\b|\b(?:cannot|can't|unable|sorry)\b|"
-    r"\bkeine?[rs]? (?:der|dieser)\b|\baucun\w* (?:des|de ces|passage|document)\b|\bningun[oa] de\b|ни один|не могу|"
-    r"没有(?:任何|一个|相关)|都不相关|均不|无法|無法|抱歉|없습니다|할 수 없|죄송|どれも|いずれも|できません|申し訳",
-    re.IGNORECASE,
-)
 SET_ASIDE = "other identifiers set aside"
 _NOTES = {"named": "named without brackets", "bare": "plain numbers"}
 
@@ -203,7 +197,7 @@ def worthless(text: str, reading: Reading, n: int) -> str:
         return "one identifier in prose"
     if len(set(reading.numbers)) == 1 and n == 2 and reading.rank < Rank.MARKED and _WORSE.search(text):
         return "one of two, said to be the worse one"
-    if reading.rank == Rank.MENTIONS and _NONE.search(text):
+    if reading.rank == Rank.MENTIONS and ranks_none(text):
         return "mentions beside a refusal"
     if reading.rank == Rank.EXAMPLE:
         return "only an example of an order"
